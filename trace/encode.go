@@ -1,0 +1,346 @@
+package trace
+
+import (
+	"encoding/hex"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// The encoders append `,"name":value` for every field, so that a field costs
+// one append of a constant and one of its value. The first field of an object
+// is written with its opening brace.
+
+// AppendJSON implements Record.
+func (q *Query) AppendJSON(b []byte) []byte {
+	b = q.Header.appendJSON(b, KindQuery)
+	b = q.DNS.appendJSON(b)
+	b = appendHex(append(b, `,"span_id":`...), q.SpanID[:])
+	b = append(b, `,"parent_span_id":`...)
+	if q.ParentSpanID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = appendHex(b, q.ParentSpanID[:])
+	}
+	b = appendAddr(append(b, `,"server_ip":`...), q.ServerIP)
+	b = appendUint(append(b, `,"server_port":`...), q.ServerPort)
+	b = appendString(append(b, `,"zone":`...), q.Zone)
+	b = appendString(append(b, `,"cache":`...), q.Cache)
+	b = appendString(append(b, `,"answered_by":`...), q.AnsweredBy)
+	b = appendString(append(b, `,"outcome":`...), q.Outcome)
+	b = appendString(append(b, `,"error":`...), q.Error)
+	b = appendHops(b, q.Hops)
+	b = appendAttempts(b, q.Upstreams)
+	b = strconv.AppendBool(append(b, `,"stamped":`...), q.Stamped)
+	return append(b, '}')
+}
+
+// AppendJSON implements Record.
+func (r *Refresh) AppendJSON(b []byte) []byte {
+	b = r.Header.appendJSON(b, KindRefresh)
+	b = r.DNS.appendJSON(b)
+	b = appendString(append(b, `,"cause":`...), r.Cause)
+	b = appendHops(b, r.Hops)
+	b = appendAttempts(b, r.Upstreams)
+	return append(b, '}')
+}
+
+// AppendJSON implements Record.
+func (e *Exchange) AppendJSON(b []byte) []byte {
+	b = e.Header.appendJSON(b, KindExchange)
+	b = e.DNS.appendJSON(b)
+	b = appendAddr(append(b, `,"server_ip":`...), e.ServerIP)
+	b = appendUint(append(b, `,"server_port":`...), e.ServerPort)
+	b = e.NAT.appendJSON(append(b, `,"nat":`...))
+	b = appendString(append(b, `,"outcome":`...), e.Outcome)
+	b = appendInt(append(b, `,"transmissions":`...), e.Transmissions)
+	b = append(b, `,"path":[`...)
+	for i := range e.Path {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = e.Path[i].appendJSON(b)
+	}
+	b = e.Drop.appendJSON(append(b, `],"drop":`...))
+	b = strconv.AppendBool(append(b, `,"truncated":`...), e.Truncated)
+	b = appendString(append(b, `,"traceparent":`...), e.Traceparent)
+	b = e.Client.appendJSON(append(b, `,"client":`...))
+	b = e.Server.appendJSON(append(b, `,"server":`...))
+	b = strconv.AppendUint(append(b, `,"lost_events":`...), e.LostEvents, 10)
+	return append(b, '}')
+}
+
+// AppendJSON implements Record.
+func (t *Trace) AppendJSON(b []byte) []byte {
+	b = t.Header.appendJSON(b, KindTrace)
+	b = appendString(append(b, `,"qname":`...), t.QName)
+	b = appendString(append(b, `,"qtype":`...), t.QType)
+	b = appendString(append(b, `,"rcode":`...), t.RCode)
+	b = appendSeconds(append(b, `,"duration_seconds":`...), t.Duration)
+	b = appendString(append(b, `,"outcome":`...), t.Outcome)
+	b = t.Client.appendJSON(append(b, `,"client":`...))
+	b = t.Server.appendJSON(append(b, `,"server":`...))
+	b = append(b, `,"exchange":`...)
+	if t.Exchange == nil {
+		b = append(b, "null"...)
+	} else {
+		b = t.Exchange.AppendJSON(b)
+	}
+	b = append(b, `,"query":`...)
+	if t.Query == nil {
+		b = append(b, "null"...)
+	} else {
+		b = t.Query.AppendJSON(b)
+	}
+	b = appendUpstreams(append(b, `,"upstreams":`...), t.Upstreams)
+	b = appendString(append(b, `,"resolution":`...), t.Resolution)
+	b = appendStrings(append(b, `,"gaps":`...), t.Gaps)
+	b = append(b, `,"diagnosis":[`...)
+	for i := range t.Diagnosis {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = t.Diagnosis[i].appendJSON(b)
+	}
+	return append(b, "]}"...)
+}
+
+func (h *Header) appendJSON(b []byte, kind string) []byte {
+	b = append(b, `{"v":1,"record":"`...)
+	b = append(b, kind...)
+	b = append(b, `","time":"`...)
+	b = appendTime(b, h.Time)
+	b = appendHex(append(b, `","trace_id":`...), h.TraceID[:])
+	return appendHex(append(b, `,"flow":`...), h.Flow[:])
+}
+
+func (d *DNS) appendJSON(b []byte) []byte {
+	b = appendAddr(append(b, `,"client_ip":`...), d.ClientIP)
+	b = appendUint(append(b, `,"client_port":`...), d.ClientPort)
+	b = appendString(append(b, `,"qname":`...), d.QName)
+	b = appendString(append(b, `,"qtype":`...), d.QType)
+	b = appendString(append(b, `,"qclass":`...), d.QClass)
+	b = appendString(append(b, `,"protocol":`...), d.Protocol)
+	b = appendUint(append(b, `,"id":`...), d.ID)
+	b = appendInt(append(b, `,"opcode":`...), d.Opcode)
+	b = appendInt(append(b, `,"request_size":`...), d.RequestSize)
+	b = strconv.AppendBool(append(b, `,"dnssec_ok":`...), d.DNSSECOK)
+	b = appendInt(append(b, `,"bufsize":`...), d.BufSize)
+	b = appendString(append(b, `,"rcode":`...), d.RCode)
+	b = appendIntPtr(append(b, `,"response_size":`...), d.ResponseSize)
+	return appendSeconds(append(b, `,"duration_seconds":`...), d.Duration)
+}
+
+func appendHops(b []byte, hops []Hop) []byte {
+	b = append(b, `,"hops":[`...)
+	for i := range hops {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		h := &hops[i]
+		b = appendString(append(b, `{"plugin":`...), h.Plugin)
+		b = appendIntPtr(append(b, `,"parent":`...), h.Parent)
+		b = h.Start.appendJSON(append(b, `,"start_seconds":`...))
+		b = appendSeconds(append(b, `,"duration_seconds":`...), h.Duration)
+		b = append(b, '}')
+	}
+	return append(b, ']')
+}
+
+func appendAttempts(b []byte, attempts []Attempt) []byte {
+	b = append(b, `,"upstreams":[`...)
+	for i := range attempts {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = attempts[i].appendJSON(b)
+	}
+	return append(b, ']')
+}
+
+func (a *Attempt) appendJSON(b []byte) []byte {
+	if a == nil {
+		return append(b, "null"...)
+	}
+	b = appendInt(append(b, `{"attempt":`...), a.Attempt)
+	b = appendString(append(b, `,"address":`...), a.Address)
+	b = a.Start.appendJSON(append(b, `,"start_seconds":`...))
+	b = appendSeconds(append(b, `,"duration_seconds":`...), a.Duration)
+	b = appendString(append(b, `,"outcome":`...), a.Outcome)
+	b = appendString(append(b, `,"error":`...), a.Error)
+	b = appendString(append(b, `,"plugin":`...), a.Plugin)
+	return append(b, '}')
+}
+
+func appendUpstreams(b []byte, upstreams []Upstream) []byte {
+	b = append(b, '[')
+	for i := range upstreams {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		u := &upstreams[i]
+		b = u.Attempt.appendJSON(append(b, `{"attempt":`...))
+		b = append(b, `,"exchange":`...)
+		if u.Exchange == nil {
+			b = append(b, "null"...)
+		} else {
+			b = u.Exchange.AppendJSON(b)
+		}
+		b = appendString(append(b, `,"join":`...), u.Join)
+		b = append(b, `,"query":`...)
+		if u.Query == nil {
+			b = append(b, "null"...)
+		} else {
+			b = u.Query.AppendJSON(b)
+		}
+		b = appendUpstreams(append(b, `,"upstreams":`...), u.Upstreams)
+		b = append(b, '}')
+	}
+	return append(b, ']')
+}
+
+func (n *NAT) appendJSON(b []byte) []byte {
+	if n == nil {
+		return append(b, "null"...)
+	}
+	b = appendAddr(append(b, `{"server_ip":`...), n.ServerIP)
+	b = appendUintPtr(append(b, `,"server_port":`...), n.ServerPort)
+	b = appendAddr(append(b, `,"client_ip":`...), n.ClientIP)
+	b = appendUintPtr(append(b, `,"client_port":`...), n.ClientPort)
+	b = appendString(append(b, `,"source":`...), n.Source)
+	return append(b, '}')
+}
+
+func (s *Sighting) appendJSON(b []byte) []byte {
+	b = s.Offset.appendJSON(append(b, `{"offset_seconds":`...))
+	b = appendString(append(b, `,"message":`...), s.Message)
+	b = appendUint(append(b, `,"netns":`...), s.NetNS)
+	b = appendString(append(b, `,"netns_name":`...), s.NetNSName)
+	b = appendUint(append(b, `,"ifindex":`...), s.IfIndex)
+	b = appendString(append(b, `,"ifname":`...), s.IfName)
+	b = appendString(append(b, `,"direction":`...), s.Direction)
+	b = appendAddrPort(append(b, `,"src":`...), s.Src)
+	b = appendAddrPort(append(b, `,"dst":`...), s.Dst)
+	return append(b, '}')
+}
+
+func (d *Drop) appendJSON(b []byte) []byte {
+	if d == nil {
+		return append(b, "null"...)
+	}
+	b = appendString(append(b, `{"where":`...), d.Where)
+	b = appendString(append(b, `,"reason":`...), d.Reason)
+	b = appendString(append(b, `,"message":`...), d.Message)
+	b = appendUint(append(b, `,"netns":`...), d.NetNS)
+	b = appendString(append(b, `,"netns_name":`...), d.NetNSName)
+	b = appendString(append(b, `,"ifname":`...), d.IfName)
+	b = d.Offset.appendJSON(append(b, `,"offset_seconds":`...))
+	return append(b, '}')
+}
+
+func (e *Endpoint) appendJSON(b []byte) []byte {
+	if e == nil {
+		return append(b, "null"...)
+	}
+	b = appendString(append(b, `{"pod":`...), e.Pod)
+	b = appendString(append(b, `,"namespace":`...), e.Namespace)
+	b = appendString(append(b, `,"node":`...), e.Node)
+	b = appendString(append(b, `,"container":`...), e.Container)
+	b = appendString(append(b, `,"process":`...), e.Process)
+	b = append(b, `,"pid":`...)
+	if e.PID == 0 {
+		b = append(b, "null"...)
+	} else {
+		b = appendInt(b, e.PID)
+	}
+	return append(b, '}')
+}
+
+func (f *Finding) appendJSON(b []byte) []byte {
+	b = appendString(append(b, `{"code":`...), f.Code)
+	b = appendString(append(b, `,"summary":`...), f.Summary)
+	b = appendStrings(append(b, `,"evidence":`...), f.Evidence)
+	b = appendString(append(b, `,"advice":`...), f.Advice)
+	return append(b, '}')
+}
+
+// appendString appends a JSON string, or null for the empty one. Bytes that are
+// no UTF-8 become U+FFFD; a DNS name has none, being in presentation format.
+func appendString(b []byte, s string) []byte {
+	if s == "" {
+		return append(b, "null"...)
+	}
+	// The error reports invalid UTF-8, which has been replaced.
+	b, _ = jsontext.AppendQuote(b, s)
+	return b
+}
+
+func appendStrings(b []byte, list []string) []byte {
+	b = append(b, '[')
+	for i, s := range list {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b, _ = jsontext.AppendQuote(b, s)
+	}
+	return append(b, ']')
+}
+
+func appendAddr(b []byte, a netip.Addr) []byte {
+	if !a.IsValid() {
+		return append(b, "null"...)
+	}
+	b = append(b, '"')
+	b = a.WithZone("").AppendTo(b)
+	return append(b, '"')
+}
+
+func appendAddrPort(b []byte, a netip.AddrPort) []byte {
+	if !a.IsValid() {
+		return append(b, "null"...)
+	}
+	b = append(b, '"')
+	b = a.AppendTo(b)
+	return append(b, '"')
+}
+
+func appendHex(b, id []byte) []byte {
+	b = append(b, '"')
+	b = hex.AppendEncode(b, id)
+	return append(b, '"')
+}
+
+func appendUint[T uint16 | uint32](b []byte, n T) []byte {
+	return strconv.AppendUint(b, uint64(n), 10)
+}
+
+func appendInt(b []byte, n int) []byte { return strconv.AppendInt(b, int64(n), 10) }
+
+func appendIntPtr(b []byte, n *int) []byte {
+	if n == nil {
+		return append(b, "null"...)
+	}
+	return appendInt(b, *n)
+}
+
+func appendUintPtr(b []byte, n *uint16) []byte {
+	if n == nil {
+		return append(b, "null"...)
+	}
+	return appendUint(b, *n)
+}
+
+func appendSeconds(b []byte, s *Seconds) []byte {
+	if s == nil {
+		return append(b, "null"...)
+	}
+	return s.appendJSON(b)
+}
+
+// appendTime appends RFC 3339 in UTC with all nine digits, so that records sort
+// as text.
+func appendTime(b []byte, t time.Time) []byte {
+	return t.UTC().AppendFormat(b, "2006-01-02T15:04:05.000000000Z")
+}

@@ -1,0 +1,257 @@
+package trace
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Version is the version of the records (`v`).
+const Version = 1
+
+// Kinds of record (`record`).
+const (
+	KindQuery    = "query"
+	KindRefresh  = "refresh"
+	KindExchange = "exchange"
+	KindTrace    = "trace"
+)
+
+// Outcomes of a query, an attempt, an exchange and a trace.
+const (
+	OutcomeAnswered   = "answered"    // query, exchange, trace: a response was sent (seen)
+	OutcomeRefused    = "refused"     // query: CoreDNS answered REFUSED
+	OutcomeNoResponse = "no_response" // query: nothing was written
+	OutcomeError      = "error"       // query, attempt: it failed; `error` says how
+	OutcomeOK         = "ok"          // attempt: the upstream answered
+	OutcomeTimeout    = "timeout"     // attempt: the upstream was silent
+	OutcomeUnanswered = "unanswered"  // exchange, trace: no response was seen
+	OutcomeDropped    = "dropped"     // exchange, trace: no response, and a drop was seen
+)
+
+// What the cache had to say about a query (`cache`).
+const (
+	CacheHit   = "hit"
+	CacheMiss  = "miss"
+	CacheStale = "stale"
+	CacheNone  = "none" // no cache on the query's way
+)
+
+// How a side was joined to a trace (`join`).
+const (
+	JoinExact    = "exact"    // TRACEPARENT or an unmistakable match proves it
+	JoinInferred = "inferred" // address, question and time suggest it
+	JoinNone     = "none"     // a side is missing
+)
+
+// What a packet carried and which way it went through a device.
+const (
+	MessageQuery    = "query"
+	MessageResponse = "response"
+	DirectionRX     = "rx"
+	DirectionTX     = "tx"
+)
+
+// Record is one of the records that dnstrace writes.
+type Record interface {
+	// Head returns the fields that every record has.
+	Head() *Header
+	// Kind returns the value of `record`.
+	Kind() string
+	// AppendJSON appends the record as one JSON object, without a newline.
+	AppendJSON(b []byte) []byte
+}
+
+// Header is what every record has.
+type Header struct {
+	V       int       `json:"v"`
+	Record  string    `json:"record"`
+	Time    time.Time `json:"time"`
+	TraceID TraceID   `json:"trace_id"`
+	Flow    Flow      `json:"flow"`
+}
+
+// Head implements Record.
+func (h *Header) Head() *Header { return h }
+
+// DNS is one question and what was answered. The names are those of CoreDNS's
+// own JSON log (plugin/log/json.go). An empty string, nil or the zero address
+// is "unknown" and null in JSON.
+type DNS struct {
+	ClientIP     netip.Addr `json:"client_ip"`
+	ClientPort   uint16     `json:"client_port"`
+	QName        string     `json:"qname"` // lower case, absolute, presentation format
+	QType        string     `json:"qtype"`
+	QClass       string     `json:"qclass"`
+	Protocol     string     `json:"protocol"` // udp, tcp
+	ID           uint16     `json:"id"`
+	Opcode       int        `json:"opcode"`
+	RequestSize  int        `json:"request_size"` // bytes
+	DNSSECOK     bool       `json:"dnssec_ok"`
+	BufSize      int        `json:"bufsize"` // bytes; 512 without EDNS, 65535 over TCP
+	RCode        string     `json:"rcode"`   // empty where no response was seen
+	ResponseSize *int       `json:"response_size"`
+	Duration     *Seconds   `json:"duration_seconds"` // nil where no response was seen
+}
+
+// Hop is the time that a query spent in one plugin and those after it.
+type Hop struct {
+	Plugin   string   `json:"plugin"`
+	Parent   *int     `json:"parent"` // index in the same list
+	Start    Seconds  `json:"start_seconds"`
+	Duration *Seconds `json:"duration_seconds"` // nil: not finished when the record was made
+}
+
+// Attempt is one try to get an answer from an upstream.
+type Attempt struct {
+	Attempt  int      `json:"attempt"` // from 1
+	Address  string   `json:"address"` // as configured: host:port, or a URL
+	Start    Seconds  `json:"start_seconds"`
+	Duration *Seconds `json:"duration_seconds"`
+	Outcome  string   `json:"outcome"`
+	Error    string   `json:"error"`
+	Plugin   string   `json:"plugin"`
+}
+
+// Query is one query inside one CoreDNS, written by the plugin.
+type Query struct {
+	Header
+	DNS
+	SpanID       SpanID     `json:"span_id"`
+	ParentSpanID *SpanID    `json:"parent_span_id"`
+	ServerIP     netip.Addr `json:"server_ip"`
+	ServerPort   uint16     `json:"server_port"`
+	Zone         string     `json:"zone"`
+	Cache        string     `json:"cache"`
+	AnsweredBy   string     `json:"answered_by"`
+	Outcome      string     `json:"outcome"`
+	Error        string     `json:"error"`
+	Hops         []Hop      `json:"hops"`
+	Upstreams    []Attempt  `json:"upstreams"`
+	Stamped      bool       `json:"stamped"`
+}
+
+// Refresh is background work in CoreDNS that a query set off, written by the
+// plugin. Its times count from its own `time`.
+type Refresh struct {
+	Header
+	DNS
+	Cause     string    `json:"cause"` // prefetch, stale
+	Hops      []Hop     `json:"hops"`
+	Upstreams []Attempt `json:"upstreams"`
+}
+
+// NAT is what the kernel's connection tracking, or a match of sightings, says
+// of the addresses that a query had after translation. An unset address was not
+// translated.
+type NAT struct {
+	ServerIP   netip.Addr `json:"server_ip"`
+	ServerPort *uint16    `json:"server_port"`
+	ClientIP   netip.Addr `json:"client_ip"`
+	ClientPort *uint16    `json:"client_port"`
+	Source     string     `json:"source"` // conntrack, matched
+}
+
+// Sources of a [NAT].
+const (
+	NATConntrack = "conntrack"
+	NATMatched   = "matched"
+)
+
+// Sighting is one packet of an exchange seen at one device.
+type Sighting struct {
+	Offset    Seconds        `json:"offset_seconds"`
+	Message   string         `json:"message"`
+	NetNS     uint32         `json:"netns"`      // inode of the network namespace
+	NetNSName string         `json:"netns_name"` // its name under /run/netns, if it has one
+	IfIndex   uint32         `json:"ifindex"`
+	IfName    string         `json:"ifname"`
+	Direction string         `json:"direction"`
+	Src       netip.AddrPort `json:"src"`
+	Dst       netip.AddrPort `json:"dst"`
+}
+
+// Drop is where and why the kernel freed a packet of an exchange.
+type Drop struct {
+	Where     string  `json:"where"`  // kernel symbol
+	Reason    string  `json:"reason"` // enum skb_drop_reason without its prefix; empty: the kernel gives none
+	Message   string  `json:"message"`
+	NetNS     uint32  `json:"netns"`
+	NetNSName string  `json:"netns_name"`
+	IfName    string  `json:"ifname"` // empty where the packet had no device yet
+	Offset    Seconds `json:"offset_seconds"`
+}
+
+// Endpoint is who sent or served a query, as far as known.
+type Endpoint struct {
+	Pod       string `json:"pod"`
+	Namespace string `json:"namespace"`
+	Node      string `json:"node"`
+	Container string `json:"container"`
+	Process   string `json:"process"`
+	PID       int    `json:"pid"` // in the node's own PID namespace; 0: unknown
+}
+
+// Exchange is a query and its response on the wire, as one node saw them.
+type Exchange struct {
+	Header
+	DNS
+	ServerIP      netip.Addr `json:"server_ip"` // as the client addressed it
+	ServerPort    uint16     `json:"server_port"`
+	NAT           *NAT       `json:"nat"`
+	Outcome       string     `json:"outcome"`
+	Transmissions int        `json:"transmissions"`
+	Path          []Sighting `json:"path"`
+	Drop          *Drop      `json:"drop"`
+	Truncated     bool       `json:"truncated"` // the response had TC set
+	Traceparent   string     `json:"traceparent"`
+	Client        *Endpoint  `json:"client"`
+	Server        *Endpoint  `json:"server"`
+	LostEvents    uint64     `json:"lost_events"`
+}
+
+// Finding is a named cause, or how far the evidence goes.
+type Finding struct {
+	Code     string   `json:"code"`
+	Summary  string   `json:"summary"`
+	Evidence []string `json:"evidence"`
+	Advice   string   `json:"advice"`
+}
+
+// Upstream is one attempt to resolve a lookup further up.
+type Upstream struct {
+	Attempt   *Attempt   `json:"attempt"`
+	Exchange  *Exchange  `json:"exchange"`
+	Join      string     `json:"join"`
+	Query     *Query     `json:"query"` // where the upstream is an observed server
+	Upstreams []Upstream `json:"upstreams"`
+}
+
+// Trace is one lookup, joined from what all observers saw.
+type Trace struct {
+	Header
+	QName      string     `json:"qname"`
+	QType      string     `json:"qtype"`
+	RCode      string     `json:"rcode"`
+	Duration   *Seconds   `json:"duration_seconds"`
+	Outcome    string     `json:"outcome"`
+	Client     *Endpoint  `json:"client"`
+	Server     *Endpoint  `json:"server"`
+	Exchange   *Exchange  `json:"exchange"`
+	Query      *Query     `json:"query"`
+	Upstreams  []Upstream `json:"upstreams"`
+	Resolution string     `json:"resolution"`
+	Gaps       []string   `json:"gaps"`
+	Diagnosis  []Finding  `json:"diagnosis"`
+}
+
+// Kind implements Record.
+func (*Query) Kind() string { return KindQuery }
+
+// Kind implements Record.
+func (*Refresh) Kind() string { return KindRefresh }
+
+// Kind implements Record.
+func (*Exchange) Kind() string { return KindExchange }
+
+// Kind implements Record.
+func (*Trace) Kind() string { return KindTrace }

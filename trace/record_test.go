@@ -1,0 +1,235 @@
+package trace
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
+)
+
+func sampleRecords() []Record {
+	at := time.Date(2026, 11, 21, 3, 0, 0, 123456789, time.UTC)
+	flow := NewFlow(TransportUDP, netip.MustParseAddrPort("10.244.0.4:50202"), 0xc1a1, 1, 1, []byte("\x07example\x03com\x00"))
+	head := Header{V: Version, Time: at, TraceID: NewTraceID(at, flow), Flow: flow}
+	size, parent, port := 56, 0, uint16(53)
+	question := DNS{
+		ClientIP: netip.MustParseAddr("10.244.0.4"), ClientPort: 50202, QName: "example.com.", QType: "A", QClass: "IN",
+		Protocol: "udp", ID: 0xc1a1, RequestSize: 29, BufSize: 512, RCode: "NOERROR", ResponseSize: &size,
+		Duration: SecondsPtr(21960059),
+	}
+	client := NewSpanID(head.TraceID, SpanID{}, RoleClient, 0)
+	attempt := Attempt{Attempt: 1, Address: "192.168.49.1:53", Start: 200000, Duration: SecondsPtr(2 * time.Second),
+		Outcome: OutcomeTimeout, Error: "read udp: i/o timeout", Plugin: "forward"}
+	query := &Query{
+		Header: head, DNS: question, SpanID: NewSpanID(head.TraceID, client, RoleServer, 0), ParentSpanID: &client,
+		ServerIP: netip.MustParseAddr("10.244.0.2"), ServerPort: 53, Zone: ".", Cache: CacheMiss, AnsweredBy: "forward",
+		Outcome: OutcomeAnswered,
+		Hops: []Hop{{Plugin: "cache", Start: 1000, Duration: SecondsPtr(21000000)},
+			{Plugin: "forward", Parent: &parent, Start: 2000}},
+		Upstreams: []Attempt{attempt},
+	}
+	query.Record = KindQuery
+	refresh := &Refresh{Header: head, DNS: question, Cause: "prefetch", Hops: []Hop{}, Upstreams: []Attempt{attempt}}
+	refresh.Record = KindRefresh
+	exchange := &Exchange{
+		Header: head, DNS: question, ServerIP: netip.MustParseAddr("10.96.0.10"), ServerPort: 53,
+		NAT: &NAT{ServerIP: netip.MustParseAddr("10.244.0.2"), ServerPort: &port, Source: NATConntrack}, Outcome: OutcomeDropped,
+		Transmissions: 1,
+		Path: []Sighting{{Message: MessageQuery, NetNS: 4026532572, NetNSName: "pod-a", IfIndex: 2, IfName: "eth0", Direction: DirectionTX,
+			Src: netip.MustParseAddrPort("10.244.0.4:50202"), Dst: netip.MustParseAddrPort("10.96.0.10:53")}},
+		Drop:        &Drop{Where: "nft_do_chain", Reason: "NETFILTER_DROP", Message: MessageQuery, NetNS: 4026532220, IfName: "cni0", Offset: 17000},
+		Traceparent: "", Client: &Endpoint{Process: "dig", PID: 42}, LostEvents: 3,
+	}
+	exchange.Record = KindExchange
+	unseen := DNS{QName: "a\\\"b.\\195\\164.", QType: "TYPE65280", QClass: "IN", Protocol: "tcp", BufSize: 65535}
+	bare := &Query{Header: head, DNS: unseen, Cache: CacheNone, Outcome: OutcomeNoResponse, Hops: []Hop{}, Upstreams: []Attempt{}}
+	bare.Record = KindQuery
+	tr := &Trace{
+		Header: head, QName: "example.com.", QType: "A", RCode: "NOERROR", Duration: SecondsPtr(22 * time.Millisecond),
+		Outcome: OutcomeAnswered, Client: &Endpoint{Pod: "mypod", Namespace: "demo"}, Exchange: exchange, Query: query,
+		Upstreams: []Upstream{{Attempt: &attempt, Join: JoinNone, Upstreams: []Upstream{{Exchange: exchange, Join: JoinInferred, Upstreams: []Upstream{}}}}},
+		Gaps:      []string{"the way back was not observed"},
+		Diagnosis: []Finding{{Code: "upstream-timeout", Summary: "s", Evidence: []string{"e"}, Advice: "a"}},
+	}
+	tr.Record = KindTrace
+	return []Record{query, refresh, exchange, bare, tr}
+}
+
+func TestRecordsRoundTrip(t *testing.T) {
+	var all bytes.Buffer
+	for _, want := range sampleRecords() {
+		line := want.AppendJSON(nil)
+		all.Write(append(line, '\n'))
+		got, err := Decode(line)
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", want.Kind(), err, line)
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s:\n got %+v\nwant %+v", want.Kind(), got, want)
+		}
+		if again := got.AppendJSON(nil); !bytes.Equal(again, line) {
+			t.Errorf("%s: not stable:\n%s\n%s", want.Kind(), line, again)
+		}
+	}
+	golden(t, "testdata/records.jsonl", all.Bytes())
+}
+
+// golden compares with a file that people read; DNSTRACE_UPDATE=1 rewrites it.
+func golden(t *testing.T, path string, got []byte) {
+	t.Helper()
+	if os.Getenv("DNSTRACE_UPDATE") != "" {
+		if err := os.WriteFile(path, got, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%s differs; got:\n%s", path, got)
+	}
+}
+
+// Every field of the Go types is encoded: a field that is only decoded would be
+// lost on the way.
+func TestEveryFieldIsEncoded(t *testing.T) {
+	for _, r := range sampleRecords() {
+		var encoded map[string]any
+		if err := json.Unmarshal(r.AppendJSON(nil), &encoded); err != nil {
+			t.Fatal(err)
+		}
+		plain, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var reflected map[string]any
+		if err := json.Unmarshal(plain, &reflected); err != nil {
+			t.Fatal(err)
+		}
+		for name := range reflected {
+			if _, ok := encoded[name]; !ok {
+				t.Errorf("%s: %s is not encoded", r.Kind(), name)
+			}
+		}
+		if len(encoded) != len(reflected) {
+			t.Errorf("%s: %d fields encoded, the type has %d", r.Kind(), len(encoded), len(reflected))
+		}
+	}
+}
+
+func TestDecodeErrors(t *testing.T) {
+	good := string(sampleRecords()[0].AppendJSON(nil))
+	swap := func(old, repl string) string {
+		t.Helper()
+		if !strings.Contains(good, old) {
+			t.Fatalf("the sample has no %s", old)
+		}
+		return strings.Replace(good, old, repl, 1)
+	}
+	for _, tc := range []struct{ name, line, want string }{
+		{"no JSON", "[INFO] plugin/reload", "expected a JSON object"},
+		{"other JSON", `{"level":"info"}`, "not a dnstrace record"},
+		{"version", swap(`"v":1`, `"v":2`), "field v: expected 1, got 2"},
+		{"record", swap(`"record":"query"`, `"record":"span"`), `field record: expected query, refresh, exchange or trace, got "span"`},
+		{"unknown field", swap(`"zone":`, `"zoned":`), "field zoned: unknown"},
+		{"type", swap(`"client_port":50202`, `"client_port":"x"`), "field client_port: "},
+		{"range", swap(`"client_port":50202`, `"client_port":70000`), "field client_port: "},
+		{"nested", swap(`"address":"192.168.49.1:53"`, `"address":5`), "field upstreams[0].address: "},
+		{"hex", swap(`"flow":"4`, `"flow":"x`), "field flow: expected hexadecimal digits"},
+		{"short id", swap(`"flow":"41`, `"flow":"`), "field flow: expected 24 hexadecimal digits"},
+		{"seconds", swap(`"start_seconds":0.000001`, `"start_seconds":true`), "field hops[0].start_seconds: "},
+		{"duplicate", swap(`"zone":".",`, `"zone":".","zone":"x",`), "field zone: "},
+		{"time missing", swap(`"time":"2026-11-21T03:00:00.123456789Z",`, ""), "field time: missing"},
+		{"cut", good[:len(good)-5], "not valid JSON"},
+	} {
+		_, err := Decode([]byte(tc.line))
+		if err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: got %v, want %q", tc.name, err, tc.want)
+		}
+	}
+}
+
+func TestReaderNamesLineAndGoesOn(t *testing.T) {
+	good := string(sampleRecords()[0].AppendJSON(nil))
+	in := good + "\n\nnonsense\n" + strings.Repeat("x", maxLine+1) + "\n" + good
+	r := NewReader(strings.NewReader(in))
+	var lines []string
+	records := 0
+	for {
+		_, _, err := r.Read()
+		var bad *LineError
+		switch {
+		case errors.Is(err, io.EOF):
+			if got := strings.Join(lines, "; "); records != 2 || !strings.HasPrefix(got, "line 3: not a dnstrace record") || !strings.Contains(got, "line 4: longer than") {
+				t.Errorf("%d records, errors: %s", records, got)
+			}
+			return
+		case errors.As(err, &bad):
+			lines = append(lines, err.Error())
+		case err != nil:
+			t.Fatal(err)
+		default:
+			records++
+		}
+	}
+}
+
+func TestSecondsAreExact(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	values := []Seconds{0, 1, -1, 1e9, 999999999, 1500000000, -2500000000}
+	for range 1000 {
+		values = append(values, Seconds(rng.Int64N(int64(24*time.Hour))))
+	}
+	for _, want := range values {
+		var got Seconds
+		text := want.appendJSON(nil)
+		if err := got.UnmarshalJSON(text); err != nil || got != want {
+			t.Errorf("%d: %s reads as %d, %v", want, text, got, err)
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	for _, r := range sampleRecords() {
+		f.Add(r.AppendJSON(nil))
+	}
+	f.Fuzz(func(t *testing.T, line []byte) {
+		r, err := Decode(line)
+		if err != nil {
+			return
+		}
+		out := r.AppendJSON(nil)
+		if _, err := Decode(out); err != nil {
+			t.Fatalf("%s\nis accepted, but encodes as\n%s\nwhich is not: %v", line, out, err)
+		}
+	})
+}
+
+func BenchmarkAppendQuery(b *testing.B) {
+	r := sampleRecords()[0]
+	buf := make([]byte, 0, 4096)
+	b.ReportAllocs()
+	for b.Loop() {
+		buf = r.AppendJSON(buf[:0])
+	}
+}
+
+func BenchmarkDecodeQuery(b *testing.B) {
+	line := sampleRecords()[0].AppendJSON(nil)
+	b.ReportAllocs()
+	b.SetBytes(int64(len(line)))
+	for b.Loop() {
+		if _, err := Decode(line); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,63 @@
+package trace
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+)
+
+// Seconds is a duration that JSON shows as a number of seconds, exact to the
+// nanosecond.
+type Seconds time.Duration
+
+// SecondsPtr returns d as the pointer that optional fields hold.
+func SecondsPtr(d time.Duration) *Seconds {
+	s := Seconds(d)
+	return &s
+}
+
+// Duration returns s as a time.Duration.
+func (s Seconds) Duration() time.Duration { return time.Duration(s) }
+
+// appendJSON appends the shortest decimal fraction that says s exactly.
+func (s Seconds) appendJSON(b []byte) []byte {
+	n := uint64(s)
+	if s < 0 {
+		b = append(b, '-')
+		n = -n
+	}
+	b = strconv.AppendUint(b, n/1e9, 10)
+	frac := n % 1e9
+	if frac == 0 {
+		return b
+	}
+	var digits [10]byte
+	digits[0] = '.'
+	for i := 9; i > 0; i-- {
+		digits[i] = byte('0' + frac%10)
+		frac /= 10
+	}
+	end := len(digits)
+	for digits[end-1] == '0' {
+		end--
+	}
+	return append(b, digits[:end]...)
+}
+
+// MarshalJSON implements json.Marshaler, for readers that use the types.
+func (s Seconds) MarshalJSON() ([]byte, error) { return s.appendJSON(nil), nil }
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (s *Seconds) UnmarshalJSON(b []byte) error {
+	f, err := strconv.ParseFloat(string(b), 64)
+	if err != nil {
+		return fmt.Errorf("expected a number of seconds, got %s", b)
+	}
+	ns := math.Round(f * 1e9)
+	if math.Abs(ns) >= math.MaxInt64 {
+		return fmt.Errorf("a duration of %s seconds is out of range", b)
+	}
+	*s = Seconds(ns)
+	return nil
+}
