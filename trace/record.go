@@ -2,6 +2,7 @@ package trace
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -209,6 +210,14 @@ type Exchange struct {
 	LostEvents    uint64     `json:"lost_events"`
 }
 
+// Clone returns a copy whose lists can be appended to, and whose drop can be
+// replaced, without a change to e.
+func (e *Exchange) Clone() *Exchange {
+	c := *e
+	c.Path = slices.Clone(e.Path)
+	return &c
+}
+
 // Finding is a named cause, or how far the evidence goes.
 type Finding struct {
 	Code     string   `json:"code"`
@@ -255,3 +264,8 @@ func (*Exchange) Kind() string { return KindExchange }
 
 // Kind implements Record.
 func (*Trace) Kind() string { return KindTrace }
+
+// GapNotRecorded in [Trace.Gaps] says that the server's records of other queries
+// arrive, and none of this one: proof that it did not get the query, or lost the
+// record.
+const GapNotRecorded = "the server records its queries, but there is no record of this one"

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: (GPL-2.0 OR BSD-2-Clause) */
+/*
+ * The kernel types that the programs read, each with the fields that they read
+ * and no more. The loader finds the real offsets in the running kernel's BTF
+ * (CO-RE), so nothing here has to match the order or size of the kernel's own
+ * definition; a full vmlinux.h would be 100,000 lines of which this is used.
+ */
+#ifndef DNSTRACE_KERNEL_H
+#define DNSTRACE_KERNEL_H
+
+typedef unsigned char __u8;
+typedef unsigned short __u16;
+typedef unsigned int __u32;
+typedef unsigned long long __u64;
+typedef signed char __s8;
+typedef short __s16;
+typedef int __s32;
+typedef long long __s64;
+typedef _Bool bool;
+enum {
+	false = 0,
+	true = 1,
+};
+
+typedef __u16 __be16;
+typedef __u32 __be32;
+typedef __u64 __be64;
+typedef __u16 __le16;
+typedef __u32 __le32;
+typedef __u64 __le64;
+typedef __u16 __sum16;
+typedef __u32 __wsum;
+
+/* include/uapi/linux/bpf.h */
+enum bpf_map_type {
+	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
+	BPF_MAP_TYPE_RINGBUF = 27,
+};
+
+enum {
+	BPF_RB_NO_WAKEUP = 1,
+};
+
+enum bpf_func_id {
+	BPF_FUNC_task_pt_regs = 175,	/* since Linux 5.15 */
+};
+
+/* include/uapi/linux/if_ether.h, include/uapi/linux/in.h */
+#define ETH_P_IP	0x0800
+#define ETH_P_IPV6	0x86DD
+#define IPPROTO_TCP	6
+#define IPPROTO_UDP	17
+
+#define IFNAMSIZ	16
+#define TASK_COMM_LEN	16
+
+/* include/uapi/linux/netfilter/nf_conntrack_common.h */
+#define IPS_CONFIRMED	(1 << 3)
+#define IPS_NAT_MASK	((1 << 4) | (1 << 5))	/* source, destination */
+
+/* include/linux/skbuff.h: the low bits of _nfct hold enum ip_conntrack_info */
+#define NFCT_PTRMASK	(~7UL)
+
+#define __core __attribute__((preserve_access_index))
+
+struct ns_common {
+	unsigned int inum;
+} __core;
+
+struct net {
+	struct ns_common ns;
+} __core;
+
+typedef struct {
+	struct net *net;
+} __core possible_net_t;
+
+struct net_device {
+	char name[IFNAMSIZ];
+	int ifindex;
+	possible_net_t nd_net;
+} __core;
+
+struct sock_common {
+	volatile unsigned char skc_state;
+	possible_net_t skc_net;
+} __core;
+
+struct sock {
+	struct sock_common __sk_common;
+} __core;
+
+struct sk_buff {
+	struct net_device *dev;
+	struct sock *sk;
+	unsigned int len;
+	unsigned int data_len;
+	unsigned long _nfct;
+	__be16 protocol;
+	__u16 network_header;
+	unsigned char *head;
+	unsigned char *data;
+} __core;
+
+union nf_inet_addr {
+	__u32 all[4];
+} __core;
+
+struct nf_conntrack_tuple {
+	struct {
+		union nf_inet_addr u3;
+		union {
+			__be16 all;
+		} u;
+	} src;
+	struct {
+		union nf_inet_addr u3;
+		union {
+			__be16 all;
+		} u;
+	} dst;
+} __core;
+
+struct nf_conntrack_tuple_hash {
+	struct nf_conntrack_tuple tuple;
+} __core;
+
+struct nf_conn {
+	struct nf_conntrack_tuple_hash tuplehash[2];	/* original, reply */
+	unsigned long status;
+} __core;
+
+struct socket {
+	struct sock *sk;
+} __core;
+
+struct file {
+	void *private_data;
+} __core;
+
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+} __core;
+
+struct files_struct {
+	struct fdtable *fdt;
+} __core;
+
+struct task_struct {
+	struct files_struct *files;
+} __core;
+
+struct pt_regs {
+	unsigned long di;		/* x86-64: first argument of a system call */
+} __core;
+
+/* Only named, in the signature of bpf_dynptr_from_skb. */
+struct __sk_buff {
+	__u32 len;
+};
+
+struct bpf_dynptr {
+	__u64 opaque[2];
+} __attribute__((aligned(8)));
+
+#endif

@@ -1,0 +1,187 @@
+package capture
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
+)
+
+// Finding is one line of what this kernel and these privileges allow.
+type Finding struct {
+	What     string
+	OK       bool
+	Required bool   // without it nothing works
+	Detail   string // what was found
+	Lost     string // not OK: what is lost without it
+	Remedy   string // not OK: what would help
+}
+
+// Probe finds out what this kernel and these privileges allow, by trying.
+func Probe(ports []uint16) []Finding {
+	findings := []Finding{probeKernel(), probeBTF(), probePrivileges()}
+	findings = append(findings, probeAttach(ports))
+	if kernel, err := btf.LoadKernelSpec(); err == nil {
+		findings = append(findings, probeDropReasons(kernel), probePagedPayload(kernel), probeConntrack(kernel))
+	}
+	return append(findings, probeSymbols("/proc/kallsyms"), probeNetNS(netnsDir))
+}
+
+func probeKernel() Finding {
+	f := Finding{What: "kernel", OK: true}
+	var uts unix.Utsname
+	if err := unix.Uname(&uts); err == nil {
+		f.Detail = "Linux " + unix.ByteSliceToString(uts.Release[:])
+	}
+	return f
+}
+
+func probeBTF() Finding {
+	f := Finding{What: "kernel types (BTF)", Required: true, Lost: "the programs cannot be loaded",
+		Remedy: "use a kernel with CONFIG_DEBUG_INFO_BTF=y, and mount /sys"}
+	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err != nil {
+		f.Detail = err.Error()
+		return f
+	}
+	f.OK, f.Detail = true, "/sys/kernel/btf/vmlinux"
+	return f
+}
+
+// capabilities that matter, by number (include/uapi/linux/capability.h).
+var capabilities = []struct {
+	name string
+	bit  uint
+}{{"CAP_BPF", unix.CAP_BPF}, {"CAP_PERFMON", unix.CAP_PERFMON}, {"CAP_SYSLOG", unix.CAP_SYSLOG}}
+
+func probePrivileges() Finding {
+	f := Finding{What: "privileges", Required: true, Lost: "the programs cannot be loaded",
+		Remedy: "run as root, or give the process CAP_BPF and CAP_PERFMON"}
+	effective, err := effectiveCapabilities()
+	if err != nil {
+		f.Detail = err.Error()
+		return f
+	}
+	var have, lack []string
+	for _, c := range capabilities {
+		if effective&(1<<c.bit) != 0 {
+			have = append(have, c.name)
+		} else {
+			lack = append(lack, c.name)
+		}
+	}
+	const admin = 1 << unix.CAP_SYS_ADMIN
+	f.OK = effective&admin != 0 || effective&(1<<unix.CAP_BPF) != 0 && effective&(1<<unix.CAP_PERFMON) != 0
+	f.Detail = "effective: " + strings.Join(have, " ")
+	if len(lack) > 0 {
+		f.Detail += "; missing: " + strings.Join(lack, " ")
+	}
+	return f
+}
+
+func effectiveCapabilities() (uint64, error) {
+	b, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		if hex, ok := strings.CutPrefix(line, "CapEff:"); ok {
+			return strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
+		}
+	}
+	return 0, fmt.Errorf("/proc/self/status has no line CapEff")
+}
+
+// probeAttach does what `dnstrace run` does, and undoes it.
+func probeAttach(ports []uint16) Finding {
+	f := Finding{What: "load and attach", Required: true, Lost: "no packet is seen", Detail: "every program loaded and attached"}
+	s, err := Open(Config{Ports: ports, RingBytes: 1 << 16})
+	if err != nil {
+		f.Detail, f.Remedy = err.Error(), "see the lines above"
+		return f
+	}
+	if err := s.Close(); err != nil {
+		f.Detail = err.Error()
+		return f
+	}
+	f.OK = true
+	return f
+}
+
+func probeDropReasons(kernel *btf.Spec) Finding {
+	n := len(dropReasons(kernel))
+	return Finding{What: "drop reasons", OK: n > 0, Detail: fmt.Sprintf("%d reasons by name", n),
+		Lost: "a drop says where, not why", Remedy: "Linux 5.17 or later gives reasons"}
+}
+
+func probePagedPayload(kernel *btf.Spec) Finding {
+	var fn *btf.Func
+	err := kernel.TypeByName("bpf_dynptr_from_skb", &fn)
+	f := Finding{What: "TCP on virtual devices", OK: err == nil && kernelAtLeast(6, 12), Detail: "payload in pages is readable",
+		Lost: "DNS over TCP between pods is not seen", Remedy: "Linux 6.12 or later"}
+	if !f.OK {
+		f.Detail = "the kernel does not let tracing programs read payload in pages"
+	}
+	return f
+}
+
+// kernelAtLeast compares the running kernel's version. It stands in where BTF
+// cannot tell: bpf_dynptr_from_skb is in 6.4, and open to tracing from 6.12 on.
+func kernelAtLeast(major, minor int) bool {
+	var uts unix.Utsname
+	if unix.Uname(&uts) != nil {
+		return false
+	}
+	var haveMajor, haveMinor int
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(uts.Release[:]), "%d.%d", &haveMajor, &haveMinor); err != nil {
+		return false
+	}
+	return haveMajor > major || haveMajor == major && haveMinor >= minor
+}
+
+func probeConntrack(kernel *btf.Spec) Finding {
+	var ct *btf.Struct
+	err := kernel.TypeByName("nf_conn", &ct)
+	f := Finding{What: "connection tracking", OK: err == nil, Detail: "its entries are readable",
+		Lost: "translated addresses are matched, not read", Remedy: "nf_conntrack built in, or loaded before dnstrace starts"}
+	if err != nil {
+		f.Detail = "the kernel's types have no nf_conn"
+	}
+	return f
+}
+
+func probeSymbols(path string) Finding {
+	f := Finding{What: "kernel symbols", Detail: path + " shows addresses",
+		Lost: "a drop says why, not in which function", Remedy: "CAP_SYSLOG, or sysctl kernel.kptr_restrict=0"}
+	file, err := os.Open(path)
+	if err != nil {
+		f.Detail = err.Error()
+		return f
+	}
+	defer file.Close()
+	scanner := bufio.NewScanner(file)
+	for scanner.Scan() {
+		addr, _, _ := strings.Cut(scanner.Text(), " ")
+		if strings.Trim(addr, "0") != "" {
+			f.OK = true
+			return f
+		}
+	}
+	f.Detail = path + " hides addresses"
+	return f
+}
+
+func probeNetNS(dir string) Finding {
+	f := Finding{What: "namespace names", Lost: "network namespaces are shown by number",
+		Remedy: "mount the node's " + dir + " into the container"}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		f.Detail = err.Error()
+		return f
+	}
+	f.OK, f.Detail = true, fmt.Sprintf("%s has %d", dir, len(entries))
+	return f
+}

@@ -1,0 +1,290 @@
+package capture
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/ringbuf"
+	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
+
+	"github.com/dnstrace/dnstrace/bpf"
+)
+
+// MaxPorts is how many ports the programs compare with (bpf/dnstrace.c).
+const MaxPorts = 8
+
+// DefaultRingBytes is the size of each CPU's ring. 4 MiB hold some 10,000
+// events, many times what a core sends between two polls.
+const DefaultRingBytes = 4 << 20
+
+// settle is how long an event may still be under way into its ring after its
+// time was taken: a program runs in less than a microsecond, an interrupt in
+// the middle of it for some more.
+const settle = int64(time.Millisecond)
+
+// Config says what to capture.
+type Config struct {
+	Ports     []uint16 // 1 to MaxPorts
+	RingBytes int      // per CPU, a power of two; 0: DefaultRingBytes
+}
+
+// Source delivers the packets that the programs saw. Its methods are for one
+// goroutine.
+type Source struct {
+	coll     *ebpf.Collection
+	links    []link.Link
+	rings    []*ringbuf.Reader
+	counters *ebpf.Memory
+	cpus     int
+	decoder  decoder
+	pending  []pendingEvent // in order of time
+	free     [][]byte
+}
+
+// countersMap is the section that holds cpu_counters, an array of maxCPUs
+// (bpf/dnstrace.c).
+const (
+	countersMap  = ".data.counters"
+	counterBytes = int(unsafe.Sizeof(bpf.DnstraceCounters{}))
+	maxCPUs      = 256
+)
+
+type pendingEvent struct {
+	time int64
+	raw  []byte
+}
+
+// Open loads and attaches the programs. The error names what is missing and the
+// remedy. The caller owns the source and must close it.
+func Open(cfg Config) (*Source, error) {
+	spec, err := newSpec(cfg)
+	if err != nil {
+		return nil, err
+	}
+	// Before Linux 5.11 maps count as locked memory; later it has no effect.
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, remedy(fmt.Errorf("raise the limit of locked memory: %w", err))
+	}
+	kernel, err := btf.LoadKernelSpec()
+	if err != nil {
+		return nil, remedy(fmt.Errorf("read the kernel's BTF: %w", err))
+	}
+	chooseDropProgram(spec, kernel)
+	coll, err := ebpf.NewCollection(spec)
+	if err != nil {
+		return nil, remedy(fmt.Errorf("load the eBPF programs: %w", err))
+	}
+	s := &Source{coll: coll, decoder: decoder{
+		names:   map[[16]int8]string{},
+		netns:   newNamespaces(netnsDir),
+		symbols: newSymbols("/proc/kallsyms"),
+		reasons: dropReasons(kernel),
+	}}
+	if err := s.start(spec.Maps[bpf.DnstraceMapRings].InnerMap); err != nil {
+		return nil, errors.Join(remedy(err), s.Close())
+	}
+	return s, nil
+}
+
+func newSpec(cfg Config) (*ebpf.CollectionSpec, error) {
+	if len(cfg.Ports) == 0 || len(cfg.Ports) > MaxPorts {
+		return nil, fmt.Errorf("expected 1 to %d ports, got %d", MaxPorts, len(cfg.Ports))
+	}
+	spec, err := bpf.LoadDnstrace()
+	if err != nil {
+		return nil, fmt.Errorf("read the built-in eBPF object: %w", err)
+	}
+	var ports [MaxPorts]uint16
+	copy(ports[:], cfg.Ports)
+	if err := spec.Variables[bpf.DnstraceVarPorts].Set(ports); err != nil {
+		return nil, fmt.Errorf("set the ports: %w", err)
+	}
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return nil, fmt.Errorf("count the processors: %w", err)
+	}
+	rings := spec.Maps[bpf.DnstraceMapRings]
+	rings.MaxEntries = uint32(cpus)
+	rings.InnerMap.MaxEntries = uint32(cmp.Or(cfg.RingBytes, DefaultRingBytes))
+	return spec, nil
+}
+
+// chooseDropProgram keeps the program that fits the tracepoint's arguments: the
+// verifier refuses one that reads an argument the kernel does not pass.
+func chooseDropProgram(spec *ebpf.CollectionSpec, kernel *btf.Spec) {
+	drop := bpf.DnstraceProgKfreeSkb
+	if tracepointArgs(kernel, "kfree_skb") >= 3 {
+		drop = bpf.DnstraceProgKfreeSkbOld
+	}
+	delete(spec.Programs, drop)
+}
+
+// tracepointArgs returns how many arguments a tracepoint passes: its BTF type
+// has one more, the data of the one who attached.
+func tracepointArgs(kernel *btf.Spec, name string) int {
+	var def *btf.Typedef
+	if err := kernel.TypeByName("btf_trace_"+name, &def); err != nil {
+		return 0
+	}
+	ptr, ok := def.Type.(*btf.Pointer)
+	if !ok {
+		return 0
+	}
+	proto, ok := ptr.Target.(*btf.FuncProto)
+	if !ok {
+		return 0
+	}
+	return len(proto.Params) - 1
+}
+
+func (s *Source) start(ring *ebpf.MapSpec) error {
+	var err error
+	// Mapped, because looking maps up needs a privilege that may be dropped.
+	if s.counters, err = s.coll.Maps[countersMap].Memory(); err != nil {
+		return fmt.Errorf("map the counters: %w", err)
+	}
+	s.cpus = min(int(s.coll.Maps[bpf.DnstraceMapRings].MaxEntries()), maxCPUs)
+	if err := s.openRings(ring); err != nil {
+		return err
+	}
+	for name, prog := range s.coll.Programs {
+		l, err := link.AttachTracing(link.TracingOptions{Program: prog})
+		if err != nil {
+			return fmt.Errorf("attach %s: %w", name, err)
+		}
+		s.links = append(s.links, l)
+	}
+	return nil
+}
+
+func (s *Source) openRings(ring *ebpf.MapSpec) error {
+	outer := s.coll.Maps[bpf.DnstraceMapRings]
+	for cpu := range outer.MaxEntries() {
+		m, err := ebpf.NewMap(ring)
+		if err != nil {
+			return fmt.Errorf("create the ring of CPU %d: %w", cpu, err)
+		}
+		err = outer.Put(cpu, m)
+		if err == nil {
+			var r *ringbuf.Reader
+			if r, err = ringbuf.NewReader(m); err == nil {
+				s.rings = append(s.rings, r)
+			}
+		}
+		// The outer map and the reader's mapping keep the ring alive.
+		if err = errors.Join(err, m.Close()); err != nil {
+			return fmt.Errorf("set up the ring of CPU %d: %w", cpu, err)
+		}
+	}
+	return nil
+}
+
+// Poll reads what is in the rings and passes on, in order of time, every packet
+// that no earlier one can follow any more. It returns the time up to which all
+// packets have been delivered, in ns of the monotonic clock. It does not block.
+func (s *Source) Poll(deliver func(*Packet)) (int64, error) {
+	upTo := Now() - settle
+	sorted := len(s.pending)
+	for _, r := range s.rings {
+		if err := s.drain(r); err != nil {
+			return 0, err
+		}
+	}
+	if len(s.pending) > sorted {
+		slices.SortStableFunc(s.pending, func(a, b pendingEvent) int { return cmp.Compare(a.time, b.time) })
+	}
+	n := 0
+	var p Packet
+	for n < len(s.pending) && s.pending[n].time <= upTo {
+		if err := s.decoder.decode(&p, s.pending[n].raw); err != nil {
+			return 0, err
+		}
+		deliver(&p)
+		s.free = append(s.free, s.pending[n].raw)
+		n++
+	}
+	s.pending = slices.Delete(s.pending, 0, n)
+	return upTo, nil
+}
+
+// past makes a reader return what is there and not wait.
+var past = time.Unix(1, 0)
+
+func (s *Source) drain(r *ringbuf.Reader) error {
+	r.SetDeadline(past)
+	for {
+		rec := ringbuf.Record{RawSample: s.buffer()}
+		err := r.ReadInto(&rec)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			s.free = append(s.free, rec.RawSample)
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read a ring: %w", err)
+		}
+		if len(rec.RawSample) < eventSize {
+			return fmt.Errorf("read a ring: a record of %d bytes is shorter than an event", len(rec.RawSample))
+		}
+		s.pending = append(s.pending, pendingEvent{time: eventTime(rec.RawSample), raw: rec.RawSample})
+	}
+}
+
+// maxFree bounds the buffers kept after a burst.
+const maxFree = 4096
+
+func (s *Source) buffer() []byte {
+	n := len(s.free)
+	if n == 0 {
+		return make([]byte, 0, eventSize+512)
+	}
+	b := s.free[n-1]
+	s.free = s.free[:n-1]
+	if len(s.free) > maxFree {
+		s.free = slices.Clone(s.free[:maxFree])
+	}
+	return b[:0]
+}
+
+// Counters returns how many events the programs sent and how many found a ring
+// full, since the start.
+func (s *Source) Counters() (emitted, lost uint64) {
+	var buf [counterBytes]byte
+	for cpu := range s.cpus {
+		// In bounds by construction.
+		_, _ = s.counters.ReadAt(buf[:], int64(cpu*counterBytes))
+		lost += binary.NativeEndian.Uint64(buf[0:])
+		emitted += binary.NativeEndian.Uint64(buf[8:])
+	}
+	return emitted, lost
+}
+
+// Close detaches the programs and frees everything.
+func (s *Source) Close() error {
+	var errs []error
+	for _, l := range s.links {
+		errs = append(errs, l.Close())
+	}
+	for _, r := range s.rings {
+		errs = append(errs, r.Close())
+	}
+	s.coll.Close()
+	return errors.Join(errs...)
+}
+
+// Now returns the kernel's monotonic clock in ns, the one that events carry.
+func Now() int64 {
+	var ts unix.Timespec
+	// CLOCK_MONOTONIC cannot fail (clock_gettime(2)).
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
+	return ts.Nano()
+}

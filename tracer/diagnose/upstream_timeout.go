@@ -1,0 +1,76 @@
+package diagnose
+
+import (
+	"fmt"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// upstreamTimeout finds upstreams that were silent. Proof: CoreDNS's attempt
+// ended at its timeout, or the upstream query left and nothing came back.
+func upstreamTimeout(t *trace.Trace) []trace.Finding {
+	var findings []trace.Finding
+	for i := range t.Upstreams {
+		u := &t.Upstreams[i]
+		timedOut := u.Attempt != nil && u.Attempt.Outcome == trace.OutcomeTimeout
+		// A dropped one has a finding of its own.
+		silent := u.Exchange != nil && u.Exchange.Outcome == trace.OutcomeUnanswered && u.Exchange.RCode == ""
+		if dropped := u.Exchange != nil && u.Exchange.Outcome == trace.OutcomeDropped; dropped || !timedOut && !silent {
+			continue
+		}
+		findings = append(findings, trace.Finding{
+			Code:     UpstreamTimeout,
+			Summary:  fmt.Sprintf("The upstream %s did not answer%s.", address(u), cost(u)),
+			Evidence: timeoutEvidence(u),
+			Advice:   "Ask it directly from the server's namespace (`dig @ADDRESS NAME`); if it is gone for good, take it out of the server's list of upstreams.",
+		})
+	}
+	return findings
+}
+
+func address(u *trace.Upstream) string {
+	if u.Attempt != nil {
+		return u.Attempt.Address
+	}
+	return server(u.Exchange)
+}
+
+func cost(u *trace.Upstream) string {
+	if u.Attempt == nil || u.Attempt.Duration == nil {
+		return ""
+	}
+	return ", which cost the lookup " + since(*u.Attempt.Duration)
+}
+
+func timeoutEvidence(u *trace.Upstream) []string {
+	var evidence []string
+	if at := u.Attempt; at != nil {
+		text := fmt.Sprintf("CoreDNS's attempt %d to %s ended as %s", at.Attempt, at.Address, at.Outcome)
+		if at.Duration != nil {
+			text += " after " + since(*at.Duration)
+		}
+		if at.Error != "" {
+			text += ": " + at.Error
+		}
+		evidence = append(evidence, text)
+	}
+	ex := u.Exchange
+	switch {
+	case ex == nil:
+		evidence = append(evidence, "its packets were not observed")
+	case ex.RCode != "" || ex.Duration != nil:
+		evidence = append(evidence, fmt.Sprintf("a response came too late: query with ID %d, answered %s", ex.ID, orNone(ex.RCode)))
+	default:
+		evidence = append(evidence, fmt.Sprintf("its query with ID %d left from %s port %d and nothing came back", ex.ID, ex.ClientIP, ex.ClientPort))
+		for i := len(ex.Path) - 1; i >= 0; i-- {
+			if s := &ex.Path[i]; s.Message == trace.MessageQuery {
+				evidence = append(evidence, fmt.Sprintf("it was last seen at device %s (%s) in %s", s.IfName, s.Direction, netns(s.NetNSName, s.NetNS)))
+				break
+			}
+		}
+		if u.Join == trace.JoinInferred {
+			evidence = append(evidence, "that it belongs to this lookup is inferred from address, question and time")
+		}
+	}
+	return evidence
+}

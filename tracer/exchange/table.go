@@ -1,0 +1,291 @@
+// Package exchange is the second step of the tracer: it pairs packets, seen at
+// many places, into queries and their responses.
+//
+// A query is known by its transport, the client's address and port, the DNS ID
+// and the question; the server's address is left out, because a Service's
+// address is translated on the way. Where the client's address is translated
+// too, the kernel's connection tracking tells both.
+package exchange
+
+import (
+	"container/heap"
+	"net/netip"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/capture"
+)
+
+// settle is how long an answered exchange stays open for what may still come:
+// the response on its last devices, a drop at the client's socket, a duplicate.
+const settle = 100 * time.Millisecond
+
+// late is how long an exchange that was reported unanswered is remembered:
+// CoreDNS gives up on its upstreams after 6 s, resolvers retry after 5 s from
+// the same port. What still comes makes a second, fuller record of it.
+const late = 5 * time.Second
+
+// Defaults and bounds of the table. An open exchange with twenty sightings has
+// some three kilobytes, so the bound is about 200 MB; at 10,000 lookups a second
+// answered ones need some 1,000 places.
+const (
+	DefaultTimeout = 5 * time.Second
+	DefaultMaxOpen = 65536
+	maxSightings   = 256 // of one exchange: a loop must not eat the node's memory
+)
+
+// Config of a Table. Wall converts the monotonic time of packets to UTC.
+type Config struct {
+	Ports   []uint16      // of servers; tells the client's end of a TCP connection
+	Timeout time.Duration // 0: DefaultTimeout
+	MaxOpen int           // 0: DefaultMaxOpen
+	Wall    func(mono int64) time.Time
+}
+
+// Stats counts what a Table could not report as an exchange. All only grow,
+// but for Open.
+type Stats struct {
+	Open       int
+	Evicted    uint64 // reported early, because the table was full
+	NotDNS     uint64 // packets on a DNS port that are no DNS message
+	Orphans    uint64 // responses whose query was not seen, or was given up
+	Sightings  uint64 // not kept, because the exchange had too many
+	Unreadable uint64 // TCP segments whose place in the stream is unknown
+	Unfinished uint64 // still waiting for a response at the end
+}
+
+// Table holds the open exchanges. It is for one goroutine and has no clock: time
+// is what packets and Advance say.
+type Table struct {
+	cfg     Config
+	open    map[key]*open
+	due     dueHeap
+	conns   map[connKey]*conn
+	sweep   int64
+	expired []*open // closed because the table was full, until Advance
+	stats   Stats
+}
+
+type key struct {
+	client   netip.AddrPort
+	question uint64
+	id       uint16
+	protocol uint8
+}
+
+// New returns an empty table.
+func New(cfg Config) *Table {
+	if cfg.Timeout == 0 {
+		cfg.Timeout = DefaultTimeout
+	}
+	if cfg.MaxOpen == 0 {
+		cfg.MaxOpen = DefaultMaxOpen
+	}
+	return &Table{cfg: cfg, open: map[key]*open{}, conns: map[connKey]*conn{}}
+}
+
+// Packet takes the next packet; packets come in order of time.
+func (t *Table) Packet(p *capture.Packet) {
+	if p.Kind == capture.Drop && benign(p.Reason) {
+		return
+	}
+	if p.Protocol == trace.TransportTCP {
+		t.segment(p)
+		return
+	}
+	h, err := parseHeader(p.Payload)
+	if err != nil {
+		t.stats.NotDNS++
+		return
+	}
+	if ex := t.find(p, h, clientOf(p, h.response()), p.Payload, p.PayloadLen); ex != nil {
+		t.see(ex, p, h.response())
+	}
+}
+
+// benign tells drops that take nothing from anybody: a bridge floods copies to
+// ports whose host they are not for.
+func benign(reason string) bool { return reason == "OTHERHOST" }
+
+// clientOf returns the client's address before any translation.
+func clientOf(p *capture.Packet, response bool) netip.AddrPort {
+	switch {
+	case p.NAT != nil:
+		return p.NAT.Original.Src
+	case response:
+		return p.Dst
+	}
+	return p.Src
+}
+
+// find returns the exchange of a message, opening one for a new query, or nil.
+// body is the message as far as it was captured, size its length on the wire.
+func (t *Table) find(p *capture.Packet, h header, client netip.AddrPort, body []byte, size int) *open {
+	k := key{client: client, question: hash(h.question), id: h.id, protocol: p.Protocol}
+	ex := t.open[k]
+	if ex == nil {
+		if h.response() {
+			t.stats.Orphans++
+			return nil
+		}
+		if ex = t.begin(k, p, h, body, size); ex == nil {
+			t.stats.NotDNS++
+			return nil
+		}
+	}
+	if p.NAT != nil && p.NAT.Reply.Dst != p.NAT.Original.Src {
+		// From here on the client has another address: know it by both.
+		alias := k
+		alias.client = p.NAT.Reply.Dst
+		if _, taken := t.open[alias]; !taken {
+			t.open[alias] = ex
+			ex.keys = append(ex.keys, alias)
+		}
+	}
+	if h.response() {
+		ex.response(h, body, size)
+	}
+	return ex
+}
+
+func (t *Table) begin(k key, p *capture.Packet, h header, body []byte, size int) *open {
+	ex := newOpen(k, p, h, body, size)
+	if ex == nil {
+		return nil
+	}
+	if len(t.due) >= t.cfg.MaxOpen {
+		oldest := heap.Pop(&t.due).(*open)
+		t.forget(oldest)
+		t.expired = append(t.expired, oldest)
+		t.stats.Evicted++
+	}
+	t.open[k] = ex
+	ex.due = p.Time + int64(t.cfg.Timeout)
+	heap.Push(&t.due, ex)
+	return ex
+}
+
+// see notes a packet of an exchange at a place.
+func (t *Table) see(ex *open, p *capture.Packet, response bool) {
+	if ex.closed {
+		return
+	}
+	if p.Kind == capture.Drop {
+		ex.dropped(p, response)
+		return
+	}
+	if !ex.sighted(p, response) {
+		t.stats.Sightings++
+	}
+	// An answered exchange is over after settle, long before its timeout.
+	if due := ex.deadline(t.cfg.Timeout); due < ex.due {
+		ex.due = due
+		heap.Fix(&t.due, ex.index)
+	}
+}
+
+// Lost notes that n events were lost: any open exchange may miss some.
+func (t *Table) Lost(n uint64) {
+	for _, ex := range t.due {
+		ex.record.LostEvents += n
+	}
+}
+
+// Advance passes on every exchange that is over by now, which is on the clock of
+// the packets. The receiver owns the exchange. One that was passed on without a
+// response is passed on again, with the same time, if something of it comes
+// late; the later record replaces the earlier.
+func (t *Table) Advance(now int64, emit func(*trace.Exchange)) {
+	for _, ex := range t.expired {
+		emit(t.finish(ex))
+	}
+	t.expired = t.expired[:0]
+	for len(t.due) > 0 && t.due[0].due <= now {
+		ex := t.due[0]
+		// The heap is not touched by every packet; see whether it is still due.
+		if due := ex.deadline(t.cfg.Timeout); due > now {
+			ex.due = due
+			heap.Fix(&t.due, 0)
+			continue
+		}
+		t.over(ex, now, emit)
+	}
+	t.sweepConns(now)
+}
+
+func (t *Table) over(ex *open, now int64, emit func(*trace.Exchange)) {
+	news := ex.reported == 0 || ex.last > ex.reported
+	if len(ex.arrived) == 0 && ex.reported == 0 {
+		ex.reported = now
+		ex.due = now + int64(late)
+		heap.Fix(&t.due, ex.index)
+		emit(ex.finish(t.cfg.Wall).Clone())
+		return
+	}
+	heap.Remove(&t.due, ex.index)
+	t.forget(ex)
+	if news {
+		emit(t.finish(ex))
+	}
+}
+
+// Flush ends the table: it passes on what has a response or a drop to show. A
+// query that still waits is no failure, only unfinished, and is counted as that.
+func (t *Table) Flush(emit func(*trace.Exchange)) {
+	for len(t.due) > 0 {
+		ex := heap.Pop(&t.due).(*open)
+		t.forget(ex)
+		switch {
+		case ex.reported != 0 && ex.last <= ex.reported:
+		case len(ex.arrived) > 0 || ex.dropSeen:
+			emit(t.finish(ex))
+		default:
+			t.stats.Unfinished++
+		}
+	}
+}
+
+// Stats returns the counters.
+func (t *Table) Stats() Stats {
+	s := t.stats
+	s.Open = len(t.due)
+	return s
+}
+
+func (t *Table) forget(ex *open) {
+	ex.closed = true
+	for _, k := range ex.keys {
+		if t.open[k] == ex {
+			delete(t.open, k)
+		}
+	}
+}
+
+func (t *Table) finish(ex *open) *trace.Exchange { return ex.finish(t.cfg.Wall) }
+
+// dueHeap orders the open exchanges by when to look at them next.
+type dueHeap []*open
+
+func (h dueHeap) Len() int           { return len(h) }
+func (h dueHeap) Less(i, j int) bool { return h[i].due < h[j].due }
+
+func (h dueHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i, j
+}
+
+// Push implements heap.Interface.
+func (h *dueHeap) Push(x any) {
+	ex := x.(*open)
+	ex.index = len(*h)
+	*h = append(*h, ex)
+}
+
+// Pop implements heap.Interface.
+func (h *dueHeap) Pop() any {
+	old := *h
+	ex := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	return ex
+}
