@@ -1,0 +1,65 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Values of struct __sk_buff and of tc actions (include/uapi/linux/bpf.h,
+// include/uapi/linux/pkt_cls.h).
+const (
+	skbProtocolOffset = 16
+	ethPIPBigEndian   = 0x0008
+	tcActOK           = 0
+	tcActStolen       = 4
+)
+
+// VanishAt makes every IPv4 packet to a pod vanish on the node, on its way out
+// to the pod's device, until undone. The kernel takes the packet as consumed, so
+// there is no drop event: as if it had been lost in a cable.
+func (l *Lab) VanishAt(pod string) (undo func(), err error) {
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "vanish", Type: ebpf.SchedCLS, License: "Apache-2.0",
+		Instructions: asm.Instructions{
+			asm.LoadMem(asm.R2, asm.R1, skbProtocolOffset, asm.Word),
+			asm.Mov.Imm(asm.R0, tcActOK),
+			asm.JNE.Imm(asm.R2, ethPIPBigEndian, "exit"),
+			asm.Mov.Imm(asm.R0, tcActStolen),
+			asm.Return().WithSymbol("exit"),
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load a tc program: %w", err)
+	}
+	node, device := l.Host(Node), vethName(pod)
+	var qdisc *netlink.Clsact
+	err = node.Do(func() error {
+		link, err := node.ns.links.LinkByName(device)
+		if err != nil {
+			return err
+		}
+		index := link.Attrs().Index
+		qdisc = &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+			LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
+		}}
+		if err := node.ns.links.QdiscAdd(qdisc); err != nil {
+			return err
+		}
+		return node.ns.links.FilterAdd(&netlink.BpfFilter{
+			FilterAttrs: netlink.FilterAttrs{
+				LinkIndex: index, Parent: netlink.HANDLE_MIN_EGRESS, Handle: 1, Protocol: unix.ETH_P_ALL, Priority: 1,
+			},
+			Fd: prog.FD(), Name: "vanish", DirectAction: true,
+		})
+	})
+	// The filter keeps the program.
+	if err = errors.Join(err, prog.Close()); err != nil {
+		return nil, fmt.Errorf("attach a tc program to %s: %w", device, err)
+	}
+	return l.undoOnce(func() error { return node.ns.links.QdiscDel(qdisc) }), nil
+}
