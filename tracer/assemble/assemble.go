@@ -23,6 +23,9 @@ const (
 	holdRecord = time.Second
 	// CoreDNS works on a query for at most 6 s (plugin/forward).
 	holdServer = 7 * time.Second
+	// A lookup that others claim as their upstream leg waits for them; this is
+	// only in case that they wait for each other.
+	maxClaimed = time.Minute
 	// An exchange without a response is reported after the tracer's timeout.
 	afterTimeout = 2 * time.Second
 )
@@ -51,6 +54,7 @@ type Assembler struct {
 	byFlow     map[trace.Flow][]*lookup
 	byQuestion map[question][]*lookup
 	servers    *servers
+	early      []*trace.Trace // evicted, until Advance
 	evicted    uint64
 	sequence   uint64
 }
@@ -154,8 +158,7 @@ func belongs(ex *trace.Exchange, q *trace.Query) bool {
 func (a *Assembler) hold(l *lookup) {
 	if len(a.due) >= a.cfg.MaxPending {
 		a.evicted++
-		a.due[0].forced = true
-		a.due[0].due = time.Time{}
+		a.early = append(a.early, a.finish(a.due[0]))
 	}
 	a.sequence++
 	l.sequence = a.sequence
@@ -175,10 +178,11 @@ func (a *Assembler) reschedule(l *lookup) {
 // at the given time. The caller owns them.
 func (a *Assembler) Advance(now time.Time) []*trace.Trace {
 	a.advanceTo(now)
-	var done []*trace.Trace
+	done := a.early
+	a.early = nil
 	for len(a.due) > 0 && !a.due[0].due.After(a.now) {
 		l := a.due[0]
-		if at := l.readyAt(a); at.After(a.now) && !l.forced {
+		if at := l.readyAt(a); at.After(a.now) {
 			l.due = at
 			heap.Fix(&a.due, 0)
 			continue
@@ -190,9 +194,14 @@ func (a *Assembler) Advance(now time.Time) []*trace.Trace {
 
 // Flush returns everything that is held, as it stands.
 func (a *Assembler) Flush() []*trace.Trace {
-	// Lookups that others may claim wait longer than their claimants, so in
-	// order of time every one finds its parent.
-	return a.Advance(a.now.Add(24 * time.Hour))
+	done := a.early
+	a.early = nil
+	// As if the time of each had come: a leg that may be claimed waits for its
+	// claimants, as it would have.
+	for len(a.due) > 0 {
+		done = append(done, a.Advance(a.due[0].due)...)
+	}
+	return done
 }
 
 // Stats returns the counters.

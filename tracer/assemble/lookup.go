@@ -16,7 +16,6 @@ type lookup struct {
 	flow     trace.Flow
 	added    time.Time
 	due      time.Time
-	forced   bool
 	index    int
 	sequence uint64
 }
@@ -55,18 +54,26 @@ func (l *lookup) readyAt(a *Assembler) time.Time {
 		// The exchange comes after its timeout at the latest.
 		return end.Add(a.unanswered())
 	}
-	if a.servers.sends(l.exchange) {
+	var ready time.Time
+	switch {
+	case a.servers.sends(l.exchange):
 		// It may be the upstream leg of a lookup that is not over.
-		return end.Add(a.unanswered())
+		ready = end.Add(a.unanswered())
+	case l.query == nil:
+		ready = l.readyWithoutRecord(a, end)
+	default:
+		ready = end.Add(settle)
 	}
-	if l.query == nil {
-		return l.readyWithoutRecord(a, end)
-	}
-	ready := end.Add(settle)
 	if a.now.Before(ready) {
 		return ready
 	}
-	return later(ready, l.legsExpected(a, end))
+	if l.query != nil {
+		ready = later(ready, l.legsExpected(a, end))
+	}
+	if a.claims(l) > 0 && a.now.Before(end.Add(maxClaimed)) {
+		ready = later(ready, a.now.Add(settle))
+	}
+	return ready
 }
 
 func (l *lookup) readyWithoutRecord(a *Assembler, end time.Time) time.Time {

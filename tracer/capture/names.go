@@ -49,7 +49,7 @@ func (n *namespaces) name(inode uint32) string {
 
 func (n *namespaces) refresh() {
 	clear(n.names)
-	// The node's own: what PID 1 of this PID namespace is in.
+	// The node's own: what PID 1 of this PID namespace is in, if we may look.
 	if inode, err := inodeOf("/proc/1/ns/net"); err == nil {
 		n.names[inode] = "host"
 	}

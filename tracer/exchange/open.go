@@ -233,7 +233,9 @@ func (ex *open) deadline(timeout time.Duration) int64 {
 // finish completes the record.
 func (ex *open) finish(wall func(int64) time.Time) *trace.Exchange {
 	r := &ex.record
-	r.Time = wall(ex.first)
+	if r.Time.IsZero() { // else reported before: the time identifies it
+		r.Time = wall(ex.first)
+	}
 	// The server sees the translated client: its name for the lookup counts.
 	client := netip.AddrPortFrom(r.ClientIP, r.ClientPort)
 	if r.NAT != nil && r.NAT.ClientPort != nil {

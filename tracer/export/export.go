@@ -28,14 +28,19 @@ type Writer struct {
 	out     io.WriteCloser
 	mu      sync.Mutex
 	wake    *sync.Cond
-	block   []byte
-	full    [][]byte
+	block   block
+	full    []block
 	closed  bool
 	done    chan struct{}
 	written atomic.Uint64
 	dropped atomic.Uint64
 	failed  atomic.Pointer[error]
-	pending uint64 // records in block and full
+}
+
+// block is records that are written at once.
+type block struct {
+	lines   []byte
+	records uint64
 }
 
 // Open opens an output: stdout, or file:PATH, which is appended to and created
@@ -75,11 +80,11 @@ func (w *Writer) Write(r trace.Record) {
 		w.dropped.Add(1)
 		return
 	}
-	w.block = append(r.AppendJSON(w.block), '\n')
-	w.pending++
-	if len(w.block) >= blockBytes {
+	w.block.lines = append(r.AppendJSON(w.block.lines), '\n')
+	w.block.records++
+	if len(w.block.lines) >= blockBytes {
 		w.full = append(w.full, w.block)
-		w.block = nil
+		w.block = block{}
 	}
 }
 
@@ -88,7 +93,7 @@ func (w *Writer) Write(r trace.Record) {
 func (w *Writer) Flush() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.block) > 0 || len(w.full) > 0 {
+	if w.block.records > 0 || len(w.full) > 0 {
 		w.wake.Signal()
 	}
 }
@@ -118,31 +123,30 @@ func (w *Writer) run() {
 	defer close(w.done)
 	for {
 		w.mu.Lock()
-		for len(w.block) == 0 && len(w.full) == 0 && !w.closed {
+		for w.block.records == 0 && len(w.full) == 0 && !w.closed {
 			w.wake.Wait()
 		}
 		blocks := w.full
-		if len(w.block) > 0 {
+		if w.block.records > 0 {
 			blocks = append(blocks, w.block)
 		}
-		records := w.pending
-		w.full, w.block, w.pending = nil, nil, 0
+		w.full, w.block = nil, block{}
 		over := w.closed && len(blocks) == 0
 		w.mu.Unlock()
 		if over {
 			return
 		}
-		w.writeOut(blocks, records)
+		for _, b := range blocks {
+			w.writeOut(b)
+		}
 	}
 }
 
-func (w *Writer) writeOut(blocks [][]byte, records uint64) {
-	for _, b := range blocks {
-		if _, err := w.out.Write(b); err != nil {
-			w.failed.CompareAndSwap(nil, &err)
-			w.dropped.Add(records)
-			return
-		}
+func (w *Writer) writeOut(b block) {
+	if _, err := w.out.Write(b.lines); err != nil {
+		w.failed.CompareAndSwap(nil, &err)
+		w.dropped.Add(b.records)
+		return
 	}
-	w.written.Add(records)
+	w.written.Add(b.records)
 }

@@ -1,0 +1,236 @@
+package capture
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf/btf"
+	"github.com/miekg/dns"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// exercise sends n queries over loopback to a socket that reads them, before the
+// eyes of a new source.
+func exercise(t *testing.T, ringBytes, n int) (source *Source, server, client netip.AddrPort) {
+	t.Helper()
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	sender, err := net.DialUDP("udp4", nil, conn.LocalAddr().(*net.UDPAddr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sender.Close()
+	server = conn.LocalAddr().(*net.UDPAddr).AddrPort()
+	source, err = Open(Config{Ports: []uint16{server.Port()}, RingBytes: ringBytes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := source.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	query, err := new(dns.Msg).SetQuestion("capture.test.", dns.TypeA).Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 512)
+	for range n {
+		if _, err := sender.Write(query); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Read(buf); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return source, server, sender.LocalAddr().(*net.UDPAddr).AddrPort()
+}
+
+// poll reads until every packet must have been delivered.
+func poll(t *testing.T, s *Source) []Packet {
+	t.Helper()
+	var all []Packet
+	for range 3 {
+		time.Sleep(5 * time.Millisecond)
+		if _, err := s.Poll(func(p *Packet) {
+			c := *p
+			c.Payload = append([]byte(nil), p.Payload...)
+			all = append(all, c)
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return all
+}
+
+// Each packet is seen twice on loopback, in order of time, by its sender.
+func TestPacketsInOrder(t *testing.T) {
+	before := Now()
+	source, server, client := exercise(t, 0, 500)
+	packets := poll(t, source)
+	if len(packets) != 1000 {
+		t.Fatalf("%d packets, expected 1000", len(packets))
+	}
+	last := before
+	kinds := map[Kind]int{}
+	for _, p := range packets {
+		if p.Time < last {
+			t.Fatal("not in order of time")
+		}
+		last = p.Time
+		kinds[p.Kind]++
+		if p.Src != client || p.Dst != server || p.Protocol != trace.TransportUDP || p.IfName != "lo" || p.PayloadLen != len(p.Payload) {
+			t.Fatalf("%+v", p)
+		}
+		if p.Kind == TX && (p.PID != os.Getpid() || p.Comm == "") {
+			t.Fatalf("sent by process %d %q", p.PID, p.Comm)
+		}
+	}
+	if kinds[TX] != 500 || kinds[RX] != 500 {
+		t.Errorf("%v", kinds)
+	}
+	if emitted, lost := source.Counters(); emitted != 1000 || lost != 0 {
+		t.Errorf("emitted %d, lost %d", emitted, lost)
+	}
+}
+
+// A ring that is too small loses events, and every one is counted.
+func TestLossIsCounted(t *testing.T) {
+	source, _, _ := exercise(t, 4096, 500)
+	delivered := uint64(len(poll(t, source)))
+	emitted, lost := source.Counters()
+	if lost == 0 || delivered != emitted || emitted+lost != 1000 {
+		t.Errorf("delivered %d, emitted %d, lost %d; expected 1000 in all", delivered, emitted, lost)
+	}
+}
+
+// Two tracers on one node do not disturb each other.
+func TestTwoSources(t *testing.T) {
+	second, err := Open(Config{Ports: []uint16{1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	first, _, _ := exercise(t, 0, 10)
+	if n := len(poll(t, first)); n != 20 {
+		t.Errorf("%d packets, expected 20", n)
+	}
+	if n := len(poll(t, second)); n != 0 {
+		t.Errorf("%d packets on a port that nobody uses", n)
+	}
+}
+
+func TestOpenRefusesPorts(t *testing.T) {
+	for _, ports := range [][]uint16{nil, make([]uint16, MaxPorts+1)} {
+		if _, err := Open(Config{Ports: ports}); err == nil || !strings.Contains(err.Error(), "expected 1 to 8 ports") {
+			t.Errorf("%d ports: %v", len(ports), err)
+		}
+	}
+}
+
+func TestClock(t *testing.T) {
+	var c Clock
+	c.Sync()
+	mono, wall := Now(), time.Now()
+	if d := c.Wall(mono).Sub(wall).Abs(); d > 50*time.Millisecond {
+		t.Errorf("off by %s", d)
+	}
+}
+
+func TestDropReasonsOfThisKernel(t *testing.T) {
+	kernel, err := btf.LoadKernelSpec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]bool{}
+	for _, name := range dropReasons(kernel) {
+		found[name] = true
+	}
+	for _, want := range []string{"NO_SOCKET", "NETFILTER_DROP", "SOCKET_RCVBUFF"} {
+		if !found[want] {
+			t.Errorf("no %s among %d reasons", want, len(found))
+		}
+	}
+	if found["NOT_SPECIFIED"] {
+		t.Error("a reason that is none")
+	}
+}
+
+func TestSymbols(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "kallsyms")
+	text := "ffffffff81000000 T _text\nffffffff81000100 t nft_do_chain.cold\nffffffff81000200 D data\n" +
+		"ffffffffc0000000 t module_function\t[module]\nffffffff81000180 T nf_hook_slow\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := newSymbols(path)
+	for addr, want := range map[uint64]string{
+		0xffffffff81000123: "nft_do_chain",
+		0xffffffff81000190: "nf_hook_slow",
+		0xffffffffc0000010: "module_function",
+		0x1000:             "",
+	} {
+		if got := s.name(addr); got != want {
+			t.Errorf("%x: %q, want %q", addr, got, want)
+		}
+	}
+	if got := newSymbols(filepath.Join(t.TempDir(), "none")).name(1); got != "" {
+		t.Errorf("without a file: %q", got)
+	}
+}
+
+func TestNamespaceNames(t *testing.T) {
+	dir := t.TempDir()
+	now := time.Unix(0, 0)
+	n := newNamespaces(dir)
+	n.now = func() time.Time { return now }
+	add := func(name string) uint32 {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		inode, err := inodeOf(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return inode
+	}
+	if got := n.name(add("pod-a")); got != "pod-a" {
+		t.Errorf("got %q", got)
+	}
+	late := add("pod-b")
+	if got := n.name(late); got != "" {
+		t.Errorf("read again at once: %q", got)
+	}
+	now = now.Add(refreshEvery)
+	if got := n.name(late); got != "pod-b" {
+		t.Errorf("got %q", got)
+	}
+	// A process that may not look at PID 1 has no name for the node's own.
+	if own, err := inodeOf("/proc/1/ns/net"); err == nil && n.name(own) != "host" {
+		t.Errorf("the node's own namespace: %q", n.name(own))
+	}
+	if n.name(0) != "" {
+		t.Error("an unknown namespace has a name")
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add(make([]byte, eventSize+64))
+	d := decoder{names: map[[16]int8]string{}, netns: newNamespaces(f.TempDir()), symbols: newSymbols(os.DevNull)}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		var p Packet
+		if err := d.decode(&p, raw); err == nil && len(p.Payload) > len(raw) {
+			t.Fatal("more payload than there is")
+		}
+	})
+}

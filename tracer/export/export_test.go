@@ -1,0 +1,123 @@
+package export
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+func record() *trace.Trace {
+	t := &trace.Trace{QName: "example.com.", QType: "A", Outcome: trace.OutcomeUnanswered}
+	t.Time = time.Unix(1, 0)
+	t.TraceID = trace.TraceID{1}
+	t.Flow = trace.Flow{1}
+	return t
+}
+
+func TestFileIsAppendedTo(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "records.jsonl")
+	for range 2 {
+		w, err := Open("file:" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Write(record())
+		w.Flush()
+		w.Write(record())
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if written, dropped := w.Stats(); written != 2 || dropped != 0 {
+			t.Errorf("written %d, dropped %d", written, dropped)
+		}
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r := trace.NewReader(f)
+	for n := 0; ; n++ {
+		if _, _, err := r.Read(); errors.Is(err, io.EOF) {
+			if n != 4 {
+				t.Errorf("%d records, expected 4", n)
+			}
+			return
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestOpenErrors(t *testing.T) {
+	for spec, want := range map[string]string{
+		"":                           "expected stdout or file:PATH",
+		"file:":                      "expected stdout or file:PATH",
+		"otlp:http://127.0.0.1:4318": "expected stdout or file:PATH",
+		"file:" + t.TempDir():        "is a directory",
+	} {
+		if _, err := Open(spec); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", spec, err)
+		}
+	}
+}
+
+// blocked is an output that takes nothing until it is let go.
+type blocked struct {
+	sync.Mutex
+	bytes int
+}
+
+func (b *blocked) Write(p []byte) (int, error) {
+	b.Lock()
+	defer b.Unlock()
+	b.bytes += len(p)
+	return len(p), nil
+}
+
+func (b *blocked) Close() error { return nil }
+
+// An output that blocks holds nobody up, and what it loses is counted.
+func TestBlockedOutputDropsAndCounts(t *testing.T) {
+	out := &blocked{}
+	out.Lock()
+	w := newWriter("test", out)
+	line := len(record().AppendJSON(nil)) + 1
+	total := uint64(3 * maxBlocks * blockBytes / line)
+	for range total {
+		w.Write(record())
+		w.Flush()
+	}
+	_, dropped := w.Stats()
+	out.Unlock()
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	written, after := w.Stats()
+	if dropped == 0 || after != dropped || written+dropped != total || out.bytes != int(written)*line {
+		t.Errorf("of %d: written %d, dropped %d, then %d; %d bytes", total, written, dropped, after, out.bytes)
+	}
+}
+
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, errors.New("no space left on device") }
+func (full) Close() error              { return nil }
+
+func TestFailedOutputIsReported(t *testing.T) {
+	w := newWriter("file:/full", full{})
+	w.Write(record())
+	if err := w.Close(); err == nil || !strings.Contains(err.Error(), "/full: no space left") {
+		t.Errorf("%v", err)
+	}
+	if written, dropped := w.Stats(); written != 0 || dropped != 1 {
+		t.Errorf("written %d, dropped %d", written, dropped)
+	}
+}
