@@ -1,0 +1,58 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dnstrace/dnstrace/tracer/capture"
+)
+
+func newCheckCommand() *cobra.Command {
+	ports := []uint{53}
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Say what this kernel and these privileges allow",
+		Long: "Tries, on this node and with these privileges, what `dnstrace run` needs, and\n" +
+			"says for each thing that is missing what is lost without it and what would help.\n" +
+			"Exit status 1 if `dnstrace run` would not work.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			p, err := portNumbers(ports)
+			if err != nil {
+				return err
+			}
+			return printFindings(cmd.OutOrStdout(), capture.Probe(p))
+		},
+	}
+	cmd.Flags().UintSliceVar(&ports, "port", ports, "DNS port to observe, may be repeated")
+	return cmd
+}
+
+func printFindings(w io.Writer, findings []capture.Finding) error {
+	works := true
+	for _, f := range findings {
+		state := "ok     "
+		switch {
+		case !f.OK && f.Required:
+			state, works = "MISSING", false
+		case !f.OK:
+			state = "limited"
+		}
+		if _, err := fmt.Fprintf(w, "%s  %-24s %s\n", state, f.What, f.Detail); err != nil {
+			return err
+		}
+		if f.OK {
+			continue
+		}
+		if _, err := fmt.Fprintf(w, "         %-24s without it: %s\n         %-24s remedy: %s\n", "", f.Lost, "", f.Remedy); err != nil {
+			return err
+		}
+	}
+	if !works {
+		return errors.New("`dnstrace run` would not work here: see the lines marked MISSING")
+	}
+	return nil
+}

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dnstrace/dnstrace/tracer/filter"
+	"github.com/dnstrace/dnstrace/tracer/render"
+	"github.com/dnstrace/dnstrace/tracer/source"
+)
+
+type explainOptions struct {
+	readOptions
+	limit int
+	all   bool
+}
+
+func newExplainCommand() *cobra.Command {
+	o := &explainOptions{}
+	cmd := &cobra.Command{
+		Use:   "explain [NAME | POD | CLIENT-ADDRESS | TRACE-ID]",
+		Short: "Show the complete way of one lookup, with its diagnosis",
+		Long: "Draws one lookup as a waterfall: every device, plugin and upstream that it passed, where\n" +
+			"it was and what it cost, and under it what is wrong, with the evidence.\n\n" +
+			"Without an argument it is the latest lookup; with one, the latest of that\n" +
+			"  NAME             as it was looked up; * stands for any characters\n" +
+			"  POD              of the client, or NAMESPACE/POD; * stands for any characters\n" +
+			"  CLIENT-ADDRESS   with or without :PORT\n" +
+			"  TRACE-ID         32 hexadecimal digits, as `watch -o json` and logs show them",
+		Example: "  dnstrace explain example.com\n" +
+			"  dnstrace explain '*.svc.cluster.local' --limit 5 --since 10m\n" +
+			"  dnstrace explain demo/mypod --all -f 'outcome != \"answered\"'\n" +
+			"  dnstrace explain 6b01090041156cb99fd7e9f79b794954\n" +
+			"  dnstrace explain example.com --from records.jsonl",
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return o.explain(cmd, args) },
+	}
+	o.register(cmd)
+	cmd.Flags().IntVarP(&o.limit, "limit", "n", 1, "show the latest N lookups that match, the latest first")
+	cmd.Flags().BoolVar(&o.all, "all", false, "show all lookups that match")
+	return cmd
+}
+
+func (o *explainOptions) explain(cmd *cobra.Command, args []string) error {
+	keep, err := o.validate(cmd)
+	if err != nil {
+		return err
+	}
+	if o.limit < 1 {
+		return usageError{errors.New("--limit: expected a number above 0; --all shows everything")}
+	}
+	request := source.Request{Since: o.since}
+	var target *filter.Target
+	if len(args) > 0 {
+		target = filter.ParseTarget(args[0])
+		request.Names = target.Names()
+	}
+	s := o.open(cmd)
+	found := latest{limit: o.limit}
+	if o.all {
+		found.limit = 0
+	}
+	read, err := each(cmd.Context(), s, request, keep, cmd.ErrOrStderr(), func(l source.Lookup) error {
+		if target == nil || target.Match(l.Trace) {
+			found.add(l)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	found.trim()
+	if len(found.lookups) == 0 {
+		return o.nothing(target, s, read)
+	}
+	return o.show(cmd, &found)
+}
+
+// nothing says what was searched in vain.
+func (o *explainOptions) nothing(target *filter.Target, s source.Source, read source.Read) error {
+	what := "no lookup"
+	if target != nil {
+		what += " matches " + target.String()
+	}
+	if o.filter != "" {
+		what += " with the filter " + o.filter
+	}
+	if o.since > 0 {
+		what += fmt.Sprintf(" in the last %s", o.since)
+	}
+	searched := fmt.Sprintf("%d traces", read.Traces)
+	if read.Others > 0 {
+		searched += fmt.Sprintf(" and %d records of other names", read.Others)
+	}
+	return fmt.Errorf("%s: %s searched in %s; `dnstrace watch` shows what there is", what, searched, s)
+}
+
+func (o *explainOptions) show(cmd *cobra.Command, found *latest) error {
+	out := cmd.OutOrStdout()
+	width, color := terminal(cmd)
+	for i, l := range found.lookups {
+		if o.output == outputJSON {
+			if err := writeLine(out, l.Line); err != nil {
+				return err
+			}
+			continue
+		}
+		if i > 0 {
+			if _, err := io.WriteString(out, "\n\n"); err != nil {
+				return err
+			}
+		}
+		if err := render.Waterfall(out, l.Trace, render.Options{Width: width, Color: color}); err != nil {
+			return err
+		}
+	}
+	if more := found.matched - len(found.lookups); more > 0 && o.output == outputTable {
+		_, err := fmt.Fprintf(cmd.ErrOrStderr(), "dnstrace: %d earlier lookups match too; --limit N or --all shows them\n", more)
+		return err
+	}
+	return nil
+}
+
+// latest keeps the latest lookups.
+type latest struct {
+	limit   int // 0: all
+	lookups []source.Lookup
+	matched int
+}
+
+func (k *latest) add(l source.Lookup) {
+	k.matched++
+	l.Line = bytes.Clone(l.Line)
+	k.lookups = append(k.lookups, l)
+	if k.limit > 0 && len(k.lookups) > 2*k.limit {
+		k.trim()
+	}
+}
+
+// trim sorts the lookups, the latest first, and lets go of those beyond the
+// limit.
+func (k *latest) trim() {
+	slices.SortStableFunc(k.lookups, func(a, b source.Lookup) int { return b.Trace.Time.Compare(a.Trace.Time) })
+	if k.limit > 0 && len(k.lookups) > k.limit {
+		clear(k.lookups[k.limit:])
+		k.lookups = k.lookups[:k.limit]
+	}
+}

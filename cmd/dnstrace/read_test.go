@@ -1,0 +1,225 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/api"
+	"github.com/dnstrace/dnstrace/tracer/history"
+)
+
+var start = time.Date(2026, 11, 21, 3, 0, 0, 0, time.UTC)
+
+// recorded returns the exchange and the query record of one lookup through a
+// Service.
+func recorded(n int, name string) (*trace.Exchange, *trace.Query) {
+	client := netip.MustParseAddrPort("10.244.0.4:50202")
+	service, server := netip.MustParseAddrPort("10.96.0.10:53"), netip.MustParseAddrPort("10.244.0.2:53")
+	at := start.Add(time.Duration(n) * time.Second)
+	flow := trace.NewFlow(trace.TransportUDP, client, uint16(n), 1, 1, []byte("\x01"+name[:1]+"\x00"))
+	head := trace.Header{V: trace.Version, Record: trace.KindExchange, Time: at, TraceID: trace.NewTraceID(at, flow), Flow: flow}
+	dns := trace.DNS{ClientIP: client.Addr(), ClientPort: client.Port(), QName: name, QType: "A", QClass: "IN", Protocol: "udp",
+		ID: uint16(n), BufSize: 512, RCode: "NOERROR", Duration: trace.SecondsPtr(time.Millisecond)}
+	sighting := func(us int, message, direction, netns string, inode uint32, src, dst netip.AddrPort) trace.Sighting {
+		return trace.Sighting{Offset: trace.Seconds(us * 1000), Message: message, NetNS: inode, NetNSName: netns, IfIndex: 2, IfName: "eth0",
+			Direction: direction, Src: src, Dst: dst}
+	}
+	port := server.Port()
+	e := &trace.Exchange{
+		Header: head, DNS: dns, ServerIP: service.Addr(), ServerPort: service.Port(), Outcome: trace.OutcomeAnswered, Transmissions: 1,
+		NAT: &trace.NAT{ServerIP: server.Addr(), ServerPort: &port, Source: trace.NATConntrack},
+		Path: []trace.Sighting{
+			sighting(0, "query", "tx", "pod", 1, client, service), sighting(90, "query", "rx", "coredns", 2, client, server),
+			sighting(900, "response", "tx", "coredns", 2, server, client), sighting(1000, "response", "rx", "pod", 1, service, client),
+		},
+		Client: &trace.Endpoint{Pod: "mypod", Namespace: "demo"},
+	}
+	head.Record, head.Time = trace.KindQuery, at.Add(100*time.Microsecond)
+	dns.Duration = trace.SecondsPtr(790 * time.Microsecond)
+	q := &trace.Query{Header: head, DNS: dns, ServerIP: server.Addr(), ServerPort: server.Port(), Zone: ".", Cache: trace.CacheHit,
+		AnsweredBy: "cache", Outcome: trace.OutcomeAnswered, Hops: []trace.Hop{{Plugin: "cache", Start: 1000, Duration: trace.SecondsPtr(780 * time.Microsecond)}}}
+	return e, q
+}
+
+// records is a file of three lookups, as `run` and the plugin write them, with a
+// line that is no record.
+func records(t *testing.T) string {
+	t.Helper()
+	var b []byte
+	for n, name := range []string{"api.example.com.", "www.example.com.", "example.org."} {
+		e, q := recorded(n, name)
+		b = append(q.AppendJSON(b), '\n')
+		b = append(e.AppendJSON(b), '\n')
+	}
+	b = append(b, "[INFO] plugin/reload\n"...)
+	path := filepath.Join(t.TempDir(), "records.jsonl")
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// call runs one command line.
+func call(t *testing.T, stdin string, args ...string) (status int, stdout, stderr string) {
+	t.Helper()
+	var out, err bytes.Buffer
+	status = execute(t.Context(), args, strings.NewReader(stdin), &out, &err)
+	return status, out.String(), err.String()
+}
+
+func TestExplain(t *testing.T) {
+	path := records(t)
+	for _, tc := range []struct {
+		args []string
+		want []string // the first lines of the waterfalls, in order
+		more string
+	}{
+		{nil, []string{"example.org."}, "2 earlier lookups match too"},
+		{[]string{"api.example.com"}, []string{"api.example.com."}, ""},
+		{[]string{"*.example.com"}, []string{"www.example.com."}, "1 earlier lookups match too"},
+		{[]string{"*.example.com", "--all"}, []string{"www.example.com.", "api.example.com."}, ""},
+		{[]string{"demo/mypod", "--limit", "2"}, []string{"example.org.", "www.example.com."}, "1 earlier"},
+		{[]string{"10.244.0.4", "-f", `qname startsWith "api"`}, []string{"api.example.com."}, ""},
+	} {
+		status, out, stderr := call(t, "", append([]string{"explain", "--from", path}, tc.args...)...)
+		var got []string
+		for line := range strings.Lines(out) {
+			if name, _, found := strings.Cut(line, " A  NOERROR in 1.00 ms"); found {
+				got = append(got, name)
+			}
+		}
+		if status != exitOK || strings.Join(got, " ") != strings.Join(tc.want, " ") {
+			t.Errorf("%q: status %d, %q, want %q\n%s", tc.args, status, got, tc.want, stderr)
+		}
+		if !strings.Contains(stderr, "line 7: not a dnstrace record") || !strings.Contains(stderr, tc.more) || tc.more == "" && strings.Contains(stderr, "match too") {
+			t.Errorf("%q: %s", tc.args, stderr)
+		}
+	}
+}
+
+func TestExplainDrawsBothHalves(t *testing.T) {
+	_, out, _ := call(t, "", "explain", "--from", records(t), "api.example.com.")
+	for _, want := range []string{"demo/mypod", "Service 10.96.0.10:53 → 10.244.0.2:53 (DNAT)", "COREDNS cache hit", "RESPONSE to the client", "DIAGNOSIS: nothing wrong"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is not in:\n%s", want, out)
+		}
+	}
+}
+
+func TestJSONIsUnchanged(t *testing.T) {
+	e, q := recorded(1, "api.example.com.")
+	tr := &trace.Trace{Header: e.Header, QName: e.QName, QType: "A", Outcome: e.Outcome, Exchange: e, Query: q}
+	tr.Record = trace.KindTrace
+	line := string(tr.AppendJSON(nil)) + "\n"
+	// As another encoder would write it.
+	line = strings.Replace(line, `{"v":1,`, `{ "v": 1, `, 1)
+	for _, args := range [][]string{{"watch"}, {"explain"}, {"explain", "--all"}} {
+		status, out, stderr := call(t, line, append(args, "--from", "-", "-o", "json")...)
+		if status != exitOK || out != line || stderr != "" {
+			t.Errorf("%q: status %d\n got %s\nwant %s\n%s", args, status, out, line, stderr)
+		}
+	}
+}
+
+func TestWatch(t *testing.T) {
+	status, out, _ := call(t, "", "watch", "--from", records(t), "-f", `qname endsWith ".com."`)
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	if status != exitOK || len(lines) != 3 || !strings.HasPrefix(lines[0], "TIME") || !strings.Contains(lines[1], "api.example.com.") {
+		t.Errorf("status %d\n%s", status, out)
+	}
+}
+
+// follower stops once it has been shown a lookup.
+type follower struct {
+	out  bytes.Buffer
+	stop func()
+}
+
+func (f *follower) Write(b []byte) (int, error) {
+	if bytes.Contains(b, []byte("api.example.com.")) {
+		f.stop()
+	}
+	return f.out.Write(b)
+}
+
+func TestWatchFollowsUntilStopped(t *testing.T) {
+	h := history.New(history.Config{Keep: time.Hour, MaxBytes: 1 << 20})
+	e, _ := recorded(1, "api.example.com.")
+	h.Add(time.Now(), &trace.Trace{Header: e.Header, QName: e.QName, Exchange: e, Outcome: e.Outcome})
+	socket := filepath.Join(t.TempDir(), "api.sock")
+	l, err := api.Listen(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	serving, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- api.Serve(serving, l, api.NewHandler(api.Config{History: h})) }()
+	for _, format := range []string{"table", "json"} {
+		ctx, stop := context.WithCancel(t.Context())
+		out := &follower{stop: stop}
+		var stderr bytes.Buffer
+		status := execute(ctx, []string{"watch", "--api", socket, "--since", "1h", "-o", format}, nil, out, &stderr)
+		if status != exitOK || !strings.Contains(out.out.String(), "api.example.com.") || stderr.Len() > 0 {
+			t.Errorf("%s: status %d, %s, %s", format, status, &out.out, &stderr)
+		}
+		stop()
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestErrors(t *testing.T) {
+	path := records(t)
+	socket := filepath.Join(t.TempDir(), "api.sock")
+	for _, tc := range []struct {
+		args   []string
+		status int
+		want   string
+	}{
+		{[]string{"explan"}, exitUsage, "unknown command"},
+		{[]string{"explain", "a", "b"}, exitUsage, "accepts at most 1 arg"},
+		{[]string{"explain", "--nope"}, exitUsage, "unknown flag: --nope; see `dnstrace explain --help`"},
+		{[]string{"explain", "--limit", "0"}, exitUsage, "--limit: expected a number above 0"},
+		{[]string{"explain", "--since", "-5m"}, exitUsage, "--since: expected a duration above 0"},
+		{[]string{"explain", "--since", "yesterday"}, exitUsage, "invalid argument"},
+		{[]string{"watch", "-o", "xml"}, exitUsage, "-o xml: expected table or json"},
+		{[]string{"watch", "-f", "rcod == 1"}, exitUsage, "did you mean rcode?"},
+		{[]string{"watch", "extra"}, exitUsage, "unknown command"},
+		{[]string{"watch", "--api", "x", "--from", "y"}, exitUsage, "--api and --from exclude each other"},
+		{[]string{"watch", "--api", socket}, exitFailed, "is `dnstrace run` running on this node? expected its API at " + socket},
+		{[]string{"explain", "--from", "/nonexistent"}, exitFailed, "--from: open /nonexistent: no such file"},
+		{[]string{"explain", "nosuch.example", "--from", path, "--since", "9999h"}, exitFailed, "no lookup matches nosuch.example in the last 9999h0m0s: 0 traces and 6 records of other names searched in " + path},
+		{[]string{"explain", "10.0.0.1", "--from", path}, exitFailed, "no lookup matches 10.0.0.1: 3 traces searched in " + path},
+		{[]string{"explain", "--from", path, "-f", "rcode == \"REFUSED\""}, exitFailed, "no lookup with the filter rcode == \"REFUSED\": 3 traces"},
+	} {
+		status, _, stderr := call(t, "", tc.args...)
+		lines := strings.Split(strings.TrimSpace(stderr), "\n")
+		last := lines[len(lines)-1]
+		if status != tc.status || !strings.HasPrefix(last, "dnstrace: ") || !strings.Contains(last, tc.want) {
+			t.Errorf("%q: status %d, want %d: %s", tc.args, status, tc.status, stderr)
+		}
+	}
+}
+
+func TestHelp(t *testing.T) {
+	for _, args := range [][]string{{}, {"--help"}, {"watch", "--help"}, {"explain", "--help"}, {"--version"}} {
+		status, out, stderr := call(t, "", args...)
+		if status != exitOK || out == "" || stderr != "" {
+			t.Errorf("%q: status %d, %q, %q", args, status, out, stderr)
+		}
+		for line := range strings.Lines(out) {
+			if len([]rune(line)) > 121 {
+				t.Errorf("%q: too wide: %s", args, line)
+			}
+		}
+	}
+}

@@ -1,0 +1,285 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os/signal"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/api"
+	"github.com/dnstrace/dnstrace/tracer/capture"
+	"github.com/dnstrace/dnstrace/tracer/export"
+	"github.com/dnstrace/dnstrace/tracer/filter"
+	"github.com/dnstrace/dnstrace/tracer/history"
+	"github.com/dnstrace/dnstrace/tracer/metrics"
+	"github.com/dnstrace/dnstrace/tracer/pipeline"
+	"github.com/dnstrace/dnstrace/tracer/receive"
+)
+
+// historyBytes bounds the memory of finished traces: some 8,000 with all their
+// sightings.
+const historyBytes = 64 << 20
+
+type runOptions struct {
+	listen, api, metrics string
+	outputs, records     []string
+	ports                []uint
+	history, timeout     time.Duration
+	filter, kubernetes   string
+}
+
+func newRunCommand() *cobra.Command {
+	o := &runOptions{}
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Observe this node until stopped",
+		Long: "Observes the DNS packets of every network namespace of this node, joins them with\n" +
+			"what the CoreDNS plugin says of its queries (`output unix PATH`), and writes\n" +
+			"exchange and trace records as JSON lines. Needs root, or CAP_BPF and CAP_PERFMON.\n" +
+			"Prints `dnstrace: ready` on standard error when every hook is attached.",
+		Example: "  dnstrace run\n" +
+			"  dnstrace run --output file:/var/log/dnstrace.json --record trace\n" +
+			"  dnstrace run --port 53 --port 5353 -f 'outcome != \"answered\"'",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+			defer stop()
+			return o.run(ctx, cmd.ErrOrStderr())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.listen, "listen", receive.DefaultPath, "unix datagram socket for the CoreDNS plugin's records")
+	f.StringVar(&o.api, "api", api.DefaultPath, "unix socket of the local API")
+	f.StringArrayVar(&o.outputs, "output", []string{"stdout"}, "where records go: stdout or file:PATH; may be repeated")
+	f.StringSliceVar(&o.records, "record", []string{trace.KindExchange, trace.KindTrace}, "which records to write: exchange, trace")
+	f.StringVar(&o.metrics, "metrics", "127.0.0.1:9464", "address of the Prometheus endpoint; empty for none")
+	f.UintSliceVar(&o.ports, "port", []uint{53}, "DNS port to observe; may be repeated")
+	f.DurationVar(&o.history, "history", 10*time.Minute, "how long finished traces stay in memory for the local API")
+	f.DurationVar(&o.timeout, "timeout", 5*time.Second, "a query without a response for this long is unanswered")
+	f.StringVarP(&o.filter, "filter", "f", "", "write only records for which this expression is true")
+	f.StringVar(&o.kubernetes, "kubernetes", "off", "names of pods and Services: only off in this version")
+	return cmd
+}
+
+func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
+	ports, keep, err := o.validate()
+	if err != nil {
+		return err
+	}
+	n := &node{options: o}
+	defer n.close()
+	if err := n.open(ports); err != nil {
+		return err
+	}
+	p := pipeline.New(pipeline.Config{
+		Source: n.source, Receiver: n.receiver, Ports: ports, Timeout: o.timeout,
+		Exchange: n.sink(trace.KindExchange, keep), Trace: n.traceSink(keep), Flush: n.flush,
+	})
+	if _, err := fmt.Fprintln(stderr, "dnstrace: ready"); err != nil {
+		return err
+	}
+	err = n.serve(ctx, p)
+	n.report(stderr, p.Counters())
+	return errors.Join(err, n.closeOutputs())
+}
+
+func (o *runOptions) validate() ([]uint16, *filter.Filter, error) {
+	ports, err := portNumbers(o.ports)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, r := range o.records {
+		if r != trace.KindExchange && r != trace.KindTrace {
+			return nil, nil, usageError{fmt.Errorf("--record %s: expected exchange or trace", r)}
+		}
+	}
+	if o.kubernetes != "off" {
+		return nil, nil, usageError{fmt.Errorf("--kubernetes %s: this version knows only off", o.kubernetes)}
+	}
+	if o.timeout <= 0 || o.history <= 0 {
+		return nil, nil, usageError{errors.New("--timeout and --history: expected a duration above 0, such as 5s")}
+	}
+	var keep *filter.Filter
+	if o.filter != "" {
+		if keep, err = filter.Compile(o.filter); err != nil {
+			return nil, nil, usageError{fmt.Errorf("--filter: %w", err)}
+		}
+	}
+	return ports, keep, nil
+}
+
+func portNumbers(list []uint) ([]uint16, error) {
+	if len(list) == 0 || len(list) > capture.MaxPorts {
+		return nil, usageError{fmt.Errorf("--port: expected 1 to %d ports, got %d", capture.MaxPorts, len(list))}
+	}
+	var ports []uint16
+	for _, p := range list {
+		if p == 0 || p > 65535 {
+			return nil, usageError{fmt.Errorf("--port %d: expected 1 to 65535", p)}
+		}
+		ports = append(ports, uint16(p))
+	}
+	return ports, nil
+}
+
+// node is what a running tracer holds open.
+type node struct {
+	options  *runOptions
+	source   *capture.Source
+	receiver *receive.Receiver
+	outputs  []*export.Writer
+	api      net.Listener
+	metrics  net.Listener
+	history  *history.History
+}
+
+// open opens everything before anything is promised: a wrong path must be an
+// error at the start.
+func (n *node) open(ports []uint16) error {
+	var err error
+	o := n.options
+	n.history = history.New(history.Config{Keep: o.history, MaxBytes: historyBytes})
+	for _, spec := range o.outputs {
+		w, err := export.Open(spec)
+		if err != nil {
+			return err
+		}
+		n.outputs = append(n.outputs, w)
+	}
+	// Before the sockets: who lacks privileges should hear of those first.
+	if n.source, err = capture.Open(capture.Config{Ports: ports}); err != nil {
+		return err
+	}
+	if n.receiver, err = receive.Listen(o.listen); err != nil {
+		return err
+	}
+	if n.api, err = api.Listen(o.api); err != nil {
+		return err
+	}
+	if o.metrics != "" {
+		if n.metrics, err = net.Listen("tcp", o.metrics); err != nil {
+			return fmt.Errorf("metrics: %w; choose another address with --metrics, or none with --metrics \"\"", err)
+		}
+	}
+	return nil
+}
+
+func (n *node) close() {
+	if n.source != nil {
+		_ = n.source.Close()
+	}
+	if n.receiver != nil {
+		_ = n.receiver.Close()
+	}
+	if n.api != nil {
+		_ = n.api.Close()
+	}
+	if n.metrics != nil {
+		_ = n.metrics.Close()
+	}
+	_ = n.closeOutputs()
+}
+
+func (n *node) closeOutputs() error {
+	var errs []error
+	for _, w := range n.outputs {
+		errs = append(errs, w.Close())
+	}
+	n.outputs = nil
+	return errors.Join(errs...)
+}
+
+// sink returns where records of a kind go, nil if nowhere.
+func (n *node) sink(kind string, keep *filter.Filter) pipeline.Sink {
+	if !slices.Contains(n.options.records, kind) {
+		return nil
+	}
+	return func(r trace.Record) {
+		if keep != nil {
+			// An expression that fails on a record is not true of it.
+			if ok, err := keep.Match(r); err != nil || !ok {
+				return
+			}
+		}
+		for _, w := range n.outputs {
+			w.Write(r)
+		}
+	}
+}
+
+// traceSink keeps traces for the local API, too.
+func (n *node) traceSink(keep *filter.Filter) pipeline.Sink {
+	write := n.sink(trace.KindTrace, keep)
+	return func(r trace.Record) {
+		n.history.Add(time.Now(), r.(*trace.Trace))
+		if write != nil {
+			write(r)
+		}
+	}
+}
+
+func (n *node) flush() {
+	for _, w := range n.outputs {
+		w.Flush()
+	}
+}
+
+// serve runs the pipeline, the API and the metrics until ctx ends or one fails.
+func (n *node) serve(ctx context.Context, p *pipeline.Pipeline) error {
+	started := time.Now()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return p.Run(ctx) })
+	g.Go(func() error {
+		return api.Serve(ctx, n.api, api.NewHandler(api.Config{
+			Version: version, Started: started, History: n.history,
+			Counters: func() map[string]uint64 { return n.status(p.Counters()) },
+		}))
+	})
+	if n.metrics != nil {
+		g.Go(func() error {
+			return metrics.Serve(ctx, n.metrics, metrics.Collector{Counters: p.Counters, Outputs: n.outputStats})
+		})
+	}
+	return g.Wait()
+}
+
+func (n *node) outputStats() []metrics.Output {
+	var all []metrics.Output
+	for _, w := range n.outputs {
+		written, dropped := w.Stats()
+		all = append(all, metrics.Output{Name: w.Name(), Written: written, Dropped: dropped})
+	}
+	return all
+}
+
+func (n *node) status(c *pipeline.Counters) map[string]uint64 {
+	return map[string]uint64{
+		"events": c.Events, "lost_events": c.LostEvents, "traces": c.Traces,
+		"plugin_records": c.Receive.Received, "plugin_records_malformed": c.Receive.Malformed,
+		"plugin_records_dropped": c.Receive.Dropped, "orphan_responses": c.Orphans,
+	}
+}
+
+// report says at the end what did not become a record: a reader of the output
+// would be misled without it.
+func (n *node) report(stderr io.Writer, c *pipeline.Counters) {
+	_, _ = fmt.Fprintf(stderr, "dnstrace: %d events, %d lost; %d traces; %d plugin records, %d malformed, %d dropped; %d queries unfinished\n",
+		c.Events, c.LostEvents, c.Traces, c.Receive.Received, c.Receive.Malformed, c.Receive.Dropped, c.Unfinished)
+	if err := n.receiver.LastError(); err != nil {
+		_, _ = fmt.Fprintf(stderr, "dnstrace: the last malformed plugin record: %v\n", err)
+	}
+	for _, o := range n.outputStats() {
+		if o.Dropped > 0 {
+			_, _ = fmt.Fprintf(stderr, "dnstrace: output %s dropped %d records\n", o.Name, o.Dropped)
+		}
+	}
+}

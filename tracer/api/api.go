@@ -1,0 +1,40 @@
+// Package api is the local API of the node tracer: HTTP over a unix socket that
+// only its owner may open.
+//
+//	GET /v1/traces?since=5m&limit=10        finished traces, newest first
+//	GET /v1/traces?since=5m&follow=true     the same oldest first, then each as it finishes
+//	GET /v1/status                          version, uptime, counters
+//
+// Traces are JSON lines, as [trace.Trace] encodes them. since goes back from now;
+// left out, it means everything in memory, or with follow nothing but what
+// comes. Between the lines of a follower that reads too slowly stands
+// {"lost":N}: N traces are missing from there on.
+package api
+
+import "time"
+
+// DefaultPath is where the tracer and its readers expect the socket.
+const DefaultPath = "/run/dnstrace/api.sock"
+
+// followQueue is how many traces may wait for one follower: a few seconds of a
+// busy node, some megabytes at worst.
+const followQueue = 4096
+
+// Status says what the tracer is and how it fares.
+type Status struct {
+	Version  string            `json:"version"`
+	Uptime   float64           `json:"uptime_seconds"`
+	Counters map[string]uint64 `json:"counters"`
+}
+
+// Query chooses traces.
+type Query struct {
+	Since  time.Duration // how far back; 0: everything, with Follow nothing
+	Limit  int           // at most so many of the past; 0: all
+	Follow bool          // go on with those that finish from now on
+}
+
+// lostLine is the line that tells a follower what it missed.
+type lostLine struct {
+	Lost uint64 `json:"lost"`
+}

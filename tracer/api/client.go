@@ -1,0 +1,121 @@
+package api
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+)
+
+// maxLine bounds a line from the server: what [trace.Reader] accepts, twice.
+const maxLine = 8 << 20
+
+// ErrEnded is wrapped by the error of a Traces call that followed a tracer
+// which stopped.
+var ErrEnded = errors.New("the tracer stopped")
+
+// Client reads from the API at a path.
+type Client struct {
+	path string
+	http *http.Client
+}
+
+// NewClient returns a client of the socket at path. Nothing is opened yet.
+func NewClient(path string) *Client {
+	dialer := &net.Dialer{}
+	return &Client{path: path, http: &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", path)
+		},
+	}}}
+}
+
+// Traces calls each with every line, without its newline and valid during the
+// call, and lost with the number of traces that a slow reader missed. It returns
+// the first error of each, ctx's error, or one that says what would help.
+func (c *Client) Traces(ctx context.Context, q Query, each func(line []byte) error, lost func(n uint64)) error {
+	body, err := c.get(ctx, "/v1/traces?"+q.values().Encode())
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	lines := bufio.NewScanner(body)
+	lines.Buffer(make([]byte, 0, 64<<10), maxLine)
+	for lines.Scan() {
+		line := lines.Bytes()
+		if bytes.HasPrefix(line, []byte(`{"lost":`)) {
+			var l lostLine
+			if err := json.Unmarshal(line, &l); err != nil {
+				return fmt.Errorf("%s: a line that this version does not know: %w", c.path, err)
+			}
+			lost(l.Lost)
+			continue
+		}
+		if err := each(line); err != nil {
+			return err
+		}
+	}
+	switch err := lines.Err(); {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case q.Follow:
+		return fmt.Errorf("%w: the connection to %s ended", ErrEnded, c.path)
+	case err != nil:
+		return fmt.Errorf("reading from %s: %w", c.path, err)
+	}
+	return nil
+}
+
+// Status asks how the tracer fares.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	var s Status
+	body, err := c.get(ctx, "/v1/status")
+	if err != nil {
+		return s, err
+	}
+	defer body.Close()
+	if err := json.NewDecoder(body).Decode(&s); err != nil {
+		return s, fmt.Errorf("reading from %s: %w", c.path, err)
+	}
+	return s, nil
+}
+
+func (c *Client) get(ctx context.Context, url string) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://dnstrace"+url, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.dialError(err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp.Body, nil
+	}
+	defer resp.Body.Close()
+	why, err := io.ReadAll(io.LimitReader(resp.Body, 1024))
+	if err != nil || len(why) == 0 {
+		why = []byte(resp.Status)
+	}
+	return nil, fmt.Errorf("the tracer at %s refused: %s", c.path, strings.TrimSpace(string(why)))
+}
+
+func (c *Client) dialError(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("is `dnstrace run` running on this node? expected its API at %s; use --api, or --from FILE", c.path)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("permission denied on %s: it belongs to the user who started `dnstrace run`; become that user (sudo), or use --from FILE", c.path)
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
+	}
+	return fmt.Errorf("the tracer at %s: %w", c.path, err)
+}

@@ -1,0 +1,99 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// socketMode lets only the tracer's user, root as a rule, see the node's
+// lookups.
+const socketMode = 0o600
+
+// errStopped ends the requests in flight when the server stops.
+var errStopped = errors.New("the tracer stops")
+
+// Listen opens the unix socket at path, with mode 0600, in a directory that it
+// makes if need be. It takes the place of a socket that nobody listens on any
+// more, and fails if somebody does.
+func Listen(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("API socket: %w", err)
+	}
+	if err := removeStale(path); err != nil {
+		return nil, fmt.Errorf("API socket: %w", err)
+	}
+	// The kernel gives the file the mode of the unbound socket: there is no
+	// moment at which others can connect.
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var chmodErr error
+		err := c.Control(func(fd uintptr) { chmodErr = unix.Fchmod(int(fd), socketMode) })
+		return errors.Join(err, chmodErr)
+	}}
+	l, err := lc.Listen(context.Background(), "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("API socket: %w", err)
+	}
+	return l, nil
+}
+
+// removeStale removes the socket of a process that died.
+func removeStale(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode().Type() != fs.ModeSocket:
+		return fmt.Errorf("%s is no socket: remove it, or choose another path with --api", path)
+	}
+	conn, err := net.DialTimeout("unix", path, time.Second)
+	switch {
+	case err == nil:
+		_ = conn.Close()
+		return fmt.Errorf("%s is in use: another `dnstrace run` serves it; stop that one, or choose another path with --api", path)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return os.Remove(path)
+	}
+	return err
+}
+
+// Serve answers requests on l until ctx ends, then ends those in flight and
+// closes l. It returns nil when ctx ended it.
+func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
+	requests, stop := context.WithCancelCause(context.Background())
+	defer stop(errStopped)
+	s := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		BaseContext:       func(net.Listener) context.Context { return requests },
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }()
+	select {
+	case err := <-done:
+		return fmt.Errorf("API: %w", err)
+	case <-ctx.Done():
+	}
+	stop(errStopped)
+	// A client that does not read must not keep the tracer from stopping.
+	grace, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := s.Shutdown(grace); err != nil {
+		_ = s.Close()
+	}
+	if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("API: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,163 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/dnstrace/dnstrace/tracer/history"
+)
+
+// Config is what the server tells of.
+type Config struct {
+	Version  string
+	Started  time.Time
+	History  *history.History
+	Counters func() map[string]uint64 // called for every status; may be nil
+	Now      func() time.Time         // nil: time.Now
+}
+
+// NewHandler returns the API as an HTTP handler.
+func NewHandler(c Config) http.Handler {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	s := &server{Config: c}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/traces", s.traces)
+	mux.HandleFunc("GET /v1/status", s.status)
+	return mux
+}
+
+type server struct{ Config }
+
+func (s *server) status(w http.ResponseWriter, _ *http.Request) {
+	st := Status{Version: s.Version, Uptime: s.Now().Sub(s.Started).Seconds(), Counters: map[string]uint64{}}
+	if s.Counters != nil {
+		st.Counters = s.Counters()
+	}
+	w.Header().Set("Content-Type", "application/json")
+	// A client that went away is the only error, and nobody is left to tell.
+	_ = json.NewEncoder(w).Encode(st)
+}
+
+func (s *server) traces(w http.ResponseWriter, r *http.Request) {
+	q, err := parseQuery(r.URL.Query())
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	now := s.Now()
+	var since time.Time
+	switch {
+	case q.Since > 0:
+		since = now.Add(-q.Since)
+	case q.Follow:
+		since = now.Add(time.Nanosecond)
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	out := lineWriter{w: w}
+	if !q.Follow {
+		out.lines(s.History.Query(since, q.Limit))
+		return
+	}
+	backlog, sub := s.History.Follow(since, q.Limit, followQueue)
+	defer sub.Close()
+	out.lines(backlog)
+	out.flush()
+	s.follow(r.Context(), &out, sub)
+}
+
+// follow sends traces until the client goes away or the server stops.
+func (s *server) follow(ctx context.Context, out *lineWriter, sub *history.Subscription) {
+	for out.err == nil {
+		line, lost, err := sub.Next(ctx)
+		if err != nil {
+			return
+		}
+		out.line(line)
+		if lost > 0 {
+			b, err := json.Marshal(lostLine{Lost: lost})
+			if err != nil {
+				return
+			}
+			out.line(b)
+		}
+		out.flush()
+	}
+}
+
+// lineWriter writes lines until the first error.
+type lineWriter struct {
+	w   http.ResponseWriter
+	err error
+}
+
+func (l *lineWriter) lines(lines [][]byte) {
+	for _, line := range lines {
+		l.line(line)
+	}
+}
+
+func (l *lineWriter) line(line []byte) {
+	if l.err == nil {
+		_, l.err = l.w.Write(line)
+	}
+	if l.err == nil {
+		_, l.err = l.w.Write([]byte{'\n'})
+	}
+}
+
+func (l *lineWriter) flush() {
+	if l.err == nil {
+		l.err = http.NewResponseController(l.w).Flush()
+	}
+}
+
+// parseQuery reads the parameters of a request; the error says which is wrong.
+func parseQuery(v url.Values) (Query, error) {
+	var q Query
+	var err error
+	for name, values := range v {
+		value := values[len(values)-1]
+		switch name {
+		case "since":
+			q.Since, err = time.ParseDuration(value)
+			if err != nil || q.Since < 0 {
+				return q, fmt.Errorf("since: expected a duration such as 5m, got %q", value)
+			}
+		case "limit":
+			q.Limit, err = strconv.Atoi(value)
+			if err != nil || q.Limit < 0 {
+				return q, fmt.Errorf("limit: expected a number from 0, got %q", value)
+			}
+		case "follow":
+			q.Follow, err = strconv.ParseBool(value)
+			if err != nil {
+				return q, fmt.Errorf("follow: expected true or false, got %q", value)
+			}
+		default:
+			return q, fmt.Errorf("%s: unknown parameter; there are since, limit and follow", name)
+		}
+	}
+	return q, nil
+}
+
+// values is the inverse of parseQuery.
+func (q Query) values() url.Values {
+	v := url.Values{}
+	if q.Since > 0 {
+		v.Set("since", q.Since.String())
+	}
+	if q.Limit > 0 {
+		v.Set("limit", strconv.Itoa(q.Limit))
+	}
+	if q.Follow {
+		v.Set("follow", "true")
+	}
+	return v
+}

@@ -1,0 +1,90 @@
+package filter
+
+import (
+	"fmt"
+	"net/netip"
+	"reflect"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// environment returns what an expression that names these fields sees of a
+// record. Building only those is what makes a filter cheap.
+func environment(r trace.Record, uses map[string]bool) map[string]any {
+	env := make(map[string]any, len(uses))
+	addFields(env, reflect.ValueOf(r).Elem(), func(name string) bool { return uses[name] })
+	for name := range uses {
+		if _, ok := env[name]; ok {
+			continue
+		}
+		if s := schema.fields[name]; s != nil && s.elem != nil {
+			env[name] = []any{}
+		}
+	}
+	return env
+}
+
+func addFields(env map[string]any, v reflect.Value, want func(string) bool) {
+	t := v.Type()
+	for i := range t.NumField() {
+		f := t.Field(i)
+		if f.Anonymous {
+			addFields(env, v.Field(i), want)
+			continue
+		}
+		if name := jsonName(f); want(name) {
+			env[name] = value(v.Field(i))
+		}
+	}
+	if e, ok := v.Interface().(trace.Endpoint); ok && e.PID == 0 {
+		env["pid"] = nil
+	}
+}
+
+// value returns a field as its JSON shows it: what is unset is nil.
+func value(v reflect.Value) any {
+	switch x := v.Interface().(type) {
+	case time.Time:
+		return x
+	case trace.Seconds:
+		return x.Duration().Seconds()
+	case netip.Addr:
+		return orNil(x.WithZone("").String(), x.IsValid())
+	case netip.AddrPort:
+		return orNil(x.String(), x.IsValid())
+	case trace.TraceID, trace.SpanID, trace.Flow:
+		return fmt.Sprint(x)
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		if v.IsNil() {
+			return nil
+		}
+		return value(v.Elem())
+	case reflect.Slice:
+		list := make([]any, v.Len())
+		for i := range list {
+			list[i] = value(v.Index(i))
+		}
+		return list
+	case reflect.Struct:
+		env := make(map[string]any, v.NumField())
+		addFields(env, v, func(string) bool { return true })
+		return env
+	case reflect.String:
+		return orNil(v.String(), v.Len() > 0)
+	case reflect.Bool:
+		return v.Bool()
+	case reflect.Int:
+		return int(v.Int())
+	}
+	return int(v.Uint())
+}
+
+func orNil(s string, known bool) any {
+	if !known {
+		return nil
+	}
+	return s
+}

@@ -1,0 +1,111 @@
+// Package filter selects records with an expression over the field names of
+// their JSON, in the language of github.com/expr-lang/expr:
+//
+//	rcode == "NXDOMAIN" and client.namespace == "demo"
+//	duration_seconds > 0.5
+//	any(upstreams, .join == "none")
+//	len(diagnosis) > 0
+//
+// One expression serves every kind of record. A field that a kind of record does
+// not have, and one that is null, is nil; nil equals only nil, and is neither
+// less nor greater than anything, so that no condition has to guard against it.
+// A list is never nil, only empty. `time` is a time, for `now() - time <
+// duration("5m")`; everything else is what the JSON shows.
+package filter
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+
+	"github.com/expr-lang/expr"
+	"github.com/expr-lang/expr/file"
+	"github.com/expr-lang/expr/vm"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// Filter is a compiled expression. It may be used from many goroutines.
+type Filter struct {
+	program *vm.Program
+	uses    map[string]bool // the record's fields that the expression names
+}
+
+// Compile compiles an expression. The error says where it is wrong, and for a
+// field that no record has, what there is instead.
+func Compile(expression string) (*Filter, error) {
+	if strings.TrimSpace(expression) == "" {
+		return nil, errors.New(`the filter is empty: expected an expression such as rcode == "NXDOMAIN"`)
+	}
+	p := &patcher{uses: map[string]bool{}}
+	options := append(nullSafeFunctions(), expr.Env(schema.typesMap()), expr.Patch(p))
+	program, err := expr.Compile(expression, options...)
+	if err != nil {
+		return nil, compileError(expression, err)
+	}
+	f := &Filter{program: program, uses: p.uses}
+	// Fields have no type at compile time, since each may be null. Trying the
+	// expression on records that have everything finds what does not fit, such
+	// as rcode > 5, now and not at the first record.
+	for _, r := range samples() {
+		if _, err := f.Match(r); err != nil {
+			return nil, err
+		}
+	}
+	return f, nil
+}
+
+// Match tells whether a record fits the expression. The error is of a kind that
+// only shows with a value: a number compared with a string, say.
+func (f *Filter) Match(r trace.Record) (bool, error) {
+	out, err := expr.Run(f.program, environment(r, f.uses))
+	var at *file.Error
+	switch {
+	case err == nil:
+	case !errors.As(err, &at):
+		return false, fmt.Errorf("filter: %w", err)
+	case strings.HasPrefix(at.Message, "cannot fetch "), strings.HasPrefix(at.Message, "index out of range"):
+		// upstreams[0].attempt is an object in a trace and a number in a query,
+		// and a list may be shorter: the record lacks what was asked for.
+		return false, nil
+	default:
+		return false, fmt.Errorf("filter: column %d: %s", at.Column+1, at.Message)
+	}
+	switch out := out.(type) {
+	case bool:
+		return out, nil
+	case nil:
+		return false, nil
+	}
+	return false, fmt.Errorf("filter: the expression gives %s, expected true or false", kindName(out))
+}
+
+func compileError(expression string, err error) error {
+	var at *file.Error
+	if !errors.As(err, &at) {
+		return fmt.Errorf("filter: %w", err)
+	}
+	where := fmt.Sprintf("filter: column %d: %s", at.Column+1, at.Message)
+	if name, ok := strings.CutPrefix(at.Message, "unknown name "); ok {
+		where += "; " + suggest(expression, name, false)
+	} else if name, ok := strings.CutPrefix(at.Message, "unknown field "); ok {
+		where += "; " + suggest(expression, name, true)
+	}
+	return errors.New(where)
+}
+
+// kindName says what a value is in the words of the expression's language.
+func kindName(v any) string {
+	switch reflect.TypeOf(v).Kind() {
+	case reflect.String:
+		return "a string"
+	case reflect.Slice:
+		return "a list"
+	case reflect.Map:
+		return "an object"
+	case reflect.Int, reflect.Float64:
+		return "a number"
+	}
+	return fmt.Sprintf("a %T", v)
+}

@@ -1,0 +1,77 @@
+package filter
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+func TestTarget(t *testing.T) {
+	at := time.Date(2026, 11, 21, 3, 0, 0, 0, time.UTC)
+	flow := trace.NewFlow(trace.TransportUDP, netip.MustParseAddrPort("10.244.0.4:50202"), 1, 1, 1, []byte{0})
+	id := trace.NewTraceID(at, flow)
+	tr := lookup()
+	tr.Header.TraceID = id
+	tr.Exchange.ClientPort = 50202
+	adopted := trace.TraceID{1, 2, 3}
+	tr.Query = &trace.Query{Header: trace.Header{TraceID: adopted}}
+	for text, want := range map[string]bool{
+		"api.example.com.":        true,
+		"api.example.com":         true,
+		"API.Example.COM":         true,
+		"example.com":             false,
+		"*.example.com":           true,
+		"api.*":                   true,
+		"*":                       true,
+		"a.i.example.com":         false,
+		"mypod":                   true,
+		"my*":                     true,
+		"demo/mypod":              true,
+		"demo/*":                  true,
+		"other/mypod":             false,
+		"pod":                     false,
+		"10.244.0.4":              true,
+		"::ffff:10.244.0.4":       true,
+		"10.244.0.4:50202":        true,
+		"10.244.0.4:1":            false,
+		"10.244.0.5":              false,
+		id.String():               true,
+		adopted.String():          true,
+		trace.TraceID{9}.String(): false,
+		trace.NewTraceID(at.Add(trace.StepSeconds*time.Second), flow).String():   true,
+		trace.NewTraceID(at.Add(3*trace.StepSeconds*time.Second), flow).String(): false,
+	} {
+		if got := ParseTarget(text).Match(tr); got != want {
+			t.Errorf("%s: %v, want %v", text, got, want)
+		}
+	}
+	if ParseTarget("*").Match(&trace.Trace{QName: "x."}) != true || ParseTarget("mypod").Match(&trace.Trace{QName: "x."}) {
+		t.Error("a trace of which only the name is known")
+	}
+}
+
+func TestTargetNames(t *testing.T) {
+	for text, known := range map[string]bool{"example.com": true, "*.example.com": true, "mypod": false, "demo/my.pod": false, "10.244.0.4": false} {
+		names := ParseTarget(text).Names()
+		if (names != nil) != known {
+			t.Errorf("%s: names known: %v", text, names != nil)
+		}
+		if known && (!names("x.example.com.") && !names("example.com.") || names("example.org.")) {
+			t.Errorf("%s: wrong names", text)
+		}
+	}
+}
+
+func FuzzTarget(f *testing.F) {
+	f.Add("*.example.com", "www.example.com.")
+	f.Add("demo/my(pod", "x.")
+	f.Fuzz(func(t *testing.T, text, name string) {
+		target := ParseTarget(text)
+		tr := &trace.Trace{QName: name, Client: &trace.Endpoint{Pod: name, Namespace: "demo"}}
+		if names := target.Names(); names != nil && names(name) && !target.Match(tr) {
+			t.Errorf("%q: the name %q is meant, its trace is not", text, name)
+		}
+	})
+}

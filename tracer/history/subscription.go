@@ -1,0 +1,58 @@
+package history
+
+import (
+	"context"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// Subscription delivers the traces that finish from now on.
+type Subscription struct {
+	history *History
+	queue   chan []byte
+	lost    atomic.Uint64
+}
+
+// Follow returns the lines that [History.Query] would, but oldest first, and a
+// subscription to all that finish after them: none in both, none in neither.
+// queue is how many traces may wait for a slow reader; what comes beyond is
+// lost to it, and counted. The caller must close the subscription.
+func (h *History) Follow(since time.Time, limit, queue int) ([][]byte, *Subscription) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	lines := h.query(since, limit)
+	slices.Reverse(lines)
+	s := &Subscription{history: h, queue: make(chan []byte, queue)}
+	h.subscribers[s] = struct{}{}
+	return lines, s
+}
+
+// Next waits for the next trace. lost is how many were not delivered since the
+// call before. It fails only with the context's error.
+func (s *Subscription) Next(ctx context.Context) (line []byte, lost uint64, err error) {
+	select {
+	case line = <-s.queue:
+		return line, s.lost.Swap(0), nil
+	case <-ctx.Done():
+		return nil, s.lost.Swap(0), ctx.Err()
+	}
+}
+
+// Close ends the subscription.
+func (s *Subscription) Close() {
+	s.history.mu.Lock()
+	defer s.history.mu.Unlock()
+	delete(s.history.subscribers, s)
+}
+
+// offer hands over a line without waiting.
+func (s *Subscription) offer(line []byte) bool {
+	select {
+	case s.queue <- line:
+		return true
+	default:
+		s.lost.Add(1)
+		return false
+	}
+}

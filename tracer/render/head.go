@@ -1,0 +1,231 @@
+package render
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// head says what was asked, with what result, by whom and of whom.
+func (d *drawing) head(t *trace.Trace, p *places) {
+	name := clean(t.QName) + " " + clean(t.QType)
+	result, tn := verdict(t)
+	if about := circumstances(t); about != "" {
+		result += " (" + about + ")"
+	}
+	if columns(name)+columns(result)+2 <= d.width {
+		d.line(d.paint(strong, name) + "  " + d.paint(tn, result))
+	} else {
+		for _, part := range wrap(name, d.width) {
+			d.line(d.paint(strong, part))
+		}
+		for _, part := range wrap(result, d.width-2) {
+			d.line("  " + d.paint(tn, part))
+		}
+	}
+	about := []string{t.Time.UTC().Format("2006-01-02 15:04:05.000000 UTC")}
+	if q := question(t); q != nil {
+		about = append(about, clean(q.Protocol), fmt.Sprintf("DNS ID %#04x", q.ID))
+	}
+	d.entry("time", about)
+	d.entry("client", client(t, p))
+	if asked := serverAddress(t); asked != "" {
+		d.entry("asked", []string{asked})
+	}
+	role := placeServer
+	if t.Query != nil {
+		role = placeCoreDNS
+	}
+	if about := who(t.Server, p, role); len(about) > 0 {
+		d.entry(role, about)
+	}
+	for _, x := range p.list {
+		if x.name != placeClient && x.name != role {
+			d.entry(x.name, []string{x.String()})
+		}
+	}
+	d.entry("trace", []string{t.TraceID.String()})
+	if t.Resolution != "" {
+		d.entry("part of", []string{"resolution " + clean(t.Resolution)})
+	}
+}
+
+// entry writes one line of the head: a name, and what there is to say of it.
+func (d *drawing) entry(name string, parts []string) {
+	leader := " " + pad(fit(name, placeColumns), placeColumns) + " "
+	for i := range parts {
+		parts[i] = clean(parts[i])
+	}
+	for _, line := range wrapParts(parts, " · ", d.width-columns(leader)) {
+		d.line(d.paint(faint, leader) + line)
+		leader = strings.Repeat(" ", columns(leader))
+	}
+}
+
+// verdict says how the lookup ended.
+func verdict(t *trace.Trace) (string, tone) {
+	after := ""
+	if t.Duration != nil {
+		after = " in " + took(t.Duration.Duration())
+	}
+	switch {
+	case t.Outcome == trace.OutcomeDropped:
+		return "NO RESPONSE: DROPPED on the way" + lostWay(t), bad
+	case t.Outcome == trace.OutcomeUnanswered:
+		return "NO RESPONSE was seen", bad
+	case t.RCode == "NOERROR":
+		return t.RCode + after, good
+	case t.RCode == "NXDOMAIN":
+		return t.RCode + after, plain
+	case t.RCode != "":
+		return clean(t.RCode) + after, bad
+	}
+	return clean(t.Outcome) + after, plain
+}
+
+// circumstances sums up how the answer came about.
+func circumstances(t *trace.Trace) string {
+	var parts []string
+	if q := t.Query; q != nil && q.Cache != "" && q.Cache != trace.CacheNone {
+		parts = append(parts, "cache "+clean(q.Cache))
+	}
+	switch total, failed := attempts(t); {
+	case failed > 0:
+		parts = append(parts, fmt.Sprintf("upstream: %d tried, %d failed", total, failed))
+	case total > 0 && t.Query == nil:
+		parts = append(parts, fmt.Sprintf("upstream: %d asked", total))
+	}
+	if e := t.Exchange; e != nil && e.Transmissions > 1 {
+		parts = append(parts, fmt.Sprintf("sent %d times", e.Transmissions))
+	}
+	if e := t.Exchange; e != nil && e.Truncated {
+		parts = append(parts, "truncated")
+	}
+	return strings.Join(parts, ", ")
+}
+
+// attempts counts what was tried upstream, and what of it failed.
+func attempts(t *trace.Trace) (total, failed int) {
+	for _, u := range t.Upstreams {
+		total++
+		if upstreamFailed(&u) {
+			failed++
+		}
+	}
+	if total == 0 && t.Query != nil {
+		for _, a := range t.Query.Upstreams {
+			total++
+			if a.Outcome != trace.OutcomeOK {
+				failed++
+			}
+		}
+	}
+	return total, failed
+}
+
+func upstreamFailed(u *trace.Upstream) bool {
+	if u.Attempt != nil {
+		return u.Attempt.Outcome != trace.OutcomeOK
+	}
+	return u.Exchange != nil && u.Exchange.Outcome != trace.OutcomeAnswered
+}
+
+// question returns the DNS fields of a trace, from whoever saw them.
+func question(t *trace.Trace) *trace.DNS {
+	switch {
+	case t.Exchange != nil:
+		return &t.Exchange.DNS
+	case t.Query != nil:
+		return &t.Query.DNS
+	}
+	return nil
+}
+
+func client(t *trace.Trace, p *places) []string {
+	var parts []string
+	if q := question(t); q != nil {
+		if a := endpoint(q.ClientIP, q.ClientPort); a != "" {
+			parts = append(parts, a)
+		}
+	}
+	if parts = append(parts, who(t.Client, p, placeClient)...); len(parts) == 0 {
+		parts = []string{"unknown"}
+	}
+	return parts
+}
+
+// lostWay says on which way a packet was dropped.
+func lostWay(t *trace.Trace) string {
+	if t.Exchange == nil || t.Exchange.Drop == nil {
+		return ""
+	}
+	if t.Exchange.Drop.Message == trace.MessageResponse {
+		return " back"
+	}
+	return " there"
+}
+
+// serverAddress returns the address that the client asked, and where that is a
+// Service, the one behind it.
+func serverAddress(t *trace.Trace) string {
+	e := t.Exchange
+	if e == nil {
+		if t.Query == nil {
+			return ""
+		}
+		return endpoint(t.Query.ServerIP, t.Query.ServerPort)
+	}
+	asked := endpoint(e.ServerIP, e.ServerPort)
+	if n := e.NAT; n != nil && (n.ServerIP.IsValid() || n.ServerPort != nil) {
+		ip, port := e.ServerIP, e.ServerPort
+		if n.ServerIP.IsValid() {
+			ip = n.ServerIP
+		}
+		if n.ServerPort != nil {
+			port = *n.ServerPort
+		}
+		if to := endpoint(ip, port); to != asked {
+			asked += " (Service) → " + to
+		}
+	}
+	return asked
+}
+
+// who names a side: pod, process, node, network namespace.
+func who(e *trace.Endpoint, p *places, role string) []string {
+	var parts []string
+	if e != nil {
+		if pod := podName(e); pod != "" {
+			parts = append(parts, pod)
+		}
+		switch process := clean(e.Process); {
+		case process != "" && e.PID != 0:
+			parts = append(parts, fmt.Sprintf("%s[%d]", process, e.PID))
+		case process != "":
+			parts = append(parts, process)
+		case e.PID != 0:
+			parts = append(parts, fmt.Sprintf("pid %d", e.PID))
+		}
+		if e.Node != "" {
+			parts = append(parts, "node "+clean(e.Node))
+		}
+	}
+	for _, x := range p.list {
+		if x.name == role {
+			parts = append(parts, x.String())
+		}
+	}
+	return parts
+}
+
+// podName returns namespace/pod.
+func podName(e *trace.Endpoint) string {
+	if e == nil || e.Pod == "" {
+		return ""
+	}
+	if e.Namespace == "" {
+		return clean(e.Pod)
+	}
+	return clean(e.Namespace) + "/" + clean(e.Pod)
+}

@@ -1,0 +1,138 @@
+package render
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+func missTrace() *trace.Trace {
+	hops := []trace.Hop{hop("prometheus", -1, 1, 1549), hop("errors", 0, 2, 1546), hop("log", 1, 3, 1544),
+		hop("cache", 2, 8, 1530), hop("forward", 3, 40, 1470)}
+	a := attempt(1, upstreamA, 50, 1440, trace.OutcomeOK, "")
+	from := netip.MustParseAddrPort("10.244.0.2:38844")
+	up := upstreamExchange(487, 0x0aa5, upstreamA, trace.OutcomeAnswered, 943, upThere(0, from, upstreamA), upBack(924, upstreamA, from))
+	up.ClientPort = from.Port()
+	return lookup(clientExchange("NOERROR", 1724, there(0), back(1688)),
+		corednsQuery(120, trace.CacheMiss, "forward", 1550, hops, a),
+		trace.Upstream{Attempt: &a, Exchange: up, Join: trace.JoinExact})
+}
+
+func hitTrace() *trace.Trace {
+	hops := []trace.Hop{hop("prometheus", -1, 1, 38), hop("errors", 0, 2, 36), hop("log", 1, 3, 34), hop("cache", 2, 8, 25)}
+	return lookup(clientExchange("NOERROR", 203, there(0), back(167)), corednsQuery(120, trace.CacheHit, "cache", 40, hops))
+}
+
+func failoverTrace() *trace.Trace {
+	hops := []trace.Hop{hop("errors", -1, 1, 2001600), hop("cache", 0, 4, 2001580), hop("forward", 1, 31, 2001500)}
+	a := attempt(1, upstreamA, 45, 2000210, trace.OutcomeTimeout, "read udp 10.244.0.2:38844->192.168.49.1:53: i/o timeout")
+	b := attempt(2, upstreamB, 2000300, 1190, trace.OutcomeOK, "")
+	from := netip.MustParseAddrPort("10.244.0.2:38844")
+	first := upstreamExchange(180, 0x51c2, upstreamA, trace.OutcomeUnanswered, 0, upThere(0, from, upstreamA))
+	second := upstreamExchange(2000440, 0x9d07, upstreamB, trace.OutcomeAnswered, 1100, upThere(0, from, upstreamB), upBack(1080, upstreamB, from))
+	t := lookup(clientExchange("NOERROR", 2001900, there(0), back(2001864)),
+		corednsQuery(120, trace.CacheMiss, "forward", 2001610, hops, a, b),
+		trace.Upstream{Attempt: &a, Exchange: first, Join: trace.JoinExact}, trace.Upstream{Attempt: &b, Exchange: second, Join: trace.JoinExact})
+	t.Diagnosis = []trace.Finding{{Code: "upstream-timeout",
+		Summary: "Upstream 192.168.49.1:53 did not answer within 2.00 s; CoreDNS then asked 192.168.49.2:53, which did.",
+		Evidence: []string{"the query (DNS ID 0x51c2) left the node on eth0 at 0.191 ms; no response came back on its addresses",
+			"forward gave up attempt 1 after 2.00 s: read udp 10.244.0.2:38844->192.168.49.1:53: i/o timeout"},
+		Advice: "Check that 192.168.49.1 is up and answers from this node: dig @192.168.49.1 example.com"}}
+	return t
+}
+
+func droppedTrace() *trace.Trace {
+	e := clientExchange("", 0, there(0)[:3])
+	e.NAT, e.Outcome = nil, trace.OutcomeDropped
+	e.Drop = &trace.Drop{Where: "nft_do_chain", Reason: "NETFILTER_DROP", Message: trace.MessageQuery, NetNS: nsNode, IfName: "cni0", Offset: trace.Seconds(us(94))}
+	t := lookup(e, nil)
+	t.Server = nil
+	t.Gaps = []string{trace.GapNotRecorded}
+	t.Diagnosis = []trace.Finding{{Code: "dropped-by-netfilter",
+		Summary:  "A firewall rule on the node dropped the query before it reached CoreDNS.",
+		Evidence: []string{"the kernel freed it in nft_do_chain (NETFILTER_DROP), network namespace 4026531840, device cni0, 94 µs after it was sent", "CoreDNS never recorded it"},
+		Advice:   "Find the rule: nft list ruleset (or iptables-save -c), and a NetworkPolicy that selects demo/mypod or kube-dns."}}
+	return t
+}
+
+func unansweredTrace() *trace.Trace {
+	again := there(5_000_210)
+	e := clientExchange("", 0, there(0), again)
+	e.Outcome, e.Transmissions = trace.OutcomeUnanswered, 2
+	t := lookup(e, nil)
+	t.Server = nil
+	t.Gaps = []string{"3 events were lost on this node while it lasted: packets may be missing", trace.GapNotRecorded}
+	t.Exchange.LostEvents = 3
+	t.Diagnosis = []trace.Finding{{Code: "query-never-arrived", Summary: "The query was seen last on its way into coredns; CoreDNS has no record of it.",
+		Evidence: []string{"last sighting: eth0 in, netns coredns, 91 µs after it was sent"}, Advice: "Check that CoreDNS listens on 10.244.0.2:53 and is not overloaded."}}
+	return t
+}
+
+func responseLostTrace() *trace.Trace {
+	t := hitTrace()
+	t.Exchange.Path = append(there(0), back(167)[:3]...)
+	t.Exchange.RCode, t.RCode, t.Duration, t.Exchange.Duration, t.Exchange.ResponseSize = "", "", nil, nil, nil
+	t.Outcome, t.Exchange.Outcome = trace.OutcomeDropped, trace.OutcomeDropped
+	t.Exchange.Drop = &trace.Drop{Where: "nf_hook_slow", Reason: "", Message: trace.MessageResponse, NetNS: nsNode, IfName: "cni0", Offset: trace.Seconds(us(181))}
+	return t
+}
+
+func pluginOnlyTrace() *trace.Trace {
+	t := missTrace()
+	a := attempt(1, upstreamA, 50, 1440, trace.OutcomeOK, "")
+	p := lookup(nil, t.Query, trace.Upstream{Attempt: &a, Join: trace.JoinNone})
+	p.Time, p.Client, p.Server = t.Query.Time, nil, nil
+	p.Gaps = []string{"its packets between client and server were not observed"}
+	return p
+}
+
+func tracerOnlyTrace() *trace.Trace {
+	m := missTrace()
+	t := lookup(m.Exchange, nil, trace.Upstream{Exchange: m.Upstreams[0].Exchange, Join: trace.JoinInferred})
+	t.Server = &trace.Endpoint{Process: "dnsmasq", PID: 812}
+	t.Gaps = []string{trace.GapNotRecorded}
+	return t
+}
+
+func ambiguousTrace() *trace.Trace {
+	m := missTrace()
+	t := lookup(m.Exchange, m.Query, trace.Upstream{Attempt: m.Upstreams[0].Attempt, Join: trace.JoinNone})
+	t.Gaps = []string{"attempt 1 to 192.168.49.1:53: 12 exchanges of the same question fit and cannot be told apart"}
+	return t
+}
+
+// chainTrace goes through a node-local cache that wrote a record, over IPv6 to a
+// CoreDNS that wrote one too, in a namespace that was observed.
+func chainTrace() *trace.Trace {
+	client, local := netip.MustParseAddrPort("[fd00:10:244::4]:44601"), netip.MustParseAddrPort("[fd00:10:244::1]:53")
+	from, up := netip.MustParseAddrPort("[fd00:10:244::1]:38844"), netip.MustParseAddrPort("[fd00:10:244::2]:53")
+	q, r := trace.MessageQuery, trace.MessageResponse
+	e := clientExchange("NXDOMAIN", 900, []trace.Sighting{
+		seen(0, q, "tx", nsPod, "eth0", client, local), seen(12, q, "rx", nsNode, "veth1a2b3c4d", client, local),
+		seen(880, r, "tx", nsNode, "veth1a2b3c4d", local, client), seen(900, r, "rx", nsPod, "eth0", local, client)})
+	e.ClientIP, e.ClientPort, e.ServerIP, e.NAT, e.Protocol = client.Addr(), client.Port(), local.Addr(), nil, "tcp"
+	a := attempt(1, up, 40, 790, trace.OutcomeOK, "")
+	outer := corednsQuery(50, trace.CacheMiss, "forward", 810, []trace.Hop{hop("cache", -1, 2, 805), hop("forward", 0, 30, 770)}, a)
+	inner := corednsQuery(180, trace.CacheNone, "kubernetes", 500, []trace.Hop{hop("errors", -1, 1, 498), hop("kubernetes", 0, 3, 490)})
+	hopExchange := upstreamExchange(100, 0x0aa5, up, trace.OutcomeAnswered, 700, []trace.Sighting{
+		seen(0, q, "tx", nsNode, "veth9f8e7d6c", from, up), seen(11, q, "rx", nsCoreDNS, "eth0", from, up),
+		seen(690, r, "tx", nsCoreDNS, "eth0", up, from), seen(700, r, "rx", nsNode, "veth9f8e7d6c", up, from)})
+	t := lookup(e, outer, trace.Upstream{Attempt: &a, Exchange: hopExchange, Join: trace.JoinExact, Query: inner})
+	t.QName, t.RCode = "kubernetes.default.svc.cluster.local.demo.svc.cluster.local.", "NXDOMAIN"
+	return t
+}
+
+// hostileTrace holds what must not reach a terminal, and nothing that adds up.
+func hostileTrace() *trace.Trace {
+	t := missTrace()
+	parent := 3
+	t.QName = "\x1b]0;owned\x07.日本."
+	t.Client = &trace.Endpoint{Process: "a\x1b[2J\r\nb"}
+	t.Query.Hops = append(t.Query.Hops, trace.Hop{Plugin: "loops", Parent: &parent, Start: -5, Duration: trace.SecondsPtr(-time.Hour)})
+	t.Query.Hops[0].Parent = &parent
+	t.Exchange.Path[2].IfName = "\u202eeth0"
+	t.Upstreams[0].Attempt.Error = "\x9b31m"
+	t.Diagnosis = []trace.Finding{{Code: "x\x1b", Summary: "\x1b[31m", Evidence: []string{"\x00"}, Advice: "\x7f"}}
+	return t
+}

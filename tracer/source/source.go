@@ -1,0 +1,89 @@
+// Package source is where explain, watch and later readers get lookups from:
+// the local API, a file, or standard input, through one code path.
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// Stop is what a callback returns to end the reading without an error.
+var Stop = errors.New("stop reading")
+
+// Lookup is one trace and the JSON line that holds it, unchanged where it was
+// read as one. The line is valid only until the callback returns; the trace is
+// the callback's own.
+type Lookup struct {
+	Trace *trace.Trace
+	Line  []byte
+}
+
+// Request says which lookups are wanted.
+type Request struct {
+	Since  time.Duration           // how far back from now; 0: everything, with Follow nothing
+	Follow bool                    // go on with those to come, where a source can
+	Names  func(qname string) bool // false: a source may leave the name out; nil: it may not
+}
+
+// Read is what a source went through.
+type Read struct {
+	Traces int // passed on
+	Others int // records left out for their names, not yet part of a trace
+}
+
+// Source gives lookups.
+type Source interface {
+	// Each calls each for every lookup: the API newest first, unless it follows;
+	// a file in its order, then what had to be assembled, in order of time. It
+	// returns what it read, and nil at the end and after [Stop], each's error, or
+	// its own, which says what would help.
+	Each(ctx context.Context, r Request, each func(Lookup) error) (Read, error)
+	// String names the source for people.
+	String() string
+}
+
+// Assembler joins records into traces: what package assemble does.
+type Assembler interface {
+	Add(r trace.Record)
+	Advance(now time.Time) []*trace.Trace
+	Flush() []*trace.Trace
+}
+
+// complaints tells of lines that are no records: the first few each, the others
+// by number.
+type complaints struct {
+	w      io.Writer
+	source string
+	count  int
+}
+
+// maxComplaints keeps a file full of other lines, such as CoreDNS's own log,
+// from burying what was found in it.
+const maxComplaints = 10
+
+func (c *complaints) add(err error) {
+	c.count++
+	if c.count <= maxComplaints {
+		c.printf("%v; skipped", err)
+	}
+}
+
+// end says how many lines were skipped.
+func (c *complaints) end() {
+	switch {
+	case c.count > maxComplaints:
+		c.printf("%d lines were no records and were skipped; the first %d are named above", c.count, maxComplaints)
+	case c.count > 1:
+		c.printf("%d lines were no records and were skipped", c.count)
+	}
+}
+
+func (c *complaints) printf(format string, args ...any) {
+	// Standard error is the last resort: nothing can be done when it fails.
+	_, _ = fmt.Fprintf(c.w, "dnstrace: %s: %s\n", c.source, fmt.Sprintf(format, args...))
+}
