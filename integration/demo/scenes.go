@@ -141,7 +141,7 @@ func findTrace(file string, flow trace.Flow) (id trace.TraceID, found bool, err 
 		record, _, err := records.Read()
 		var line *trace.LineError
 		switch {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return id, false, nil
 		case errors.As(err, &line):
 			continue

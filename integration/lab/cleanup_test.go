@@ -139,7 +139,11 @@ func TestCloseReportsAProcessThatDied(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(l.Dir())
+	t.Cleanup(func() {
+		if err := os.RemoveAll(l.Dir()); err != nil {
+			t.Error(err)
+		}
+	})
 	p, err := l.Start(Spec{Name: "ill", Host: "client-a", Path: "sh", Args: []string{"-c", "echo feeling bad >&2; exit 3"}})
 	if err != nil {
 		t.Fatal(err)

@@ -67,7 +67,7 @@ func (c *Client) ExchangeTogether(ctx context.Context, queries ...Query) []Resul
 // dial opens a socket in the client's namespace, connected to the server, so
 // that ICMP errors come back to it.
 func (c *Client) dial(ctx context.Context, q Query) (net.Conn, error) {
-	d := net.Dialer{Timeout: q.Timeout, Control: reuseAddress}
+	d := net.Dialer{Timeout: q.Timeout}
 	if q.LocalPort != 0 {
 		local := netip.AddrPortFrom(netip.IPv4Unspecified(), q.LocalPort)
 		if q.Server.Addr().Is6() {
@@ -76,6 +76,7 @@ func (c *Client) dial(ctx context.Context, q Query) (net.Conn, error) {
 		d.LocalAddr = net.UDPAddrFromAddrPort(local)
 		if q.Network == "tcp" {
 			d.LocalAddr = net.TCPAddrFromAddrPort(local)
+			d.Control = reuseAddress
 		}
 	}
 	var conn net.Conn
@@ -91,7 +92,9 @@ func (c *Client) dial(ctx context.Context, q Query) (net.Conn, error) {
 	return conn, err
 }
 
-// reuseAddress lets a TCP client ask from the same port again soon.
+// reuseAddress lets a TCP client ask from the same port again soon. It must not
+// be set where the kernel chooses the port: it may then give one port to two
+// UDP sockets, of which only one gets the answers.
 func reuseAddress(_, _ string, raw syscall.RawConn) error {
 	var failed error
 	err := raw.Control(func(fd uintptr) {

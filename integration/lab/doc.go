@@ -24,7 +24,7 @@
 // Building a lab needs root and the Debian package iptables.
 //
 //	l := lab.New(t, lab.Config{})
-//	coredns := l.StartCoreDNS(...)
-//	undo, err := l.DropAt(lab.NodeForward, lab.Match{Message: lab.Queries})
+//	coredns, err := l.StartCoreDNS(corefile)
+//	undo, err := l.DropAt(lab.NodeForward, lab.Match{Messages: lab.Queries})
 //	res, err := l.Client("client-a").Exchange(ctx, lab.Query{Name: "www.example.com."})
 package lab

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -85,12 +86,12 @@ func (l *Lab) Dnstrace(ctx context.Context, args ...string) (string, error) {
 // Run runs a program to its end and returns its standard output. An exit code
 // other than 0 is an error, which quotes standard error. When ctx ends first,
 // the program is stopped. Spec.Ready is not used.
-func (l *Lab) Run(ctx context.Context, spec Spec) (string, error) {
+func (l *Lab) Run(ctx context.Context, spec Spec) (stdout string, err error) {
 	base, err := os.MkdirTemp(l.dir, spec.Name+"-")
 	if err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(base)
+	defer func() { err = errors.Join(err, os.RemoveAll(base)) }()
 	p := &Process{Spec: spec, lab: l, stdout: filepath.Join(base, "run.stdout"), stderr: filepath.Join(base, "run.stderr")}
 	cmd, err := p.command()
 	if err != nil {

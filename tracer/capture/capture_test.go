@@ -137,6 +137,14 @@ func TestOpenRefusesPorts(t *testing.T) {
 	}
 }
 
+func TestRingsAreBoundedTogether(t *testing.T) {
+	for cpus, want := range map[int]int{1: 4 << 20, 16: 4 << 20, 17: 2 << 20, 128: 512 << 10, 4096: 256 << 10} {
+		if got := defaultRingBytes(cpus); got != want {
+			t.Errorf("%d CPUs: %d bytes, want %d", cpus, got, want)
+		}
+	}
+}
+
 func TestClock(t *testing.T) {
 	var c Clock
 	c.Sync()

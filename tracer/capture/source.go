@@ -23,9 +23,24 @@ import (
 // MaxPorts is how many ports the programs compare with (bpf/dnstrace.c).
 const MaxPorts = 8
 
-// DefaultRingBytes is the size of each CPU's ring. 4 MiB hold some 10,000
-// events, many times what a core sends between two polls.
-const DefaultRingBytes = 4 << 20
+// Bounds of the size of each CPU's ring, and of all together. 4 MiB hold some
+// 10,000 events, many times what a core sends between two polls; on a machine
+// with a hundred cores no core sends that much.
+const (
+	maxRingBytes  = 4 << 20
+	minRingBytes  = 256 << 10
+	allRingsBytes = 64 << 20
+)
+
+// defaultRingBytes returns the size of a ring: a power of two, which is what the
+// kernel wants.
+func defaultRingBytes(cpus int) int {
+	size := maxRingBytes
+	for size > minRingBytes && size*cpus > allRingsBytes {
+		size /= 2
+	}
+	return size
+}
 
 // settle is how long an event may still be under way into its ring after its
 // time was taken: a program runs in less than a microsecond, an interrupt in
@@ -35,7 +50,7 @@ const settle = int64(time.Millisecond)
 // Config says what to capture.
 type Config struct {
 	Ports     []uint16 // 1 to MaxPorts
-	RingBytes int      // per CPU, a power of two; 0: DefaultRingBytes
+	RingBytes int      // per CPU, a power of two; 0: up to 4 MiB, 64 MiB in all
 }
 
 // Source delivers the packets that the programs saw. Its methods are for one
@@ -115,7 +130,7 @@ func newSpec(cfg Config) (*ebpf.CollectionSpec, error) {
 	}
 	rings := spec.Maps[bpf.DnstraceMapRings]
 	rings.MaxEntries = uint32(cpus)
-	rings.InnerMap.MaxEntries = uint32(cmp.Or(cfg.RingBytes, DefaultRingBytes))
+	rings.InnerMap.MaxEntries = uint32(cmp.Or(cfg.RingBytes, defaultRingBytes(cpus)))
 	return spec, nil
 }
 
