@@ -2,7 +2,6 @@ package bpf
 
 import (
 	"errors"
-	"fmt"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -20,7 +19,7 @@ func TestLoad(t *testing.T) {
 	coll, err := ebpf.NewCollection(spec)
 	var ve *ebpf.VerifierError
 	if errors.As(err, &ve) {
-		t.Fatal(fmt.Sprintf("%+v", ve))
+		t.Fatalf("%+v", ve)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -142,6 +142,34 @@ func TestExplainAndWatch(t *testing.T) {
 	}
 }
 
+// SIGTERM: the tracer writes what it holds, says what it lost, and exits 0.
+func TestStopFlushes(t *testing.T) {
+	r := &rig{lab.New(t, lab.Config{}), t}
+	tracer, err := r.StartTracer("--output", "stdout", "--record", "trace")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.StartCoreDNS(corefile(r.Lab, toTracer(r.Lab))); err != nil {
+		t.Fatal(err)
+	}
+	r.answered(lab.Query{Name: "flushed.test."})
+	// The record comes with the plugin's next batch.
+	time.Sleep(200 * time.Millisecond)
+	if err := tracer.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if code := tracer.ExitCode(); code != 0 {
+		t.Errorf("exit %d", code)
+	}
+	wantAll(t, tracer.Stdout(), `"record":"trace"`, `"qname":"flushed.test."`, `"join":"exact"`)
+	for line := range strings.Lines(tracer.Stdout()) {
+		if !strings.HasPrefix(line, `{"v":1,"record":"trace"`) {
+			t.Errorf("--record trace writes %.40s", line)
+		}
+	}
+	wantAll(t, tracer.Stderr(), "dnstrace: ready", "0 lost")
+}
+
 func TestExplainWithoutTracer(t *testing.T) {
 	_, stderr, status := command(t, nil, "explain", "--api", filepath.Join(t.TempDir(), "api.sock"), "example.com")
 	if status != 1 || strings.Count(stderr, "\n") != 1 {

@@ -14,11 +14,14 @@ import (
 	"golang.org/x/term"
 )
 
-// version is set by the linker for a release; a build from a module or a
-// checkout knows its own.
-var version = buildVersion()
+// version is set by the linker (Makefile); a build with plain Go knows its
+// module's.
+var version string
 
 func buildVersion() string {
+	if version != "" {
+		return version
+	}
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		return info.Main.Version
 	}
@@ -74,7 +77,7 @@ func newRootCommand() *cobra.Command {
 			"  dnstrace run                        # observe this node\n" +
 			"  dnstrace watch                      # in another terminal: lookups as they finish\n" +
 			"  dnstrace explain example.com        # the latest lookup of a name, in full",
-		Version:       version,
+		Version:       buildVersion(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,

@@ -29,6 +29,9 @@ import (
 // sightings.
 const historyBytes = 64 << 20
 
+// expireEvery is how late a trace may leave the memory after its time.
+const expireEvery = 10 * time.Second
+
 type runOptions struct {
 	listen, api, metrics string
 	outputs, records     []string
@@ -240,16 +243,31 @@ func (n *node) serve(ctx context.Context, p *pipeline.Pipeline) error {
 	g.Go(func() error { return p.Run(ctx) })
 	g.Go(func() error {
 		return api.Serve(ctx, n.api, api.NewHandler(api.Config{
-			Version: version, Started: started, History: n.history,
+			Version: buildVersion(), Started: started, History: n.history,
 			Counters: func() map[string]uint64 { return n.status(p.Counters()) },
 		}))
 	})
+	g.Go(func() error { n.expire(ctx); return nil })
 	if n.metrics != nil {
 		g.Go(func() error {
 			return metrics.Serve(ctx, n.metrics, metrics.Collector{Counters: p.Counters, Outputs: n.outputStats})
 		})
 	}
 	return g.Wait()
+}
+
+// expire frees the memory of old traces where no new ones push them out.
+func (n *node) expire(ctx context.Context) {
+	tick := time.NewTicker(expireEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			n.history.Expire(now)
+		}
+	}
 }
 
 func (n *node) outputStats() []metrics.Output {

@@ -20,15 +20,8 @@ type lookup struct {
 	sequence uint64
 }
 
-// start and end bound the lookup in time: as its client saw it, else as its
-// server did. Of an unanswered one the end is the last thing seen of it.
-func (l *lookup) start() time.Time {
-	if l.exchange != nil {
-		return l.exchange.Time
-	}
-	return l.query.Time
-}
-
+// end is when the lookup was over: as its client saw it, else as its server did.
+// Of an unanswered one it is the last thing seen of it.
 func (l *lookup) end() time.Time {
 	var last time.Time
 	if l.query != nil {

@@ -18,14 +18,17 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/receive"
 )
 
-// pollEvery is how often the rings are read. It bounds how long a trace waits,
-// and how much a ring must hold; a wakeup for every packet would cost ten times
+// How often the rings are read: while packets come, and while none do. It bounds
+// how long a trace waits and how much a ring must hold (4 MiB hold 20 ms of half
+// a million packets a second); a wakeup for every packet would cost ten times
 // what the packet does.
-const pollEvery = 5 * time.Millisecond
+const (
+	pollBusy = 5 * time.Millisecond
+	pollIdle = 20 * time.Millisecond
+)
 
-// publishEvery is how many rounds pass between two updates of the counters that
-// others see: a fifth of a second.
-const publishEvery = 40
+// publishEvery is how old the counters may be that others see.
+const publishEvery = 200 * time.Millisecond
 
 // Sink takes records at the end of the pipeline. It must not block and must not
 // keep the record.
@@ -49,7 +52,8 @@ type Pipeline struct {
 	table     *exchange.Table
 	assembler *assemble.Assembler
 	lost      uint64
-	rounds    int
+	packets   uint64
+	published int64 // monotonic ns
 	counters  atomic.Pointer[Counters]
 	traces    uint64
 	exchanges map[string]uint64
@@ -87,7 +91,7 @@ func New(cfg Config) *Pipeline {
 // Run works until ctx ends, then passes on what it holds. The error says what
 // made it impossible to go on.
 func (p *Pipeline) Run(ctx context.Context) error {
-	tick := time.NewTicker(pollEvery)
+	tick := time.NewTimer(pollIdle)
 	defer tick.Stop()
 	records := p.cfg.Receiver.Records()
 	for {
@@ -100,8 +104,14 @@ func (p *Pipeline) Run(ctx context.Context) error {
 			}
 			p.assembler.Add(r)
 		case <-tick.C:
+			packets := p.packets
 			if err := p.round(); err != nil {
 				return err
+			}
+			if p.packets != packets {
+				tick.Reset(pollBusy)
+			} else {
+				tick.Reset(pollIdle)
 			}
 		}
 	}
@@ -113,7 +123,7 @@ func (p *Pipeline) round() error {
 	// the exchanges were open that are open now.
 	p.clock.Sync()
 	_, lost := p.cfg.Source.Counters()
-	upTo, err := p.cfg.Source.Poll(p.table.Packet)
+	upTo, err := p.cfg.Source.Poll(p.packet)
 	if err != nil {
 		return fmt.Errorf("capture: %w", err)
 	}
@@ -124,10 +134,16 @@ func (p *Pipeline) round() error {
 	p.table.Advance(upTo, p.exchange)
 	p.finish(p.assembler.Advance(p.clock.Wall(upTo)))
 	p.cfg.Flush()
-	if p.rounds++; p.rounds%publishEvery == 0 {
+	if upTo-p.published >= int64(publishEvery) {
+		p.published = upTo
 		p.publish()
 	}
 	return nil
+}
+
+func (p *Pipeline) packet(packet *capture.Packet) {
+	p.packets++
+	p.table.Packet(packet)
 }
 
 func (p *Pipeline) exchange(ex *trace.Exchange) {

@@ -1,0 +1,143 @@
+# `make help` lists the targets. `make packages` prints the Debian packages they
+# need; nothing else is fetched but Go modules.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# The targets share bin/ and the network of the machine: one at a time, in the order written.
+.NOTPARALLEL:
+
+# sudo drops /usr/local/go/bin and a plain su has no sbin: look there last.
+export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
+
+GO ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+FUZZTIME ?= 30s
+
+# The version comes from VERSION; Go's own stamp would stop every go command where
+# the clone belongs to another user, as in many CI systems.
+export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
+
+BUILDFLAGS = -trimpath \
+	-ldflags '-s -w -X main.version=$(VERSION) -X github.com/coredns/coredns/coremain.GitCommit=dnstrace-$(VERSION)'
+
+# What a target needs, as program:package or /file:package. `make packages`, and
+# with it CI, is made from these lists: name a tool here when a test starts to use it.
+LAB_NEEDS := iptables:iptables ip6tables:iptables
+# The race detector is C; the tests with BPF use the objects committed in bpf/, so they need no clang.
+TEST_NEEDS := gcc:gcc /usr/include/stdlib.h:libc6-dev $(LAB_NEEDS) \
+	ip:iproute2 nft:nftables dnsmasq:dnsmasq-base dig:bind9-dnsutils
+GENERATE_NEEDS := clang:clang llvm-strip:llvm /usr/include/bpf/bpf_helpers.h:libbpf-dev
+
+# The packages of a list of needs, each once.
+packages_of = $(sort $(foreach n,$(1),$(lastword $(subst :, ,$(n)))))
+
+# $(call need,LIST) stops with the name and the package of everything that is missing.
+define need
+@command -v $(GO) >/dev/null || { echo 'make $(MAKECMDGOALS): $(GO) not found: install Go 1.26 or later (Debian 12 has an older one)' >&2; exit 1; }; \
+	packages=; for n in $(1); do \
+		tool=$${n%:*} package=$${n##*:}; \
+		case $$tool in /*) test -e $$tool ;; *) command -v $$tool >/dev/null ;; esac && continue; \
+		echo "make $(MAKECMDGOALS): $$tool not found: it is in the Debian package $$package" >&2; \
+		case " $$packages " in *" $$package "*) ;; *) packages+="$${packages:+ }$$package" ;; esac; \
+	done; \
+	if [ -n "$$packages" ]; then echo "make $(MAKECMDGOALS): install with: apt-get install $$packages" >&2; exit 1; fi
+endef
+
+define need_root
+@if [ "$$(id -u)" != 0 ]; then \
+	echo 'make $(MAKECMDGOALS): run it as root (sudo): it loads BPF programs and makes network namespaces' >&2; exit 1; fi
+endef
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/coredns and bin/dnstrace
+	$(call need)
+	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o bin/ ./cmd/coredns ./cmd/dnstrace
+
+.PHONY: demo
+demo: check-demo build ## show four lookups with their complete traces (root)
+	CGO_ENABLED=0 $(GO) run ./integration/demo
+
+.PHONY: test
+test: check-test build test-unit test-integration ## run every test that must pass (root)
+
+UNIT_PACKAGES := $(GO) list ./... | grep -v /dnstrace/integration
+
+.PHONY: test-unit
+test-unit: ## run the tests outside integration/ (those that load BPF programs need root)
+	$(call need,$(filter gcc:% /usr/include/stdlib.h:%,$(TEST_NEEDS)))
+	packages=$$($(UNIT_PACKAGES)); CGO_ENABLED=1 $(GO) test -race -timeout 10m $$packages
+
+# Each package builds a node of its own and measures time on it: one at a time.
+# No cached results: they depend on bin/ and on the kernel, which Go does not watch.
+.PHONY: test-integration
+test-integration: check-test build ## run the real binaries in the lab (root)
+	bin/dnstrace check
+	CGO_ENABLED=1 $(GO) test -race -p 1 -count 1 -timeout 15m ./integration/...
+
+.PHONY: bench
+bench: build ## print the measurements side by side
+	CGO_ENABLED=0 $(GO) run ./integration/bench
+
+# The linter is a Go program of a module of its own, so that its many
+# dependencies stay out of ours. It reads the types of all that we import from
+# compiled packages: with the flags of `build` it finds CoreDNS in the build cache.
+LINT := CGO_ENABLED=0 GOFLAGS='$(GOFLAGS) -trimpath' $(GO) tool -modfile=.ci/tools/go.mod golangci-lint
+LINT_PATHS ?= ./...
+
+.PHONY: lint
+lint: ## run golangci-lint with .golangci.yml
+	$(call need)
+	$(LINT) config verify
+	$(LINT) run $(LINT_PATHS)
+
+.PHONY: generate
+generate: ## compile the BPF programs and write their Go bindings (clang)
+	$(call need,$(GENERATE_NEEDS))
+	$(GO) generate ./bpf/...
+
+# It compares the files before and after, not with the last commit, so it also
+# judges work that is not committed yet, and needs no git.
+.PHONY: check-generated
+check-generated: ## fail if what is committed in bpf/ is not what its C gives (clang)
+	$(call need,$(GENERATE_NEEDS))
+	@sums() { find bpf -type f -print0 | sort -z | xargs -0 sha256sum; }; \
+	before=$$(sums); $(GO) generate ./bpf/...; after=$$(sums); \
+	if [ "$$before" != "$$after" ]; then \
+		{ diff <(echo "$$before") <(echo "$$after") || true; } | awk '/^>/ { print "make $(MAKECMDGOALS): not up to date: " $$3 }' >&2; \
+		echo 'make $(MAKECMDGOALS): they are generated anew now. The committed ones come from clang 14 of Debian 12 (another clang' >&2; \
+		echo "gives other bytes); yours: $$(clang --version | head -n 1)" >&2; \
+		exit 1; \
+	fi
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME each (30s)
+	$(call need)
+	@packages=$$($(UNIT_PACKAGES)); list=$$(CGO_ENABLED=0 $(GO) test -list '^Fuzz' $$packages | \
+		awk '/^Fuzz/ { names[++n] = $$1 } $$1 == "ok" { for (i = 1; i <= n; i++) print $$2, names[i]; n = 0 }'); \
+	if [ -z "$$list" ]; then echo 'make $(MAKECMDGOALS): no fuzz target found' >&2; exit 1; fi; \
+	while read -r package name; do \
+		echo "$$package $$name"; \
+		CGO_ENABLED=0 $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null; \
+	done <<< "$$list"
+
+.PHONY: packages
+packages: ## print the Debian packages that all targets together need
+	@echo $(call packages_of,$(TEST_NEEDS) $(GENERATE_NEEDS))
+
+.PHONY: clean
+clean: ## remove what build made
+	rm -rf bin
+
+# Before the build, so that a missing tool shows at once.
+.PHONY: check-demo check-test
+check-demo:
+	$(need_root)
+	$(call need,$(LAB_NEEDS))
+check-test:
+	$(need_root)
+	$(call need,$(TEST_NEEDS))

@@ -1,0 +1,71 @@
+package metrics
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/pipeline"
+	"github.com/dnstrace/dnstrace/tracer/receive"
+)
+
+func sample() Collector {
+	return Collector{
+		Counters: func() *pipeline.Counters {
+			return &pipeline.Counters{
+				Events: 18, LostEvents: 2, Traces: 1,
+				Exchanges: map[string]uint64{trace.OutcomeAnswered: 1},
+				Findings:  map[string]uint64{"upstream-timeout": 1},
+				Receive:   receive.Stats{Received: 1},
+			}
+		},
+		Outputs: func() []Output { return []Output{{Name: "stdout", Written: 3, Dropped: 1}} },
+	}
+}
+
+func TestNamesAreAsPrometheusWants(t *testing.T) {
+	problems, err := testutil.CollectAndLint(sample())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
+
+func TestServe(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- Serve(ctx, l, sample()) }()
+	resp, err := http.Get("http://" + l.Addr().String() + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"dnstrace_events_total 18", "dnstrace_lost_events_total 2", `dnstrace_exchanges_total{outcome="answered"} 1`,
+		`dnstrace_findings_total{code="upstream-timeout"} 1`, `dnstrace_output_records_dropped_total{output="stdout"} 1`,
+	} {
+		if !strings.Contains(string(body), want+"\n") {
+			t.Errorf("no %s in:\n%s", want, body)
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
