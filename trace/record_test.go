@@ -183,6 +183,18 @@ func TestReaderNamesLineAndGoesOn(t *testing.T) {
 	}
 }
 
+func TestTimeIsRFC3339(t *testing.T) {
+	zone := time.FixedZone("", 3600)
+	for _, at := range []time.Time{
+		time.Unix(0, 0), time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), time.Date(2026, 12, 31, 23, 59, 59, 999999999, zone),
+		time.Date(2024, 2, 29, 0, 0, 0, 100000000, zone),
+	} {
+		if got, want := string(appendTime(nil, at)), at.UTC().Format("2006-01-02T15:04:05.000000000Z"); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}
+
 func TestSecondsAreExact(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	values := []Seconds{0, 1, -1, 1e9, 999999999, 1500000000, -2500000000}

@@ -44,6 +44,9 @@ func fits(l *lookup, at *trace.Attempt, ex *trace.Exchange) bool {
 	if ex.Time.After(over) {
 		return false
 	}
+	if at.Outcome == "" {
+		return true // CoreDNS cannot always tell how an attempt ended
+	}
 	answered := ex.Duration != nil && !end(ex.Time, ex.Duration).After(over)
 	return answered == (at.Outcome == trace.OutcomeOK)
 }

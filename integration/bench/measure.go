@@ -1,0 +1,170 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	framestream "github.com/farsightsec/golang-framestream"
+	"github.com/miekg/dns"
+)
+
+// settle is how long a round waits for what the servers do after the answers:
+// their writers work in batches.
+const settle = 200 * time.Millisecond
+
+// bench is what the runs share, and what they measured.
+type bench struct {
+	cfg      config
+	dir      string
+	server   *dns.Server
+	upstream string
+	tap      string // path of the dnstap socket
+	listener net.Listener
+	// cost is the CPU time a query, by workload and variant, one a round.
+	cost map[string]map[string][]time.Duration
+}
+
+func newBench(cfg config, dir string) (*bench, error) {
+	srv, err := startUpstream()
+	if err != nil {
+		return nil, err
+	}
+	b := &bench{cfg: cfg, dir: dir, server: srv, upstream: srv.PacketConn.LocalAddr().String(),
+		tap: filepath.Join(dir, "dnstap.sock"), cost: make(map[string]map[string][]time.Duration)}
+	if b.listener, err = net.Listen("unix", b.tap); err != nil {
+		return nil, err
+	}
+	go b.readTap()
+	return b, nil
+}
+
+// readTap reads what the dnstap plugin sends, and forgets it.
+func (b *bench) readTap() {
+	for {
+		conn, err := b.listener.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer conn.Close()
+			d, err := framestream.NewDecoder(conn, &framestream.DecoderOptions{
+				ContentType: []byte("protobuf:dnstap.Dnstap"), Bidirectional: true})
+			for err == nil {
+				_, err = d.Decode()
+			}
+		}()
+	}
+}
+
+func (b *bench) close() {
+	_ = b.listener.Close()
+	_ = b.server.Shutdown()
+}
+
+// measure runs all variants and asks them in turns, until the rounds are done
+// or the time is over.
+func (b *bench) measure(w workload, until time.Time) (err error) {
+	all := b.variants()
+	servers := make([]*server, len(all))
+	defer func() {
+		for i, s := range servers {
+			if s != nil {
+				err = errors.Join(err, s.stop(), b.checkRecords(all[i], w, s.asked))
+			}
+		}
+	}()
+	for i, v := range all {
+		if servers[i], err = b.start(v); err != nil {
+			return err
+		}
+		if err := servers[i].ask(w, max(w.queries, clients*names)); err != nil {
+			return fmt.Errorf("%s: %w", v.name, err)
+		}
+	}
+	time.Sleep(settle)
+	b.cost[w.name] = make(map[string][]time.Duration)
+	for n := 0; n < b.cfg.rounds && (n == 0 || time.Now().Before(until)); n++ {
+		if err := b.round(w, n, servers); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// round gives every variant a turn; the first of them is another one each time.
+func (b *bench) round(w workload, number int, servers []*server) error {
+	all := b.variants()
+	before := make([]time.Duration, len(all))
+	for i := range all {
+		turn := (i + number) % len(all)
+		var err error
+		if before[turn], err = servers[turn].cpu(); err != nil {
+			return err
+		}
+		if err := servers[turn].ask(w, w.queries); err != nil {
+			return fmt.Errorf("%s: %w", all[turn].name, err)
+		}
+	}
+	time.Sleep(settle)
+	for i, v := range all {
+		after, err := servers[i].cpu()
+		if err != nil {
+			return err
+		}
+		cost := (after - before[i]) / time.Duration(w.sent(w.queries))
+		b.cost[w.name][v.name] = append(b.cost[w.name][v.name], cost)
+	}
+	return nil
+}
+
+// ask sends n queries and counts them.
+func (s *server) ask(w workload, n int) error {
+	s.asked += w.sent(n)
+	return w.ask(s.addr, n)
+}
+
+// sent is how many queries ask(n) sends.
+func (w workload) sent(n int) int { return (n + clients - 1) / clients * clients }
+
+// checkRecords makes sure that dnstrace wrote what it was measured at.
+func (b *bench) checkRecords(v variant, w workload, asked int) error {
+	if v.name != "dnstrace" {
+		return nil
+	}
+	content, err := os.ReadFile(b.records())
+	if err != nil {
+		return err
+	}
+	lines := 0
+	for _, c := range content {
+		if c == '\n' {
+			lines++
+		}
+	}
+	if lines < asked {
+		return fmt.Errorf("%s: %d records for %d queries", w.name, lines, asked)
+	}
+	return os.Remove(b.records())
+}
+
+// print shows the ratios of a workload.
+func (b *bench) print(w string) {
+	base := b.cost[w][vanilla]
+	fmt.Printf("\n%-10s %12s   ratio to vanilla: min – median – max of %d rounds\n", w, "µs a query", len(base))
+	for _, v := range b.variants() {
+		costs := b.cost[w][v.name]
+		ratios := make([]float64, len(costs))
+		for i, c := range costs {
+			ratios[i] = float64(c) / float64(base[i])
+		}
+		slices.Sort(ratios)
+		sorted := slices.Sorted(slices.Values(costs))
+		n := len(ratios)
+		fmt.Printf("%-10s %12.2f   %.3f – %.3f – %.3f\n", v.name, float64(sorted[n/2])/1e3, ratios[0], ratios[n/2], ratios[n-1])
+	}
+}

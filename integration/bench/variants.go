@@ -1,0 +1,52 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// variant is one way to run CoreDNS.
+type variant struct {
+	name      string
+	directive string // what the server block has more than vanilla
+	args      []string
+}
+
+// vanilla is what the others are compared with.
+const vanilla = "vanilla"
+
+// variants returns all of them, vanilla first. CoreDNS's standard output goes
+// to a file, as the records do.
+func (b *bench) variants() []variant {
+	return []variant{
+		{name: vanilla},
+		{name: "log", directive: "log"},
+		{name: "log JSON", directive: "log", args: []string{"-log-format=json"}},
+		{name: "dnstap", directive: "dnstap " + b.tap},
+		{name: "dnstrace", directive: "dnstrace {\n output file " + b.records() + "\n }"},
+	}
+}
+
+func (b *bench) records() string { return filepath.Join(b.dir, "records.jsonl") }
+
+// usual are the plugins of the Corefile that comes with Kubernetes, as far as
+// they see queries. They matter even to a plugin that is not among them: the
+// goroutine of a query copies its stack when it gets too deep, and with cache
+// and forward alone it stays just below that, so that any plugin more pays for
+// the copy.
+const usual = "errors\n prometheus 127.0.0.1:0\n loadbalance"
+
+// corefile writes the Corefile of v and returns its path. Only one zone is
+// cached, so that the queries for others are all forwarded.
+func (b *bench) corefile(v variant, port int) (string, error) {
+	var c bytes.Buffer
+	chain := usual
+	if b.cfg.minimal {
+		chain = ""
+	}
+	fmt.Fprintf(&c, ".:%d {\n bind 127.0.0.1\n %s\n %s\n cache 3600 %s\n forward . %s\n}\n", port, chain, v.directive, cachedZone, b.upstream)
+	path := filepath.Join(b.dir, "Corefile."+v.name)
+	return path, os.WriteFile(path, c.Bytes(), 0o600)
+}

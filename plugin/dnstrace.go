@@ -1,0 +1,87 @@
+// Package dnstrace is a CoreDNS plugin that records what CoreDNS did with each
+// query: the plugins it passed, what the cache said, every upstream attempt,
+// and what was answered. Observers outside CoreDNS name the same lookup alike,
+// because its trace id is computed from what is on the wire.
+package dnstrace
+
+import (
+	"context"
+	"sync"
+
+	"github.com/coredns/coredns/plugin"
+	clog "github.com/coredns/coredns/plugin/pkg/log"
+
+	"github.com/miekg/dns"
+	ot "github.com/opentracing/opentracing-go"
+)
+
+// pluginName is the directive, and the name of the handler.
+const pluginName = "dnstrace"
+
+var log = clog.NewWithPlugin(pluginName)
+
+// Dnstrace records the queries that pass it.
+type Dnstrace struct {
+	Next plugin.Handler
+
+	// zones limits what is recorded, never what is answered.
+	zones []string
+	// serverZones are the zones of the server block, for the record's zone.
+	serverZones []string
+
+	configs []outputConfig
+	buffer  int
+	outputs []*output
+	chain   chain
+	release sync.Once
+}
+
+// Name implements plugin.Handler.
+func (d *Dnstrace) Name() string { return pluginName }
+
+// ServeDNS implements plugin.Handler.
+//
+// Its frame, and that of responseWriter.WriteMsg, are kept small: CoreDNS starts
+// a goroutine for every query, whose stack is copied each time it gets too
+// small, and what is after us in the chain goes deep.
+func (d *Dnstrace) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+	rec := d.begin(ctx, w, r)
+	if rec == nil {
+		return d.pass(ctx, w, r)
+	}
+	defer rec.unwind()
+	// plugin.NextOrFailure would do, at the price of four allocations: the
+	// context and the span of the first hop are part of the recording.
+	rcode, err := d.Next.ServeDNS(&rec.first, &rec.writer, r)
+	rec.finish(rcode, err)
+	return rcode, err
+}
+
+// pass hands on a query that makes no record of its own.
+func (d *Dnstrace) pass(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+	if s, ok := ot.SpanFromContext(ctx).(*span); ok {
+		return d.serveNested(ctx, s, w, r)
+	}
+	return plugin.NextOrFailure(d.Name(), d.Next, ctx, w, r)
+}
+
+// records reports whether r is to be recorded. A query without a question
+// never gets this far.
+func (d *Dnstrace) records(r *dns.Msg) bool {
+	return len(r.Question) > 0 && plugin.Zones(d.zones).Matches(r.Question[0].Name) != ""
+}
+
+// serveNested passes on a lookup that a plugin makes through the server itself,
+// such as the target of a CNAME. It belongs to the query that set it off.
+func (d *Dnstrace) serveNested(ctx context.Context, s *span, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+	if s.name != pluginName {
+		// The server calls the first plugin of a chain without a span.
+		s = s.startChild(pluginName, nil)
+		defer s.Finish()
+		ctx = ot.ContextWithSpan(ctx, s)
+	}
+	nested := &nestedWriter{ResponseWriter: w, span: s}
+	rcode, err := plugin.NextOrFailure(d.Name(), d.Next, ctx, nested, r)
+	s.setError(err)
+	return rcode, err
+}

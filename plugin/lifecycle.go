@@ -1,0 +1,77 @@
+package dnstrace
+
+import "sync"
+
+// lifecycle opens and closes the outputs of a server block.
+type lifecycle struct {
+	plugin     *Dnstrace
+	restarting bool
+}
+
+// A reload starts the new server blocks before it stops the old ones. Where it
+// fails in between, nobody tells those that started already: the old ones do.
+var (
+	startedMu sync.Mutex
+	started   []*Dnstrace // since the reload began
+)
+
+func (l *lifecycle) start() error {
+	l.plugin.chain = readChain(l.plugin.Next)
+	for _, c := range l.plugin.configs {
+		o, err := acquire(c, l.plugin.buffer)
+		if err != nil {
+			l.plugin.releaseOutputs()
+			return err
+		}
+		l.plugin.outputs = append(l.plugin.outputs, o)
+	}
+	startedMu.Lock()
+	started = append(started, l.plugin)
+	startedMu.Unlock()
+	return nil
+}
+
+func (l *lifecycle) restart() error {
+	l.restarting = true
+	startedMu.Lock()
+	started = nil
+	startedMu.Unlock()
+	return nil
+}
+
+func (l *lifecycle) restartFailed() error {
+	l.restarting = false
+	startedMu.Lock()
+	failed := started
+	started = nil
+	startedMu.Unlock()
+	for _, d := range failed {
+		d.releaseOutputs()
+	}
+	return nil
+}
+
+// shutdown runs after the servers of a reload have stopped. At the end of
+// CoreDNS it runs before that, and before health's lameduck: then the outputs
+// stay for finalShutdown.
+func (l *lifecycle) shutdown() error {
+	if l.restarting {
+		l.plugin.releaseOutputs()
+	}
+	return nil
+}
+
+func (l *lifecycle) finalShutdown() error {
+	l.plugin.releaseOutputs()
+	return nil
+}
+
+// releaseOutputs gives back what the server block had. Its slice stays: queries
+// that are still on their way find closed queues, and are counted.
+func (d *Dnstrace) releaseOutputs() {
+	d.release.Do(func() {
+		for _, o := range d.outputs {
+			o.release()
+		}
+	})
+}

@@ -1,0 +1,225 @@
+package dnstrace
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// flushTimeout bounds the wait for an output's last records when CoreDNS stops
+// or reloads.
+const flushTimeout = time.Second
+
+// Kinds of output.
+const (
+	outputStdout = "stdout"
+	outputStderr = "stderr"
+	outputFile   = "file"
+	outputUnix   = "unix"
+)
+
+// outputConfig is an output as the Corefile names it.
+type outputConfig struct {
+	kind string
+	path string
+}
+
+// String returns the output as the Corefile names it.
+func (c outputConfig) String() string {
+	if c.path == "" {
+		return c.kind
+	}
+	return c.kind + " " + c.path
+}
+
+// sink is where lines go. Only one goroutine writes.
+type sink interface {
+	// write writes whole lines. It may wait; after an error, done says how
+	// many bytes went out.
+	write(lines []byte) (done int, err error)
+	// limit is the most bytes that a write should have; one line may be more.
+	limit() int
+	// interrupt makes a write that waits fail at t, and all later ones too.
+	interrupt(t time.Time)
+	close() error
+}
+
+// errNoReceiver is wrapped by the error of a sink that nobody listens to.
+var errNoReceiver = errors.New("nobody listens on the socket: start the node tracer with `dnstrace run --listen PATH`")
+
+// output writes records to a sink. All server blocks that name it share it, so
+// that lines stay whole.
+type output struct {
+	config outputConfig
+	queue  *queue
+	sink   sink
+	users  int // guarded by outputsMu
+	done   chan struct{}
+	failed bool // of the writer: the last write failed
+}
+
+var (
+	outputsMu sync.Mutex
+	outputs   = make(map[outputConfig]*output)
+)
+
+// acquire returns the output of c, opened if nobody uses it yet.
+func acquire(c outputConfig, buffer int) (*output, error) {
+	outputsMu.Lock()
+	defer outputsMu.Unlock()
+	if o, ok := outputs[c]; ok {
+		o.users++
+		o.queue.grow(buffer)
+		return o, nil
+	}
+	s, err := c.open()
+	if err != nil {
+		return nil, err
+	}
+	o := startOutput(c, s, buffer)
+	o.users = 1
+	outputs[c] = o
+	return o, nil
+}
+
+func startOutput(c outputConfig, s sink, buffer int) *output {
+	o := &output{config: c, sink: s, done: make(chan struct{})}
+	o.queue = newQueue(buffer, func(cause string) {
+		recordsDropped.WithLabelValues(c.String(), cause).Inc()
+	})
+	go o.run()
+	return o
+}
+
+// release gives back an output; the last user closes it, and waits for its
+// records to be written, within flushTimeout.
+func (o *output) release() {
+	outputsMu.Lock()
+	o.users--
+	last := o.users == 0
+	if last {
+		delete(outputs, o.config)
+	}
+	outputsMu.Unlock()
+	if last {
+		o.close()
+	}
+}
+
+func (o *output) close() {
+	// A query that was answered just now has yet to hand over its record.
+	time.Sleep(batchDelay)
+	o.queue.close()
+	o.sink.interrupt(time.Now().Add(flushTimeout))
+	// A terminal or socket on standard output can keep a write waiting beyond
+	// any deadline; CoreDNS must stop all the same.
+	timer := time.NewTimer(flushTimeout + flushTimeout/4)
+	defer timer.Stop()
+	select {
+	case <-o.done:
+	case <-timer.C:
+		log.Warningf("output %s: still blocked after %v; its last records are lost", o.config, flushTimeout)
+	}
+}
+
+// run writes batches until the queue is closed.
+func (o *output) run() {
+	defer close(o.done)
+	w := batchWriter{output: o}
+	timer := time.NewTimer(batchDelay)
+	defer timer.Stop()
+	var batch []*recording
+	for {
+		batch = o.queue.take(batch, timer)
+		if len(batch) == 0 {
+			break
+		}
+		for _, rec := range batch {
+			w.add(rec)
+		}
+		w.flush()
+	}
+	if err := o.sink.close(); err != nil {
+		log.Warningf("output %s: %v", o.config, err)
+	}
+}
+
+// batchWriter collects lines up to the limit of a sink.
+type batchWriter struct {
+	output  *output
+	builder builder
+	lines   []byte
+	ends    []lineEnd
+}
+
+// lineEnd is where the line of a record ends in a batch.
+type lineEnd struct {
+	offset int
+	kind   string
+}
+
+func (w *batchWriter) add(rec *recording) {
+	before := len(w.lines)
+	lines, kind := w.builder.appendRecord(w.lines, rec)
+	w.lines = lines
+	if before > 0 && len(lines) > w.output.sink.limit() {
+		w.send(before)
+	}
+	w.ends = append(w.ends, lineEnd{len(w.lines), kind})
+}
+
+func (w *batchWriter) flush() { w.send(len(w.lines)) }
+
+// send writes the first n bytes, which are whole lines, and keeps the rest.
+func (w *batchWriter) send(n int) {
+	if n == 0 {
+		return
+	}
+	done, err := w.output.sink.write(w.lines[:n])
+	w.output.report(err)
+	w.count(done, err)
+	w.ends = w.ends[:0]
+	w.lines = w.lines[:copy(w.lines, w.lines[n:])]
+}
+
+// count counts the records of a write, of which done bytes went out.
+func (w *batchWriter) count(done int, err error) {
+	name := w.output.config.String()
+	var queries, refreshes, lost int
+	for _, end := range w.ends {
+		switch {
+		case end.offset > done:
+			lost++
+		case end.kind == trace.KindRefresh:
+			refreshes++
+		default:
+			queries++
+		}
+	}
+	if queries > 0 {
+		recordsWritten.WithLabelValues(name, trace.KindQuery).Add(float64(queries))
+	}
+	if refreshes > 0 {
+		recordsWritten.WithLabelValues(name, trace.KindRefresh).Add(float64(refreshes))
+	}
+	if lost > 0 {
+		cause := causeWriteError
+		if errors.Is(err, errNoReceiver) {
+			cause = causeNoReceiver
+		}
+		recordsDropped.WithLabelValues(name, cause).Add(float64(lost))
+	}
+}
+
+// report logs when an output fails, and when it works again.
+func (o *output) report(err error) {
+	switch {
+	case err != nil && !o.failed:
+		log.Warningf("output %s: %v; records are dropped and counted until it works again", o.config, err)
+	case err == nil && o.failed:
+		log.Infof("output %s: works again", o.config)
+	}
+	o.failed = err != nil
+}

@@ -1,0 +1,158 @@
+package dnstrace
+
+import (
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+
+	"github.com/miekg/dns"
+)
+
+// aging is an upstream whose answers live for a second, and that takes delay
+// from its second answer on. When it is down, it does not answer.
+type aging struct {
+	delay time.Duration
+	down  atomic.Bool
+	asked atomic.Int32
+}
+
+func (a *aging) serve(w dns.ResponseWriter, r *dns.Msg) {
+	if a.asked.Add(1) > 1 {
+		time.Sleep(a.delay)
+	}
+	if a.down.Load() {
+		return
+	}
+	m := new(dns.Msg).SetReply(r)
+	rr, _ := dns.NewRR(r.Question[0].Name + " 1 IN A 192.0.2.1")
+	m.Answer = []dns.RR{rr}
+	reply(w, m)
+}
+
+func (a *aging) start(t *testing.T, cache string) *server {
+	return start(t, `.:0 {
+		bind 127.0.0.1
+		dnstrace {
+			output file $RECORDS
+		}
+		cache {
+			success 100 3600 1
+			`+cache+`
+		}
+		forward . `+upstream(t, a.serve)+` {
+			read_timeout 200ms
+		}
+	}`)
+}
+
+// split returns the queries and the refreshes, each in order.
+func split(records []trace.Record) (queries []*trace.Query, refreshes []*trace.Refresh) {
+	for _, r := range records {
+		switch r := r.(type) {
+		case *trace.Query:
+			queries = append(queries, r)
+		case *trace.Refresh:
+			refreshes = append(refreshes, r)
+		}
+	}
+	return queries, refreshes
+}
+
+func TestPrefetch(t *testing.T) {
+	a := &aging{delay: 50 * time.Millisecond}
+	s := a.start(t, "prefetch 1 1m 90%")
+	s.ask("example.org.", dns.TypeA)
+	s.ask("example.org.", dns.TypeA) // a hit, and its TTL is all but over
+	queries, refreshes := split(s.wait(3))
+	if len(refreshes) != 1 || len(queries) != 2 {
+		t.Fatalf("%d queries, %d refreshes", len(queries), len(refreshes))
+	}
+	hit, refresh := queries[1], refreshes[0]
+	if hit.Cache != trace.CacheHit || hops(hit.Hops) != "cache" || hit.AnsweredBy != "cache" {
+		t.Errorf("query: cache %s, hops %s", hit.Cache, hops(hit.Hops))
+	}
+	if refresh.Cause != "prefetch" || hops(refresh.Hops) != "forward" || refresh.TraceID != hit.TraceID || !refresh.Time.After(hit.Time) {
+		t.Errorf("refresh: %s, hops %s, trace %s", refresh.Cause, hops(refresh.Hops), refresh.TraceID)
+	}
+	if refresh.QName != "example.org." || refresh.RCode != "NOERROR" {
+		t.Errorf("DNS fields: %+v", refresh.DNS)
+	}
+	if len(refresh.Upstreams) != 1 || refresh.Upstreams[0].Outcome != trace.OutcomeOK || refresh.Upstreams[0].Start < 0 {
+		t.Errorf("attempts: %+v", refresh.Upstreams)
+	}
+	if d := refresh.Hops[0].Duration; d == nil || d.Duration() < a.delay {
+		t.Errorf("the refresh took %v", d)
+	}
+}
+
+func TestServeStale(t *testing.T) {
+	a := &aging{delay: 50 * time.Millisecond}
+	s := a.start(t, "serve_stale 1h immediate")
+	s.ask("example.org.", dns.TypeA)
+	time.Sleep(1100 * time.Millisecond)
+	s.ask("example.org.", dns.TypeA)
+	queries, refreshes := split(s.wait(3))
+	if len(refreshes) != 1 || refreshes[0].Cause != "stale" || len(refreshes[0].Upstreams) != 1 {
+		t.Fatalf("refreshes: %+v", refreshes)
+	}
+	if q := queries[1]; q.Cache != trace.CacheStale || hops(q.Hops) != "cache" {
+		t.Errorf("cache %s, hops %s", q.Cache, hops(q.Hops))
+	}
+}
+
+func TestServeStaleVerify(t *testing.T) {
+	for _, tc := range []struct {
+		name, cache string
+		down        bool
+		delay       time.Duration
+		want        string // cache status, hops and attempts of the query
+		refreshes   int
+	}{
+		{"fresh in time", "serve_stale 1h verify", false, 0, "miss: cache forward<cache: ok", 0},
+		{"upstream down", "serve_stale 1h verify", true, 0, "stale: cache forward<cache: timeout timeout", 0},
+		{"timeout, fresh in time", "serve_stale 1h verify 150ms", false, 20 * time.Millisecond, "miss: cache forward<cache: ok", 0},
+		{"timeout, too late", "serve_stale 1h verify 50ms", false, 120 * time.Millisecond, "stale: cache: ", 1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			a := &aging{delay: tc.delay}
+			s := a.start(t, tc.cache)
+			s.ask("example.org.", dns.TypeA)
+			time.Sleep(1100 * time.Millisecond)
+			a.down.Store(tc.down)
+			s.ask("example.org.", dns.TypeA)
+			queries, refreshes := split(s.wait(2 + tc.refreshes))
+			q := queries[1]
+			var outcomes []string
+			for _, u := range q.Upstreams {
+				outcomes = append(outcomes, u.Outcome)
+			}
+			if got := q.Cache + ": " + hops(q.Hops) + ": " + strings.Join(outcomes, " "); got != tc.want {
+				t.Errorf("got  %s\nwant %s", got, tc.want)
+			}
+			if len(refreshes) != tc.refreshes || tc.refreshes > 0 && refreshes[0].Cause != "stale" {
+				t.Errorf("refreshes: %+v", refreshes)
+			}
+		})
+	}
+}
+
+// A cache that is not asked for the name is none on the query's way.
+func TestCacheOfOtherZone(t *testing.T) {
+	s := start(t, `.:0 {
+		bind 127.0.0.1
+		dnstrace {
+			output file $RECORDS
+		}
+		cache 30 example.net
+		forward . `+upstream(t, answerA)+`
+	}`)
+	s.ask("example.org.", dns.TypeA)
+	s.ask("example.net.", dns.TypeA)
+	queries, _ := split(s.wait(2))
+	if queries[0].Cache != trace.CacheNone || queries[1].Cache != trace.CacheMiss {
+		t.Errorf("cache %s, %s", queries[0].Cache, queries[1].Cache)
+	}
+}

@@ -1,0 +1,296 @@
+package dnstrace
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/core/dnsserver"
+	_ "github.com/coredns/coredns/plugin/acl" // plugins of the tests' Corefiles
+	_ "github.com/coredns/coredns/plugin/autopath"
+	_ "github.com/coredns/coredns/plugin/bind"
+	_ "github.com/coredns/coredns/plugin/cache"
+	_ "github.com/coredns/coredns/plugin/erratic"
+	_ "github.com/coredns/coredns/plugin/errors"
+	_ "github.com/coredns/coredns/plugin/file"
+	_ "github.com/coredns/coredns/plugin/forward"
+	_ "github.com/coredns/coredns/plugin/hosts"
+	_ "github.com/coredns/coredns/plugin/loadbalance"
+	_ "github.com/coredns/coredns/plugin/log"
+	_ "github.com/coredns/coredns/plugin/metadata"
+	_ "github.com/coredns/coredns/plugin/metrics"
+	_ "github.com/coredns/coredns/plugin/rewrite"
+	_ "github.com/coredns/coredns/plugin/template"
+	_ "github.com/coredns/coredns/plugin/trace"
+	_ "github.com/coredns/coredns/plugin/whoami"
+
+	"github.com/dnstrace/dnstrace/trace"
+
+	"github.com/miekg/dns"
+)
+
+func TestMain(m *testing.M) {
+	i := slices.Index(dnsserver.Directives, "dnstap")
+	directives := slices.Insert(slices.Clone(dnsserver.Directives), i+1, pluginName)
+	i = slices.Index(directives, cachePlugin)
+	dnsserver.Directives = slices.Insert(directives, i+1, panicName, unstartableName)
+	caddy.Quiet = true
+	dnsserver.Quiet = true
+	code := m.Run()
+	if code == 0 {
+		if left := leftGoroutines(); left != "" {
+			fmt.Fprintf(os.Stderr, "goroutines are left:\n%s\n", left)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// leftGoroutines returns the stacks of this package's goroutines, after giving
+// them time to end.
+func leftGoroutines() string {
+	var left []string
+	for range 40 {
+		stacks := make([]byte, 1<<20)
+		stacks = stacks[:runtime.Stack(stacks, true)]
+		left = left[:0]
+		for g := range strings.SplitSeq(string(stacks), "\n\n") {
+			if strings.Contains(g, "dnstrace/plugin.(*output)") {
+				left = append(left, g)
+			}
+		}
+		if len(left) == 0 {
+			return ""
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return strings.Join(left, "\n\n")
+}
+
+// server is a CoreDNS in this process.
+type server struct {
+	t        *testing.T
+	instance *caddy.Instance
+	addr     string
+	records  string // path of the file that $RECORDS stands for
+	stopped  bool
+}
+
+// start runs a Corefile, in which $RECORDS is a file that records can read.
+func start(t *testing.T, corefile string) *server {
+	t.Helper()
+	s := &server{t: t, records: filepath.Join(t.TempDir(), "records.jsonl")}
+	instance, err := caddy.Start(caddy.CaddyfileInput{
+		Contents: []byte(s.expand(corefile)), Filepath: "Corefile", ServerTypeName: "dns",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.instance = instance
+	s.addr = instance.Servers()[0].LocalAddr().String()
+	if s.addr[0] == '[' {
+		_, port, _ := net.SplitHostPort(s.addr)
+		s.addr = "127.0.0.1:" + port
+	}
+	t.Cleanup(s.stop)
+	return s
+}
+
+func (s *server) expand(corefile string) string {
+	return strings.ReplaceAll(corefile, "$RECORDS", s.records)
+}
+
+// stop ends CoreDNS the way SIGTERM does.
+func (s *server) stop() {
+	if s.stopped {
+		return
+	}
+	s.stopped = true
+	for _, err := range s.instance.ShutdownCallbacks() {
+		s.t.Error(err)
+	}
+	if err := s.instance.Stop(); err != nil {
+		s.t.Error(err)
+	}
+}
+
+// ask sends a question and returns the answer.
+func (s *server) ask(name string, qtype uint16) *dns.Msg {
+	s.t.Helper()
+	return s.exchange("udp", new(dns.Msg).SetQuestion(name, qtype))
+}
+
+func (s *server) exchange(network string, m *dns.Msg) *dns.Msg {
+	s.t.Helper()
+	c := &dns.Client{Net: network, Timeout: 15 * time.Second}
+	answer, _, err := c.Exchange(m, s.addr)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return answer
+}
+
+// query waits until exactly n records are written and returns the last, which
+// must be a query.
+func (s *server) query(n int) *trace.Query {
+	s.t.Helper()
+	records := s.wait(n)
+	q, ok := records[n-1].(*trace.Query)
+	if !ok {
+		s.t.Fatalf("record %d is a %s", n, records[n-1].Kind())
+	}
+	return q
+}
+
+// wait waits until exactly n records are written.
+func (s *server) wait(n int) []trace.Record {
+	s.t.Helper()
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		records := readRecords(s.t, s.records)
+		if len(records) == n {
+			return records
+		}
+		if len(records) > n || time.Now().After(deadline) {
+			s.t.Fatalf("got %d records, want %d", len(records), n)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// readRecords reads a file of records; every line must be whole and valid.
+func readRecords(t *testing.T, path string) []trace.Record {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return decode(t, content)
+}
+
+func decode(t *testing.T, content []byte) []trace.Record {
+	t.Helper()
+	// The writer may be at it: what is not ended by a newline does not count.
+	content = content[:bytes.LastIndexByte(content, '\n')+1]
+	r := trace.NewReader(bytes.NewReader(content))
+	var records []trace.Record
+	for {
+		rec, line, err := r.Read()
+		if errors.Is(err, io.EOF) {
+			return records
+		}
+		if err != nil {
+			t.Fatalf("%v\n%s", err, line)
+		}
+		records = append(records, rec)
+	}
+}
+
+// upstream runs a DNS server for handler over UDP and TCP.
+func upstream(t *testing.T, handler dns.HandlerFunc) string {
+	t.Helper()
+	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := packets.LocalAddr().String()
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, srv := range []*dns.Server{{PacketConn: packets, Handler: handler}, {Listener: listener, Handler: handler}} {
+		up := make(chan struct{})
+		srv.NotifyStartedFunc = func() { close(up) }
+		go func() {
+			if err := srv.ActivateAndServe(); err != nil {
+				t.Error(err)
+			}
+		}()
+		<-up
+		t.Cleanup(func() {
+			if err := srv.Shutdown(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	return addr
+}
+
+// silent is an upstream that never answers.
+func silent(t *testing.T) string {
+	t.Helper()
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c.LocalAddr().String()
+}
+
+// refusing is an address where nobody listens.
+func refusing(t *testing.T) string {
+	t.Helper()
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	return c.LocalAddr().String()
+}
+
+// reply sends m. A server of the tests that cannot is a bug of the tests.
+func reply(w dns.ResponseWriter, m *dns.Msg) {
+	if err := w.WriteMsg(m); err != nil {
+		panic(err)
+	}
+}
+
+// answerA answers every question with one A record of TTL 60.
+func answerA(w dns.ResponseWriter, r *dns.Msg) {
+	m := new(dns.Msg).SetReply(r)
+	rr, _ := dns.NewRR(r.Question[0].Name + " 60 IN A 192.0.2.1")
+	m.Answer = []dns.RR{rr}
+	reply(w, m)
+}
+
+// answerRcode answers every question with rcode, and a SOA for negative caching.
+func answerRcode(rcode int) dns.HandlerFunc {
+	return func(w dns.ResponseWriter, r *dns.Msg) {
+		m := new(dns.Msg).SetRcode(r, rcode)
+		soa, _ := dns.NewRR("example.org. 60 IN SOA ns.example.org. admin.example.org. 1 7200 3600 1209600 60")
+		m.Ns = []dns.RR{soa}
+		reply(w, m)
+	}
+}
+
+// hops returns the hops as "plugin<parent", in order.
+func hops(list []trace.Hop) string {
+	var names []string
+	for _, h := range list {
+		name := h.Plugin
+		if h.Parent != nil {
+			name += "<" + list[*h.Parent].Plugin
+		}
+		names = append(names, name)
+	}
+	return strings.Join(names, " ")
+}
+
+// attempts returns the attempts as "number outcome address".
+func attempts(list []trace.Attempt) string {
+	var all []string
+	for _, a := range list {
+		all = append(all, fmt.Sprintf("%d %s %s", a.Attempt, a.Outcome, a.Address))
+	}
+	return strings.Join(all, ", ")
+}

@@ -1,0 +1,188 @@
+package dnstrace
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	// fileLimit is the size of a write to a file.
+	fileLimit = 64 << 10
+	// pipeLimit is the size of a write to a pipe: up to PIPE_BUF bytes are
+	// written whole or not at all, so that CoreDNS's own log on the same pipe
+	// never ends up inside a line.
+	pipeLimit = 4096
+	// datagramLimit is the size of a datagram: well below the usual send
+	// buffer, of which the kernel's own bookkeeping takes a share.
+	datagramLimit = 60 << 10
+	// redialDelay keeps a plugin without a tracer from asking for it with
+	// every batch.
+	redialDelay = 250 * time.Millisecond
+
+	fileMode = 0o640
+)
+
+// open opens the sink of c.
+func (c outputConfig) open() (sink, error) {
+	switch c.kind {
+	case outputFile:
+		return openFile(c.path)
+	case outputUnix:
+		return &unixSink{path: c.path}, nil
+	case outputStderr:
+		return openStream(os.Stderr, 2), nil
+	default:
+		return openStream(os.Stdout, 1), nil
+	}
+}
+
+// fileSink is a file, pipe or terminal.
+type fileSink struct {
+	file  *os.File
+	owned bool
+	size  int
+	torn  bool // the last line in the file is not complete
+}
+
+// openFile opens a file to append to. A named pipe must have a reader.
+func openFile(path string) (*fileSink, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NONBLOCK, fileMode)
+	if err != nil {
+		return nil, err
+	}
+	return &fileSink{file: f, owned: true, size: writeSize(f)}, nil
+}
+
+// openStream opens standard output or error. Writing to a pipe or terminal that
+// nobody reads would block beyond any deadline, so those are opened once more,
+// without blocking, which does not change the stream for the rest of CoreDNS.
+// Where that is not allowed, or for a socket, the stream itself has to do. The
+// number is given because asking std for it changes its mode.
+func openStream(std *os.File, fd int) *fileSink {
+	size := writeSize(std)
+	if size == pipeLimit {
+		f, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", fd), os.O_WRONLY|os.O_APPEND|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
+		if err == nil {
+			return &fileSink{file: f, owned: true, size: size}
+		}
+	}
+	return &fileSink{file: std, size: size}
+}
+
+func writeSize(f *os.File) int {
+	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+		return fileLimit
+	}
+	return pipeLimit
+}
+
+func (s *fileSink) limit() int { return s.size }
+
+func (s *fileSink) write(lines []byte) (int, error) {
+	if s.torn {
+		// What was written of the line before stays a line of its own.
+		if _, err := s.file.Write([]byte{'\n'}); err != nil {
+			return 0, err
+		}
+		s.torn = false
+	}
+	n, err := s.file.Write(lines)
+	s.torn = n > 0 && n < len(lines) && lines[n-1] != '\n'
+	return n, err
+}
+
+func (s *fileSink) interrupt(t time.Time) {
+	// Regular files know no deadline and need none.
+	_ = s.file.SetWriteDeadline(t)
+}
+
+func (s *fileSink) close() error {
+	if !s.owned {
+		return nil
+	}
+	return s.file.Close()
+}
+
+// unixSink sends datagrams to the node tracer's socket, which may be absent,
+// slow or started again at any time.
+type unixSink struct {
+	path  string
+	retry time.Time
+
+	mu       sync.Mutex
+	conn     *net.UnixConn
+	deadline time.Time
+}
+
+func (s *unixSink) limit() int { return datagramLimit }
+
+// write sends one datagram. A tracer that is slow makes it wait; one that is
+// gone is looked for once more.
+func (s *unixSink) write(lines []byte) (int, error) {
+	fresh := false
+	if s.conn == nil {
+		if err := s.dial(); err != nil {
+			return 0, err
+		}
+		fresh = true
+	}
+	n, err := s.conn.Write(lines)
+	if gone(err) && !fresh {
+		s.retry = time.Time{}
+		if err = s.dial(); err != nil {
+			return 0, err
+		}
+		n, err = s.conn.Write(lines)
+	}
+	if gone(err) {
+		return 0, fmt.Errorf("%w: %w", errNoReceiver, err)
+	}
+	return n, err
+}
+
+// gone reports whether err means that the receiver is not there any more.
+func gone(err error) bool {
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOTCONN) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+func (s *unixSink) dial() error {
+	if now := time.Now(); now.Before(s.retry) {
+		return errNoReceiver
+	} else {
+		s.retry = now.Add(redialDelay)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn != nil {
+		_ = s.conn.Close()
+		s.conn = nil
+	}
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: s.path, Net: "unixgram"})
+	if err != nil {
+		return fmt.Errorf("%w: %w", errNoReceiver, err)
+	}
+	s.conn = conn
+	return conn.SetWriteDeadline(s.deadline)
+}
+
+func (s *unixSink) interrupt(t time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.deadline = t
+	if s.conn != nil {
+		_ = s.conn.SetWriteDeadline(t)
+	}
+}
+
+func (s *unixSink) close() error {
+	if s.conn == nil {
+		return nil
+	}
+	return s.conn.Close()
+}

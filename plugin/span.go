@@ -1,0 +1,248 @@
+package dnstrace
+
+import (
+	"context"
+	"reflect"
+	"time"
+
+	"github.com/coredns/coredns/plugin/metadata"
+
+	ot "github.com/opentracing/opentracing-go"
+	otlog "github.com/opentracing/opentracing-go/log"
+)
+
+// CoreDNS starts an OpenTracing span for each plugin it hands a query to, and
+// forward one for each attempt, if it finds a span in the context. The spans
+// here are those: they note times in the recording of their query, and keep
+// the span of another tracer (the trace plugin's) going beside them.
+
+const (
+	cachePlugin   = "cache"
+	forwardPlugin = "forward"
+	peerAddress   = "peer.address" // ext.PeerAddress, which forward sets
+)
+
+// open is the end of a span that is not finished.
+const open = -1
+
+// span is one plugin's part in a query, or one upstream attempt. It is its own
+// SpanContext. All but other is guarded by the lock of its recording.
+type span struct {
+	rec    *recording // never nil
+	parent *span
+	other  ot.Span
+	name   string
+	peer   string // an upstream attempt: whereto
+	start  int64  // nanoseconds since the recording's start
+	end    int64
+	state  spanState
+	// md identifies the metadata of the context that a cache ran in.
+	md     uintptr
+	nested *scope // a nested lookup: how it ended
+}
+
+type spanState uint8
+
+const (
+	stateRecorded  spanState = iota
+	stateUndecided           // a child of a cache, until its context is seen
+	stateIgnored             // too late or too many to be recorded
+)
+
+// tracer implements ot.Tracer.
+type tracer struct{}
+
+// StartSpan implements ot.Tracer.
+func (tracer) StartSpan(name string, opts ...ot.StartSpanOption) ot.Span {
+	for i, opt := range opts {
+		ref, ok := opt.(ot.SpanReference)
+		if !ok {
+			continue
+		}
+		if parent, ok := ref.ReferencedContext.(*span); ok {
+			var rest []ot.StartSpanOption
+			if len(opts) > 1 {
+				rest = append(append(rest, opts[:i]...), opts[i+1:]...)
+			}
+			return parent.startChild(name, rest)
+		}
+	}
+	return ot.NoopTracer{}.StartSpan(name, opts...)
+}
+
+// Inject implements ot.Tracer for the other tracer, if there is one.
+func (tracer) Inject(sc ot.SpanContext, format, carrier any) error {
+	if s, ok := sc.(*span); ok && s.other != nil {
+		return s.other.Tracer().Inject(s.other.Context(), format, carrier)
+	}
+	return ot.ErrUnsupportedFormat
+}
+
+// Extract implements ot.Tracer.
+func (tracer) Extract(any, any) (ot.SpanContext, error) {
+	return nil, ot.ErrSpanContextNotFound
+}
+
+// ContextWithSpanHook implements ot.TracerContextWithSpanExtension: it is where
+// a span learns about its context.
+func (tracer) ContextWithSpanHook(ctx context.Context, sp ot.Span) context.Context {
+	s, ok := sp.(*span)
+	if !ok {
+		return ctx
+	}
+	if s.name == cachePlugin || s.state == stateUndecided {
+		s.rec.place(s, metadataOf(ctx))
+	}
+	if s.other != nil {
+		if hook, ok := s.other.Tracer().(ot.TracerContextWithSpanExtension); ok {
+			return hook.ContextWithSpanHook(ctx, s.other)
+		}
+	}
+	return ctx
+}
+
+// metadataOf identifies the metadata map in ctx.
+func metadataOf(ctx context.Context) uintptr {
+	return reflect.ValueOf(metadata.ValueFuncs(ctx)).Pointer()
+}
+
+// startChild starts a span under s; opts are the options other than the parent.
+func (s *span) startChild(name string, opts []ot.StartSpanOption) *span {
+	child := s.rec.start(s, name)
+	if s.other != nil {
+		opts = append([]ot.StartSpanOption{ot.ChildOf(s.other.Context())}, opts...)
+		child.other = s.other.Tracer().StartSpan(name, opts...)
+	}
+	return child
+}
+
+// Finish implements ot.Span.
+func (s *span) Finish() {
+	s.rec.end(s)
+	if s.other != nil {
+		s.other.Finish()
+	}
+}
+
+// FinishWithOptions implements ot.Span.
+func (s *span) FinishWithOptions(o ot.FinishOptions) {
+	s.rec.end(s)
+	if s.other != nil {
+		s.other.FinishWithOptions(o)
+	}
+}
+
+// Context implements ot.Span.
+func (s *span) Context() ot.SpanContext { return s }
+
+// ForeachBaggageItem implements ot.SpanContext.
+func (s *span) ForeachBaggageItem(handler func(k, v string) bool) {
+	if s.other != nil {
+		s.other.Context().ForeachBaggageItem(handler)
+	}
+}
+
+// SetTag implements ot.Span.
+func (s *span) SetTag(key string, value any) ot.Span {
+	if key == peerAddress {
+		if peer, ok := value.(string); ok {
+			s.rec.setPeer(s, peer)
+		}
+	}
+	if s.other != nil {
+		s.other.SetTag(key, value)
+	}
+	return s
+}
+
+// SetOperationName implements ot.Span. The name of a hop is its plugin's.
+func (s *span) SetOperationName(name string) ot.Span {
+	if s.other != nil {
+		s.other.SetOperationName(name)
+	}
+	return s
+}
+
+// LogFields implements ot.Span.
+func (s *span) LogFields(fields ...otlog.Field) {
+	if s.other != nil {
+		s.other.LogFields(fields...)
+	}
+}
+
+// LogKV implements ot.Span.
+func (s *span) LogKV(keyValues ...any) {
+	if s.other != nil {
+		s.other.LogKV(keyValues...)
+	}
+}
+
+// SetBaggageItem implements ot.Span.
+func (s *span) SetBaggageItem(key, value string) ot.Span {
+	if s.other != nil {
+		s.other.SetBaggageItem(key, value)
+	}
+	return s
+}
+
+// BaggageItem implements ot.Span.
+func (s *span) BaggageItem(key string) string {
+	if s.other == nil {
+		return ""
+	}
+	return s.other.BaggageItem(key)
+}
+
+// Tracer implements ot.Span.
+func (s *span) Tracer() ot.Tracer { return tracer{} }
+
+// LogEvent implements ot.Span.
+func (s *span) LogEvent(event string) { s.LogFields(otlog.Event(event)) }
+
+// LogEventWithPayload implements ot.Span.
+func (s *span) LogEventWithPayload(event string, payload any) {
+	s.LogFields(otlog.Event(event), otlog.Object("payload", payload))
+}
+
+// Log implements ot.Span.
+func (s *span) Log(data ot.LogData) {
+	record := data.ToLogRecord()
+	s.LogFields(record.Fields...)
+}
+
+// hopContext is a context with a span, without the allocation of
+// ot.ContextWithSpan.
+type hopContext struct {
+	context.Context
+	span *span
+}
+
+// Value implements context.Context.
+func (c *hopContext) Value(key any) any {
+	if key == spanKey {
+		return c.span
+	}
+	return c.Context.Value(key)
+}
+
+// spanKey is the context key under which OpenTracing keeps the active span. It
+// is not exported, so it is learned by asking for the span.
+var spanKey = func() any {
+	probe := &keyProbe{Context: context.Background()}
+	ot.SpanFromContext(probe)
+	return probe.key
+}()
+
+type keyProbe struct {
+	context.Context
+	key any
+}
+
+// Value implements context.Context.
+func (p *keyProbe) Value(key any) any {
+	p.key = key
+	return nil
+}
+
+// since returns the nanoseconds from t to now.
+func since(t time.Time) int64 { return int64(time.Since(t)) }
