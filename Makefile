@@ -62,6 +62,13 @@ build: ## build bin/coredns and bin/dnstrace
 demo: check-demo build ## show four lookups with their complete traces (root)
 	CGO_ENABLED=0 $(GO) run ./integration/demo
 
+# The picture is the first lookup of the run, between the two marks in README.md.
+.PHONY: picture
+picture: check-demo build ## write docs/demo.txt and the picture in README.md from a real run (root)
+	CGO_ENABLED=0 $(GO) run ./integration/demo >docs/demo.txt
+	{ echo '```'; sed '/^━━━ 2/,$$d' docs/demo.txt | sed -n '/^\$$ dnstrace explain/,$$p'; echo '```'; } | cat -s >bin/picture
+	sed -i -e '/^<!-- picture/,/^<!-- .picture/ { /^<!--/!d }' -e '/^<!-- picture/r bin/picture' README.md
+
 .PHONY: test
 test: check-test build test-unit test-integration ## run every test that must pass (root)
 

@@ -5,11 +5,15 @@
  * DNS packets of a whole node from one attachment: every transmission and every
  * reception on every device of every network namespace, and every drop.
  *
- * program         hooks                       since
- * net_dev_queue   tp_btf/net_dev_queue        5.5
- * netif_receive   tp_btf/netif_receive_skb    5.5
- * kfree_skb       tp_btf/kfree_skb            5.17 (with a reason)
- * kfree_skb_old   tp_btf/kfree_skb            5.5  (without)
+ * program         hooks                       since   ns a DNS packet, another
+ * net_dev_queue   tp_btf/net_dev_queue        5.5     840, 125
+ * netif_receive   tp_btf/netif_receive_skb    5.5     460, 105
+ * kfree_skb       tp_btf/kfree_skb            5.17    rare: as net_dev_queue
+ * kfree_skb_old   tp_btf/kfree_skb            5.5     the same, without a reason
+ *
+ * Times are those of kernel.bpf_stats_enabled=1 on Linux 6.18, two virtual
+ * cores, 1,000 lookups at 500 a second through a Service, and 1.2 GB of other
+ * traffic over loopback; an empty program reads 47 to 65 there.
  *
  * BPF tracepoint programs may follow kernel pointers that BTF describes without
  * a helper call, which is what makes the common case, a packet that is not DNS,

@@ -69,7 +69,7 @@ func newRunCommand() *cobra.Command {
 	f.DurationVar(&o.history, "history", 10*time.Minute, "how long finished traces stay in memory for the local API")
 	f.DurationVar(&o.timeout, "timeout", 5*time.Second, "a query without a response for this long is unanswered")
 	f.StringVarP(&o.filter, "filter", "f", "", "write only records for which this expression is true")
-	f.StringVar(&o.kubernetes, "kubernetes", "off", "names of pods and Services: only off in this version")
+	f.StringVar(&o.kubernetes, "kubernetes", "auto", "names of pods and Services: auto or off; this version finds none in either case")
 	return cmd
 }
 
@@ -105,8 +105,8 @@ func (o *runOptions) validate() ([]uint16, *filter.Filter, error) {
 			return nil, nil, usageError{fmt.Errorf("--record %s: expected exchange or trace", r)}
 		}
 	}
-	if o.kubernetes != "off" {
-		return nil, nil, usageError{fmt.Errorf("--kubernetes %s: this version knows only off", o.kubernetes)}
+	if o.kubernetes != "auto" && o.kubernetes != "off" {
+		return nil, nil, usageError{fmt.Errorf("--kubernetes %s: expected auto or off; this version cannot use a kubeconfig", o.kubernetes)}
 	}
 	if o.timeout <= 0 || o.history <= 0 {
 		return nil, nil, usageError{errors.New("--timeout and --history: expected a duration above 0, such as 5s")}
