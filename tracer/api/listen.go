@@ -4,15 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dnstrace/dnstrace/tracer/unixsocket"
 )
 
 // socketMode lets only the tracer's user, root as a rule, see the node's
@@ -26,10 +25,7 @@ var errStopped = errors.New("the tracer stops")
 // makes if need be. It takes the place of a socket that nobody listens on any
 // more, and fails if somebody does.
 func Listen(path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("API socket: %w", err)
-	}
-	if err := removeStale(path); err != nil {
+	if err := unixsocket.Prepare("unix", path, "--api"); err != nil {
 		return nil, fmt.Errorf("API socket: %w", err)
 	}
 	// The kernel gives the file the mode of the unbound socket: there is no
@@ -44,28 +40,6 @@ func Listen(path string) (net.Listener, error) {
 		return nil, fmt.Errorf("API socket: %w", err)
 	}
 	return l, nil
-}
-
-// removeStale removes the socket of a process that died.
-func removeStale(path string) error {
-	info, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return err
-	case info.Mode().Type() != fs.ModeSocket:
-		return fmt.Errorf("%s is no socket: remove it, or choose another path with --api", path)
-	}
-	conn, err := net.DialTimeout("unix", path, time.Second)
-	switch {
-	case err == nil:
-		_ = conn.Close()
-		return fmt.Errorf("%s is in use: another `dnstrace run` serves it; stop that one, or choose another path with --api", path)
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return os.Remove(path)
-	}
-	return err
 }
 
 // Serve answers requests on l until ctx ends, then ends those in flight and

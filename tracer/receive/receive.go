@@ -9,11 +9,10 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"path/filepath"
 	"sync/atomic"
-	"syscall"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/unixsocket"
 )
 
 // DefaultPath is where plugin and tracer meet unless told otherwise.
@@ -56,10 +55,7 @@ type Stats struct {
 // starts to read. It takes the place of a socket that nobody reads any more.
 // The caller must close the receiver.
 func Listen(path string) (*Receiver, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("record socket: %w", err)
-	}
-	if err := removeStale(path); err != nil {
+	if err := unixsocket.Prepare("unixgram", path, "--listen"); err != nil {
 		return nil, fmt.Errorf("record socket: %w", err)
 	}
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
@@ -75,29 +71,6 @@ func Listen(path string) (*Receiver, error) {
 	r := &Receiver{conn: conn, path: path, records: make(chan trace.Record, queued)}
 	go r.read()
 	return r, nil
-}
-
-// removeStale removes the socket of a tracer that died. A datagram socket that
-// somebody reads accepts a connection; a dead one refuses it.
-func removeStale(path string) error {
-	info, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return err
-	case info.Mode().Type() != fs.ModeSocket:
-		return fmt.Errorf("%s is no socket: remove it, or choose another path with --listen", path)
-	}
-	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
-	switch {
-	case err == nil:
-		_ = conn.Close()
-		return fmt.Errorf("%s is in use: another `dnstrace run` reads it; stop that one, or choose another path with --listen", path)
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return os.Remove(path)
-	}
-	return err
 }
 
 // Records delivers the records; it is closed after Close.
