@@ -144,7 +144,10 @@ func (a *Assembler) addQuery(q *trace.Query) {
 // flow is used again only when the client uses its port and ID again. The query
 // starts after the first packet, or after a retransmission of it.
 func belongs(ex *trace.Exchange, q *trace.Query) bool {
-	const clocks = 50 * time.Millisecond // of two nodes, synchronized as nodes are
+	const (
+		clocks = 50 * time.Millisecond // of two nodes, synchronized as nodes are
+		queue  = 6 * time.Second       // an overloaded server reads its socket late
+	)
 	at := q.Time.Sub(ex.Time)
 	last := time.Duration(0)
 	for _, s := range ex.Path {
@@ -152,7 +155,7 @@ func belongs(ex *trace.Exchange, q *trace.Query) bool {
 			last = max(last, s.Offset.Duration())
 		}
 	}
-	return at >= -clocks && at <= last+time.Second+clocks
+	return at >= -clocks && at <= last+queue+clocks
 }
 
 func (a *Assembler) hold(l *lookup) {
