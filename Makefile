@@ -27,6 +27,7 @@ LAB_NEEDS := iptables:iptables ip6tables:iptables
 # The race detector is C; the tests with BPF use the objects committed in bpf/, so they need no clang.
 TEST_NEEDS := gcc:gcc /usr/include/stdlib.h:libc6-dev $(LAB_NEEDS) \
 	ip:iproute2 nft:nftables dnsmasq:dnsmasq-base dig:bind9-dnsutils
+KERNEL_NEEDS := qemu-system-x86_64:qemu-system-x86 cpio:cpio
 GENERATE_NEEDS := clang:clang llvm-strip:llvm /usr/include/bpf/bpf_helpers.h:libbpf-dev
 
 # The packages of a list of needs, each once.
@@ -85,6 +86,13 @@ test-unit: ## run the tests outside integration/ (those that load BPF programs n
 test-integration: check-test build ## run the real binaries in the lab (root)
 	bin/dnstrace check
 	CGO_ENABLED=1 $(GO) test -race -p 1 -count 1 -timeout 15m ./integration/...
+
+# Without hardware virtualization; the kernels are downloaded once (300 MB).
+.PHONY: test-kernels
+test-kernels: ## load and run the BPF programs on other kernels, 5.10 to 7.2, under qemu (root, for apt and mknod)
+	$(need_root)
+	$(call need,$(KERNEL_NEEDS))
+	$(GO) run ./integration/kernels
 
 .PHONY: bench
 bench: build ## print the measurements side by side

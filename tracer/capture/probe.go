@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -26,7 +27,7 @@ func Probe(ports []uint16) []Finding {
 	findings := []Finding{probeKernel(), probeBTF(), probePrivileges()}
 	findings = append(findings, probeAttach(ports))
 	if kernel, err := btf.LoadKernelSpec(); err == nil {
-		findings = append(findings, probeDropReasons(kernel), probePagedPayload(kernel), probeConntrack(kernel))
+		findings = append(findings, probeDropReasons(kernel), probePagedPayload(kernel), probeProcess(kernel), probeConntrack(kernel))
 	}
 	return append(findings, probeSymbols("/proc/kallsyms"), probeNetNS(netnsDir))
 }
@@ -140,6 +141,26 @@ func kernelAtLeast(major, minor int) bool {
 		return false
 	}
 	return haveMajor > major || haveMajor == major && haveMinor >= minor
+}
+
+func probeProcess(kernel *btf.Spec) Finding {
+	ok := provesProcess(kernel)
+	f := Finding{What: "processes", OK: ok, Detail: "a sender's process can be proven",
+		Lost: "clients and servers are shown without their process", Remedy: "Linux 5.15 or later"}
+	if !ok {
+		f.Detail = "the kernel does not show the registers of a system call"
+	}
+	return f
+}
+
+// provesProcess tells whether programs may read the registers of a system call:
+// bpf_task_pt_regs, since Linux 5.15.
+func provesProcess(kernel *btf.Spec) bool {
+	var helpers *btf.Enum
+	if err := kernel.TypeByName("bpf_func_id", &helpers); err != nil {
+		return false
+	}
+	return slices.ContainsFunc(helpers.Values, func(v btf.EnumValue) bool { return v.Name == "BPF_FUNC_task_pt_regs" })
 }
 
 func probeConntrack(kernel *btf.Spec) Finding {
