@@ -20,17 +20,20 @@ type DnstraceCounters struct {
 	Pad     [6]uint64
 }
 
+type DnstraceDrop struct {
+	_        structs.HostLayout
+	Location uint64
+	Reason   uint32
+	Pad      uint32
+}
+
 type DnstraceEvent struct {
 	_          structs.HostLayout
 	Time       uint64
 	Skb        uint64
-	Location   uint64
 	Netns      uint32
 	Ifindex    uint32
-	Reason     uint32
 	Seq        uint32
-	CtStatus   uint32
-	Tgid       uint32
 	Sport      uint16
 	Dport      uint16
 	PayloadLen uint16
@@ -39,9 +42,16 @@ type DnstraceEvent struct {
 	IpVersion  uint8
 	Protocol   uint8
 	TcpFlags   uint8
+	Parts      uint8
+	Pad        [7]uint8
+	Ifname     [16]int8
 	Saddr      [16]uint8
 	Daddr      [16]uint8
-	Orig       struct {
+}
+
+type DnstraceNat struct {
+	_    structs.HostLayout
+	Orig struct {
 		_     structs.HostLayout
 		Src   [16]uint8
 		Dst   [16]uint8
@@ -55,9 +65,19 @@ type DnstraceEvent struct {
 		Sport uint16
 		Dport uint16
 	}
-	Ifname [16]int8
-	Comm   [16]int8
-	Pad    uint32
+}
+
+type DnstraceScratch struct {
+	_    structs.HostLayout
+	E    DnstraceEvent
+	Tail [2156]uint8
+	_    [4]byte
+}
+
+type DnstraceSender struct {
+	_    structs.HostLayout
+	Tgid uint32
+	Comm [16]int8
 }
 
 // Names of all BPF objects in the ELF.
@@ -65,13 +85,18 @@ type DnstraceEvent struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	DnstraceMapRings         = "rings"
+	DnstraceMapScratches     = "scratches"
 	DnstraceProgKfreeSkb     = "kfree_skb"
 	DnstraceProgKfreeSkbOld  = "kfree_skb_old"
 	DnstraceProgNetDevQueue  = "net_dev_queue"
 	DnstraceProgNetifReceive = "netif_receive"
 	DnstraceVarCpuCounters   = "cpu_counters"
 	DnstraceVarPorts         = "ports"
+	DnstraceVarReadPaged     = "read_paged"
+	DnstraceVarUnusedDrop    = "unused_drop"
 	DnstraceVarUnusedEvent   = "unused_event"
+	DnstraceVarUnusedNat     = "unused_nat"
+	DnstraceVarUnusedSender  = "unused_sender"
 )
 
 // LoadDnstrace returns the embedded CollectionSpec for Dnstrace.
@@ -126,16 +151,21 @@ type DnstraceProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DnstraceMapSpecs struct {
-	Rings *ebpf.MapSpec `ebpf:"rings"`
+	Rings     *ebpf.MapSpec `ebpf:"rings"`
+	Scratches *ebpf.MapSpec `ebpf:"scratches"`
 }
 
 // DnstraceVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DnstraceVariableSpecs struct {
-	CpuCounters *ebpf.VariableSpec `ebpf:"cpu_counters"`
-	Ports       *ebpf.VariableSpec `ebpf:"ports"`
-	UnusedEvent *ebpf.VariableSpec `ebpf:"unused_event"`
+	CpuCounters  *ebpf.VariableSpec `ebpf:"cpu_counters"`
+	Ports        *ebpf.VariableSpec `ebpf:"ports"`
+	ReadPaged    *ebpf.VariableSpec `ebpf:"read_paged"`
+	UnusedDrop   *ebpf.VariableSpec `ebpf:"unused_drop"`
+	UnusedEvent  *ebpf.VariableSpec `ebpf:"unused_event"`
+	UnusedNat    *ebpf.VariableSpec `ebpf:"unused_nat"`
+	UnusedSender *ebpf.VariableSpec `ebpf:"unused_sender"`
 }
 
 // DnstraceObjects contains all objects after they have been loaded into the kernel.
@@ -158,12 +188,14 @@ func (o *DnstraceObjects) Close() error {
 //
 // It can be passed to LoadDnstraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DnstraceMaps struct {
-	Rings *ebpf.Map `ebpf:"rings"`
+	Rings     *ebpf.Map `ebpf:"rings"`
+	Scratches *ebpf.Map `ebpf:"scratches"`
 }
 
 func (m *DnstraceMaps) Close() error {
 	return _DnstraceClose(
 		m.Rings,
+		m.Scratches,
 	)
 }
 
@@ -171,9 +203,13 @@ func (m *DnstraceMaps) Close() error {
 //
 // It can be passed to LoadDnstraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DnstraceVariables struct {
-	CpuCounters *ebpf.Variable `ebpf:"cpu_counters"`
-	Ports       *ebpf.Variable `ebpf:"ports"`
-	UnusedEvent *ebpf.Variable `ebpf:"unused_event"`
+	CpuCounters  *ebpf.Variable `ebpf:"cpu_counters"`
+	Ports        *ebpf.Variable `ebpf:"ports"`
+	ReadPaged    *ebpf.Variable `ebpf:"read_paged"`
+	UnusedDrop   *ebpf.Variable `ebpf:"unused_drop"`
+	UnusedEvent  *ebpf.Variable `ebpf:"unused_event"`
+	UnusedNat    *ebpf.Variable `ebpf:"unused_nat"`
+	UnusedSender *ebpf.Variable `ebpf:"unused_sender"`
 }
 
 // DnstracePrograms contains all programs after they have been loaded into the kernel.

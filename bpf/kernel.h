@@ -33,6 +33,7 @@ typedef __u32 __wsum;
 
 /* include/uapi/linux/bpf.h */
 enum bpf_map_type {
+	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
 	BPF_MAP_TYPE_RINGBUF = 27,
 };
@@ -55,7 +56,6 @@ enum bpf_func_id {
 #define TASK_COMM_LEN	16
 
 /* include/uapi/linux/netfilter/nf_conntrack_common.h */
-#define IPS_CONFIRMED	(1 << 3)
 #define IPS_NAT_MASK	((1 << 4) | (1 << 5))	/* source, destination */
 
 /* include/linux/skbuff.h: the low bits of _nfct hold enum ip_conntrack_info */

@@ -2,6 +2,7 @@ package capture
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"unsafe"
@@ -9,11 +10,20 @@ import (
 	"github.com/dnstrace/dnstrace/bpf"
 )
 
-// ipsNAT are the bits of enum ip_conntrack_status that say that an address is
-// translated: IPS_SRC_NAT and IPS_DST_NAT.
-const ipsNAT = 1<<4 | 1<<5
+// Sizes of an event's head and parts (bpf/dnstrace.h).
+const (
+	eventSize  = int(unsafe.Sizeof(bpf.DnstraceEvent{}))
+	senderSize = int(unsafe.Sizeof(bpf.DnstraceSender{}))
+	natSize    = int(unsafe.Sizeof(bpf.DnstraceNat{}))
+	dropSize   = int(unsafe.Sizeof(bpf.DnstraceDrop{}))
+)
 
-const eventSize = int(unsafe.Sizeof(bpf.DnstraceEvent{}))
+// enum event_part.
+const (
+	partProcess = 1
+	partNAT     = 2
+	partDrop    = 4
+)
 
 // decoder turns events into packets. Names that come again with every packet
 // are made into strings once.
@@ -38,10 +48,11 @@ func (d *decoder) decode(p *Packet, raw []byte) error {
 	if len(raw) < eventSize {
 		return fmt.Errorf("event of %d bytes, expected at least %d: the program and its loader do not match", len(raw), eventSize)
 	}
-	e := (*bpf.DnstraceEvent)(unsafe.Pointer(unsafe.SliceData(raw)))
-	captured := int(e.Captured)
-	if captured > len(raw)-eventSize {
-		return fmt.Errorf("event claims %d bytes of payload, has %d", captured, len(raw)-eventSize)
+	var e bpf.DnstraceEvent
+	copy(bytesOf(&e), raw)
+	tail := raw[eventSize:]
+	if int(e.Captured) > len(tail) {
+		return fmt.Errorf("event claims %d bytes of payload, has %d", e.Captured, len(tail))
 	}
 	*p = Packet{
 		Time:       int64(e.Time),
@@ -56,24 +67,51 @@ func (d *decoder) decode(p *Packet, raw []byte) error {
 		NetNSName:  d.netns.name(e.Netns),
 		IfIndex:    e.Ifindex,
 		IfName:     d.intern(e.Ifname),
-		Payload:    raw[eventSize : eventSize+captured],
+		Payload:    tail[:e.Captured],
 		PayloadLen: int(e.PayloadLen),
-		PID:        int(e.Tgid),
 	}
-	if e.Tgid != 0 {
-		p.Comm = d.intern(e.Comm)
-	}
-	if e.CtStatus&ipsNAT != 0 {
-		p.NAT = &NAT{
-			Original: tuple(e.IpVersion, e.Orig.Src, e.Orig.Dst, e.Orig.Sport, e.Orig.Dport),
-			Reply:    tuple(e.IpVersion, e.Reply.Src, e.Reply.Dst, e.Reply.Sport, e.Reply.Dport),
+	return d.decodeParts(p, &e, tail[e.Captured:])
+}
+
+// decodeParts reads what follows the payload.
+func (d *decoder) decodeParts(p *Packet, e *bpf.DnstraceEvent, parts []byte) error {
+	if e.Parts&partProcess != 0 {
+		var s bpf.DnstraceSender
+		n := copy(bytesOf(&s), parts)
+		if n < senderSize {
+			return errCut
 		}
+		p.PID, p.Comm = int(s.Tgid), d.intern(s.Comm)
+		parts = parts[n:]
 	}
-	if p.Kind == Drop {
-		p.Where = d.symbols.name(e.Location)
-		p.Reason = d.reasons[e.Reason]
+	if e.Parts&partNAT != 0 {
+		var t bpf.DnstraceNat
+		n := copy(bytesOf(&t), parts)
+		if n < natSize {
+			return errCut
+		}
+		p.NAT = &NAT{
+			Original: tuple(e.IpVersion, t.Orig.Src, t.Orig.Dst, t.Orig.Sport, t.Orig.Dport),
+			Reply:    tuple(e.IpVersion, t.Reply.Src, t.Reply.Dst, t.Reply.Sport, t.Reply.Dport),
+		}
+		parts = parts[n:]
+	}
+	if e.Parts&partDrop != 0 {
+		var drop bpf.DnstraceDrop
+		if copy(bytesOf(&drop), parts) < dropSize {
+			return errCut
+		}
+		p.Where = d.symbols.name(drop.Location)
+		p.Reason = d.reasons[drop.Reason]
 	}
 	return nil
+}
+
+var errCut = errors.New("event is cut: the program and its loader do not match")
+
+// bytesOf returns the memory of v, which has no pointers: the layout is C's.
+func bytesOf[T bpf.DnstraceEvent | bpf.DnstraceSender | bpf.DnstraceNat | bpf.DnstraceDrop](v *T) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v))
 }
 
 func (d *decoder) intern(chars [16]int8) string {

@@ -124,6 +124,9 @@ func newSpec(cfg Config) (*ebpf.CollectionSpec, error) {
 	if err := spec.Variables[bpf.DnstraceVarPorts].Set(ports); err != nil {
 		return nil, fmt.Errorf("set the ports: %w", err)
 	}
+	if err := spec.Variables[bpf.DnstraceVarReadPaged].Set(kernelAtLeast(6, 12)); err != nil {
+		return nil, fmt.Errorf("set whether paged data is readable: %w", err)
+	}
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
 		return nil, fmt.Errorf("count the processors: %w", err)
