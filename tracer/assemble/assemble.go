@@ -55,6 +55,7 @@ type Assembler struct {
 	byQuestion map[question][]*lookup
 	servers    *servers
 	early      []*trace.Trace // evicted, until Advance
+	unseen     int            // held without an exchange
 	evicted    uint64
 	sequence   uint64
 }
@@ -113,6 +114,7 @@ func (a *Assembler) addExchange(ex *trace.Exchange) {
 		}
 		if l.exchange == nil && l.query != nil && belongs(ex, l.query) {
 			l.exchange = ex
+			a.unseen--
 			a.servers.records(ex)
 			a.reschedule(l)
 			return
@@ -166,6 +168,9 @@ func (a *Assembler) hold(l *lookup) {
 	a.sequence++
 	l.sequence = a.sequence
 	l.added = a.now
+	if l.exchange == nil {
+		a.unseen++
+	}
 	l.due = l.readyAt(a)
 	heap.Push(&a.due, l)
 	a.byFlow[l.flow] = append(a.byFlow[l.flow], l)
@@ -221,6 +226,9 @@ func (a *Assembler) finish(l *lookup) *trace.Trace {
 
 func (a *Assembler) forget(l *lookup) {
 	heap.Remove(&a.due, l.index)
+	if l.exchange == nil {
+		a.unseen--
+	}
 	a.byFlow[l.flow] = without(a.byFlow[l.flow], l)
 	if len(a.byFlow[l.flow]) == 0 {
 		delete(a.byFlow, l.flow)

@@ -116,6 +116,11 @@ func serverTime(ex *trace.Exchange) (from, to time.Duration) {
 // claims counts how many attempts and recordless lookups the exchange of a leg
 // could belong to. More than one cannot be told apart.
 func (a *Assembler) claims(leg *lookup) int {
+	// Most lookups come from where no query ever arrives; a lookup whose
+	// packets were not seen might claim any.
+	if path := leg.exchange.Path; a.unseen == 0 && (len(path) == 0 || !a.servers.arrivals[path[0].NetNS]) {
+		return 0
+	}
 	n := 0
 	for _, l := range a.byQuestion[leg.key] {
 		if l == leg {

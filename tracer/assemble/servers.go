@@ -18,6 +18,9 @@ type servers struct {
 	byNetNS map[uint32]*server
 	// Addresses, translated or not, whose server's records arrive.
 	recorded map[netip.AddrPort]bool
+	// Namespaces in which queries arrived: only from there are queries sent
+	// on behalf of another.
+	arrivals map[uint32]bool
 }
 
 type server struct {
@@ -26,11 +29,17 @@ type server struct {
 }
 
 func newServers() *servers {
-	return &servers{byNetNS: map[uint32]*server{}, recorded: map[netip.AddrPort]bool{}}
+	return &servers{byNetNS: map[uint32]*server{}, recorded: map[netip.AddrPort]bool{}, arrivals: map[uint32]bool{}}
 }
 
-// learn notes where a response came from.
+// learn notes where a query arrived, and where its response came from.
 func (s *servers) learn(ex *trace.Exchange) {
+	if netns, ok := arrivedAt(ex); ok {
+		if len(s.arrivals) >= maxAddrs {
+			clear(s.arrivals)
+		}
+		s.arrivals[netns] = true
+	}
 	for i := range ex.Path {
 		at := &ex.Path[i]
 		if at.Message != trace.MessageResponse {
