@@ -153,6 +153,26 @@ func TestNoGuessBetweenEquals(t *testing.T) {
 	}
 }
 
+// The same, but CoreDNS stamps what it sends: TRACEPARENT tells them apart.
+func TestStampTellsEqualsApart(t *testing.T) {
+	records := append(miss("same.example.", 1000, 0), miss("same.example.", 2000, 50*time.Microsecond)...)
+	for i := 0; i < len(records); i += 3 {
+		q := records[i+1].(*trace.Query)
+		q.Stamped = true
+		records[i].(*trace.Exchange).Traceparent = trace.Traceparent{TraceID: q.TraceID}.String()
+	}
+	traces := assemble(records...)
+	if len(traces) != 2 {
+		t.Fatalf("%d traces", len(traces))
+	}
+	for _, tr := range traces {
+		u := tr.Upstreams[0]
+		if u.Join != trace.JoinExact || u.Exchange.Traceparent[3:35] != tr.TraceID.String() {
+			t.Errorf("join %s; gaps %v", u.Join, tr.Gaps)
+		}
+	}
+}
+
 func TestFailover(t *testing.T) {
 	ex := fromClient("a.example.", 1000, 0, 2100*time.Millisecond)
 	second := attempt(2, 2*time.Second+200*time.Microsecond, time.Millisecond, trace.OutcomeOK)

@@ -27,7 +27,7 @@ func (a *Assembler) candidates(l *lookup, at *trace.Attempt) []*lookup {
 }
 
 func fits(l *lookup, at *trace.Attempt, ex *trace.Exchange) bool {
-	if !sentByServerOf(l, ex) {
+	if !sentByServerOf(l, ex) || l.query.Stamped && !stampedWith(ex, l.query.TraceID) {
 		return false
 	}
 	if addr, err := netip.ParseAddrPort(at.Address); err != nil || addr != netip.AddrPortFrom(ex.ServerIP, ex.ServerPort) {
@@ -49,6 +49,17 @@ func fits(l *lookup, at *trace.Attempt, ex *trace.Exchange) bool {
 	}
 	answered := ex.Duration != nil && !end(ex.Time, ex.Duration).After(over)
 	return answered == (at.Outcome == trace.OutcomeOK)
+}
+
+// stampedWith tells whether an exchange may be of a trace that stamps its
+// upstream queries: its TRACEPARENT says so, or was not captured.
+func stampedWith(ex *trace.Exchange, id trace.TraceID) bool {
+	const prefix, digits = len("00-"), 32
+	if len(ex.Traceparent) < prefix+digits {
+		return true
+	}
+	stamped, err := trace.ParseTraceID(ex.Traceparent[prefix : prefix+digits])
+	return err != nil || trace.SameLookup(stamped, id)
 }
 
 // sentByServerOf tells whether an exchange left the place where l's server is:
