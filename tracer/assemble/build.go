@@ -87,7 +87,7 @@ func (a *Assembler) legs(l *lookup, gaps *[]string, depth int) []trace.Upstream 
 func (a *Assembler) leg(l *lookup, at *trace.Attempt, gaps *[]string) *lookup {
 	candidates := a.candidates(l, at)
 	if len(candidates) == 0 {
-		*gaps = append(*gaps, fmt.Sprintf("the packets of attempt %d to %s were not observed", at.Attempt, at.Address))
+		*gaps = append(*gaps, fmt.Sprintf("the packets of attempt %d%s were not observed", at.Attempt, to(at)))
 		return nil
 	}
 	// l itself is forgotten and no longer counted among the claims.
@@ -98,8 +98,16 @@ func (a *Assembler) leg(l *lookup, at *trace.Attempt, gaps *[]string) *lookup {
 	if len(candidates) == 1 && others == 0 {
 		return candidates[0]
 	}
-	*gaps = append(*gaps, fmt.Sprintf("attempt %d to %s: %d exchanges of the same question fit and cannot be told apart", at.Attempt, at.Address, len(candidates)+others))
+	*gaps = append(*gaps, fmt.Sprintf("attempt %d%s: %d exchanges of the same question fit and cannot be told apart", at.Attempt, to(at), len(candidates)+others))
 	return nil
+}
+
+// to says where an attempt went; the grpc plugin does not always tell.
+func to(at *trace.Attempt) string {
+	if at.Address == "" {
+		return ""
+	}
+	return " to " + at.Address
 }
 
 func (a *Assembler) inferredLegs(l *lookup, gaps *[]string, depth int) []trace.Upstream {

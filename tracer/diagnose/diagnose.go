@@ -73,9 +73,18 @@ func (l leg) name() string {
 		return "the client's query"
 	}
 	if l.attempt != nil {
-		return fmt.Sprintf("the query of attempt %d to %s", l.attempt.Attempt, l.attempt.Address)
+		return "the query of " + attemptName(l.attempt)
 	}
 	return fmt.Sprintf("the upstream query to %s", server(l.exchange))
+}
+
+// attemptName says which attempt; the grpc plugin does not always tell where it
+// went.
+func attemptName(at *trace.Attempt) string {
+	if at.Address == "" {
+		return fmt.Sprintf("attempt %d", at.Attempt)
+	}
+	return fmt.Sprintf("attempt %d to %s", at.Attempt, at.Address)
 }
 
 func server(ex *trace.Exchange) string {

@@ -29,10 +29,13 @@ func upstreamTimeout(t *trace.Trace) []trace.Finding {
 }
 
 func address(u *trace.Upstream) string {
-	if u.Attempt != nil {
-		return u.Attempt.Address
+	switch {
+	case u.Attempt == nil:
+		return server(u.Exchange)
+	case u.Attempt.Address == "":
+		return fmt.Sprintf("of attempt %d (CoreDNS does not tell its address)", u.Attempt.Attempt)
 	}
-	return server(u.Exchange)
+	return u.Attempt.Address
 }
 
 func cost(u *trace.Upstream) string {
@@ -45,7 +48,7 @@ func cost(u *trace.Upstream) string {
 func timeoutEvidence(u *trace.Upstream) []string {
 	var evidence []string
 	if at := u.Attempt; at != nil {
-		text := fmt.Sprintf("CoreDNS's attempt %d to %s ended as %s", at.Attempt, at.Address, at.Outcome)
+		text := fmt.Sprintf("CoreDNS's %s ended as %s", attemptName(at), at.Outcome)
 		if at.Duration != nil {
 			text += " after " + since(*at.Duration)
 		}
