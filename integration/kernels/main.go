@@ -100,7 +100,7 @@ func buildImage(ctx context.Context, dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(root)
+	defer func() { _ = os.RemoveAll(root) }()
 	for _, d := range []string{"dev", "tests"} {
 		if err := os.Mkdir(filepath.Join(root, d), 0o755); err != nil {
 			return "", err
