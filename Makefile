@@ -94,6 +94,14 @@ test-kernels: ## load and run the BPF programs on other kernels, 5.10 to 7.2, un
 	$(call need,$(KERNEL_NEEDS))
 	$(GO) run ./integration/kernels
 
+# The newest patch of each release that the plugin promises to work with.
+COREDNS_VERSIONS ?= v1.13.2 v1.14.7 v1.15.0
+
+.PHONY: test-coredns
+test-coredns: ## run the plugin's tests against each of COREDNS_VERSIONS (minutes each)
+	$(call need)
+	GO='$(GO)' .ci/test-coredns $(COREDNS_VERSIONS)
+
 .PHONY: bench
 bench: build ## print the measurements side by side
 	CGO_ENABLED=0 $(GO) run ./integration/bench

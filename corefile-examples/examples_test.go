@@ -3,8 +3,8 @@ package examples_test
 
 import (
 	"bytes"
-	"fmt"
 	"io"
+	"log"
 	"net"
 	"os"
 	"path/filepath"
@@ -20,11 +20,13 @@ import (
 	_ "github.com/coredns/coredns/plugin/errors"
 	_ "github.com/coredns/coredns/plugin/forward"
 	_ "github.com/coredns/coredns/plugin/health"
+	_ "github.com/coredns/coredns/plugin/kubernetes"
 	_ "github.com/coredns/coredns/plugin/loadbalance"
 	_ "github.com/coredns/coredns/plugin/log"
 	_ "github.com/coredns/coredns/plugin/loop"
 	_ "github.com/coredns/coredns/plugin/metadata"
 	_ "github.com/coredns/coredns/plugin/metrics"
+	_ "github.com/coredns/coredns/plugin/ready"
 	_ "github.com/coredns/coredns/plugin/reload"
 
 	_ "github.com/dnstrace/dnstrace/plugin"
@@ -49,7 +51,7 @@ func TestExamples(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no examples: %v", err)
 	}
-	upstream := startUpstream(t)
+	asked := startServers(t)
 	for _, file := range files {
 		t.Run(file, func(t *testing.T) {
 			content, err := os.ReadFile(file)
@@ -58,7 +60,10 @@ func TestExamples(t *testing.T) {
 			}
 			dir := t.TempDir()
 			read := readRecords(t, dir, string(content))
-			corefile := place(string(content), dir, upstream)
+			var lines bytes.Buffer
+			log.SetOutput(&lines)
+			defer log.SetOutput(os.Stderr)
+			corefile := place(string(content), dir, asked)
 			instance, err := caddy.Start(caddy.CaddyfileInput{Contents: []byte(corefile), Filepath: file, ServerTypeName: "dns"})
 			if err != nil {
 				t.Fatal(err)
@@ -70,18 +75,26 @@ func TestExamples(t *testing.T) {
 			if err := instance.Stop(); err != nil {
 				t.Error(err)
 			}
-			check(t, read())
+			q := check(t, read())
+			if id := "trace=" + q.TraceID.String(); strings.Contains(corefile, "trace={/dnstrace/trace_id}") && !strings.Contains(lines.String(), id) {
+				t.Errorf("the log has no %s:\n%s", id, lines.String())
+			}
 		})
 	}
 }
 
 // place moves an example from a machine of its own to this test: ports and
-// paths that are free, and an upstream on loopback.
-func place(corefile, dir, upstream string) string {
+// paths that are free, and what it asks on loopback.
+func place(corefile, dir string, asked servers) string {
 	return strings.NewReplacer(
-		".:53 {", ".:0 {\n    bind 127.0.0.1",
-		":8080", "127.0.0.1:0", ":9153", "127.0.0.1:0", "lameduck 5s", "lameduck 10ms",
-		"/etc/resolv.conf", upstream,
+		"    bind 169.254.20.10\n", "", ":53 {", ":0 {\n    bind 127.0.0.1", ":53 ", ":0 ",
+		":8080", "127.0.0.1:0", ":8181", "127.0.0.1:0", ":9153", "127.0.0.1:0", "lameduck 5s", "lameduck 10ms",
+		"slow 200ms", "slow 0s", // so that a lookup is recorded although the rate is low
+
+		"/etc/resolv.conf", asked.plain, "10.96.0.10", asked.plain,
+		"10.96.0.0/12", "127.0.0.0/8", "10.0.0.0/16", "127.0.0.0/8",
+		"tls://9.9.9.9 tls://149.112.112.112", "tls://"+asked.dot, "tls_servername", "tls "+asked.ca+"\n        tls_servername",
+		"ip6.arpa {\n        pods", "ip6.arpa {\n        endpoint "+asked.api+"\n        pods",
 		"/run/dnstrace/", dir+"/", "/var/log/dnstrace/", dir+"/",
 	).Replace(corefile)
 }
@@ -154,8 +167,8 @@ func ask(t *testing.T, addr string) {
 	}
 }
 
-// check looks for the record of the question.
-func check(t *testing.T, content []byte) {
+// check looks for the record of the question, and returns it.
+func check(t *testing.T, content []byte) *trace.Query {
 	t.Helper()
 	for line := range bytes.Lines(content) {
 		if !bytes.HasPrefix(line, []byte("{")) {
@@ -169,41 +182,9 @@ func check(t *testing.T, content []byte) {
 			if q.Cache != trace.CacheMiss || q.AnsweredBy != "forward" {
 				t.Errorf("cache %s, answered by %s", q.Cache, q.AnsweredBy)
 			}
-			return
+			return q
 		}
 	}
-	t.Errorf("no record of %s in\n%s", question, content)
-}
-
-func startUpstream(t *testing.T) string {
-	t.Helper()
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv := &dns.Server{PacketConn: conn, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
-		m := new(dns.Msg).SetReply(r)
-		rr, err := dns.NewRR(fmt.Sprintf("%s 60 IN A 192.0.2.1", r.Question[0].Name))
-		if err != nil {
-			t.Error(err)
-		}
-		m.Answer = []dns.RR{rr}
-		if err := w.WriteMsg(m); err != nil {
-			t.Error(err)
-		}
-	})}
-	up := make(chan struct{})
-	srv.NotifyStartedFunc = func() { close(up) }
-	go func() {
-		if err := srv.ActivateAndServe(); err != nil {
-			t.Error(err)
-		}
-	}()
-	<-up
-	t.Cleanup(func() {
-		if err := srv.Shutdown(); err != nil {
-			t.Error(err)
-		}
-	})
-	return conn.LocalAddr().String()
+	t.Fatalf("no record of %s in\n%s", question, content)
+	return nil
 }

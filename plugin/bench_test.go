@@ -37,38 +37,48 @@ func (discarding) LocalAddr() net.Addr     { return loopback }
 func (discarding) RemoteAddr() net.Addr    { return loopback }
 func (discarding) WriteMsg(*dns.Msg) error { return nil }
 
+// traced is dnstrace before next. Its records go to a file; one in a hundred,
+// or all of them.
+func traced(tb testing.TB, next plugin.Handler, sampled bool) *Dnstrace {
+	tb.Helper()
+	o, err := acquire(outputConfig{outputFile, filepath.Join(tb.TempDir(), "records.jsonl")}, defaultBuffer)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(o.release)
+	zones := []string{"."}
+	d := &Dnstrace{Next: next, zones: zones, serverZones: zones, outputs: []*output{o}, chain: readChain(nil)}
+	d.policy.slow = defaultSlow
+	if sampled {
+		rate := 0.01
+		d.policy.sample = &rate
+	}
+	return d
+}
+
 // BenchmarkServeDNS measures what the plugin adds to a query, with one plugin
 // after it and with another in between, against those plugins alone.
 func BenchmarkServeDNS(b *testing.B) {
 	r := new(dns.Msg).SetQuestion("example.org.", dns.TypeA)
-	m := new(dns.Msg).SetReply(r)
-	one := answering{m}
+	one := answering{new(dns.Msg).SetReply(r)}
 	two := passing{one}
 	for _, bc := range []struct {
-		name   string
-		record bool
-		next   plugin.Handler
+		name    string
+		handler plugin.Handler
 	}{
-		{"vanilla/hops=1", false, one},
-		{"dnstrace/hops=1", true, one},
-		{"vanilla/hops=2", false, two},
-		{"dnstrace/hops=2", true, two},
+		{"vanilla/hops=1", one},
+		{"sampled/hops=1", traced(b, one, true)},
+		{"dnstrace/hops=1", traced(b, one, false)},
+		{"vanilla/hops=2", two},
+		{"sampled/hops=2", traced(b, two, true)},
+		{"dnstrace/hops=2", traced(b, two, false)},
 	} {
 		b.Run(bc.name, func(b *testing.B) {
-			handler := bc.next
-			if bc.record {
-				o, err := acquire(outputConfig{outputFile, filepath.Join(b.TempDir(), "records.jsonl")}, maxBuffer)
-				if err != nil {
-					b.Fatal(err)
-				}
-				defer o.release()
-				zones := []string{"."}
-				handler = &Dnstrace{Next: bc.next, zones: zones, serverZones: zones, outputs: []*output{o}, chain: readChain(nil)}
-			}
 			ctx, w := context.Background(), discarding{}
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := handler.ServeDNS(ctx, w, r); err != nil {
+				r.Id++ // so that the trace ids differ
+				if _, err := bc.handler.ServeDNS(ctx, w, r); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -76,23 +86,20 @@ func BenchmarkServeDNS(b *testing.B) {
 	}
 }
 
-// BenchmarkAppendRecord measures what the writer's goroutine does for a record.
+// BenchmarkAppendRecord measures what is done to make a record of a recording.
 func BenchmarkAppendRecord(b *testing.B) {
-	var rec *recording
 	r := new(dns.Msg).SetQuestion("example.org.", dns.TypeA)
 	zones := []string{"."}
 	d := &Dnstrace{zones: zones, serverZones: zones, chain: readChain(nil), Next: passing{answering{new(dns.Msg).SetReply(r)}}}
-	keep := &output{queue: newQueue(1, nil)}
-	d.outputs = []*output{keep}
-	if _, err := d.ServeDNS(context.Background(), discarding{}, r); err != nil {
-		b.Fatal(err)
-	}
-	rec = keep.queue.pending[0]
+	rec := d.begin(context.Background(), discarding{}, r)
+	rcode, err := d.Next.ServeDNS(&rec.first, &rec.writer, r)
+	rec.finish(rcode, err)
 	var build builder
 	var line []byte
 	b.ReportAllocs()
 	for b.Loop() {
-		line, _ = build.appendRecord(line[:0], rec)
+		build.load(rec)
+		line, _ = build.appendRecord(line[:0], nil)
 	}
 	b.SetBytes(int64(len(line)))
 }

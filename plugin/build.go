@@ -1,18 +1,23 @@
 package dnstrace
 
 import (
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
+
+	"github.com/coredns/coredns/plugin"
 
 	"github.com/dnstrace/dnstrace/trace"
 
 	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
-// builder makes records of closed recordings. A writer has one and reuses its
-// memory for every record.
+// builder makes records of closed recordings. It is used again for the next one,
+// with its memory.
 type builder struct {
 	rec     *recording
 	spans   []*span // of the record, in order of start
@@ -20,63 +25,98 @@ type builder struct {
 	tries   []trace.Attempt
 	parents []int
 	seconds []trace.Seconds
+	stamped bool
 	query   trace.Query
 	refresh trace.Refresh
 	size    int
+	line    []byte
+
+	observers map[attemptKey]prometheus.Observer
 }
 
-// appendRecord appends the record of rec as a line, and returns its kind too.
-func (b *builder) appendRecord(line []byte, rec *recording) ([]byte, string) {
-	b.load(rec)
-	q := rec.query
+// builders are the builders that nobody uses just now.
+var builders = sync.Pool{New: func() any { return new(builder) }}
+
+// appendRecord appends the record of what b has loaded as a line, and returns
+// its kind too. rate is that of a lookup that sampling chose.
+func (b *builder) appendRecord(line []byte, rate *float64) ([]byte, string) {
+	rec, q := b.rec, b.rec.query
 	if rec != q {
-		b.refresh = trace.Refresh{Header: b.header(), DNS: b.dns(q), Hops: b.hops, Upstreams: b.tries}
-		switch q.cache {
-		case trace.CacheStale:
-			b.refresh.Cause = "stale"
-		case trace.CacheHit:
-			b.refresh.Cause = "prefetch"
-		}
+		r := &b.refresh
+		b.header(&r.Header)
+		b.dns(&r.DNS, q)
+		r.Cause, r.Hops, r.Upstreams, r.Sample = refreshCause(q.cache), b.hops, b.tries, rate
 		return append(b.refresh.AppendJSON(line), '\n'), trace.KindRefresh
 	}
-	b.query = trace.Query{
-		Header: b.header(), DNS: b.dns(q),
-		SpanID: q.ident.spanID, ParentSpanID: &q.ident.parentID,
-		ServerPort: q.server.Port(), Zone: q.zone, Cache: q.cache, AnsweredBy: q.answeredBy,
-		Outcome: q.outcome, Error: q.errText, Hops: b.hops, Upstreams: b.tries,
-	}
+	r := &b.query
+	b.header(&r.Header)
+	b.dns(&r.DNS, q)
+	r.SpanID, r.ParentSpanID = q.ident.spanID, q.ident.parent()
+	r.Zone, r.Cache, r.AnsweredBy = plugin.Zones(q.plugin.serverZones).Matches(q.ident.q.Name), q.cache, q.answeredBy
+	r.Outcome, r.Error, r.Stamped, r.Sample = q.outcome, q.errText, b.stamped, rate
+	r.Hops, r.Upstreams = b.hops, b.tries
 	// A server that listens on the wildcard address does not tell on which of
 	// its addresses a datagram arrived.
-	if addr := q.server.Addr(); addr.IsValid() && !addr.IsUnspecified() {
-		b.query.ServerIP = addr
+	server, _ := address(q.writer.LocalAddr())
+	r.ServerIP, r.ServerPort = netip.Addr{}, server.Port()
+	if addr := server.Addr(); addr.IsValid() && !addr.IsUnspecified() {
+		r.ServerIP = addr
 	}
 	return append(b.query.AppendJSON(line), '\n'), trace.KindQuery
 }
 
-func (b *builder) header() trace.Header {
-	i := b.rec.ident
-	i.compute()
-	return trace.Header{Time: i.time.Add(time.Duration(b.rec.startedAt)), TraceID: i.traceID, Flow: i.flow}
+// refreshCause says why the cache refreshed what it answered with.
+func refreshCause(cache string) string {
+	switch cache {
+	case trace.CacheStale:
+		return "stale"
+	case trace.CacheHit:
+		return "prefetch"
+	}
+	return ""
 }
 
-func (b *builder) dns(q *recording) trace.DNS {
+func (b *builder) header(h *trace.Header) {
+	i := b.rec.ident
+	i.compute()
+	h.Time, h.TraceID, h.Flow = i.time.Add(time.Duration(b.rec.startedAt)), i.traceID, i.flow
+}
+
+func (b *builder) dns(d *trace.DNS, q *recording) {
 	i := q.ident
-	d := trace.DNS{
-		ClientIP: i.client.Addr(), ClientPort: i.client.Port(), QName: strings.ToLower(i.q.Name),
-		QType: dns.Type(i.q.Qtype).String(), QClass: dns.Class(i.q.Qclass).String(), Protocol: i.proto, ID: i.id,
-		Opcode: q.opcode, RequestSize: q.size, DNSSECOK: q.do, BufSize: q.bufsize,
+	d.ClientIP, d.ClientPort, d.Protocol, d.ID = i.client.Addr(), i.client.Port(), i.proto(), i.id
+	d.QName, d.QType, d.QClass = strings.ToLower(i.q.Name), typeText(i.q.Qtype), classText(i.q.Qclass)
+	d.Opcode, d.RequestSize, d.DNSSECOK, d.BufSize = int(q.opcode), int(q.size), q.do, int(q.bufsize)
+	d.RCode, d.ResponseSize, d.Duration = "", nil, nil
+	if q.rcode != notSent {
+		b.size = q.respSize
+		d.RCode, d.ResponseSize, d.Duration = rcodeText(q.rcode), &b.size, b.duration(q.sentAt)
 	}
-	if q.rcode == notSent {
-		return d
+}
+
+// The names that nearly every record has are not looked up.
+
+func typeText(qtype uint16) string {
+	switch qtype {
+	case dns.TypeA:
+		return "A"
+	case dns.TypeAAAA:
+		return "AAAA"
 	}
-	d.RCode = rcodeText(q.rcode)
-	b.size = q.respSize
-	d.ResponseSize = &b.size
-	d.Duration = b.duration(q.sentAt)
-	return d
+	return dns.Type(qtype).String()
+}
+
+func classText(class uint16) string {
+	if class == dns.ClassINET {
+		return "IN"
+	}
+	return dns.Class(class).String()
 }
 
 func rcodeText(rcode int) string {
+	if rcode == dns.RcodeSuccess {
+		return "NOERROR"
+	}
 	if s, ok := dns.RcodeToString[rcode]; ok {
 		return s
 	}
@@ -87,20 +127,26 @@ func rcodeText(rcode int) string {
 func (b *builder) load(rec *recording) {
 	b.rec = rec
 	b.spans = append(b.spans[:0], rec.spans...)
-	for _, m := range rec.merged {
-		b.spans = append(b.spans, m.spans...)
+	merged := false
+	for _, m := range rec.background {
+		if m.merged {
+			b.spans = append(b.spans, m.spans...)
+			merged = true
+		}
 	}
-	if len(rec.merged) > 0 {
+	if merged {
 		slices.SortStableFunc(b.spans, func(x, y *span) int { return int(b.startOf(x) - b.startOf(y)) })
 	}
 	b.hops, b.tries, b.parents, b.seconds = b.hops[:0], b.tries[:0], b.parents[:0], b.seconds[:0]
+	b.stamped = false
 	for _, s := range b.spans {
 		if s.peer == "" {
 			b.hops = append(b.hops, trace.Hop{Plugin: s.name, Parent: b.parentOf(s),
 				Start: trace.Seconds(b.startOf(s)), Duration: b.durationOf(s)})
 			continue
 		}
-		b.tries = append(b.tries, b.attempt(s, len(b.tries)+1))
+		b.tries = append(b.tries, b.attempt(s))
+		b.stamped = b.stamped || s.stamped
 	}
 }
 

@@ -58,10 +58,13 @@ func (rec *recording) unansweredCache() string {
 }
 
 // missOrNone tells a cache that had no answer from one that was not looked in:
-// a cache passes on names that are not in its zones.
+// a cache passes on names that are not in its zones, and all but queries.
 func (rec *recording) missOrNone() string {
-	zones := rec.plugin.chain.cacheZones
-	if len(zones) > 0 && plugin.Zones(zones).Matches(rec.ident.q.Name) == "" {
+	c, name := &rec.plugin.chain, rec.ident.q.Name
+	switch {
+	case int(rec.opcode) != dns.OpcodeQuery,
+		len(c.cacheZones) > 0 && plugin.Zones(c.cacheZones).Matches(name) == "",
+		plugin.Zones(c.cacheBypass).Matches(name) != "":
 		return trace.CacheNone
 	}
 	return trace.CacheMiss

@@ -1,10 +1,16 @@
 package dnstrace
 
 import (
+	"context"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/pkg/proxy"
+
+	"github.com/miekg/dns"
+	ot "github.com/opentracing/opentracing-go"
 )
 
 // Defaults of forward, for a version of it that has no such setting.
@@ -22,10 +28,19 @@ const (
 // the handlers; a field that another version does not have leaves its default.
 type chain struct {
 	cacheZones  []string
+	cacheBypass []string      // zones that other plugins keep out of the cache
 	staleTTL    uint32        // of serve_stale; 0 is also its default
 	readTimeout time.Duration // of forward; the shortest, where there are several
 	failover    bool          // forward tries another upstream for some rcodes
 	maxAttempts int           // of forward; the least, 0 is no limit
+	forwards    []pool
+	grpcAddrs   []string // of grpc, in the order of its attempts; empty where that varies
+}
+
+// pool is the upstreams of a forward.
+type pool struct {
+	proxies  []*proxy.Proxy
+	maxFails uint32
 }
 
 // readChain reads the chain that starts with next.
@@ -33,6 +48,9 @@ func readChain(next plugin.Handler) chain {
 	c := chain{readTimeout: defaultReadTimeout}
 	forwards := 0
 	for next != nil {
+		if s, ok := next.(*stamper); ok {
+			next = s.Next
+		}
 		v := reflect.Indirect(reflect.ValueOf(next))
 		if v.Kind() != reflect.Struct {
 			break
@@ -42,10 +60,18 @@ func readChain(next plugin.Handler) chain {
 			if zones, ok := field(v, "Zones").([]string); ok {
 				c.cacheZones = zones
 			}
+			c.cacheBypass = texts(v.FieldByName("bypass"))
 			c.staleTTL = uint32(integer(v, "staleTTL") / int64(time.Second))
 		case forwardPlugin:
 			c.addForward(v, forwards == 0)
 			forwards++
+			if f, ok := next.(interface{ List() []*proxy.Proxy }); ok {
+				c.forwards = append(c.forwards, pool{f.List(), uint32(integer(v, "maxfails"))})
+			}
+		case grpcPlugin:
+			c.addGRPC(v)
+		case dns64Plugin, siitPlugin:
+			addBridge(v, next.Name())
 		}
 		next, _ = field(v, "Next").(plugin.Handler)
 	}
@@ -68,6 +94,74 @@ func (c *chain) addForward(v reflect.Value, first bool) {
 	if limit > 0 && (c.maxAttempts == 0 || limit < c.maxAttempts) {
 		c.maxAttempts = limit
 	}
+}
+
+// addGRPC reads where the attempts of grpc go.
+func (c *chain) addGRPC(v reflect.Value) {
+	var addrs []string
+	if proxies := v.FieldByName("proxies"); proxies.IsValid() && proxies.Kind() == reflect.Slice {
+		for i := range proxies.Len() {
+			p := reflect.Indirect(proxies.Index(i))
+			if p.Kind() != reflect.Struct {
+				return
+			}
+			addrs = append(addrs, p.FieldByName("addr").String())
+		}
+	}
+	policy := v.FieldByName("p")
+	sequential := policy.IsValid() && !policy.IsZero() && policy.Elem().Type().String() == "*grpc.sequential"
+	if len(addrs) == 1 || sequential {
+		c.grpcAddrs = addrs
+	}
+}
+
+// desperate reports whether a forward has marked all its upstreams down: then
+// it asks one of them, and gives up where that fails.
+func (c *chain) desperate() bool {
+	for _, f := range c.forwards {
+		if !slices.ContainsFunc(f.proxies, func(p *proxy.Proxy) bool { return !p.Down(f.maxFails) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// bridge gives a plugin a hop that its caller calls directly. All others use
+// plugin.NextOrFailure, and so does dns64 for what it does not translate.
+type bridge struct {
+	Next   plugin.Handler
+	caller string
+}
+
+// addBridge puts a bridge behind the plugin v.
+func addBridge(v reflect.Value, caller string) {
+	f := v.FieldByName("Next")
+	if next, ok := field(v, "Next").(plugin.Handler); ok && f.CanSet() {
+		f.Set(reflect.ValueOf(bridge{Next: next, caller: caller}))
+	}
+}
+
+// Name implements plugin.Handler.
+func (b bridge) Name() string { return b.Next.Name() }
+
+// ServeDNS implements plugin.Handler.
+func (b bridge) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+	if s, ok := ot.SpanFromContext(ctx).(*span); ok && s.name == b.caller {
+		return plugin.NextOrFailure(b.caller, b.Next, ctx, w, r)
+	}
+	return b.Next.ServeDNS(ctx, w, r)
+}
+
+// texts returns the strings of a slice, or nil.
+func texts(v reflect.Value) []string {
+	if !v.IsValid() || v.Kind() != reflect.Slice {
+		return nil
+	}
+	var all []string
+	for i := range v.Len() {
+		all = append(all, v.Index(i).String())
+	}
+	return all
 }
 
 // field returns the value of an exported field, or nil.

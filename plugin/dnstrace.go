@@ -29,6 +29,13 @@ type Dnstrace struct {
 	// serverZones are the zones of the server block, for the record's zone.
 	serverZones []string
 
+	// accept is the networks of the clients whose trace context is adopted,
+	// stamp the upstreams that get ours, optionCode its EDNS option.
+	accept     networks
+	stamp      stampPolicy
+	optionCode uint16
+
+	policy  policy
 	configs []outputConfig
 	buffer  int
 	outputs []*output
@@ -46,6 +53,9 @@ func (d *Dnstrace) Name() string { return pluginName }
 // small, and what is after us in the chain goes deep.
 func (d *Dnstrace) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
 	rec := d.begin(ctx, w, r)
+	if len(r.Extra) > 0 {
+		r = d.receive(w, r)
+	}
 	if rec == nil {
 		return d.pass(ctx, w, r)
 	}

@@ -16,6 +16,9 @@ var (
 )
 
 func (l *lifecycle) start() error {
+	if !l.plugin.stamp.off() {
+		l.plugin.Next, _ = l.plugin.addStampers(pluginName, l.plugin.Next)
+	}
 	l.plugin.chain = readChain(l.plugin.Next)
 	for _, c := range l.plugin.configs {
 		o, err := acquire(c, l.plugin.buffer)

@@ -15,12 +15,14 @@ func (d *Dnstrace) Metadata(ctx context.Context, state request.Request) context.
 	var ident *identity
 	if s, ok := ot.SpanFromContext(ctx).(*span); ok {
 		ident = s.rec.ident // a nested lookup has the id of its query
-	} else if ident = identityOf(ctx); ident == nil {
+	} else if ident = identityOf(ctx); ident == nil || ident.req == state.Req && ident.plugin != d {
+		// The second case is a server block whose view did not match: what it
+		// accepts is not what we do.
 		if len(state.Req.Question) == 0 {
 			return ctx
 		}
 		ident = new(identity)
-		ident.init(state.W, state.Req)
+		ident.init(d, state.W, state.Req)
 		ctx = context.WithValue(ctx, identityKey{}, ident)
 	}
 	metadata.SetValueFunc(ctx, pluginName+"/trace_id", func() string {

@@ -77,7 +77,9 @@ func TestNestedLookupFailure(t *testing.T) {
 			output file $RECORDS
 		}
 		file `+zone+` example.org
-		forward . `+down+`
+		forward . `+down+` {
+			max_connect_attempts 2
+		}
 	}`)
 	s.ask("www.example.org.", dns.TypeA)
 	q := s.query(1)

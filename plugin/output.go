@@ -86,7 +86,7 @@ func acquire(c outputConfig, buffer int) (*output, error) {
 
 func startOutput(c outputConfig, s sink, buffer int) *output {
 	o := &output{config: c, sink: s, done: make(chan struct{})}
-	o.queue = newQueue(buffer, func(cause string) {
+	o.queue = newQueue(buffer, s.limit(), func(cause string) {
 		recordsDropped.WithLabelValues(c.String(), cause).Inc()
 	})
 	go o.run()
@@ -127,68 +127,35 @@ func (o *output) close() {
 // run writes batches until the queue is closed.
 func (o *output) run() {
 	defer close(o.done)
-	w := batchWriter{output: o}
 	timer := time.NewTimer(batchDelay)
 	defer timer.Stop()
-	var batch []*recording
+	var chunks []*chunk
 	for {
-		batch = o.queue.take(batch, timer)
-		if len(batch) == 0 {
+		chunks = o.queue.take(chunks, timer)
+		if len(chunks) == 0 {
 			break
 		}
-		for _, rec := range batch {
-			w.add(rec)
+		for _, c := range chunks {
+			o.write(c)
 		}
-		w.flush()
 	}
 	if err := o.sink.close(); err != nil {
 		log.Warningf("output %s: %v", o.config, err)
 	}
 }
 
-// batchWriter collects lines up to the limit of a sink.
-type batchWriter struct {
-	output  *output
-	builder builder
-	lines   []byte
-	ends    []lineEnd
-}
-
-// lineEnd is where the line of a record ends in a batch.
-type lineEnd struct {
-	offset int
-	kind   string
-}
-
-func (w *batchWriter) add(rec *recording) {
-	before := len(w.lines)
-	lines, kind := w.builder.appendRecord(w.lines, rec)
-	w.lines = lines
-	if before > 0 && len(lines) > w.output.sink.limit() {
-		w.send(before)
-	}
-	w.ends = append(w.ends, lineEnd{len(w.lines), kind})
-}
-
-func (w *batchWriter) flush() { w.send(len(w.lines)) }
-
-// send writes the first n bytes, which are whole lines, and keeps the rest.
-func (w *batchWriter) send(n int) {
-	if n == 0 {
-		return
-	}
-	done, err := w.output.sink.write(w.lines[:n])
-	w.output.report(err)
-	w.count(done, err)
-	w.ends = w.ends[:0]
-	w.lines = w.lines[:copy(w.lines, w.lines[n:])]
+// write writes a chunk and counts its records.
+func (o *output) write(c *chunk) {
+	done, err := o.sink.write(c.lines)
+	o.report(err)
+	o.count(c.ends, done, err)
 }
 
 // count counts the records of a write, of which done bytes went out.
-func (w *batchWriter) count(done int, err error) {
-	name := w.output.config.String()
+func (o *output) count(ends []lineEnd, done int, err error) {
+	name := o.config.String()
 	var queries, refreshes, lost int
-	for _, end := range w.ends {
+	for _, end := range ends {
 		switch {
 		case end.offset > done:
 			lost++

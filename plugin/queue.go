@@ -11,11 +11,27 @@ import (
 const (
 	batchSize  = 256
 	batchDelay = 50 * time.Millisecond
+	// spareChunks is how many chunks a queue keeps for its next batches; what a
+	// slow output made it hold beyond that goes back to the heap.
+	spareChunks = 8
 )
 
-// queue holds the records that an output has not written yet. Adding one never
-// waits.
+// chunk is the lines of one write.
+type chunk struct {
+	lines []byte
+	ends  []lineEnd
+}
+
+// lineEnd is where the line of a record ends in a chunk.
+type lineEnd struct {
+	offset int
+	kind   string
+}
+
+// queue holds the records that an output has not written yet, as lines. Adding
+// one never waits.
 type queue struct {
+	size  int // of a chunk
 	limit int
 	batch int
 	lost  func(cause string)
@@ -23,31 +39,38 @@ type queue struct {
 	many  chan struct{} // signals a whole batch, and close
 
 	mu      sync.Mutex
-	pending []*recording
+	chunks  []*chunk
+	spare   []*chunk
+	pending int // records in chunks
 	writing int // taken and not yet done
 	closed  bool
 }
 
-func newQueue(limit int, lost func(cause string)) *queue {
+// newQueue returns a queue of at most limit records, in chunks of size bytes; a
+// longer line is a chunk of its own.
+func newQueue(limit, size int, lost func(cause string)) *queue {
 	return &queue{
-		limit: limit, batch: min(batchSize, (limit+1)/2), lost: lost,
+		size: size, limit: limit, batch: min(batchSize, (limit+1)/2), lost: lost,
 		some: make(chan struct{}, 1), many: make(chan struct{}, 1),
 	}
 }
 
-// push adds a record, or counts it as lost.
-func (q *queue) push(rec *recording) {
+// push adds a record, or counts it as lost. It keeps a copy of line.
+func (q *queue) push(line []byte, kind string) {
 	q.mu.Lock()
 	var cause string
 	switch {
 	case q.closed:
 		cause = causeClosed
-	case len(q.pending)+q.writing >= q.limit:
+	case q.pending+q.writing >= q.limit:
 		cause = causeQueueFull
 	default:
-		q.pending = append(q.pending, rec)
+		c := q.room(len(line))
+		c.lines = append(c.lines, line...)
+		c.ends = append(c.ends, lineEnd{len(c.lines), kind})
+		q.pending++
 	}
-	n := len(q.pending)
+	n := q.pending
 	q.mu.Unlock()
 	switch {
 	case cause != "":
@@ -59,19 +82,32 @@ func (q *queue) push(rec *recording) {
 	}
 }
 
-// take waits for records and returns them in the place of done, the batch that
-// the caller has finished with. It returns nothing when the queue is closed and
-// empty.
-func (q *queue) take(done []*recording, timer *time.Timer) []*recording {
-	clear(done)
+// room returns the chunk that the next n bytes go to.
+func (q *queue) room(n int) *chunk {
+	if last := len(q.chunks) - 1; last >= 0 && len(q.chunks[last].lines)+n <= q.size {
+		return q.chunks[last]
+	}
+	var c *chunk
+	if last := len(q.spare) - 1; last >= 0 {
+		c, q.spare = q.spare[last], q.spare[:last]
+	} else {
+		c = &chunk{lines: make([]byte, 0, q.size)}
+	}
+	q.chunks = append(q.chunks, c)
+	return c
+}
+
+// take waits for records and returns them; done are the chunks that the caller
+// has finished with. It returns nothing when the queue is closed and empty.
+func (q *queue) take(done []*chunk, timer *time.Timer) []*chunk {
 	q.mu.Lock()
-	q.writing = 0
-	for len(q.pending) == 0 && !q.closed {
+	q.recycle(done)
+	for q.pending == 0 && !q.closed {
 		q.mu.Unlock()
 		<-q.some
 		q.mu.Lock()
 	}
-	if len(q.pending) < q.batch && !q.closed {
+	if q.pending < q.batch && !q.closed {
 		q.mu.Unlock()
 		timer.Reset(batchDelay)
 		select {
@@ -81,11 +117,23 @@ func (q *queue) take(done []*recording, timer *time.Timer) []*recording {
 		timer.Stop()
 		q.mu.Lock()
 	}
-	batch := q.pending
-	q.pending = done[:0]
-	q.writing = len(batch)
+	chunks := q.chunks
+	q.chunks = done[:0]
+	q.writing, q.pending = q.pending, 0
 	q.mu.Unlock()
-	return batch
+	return chunks
+}
+
+// recycle takes back chunks that are written.
+func (q *queue) recycle(done []*chunk) {
+	q.writing = 0
+	for _, c := range done {
+		if len(q.spare) < spareChunks && cap(c.lines) <= q.size {
+			c.lines, c.ends = c.lines[:0], c.ends[:0]
+			q.spare = append(q.spare, c)
+		}
+	}
+	clear(done)
 }
 
 // grow raises the limit, for another user of the same output.

@@ -3,10 +3,11 @@ package dnstrace
 import (
 	"context"
 	"fmt"
-	"net/netip"
+	"strings"
 	"sync"
 
 	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/pkg/edns"
 	"github.com/coredns/coredns/request"
 
 	"github.com/dnstrace/dnstrace/trace"
@@ -18,7 +19,7 @@ import (
 const (
 	// inlineSpans come with the recording: enough for the usual chains, so
 	// that a query costs one allocation.
-	inlineSpans = 5
+	inlineSpans = 4
 	// maxSpans bounds the memory of a query that loops inside CoreDNS.
 	maxSpans = 128
 	// maxErrorText bounds the error text of a record, and with it the record.
@@ -38,23 +39,25 @@ type recording struct {
 	own   identity // what ident points to, unless Metadata made one
 
 	plugin    *Dnstrace
-	zone      string
-	server    netip.AddrPort
-	opcode    int
-	size      int
-	bufsize   int
+	size      int32
+	bufsize   uint16
+	opcode    uint8
 	do        bool
 	query     *recording // itself, or the query that set off a refresh
 	startedAt int64      // of a refresh, in nanoseconds since the query's time
 	doneAt    int64      // of a refresh, likewise
 
-	mu     sync.Mutex // of the query, for the query and its refreshes
-	closed bool
-	root   span
-	first  hopContext
-	writer responseWriter
-	spans  []*span
-	result scope
+	mu       sync.Mutex // of the query, for the query and its refreshes
+	closed   bool
+	canceled bool   // of a refresh: its client went away
+	merged   bool   // of a refresh: it was done before the answer, and counts to the query
+	used     uint8  // of inline
+	attempts uint16 // of the query and its refreshes
+	root     span
+	first    hopContext // of a refresh, only the context
+	writer   responseWriter
+	spans    []*span
+	result   scope
 	// Of the answer, or of its absence.
 	rcode      int
 	respSize   int
@@ -63,12 +66,9 @@ type recording struct {
 	cache      string
 	outcome    string
 	errText    string
-	// Work in the background: merged was done before the answer, and counts to
-	// the query; the others make records of their own.
+	// Work in the background that started before the query was closed.
 	background []*recording
-	merged     []*recording
 
-	used   int
 	inline [inlineSpans]span
 	list   [inlineSpans + 2]*span
 }
@@ -92,30 +92,56 @@ func (d *Dnstrace) begin(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	if ident != nil && ident.req != r {
 		return nil
 	}
-	rec := &recording{plugin: d, rcode: notSent, opcode: r.Opcode, size: r.Len()}
+	if ident != nil && ident.plugin != d {
+		ident = nil // of a server block whose view did not match
+	}
+	rec := &recording{plugin: d, rcode: notSent, opcode: uint8(r.Opcode), size: int32(sizeOf(r))}
 	if ident == nil {
 		ident = &rec.own
-		ident.init(w, r)
+		ident.init(d, w, r)
 	}
 	rec.ident = ident
 	rec.query = rec
 	rec.spans = rec.list[:0]
 	rec.result.answeredAt = notAnswered
-	rec.server, _ = address(w.LocalAddr())
-	rec.zone = plugin.Zones(d.serverZones).Matches(ident.q.Name)
+	var size uint16
+	if opt := r.IsEdns0(); opt != nil {
+		size, rec.do = opt.UDPSize(), opt.Do()
+	}
+	rec.bufsize = edns.Size(ident.proto(), size)
 
-	state := request.Request{W: w, Req: r}
-	rec.bufsize = state.Size()
-	rec.do = state.Do()
-
-	rec.root = span{rec: rec, other: parent, name: pluginName, end: open}
-	rec.writer = responseWriter{ResponseWriter: w, rec: rec}
+	rec.root.rec, rec.root.other, rec.root.name, rec.root.end = rec, parent, pluginName, open
+	rec.writer.ResponseWriter, rec.writer.rec = w, rec
 	first := rec.root.startChild(d.Next.Name(), nil)
 	rec.first = hopContext{Context: ctx, span: first}
 	if first.name == cachePlugin {
 		first.md = metadataOf(ctx)
 	}
 	return rec
+}
+
+// sizeOf returns r.Len(), which takes longer than all else here, at once for
+// what most queries are: a question, and an OPT without options.
+func sizeOf(r *dns.Msg) int {
+	const header, question, opt = headerSize, 2 + 2, 1 + 2 + 2 + 4 + 2
+	if len(r.Question) != 1 || len(r.Answer)+len(r.Ns) > 0 || len(r.Extra) > 1 {
+		return r.Len()
+	}
+	name := r.Question[0].Name
+	// The root has one byte on the wire; every other name has one more than its
+	// text, in which each dot stands for a length, unless there are escapes.
+	if len(name) < 2 || name[len(name)-1] != '.' || strings.IndexByte(name, '\\') >= 0 {
+		return r.Len()
+	}
+	size := header + len(name) + 1 + question
+	if len(r.Extra) == 1 {
+		o, ok := r.Extra[0].(*dns.OPT)
+		if !ok || len(o.Option) > 0 {
+			return r.Len()
+		}
+		size += opt
+	}
+	return size
 }
 
 // start adds a span. A child of a cache waits for place: only its context
@@ -126,20 +152,31 @@ func (rec *recording) start(parent *span, name string) *span {
 	defer q.mu.Unlock()
 	now := rec.now()
 	if parent.name == cachePlugin && parent.state == stateRecorded {
-		return &span{rec: rec, parent: parent, name: name, start: now, end: open, state: stateUndecided}
+		s := rec.newSpan(parent, name, now)
+		s.state = stateUndecided
+		return s
 	}
 	if rec.closed || parent.state != stateRecorded || len(rec.spans) >= maxSpans {
 		return &span{rec: rec, parent: parent, name: name, end: open, state: stateIgnored}
 	}
+	s := rec.newSpan(parent, name, now)
+	rec.spans = append(rec.spans, s)
+	return s
+}
+
+// newSpan returns a span, from the memory of the query if there is some left: a
+// refresh keeps it anyway. It is called with the lock. Setting the fields one by
+// one is cheaper than to copy a span with its pointers.
+func (rec *recording) newSpan(parent *span, name string, now int64) *span {
+	q := rec.query
 	var s *span
-	if rec.used < inlineSpans {
-		s = &rec.inline[rec.used]
-		rec.used++
+	if q.used < inlineSpans {
+		s = &q.inline[q.used]
+		q.used++
 	} else {
 		s = new(span)
 	}
-	*s = span{rec: rec, parent: parent, name: name, start: now, end: open}
-	rec.spans = append(rec.spans, s)
+	s.rec, s.parent, s.name, s.start, s.end = rec, parent, name, now, open
 	return s
 }
 
@@ -148,8 +185,8 @@ func (rec *recording) now() int64 { return since(rec.ident.time) - rec.startedAt
 
 // place decides what a span belongs to, now that its context is known. The
 // cache gives work in the background a metadata map of its own.
-func (rec *recording) place(s *span, md uintptr) {
-	q := rec.query
+func (rec *recording) place(ctx context.Context, s *span) {
+	q, md := rec.query, metadataOf(ctx)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	s.md = md
@@ -158,10 +195,12 @@ func (rec *recording) place(s *span, md uintptr) {
 	}
 	switch {
 	case rec == q && (q.closed || md != s.parent.md):
-		refresh := &recording{plugin: q.plugin, ident: q.ident, query: q, startedAt: s.start}
+		refresh := &recording{plugin: q.plugin, ident: q.ident, query: q, startedAt: s.start, first: hopContext{Context: ctx}}
 		s.rec, s.start = refresh, 0
 		refresh.spans = append(refresh.list[:0], s)
-		q.background = append(q.background, refresh)
+		if !q.closed {
+			q.background = append(q.background, refresh)
+		}
 		s.state = stateRecorded
 	case rec.closed || len(rec.spans) >= maxSpans:
 		s.state = stateIgnored
@@ -175,6 +214,9 @@ func (rec *recording) setPeer(s *span, peer string) {
 	rec.query.mu.Lock()
 	if !rec.closed {
 		s.peer = peer
+		rec.query.attempts++
+		s.number = rec.query.attempts
+		s.desperate = rec.plugin.chain.desperate()
 	}
 	rec.query.mu.Unlock()
 }
@@ -192,6 +234,7 @@ func (rec *recording) end(s *span) {
 	if refreshed {
 		rec.closed = true
 		rec.doneAt = rec.startedAt + s.end
+		rec.canceled = rec.first.Err() != nil
 	}
 	publish := refreshed && q.closed
 	q.mu.Unlock()
@@ -235,6 +278,9 @@ func (rec *recording) finish(rcode int, err error) {
 	}
 	switch {
 	case rec.result.answeredAt != notAnswered: // the writer noted the rest
+		if err != nil { // what was written says so: rewrite answers for the plugins after it
+			rec.outcome = trace.OutcomeError
+		}
 	case rec.outcome == trace.OutcomeNoResponse: // writing it failed
 	case plugin.ClientWrite(rcode):
 		rec.outcome = trace.OutcomeNoResponse
@@ -296,7 +342,7 @@ func (rec *recording) close() {
 		switch {
 		case !refresh.closed:
 		case refresh.doneAt <= answered:
-			rec.merged = append(rec.merged, refresh)
+			refresh.merged = true
 		default:
 			done = append(done, refresh)
 		}
@@ -309,11 +355,22 @@ func (rec *recording) close() {
 	}
 }
 
-// publish hands the record to the outputs. Nothing changes it any more.
+// publish counts a closed recording and hands its record to the outputs. That
+// happens in the goroutine of the query, after the answer: what the record is
+// made of is still in the processor's caches, nothing of it has to be kept, and
+// nothing changes it any more.
 func (rec *recording) publish() {
-	for _, o := range rec.plugin.outputs {
-		o.queue.push(rec)
+	b := builders.Get().(*builder)
+	b.load(rec)
+	b.count()
+	if rate, keeps := rec.plugin.policy.keeps(b); keeps {
+		line, kind := b.appendRecord(b.line[:0], rate)
+		for _, o := range rec.plugin.outputs {
+			o.queue.push(line, kind)
+		}
+		b.line = line
 	}
+	builders.Put(b)
 }
 
 func errorText(s string) string {

@@ -19,6 +19,9 @@ type responseWriter struct {
 // WriteMsg implements dns.ResponseWriter.
 func (w *responseWriter) WriteMsg(m *dns.Msg) error {
 	w.rec.answering(m)
+	if code := w.rec.plugin.optionCode; len(m.Extra) > 0 && !signed(m) {
+		m = withoutOption(m, code) // an upstream may send one unasked
+	}
 	err := w.ResponseWriter.WriteMsg(m)
 	// Afterwards, because the server truncates the message on its way out.
 	w.rec.answered(m.Rcode, m.Len(), err)

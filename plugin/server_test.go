@@ -97,13 +97,29 @@ func start(t *testing.T, corefile string) *server {
 		t.Fatal(err)
 	}
 	s.instance = instance
-	s.addr = instance.Servers()[0].LocalAddr().String()
+	s.addr = s.listener(0).String()
 	if s.addr[0] == '[' {
 		_, port, _ := net.SplitHostPort(s.addr)
 		s.addr = "127.0.0.1:" + port
 	}
 	t.Cleanup(s.stop)
 	return s
+}
+
+// listener returns where the nth server listens: for packets, if it does.
+func (s *server) listener(n int) net.Addr {
+	l := s.instance.Servers()[n]
+	if addr := l.LocalAddr(); addr != nil {
+		return addr
+	}
+	return l.Addr()
+}
+
+// plugin returns the plugin of the last server block.
+func (s *server) plugin() *Dnstrace {
+	startedMu.Lock()
+	defer startedMu.Unlock()
+	return started[len(started)-1]
 }
 
 func (s *server) expand(corefile string) string {

@@ -8,6 +8,8 @@ import (
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
+
+	"github.com/dnstrace/dnstrace/trace"
 )
 
 const (
@@ -66,6 +68,12 @@ func parse(c *caddy.Controller) (*Dnstrace, error) {
 	if d.buffer == 0 {
 		d.buffer = defaultBuffer
 	}
+	if !d.policy.slowSet {
+		d.policy.slow = defaultSlow
+	}
+	if d.optionCode == 0 {
+		d.optionCode = trace.DefaultOptionCode
+	}
 	return d, nil
 }
 
@@ -90,10 +98,20 @@ func (d *Dnstrace) parseProperty(c *caddy.Controller) error {
 	switch property, args := c.Val(), c.RemainingArgs(); property {
 	case "output":
 		return d.parseOutput(c, args)
+	case "sample":
+		return d.parseSample(c, args)
+	case "slow":
+		return d.parseSlow(c, args)
+	case "stamp":
+		return d.parseStamp(c, args)
+	case "accept":
+		return d.parseAccept(c, args)
+	case "option-code":
+		return d.parseOptionCode(c, args)
 	case "buffer":
 		return d.parseBuffer(c, args)
 	default:
-		return c.Errf("unknown property %q: expected output or buffer", property)
+		return c.Errf("unknown property %q: expected output, stamp, accept, option-code, sample, slow or buffer", property)
 	}
 }
 

@@ -43,9 +43,7 @@ func TestParseErrors(t *testing.T) {
 	dir := t.TempDir()
 	const outputs = "expected stdout, stderr, file PATH or unix PATH"
 	for _, tc := range []struct{ name, input, want string }{
-		{"unknown property", "dnstrace {\n outputs stdout\n}", `:2 - Error during parsing: unknown property "outputs": expected output or buffer`},
-		{"not yet: sample", "dnstrace {\n buffer 5\n sample 0.5\n}", `:3 - Error during parsing: unknown property "sample"`},
-		{"not yet: stamp", "dnstrace {\n stamp all\n}", `unknown property "stamp"`},
+		{"unknown property", "dnstrace {\n outputs stdout\n}", `:2 - Error during parsing: unknown property "outputs": expected output, stamp, accept, option-code, sample, slow or buffer`},
 		{"twice", "dnstrace\ndnstrace", ":2 - Error during parsing: dnstrace is already in this server block: expected it once"},
 		{"zone", "dnstrace exa..mple", `:1 - Error during parsing: "exa..mple" is no zone: expected a domain name`},
 		{"long label", "dnstrace " + strings.Repeat("a", 64), "is no zone"},
@@ -77,9 +75,9 @@ func TestParseErrors(t *testing.T) {
 // CoreDNS itself stops, with the name of the Corefile and the line.
 func TestWrongCorefileStopsTheStart(t *testing.T) {
 	_, err := caddy.Start(caddy.CaddyfileInput{
-		Contents: []byte(".:0 {\n whoami\n dnstrace {\n  slow 5s\n }\n}"), Filepath: "Corefile", ServerTypeName: "dns",
+		Contents: []byte(".:0 {\n whoami\n dnstrace {\n  slower 5s\n }\n}"), Filepath: "Corefile", ServerTypeName: "dns",
 	})
-	const want = `plugin/dnstrace: Corefile:4 - Error during parsing: unknown property "slow": expected output or buffer`
+	const want = `plugin/dnstrace: Corefile:4 - Error during parsing: unknown property "slower": expected output, stamp, accept, option-code, sample, slow or buffer`
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}

@@ -24,6 +24,9 @@ const (
 	// every batch.
 	redialDelay = 250 * time.Millisecond
 
+	// rotationDelay is how often a file's path is looked at.
+	rotationDelay = time.Second
+
 	fileMode = 0o640
 )
 
@@ -47,6 +50,13 @@ type fileSink struct {
 	owned bool
 	size  int
 	torn  bool // the last line in the file is not complete
+	// Of a regular file that we opened: its path, which never changes, what it
+	// is, when its path was last looked at, and whether a new file could not be
+	// opened since.
+	path    string
+	info    os.FileInfo
+	checked time.Time
+	stuck   bool
 }
 
 // openFile opens a file to append to. A named pipe must have a reader.
@@ -55,7 +65,45 @@ func openFile(path string) (*fileSink, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &fileSink{file: f, owned: true, size: writeSize(f)}, nil
+	s := &fileSink{file: f, owned: true, size: writeSize(f)}
+	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+		s.path, s.info, s.checked = path, info, time.Now()
+	}
+	return s, nil
+}
+
+// reopen opens the file anew when it was renamed or removed, as log rotation
+// does. Until that works, records go on to the file that we have.
+func (s *fileSink) reopen() {
+	now := time.Now()
+	if s.path == "" || now.Sub(s.checked) < rotationDelay {
+		return
+	}
+	s.checked = now
+	switch info, err := os.Stat(s.path); {
+	case err == nil && os.SameFile(info, s.info):
+		return
+	case err == nil && !info.Mode().IsRegular():
+		s.warn(errors.New("it is no regular file any more"))
+		return
+	}
+	next, err := openFile(s.path)
+	if err != nil {
+		s.warn(err)
+		return
+	}
+	if err := s.file.Close(); err != nil {
+		log.Warningf("output file %s: closing what was renamed: %v", s.path, err)
+	}
+	s.file, s.info, s.torn, s.stuck = next.file, next.info, false, false
+}
+
+// warn says once why a renamed file is still in use.
+func (s *fileSink) warn(err error) {
+	if !s.stuck {
+		log.Warningf("output file %s: renamed or removed, but no new one can be opened; records go on to the old one: %v", s.path, err)
+	}
+	s.stuck = true
 }
 
 // openStream opens standard output or error. Writing to a pipe or terminal that
@@ -84,6 +132,7 @@ func writeSize(f *os.File) int {
 func (s *fileSink) limit() int { return s.size }
 
 func (s *fileSink) write(lines []byte) (int, error) {
+	s.reopen()
 	if s.torn {
 		// What was written of the line before stays a line of its own.
 		if _, err := s.file.Write([]byte{'\n'}); err != nil {
@@ -97,8 +146,11 @@ func (s *fileSink) write(lines []byte) (int, error) {
 }
 
 func (s *fileSink) interrupt(t time.Time) {
-	// Regular files know no deadline and need none.
-	_ = s.file.SetWriteDeadline(t)
+	// Regular files know no deadline and need none, and the writer may be opening
+	// another one just now.
+	if s.path == "" {
+		_ = s.file.SetWriteDeadline(t)
+	}
 }
 
 func (s *fileSink) close() error {

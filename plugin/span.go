@@ -19,8 +19,23 @@ import (
 const (
 	cachePlugin   = "cache"
 	forwardPlugin = "forward"
+	grpcPlugin    = "grpc"
+	dns64Plugin   = "dns64"
+	siitPlugin    = "siit"
 	peerAddress   = "peer.address" // ext.PeerAddress, which forward sets
+	// grpcAttempt is the name that grpc gives to the span of an attempt, in the
+	// global tracer. It does not say whereto.
+	grpcAttempt = "query"
+	unknownPeer = "?"
 )
+
+// The global tracer is nobody's in CoreDNS, and grpc asks only that one. Ours
+// does nothing for spans that are not ours.
+func init() {
+	if !ot.IsGlobalTracerRegistered() {
+		ot.SetGlobalTracer(tracer{})
+	}
+}
 
 // open is the end of a span that is not finished.
 const open = -1
@@ -32,10 +47,17 @@ type span struct {
 	parent *span
 	other  ot.Span
 	name   string
-	peer   string // an upstream attempt: whereto
+	peer   string // an upstream attempt: whereto, or unknownPeer
 	start  int64  // nanoseconds since the recording's start
 	end    int64
 	state  spanState
+	// number counts the attempts of a query and the refreshes that it set off,
+	// so that the spans of no two of them are the same.
+	number  uint16
+	stamper bool // a stamper stands before the hop, or before one above it
+	stamped bool // the attempt went out with the option
+	// desperate is an attempt of a forward that has marked all upstreams down.
+	desperate bool
 	// md identifies the metadata of the context that a cache ran in.
 	md     uintptr
 	nested *scope // a nested lookup: how it ended
@@ -64,7 +86,11 @@ func (tracer) StartSpan(name string, opts ...ot.StartSpanOption) ot.Span {
 			if len(opts) > 1 {
 				rest = append(append(rest, opts[:i]...), opts[i+1:]...)
 			}
-			return parent.startChild(name, rest)
+			child := parent.startChild(name, rest)
+			if name == grpcAttempt && parent.name == grpcPlugin {
+				parent.rec.setPeer(child, unknownPeer)
+			}
+			return child
 		}
 	}
 	return ot.NoopTracer{}.StartSpan(name, opts...)
@@ -91,7 +117,12 @@ func (tracer) ContextWithSpanHook(ctx context.Context, sp ot.Span) context.Conte
 		return ctx
 	}
 	if s.name == cachePlugin || s.state == stateUndecided {
-		s.rec.place(s, metadataOf(ctx))
+		s.rec.place(ctx, s)
+	}
+	if s.stamper {
+		if o, ok := ctx.Value(outgoingKey{}).(*outgoing); ok {
+			o.prepare(s)
+		}
 	}
 	if s.other != nil {
 		if hook, ok := s.other.Tracer().(ot.TracerContextWithSpanExtension); ok {
@@ -109,6 +140,7 @@ func metadataOf(ctx context.Context) uintptr {
 // startChild starts a span under s; opts are the options other than the parent.
 func (s *span) startChild(name string, opts []ot.StartSpanOption) *span {
 	child := s.rec.start(s, name)
+	child.stamper = s.stamper
 	if s.other != nil {
 		opts = append([]ot.StartSpanOption{ot.ChildOf(s.other.Context())}, opts...)
 		child.other = s.other.Tracer().StartSpan(name, opts...)

@@ -7,6 +7,9 @@ import (
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // timeoutEarly and timeoutLate allow for the clock and the scheduler, and for
@@ -17,22 +20,67 @@ const (
 )
 
 // attempt makes the entry of an upstream attempt.
-func (b *builder) attempt(s *span, number int) trace.Attempt {
-	a := trace.Attempt{Attempt: number, Address: s.peer, Start: trace.Seconds(b.startOf(s)), Duration: b.durationOf(s)}
-	if hop := hopAbove(s); hop != nil {
-		a.Plugin = hop.name
-		a.Outcome, a.Error = b.attemptOutcome(hop, s)
+func (b *builder) attempt(s *span) trace.Attempt {
+	a := trace.Attempt{Attempt: int(s.number), Address: s.peer, Start: trace.Seconds(b.startOf(s)), Duration: b.durationOf(s)}
+	hop := hopAbove(s)
+	if hop == nil {
+		return a
+	}
+	a.Plugin = hop.name
+	switch {
+	case s.peer == unknownPeer:
+		a.Address = b.grpcAddress(hop, s)
+		a.Outcome, a.Error = b.grpcOutcome(hop, s)
+	case hop.name == forwardPlugin:
+		a.Outcome, a.Error = b.forwardOutcome(hop, s)
 	}
 	return a
 }
 
-// attemptOutcome tells how an attempt of forward ended. Its span does not say,
+// grpcAddress returns where an attempt of grpc went, if its order is known.
+func (b *builder) grpcAddress(hop, s *span) string {
+	addrs := b.rec.plugin.chain.grpcAddrs
+	for _, other := range b.spans {
+		switch {
+		case len(addrs) == 0:
+			return ""
+		case other == s:
+			return addrs[0]
+		case other.peer != "" && hopAbove(other) == hop:
+			addrs = addrs[1:]
+		}
+	}
+	return ""
+}
+
+// grpcOutcome tells how an attempt of grpc ended: it asks the next upstream
+// only where one failed.
+func (b *builder) grpcOutcome(hop, s *span) (outcome, errText string) {
+	last, _ := b.lastAttempt(hop)
+	sc := b.scopeOf(hop)
+	switch {
+	case s.end == open:
+		return "", ""
+	case s != last:
+		return trace.OutcomeError, ""
+	case b.answeredIn(hop, sc) && !b.hasHops(hop):
+		return trace.OutcomeOK, ""
+	case sc != nil && sc.err != nil && b.isLastAsked(hop):
+		return errorOutcome(sc.err)
+	}
+	return "", ""
+}
+
+// forwardOutcome tells how an attempt of forward ended. Its span does not say,
 // but what forward did next does. What is not certain stays empty.
-func (b *builder) attemptOutcome(hop, s *span) (outcome, errText string) {
-	if s.end == open || hop.name != forwardPlugin {
+func (b *builder) forwardOutcome(hop, s *span) (outcome, errText string) {
+	if s.end == open {
 		return "", ""
 	}
 	last, tries := b.lastAttempt(hop)
+	if s == last && len(hop.rec.spans) >= maxSpans {
+		return "", "" // there may have been more
+	}
 	c := &b.rec.plugin.chain
 	if s != last {
 		switch {
@@ -47,11 +95,11 @@ func (b *builder) attemptOutcome(hop, s *span) (outcome, errText string) {
 	switch {
 	case b.answeredIn(hop, sc), b.handedOn(hop):
 		return trace.OutcomeOK, ""
-	case sc != nil && sc.err != nil && sc.answeredAt == notAnswered && b.isLastForward(hop):
+	case sc != nil && sc.err != nil && b.isLastAsked(hop):
 		return errorOutcome(sc.err)
-	case hop.end == open:
+	case hop.end == open, s.desperate, hop.rec.canceled:
 		return "", ""
-	case (c.maxAttempts == 0 || tries < c.maxAttempts) && time.Duration(hop.end-hop.start) < forwardTimeout && b.rec.query.outcome != trace.OutcomeError:
+	case (c.maxAttempts == 0 || tries < c.maxAttempts) && time.Duration(hop.end-hop.start) < forwardTimeout:
 		// forward would have tried again.
 		return trace.OutcomeOK, ""
 	case b.timedOut(s):
@@ -70,7 +118,8 @@ func (b *builder) timedOut(s *span) bool {
 
 func errorOutcome(err error) (outcome, errText string) {
 	var netErr net.Error
-	if errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &netErr) && netErr.Timeout() {
+	if errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &netErr) && netErr.Timeout() ||
+		status.Code(err) == codes.DeadlineExceeded {
 		return trace.OutcomeTimeout, errorText(err.Error())
 	}
 	return trace.OutcomeError, errorText(err.Error())
@@ -118,12 +167,22 @@ func (b *builder) handedOn(hop *span) bool {
 	return false
 }
 
-// isLastForward reports whether no other forward started after hop in the same
-// lookup, so that a failure of the lookup is hop's.
-func (b *builder) isLastForward(hop *span) bool {
+// hasHops reports whether hop passed the query on.
+func (b *builder) hasHops(hop *span) bool {
+	for _, s := range b.spans {
+		if s.peer == "" && hopAbove(s) == hop {
+			return true
+		}
+	}
+	return false
+}
+
+// isLastAsked reports whether no plugin that asks upstreams, or answers, started
+// after hop in the same lookup, so that a failure of the lookup is hop's.
+func (b *builder) isLastAsked(hop *span) bool {
 	sc := b.scopeOf(hop)
 	for _, s := range b.spans {
-		if s.peer == "" && s.name == forwardPlugin && b.startOf(s) > b.startOf(hop) && b.scopeOf(s) == sc {
+		if s.peer == "" && b.startOf(s) > b.startOf(hop) && b.scopeOf(s) == sc {
 			return false
 		}
 	}

@@ -19,6 +19,21 @@
 //	TCP [fd00:10:244::4]:44601    id 0xa9ba  AAAA IN  example.com.  880ca82742bca2d1c329e410
 //	UDP 10.244.0.4:1              id 0       NS   IN  .             b248aa3c33ea8e724f089358
 //
+// # Sampling
+//
+// Who records only a share of the lookups decides by the trace id, so that all
+// who use the same rate record the same ones, and who uses a lower rate records
+// some of those (see [Sampled]). It takes one comparison of whole numbers:
+//
+//	last 4 bytes of trace_id, big-endian  <  rate x 2^32, rounded down
+//
+// Test vectors, for the flows above in this order:
+//
+//	last 4 bytes  smallest rate that passes
+//	0x9b794954    0x9b794955 / 2^32 = 0.60731943...
+//	0xc329e410    0xc329e411 / 2^32 = 0.76235795...
+//	0x4f089358    0x4f089359 / 2^32 = 0.30872460...
+//
 // # Records
 //
 // A record is one JSON object on a line. [Query] is what CoreDNS did with a
@@ -26,5 +41,6 @@
 // is a query and its response on the wire, [Trace] is all of it joined.
 // Encoding appends to a caller's buffer and uses no reflection, because the
 // CoreDNS plugin does it for every query; decoding is strict, because a record
-// that is misread misleads whoever is on call.
+// that is misread misleads whoever is on call. The same in JSON Schema is
+// records.schema.json, beside this file.
 package trace

@@ -34,6 +34,7 @@ func (q *Query) AppendJSON(b []byte) []byte {
 	b = appendHops(b, q.Hops)
 	b = appendAttempts(b, q.Upstreams)
 	b = strconv.AppendBool(append(b, `,"stamped":`...), q.Stamped)
+	b = appendFloat(append(b, `,"sample":`...), q.Sample)
 	return append(b, '}')
 }
 
@@ -44,6 +45,7 @@ func (r *Refresh) AppendJSON(b []byte) []byte {
 	b = appendString(append(b, `,"cause":`...), r.Cause)
 	b = appendHops(b, r.Hops)
 	b = appendAttempts(b, r.Upstreams)
+	b = appendFloat(append(b, `,"sample":`...), r.Sample)
 	return append(b, '}')
 }
 
@@ -272,9 +274,22 @@ func appendString(b []byte, s string) []byte {
 	if s == "" {
 		return append(b, "null"...)
 	}
-	// The error reports invalid UTF-8, which has been replaced.
-	b, _ = jsontext.AppendQuote(b, s)
-	return b
+	return appendQuote(b, s)
+}
+
+// appendQuote appends a JSON string. Names and addresses are what they are in
+// nearly every record, plain ASCII, for which looking is faster than quoting.
+func appendQuote(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			// The error reports invalid UTF-8, which has been replaced.
+			b, _ = jsontext.AppendQuote(b, s)
+			return b
+		}
+	}
+	b = append(b, '"')
+	b = append(b, s...)
+	return append(b, '"')
 }
 
 func appendStrings(b []byte, list []string) []byte {
@@ -283,7 +298,7 @@ func appendStrings(b []byte, list []string) []byte {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b, _ = jsontext.AppendQuote(b, s)
+		b = appendQuote(b, s)
 	}
 	return append(b, ']')
 }
@@ -330,6 +345,13 @@ func appendUintPtr(b []byte, n *uint16) []byte {
 		return append(b, "null"...)
 	}
 	return appendUint(b, *n)
+}
+
+func appendFloat(b []byte, f *float64) []byte {
+	if f == nil {
+		return append(b, "null"...)
+	}
+	return strconv.AppendFloat(b, *f, 'f', -1, 64)
 }
 
 func appendSeconds(b []byte, s *Seconds) []byte {

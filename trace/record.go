@@ -129,6 +129,7 @@ type Query struct {
 	Hops         []Hop      `json:"hops"`
 	Upstreams    []Attempt  `json:"upstreams"`
 	Stamped      bool       `json:"stamped"`
+	Sample       *float64   `json:"sample"` // the rate, where sampling chose the lookup; nil: recorded whatever the rate
 }
 
 // Refresh is background work in CoreDNS that a query set off, written by the
@@ -139,6 +140,7 @@ type Refresh struct {
 	Cause     string    `json:"cause"` // prefetch, stale
 	Hops      []Hop     `json:"hops"`
 	Upstreams []Attempt `json:"upstreams"`
+	Sample    *float64  `json:"sample"` // as in Query
 }
 
 // NAT is what the kernel's connection tracking, or a match of sightings, says

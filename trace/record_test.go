@@ -19,7 +19,7 @@ func sampleRecords() []Record {
 	at := time.Date(2026, 11, 21, 3, 0, 0, 123456789, time.UTC)
 	flow := NewFlow(TransportUDP, netip.MustParseAddrPort("10.244.0.4:50202"), 0xc1a1, 1, 1, []byte("\x07example\x03com\x00"))
 	head := Header{V: Version, Time: at, TraceID: NewTraceID(at, flow), Flow: flow}
-	size, parent, port := 56, 0, uint16(53)
+	size, parent, port, rate := 56, 0, uint16(53), 0.01
 	question := DNS{
 		ClientIP: netip.MustParseAddr("10.244.0.4"), ClientPort: 50202, QName: "example.com.", QType: "A", QClass: "IN",
 		Protocol: "udp", ID: 0xc1a1, RequestSize: 29, BufSize: 512, RCode: "NOERROR", ResponseSize: &size,
@@ -34,10 +34,10 @@ func sampleRecords() []Record {
 		Outcome: OutcomeAnswered,
 		Hops: []Hop{{Plugin: "cache", Start: 1000, Duration: SecondsPtr(21000000)},
 			{Plugin: "forward", Parent: &parent, Start: 2000}},
-		Upstreams: []Attempt{attempt},
+		Upstreams: []Attempt{attempt}, Sample: &rate,
 	}
 	query.Record = KindQuery
-	refresh := &Refresh{Header: head, DNS: question, Cause: "prefetch", Hops: []Hop{}, Upstreams: []Attempt{attempt}}
+	refresh := &Refresh{Header: head, DNS: question, Cause: "prefetch", Hops: []Hop{}, Upstreams: []Attempt{attempt}, Sample: &rate}
 	refresh.Record = KindRefresh
 	exchange := &Exchange{
 		Header: head, DNS: question, ServerIP: netip.MustParseAddr("10.96.0.10"), ServerPort: 53,
@@ -147,6 +147,7 @@ func TestDecodeErrors(t *testing.T) {
 		{"hex", swap(`"flow":"4`, `"flow":"x`), "field flow: expected hexadecimal digits"},
 		{"short id", swap(`"flow":"41`, `"flow":"`), "field flow: expected 24 hexadecimal digits"},
 		{"seconds", swap(`"start_seconds":0.000001`, `"start_seconds":true`), "field hops[0].start_seconds: "},
+		{"sample", swap(`"sample":0.01`, `"sample":"1%"`), "field sample: "},
 		{"duplicate", swap(`"zone":".",`, `"zone":".","zone":"x",`), "field zone: "},
 		{"time missing", swap(`"time":"2026-11-21T03:00:00.123456789Z",`, ""), "field time: missing"},
 		{"cut", good[:len(good)-5], "not valid JSON"},

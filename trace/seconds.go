@@ -28,7 +28,7 @@ func (s Seconds) appendJSON(b []byte) []byte {
 		n = -n
 	}
 	b = strconv.AppendUint(b, n/1e9, 10)
-	frac := n % 1e9
+	frac := uint32(n % 1e9) // dividing 32 bits is cheaper
 	if frac == 0 {
 		return b
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // variant is one way to run CoreDNS.
@@ -12,6 +13,8 @@ type variant struct {
 	name      string
 	directive string // what the server block has more than vanilla
 	args      []string
+	records   string // the file that its records go to
+	all       bool   // it records every query
 }
 
 // vanilla is what the others are compared with.
@@ -25,11 +28,16 @@ func (b *bench) variants() []variant {
 		{name: "log", directive: "log"},
 		{name: "log JSON", directive: "log", args: []string{"-log-format=json"}},
 		{name: "dnstap", directive: "dnstap " + b.tap},
-		{name: "dnstrace", directive: "dnstrace {\n output file " + b.records() + "\n }"},
+		b.traced("dnstrace", "", true),
+		b.traced("sample 1 %", "\n sample 0.01", false),
 	}
 }
 
-func (b *bench) records() string { return filepath.Join(b.dir, "records.jsonl") }
+// traced is a variant with dnstrace and an option of it.
+func (b *bench) traced(name, option string, all bool) variant {
+	records := filepath.Join(b.dir, "records."+strings.ReplaceAll(name, " ", "-")+".jsonl")
+	return variant{name: name, directive: "dnstrace {\n output file " + records + option + "\n }", records: records, all: all}
+}
 
 // usual are the plugins of the Corefile that comes with Kubernetes, as far as
 // they see queries. They matter even to a plugin that is not among them: the

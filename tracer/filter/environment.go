@@ -78,6 +78,8 @@ func value(v reflect.Value) any {
 		return v.Bool()
 	case reflect.Int:
 		return int(v.Int())
+	case reflect.Float64:
+		return v.Float()
 	}
 	return int(v.Uint())
 }

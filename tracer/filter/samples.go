@@ -50,6 +50,8 @@ func fill(v reflect.Value, depth int) {
 		}
 	case reflect.String:
 		v.SetString("x")
+	case reflect.Float64:
+		v.SetFloat(1)
 	case reflect.Int, reflect.Int64:
 		v.SetInt(1)
 	case reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:

@@ -1,0 +1,98 @@
+package dnstrace
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/miekg/dns"
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// observed returns how many attempts a histogram holds.
+func observed(t *testing.T, upstream, outcome string) uint64 {
+	t.Helper()
+	var m dto.Metric
+	if err := attemptDuration.WithLabelValues(upstream, outcome).(prometheus.Metric).Write(&m); err != nil {
+		t.Fatal(err)
+	}
+	return m.GetHistogram().GetSampleCount()
+}
+
+// Lookups, refreshes and attempts are counted, recorded or not.
+func TestMetrics(t *testing.T) {
+	good, bad := upstream(t, answerA), refusing(t)
+	s := start(t, `.:0 {
+		bind 127.0.0.1
+		dnstrace {
+			output file $RECORDS
+			sample 0
+		}
+		cache 3600 cached.org
+		forward . `+bad+` `+good+` {
+			policy sequential
+		}
+	}`)
+	labels := []string{trace.CacheHit, trace.CacheMiss, trace.CacheNone, trace.CacheStale}
+	before := make(map[string]float64)
+	for _, l := range labels {
+		before[l] = value(lookups.WithLabelValues(l))
+	}
+	for _, name := range []string{"cached.org.", "cached.org.", "cached.org.", "other.org."} {
+		s.ask(name, dns.TypeA)
+	}
+	want := map[string]float64{trace.CacheHit: 2, trace.CacheMiss: 1, trace.CacheNone: 1}
+	for _, l := range labels {
+		eventually(t, func() bool { return value(lookups.WithLabelValues(l))-before[l] == want[l] })
+	}
+	eventually(t, func() bool {
+		return observed(t, good, trace.OutcomeOK) == 2 && observed(t, bad, trace.OutcomeError) == 2
+	})
+	s.wait(2) // the two whose first upstream failed
+}
+
+func TestRefreshMetric(t *testing.T) {
+	a := &aging{}
+	s := a.start(t, "prefetch 1 1m 90%")
+	before := value(refreshes.WithLabelValues("prefetch"))
+	s.ask("example.org.", dns.TypeA)
+	s.ask("example.org.", dns.TypeA)
+	s.wait(3)
+	if got := value(refreshes.WithLabelValues("prefetch")) - before; got != 1 {
+		t.Errorf("%v refreshes counted", got)
+	}
+}
+
+// However many upstreams there are, the labels are bounded.
+func TestUpstreamLabelsAreBounded(t *testing.T) {
+	if got := upstreamLabel(""); got != unknownLabel {
+		t.Errorf("an unknown upstream is %q", got)
+	}
+	saved := upstreams
+	defer func() { upstreams = saved }()
+	upstreams = make(map[string]bool)
+	var b builder
+	for i := range maxUpstreams {
+		address := fmt.Sprintf("192.0.2.1:%d", i)
+		if got := upstreamLabel(address); got != address {
+			t.Fatalf("upstream %d is %q", i, got)
+		}
+	}
+	for range 2 {
+		if got := upstreamLabel("192.0.2.2:53"); got != otherLabel {
+			t.Errorf("one more is %q", got)
+		}
+	}
+	if got := upstreamLabel("192.0.2.1:0"); got != "192.0.2.1:0" {
+		t.Errorf("a known one is %q", got)
+	}
+	for i := range 3 * maxUpstreams {
+		b.observer(attemptKey{fmt.Sprint("192.0.2.3:", i), trace.OutcomeOK})
+	}
+	if n := len(b.observers); n > maxUpstreams+1 {
+		t.Errorf("a builder remembers %d histograms", n)
+	}
+}

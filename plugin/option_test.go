@@ -1,0 +1,271 @@
+package dnstrace
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/coredns/caddy"
+
+	"github.com/dnstrace/dnstrace/trace"
+
+	"github.com/miekg/dns"
+)
+
+func TestParseTraceContext(t *testing.T) {
+	for _, tc := range []struct {
+		properties    string
+		stamp, accept string
+		code          uint16
+	}{
+		{"", "off", "", 65500},
+		{"stamp off", "off", "", 65500},
+		{"stamp all\noption-code 1234", "all", "", 1234},
+		{"stamp 10.0.0.0/8 fd00::/8\naccept 192.0.2.1/24 ::ffff:127.0.0.0/104", "10.0.0.0/8 fd00::/8", "192.0.2.0/24 127.0.0.0/8", 65500},
+		{"option-code 1", "", "", 0},
+		{"option-code 65535", "off", "", 65535},
+	} {
+		c := caddy.NewTestController("dns", "dnstrace {\n"+tc.properties+"\n}")
+		d, err := parse(c)
+		if tc.code == 0 {
+			if err == nil {
+				t.Errorf("%s: no error", tc.properties)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", tc.properties, err)
+			continue
+		}
+		if d.stamp.String() != tc.stamp || d.accept.String() != tc.accept || d.optionCode != tc.code {
+			t.Errorf("%s: stamp %s, accept %s, code %d", tc.properties, &d.stamp, d.accept, d.optionCode)
+		}
+	}
+}
+
+func TestParseTraceContextErrors(t *testing.T) {
+	const example = "networks such as 10.0.0.0/8 or fd00::/8"
+	for _, tc := range []struct{ input, want string }{
+		{"stamp", "stamp which upstreams? expected off, all or " + example},
+		{"stamp yes", "stamp yes: expected off, all or " + example},
+		{"stamp 10.0.0.0/8 all", "stamp all: expected off, all or " + example},
+		{"stamp all 10.0.0.0/8", "stamp all 10.0.0.0/8: expected nothing after all"},
+		{"stamp off all", "stamp off all: expected nothing after off"},
+		{"stamp 10.0.0.0/33", "stamp 10.0.0.0/33: expected off, all or " + example},
+		{"stamp 10.0.0.1", "stamp 10.0.0.1: expected off, all or " + example},
+		{"accept", "accept from whom? expected " + example},
+		{"accept all", "accept all: expected " + example},
+		{"accept 10.0.0.0/8 10.0.0/8", "accept 10.0.0/8: expected " + example},
+		{"accept fd00::/129", "accept fd00::/129: expected " + example},
+		{"accept ::ffff:0:0/64", "accept ::ffff:0:0/64: expected IPv4 networks in their own form, such as 10.0.0.0/8"},
+		{"option-code", "option-code: expected one EDNS option code, got 0 arguments"},
+		{"option-code 65500 65501", "option-code: expected one EDNS option code, got 2 arguments"},
+		{"option-code 0", "option-code 0: expected a whole number from 1 to 65535"},
+		{"option-code -1", "option-code -1: expected a whole number from 1 to 65535"},
+		{"option-code 65536", "option-code 65536: expected a whole number from 1 to 65535"},
+		{"option-code 0xffdc", "option-code 0xffdc: expected a whole number from 1 to 65535"},
+		{"option-code 10", "option-code 10: IANA assigned it to COOKIE (RFC 7873): expected a code that nobody has, such as 65500"},
+		{"option-code 20292", "option-code 20292: IANA assigned it to Umbrella Ident (Cisco): expected a code that nobody has, such as 65500"},
+	} {
+		want := "plugin/dnstrace: Testfile:2 - Error during parsing: " + tc.want
+		if err := setup(caddy.NewTestController("dns", "dnstrace {\n"+tc.input+"\n}")); err == nil || err.Error() != want {
+			t.Errorf("%s: got  %v\nwant %s", tc.input, err, want)
+		}
+	}
+	for _, tc := range []struct{ input, want string }{
+		{"stamp all\nstamp off", "stamp is already set to all: expected it once"},
+		{"stamp off\nstamp 10.0.0.0/8", "stamp is already set to off: expected it once"},
+		{"accept 10.0.0.0/8\naccept fd00::/8", "accept is already set to 10.0.0.0/8: expected it once, with all its networks"},
+		{"option-code 1234\noption-code 1234", "option-code is already set to 1234: expected it once"},
+	} {
+		want := "plugin/dnstrace: Testfile:3 - Error during parsing: " + tc.want
+		if err := setup(caddy.NewTestController("dns", "dnstrace {\n"+tc.input+"\n}")); err == nil || err.Error() != want {
+			t.Errorf("%s: got  %v\nwant %s", tc.input, err, want)
+		}
+	}
+}
+
+// Every code that miekg/dns reads as something else is one that we refuse.
+func TestAssignedCodes(t *testing.T) {
+	for code := range uint16(100) {
+		wire := fmt.Sprintf("\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x29\x04\xd0\x00\x00\x00\x00\x00\x04\x00%c\x00\x00", code)
+		m := new(dns.Msg)
+		if err := m.Unpack([]byte(wire)); err != nil {
+			continue // the option is read, and must not be empty
+		}
+		_, local := m.IsEdns0().Option[0].(*dns.EDNS0_LOCAL)
+		if _, assigned := assignedCodes[code]; code != 0 && !local && !assigned {
+			t.Errorf("code %d", code)
+		}
+	}
+}
+
+// exchangeWire sends a query as it is and returns the answer as it is.
+func (s *server) exchangeWire(query []byte) []byte {
+	s.t.Helper()
+	conn, err := net.Dial("udp", s.addr)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		s.t.Fatal(err)
+	}
+	if _, err := conn.Write(query); err != nil {
+		s.t.Fatal(err)
+	}
+	b := make([]byte, dns.MaxMsgSize)
+	n, err := conn.Read(b)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return b[:n]
+}
+
+// wireQuery is a query for example.org A with an OPT: UDP size 1232, DO, and
+// these options.
+func wireQuery(options string) []byte {
+	b := []byte("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x01\x07example\x03org\x00\x00\x01\x00\x01")
+	b = append(b, "\x00\x00\x29\x04\xd0\x00\x00\x80\x00"...)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(options)))
+	return append(b, options...)
+}
+
+// wireOption is an option of a code that is 65500 if not given.
+func wireOption(data string, code ...uint16) string {
+	b := binary.BigEndian.AppendUint16(nil, append(code, trace.DefaultOptionCode)[0])
+	b = binary.BigEndian.AppendUint16(b, uint16(len(data)))
+	return string(b) + data
+}
+
+const wireCookie = "\x00\x0a\x00\x08\x01\x02\x03\x04\x05\x06\x07\x08"
+
+// What the upstream gets is what the client sent, to the byte, except for the ID
+// and our option; what the client gets is the answer without it.
+func TestStampKeepsTheQuery(t *testing.T) {
+	up := newCapture(t, echoA)
+	s := start(t, ".:0 {\n bind 127.0.0.1\n"+stampAll+"\n forward . "+up.addr+"\n}")
+	other := wireOption("hello", 65001)
+	foreign := wireOption("\x00\x00" + strings.Repeat("\xaa", 24) + "\x01")
+	for i, options := range []string{"", wireCookie, wireCookie + other, foreign, wireCookie + foreign + other, foreign + wireCookie + foreign} {
+		answer := unpack(t, s.exchangeWire(wireQuery(options)))
+		q := s.query(i + 1)
+		seen := up.seen()
+		own := trace.Traceparent{TraceID: q.TraceID, SpanID: attemptSpan(q, 1), Flags: trace.FlagSampled}
+		kept := strings.ReplaceAll(options, foreign, "")
+		want := wireQuery(kept + wireOption(string(own.Append(nil))))
+		if got := seen[len(seen)-1]; !bytes.Equal(got[2:], want[2:]) {
+			t.Errorf("%x: the upstream got\n%x, want\n%x", options, got, want)
+		}
+		wantOpt := unpack(t, wireQuery(kept)).IsEdns0()
+		if opt := answer.IsEdns0(); opt == nil || opt.String() != wantOpt.String() || len(answer.Answer) != 1 || answer.Id != 0x1234 {
+			t.Errorf("%x: the client got\n%s", options, answer)
+		}
+		if q.RequestSize != len(wireQuery(options)) || q.BufSize != 1232 || !q.DNSSECOK || !q.Stamped {
+			t.Errorf("%x: request size %d, bufsize %d, stamped %t", options, q.RequestSize, q.BufSize, q.Stamped)
+		}
+	}
+}
+
+// A client that sent no OPT gets none, and what fits into 512 bytes whole.
+func TestStampWithoutOPT(t *testing.T) {
+	var records, rcode atomic.Int32
+	up := newCapture(t, func(q *dns.Msg) *dns.Msg {
+		m := echoA(q)
+		for range records.Load() - 1 {
+			m.Answer = append(m.Answer, m.Answer[0])
+		}
+		m.Rcode = int(rcode.Load())
+		m.Compress = true
+		m.Truncate(int(q.IsEdns0().UDPSize()))
+		return m
+	})
+	s := start(t, ".:0 {\n bind 127.0.0.1\n"+stampAll+"\n forward . "+up.addr+"\n}")
+	query := wireQuery("")
+	query = query[:len(query)-11]
+	query[11] = 0
+	for i, tc := range []struct {
+		records, rcode int32
+		want           string
+	}{
+		{1, dns.RcodeSuccess, "NOERROR false 1"},
+		{30, dns.RcodeSuccess, "NOERROR false 30"}, // 509 bytes, which leaves no room for an OPT
+		{31, dns.RcodeSuccess, "NOERROR true 30"},
+		{500, dns.RcodeSuccess, "NOERROR true 30"},
+		{1, dns.RcodeNameError, "NXDOMAIN false 1"},
+		{1, dns.RcodeBadCookie, "SERVFAIL false 1"}, // the rcode needs an OPT
+	} {
+		records.Store(tc.records)
+		rcode.Store(tc.rcode)
+		wire := s.exchangeWire(query)
+		answer := unpack(t, wire)
+		if got := fmt.Sprint(dns.RcodeToString[answer.Rcode], " ", answer.Truncated, " ", len(answer.Answer)); got != tc.want || len(answer.Extra) != 0 || len(wire) > dns.MinMsgSize {
+			t.Errorf("%d records: got %s in %d bytes, want %s", tc.records, got, len(wire), tc.want)
+		}
+		q, context := up.last(t)
+		if opt := q.IsEdns0(); context == nil || opt.UDPSize() != stampSize || opt.Do() || len(opt.Option) != 1 {
+			t.Errorf("the upstream got\n%s", q)
+		}
+		if r := s.query(i + 1); r.BufSize != dns.MinMsgSize || r.DNSSECOK || *r.ResponseSize > dns.MinMsgSize {
+			t.Errorf("bufsize %d, response size %d", r.BufSize, *r.ResponseSize)
+		}
+	}
+}
+
+// An option that an upstream sends unasked stays here, too.
+func TestUnaskedOption(t *testing.T) {
+	for _, plugins := range []string{"dnstrace {\n output file $RECORDS\n}", stampAll} {
+		up := newCapture(t, func(q *dns.Msg) *dns.Msg {
+			m := echoA(q)
+			m.Extra = nil
+			m.SetEdns0(1232, true)
+			local := &dns.EDNS0_LOCAL{Code: trace.DefaultOptionCode, Data: trace.Traceparent{TraceID: trace.TraceID{1}}.Append(nil)}
+			m.IsEdns0().Option = []dns.EDNS0{local, &dns.EDNS0_NSID{Code: dns.EDNS0NSID, Nsid: "6869"}}
+			return m
+		})
+		s := start(t, ".:0 {\n bind 127.0.0.1\n"+plugins+"\n forward . "+up.addr+"\n}")
+		answer := unpack(t, s.exchangeWire(wireQuery("")))
+		if hasOption(answer, trace.DefaultOptionCode) || !hasOption(answer, dns.EDNS0NSID) {
+			t.Errorf("%s: the client got\n%s", plugins, answer)
+		}
+	}
+}
+
+// Whatever a client sends: its option ends here, the rest stays, and the server
+// keeps what it has.
+func FuzzReceive(f *testing.F) {
+	for _, options := range []string{"", wireCookie, wireOption(data27), wireOption(data18) + wireCookie, wireOption("") + wireOption("x")} {
+		f.Add(wireQuery(options))
+	}
+	d := &Dnstrace{accept: networks{netip.MustParsePrefix("127.0.0.0/8")}, optionCode: trace.DefaultOptionCode}
+	f.Fuzz(func(t *testing.T, wire []byte) {
+		r := new(dns.Msg)
+		if r.Unpack(wire) != nil {
+			return
+		}
+		before := r.String()
+		got := d.receive(discarding{}, r)
+		if r.String() != before {
+			t.Errorf("the message is\n%s\nit was\n%s", r, before)
+		}
+		if signed(r) && got != r || !signed(r) && hasOption(got, d.optionCode) {
+			t.Errorf("passed on\n%s", got)
+		}
+		want := r.Copy()
+		for _, rr := range want.Extra {
+			if opt, ok := rr.(*dns.OPT); ok && !signed(r) {
+				opt.Option = slices.DeleteFunc(opt.Option, func(o dns.EDNS0) bool { return o.Option() == d.optionCode })
+			}
+		}
+		if got.String() != want.String() {
+			t.Errorf("passed on\n%s\nwant\n%s", got, want)
+		}
+	})
+}
