@@ -3,6 +3,7 @@ package dnstrace
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 	dto "github.com/prometheus/client_model/go"
@@ -55,7 +56,8 @@ func TestMetrics(t *testing.T) {
 }
 
 func TestRefreshMetric(t *testing.T) {
-	a := &aging{}
+	// Slow enough to be done after the answer: before it, it is part of the query.
+	a := &aging{delay: 50 * time.Millisecond}
 	s := a.start(t, "prefetch 1 1m 90%")
 	before := value(refreshes.WithLabelValues("prefetch"))
 	s.ask("example.org.", dns.TypeA)

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -254,15 +255,16 @@ func silent(t *testing.T) string {
 }
 
 // refusing is an address where nobody listens.
+//
+// Its port is not one that the kernel gives out: a socket that asks it must not
+// get the same port and so hear itself.
 func refusing(t *testing.T) string {
 	t.Helper()
-	c, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	return c.LocalAddr().String()
+	return fmt.Sprintf("127.1.0.%d:1", 1+refused.Add(1)%250)
 }
+
+// refused makes the addresses of refusing differ, and so their metrics.
+var refused atomic.Int32
 
 // reply sends m. A server of the tests that cannot is a bug of the tests.
 func reply(w dns.ResponseWriter, m *dns.Msg) {
