@@ -53,7 +53,6 @@ enum bpf_func_id {
 #define IPPROTO_UDP	17
 
 #define IFNAMSIZ	16
-#define TASK_COMM_LEN	16
 
 /* include/uapi/linux/netfilter/nf_conntrack_common.h */
 #define IPS_NAT_MASK	((1 << 4) | (1 << 5))	/* source, destination */
@@ -82,7 +81,6 @@ struct net_device {
 } __core;
 
 struct sock_common {
-	volatile unsigned char skc_state;
 	possible_net_t skc_net;
 } __core;
 

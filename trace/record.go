@@ -268,6 +268,6 @@ func (*Exchange) Kind() string { return KindExchange }
 func (*Trace) Kind() string { return KindTrace }
 
 // GapNotRecorded in [Trace.Gaps] says that the server's records of other queries
-// arrive, and none of this one: proof that it did not get the query, or lost the
-// record.
-const GapNotRecorded = "the server records its queries, but there is no record of this one"
+// arrive, and that this one was not seen to reach it: together with the missing
+// record, proof that it did not get the query.
+const GapNotRecorded = "it was not seen to reach the server, which records its queries and has no record of this one"

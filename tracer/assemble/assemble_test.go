@@ -261,6 +261,21 @@ func TestFlowUsedAgain(t *testing.T) {
 	}
 }
 
+// A lookup without a record is said to have missed its server only if it was not
+// seen there: a server may sample, or record some zones only.
+func TestMissedServer(t *testing.T) {
+	known := fromClient("known.example.", 1000, 0, time.Millisecond)
+	lost := exchange("lost.example.", clientNS, nodeNS, clientIP, serverIP, 2000, time.Second, 0)
+	silent := fromClient("silent.example.", 3000, time.Second, 0)
+	sampled := fromClient("sampled.example.", 4000, time.Second, time.Millisecond)
+	elsewhere := exchange("elsewhere.example.", clientNS, nodeNS, clientIP, upstreamIP, 5000, time.Second, 0)
+	for _, tr := range assemble(known, record(known, 10*time.Microsecond, 900*time.Microsecond), lost, silent, sampled, elsewhere) {
+		if got, want := slices.Contains(tr.Gaps, trace.GapNotRecorded), tr.QName == "lost.example."; got != want {
+			t.Errorf("%s: gaps %v", tr.QName, tr.Gaps)
+		}
+	}
+}
+
 func TestRetransmissionRecordedTwice(t *testing.T) {
 	ex := fromClient("a.example.", 1000, 0, 2*time.Second)
 	ex.Path = append(ex.Path, trace.Sighting{Message: trace.MessageQuery, Direction: trace.DirectionTX, NetNS: clientNS, Offset: trace.Seconds(time.Second)})

@@ -36,7 +36,7 @@ func (a *Assembler) fromExchange(t *trace.Trace, ex *trace.Exchange) {
 	if ex.LostEvents > 0 {
 		t.Gaps = append(t.Gaps, fmt.Sprintf("%d events were lost on this node while it lasted: packets may be missing", ex.LostEvents))
 	}
-	if t.Query == nil && a.servers.recordExpected(ex) {
+	if t.Query == nil && a.servers.missed(ex) {
 		t.Gaps = append(t.Gaps, trace.GapNotRecorded)
 	}
 }

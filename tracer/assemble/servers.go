@@ -16,8 +16,9 @@ const (
 // servers is what is known of the servers on this node.
 type servers struct {
 	byNetNS map[uint32]*server
-	// Addresses, translated or not, whose server's records arrive.
-	recorded map[netip.AddrPort]bool
+	// Addresses, translated or not, whose server's records arrive, and the
+	// namespaces in which the recorded queries had arrived.
+	recorded map[netip.AddrPort]map[uint32]bool
 	// Namespaces in which queries arrived: only from there are queries sent
 	// on behalf of another.
 	arrivals map[uint32]bool
@@ -29,7 +30,7 @@ type server struct {
 }
 
 func newServers() *servers {
-	return &servers{byNetNS: map[uint32]*server{}, recorded: map[netip.AddrPort]bool{}, arrivals: map[uint32]bool{}}
+	return &servers{byNetNS: map[uint32]*server{}, recorded: map[netip.AddrPort]map[uint32]bool{}, arrivals: map[uint32]bool{}}
 }
 
 // learn notes where a query arrived, and where its response came from.
@@ -85,23 +86,39 @@ func (s *servers) sends(ex *trace.Exchange) bool {
 
 // records notes that the server of an exchange wrote a record of it.
 func (s *servers) records(ex *trace.Exchange) {
+	netns, ok := arrivedAt(ex)
+	if !ok {
+		return
+	}
 	if len(s.recorded) >= maxAddrs {
 		clear(s.recorded)
 	}
 	for _, addr := range serverAddrs(ex) {
-		s.recorded[addr] = true
+		places := s.recorded[addr]
+		if places == nil || len(places) >= maxPIDs {
+			places = map[uint32]bool{}
+			s.recorded[addr] = places
+		}
+		places[netns] = true
 	}
 }
 
-// recordExpected tells whether the server that the exchange was meant for keeps
-// records.
-func (s *servers) recordExpected(ex *trace.Exchange) bool {
-	for _, addr := range serverAddrs(ex) {
-		if s.recorded[addr] {
-			return true
+// missed tells whether an exchange did not reach the server that it was meant
+// for, which records its queries. A query that did arrive there and has no record
+// proves nothing: the server may sample, or record some zones only.
+func (s *servers) missed(ex *trace.Exchange) bool {
+	addrs := serverAddrs(ex)
+	// Of the servers behind one address, the translated one is the right one.
+	places := s.recorded[addrs[len(addrs)-1]]
+	if len(places) == 0 {
+		return false
+	}
+	for i := range ex.Path {
+		if at := &ex.Path[i]; at.Message == trace.MessageResponse || at.Direction == trace.DirectionRX && places[at.NetNS] {
+			return false
 		}
 	}
-	return false
+	return true
 }
 
 // serverAddrs returns the server's address as the client used it and, if known,

@@ -16,12 +16,8 @@ const (
 	Drop Kind = 3 // freed before it got where it was going
 )
 
-// TCP flags (RFC 9293, section 3.1).
-const (
-	FlagFIN = 0x01
-	FlagSYN = 0x02
-	FlagRST = 0x04
-)
+// FlagSYN is the TCP flag that opens a connection (RFC 9293, section 3.1).
+const FlagSYN = 0x02
 
 // Tuple is one direction of a tracked connection.
 type Tuple struct {
