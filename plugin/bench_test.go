@@ -91,9 +91,11 @@ func BenchmarkAppendRecord(b *testing.B) {
 	r := new(dns.Msg).SetQuestion("example.org.", dns.TypeA)
 	zones := []string{"."}
 	d := &Dnstrace{zones: zones, serverZones: zones, chain: readChain(nil), Next: passing{answering{new(dns.Msg).SetReply(r)}}}
-	rec := d.begin(context.Background(), discarding{}, r)
-	rcode, err := d.Next.ServeDNS(&rec.first, &rec.writer, r)
-	rec.finish(rcode, err)
+	d.chain.refreshes = true // keeps the recording for us
+	f := d.begin(context.Background(), discarding{}, r)
+	rec := f.span.rec
+	rcode, err := d.Next.ServeDNS(&f.ctx, &f.writer, r)
+	f.finish(rcode, err)
 	var build builder
 	var line []byte
 	b.ReportAllocs()

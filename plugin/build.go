@@ -57,7 +57,7 @@ func (b *builder) appendRecord(line []byte, rate *float64) ([]byte, string) {
 	r.Hops, r.Upstreams = b.hops, b.tries
 	// A server that listens on the wildcard address does not tell on which of
 	// its addresses a datagram arrived.
-	server, _ := address(q.writer.LocalAddr())
+	server, _ := address(q.front.writer.LocalAddr())
 	r.ServerIP, r.ServerPort = netip.Addr{}, server.Port()
 	if addr := server.Addr(); addr.IsValid() && !addr.IsUnspecified() {
 		r.ServerIP = addr
@@ -152,14 +152,14 @@ func (b *builder) load(rec *recording) {
 
 // startOf returns when s started, in nanoseconds since the record's time.
 func (b *builder) startOf(s *span) int64 {
-	return s.start + s.rec.startedAt - b.rec.startedAt
+	return s.began + s.rec.startedAt - b.rec.startedAt
 }
 
 func (b *builder) durationOf(s *span) *trace.Seconds {
 	if s.end == open {
 		return nil
 	}
-	return b.duration(s.end - s.start)
+	return b.duration(s.end - s.began)
 }
 
 // duration returns a pointer that is good until the next record.

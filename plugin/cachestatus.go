@@ -84,7 +84,7 @@ func (rec *recording) cacheSpan() *span {
 // inNested reports whether s is part of a nested lookup: those pass this plugin
 // again.
 func inNested(s *span) bool {
-	for p := s.parent; p != nil && p.parent != nil; p = p.parent {
+	for p := s.parent; p != nil; p = p.parent {
 		if p.name == pluginName {
 			return true
 		}

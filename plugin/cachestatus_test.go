@@ -23,7 +23,8 @@ func TestMissOrNone(t *testing.T) {
 		{"example.org.", dns.OpcodeQuery, chain{cacheBypass: []string{"net."}}, trace.CacheMiss},
 		{"example.org.", dns.OpcodeQuery, chain{cacheBypass: []string{"org."}}, trace.CacheNone},
 	} {
-		rec := &recording{plugin: &Dnstrace{chain: tc.chain}, opcode: tc.opcode}
+		rec := new(recording)
+		rec.plugin, rec.opcode = &Dnstrace{chain: tc.chain}, tc.opcode
 		rec.ident = &rec.own
 		rec.own.q = dns.Question{Name: tc.name}
 		if got := rec.missOrNone(); got != tc.want {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/coredns/coredns/plugin"
@@ -30,6 +31,7 @@ type chain struct {
 	cacheZones  []string
 	cacheBypass []string      // zones that other plugins keep out of the cache
 	staleTTL    uint32        // of serve_stale; 0 is also its default
+	refreshes   bool          // a cache may ask again in the background, or it is not known that none does
 	readTimeout time.Duration // of forward; the shortest, where there are several
 	failover    bool          // forward tries another upstream for some rcodes
 	maxAttempts int           // of forward; the least, 0 is no limit
@@ -45,15 +47,15 @@ type pool struct {
 
 // readChain reads the chain that starts with next.
 func readChain(next plugin.Handler) chain {
-	c := chain{readTimeout: defaultReadTimeout}
-	forwards := 0
+	c := chain{readTimeout: defaultReadTimeout, refreshes: true}
+	forwards, refreshes := 0, false
 	for next != nil {
 		if s, ok := next.(*stamper); ok {
 			next = s.Next
 		}
 		v := reflect.Indirect(reflect.ValueOf(next))
 		if v.Kind() != reflect.Struct {
-			break
+			return c
 		}
 		switch next.Name() {
 		case cachePlugin:
@@ -62,6 +64,7 @@ func readChain(next plugin.Handler) chain {
 			}
 			c.cacheBypass = texts(v.FieldByName("bypass"))
 			c.staleTTL = uint32(integer(v, "staleTTL") / int64(time.Second))
+			refreshes = refreshes || refreshing(v)
 		case forwardPlugin:
 			c.addForward(v, forwards == 0)
 			forwards++
@@ -73,9 +76,26 @@ func readChain(next plugin.Handler) chain {
 		case dns64Plugin, siitPlugin:
 			addBridge(v, next.Name())
 		}
+		if !v.FieldByName("Next").IsValid() && !isStock(v) {
+			return c
+		}
 		next, _ = field(v, "Next").(plugin.Handler)
 	}
+	c.refreshes = refreshes
 	return c
+}
+
+// refreshing reports whether the cache v has prefetch or serve_stale, or is of a
+// version that does not tell.
+func refreshing(v reflect.Value) bool {
+	prefetch, stale := v.FieldByName("prefetch"), v.FieldByName("staleUpTo")
+	return !prefetch.IsValid() || !stale.IsValid() || !prefetch.IsZero() || !stale.IsZero()
+}
+
+// isStock reports whether v comes with CoreDNS: then it has no handler after it
+// that is not in Next.
+func isStock(v reflect.Value) bool {
+	return strings.HasPrefix(v.Type().PkgPath(), "github.com/coredns/coredns/plugin/")
 }
 
 func (c *chain) addForward(v reflect.Value, first bool) {

@@ -52,18 +52,19 @@ func (d *Dnstrace) Name() string { return pluginName }
 // a goroutine for every query, whose stack is copied each time it gets too
 // small, and what is after us in the chain goes deep.
 func (d *Dnstrace) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
-	rec := d.begin(ctx, w, r)
+	growStack(false)
+	f := d.begin(ctx, w, r)
 	if len(r.Extra) > 0 {
 		r = d.receive(w, r)
 	}
-	if rec == nil {
+	if f == nil {
 		return d.pass(ctx, w, r)
 	}
-	defer rec.unwind()
+	defer f.unwind()
 	// plugin.NextOrFailure would do, at the price of four allocations: the
-	// context and the span of the first hop are part of the recording.
-	rcode, err := d.Next.ServeDNS(&rec.first, &rec.writer, r)
-	rec.finish(rcode, err)
+	// context and the span of the first hop are part of the front.
+	rcode, err := d.Next.ServeDNS(&f.ctx, &f.writer, r)
+	f.finish(rcode, err)
 	return rcode, err
 }
 

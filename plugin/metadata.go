@@ -12,18 +12,19 @@ import (
 // Metadata implements metadata.Provider. It runs before the first plugin, so
 // that plugins before dnstrace, such as log, can use the values too.
 func (d *Dnstrace) Metadata(ctx context.Context, state request.Request) context.Context {
-	var ident *identity
-	if s, ok := ot.SpanFromContext(ctx).(*span); ok {
-		ident = s.rec.ident // a nested lookup has the id of its query
-	} else if ident = identityOf(ctx); ident == nil || ident.req == state.Req && ident.plugin != d {
-		// The second case is a server block whose view did not match: what it
-		// accepts is not what we do.
+	ident := nestedIn(ctx)
+	if ident == nil {
 		if len(state.Req.Question) == 0 {
 			return ctx
 		}
-		ident = new(identity)
-		ident.init(d, state.W, state.Req)
-		ctx = context.WithValue(ctx, identityKey{}, ident)
+		ident = identityOf(ctx)
+		// The second case is a server block whose view did not match: what it
+		// accepts is not what we do.
+		if ident == nil || ident.req == state.Req && ident.plugin != d {
+			ident = new(identity)
+			ident.init(d, state.W, state.Req)
+			ctx = context.WithValue(ctx, identityKey{}, ident)
+		}
 	}
 	metadata.SetValueFunc(ctx, pluginName+"/trace_id", func() string {
 		ident.compute()
@@ -34,4 +35,20 @@ func (d *Dnstrace) Metadata(ctx context.Context, state request.Request) context.
 		return ident.spanID.String()
 	})
 	return ctx
+}
+
+// nestedIn returns the identity of the query that the one of ctx is a part of,
+// or nil: a nested lookup has the ids of its query.
+func nestedIn(ctx context.Context) *identity {
+	s, ok := ot.SpanFromContext(ctx).(*span)
+	if !ok {
+		return nil
+	}
+	q, ok := s.lock()
+	if !ok {
+		return nil
+	}
+	defer q.mu.Unlock()
+	q.kept = true
+	return q.ident
 }

@@ -17,9 +17,9 @@ import (
 )
 
 const (
-	// inlineSpans come with the recording: enough for the usual chains, so
-	// that a query costs one allocation.
-	inlineSpans = 4
+	// inlineSpans is how many spans a recording has room for from the start:
+	// enough for the usual chains.
+	inlineSpans = 8
 	// maxSpans bounds the memory of a query that loops inside CoreDNS.
 	maxSpans = 128
 	// maxErrorText bounds the error text of a record, and with it the record.
@@ -30,32 +30,37 @@ const (
 const notSent = -1
 
 // recording is a query in flight, or work in the background that it set off.
-// It is not reused: a plugin that works in the background keeps the span, and
-// with it the recording, for as long as it likes. Once closed is set, what the
-// record is built from does not change any more, so the writers read it
-// without the lock.
 type recording struct {
+	query *recording // itself, or the query that set off a refresh
+
+	mu  sync.Mutex // of the query, for the query and its refreshes
+	use uint64     // how many queries it was used for before
+	observation
+}
+
+// observation is what a recording holds of one query. Once closed is set, what the
+// record is built from does not change any more, so the record is made without
+// the lock.
+type observation struct {
 	ident *identity
 	own   identity // what ident points to, unless Metadata made one
 
 	plugin    *Dnstrace
+	front     *front // nil for a refresh
 	size      int32
 	bufsize   uint16
 	opcode    uint8
 	do        bool
-	query     *recording // itself, or the query that set off a refresh
-	startedAt int64      // of a refresh, in nanoseconds since the query's time
-	doneAt    int64      // of a refresh, likewise
+	startedAt int64           // of a refresh, in nanoseconds since the query's time
+	doneAt    int64           // of a refresh, likewise
+	ctx       context.Context // of a refresh
 
-	mu       sync.Mutex // of the query, for the query and its refreshes
+	kept     bool // somebody else refers to ident
 	closed   bool
 	canceled bool   // of a refresh: its client went away
 	merged   bool   // of a refresh: it was done before the answer, and counts to the query
-	used     uint8  // of inline
 	attempts uint16 // of the query and its refreshes
-	root     span
-	first    hopContext // of a refresh, only the context
-	writer   responseWriter
+	tried    bool   // there were attempts when the recording was closed
 	spans    []*span
 	result   scope
 	// Of the answer, or of its absence.
@@ -69,8 +74,7 @@ type recording struct {
 	// Work in the background that started before the query was closed.
 	background []*recording
 
-	inline [inlineSpans]span
-	list   [inlineSpans + 2]*span
+	list [inlineSpans]*span
 }
 
 // scope is a lookup as its client sees it: the query itself, or a nested one.
@@ -83,7 +87,7 @@ const notAnswered = -1
 
 // begin starts the recording of a query, or returns nil for a query that makes
 // no record of its own: it is not in our zones, or part of another one.
-func (d *Dnstrace) begin(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) *recording {
+func (d *Dnstrace) begin(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) *front {
 	parent := ot.SpanFromContext(ctx)
 	if _, nested := parent.(*span); nested || d.Next == nil || !d.records(r) {
 		return nil
@@ -95,29 +99,22 @@ func (d *Dnstrace) begin(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	if ident != nil && ident.plugin != d {
 		ident = nil // of a server block whose view did not match
 	}
-	rec := &recording{plugin: d, rcode: notSent, opcode: uint8(r.Opcode), size: int32(sizeOf(r))}
+	rec, f := d.newRecording()
 	if ident == nil {
 		ident = &rec.own
 		ident.init(d, w, r)
 	}
 	rec.ident = ident
-	rec.query = rec
-	rec.spans = rec.list[:0]
+	rec.rcode, rec.opcode, rec.size = notSent, uint8(r.Opcode), int32(sizeOf(r))
 	rec.result.answeredAt = notAnswered
 	var size uint16
 	if opt := r.IsEdns0(); opt != nil {
 		size, rec.do = opt.UDPSize(), opt.Do()
 	}
 	rec.bufsize = edns.Size(ident.proto(), size)
-
-	rec.root.rec, rec.root.other, rec.root.name, rec.root.end = rec, parent, pluginName, open
-	rec.writer.ResponseWriter, rec.writer.rec = w, rec
-	first := rec.root.startChild(d.Next.Name(), nil)
-	rec.first = hopContext{Context: ctx, span: first}
-	if first.name == cachePlugin {
-		first.md = metadataOf(ctx)
-	}
-	return rec
+	f.ctx.Context, f.writer.ResponseWriter = ctx, w
+	f.start(parent)
+	return f
 }
 
 // sizeOf returns r.Len(), which takes longer than all else here, at once for
@@ -146,38 +143,44 @@ func sizeOf(r *dns.Msg) int {
 
 // start adds a span. A child of a cache waits for place: only its context
 // tells whether it works for the answer or in the background.
-func (rec *recording) start(parent *span, name string) *span {
-	q := rec.query
-	q.mu.Lock()
+func (s *span) start(name string) *span {
+	q, ok := s.lock()
+	if !ok {
+		return &span{rec: s.rec, use: s.use, parent: s, name: name, end: open, state: stateIgnored}
+	}
 	defer q.mu.Unlock()
-	now := rec.now()
-	if parent.name == cachePlugin && parent.state == stateRecorded {
-		s := rec.newSpan(parent, name, now)
-		s.state = stateUndecided
-		return s
+	child := q.newSpan()
+	rec := s.rec
+	child.rec, child.use, child.parent, child.name, child.end, child.state = rec, s.use, s, name, open, stateIgnored
+	child.began = rec.now()
+	switch {
+	case s.name == cachePlugin && s.state == stateRecorded:
+		child.state = stateUndecided
+	case !rec.closed && s.state == stateRecorded && len(rec.spans) < maxSpans:
+		child.state = stateRecorded
+		rec.spans = append(rec.spans, child)
 	}
-	if rec.closed || parent.state != stateRecorded || len(rec.spans) >= maxSpans {
-		return &span{rec: rec, parent: parent, name: name, end: open, state: stateIgnored}
-	}
-	s := rec.newSpan(parent, name, now)
-	rec.spans = append(rec.spans, s)
-	return s
+	return child
 }
 
-// newSpan returns a span, from the memory of the query if there is some left: a
-// refresh keeps it anyway. It is called with the lock. Setting the fields one by
-// one is cheaper than to copy a span with its pointers.
-func (rec *recording) newSpan(parent *span, name string, now int64) *span {
-	q := rec.query
-	var s *span
-	if q.used < inlineSpans {
-		s = &q.inline[q.used]
-		q.used++
-	} else {
-		s = new(span)
+// newSpan returns the memory of a span. It is called with the lock.
+func (rec *recording) newSpan() *span {
+	if s := &rec.front.second; s.rec == nil {
+		return s
 	}
-	s.rec, s.parent, s.name, s.start, s.end = rec, parent, name, now, open
-	return s
+	return new(span)
+}
+
+// lock locks the query that s belongs to, unless that is over and its recording
+// is another one's now.
+func (s *span) lock() (q *recording, ok bool) {
+	q = s.rec.query
+	q.mu.Lock()
+	if s.use != q.use {
+		q.mu.Unlock()
+		return nil, false
+	}
+	return q, true
 }
 
 // now returns the nanoseconds since the start of rec.
@@ -185,46 +188,64 @@ func (rec *recording) now() int64 { return since(rec.ident.time) - rec.startedAt
 
 // place decides what a span belongs to, now that its context is known. The
 // cache gives work in the background a metadata map of its own.
-func (rec *recording) place(ctx context.Context, s *span) {
-	q, md := rec.query, metadataOf(ctx)
-	q.mu.Lock()
+func (s *span) place(ctx context.Context) {
+	md := metadataOf(ctx)
+	q, ok := s.lock()
+	if !ok {
+		return
+	}
 	defer q.mu.Unlock()
 	s.md = md
 	if s.state != stateUndecided {
 		return
 	}
+	rec := s.rec
 	switch {
 	case rec == q && (q.closed || md != s.parent.md):
-		refresh := &recording{plugin: q.plugin, ident: q.ident, query: q, startedAt: s.start, first: hopContext{Context: ctx}}
-		s.rec, s.start = refresh, 0
-		refresh.spans = append(refresh.list[:0], s)
-		if !q.closed {
-			q.background = append(q.background, refresh)
-		}
-		s.state = stateRecorded
+		s.rec = q.newRefresh(ctx, s)
 	case rec.closed || len(rec.spans) >= maxSpans:
 		s.state = stateIgnored
+		return
 	default:
 		rec.spans = append(rec.spans, s)
-		s.state = stateRecorded
 	}
+	s.state = stateRecorded
 }
 
-func (rec *recording) setPeer(s *span, peer string) {
-	rec.query.mu.Lock()
+// newRefresh starts the recording of work in the background, which s is the
+// first span of. It is called with the lock.
+func (rec *recording) newRefresh(ctx context.Context, s *span) *recording {
+	refresh := &recording{query: rec}
+	refresh.plugin, refresh.ident, refresh.ctx = rec.plugin, rec.ident, ctx
+	refresh.startedAt, s.began = s.began, 0
+	refresh.spans = append(refresh.list[:0], s)
 	if !rec.closed {
-		s.peer = peer
-		rec.query.attempts++
-		s.number = rec.query.attempts
-		s.desperate = rec.plugin.chain.desperate()
+		rec.background = append(rec.background, refresh)
 	}
-	rec.query.mu.Unlock()
+	return refresh
 }
 
-// end finishes a span, and with the first span of a refresh the refresh.
-func (rec *recording) end(s *span) {
-	q := rec.query
-	q.mu.Lock()
+func (s *span) setPeer(peer string) {
+	q, ok := s.lock()
+	if !ok {
+		return
+	}
+	if !s.rec.closed {
+		s.peer = peer
+		q.attempts++
+		s.number = q.attempts
+		s.desperate = q.plugin.chain.desperate()
+	}
+	q.mu.Unlock()
+}
+
+// finish ends a span, and with the first span of a refresh the refresh.
+func (s *span) finish() {
+	q, ok := s.lock()
+	if !ok {
+		return
+	}
+	rec := s.rec
 	if rec.closed || s.end != open {
 		q.mu.Unlock()
 		return
@@ -234,7 +255,7 @@ func (rec *recording) end(s *span) {
 	if refreshed {
 		rec.closed = true
 		rec.doneAt = rec.startedAt + s.end
-		rec.canceled = rec.first.Err() != nil
+		rec.canceled = rec.ctx.Err() != nil
 	}
 	publish := refreshed && q.closed
 	q.mu.Unlock()
@@ -245,8 +266,10 @@ func (rec *recording) end(s *span) {
 
 // setError notes how a nested lookup ended.
 func (s *span) setError(err error) {
-	q := s.rec.query
-	q.mu.Lock()
+	q, ok := s.lock()
+	if !ok {
+		return
+	}
 	defer q.mu.Unlock()
 	if s.rec.closed || s.state != stateRecorded {
 		return
@@ -259,19 +282,20 @@ func (s *span) setError(err error) {
 
 // setAnswered notes when a nested lookup was answered.
 func (s *span) setAnswered() {
-	q := s.rec.query
-	q.mu.Lock()
+	q, ok := s.lock()
+	if !ok {
+		return
+	}
 	defer q.mu.Unlock()
 	if !s.rec.closed && s.state == stateRecorded && s.nested == nil {
 		s.nested = &scope{answeredAt: s.rec.now()}
 	}
 }
 
-// finish closes the recording of a query whose plugins returned, and hands it
-// to the outputs.
-func (rec *recording) finish(rcode int, err error) {
-	rec.inline[0].Finish()
-	rec.mu.Lock()
+// end closes the recording of a query whose plugins returned, and hands it to
+// the outputs.
+func (rec *recording) end(rcode int, err error) {
+	rec.lockToEnd()
 	rec.result.err = err
 	if err != nil {
 		rec.errText = errorText(err.Error())
@@ -291,23 +315,19 @@ func (rec *recording) finish(rcode int, err error) {
 	rec.close()
 }
 
-// unwind is deferred: it closes the recording of a query in which a plugin
-// panicked. CoreDNS recovers from panics, and the record helps to find them.
-// The stack is still whole when the panic is raised again.
-func (rec *recording) unwind() {
-	if rec.closed {
-		return
+// lockToEnd locks the recording of a query and ends its first span.
+func (rec *recording) lockToEnd() {
+	first := &rec.front.span
+	if first.other != nil {
+		first.other.Finish()
 	}
-	cause := recover()
-	rec.finishPanic(cause)
-	if cause != nil {
-		panic(cause)
-	}
+	rec.mu.Lock()
+	first.end = rec.now()
 }
 
-func (rec *recording) finishPanic(cause any) {
-	rec.inline[0].Finish()
-	rec.mu.Lock()
+// endPanic closes the recording of a query in which a plugin panicked.
+func (rec *recording) endPanic(cause any) {
+	rec.lockToEnd()
 	rec.errText = errorText(fmt.Sprintf("panic: %v", cause))
 	if rec.result.answeredAt == notAnswered {
 		rec.serverAnswers(dns.RcodeServerFailure)
@@ -320,7 +340,7 @@ func (rec *recording) finishPanic(cause any) {
 // no plugin wrote one: errorFunc in core/dnsserver/server.go.
 func (rec *recording) serverAnswers(rcode int) {
 	answer := new(dns.Msg).SetRcode(rec.ident.req, rcode)
-	state := request.Request{W: rec.writer.ResponseWriter, Req: rec.ident.req}
+	state := request.Request{W: rec.front.writer.ResponseWriter, Req: rec.ident.req}
 	state.SizeAndDo(answer)
 	rec.rcode, rec.respSize = rcode, answer.Len()
 	rec.outcome = trace.OutcomeError
@@ -347,12 +367,13 @@ func (rec *recording) close() {
 			done = append(done, refresh)
 		}
 	}
-	rec.closed = true
+	rec.closed, rec.tried = true, rec.attempts > 0
 	rec.mu.Unlock()
 	rec.publish()
 	for _, refresh := range done {
 		refresh.publish()
 	}
+	rec.recycle()
 }
 
 // publish counts a closed recording and hands its record to the outputs. That
@@ -360,6 +381,10 @@ func (rec *recording) close() {
 // made of is still in the processor's caches, nothing of it has to be kept, and
 // nothing changes it any more.
 func (rec *recording) publish() {
+	if rec.unremarkable() && !rec.plugin.policy.chosen(rec.ident) {
+		countLookup(rec.cache)
+		return
+	}
 	b := builders.Get().(*builder)
 	b.load(rec)
 	b.count()
@@ -371,6 +396,12 @@ func (rec *recording) publish() {
 		b.line = line
 	}
 	builders.Put(b)
+}
+
+// unremarkable reports whether rec is a query that is recorded only if sampling
+// chooses it, which shows before anything is made of its spans.
+func (rec *recording) unremarkable() bool {
+	return rec == rec.query && !rec.tried && !rec.failed() && rec.took() < rec.plugin.policy.slow
 }
 
 func errorText(s string) string {

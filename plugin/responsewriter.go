@@ -13,37 +13,52 @@ const headerSize = 12
 // responseWriter notes the answer that goes to the client.
 type responseWriter struct {
 	dns.ResponseWriter
-	rec *recording
+	plugin *Dnstrace
+	rec    *recording
+	use    uint64 // the use of the recording that it belongs to
+}
+
+// lock locks the recording, unless the query is over.
+func (w *responseWriter) lock() (rec *recording, ok bool) {
+	w.rec.mu.Lock()
+	if w.use != w.rec.use {
+		w.rec.mu.Unlock()
+		return nil, false
+	}
+	return w.rec, true
 }
 
 // WriteMsg implements dns.ResponseWriter.
 func (w *responseWriter) WriteMsg(m *dns.Msg) error {
-	w.rec.answering(m)
-	if code := w.rec.plugin.optionCode; len(m.Extra) > 0 && !signed(m) {
+	w.answering(m)
+	if code := w.plugin.optionCode; len(m.Extra) > 0 && !signed(m) {
 		m = withoutOption(m, code) // an upstream may send one unasked
 	}
 	err := w.ResponseWriter.WriteMsg(m)
 	// Afterwards, because the server truncates the message on its way out.
-	w.rec.answered(m.Rcode, m.Len(), err)
+	w.answered(m.Rcode, m.Len(), err)
 	return err
 }
 
 // Write implements dns.ResponseWriter.
 func (w *responseWriter) Write(b []byte) (int, error) {
-	w.rec.answering(nil)
+	w.answering(nil)
 	n, err := w.ResponseWriter.Write(b)
 	rcode := notSent
 	if len(b) >= headerSize {
 		rcode = int(b[3] & 0xf)
 	}
-	w.rec.answered(rcode, n, err)
+	w.answered(rcode, n, err)
 	return n, err
 }
 
 // answering notes who answers a query, while that plugin is at it. m is nil for
 // a message in wire format.
-func (rec *recording) answering(m *dns.Msg) {
-	rec.mu.Lock()
+func (w *responseWriter) answering(m *dns.Msg) {
+	rec, ok := w.lock()
+	if !ok {
+		return
+	}
 	defer rec.mu.Unlock()
 	if rec.closed || rec.result.answeredAt != notAnswered {
 		return
@@ -60,8 +75,11 @@ func (rec *recording) answering(m *dns.Msg) {
 
 // answered notes what was sent. A zone transfer is many messages: their sizes
 // add up, as in CoreDNS's log.
-func (rec *recording) answered(rcode, size int, err error) {
-	rec.mu.Lock()
+func (w *responseWriter) answered(rcode, size int, err error) {
+	rec, ok := w.lock()
+	if !ok {
+		return
+	}
 	defer rec.mu.Unlock()
 	switch {
 	case rec.closed:

@@ -41,14 +41,17 @@ func init() {
 const open = -1
 
 // span is one plugin's part in a query, or one upstream attempt. It is its own
-// SpanContext. All but other is guarded by the lock of its recording.
+// SpanContext. Plugins may keep it for as long as they like, so it is never
+// used again. All but use, parent, other and name is guarded by the lock of its
+// query.
 type span struct {
 	rec    *recording // never nil
-	parent *span
+	use    uint64     // the use of the recording that it belongs to
+	parent *span      // nil for the first
 	other  ot.Span
 	name   string
 	peer   string // an upstream attempt: whereto, or unknownPeer
-	start  int64  // nanoseconds since the recording's start
+	began  int64  // nanoseconds since the recording's start
 	end    int64
 	state  spanState
 	// number counts the attempts of a query and the refreshes that it set off,
@@ -88,7 +91,7 @@ func (tracer) StartSpan(name string, opts ...ot.StartSpanOption) ot.Span {
 			}
 			child := parent.startChild(name, rest)
 			if name == grpcAttempt && parent.name == grpcPlugin {
-				parent.rec.setPeer(child, unknownPeer)
+				child.setPeer(unknownPeer)
 			}
 			return child
 		}
@@ -117,7 +120,7 @@ func (tracer) ContextWithSpanHook(ctx context.Context, sp ot.Span) context.Conte
 		return ctx
 	}
 	if s.name == cachePlugin || s.state == stateUndecided {
-		s.rec.place(ctx, s)
+		s.place(ctx)
 	}
 	if s.stamper {
 		if o, ok := ctx.Value(outgoingKey{}).(*outgoing); ok {
@@ -139,7 +142,7 @@ func metadataOf(ctx context.Context) uintptr {
 
 // startChild starts a span under s; opts are the options other than the parent.
 func (s *span) startChild(name string, opts []ot.StartSpanOption) *span {
-	child := s.rec.start(s, name)
+	child := s.start(name)
 	child.stamper = s.stamper
 	if s.other != nil {
 		opts = append([]ot.StartSpanOption{ot.ChildOf(s.other.Context())}, opts...)
@@ -150,7 +153,7 @@ func (s *span) startChild(name string, opts []ot.StartSpanOption) *span {
 
 // Finish implements ot.Span.
 func (s *span) Finish() {
-	s.rec.end(s)
+	s.finish()
 	if s.other != nil {
 		s.other.Finish()
 	}
@@ -158,7 +161,7 @@ func (s *span) Finish() {
 
 // FinishWithOptions implements ot.Span.
 func (s *span) FinishWithOptions(o ot.FinishOptions) {
-	s.rec.end(s)
+	s.finish()
 	if s.other != nil {
 		s.other.FinishWithOptions(o)
 	}
@@ -178,7 +181,7 @@ func (s *span) ForeachBaggageItem(handler func(k, v string) bool) {
 func (s *span) SetTag(key string, value any) ot.Span {
 	if key == peerAddress {
 		if peer, ok := value.(string); ok {
-			s.rec.setPeer(s, peer)
+			s.setPeer(peer)
 		}
 	}
 	if s.other != nil {
@@ -240,40 +243,6 @@ func (s *span) LogEventWithPayload(event string, payload any) {
 func (s *span) Log(data ot.LogData) {
 	record := data.ToLogRecord()
 	s.LogFields(record.Fields...)
-}
-
-// hopContext is a context with a span, without the allocation of
-// ot.ContextWithSpan.
-type hopContext struct {
-	context.Context
-	span *span
-}
-
-// Value implements context.Context.
-func (c *hopContext) Value(key any) any {
-	if key == spanKey {
-		return c.span
-	}
-	return c.Context.Value(key)
-}
-
-// spanKey is the context key under which OpenTracing keeps the active span. It
-// is not exported, so it is learned by asking for the span.
-var spanKey = func() any {
-	probe := &keyProbe{Context: context.Background()}
-	ot.SpanFromContext(probe)
-	return probe.key
-}()
-
-type keyProbe struct {
-	context.Context
-	key any
-}
-
-// Value implements context.Context.
-func (p *keyProbe) Value(key any) any {
-	p.key = key
-	return nil
 }
 
 // since returns the nanoseconds from t to now.

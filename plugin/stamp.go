@@ -217,34 +217,32 @@ func (o *outgoing) prepare(s *span) {
 	case s.peer == "", s.peer == unknownPeer && !o.stamper.unnamed, s.peer != unknownPeer && !o.stamper.plugin.stamp.allows(s.peer):
 		return
 	}
-	o.option.Data = s.traceparent().Append(o.data[:0])
+	t, ok := s.traceparent()
+	if !ok {
+		return
+	}
+	o.option.Data = t.Append(o.data[:0])
 	o.msg.Extra = o.stamped
-	s.rec.setStamped(s)
 }
 
-// traceparent returns the trace context of an attempt: what the upstream does
-// for it comes below it.
-func (s *span) traceparent() trace.Traceparent {
-	i := s.rec.ident
+// traceparent returns the trace context of an attempt that goes out with it:
+// what the upstream does for it comes below it. A query that is over has none.
+func (s *span) traceparent() (t trace.Traceparent, ok bool) {
+	q, ok := s.lock()
+	if !ok {
+		return t, false
+	}
+	defer q.mu.Unlock()
+	i := q.ident
 	i.compute()
-	var flags byte
-	if s.rec.plugin.policy.chosen(i) {
-		flags = trace.FlagSampled
+	t.TraceID, t.SpanID = i.traceID, trace.NewSpanID(i.traceID, i.spanID, trace.RoleAttempt, int(s.number))
+	if q.plugin.policy.chosen(i) {
+		t.Flags = trace.FlagSampled
 	}
-	return trace.Traceparent{
-		TraceID: i.traceID,
-		SpanID:  trace.NewSpanID(i.traceID, i.spanID, trace.RoleAttempt, int(s.number)),
-		Flags:   flags,
-	}
-}
-
-// setStamped notes that an attempt went out with the option.
-func (rec *recording) setStamped(s *span) {
-	rec.query.mu.Lock()
-	if !rec.closed {
+	if !s.rec.closed {
 		s.stamped = true
 	}
-	rec.query.mu.Unlock()
+	return t, true
 }
 
 // upstreamWriter takes out of an answer what is there because of the stamper.

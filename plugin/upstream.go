@@ -99,7 +99,7 @@ func (b *builder) forwardOutcome(hop, s *span) (outcome, errText string) {
 		return errorOutcome(sc.err)
 	case hop.end == open, s.desperate, hop.rec.canceled:
 		return "", ""
-	case (c.maxAttempts == 0 || tries < c.maxAttempts) && time.Duration(hop.end-hop.start) < forwardTimeout:
+	case (c.maxAttempts == 0 || tries < c.maxAttempts) && time.Duration(hop.end-hop.began) < forwardTimeout:
 		// forward would have tried again.
 		return trace.OutcomeOK, ""
 	case b.timedOut(s):
@@ -112,7 +112,7 @@ func (b *builder) forwardOutcome(hop, s *span) (outcome, errText string) {
 // waits for an answer. A refused or unreachable upstream says so earlier, or,
 // over TCP to an address that nobody has, later.
 func (b *builder) timedOut(s *span) bool {
-	took, limit := time.Duration(s.end-s.start), b.rec.plugin.chain.readTimeout
+	took, limit := time.Duration(s.end-s.began), b.rec.plugin.chain.readTimeout
 	return took >= limit-timeoutEarly && took < limit+timeoutLate
 }
 
@@ -153,7 +153,7 @@ func (b *builder) scopeOf(hop *span) *scope {
 // answeredIn reports whether the answer was written while hop was at work, so
 // that hop got it from its last attempt.
 func (b *builder) answeredIn(hop *span, sc *scope) bool {
-	return sc != nil && sc.answeredAt != notAnswered && hop.start <= sc.answeredAt && (hop.end == open || hop.end >= sc.answeredAt)
+	return sc != nil && sc.answeredAt != notAnswered && hop.began <= sc.answeredAt && (hop.end == open || hop.end >= sc.answeredAt)
 }
 
 // handedOn reports whether hop passed the query to another forward: it does

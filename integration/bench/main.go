@@ -19,7 +19,9 @@ import (
 func main() {
 	var cfg config
 	flag.StringVar(&cfg.binary, "coredns", "bin/coredns", "CoreDNS with dnstrace compiled in")
+	flag.StringVar(&cfg.before, "before", "", "another CoreDNS with dnstrace, to compare with")
 	flag.IntVar(&cfg.rounds, "rounds", 30, "rounds; in each every variant has a turn")
+	flag.IntVar(&cfg.starts, "starts", 5, "how often the servers are started anew, after a share of the rounds")
 	flag.IntVar(&cfg.cached, "cached", 2000, "queries of a turn with cached answers")
 	flag.IntVar(&cfg.forwarded, "forwarded", 1000, "queries of a turn with forwarded ones")
 	flag.DurationVar(&cfg.limit, "time", 100*time.Second, "no round starts when this is over; half of it for cached answers")
@@ -33,8 +35,8 @@ func main() {
 
 // config is what the flags say.
 type config struct {
-	binary            string
-	rounds            int
+	binary, before    string
+	rounds, starts    int
 	cached, forwarded int
 	limit             time.Duration
 	minimal           bool
@@ -44,8 +46,13 @@ func (c config) check() error {
 	if _, err := os.Stat(c.binary); err != nil {
 		return fmt.Errorf("%w: build it with `make build`", err)
 	}
-	if c.rounds < 1 || c.cached < 1 || c.forwarded < 1 {
-		return errors.New("-rounds, -cached and -forwarded: expected at least 1")
+	if c.before != "" {
+		if _, err := os.Stat(c.before); err != nil {
+			return err
+		}
+	}
+	if c.rounds < 1 || c.starts < 1 || c.starts > c.rounds || c.cached < 1 || c.forwarded < 1 {
+		return errors.New("-rounds, -starts, -cached and -forwarded: expected at least 1, and no more starts than rounds")
 	}
 	return nil
 }

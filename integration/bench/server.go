@@ -41,7 +41,7 @@ func (b *bench) start(v variant) (*server, error) {
 		return nil, err
 	}
 	s := &server{addr: fmt.Sprintf("127.0.0.1:%d", port), out: out}
-	s.cmd = exec.Command(b.cfg.binary, append([]string{"-conf", corefile}, v.args...)...)
+	s.cmd = exec.Command(v.binary, append([]string{"-conf", corefile}, v.args...)...)
 	s.cmd.Stdout, s.cmd.Stderr = out, out
 	// The bench may be killed; a server that nobody knows must not stay.
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

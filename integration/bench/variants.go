@@ -15,6 +15,7 @@ type variant struct {
 	args      []string
 	records   string // the file that its records go to
 	all       bool   // it records every query
+	binary    string
 }
 
 // vanilla is what the others are compared with.
@@ -23,15 +24,28 @@ const vanilla = "vanilla"
 // variants returns all of them, vanilla first. CoreDNS's standard output goes
 // to a file, as the records do.
 func (b *bench) variants() []variant {
-	return []variant{
+	all := []variant{
 		{name: vanilla},
 		{name: "log", directive: "log"},
 		{name: "log JSON", directive: "log", args: []string{"-log-format=json"}},
 		{name: "dnstap", directive: "dnstap " + b.tap},
 		b.traced("dnstrace", "", true),
-		b.traced("sample 1 %", "\n sample 0.01", false),
+		b.traced("sample 1 %", sampled, false),
 	}
+	for i := range all {
+		all[i].binary = b.cfg.binary
+	}
+	if b.cfg.before != "" {
+		for _, v := range []variant{b.traced("before", "", true), b.traced("before 1 %", sampled, false)} {
+			v.binary = b.cfg.before
+			all = append(all, v)
+		}
+	}
+	return all
 }
+
+// sampled makes dnstrace record one ordinary lookup in a hundred.
+const sampled = "\n sample 0.01"
 
 // traced is a variant with dnstrace and an option of it.
 func (b *bench) traced(name, option string, all bool) variant {
