@@ -192,7 +192,8 @@ func TestSignedQuery(t *testing.T) {
 	r := unpack(t, query)
 	d := &Dnstrace{zones: []string{"."}, serverZones: []string{"."}, stamp: stampPolicy{all: true}, optionCode: trace.DefaultOptionCode}
 	var passed *dns.Msg
-	d.Next, _ = d.addStampers(pluginName, forwardLike(func(m *dns.Msg) { passed = m }))
+	d.Next = forwardLike(func(m *dns.Msg) { passed = m })
+	d.prepareChain()
 	if _, err := d.ServeDNS(t.Context(), discarding{}, r); err != nil {
 		t.Fatal(err)
 	}

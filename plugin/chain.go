@@ -1,7 +1,6 @@
 package dnstrace
 
 import (
-	"context"
 	"reflect"
 	"slices"
 	"strings"
@@ -9,9 +8,6 @@ import (
 
 	"github.com/coredns/coredns/plugin"
 	"github.com/coredns/coredns/plugin/pkg/proxy"
-
-	"github.com/miekg/dns"
-	ot "github.com/opentracing/opentracing-go"
 )
 
 // Defaults of forward, for a version of it that has no such setting.
@@ -50,9 +46,6 @@ func readChain(next plugin.Handler) chain {
 	c := chain{readTimeout: defaultReadTimeout, refreshes: true}
 	forwards, refreshes := 0, false
 	for next != nil {
-		if s, ok := next.(*stamper); ok {
-			next = s.Next
-		}
 		v := reflect.Indirect(reflect.ValueOf(next))
 		if v.Kind() != reflect.Struct {
 			return c
@@ -73,8 +66,6 @@ func readChain(next plugin.Handler) chain {
 			}
 		case grpcPlugin:
 			c.addGRPC(v)
-		case dns64Plugin, siitPlugin:
-			addBridge(v, next.Name())
 		}
 		if !v.FieldByName("Next").IsValid() && !isStock(v) {
 			return c
@@ -144,32 +135,6 @@ func (c *chain) desperate() bool {
 		}
 	}
 	return false
-}
-
-// bridge gives a plugin a hop that its caller calls directly. All others use
-// plugin.NextOrFailure, and so does dns64 for what it does not translate.
-type bridge struct {
-	Next   plugin.Handler
-	caller string
-}
-
-// addBridge puts a bridge behind the plugin v.
-func addBridge(v reflect.Value, caller string) {
-	f := v.FieldByName("Next")
-	if next, ok := field(v, "Next").(plugin.Handler); ok && f.CanSet() {
-		f.Set(reflect.ValueOf(bridge{Next: next, caller: caller}))
-	}
-}
-
-// Name implements plugin.Handler.
-func (b bridge) Name() string { return b.Next.Name() }
-
-// ServeDNS implements plugin.Handler.
-func (b bridge) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
-	if s, ok := ot.SpanFromContext(ctx).(*span); ok && s.name == b.caller {
-		return plugin.NextOrFailure(b.caller, b.Next, ctx, w, r)
-	}
-	return b.Next.ServeDNS(ctx, w, r)
 }
 
 // texts returns the strings of a slice, or nil.

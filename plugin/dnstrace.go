@@ -12,7 +12,6 @@ import (
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 
 	"github.com/miekg/dns"
-	ot "github.com/opentracing/opentracing-go"
 )
 
 // pluginName is the directive, and the name of the handler.
@@ -23,6 +22,8 @@ var log = clog.NewWithPlugin(pluginName)
 // Dnstrace records the queries that pass it.
 type Dnstrace struct {
 	Next plugin.Handler
+	// first is the hop of Next.
+	first *hop
 
 	// zones limits what is recorded, never what is answered.
 	zones []string
@@ -61,16 +62,14 @@ func (d *Dnstrace) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Ms
 		return d.pass(ctx, w, r)
 	}
 	defer f.unwind()
-	// plugin.NextOrFailure would do, at the price of four allocations: the
-	// context and the span of the first hop are part of the front.
-	rcode, err := d.Next.ServeDNS(&f.ctx, &f.writer, r)
+	rcode, err := d.Next.ServeDNS(&f.first.ctx, &f.writer, r)
 	f.finish(rcode, err)
 	return rcode, err
 }
 
 // pass hands on a query that makes no record of its own.
 func (d *Dnstrace) pass(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
-	if s, ok := ot.SpanFromContext(ctx).(*span); ok {
+	if s := spanOf(ctx); s != nil && d.Next != nil {
 		return d.serveNested(ctx, s, w, r)
 	}
 	return plugin.NextOrFailure(d.Name(), d.Next, ctx, w, r)
@@ -82,14 +81,17 @@ func (d *Dnstrace) records(r *dns.Msg) bool {
 	return len(r.Question) > 0 && plugin.Zones(d.zones).Matches(r.Question[0].Name) != ""
 }
 
+// nestedHop stands for this plugin where a lookup passes it again.
+var nestedHop = hop{name: pluginName, exposed: true}
+
 // serveNested passes on a lookup that a plugin makes through the server itself,
 // such as the target of a CNAME. It belongs to the query that set it off.
 func (d *Dnstrace) serveNested(ctx context.Context, s *span, w dns.ResponseWriter, r *dns.Msg) (int, error) {
 	if s.name != pluginName {
 		// The server calls the first plugin of a chain without a span.
-		s = s.startChild(pluginName, nil)
-		defer s.Finish()
-		ctx = ot.ContextWithSpan(ctx, s)
+		c := s.startHop(ctx, &nestedHop)
+		defer c.span.finish()
+		s, ctx = c.span, c
 	}
 	nested := &nestedWriter{ResponseWriter: w, span: s}
 	rcode, err := plugin.NextOrFailure(d.Name(), d.Next, ctx, nested, r)

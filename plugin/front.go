@@ -8,15 +8,14 @@ import (
 )
 
 // front is what the plugins after this one get to see of a recording: the
-// context, the writer and the first span. They may keep it as long as they
+// writer, and the first spans with their contexts. They may keep it as long as they
 // like, so it is made anew for each query, where the recording behind it is
 // used again.
 type front struct {
-	ctx    hopContext
 	writer responseWriter
-	span   span
-	second span // if there is one: with it the usual hit makes one allocation less
-	done   bool // the recording is closed, and may be another query's by now
+	first  hopSpan
+	second hopSpan // for the second hop, if there is one
+	done   bool    // the recording is closed, and may be another query's by now
 }
 
 // recordings are the recordings that nobody uses just now.
@@ -31,8 +30,7 @@ func (d *Dnstrace) newRecording() (*recording, *front) {
 	rec := recordings.Get().(*recording)
 	f := new(front)
 	f.writer.rec, f.writer.plugin, f.writer.use = rec, d, rec.use
-	f.span.rec, f.span.use = rec, rec.use
-	f.ctx.span = &f.span
+	f.first.rec, f.first.use = rec, rec.use
 	rec.plugin, rec.front, rec.spans = d, f, rec.list[:0]
 	return rec, f
 }
@@ -53,16 +51,19 @@ func (rec *recording) recycle() {
 	recordings.Put(rec)
 }
 
-// start starts the first span, at the time of the query. parent is the span of
-// another tracer, or nil.
-func (f *front) start(parent ot.Span) {
-	s := &f.span
-	s.name, s.end = s.rec.plugin.Next.Name(), open
+// start starts the first span, at the time of the query, which comes with ctx.
+// other is the span of another tracer, or nil.
+func (f *front) start(ctx context.Context, other ot.Span) {
+	s, c, h := &f.first.span, &f.first.ctx, f.writer.plugin.first
+	c.Context, c.span, c.exposed = ctx, s, h.exposed
+	s.name, s.end = h.name, open
 	if s.name == cachePlugin {
-		s.md = metadataOf(&f.ctx)
+		s.md = metadataOf(ctx)
 	}
-	if parent != nil {
-		s.other = parent.Tracer().StartSpan(s.name, ot.ChildOf(parent.Context()))
+	if other != nil {
+		// What plugin.NextOrFailure does for the plugins after this one.
+		s.other = other.Tracer().StartSpan(s.name, ot.ChildOf(other.Context()))
+		c.other = s.other
 	}
 	s.rec.spans = append(s.rec.spans, s)
 }
@@ -70,7 +71,7 @@ func (f *front) start(parent ot.Span) {
 // finish closes the recording of a query whose plugins returned.
 func (f *front) finish(rcode int, err error) {
 	f.done = true
-	f.span.rec.end(rcode, err)
+	f.first.rec.end(rcode, err)
 }
 
 // unwind is deferred: it closes the recording of a query in which a plugin
@@ -82,42 +83,8 @@ func (f *front) unwind() {
 	}
 	f.done = true
 	cause := recover()
-	f.span.rec.endPanic(cause)
+	f.first.rec.endPanic(cause)
 	if cause != nil {
 		panic(cause)
 	}
-}
-
-// hopContext is a context with a span, without the allocation of
-// ot.ContextWithSpan.
-type hopContext struct {
-	context.Context
-	span *span
-}
-
-// Value implements context.Context.
-func (c *hopContext) Value(key any) any {
-	if key == spanKey {
-		return c.span
-	}
-	return c.Context.Value(key)
-}
-
-// spanKey is the context key under which OpenTracing keeps the active span. It
-// is not exported, so it is learned by asking for the span.
-var spanKey = func() any {
-	probe := &keyProbe{Context: context.Background()}
-	ot.SpanFromContext(probe)
-	return probe.key
-}()
-
-type keyProbe struct {
-	context.Context
-	key any
-}
-
-// Value implements context.Context.
-func (p *keyProbe) Value(key any) any {
-	p.key = key
-	return nil
 }

@@ -57,10 +57,10 @@ func TestKeptFront(t *testing.T) {
 		wg.Go(use)
 	}
 	wg.Wait()
-	rec := f.span.rec
+	rec := f.first.rec
 	rec.mu.Lock()
-	if len(rec.spans) != 1 || rec.attempts != 0 || rec.rcode != notSent || f.span.end != open {
-		t.Errorf("%d spans, %d attempts, rcode %d, first span ends at %d: what was kept changed another query", len(rec.spans), rec.attempts, rec.rcode, f.span.end)
+	if len(rec.spans) != 1 || rec.attempts != 0 || rec.rcode != notSent || f.first.end != open {
+		t.Errorf("%d spans, %d attempts, rcode %d, first span ends at %d: what was kept changed another query", len(rec.spans), rec.attempts, rec.rcode, f.first.end)
 	}
 	rec.mu.Unlock()
 	f.finish(dns.RcodeServerFailure, nil)
@@ -70,10 +70,13 @@ func TestKeptFront(t *testing.T) {
 func TestRecycle(t *testing.T) {
 	r := new(dns.Msg).SetQuestion("example.org.", dns.TypeA)
 	d := traced(t, answering{new(dns.Msg).SetReply(r)}, false)
+	if !readChain(d.Next).refreshes {
+		t.Error("a plugin that is not known may have a cache behind it")
+	}
 	for _, refreshes := range []bool{false, true} {
 		d.chain.refreshes = refreshes
 		f := d.begin(context.Background(), discarding{}, r)
-		rec := f.span.rec
+		rec := f.first.rec
 		before := rec.use
 		f.finish(dns.RcodeSuccess, nil)
 		if recycled := rec.use != before; recycled == refreshes {

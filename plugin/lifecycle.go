@@ -16,10 +16,7 @@ var (
 )
 
 func (l *lifecycle) start() error {
-	if !l.plugin.stamp.off() {
-		l.plugin.Next, _ = l.plugin.addStampers(pluginName, l.plugin.Next)
-	}
-	l.plugin.chain = readChain(l.plugin.Next)
+	l.plugin.prepareChain()
 	for _, c := range l.plugin.configs {
 		o, err := acquire(c, l.plugin.buffer)
 		if err != nil {
@@ -32,6 +29,20 @@ func (l *lifecycle) start() error {
 	started = append(started, l.plugin)
 	startedMu.Unlock()
 	return nil
+}
+
+// prepareChain looks at the plugins after this one, and puts its handlers
+// between them.
+func (d *Dnstrace) prepareChain() {
+	d.chain = readChain(d.Next)
+	if d.Next == nil {
+		return
+	}
+	if !d.stamp.off() {
+		d.Next, _ = d.addStampers(pluginName, d.Next)
+	}
+	d.Next = addHops(d.Next)
+	d.first = newHop(d.Next)
 }
 
 func (l *lifecycle) restart() error {

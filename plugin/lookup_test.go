@@ -67,6 +67,7 @@ func TestMissAndHit(t *testing.T) {
 	checkTimes(t, q)
 
 	s.ask("example.org.", dns.TypeA) // without DO: another item of the cache
+	s.query(2)                       // a record is made after the answer
 	s.ask("example.org.", dns.TypeA)
 	q = s.query(3)
 	if q.Cache != trace.CacheHit || q.AnsweredBy != "cache" || hops(q.Hops) != "cache" || len(q.Upstreams) != 0 {

@@ -5,8 +5,6 @@ import (
 
 	"github.com/coredns/coredns/plugin/metadata"
 	"github.com/coredns/coredns/request"
-
-	ot "github.com/opentracing/opentracing-go"
 )
 
 // Metadata implements metadata.Provider. It runs before the first plugin, so
@@ -40,8 +38,8 @@ func (d *Dnstrace) Metadata(ctx context.Context, state request.Request) context.
 // nestedIn returns the identity of the query that the one of ctx is a part of,
 // or nil: a nested lookup has the ids of its query.
 func nestedIn(ctx context.Context) *identity {
-	s, ok := ot.SpanFromContext(ctx).(*span)
-	if !ok {
+	s := spanOf(ctx)
+	if s == nil {
 		return nil
 	}
 	q, ok := s.lock()

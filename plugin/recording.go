@@ -88,8 +88,7 @@ const notAnswered = -1
 // begin starts the recording of a query, or returns nil for a query that makes
 // no record of its own: it is not in our zones, or part of another one.
 func (d *Dnstrace) begin(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) *front {
-	parent := ot.SpanFromContext(ctx)
-	if _, nested := parent.(*span); nested || d.Next == nil || !d.records(r) {
+	if d.Next == nil || spanOf(ctx) != nil || !d.records(r) {
 		return nil
 	}
 	ident := identityOf(ctx)
@@ -112,8 +111,8 @@ func (d *Dnstrace) begin(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 		size, rec.do = opt.UDPSize(), opt.Do()
 	}
 	rec.bufsize = edns.Size(ident.proto(), size)
-	f.ctx.Context, f.writer.ResponseWriter = ctx, w
-	f.start(parent)
+	f.writer.ResponseWriter = w
+	f.start(ctx, ot.SpanFromContext(ctx))
 	return f
 }
 
@@ -141,156 +140,8 @@ func sizeOf(r *dns.Msg) int {
 	return size
 }
 
-// start adds a span. A child of a cache waits for place: only its context
-// tells whether it works for the answer or in the background.
-func (s *span) start(name string) *span {
-	q, ok := s.lock()
-	if !ok {
-		return &span{rec: s.rec, use: s.use, parent: s, name: name, end: open, state: stateIgnored}
-	}
-	defer q.mu.Unlock()
-	child := q.newSpan()
-	rec := s.rec
-	child.rec, child.use, child.parent, child.name, child.end, child.state = rec, s.use, s, name, open, stateIgnored
-	child.began = rec.now()
-	switch {
-	case s.name == cachePlugin && s.state == stateRecorded:
-		child.state = stateUndecided
-	case !rec.closed && s.state == stateRecorded && len(rec.spans) < maxSpans:
-		child.state = stateRecorded
-		rec.spans = append(rec.spans, child)
-	}
-	return child
-}
-
-// newSpan returns the memory of a span. It is called with the lock.
-func (rec *recording) newSpan() *span {
-	if s := &rec.front.second; s.rec == nil {
-		return s
-	}
-	return new(span)
-}
-
-// lock locks the query that s belongs to, unless that is over and its recording
-// is another one's now.
-func (s *span) lock() (q *recording, ok bool) {
-	q = s.rec.query
-	q.mu.Lock()
-	if s.use != q.use {
-		q.mu.Unlock()
-		return nil, false
-	}
-	return q, true
-}
-
 // now returns the nanoseconds since the start of rec.
 func (rec *recording) now() int64 { return since(rec.ident.time) - rec.startedAt }
-
-// place decides what a span belongs to, now that its context is known. The
-// cache gives work in the background a metadata map of its own.
-func (s *span) place(ctx context.Context) {
-	md := metadataOf(ctx)
-	q, ok := s.lock()
-	if !ok {
-		return
-	}
-	defer q.mu.Unlock()
-	s.md = md
-	if s.state != stateUndecided {
-		return
-	}
-	rec := s.rec
-	switch {
-	case rec == q && (q.closed || md != s.parent.md):
-		s.rec = q.newRefresh(ctx, s)
-	case rec.closed || len(rec.spans) >= maxSpans:
-		s.state = stateIgnored
-		return
-	default:
-		rec.spans = append(rec.spans, s)
-	}
-	s.state = stateRecorded
-}
-
-// newRefresh starts the recording of work in the background, which s is the
-// first span of. It is called with the lock.
-func (rec *recording) newRefresh(ctx context.Context, s *span) *recording {
-	refresh := &recording{query: rec}
-	refresh.plugin, refresh.ident, refresh.ctx = rec.plugin, rec.ident, ctx
-	refresh.startedAt, s.began = s.began, 0
-	refresh.spans = append(refresh.list[:0], s)
-	if !rec.closed {
-		rec.background = append(rec.background, refresh)
-	}
-	return refresh
-}
-
-func (s *span) setPeer(peer string) {
-	q, ok := s.lock()
-	if !ok {
-		return
-	}
-	if !s.rec.closed {
-		s.peer = peer
-		q.attempts++
-		s.number = q.attempts
-		s.desperate = q.plugin.chain.desperate()
-	}
-	q.mu.Unlock()
-}
-
-// finish ends a span, and with the first span of a refresh the refresh.
-func (s *span) finish() {
-	q, ok := s.lock()
-	if !ok {
-		return
-	}
-	rec := s.rec
-	if rec.closed || s.end != open {
-		q.mu.Unlock()
-		return
-	}
-	s.end = rec.now()
-	refreshed := rec != q && rec.spans[0] == s
-	if refreshed {
-		rec.closed = true
-		rec.doneAt = rec.startedAt + s.end
-		rec.canceled = rec.ctx.Err() != nil
-	}
-	publish := refreshed && q.closed
-	q.mu.Unlock()
-	if publish {
-		rec.publish()
-	}
-}
-
-// setError notes how a nested lookup ended.
-func (s *span) setError(err error) {
-	q, ok := s.lock()
-	if !ok {
-		return
-	}
-	defer q.mu.Unlock()
-	if s.rec.closed || s.state != stateRecorded {
-		return
-	}
-	if s.nested == nil {
-		s.nested = &scope{answeredAt: notAnswered}
-	}
-	s.nested.err = err
-}
-
-// setAnswered notes when a nested lookup was answered.
-func (s *span) setAnswered() {
-	q, ok := s.lock()
-	if !ok {
-		return
-	}
-	defer q.mu.Unlock()
-	if !s.rec.closed && s.state == stateRecorded && s.nested == nil {
-		s.nested = &scope{answeredAt: s.rec.now()}
-	}
-}
 
 // end closes the recording of a query whose plugins returned, and hands it to
 // the outputs.
@@ -317,7 +168,7 @@ func (rec *recording) end(rcode int, err error) {
 
 // lockToEnd locks the recording of a query and ends its first span.
 func (rec *recording) lockToEnd() {
-	first := &rec.front.span
+	first := &rec.front.first
 	if first.other != nil {
 		first.other.Finish()
 	}

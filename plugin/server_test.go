@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -90,14 +91,19 @@ type server struct {
 // start runs a Corefile, in which $RECORDS is a file that records can read.
 func start(t *testing.T, corefile string) *server {
 	t.Helper()
-	s := &server{t: t, records: filepath.Join(t.TempDir(), "records.jsonl")}
-	instance, err := caddy.Start(caddy.CaddyfileInput{
-		Contents: []byte(s.expand(corefile)), Filepath: "Corefile", ServerTypeName: "dns",
-	})
+	s := &server{t: t}
+	// The port that the kernel chose for one protocol can be in use in the other.
+	// Caddy's error is a text.
+	inUse, err := syscall.EADDRINUSE.Error(), error(syscall.EADDRINUSE)
+	for n := 0; n < 5 && err != nil && strings.Contains(err.Error(), inUse); n++ {
+		s.records = filepath.Join(t.TempDir(), "records.jsonl")
+		s.instance, err = caddy.Start(caddy.CaddyfileInput{
+			Contents: []byte(s.expand(corefile)), Filepath: "Corefile", ServerTypeName: "dns",
+		})
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.instance = instance
 	s.addr = s.listener(0).String()
 	if s.addr[0] == '[' {
 		_, port, _ := net.SplitHostPort(s.addr)

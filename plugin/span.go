@@ -11,17 +11,15 @@ import (
 	otlog "github.com/opentracing/opentracing-go/log"
 )
 
-// CoreDNS starts an OpenTracing span for each plugin it hands a query to, and
-// forward one for each attempt, if it finds a span in the context. The spans
-// here are those: they note times in the recording of their query, and keep
-// the span of another tracer (the trace plugin's) going beside them.
+// forward and grpc start an OpenTracing span for each attempt if they find a
+// span in the context. The spans here are those, and the hops that they are
+// under: they note times in the recording of their query, and keep the span of
+// another tracer (the trace plugin's) going beside them.
 
 const (
 	cachePlugin   = "cache"
 	forwardPlugin = "forward"
 	grpcPlugin    = "grpc"
-	dns64Plugin   = "dns64"
-	siitPlugin    = "siit"
 	peerAddress   = "peer.address" // ext.PeerAddress, which forward sets
 	// grpcAttempt is the name that grpc gives to the span of an attempt, in the
 	// global tracer. It does not say whereto.
@@ -119,9 +117,7 @@ func (tracer) ContextWithSpanHook(ctx context.Context, sp ot.Span) context.Conte
 	if !ok {
 		return ctx
 	}
-	if s.name == cachePlugin || s.state == stateUndecided {
-		s.place(ctx)
-	}
+	s.meet(ctx)
 	if s.stamper {
 		if o, ok := ctx.Value(outgoingKey{}).(*outgoing); ok {
 			o.prepare(s)
@@ -142,8 +138,7 @@ func metadataOf(ctx context.Context) uintptr {
 
 // startChild starts a span under s; opts are the options other than the parent.
 func (s *span) startChild(name string, opts []ot.StartSpanOption) *span {
-	child := s.start(name)
-	child.stamper = s.stamper
+	child := &s.startSpan(name).span
 	if s.other != nil {
 		opts = append([]ot.StartSpanOption{ot.ChildOf(s.other.Context())}, opts...)
 		child.other = s.other.Tracer().StartSpan(name, opts...)

@@ -63,9 +63,8 @@ func BenchmarkStamp(b *testing.B) {
 			}
 			d := traced(b, asking{answer}, false)
 			d.optionCode, d.stamp, d.accept = trace.DefaultOptionCode, bc.stamp, bc.accept
-			if !d.stamp.off() {
-				d.Next, _ = d.addStampers(pluginName, d.Next)
-			}
+			d.prepareChain()
+			d.chain.refreshes = false
 			ctx, w := context.Background(), discarding{}
 			b.ReportAllocs()
 			for b.Loop() {

@@ -306,7 +306,7 @@ func TestAddStampers(t *testing.T) {
 	if h, changed := d.addStampers(forwardPlugin, last); changed {
 		t.Errorf("between two: %T", h)
 	}
-	if h, changed := d.addStampers(pluginName, passing{last}); changed {
+	if h, changed := d.addStampers(pluginName, keeping{next: last}); changed {
 		t.Errorf("behind an unexported field: %T", h)
 	}
 	if h, changed := d.addStampers(pluginName, nil); changed || h != nil {
