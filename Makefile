@@ -26,7 +26,7 @@ BUILDFLAGS = -trimpath \
 LAB_NEEDS := iptables:iptables ip6tables:iptables
 # The race detector is C; the tests with BPF use the objects committed in bpf/, so they need no clang.
 TEST_NEEDS := gcc:gcc /usr/include/stdlib.h:libc6-dev $(LAB_NEEDS) \
-	ip:iproute2 nft:nftables dnsmasq:dnsmasq-base dig:bind9-dnsutils
+	ip:iproute2 nft:nftables dnsmasq:dnsmasq-base dig:bind9-dnsutils tcpdump:tcpdump tshark:tshark
 KERNEL_NEEDS := qemu-system-x86_64:qemu-system-x86 cpio:cpio
 GENERATE_NEEDS := clang:clang llvm-strip:llvm /usr/include/bpf/bpf_helpers.h:libbpf-dev
 

@@ -84,8 +84,11 @@ func (l *lifecycle) finalShutdown() error {
 // that are still on their way find closed queues, and are counted.
 func (d *Dnstrace) releaseOutputs() {
 	d.release.Do(func() {
+		// At once, so that several that are blocked take no longer than one.
+		var wg sync.WaitGroup
 		for _, o := range d.outputs {
-			o.release()
+			wg.Go(o.release)
 		}
+		wg.Wait()
 	})
 }

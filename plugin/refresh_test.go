@@ -1,6 +1,7 @@
 package dnstrace
 
 import (
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -53,7 +54,8 @@ func (a *aging) start(t *testing.T, cache string) *server {
 // whole seconds, and one that has none left still as fresh.
 const expired = 2100 * time.Millisecond
 
-// split returns the queries and the refreshes, each in order.
+// split returns the queries and the refreshes, each in order of time: a record
+// is made after the answer, when the next query may be answered already.
 func split(records []trace.Record) (queries []*trace.Query, refreshes []*trace.Refresh) {
 	for _, r := range records {
 		switch r := r.(type) {
@@ -63,6 +65,8 @@ func split(records []trace.Record) (queries []*trace.Query, refreshes []*trace.R
 			refreshes = append(refreshes, r)
 		}
 	}
+	slices.SortFunc(queries, func(a, b *trace.Query) int { return a.Time.Compare(b.Time) })
+	slices.SortFunc(refreshes, func(a, b *trace.Refresh) int { return a.Time.Compare(b.Time) })
 	return queries, refreshes
 }
 

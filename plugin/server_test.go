@@ -222,15 +222,7 @@ func decode(t *testing.T, content []byte) []trace.Record {
 // upstream runs a DNS server for handler over UDP and TCP.
 func upstream(t *testing.T, handler dns.HandlerFunc) string {
 	t.Helper()
-	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := packets.LocalAddr().String()
-	listener, err := net.Listen("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
+	packets, listener := listenBoth(t)
 	for _, srv := range []*dns.Server{{PacketConn: packets, Handler: handler}, {Listener: listener, Handler: handler}} {
 		up := make(chan struct{})
 		srv.NotifyStartedFunc = func() { close(up) }
@@ -246,7 +238,28 @@ func upstream(t *testing.T, handler dns.HandlerFunc) string {
 			}
 		})
 	}
-	return addr
+	return listener.Addr().String()
+}
+
+// listenBoth listens on a port that is free in both protocols: one that the
+// kernel chose for UDP can be in use over TCP.
+func listenBoth(t *testing.T) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for range 5 {
+		packets, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		listener, err := net.Listen("tcp", packets.LocalAddr().String())
+		if err == nil {
+			return packets, listener
+		}
+		if err := packets.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Fatal("no port is free for both UDP and TCP")
+	return nil, nil
 }
 
 // silent is an upstream that never answers.

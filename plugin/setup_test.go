@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/coredns/caddy"
@@ -41,6 +42,10 @@ func TestParse(t *testing.T) {
 
 func TestParseErrors(t *testing.T) {
 	dir := t.TempDir()
+	pipe := filepath.Join(dir, "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	const outputs = "expected stdout, stderr, file PATH or unix PATH"
 	for _, tc := range []struct{ name, input, want string }{
 		{"unknown property", "dnstrace {\n outputs stdout\n}", `:2 - Error during parsing: unknown property "outputs": expected output, stamp, accept, option-code, sample, slow or buffer`},
@@ -55,6 +60,7 @@ func TestParseErrors(t *testing.T) {
 		{"two paths", "dnstrace {\n output unix a b\n}", "output unix: expected one PATH after it, got 2 arguments"},
 		{"same output twice", "dnstrace {\n output stderr\n output stderr\n}", ":3 - Error during parsing: output stderr is already there: expected every output once"},
 		{"unwritable file", "dnstrace {\n output file " + dir + "\n}", ": expected a file that CoreDNS may create or append to: open " + dir},
+		{"pipe without a reader", "dnstrace {\n output file " + pipe + "\n}", "no such device or address: a named pipe needs its reader first"},
 		{"no directory", "dnstrace {\n output file " + dir + "/no/file\n}", "no such file or directory"},
 		{"long unix path", "dnstrace {\n output unix /" + strings.Repeat("a", 107) + "\n}", "output unix: the path has 108 bytes: expected at most 107"},
 		{"no buffer", "dnstrace {\n buffer\n}", "buffer: expected one number of records, got 0 arguments"},

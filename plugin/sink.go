@@ -62,6 +62,9 @@ type fileSink struct {
 // openFile opens a file to append to. A named pipe must have a reader.
 func openFile(path string) (*fileSink, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NONBLOCK, fileMode)
+	if errors.Is(err, syscall.ENXIO) {
+		return nil, fmt.Errorf("%w: a named pipe needs its reader first", err)
+	}
 	if err != nil {
 		return nil, err
 	}
