@@ -26,7 +26,8 @@ BUILDFLAGS = -trimpath \
 LAB_NEEDS := iptables:iptables ip6tables:iptables
 # The race detector is C; the tests with BPF use the objects committed in bpf/, so they need no clang.
 TEST_NEEDS := gcc:gcc /usr/include/stdlib.h:libc6-dev $(LAB_NEEDS) \
-	ip:iproute2 nft:nftables dnsmasq:dnsmasq-base dig:bind9-dnsutils tcpdump:tcpdump tshark:tshark
+	ip:iproute2 nft:nftables dnsmasq:dnsmasq-base dig:bind9-dnsutils tcpdump:tcpdump tshark:tshark \
+	script:bsdutils
 KERNEL_NEEDS := qemu-system-x86_64:qemu-system-x86 cpio:cpio
 GENERATE_NEEDS := clang:clang llvm-strip:llvm /usr/include/bpf/bpf_helpers.h:libbpf-dev
 
@@ -97,6 +98,14 @@ test-kernels: ## load and run the BPF programs on other kernels, 5.10 to 7.2, un
 # The newest patch of each release that the plugin promises to work with.
 COREDNS_VERSIONS ?= v1.13.2 v1.14.7 v1.15.0
 
+# Loki is a module of its own, so that its many dependencies stay out of ours.
+bin/loki: integration/loki/go.mod
+	cd integration/loki && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(CURDIR)/bin/loki github.com/grafana/loki/v3/cmd/loki
+
+.PHONY: test-loki
+test-loki: check-test build bin/loki ## read records of several observers back from a real Loki (root; the first build takes 5 minutes)
+	CGO_ENABLED=1 $(GO) test -race -tags loki -run Loki -count 1 -timeout 10m ./integration
+
 .PHONY: test-coredns
 test-coredns: ## run the plugin's tests against each of COREDNS_VERSIONS (minutes each)
 	$(call need)
@@ -116,7 +125,7 @@ LINT_PATHS ?= ./...
 lint: ## run golangci-lint with .golangci.yml
 	$(call need)
 	$(LINT) config verify
-	$(LINT) run $(LINT_PATHS)
+	$(LINT) run --build-tags loki $(LINT_PATHS)
 
 .PHONY: generate
 generate: ## compile the BPF programs and write their Go bindings (clang)

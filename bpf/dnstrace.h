@@ -12,8 +12,12 @@ enum event_kind {
 /* What follows the payload, in this order; event.parts tells. */
 enum event_part {
 	PART_PROCESS = 1,	/* struct sender */
-	PART_NAT = 2,		/* struct nat */
-	PART_DROP = 4,		/* struct drop */
+	PART_CGROUP = 2,	/* __u64: inode of the sending socket's cgroup */
+	PART_NAT = 4,		/* struct nat */
+	PART_DROP = 8,		/* struct drop */
+	PART_OUTER = 16,	/* struct outer */
+	PART_FRAGMENT = 32,	/* struct fragment */
+	PART_ICMP = 64,		/* struct icmp_error */
 };
 
 /*
@@ -36,7 +40,9 @@ struct event {
 	__u8 protocol;		/* IPPROTO_UDP, IPPROTO_TCP */
 	__u8 tcp_flags;
 	__u8 parts;		/* enum event_part */
-	__u8 pad[7];
+	__u8 pad[3];
+	__u16 vlan;		/* id of the outermost 802.1Q or 802.1ad tag; 0: none */
+	__u16 inner_vlan;	/* of the tag behind it */
 	char ifname[16];
 	__u8 saddr[16];		/* IPv4 as ::ffff:a.b.c.d */
 	__u8 daddr[16];
@@ -61,17 +67,54 @@ struct nat {
 	struct nat_tuple reply;
 };
 
+#define DROP_CALLERS 12
+
 struct drop {
 	__u64 location;		/* who freed it (kernel address) */
 	__u32 reason;		/* enum skb_drop_reason */
+	__u32 ct_status;	/* enum ip_conntrack_status; 0: no entry, or a new one */
+	__u32 ct_known;		/* whether the packet has a connection tracking entry */
 	__u32 pad;
+	__u64 callers[DROP_CALLERS];	/* return addresses, innermost first; 0 ends */
+};
+
+/* The packet of a tunnel around this one. */
+struct outer {
+	__u8 saddr[16];		/* IPv4 as ::ffff:a.b.c.d */
+	__u8 daddr[16];
+	__u16 sport;		/* host order */
+	__u16 dport;
+	__u32 vni;
+};
+
+/* Where in its datagram a fragment stands. */
+struct fragment {
+	__u32 id;
+	__u16 offset;		/* bytes of the datagram's payload before it */
+	__u16 length;		/* bytes of it here */
+	__u8 more;		/* others follow */
+	__u8 pad[3];
+};
+
+/*
+ * The ICMP error that quotes the packet of the event: the event's addresses,
+ * ports and payload are those of the quoted packet.
+ */
+struct icmp_error {
+	__u8 saddr[16];		/* who complains */
+	__u8 daddr[16];
+	__u32 mtu;		/* where it was too big; else 0 */
+	__u8 type;
+	__u8 code;
+	__u8 pad[2];
 };
 
 /* Per CPU, so that no two write one cache line. */
 struct counters {
-	__u64 lost;		/* events that found the ring full */
 	__u64 emitted;
-	__u64 pad[6];
+	__u64 lost[4];		/* events that found the ring full, by enum event_kind */
+	__u64 last_lost;	/* ns, CLOCK_MONOTONIC: when the last one did */
+	__u64 pad[2];
 };
 
 #endif

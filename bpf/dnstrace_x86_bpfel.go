@@ -14,17 +14,21 @@ import (
 )
 
 type DnstraceCounters struct {
-	_       structs.HostLayout
-	Lost    uint64
-	Emitted uint64
-	Pad     [6]uint64
+	_        structs.HostLayout
+	Emitted  uint64
+	Lost     [4]uint64
+	LastLost uint64
+	Pad      [2]uint64
 }
 
 type DnstraceDrop struct {
 	_        structs.HostLayout
 	Location uint64
 	Reason   uint32
+	CtStatus uint32
+	CtKnown  uint32
 	Pad      uint32
+	Callers  [12]uint64
 }
 
 type DnstraceEvent struct {
@@ -43,10 +47,47 @@ type DnstraceEvent struct {
 	Protocol   uint8
 	TcpFlags   uint8
 	Parts      uint8
-	Pad        [7]uint8
+	Pad        [3]uint8
+	Vlan       uint16
+	InnerVlan  uint16
 	Ifname     [16]int8
 	Saddr      [16]uint8
 	Daddr      [16]uint8
+}
+
+type DnstraceFragment struct {
+	_      structs.HostLayout
+	Id     uint32
+	Offset uint16
+	Length uint16
+	More   uint8
+	Pad    [3]uint8
+}
+
+type DnstraceFragmentKey struct {
+	_        structs.HostLayout
+	Saddr    [16]uint8
+	Daddr    [16]uint8
+	Id       uint32
+	Protocol uint32
+}
+
+type DnstraceFragmentPorts struct {
+	_        structs.HostLayout
+	Sport    uint16
+	Dport    uint16
+	Protocol uint8
+	Pad      [3]uint8
+}
+
+type DnstraceIcmpError struct {
+	_     structs.HostLayout
+	Saddr [16]uint8
+	Daddr [16]uint8
+	Mtu   uint32
+	Type  uint8
+	Code  uint8
+	Pad   [2]uint8
 }
 
 type DnstraceNat struct {
@@ -67,11 +108,33 @@ type DnstraceNat struct {
 	}
 }
 
+type DnstraceOuter struct {
+	_     structs.HostLayout
+	Saddr [16]uint8
+	Daddr [16]uint8
+	Sport uint16
+	Dport uint16
+	Vni   uint32
+}
+
 type DnstraceScratch struct {
-	_    structs.HostLayout
-	E    DnstraceEvent
-	Tail [2156]uint8
-	_    [4]byte
+	_                structs.HostLayout
+	E                DnstraceEvent
+	Tail             [2360]uint8
+	Used             uint32
+	H                [40]uint8
+	_                [4]byte
+	At               uint64
+	Start            uint64
+	End              uint64
+	Left             uint32
+	Ethertype        uint16
+	Protocol         uint8
+	FragmentProtocol uint8
+	Outer            DnstraceOuter
+	Fragment         DnstraceFragment
+	Icmp             DnstraceIcmpError
+	_                [4]byte
 }
 
 type DnstraceSender struct {
@@ -84,19 +147,23 @@ type DnstraceSender struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	DnstraceMapRings         = "rings"
-	DnstraceMapScratches     = "scratches"
-	DnstraceProgKfreeSkb     = "kfree_skb"
-	DnstraceProgKfreeSkbOld  = "kfree_skb_old"
-	DnstraceProgNetDevQueue  = "net_dev_queue"
-	DnstraceProgNetifReceive = "netif_receive"
-	DnstraceVarCpuCounters   = "cpu_counters"
-	DnstraceVarPorts         = "ports"
-	DnstraceVarReadPaged     = "read_paged"
-	DnstraceVarUnusedDrop    = "unused_drop"
-	DnstraceVarUnusedEvent   = "unused_event"
-	DnstraceVarUnusedNat     = "unused_nat"
-	DnstraceVarUnusedSender  = "unused_sender"
+	DnstraceMapFragmented      = "fragmented"
+	DnstraceMapRings           = "rings"
+	DnstraceMapScratches       = "scratches"
+	DnstraceProgKfreeSkb       = "kfree_skb"
+	DnstraceProgKfreeSkbOld    = "kfree_skb_old"
+	DnstraceProgNetDevQueue    = "net_dev_queue"
+	DnstraceProgNetifReceive   = "netif_receive"
+	DnstraceVarCpuCounters     = "cpu_counters"
+	DnstraceVarPorts           = "ports"
+	DnstraceVarReadPaged       = "read_paged"
+	DnstraceVarUnusedDrop      = "unused_drop"
+	DnstraceVarUnusedEvent     = "unused_event"
+	DnstraceVarUnusedFragment  = "unused_fragment"
+	DnstraceVarUnusedIcmpError = "unused_icmp_error"
+	DnstraceVarUnusedNat       = "unused_nat"
+	DnstraceVarUnusedOuter     = "unused_outer"
+	DnstraceVarUnusedSender    = "unused_sender"
 )
 
 // LoadDnstrace returns the embedded CollectionSpec for Dnstrace.
@@ -151,21 +218,25 @@ type DnstraceProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DnstraceMapSpecs struct {
-	Rings     *ebpf.MapSpec `ebpf:"rings"`
-	Scratches *ebpf.MapSpec `ebpf:"scratches"`
+	Fragmented *ebpf.MapSpec `ebpf:"fragmented"`
+	Rings      *ebpf.MapSpec `ebpf:"rings"`
+	Scratches  *ebpf.MapSpec `ebpf:"scratches"`
 }
 
 // DnstraceVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DnstraceVariableSpecs struct {
-	CpuCounters  *ebpf.VariableSpec `ebpf:"cpu_counters"`
-	Ports        *ebpf.VariableSpec `ebpf:"ports"`
-	ReadPaged    *ebpf.VariableSpec `ebpf:"read_paged"`
-	UnusedDrop   *ebpf.VariableSpec `ebpf:"unused_drop"`
-	UnusedEvent  *ebpf.VariableSpec `ebpf:"unused_event"`
-	UnusedNat    *ebpf.VariableSpec `ebpf:"unused_nat"`
-	UnusedSender *ebpf.VariableSpec `ebpf:"unused_sender"`
+	CpuCounters     *ebpf.VariableSpec `ebpf:"cpu_counters"`
+	Ports           *ebpf.VariableSpec `ebpf:"ports"`
+	ReadPaged       *ebpf.VariableSpec `ebpf:"read_paged"`
+	UnusedDrop      *ebpf.VariableSpec `ebpf:"unused_drop"`
+	UnusedEvent     *ebpf.VariableSpec `ebpf:"unused_event"`
+	UnusedFragment  *ebpf.VariableSpec `ebpf:"unused_fragment"`
+	UnusedIcmpError *ebpf.VariableSpec `ebpf:"unused_icmp_error"`
+	UnusedNat       *ebpf.VariableSpec `ebpf:"unused_nat"`
+	UnusedOuter     *ebpf.VariableSpec `ebpf:"unused_outer"`
+	UnusedSender    *ebpf.VariableSpec `ebpf:"unused_sender"`
 }
 
 // DnstraceObjects contains all objects after they have been loaded into the kernel.
@@ -188,12 +259,14 @@ func (o *DnstraceObjects) Close() error {
 //
 // It can be passed to LoadDnstraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DnstraceMaps struct {
-	Rings     *ebpf.Map `ebpf:"rings"`
-	Scratches *ebpf.Map `ebpf:"scratches"`
+	Fragmented *ebpf.Map `ebpf:"fragmented"`
+	Rings      *ebpf.Map `ebpf:"rings"`
+	Scratches  *ebpf.Map `ebpf:"scratches"`
 }
 
 func (m *DnstraceMaps) Close() error {
 	return _DnstraceClose(
+		m.Fragmented,
 		m.Rings,
 		m.Scratches,
 	)
@@ -203,13 +276,16 @@ func (m *DnstraceMaps) Close() error {
 //
 // It can be passed to LoadDnstraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DnstraceVariables struct {
-	CpuCounters  *ebpf.Variable `ebpf:"cpu_counters"`
-	Ports        *ebpf.Variable `ebpf:"ports"`
-	ReadPaged    *ebpf.Variable `ebpf:"read_paged"`
-	UnusedDrop   *ebpf.Variable `ebpf:"unused_drop"`
-	UnusedEvent  *ebpf.Variable `ebpf:"unused_event"`
-	UnusedNat    *ebpf.Variable `ebpf:"unused_nat"`
-	UnusedSender *ebpf.Variable `ebpf:"unused_sender"`
+	CpuCounters     *ebpf.Variable `ebpf:"cpu_counters"`
+	Ports           *ebpf.Variable `ebpf:"ports"`
+	ReadPaged       *ebpf.Variable `ebpf:"read_paged"`
+	UnusedDrop      *ebpf.Variable `ebpf:"unused_drop"`
+	UnusedEvent     *ebpf.Variable `ebpf:"unused_event"`
+	UnusedFragment  *ebpf.Variable `ebpf:"unused_fragment"`
+	UnusedIcmpError *ebpf.Variable `ebpf:"unused_icmp_error"`
+	UnusedNat       *ebpf.Variable `ebpf:"unused_nat"`
+	UnusedOuter     *ebpf.Variable `ebpf:"unused_outer"`
+	UnusedSender    *ebpf.Variable `ebpf:"unused_sender"`
 }
 
 // DnstracePrograms contains all programs after they have been loaded into the kernel.

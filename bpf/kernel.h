@@ -34,11 +34,13 @@ typedef __u32 __wsum;
 /* include/uapi/linux/bpf.h */
 enum bpf_map_type {
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
 	BPF_MAP_TYPE_RINGBUF = 27,
 };
 
 enum {
+	BPF_ANY = 0,
 	BPF_RB_NO_WAKEUP = 1,
 };
 
@@ -48,9 +50,23 @@ enum bpf_func_id {
 
 /* include/uapi/linux/if_ether.h, include/uapi/linux/in.h */
 #define ETH_P_IP	0x0800
+#define ETH_HLEN	14
 #define ETH_P_IPV6	0x86DD
+#define ETH_P_8021Q	0x8100
+#define ETH_P_8021AD	0x88A8
+#define ETH_P_TEB	0x6558		/* Ethernet inside a tunnel */
+#define IPPROTO_HOPOPTS	0
+#define IPPROTO_ICMP	1
 #define IPPROTO_TCP	6
 #define IPPROTO_UDP	17
+#define IPPROTO_ROUTING	43
+#define IPPROTO_FRAGMENT 44
+#define IPPROTO_ICMPV6	58
+#define IPPROTO_DSTOPTS	60
+
+/* include/net/tcp_states.h: sockets that are not whole */
+#define TCP_TIME_WAIT	6
+#define TCP_NEW_SYN_RECV 12
 
 #define IFNAMSIZ	16
 
@@ -82,10 +98,25 @@ struct net_device {
 
 struct sock_common {
 	possible_net_t skc_net;
+	volatile unsigned char skc_state;
+} __core;
+
+struct kernfs_node {
+	__u64 id;
+} __core;
+
+struct cgroup {
+	struct kernfs_node *kn;
+} __core;
+
+struct sock_cgroup_data {
+	struct cgroup *cgroup;	/* since Linux 5.15 */
+	__u64 val;		/* before: the pointer, or, with bit 0, numbers of cgroup v1 */
 } __core;
 
 struct sock {
 	struct sock_common __sk_common;
+	struct sock_cgroup_data sk_cgrp_data;
 } __core;
 
 struct sk_buff {
@@ -95,7 +126,10 @@ struct sk_buff {
 	unsigned int data_len;
 	unsigned long _nfct;
 	__be16 protocol;
+	__u16 vlan_tci;
+	__u8 vlan_present : 1;	/* before Linux 6.2; since then vlan_tci is 0 without a tag */
 	__u16 network_header;
+	__u16 mac_header;
 	unsigned char *head;
 	unsigned char *data;
 } __core;
@@ -146,11 +180,31 @@ struct files_struct {
 } __core;
 
 struct task_struct {
+	int tgid;
+	char comm[16];
 	struct files_struct *files;
 } __core;
 
+/* The first argument of a system call. */
+#if defined(__TARGET_ARCH_arm64)
 struct pt_regs {
-	unsigned long di;		/* x86-64: first argument of a system call */
+	__u64 orig_x0;
+} __core;
+#define FIRST_ARGUMENT orig_x0
+#else
+struct pt_regs {
+	unsigned long di;
+} __core;
+#define FIRST_ARGUMENT di
+#endif
+
+/* Sixteen bytes, to look at memory that has no type (read.h). */
+struct in6_addr {
+	union {
+		__u8 u6_addr8[16];
+		__u16 u6_addr16[8];
+		__u32 u6_addr32[4];
+	} in6_u;
 } __core;
 
 /* Only named, in the signature of bpf_dynptr_from_skb. */

@@ -12,7 +12,9 @@ import (
 
 	"github.com/cilium/ebpf/btf"
 	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
 
+	"github.com/dnstrace/dnstrace/bpf"
 	"github.com/dnstrace/dnstrace/trace"
 )
 
@@ -65,6 +67,9 @@ func poll(t *testing.T, s *Source) []Packet {
 		if _, err := s.Poll(func(p *Packet) {
 			c := *p
 			c.Payload = append([]byte(nil), p.Payload...)
+			if p.ICMP != nil {
+				p.ICMP.Payload = append([]byte(nil), p.ICMP.Payload...)
+			}
 			all = append(all, c)
 		}); err != nil {
 			t.Fatal(err)
@@ -100,6 +105,9 @@ func TestPacketsInOrder(t *testing.T) {
 		if p.Kind == TX && proven && (p.PID != os.Getpid() || p.Comm == "") {
 			t.Fatalf("sent by process %d %q", p.PID, p.Comm)
 		}
+		if own := ownCgroup(t); p.Kind == TX && own != 0 && p.CgroupID != own {
+			t.Fatalf("sent from cgroup %d, expected %d", p.CgroupID, own)
+		}
 	}
 	if kinds[TX] != 500 || kinds[RX] != 500 {
 		t.Errorf("%v", kinds)
@@ -107,6 +115,29 @@ func TestPacketsInOrder(t *testing.T) {
 	if emitted, lost := source.Counters(); emitted != 1000 || lost != 0 {
 		t.Errorf("emitted %d, lost %d", emitted, lost)
 	}
+}
+
+// ownCgroup returns the inode of this process's cgroup, 0 without cgroup2.
+func ownCgroup(t *testing.T) uint64 {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
+		if !ok {
+			continue
+		}
+		for _, mount := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+			var fs unix.Statfs_t
+			var st unix.Stat_t
+			if unix.Statfs(mount, &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC && unix.Stat(mount+path, &st) == nil {
+				return st.Ino
+			}
+		}
+	}
+	return 0
 }
 
 // DNS over TCP: the segments with data, whose payload is in pages, and the SYNs.
@@ -182,18 +213,79 @@ func TestDrop(t *testing.T) {
 		if p.Where != "__udp4_lib_rcv" && p.Where != "udp_rcv" && p.Where != "" || kernelAtLeast(5, 17) && p.Reason != "NO_SOCKET" {
 			t.Errorf("dropped in %q because of %q", p.Where, p.Reason)
 		}
+		if p.Words != "no socket" && p.Where != "" {
+			t.Errorf("in words: %q", p.Words)
+		}
 		return
+	}
+	t.Error("no drop")
+}
+
+// A TCP connection that nobody accepts: its SYN has no question, and its drop is
+// seen all the same.
+func TestDropOfAConnection(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := l.Addr().(*net.TCPAddr)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	source, err := Open(Config{Ports: []uint16{uint16(closed.Port)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer source.Close()
+	if conn, err := net.DialTCP("tcp4", nil, closed); err == nil {
+		conn.Close()
+		t.Fatal("somebody listens")
+	}
+	for _, p := range poll(t, source) {
+		if p.Kind == Drop && p.Opens() {
+			if p.Dst != closed.AddrPort() || p.Words != "no socket" && p.Where != "" {
+				t.Errorf("%+v", p)
+			}
+			return
+		}
 	}
 	t.Error("no drop")
 }
 
 // A ring that is too small loses events, and every one is counted.
 func TestLossIsCounted(t *testing.T) {
+	before := Now()
 	source, _, _ := exercise(t, 4096, 500)
 	delivered := uint64(len(poll(t, source)))
 	emitted, lost := source.Counters()
 	if lost == 0 || delivered != emitted || emitted+lost != 1000 {
 		t.Errorf("delivered %d, emitted %d, lost %d; expected 1000 in all", delivered, emitted, lost)
+	}
+	byKind := map[Kind]uint64{}
+	for _, l := range source.Losses() {
+		byKind[l.Kind] += l.Events
+		if l.First < before || l.Last < l.First || l.Last > Now() {
+			t.Errorf("lost out of time: %+v", l)
+		}
+	}
+	if byKind[TX] == 0 || byKind[RX] == 0 || byKind[TX]+byKind[RX] != lost {
+		t.Errorf("by program: %v, in all %d", byKind, lost)
+	}
+	if again := source.Losses(); len(again) != 0 {
+		t.Errorf("reported twice: %v", again)
+	}
+}
+
+// Runs that the kernel left out are reported once, and as lost at a time.
+func TestMissesAreReportedOnce(t *testing.T) {
+	r := newLossReader(1)
+	r.asked = 100
+	r.miss(Drop, 0, 200)
+	r.miss(Drop, 3, 200)
+	r.asked = 200
+	r.miss(Drop, 5, 300)
+	if got, want := r.pending[Drop], (Loss{Kind: Drop, CPU: -1, Events: 5, First: 100, Last: 300}); got != want || r.missed[Drop] != 5 {
+		t.Errorf("%+v, expected %+v", got, want)
 	}
 }
 
@@ -274,11 +366,11 @@ func TestSymbols(t *testing.T) {
 		0xffffffffc0000010: "module_function",
 		0x1000:             "",
 	} {
-		if got := s.name(addr); got != want {
+		if got := s.names([]uint64{addr})[0]; got != want {
 			t.Errorf("%x: %q, want %q", addr, got, want)
 		}
 	}
-	if got := newSymbols(filepath.Join(t.TempDir(), "none")).name(1); got != "" {
+	if got := newSymbols(filepath.Join(t.TempDir(), "none")).names([]uint64{1})[0]; got != "" {
 		t.Errorf("without a file: %q", got)
 	}
 }
@@ -321,6 +413,8 @@ func TestNamespaceNames(t *testing.T) {
 
 func FuzzDecode(f *testing.F) {
 	f.Add(make([]byte, eventSize+64))
+	all := bpf.DnstraceEvent{Parts: 2*partICMP - 1, Kind: uint8(Drop), IpVersion: 4, Captured: 12}
+	f.Add(append(bytes.Clone(bytesOf(&all)), make([]byte, 512)...))
 	d := decoder{names: map[[16]int8]string{}, netns: newNamespaces(f.TempDir()), symbols: newSymbols(os.DevNull)}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		var p Packet

@@ -8,21 +8,21 @@ import (
 	"unsafe"
 
 	"github.com/dnstrace/dnstrace/bpf"
+	"github.com/dnstrace/dnstrace/trace"
 )
 
-// Sizes of an event's head and parts (bpf/dnstrace.h).
-const (
-	eventSize  = int(unsafe.Sizeof(bpf.DnstraceEvent{}))
-	senderSize = int(unsafe.Sizeof(bpf.DnstraceSender{}))
-	natSize    = int(unsafe.Sizeof(bpf.DnstraceNat{}))
-	dropSize   = int(unsafe.Sizeof(bpf.DnstraceDrop{}))
-)
+// eventSize is the size of an event's head (bpf/dnstrace.h).
+const eventSize = int(unsafe.Sizeof(bpf.DnstraceEvent{}))
 
-// enum event_part.
+// enum event_part, in the order in which the parts follow the payload.
 const (
-	partProcess = 1
-	partNAT     = 2
-	partDrop    = 4
+	partProcess = 1 << iota
+	partCgroup
+	partNAT
+	partDrop
+	partOuter
+	partFragment
+	partICMP
 )
 
 // decoder turns events into packets. Names that come again with every packet
@@ -69,48 +69,97 @@ func (d *decoder) decode(p *Packet, raw []byte) error {
 		IfName:     d.intern(e.Ifname),
 		Payload:    tail[:e.Captured],
 		PayloadLen: int(e.PayloadLen),
+		VLAN:       e.Vlan,
+		InnerVLAN:  e.InnerVlan,
 	}
 	return d.decodeParts(p, &e, tail[e.Captured:])
 }
 
 // decodeParts reads what follows the payload.
-func (d *decoder) decodeParts(p *Packet, e *bpf.DnstraceEvent, parts []byte) error {
-	if e.Parts&partProcess != 0 {
-		var s bpf.DnstraceSender
-		n := copy(bytesOf(&s), parts)
-		if n < senderSize {
-			return errCut
-		}
-		p.PID, p.Comm = int(s.Tgid), d.intern(s.Comm)
-		parts = parts[n:]
+func (d *decoder) decodeParts(p *Packet, e *bpf.DnstraceEvent, tail []byte) error {
+	r := parts{tail: tail, present: e.Parts}
+	var (
+		who      bpf.DnstraceSender
+		nat      bpf.DnstraceNat
+		drop     bpf.DnstraceDrop
+		outer    bpf.DnstraceOuter
+		fragment bpf.DnstraceFragment
+		icmp     bpf.DnstraceIcmpError
+	)
+	if next(&r, partProcess, &who) {
+		p.PID, p.Comm = int(who.Tgid), d.intern(who.Comm)
 	}
-	if e.Parts&partNAT != 0 {
-		var t bpf.DnstraceNat
-		n := copy(bytesOf(&t), parts)
-		if n < natSize {
-			return errCut
-		}
+	next(&r, partCgroup, &p.CgroupID)
+	if next(&r, partNAT, &nat) {
 		p.NAT = &NAT{
-			Original: tuple(e.IpVersion, t.Orig.Src, t.Orig.Dst, t.Orig.Sport, t.Orig.Dport),
-			Reply:    tuple(e.IpVersion, t.Reply.Src, t.Reply.Dst, t.Reply.Sport, t.Reply.Dport),
+			Original: tuple(e.IpVersion, nat.Orig.Src, nat.Orig.Dst, nat.Orig.Sport, nat.Orig.Dport),
+			Reply:    tuple(e.IpVersion, nat.Reply.Src, nat.Reply.Dst, nat.Reply.Sport, nat.Reply.Dport),
 		}
-		parts = parts[n:]
 	}
-	if e.Parts&partDrop != 0 {
-		var drop bpf.DnstraceDrop
-		if copy(bytesOf(&drop), parts) < dropSize {
-			return errCut
-		}
-		p.Where = d.symbols.name(drop.Location)
-		p.Reason = d.reasons[drop.Reason]
+	if next(&r, partDrop, &drop) {
+		d.dropped(p, &drop)
 	}
-	return nil
+	if next(&r, partOuter, &outer) {
+		p.Outer = &Outer{Src: addrPort(outer.Saddr, outer.Sport), Dst: addrPort(outer.Daddr, outer.Dport), VNI: outer.Vni}
+	}
+	if next(&r, partFragment, &fragment) {
+		p.Fragment = &Fragment{ID: fragment.Id, Offset: int(fragment.Offset), Length: int(fragment.Length), More: fragment.More != 0}
+	}
+	if next(&r, partICMP, &icmp) {
+		complaint(p, &icmp)
+	}
+	return r.err
+}
+
+// complaint turns the packet that an ICMP error quotes, which is what the program
+// parsed, into the error that was seen.
+func complaint(p *Packet, c *bpf.DnstraceIcmpError) {
+	p.ICMP = &ICMP{
+		Type: c.Type, Code: c.Code, MTU: c.Mtu,
+		Protocol: p.Protocol, Src: p.Src, Dst: p.Dst, TCPSeq: p.TCPSeq, Payload: p.Payload,
+	}
+	if p.Protocol != trace.TransportUDP {
+		p.ICMP.Payload = nil
+	}
+	p.Src, p.Dst = addrPort(c.Saddr, 0), addrPort(c.Daddr, 0)
+	p.Protocol = ProtocolICMP
+	if p.Src.Addr().Is6() {
+		p.Protocol = ProtocolICMPv6
+	}
+	p.TCPSeq, p.Payload, p.PayloadLen = 0, nil, 0
+}
+
+// parts is what of an event is still to be read.
+type parts struct {
+	tail    []byte
+	present uint8
+	err     error
 }
 
 var errCut = errors.New("event is cut: the program and its loader do not match")
 
-// bytesOf returns the memory of v, which has no pointers: the layout is C's.
-func bytesOf[T bpf.DnstraceEvent | bpf.DnstraceSender | bpf.DnstraceNat | bpf.DnstraceDrop](v *T) []byte {
+// layout is the types of which events are made: C's, without pointers.
+type layout interface {
+	bpf.DnstraceEvent | bpf.DnstraceSender | bpf.DnstraceNat | bpf.DnstraceDrop | bpf.DnstraceOuter |
+		bpf.DnstraceFragment | bpf.DnstraceIcmpError | bpf.DnstraceCounters | uint64
+}
+
+// next fills v with the next part, if it is there.
+func next[T layout](r *parts, part uint8, v *T) bool {
+	if r.present&part == 0 || r.err != nil {
+		return false
+	}
+	n := copy(bytesOf(v), r.tail)
+	if n < int(unsafe.Sizeof(*v)) {
+		r.err = errCut
+		return false
+	}
+	r.tail = r.tail[n:]
+	return true
+}
+
+// bytesOf returns the memory of v.
+func bytesOf[T layout](v *T) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v))
 }
 

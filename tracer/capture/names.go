@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -76,23 +77,37 @@ func inodeOf(path string) (uint32, error) {
 	return uint32(st.Ino), nil
 }
 
-// dropReasons reads enum skb_drop_reason (include/net/dropreason-core.h) from
-// the running kernel, because the numbers differ from kernel to kernel. Before
-// Linux 5.17 there is none and the table is empty.
+// reasonEnums are the kernel's lists of reasons: the core's (include/net/
+// dropreason-core.h) and those of subsystems (include/net/dropreason.h), which
+// carry the subsystem's number in their upper half. Queueing disciplines have
+// their own since Linux 7.2.
+var reasonEnums = []string{"skb_drop_reason", "qdisc_drop_reason", "ovs_drop_reason"}
+
+// dropReasons reads the reasons from the running kernel, because the numbers
+// differ from kernel to kernel. Before Linux 5.17 there is none and the table is
+// empty.
 func dropReasons(spec *btf.Spec) map[uint32]string {
 	reasons := map[uint32]string{}
-	var enum *btf.Enum
-	if err := spec.TypeByName("skb_drop_reason", &enum); err != nil {
-		return reasons
-	}
-	for _, v := range enum.Values {
-		name := strings.TrimPrefix(strings.TrimPrefix(v.Name, "SKB_DROP_REASON_"), "SKB_")
-		if name != "NOT_SPECIFIED" {
-			reasons[uint32(v.Value)] = name
+	for _, list := range reasonEnums {
+		var enum *btf.Enum
+		if err := spec.TypeByName(list, &enum); err != nil {
+			continue
+		}
+		for _, v := range enum.Values {
+			name, ok := strings.CutPrefix(v.Name, "SKB_DROP_REASON_")
+			if !ok { // SKB_CONSUMED, SKB_NOT_DROPPED_YET
+				name = strings.TrimPrefix(name, "SKB_")
+			}
+			if !slices.Contains(unspecified, name) {
+				reasons[uint32(v.Value)] = name
+			}
 		}
 	}
 	return reasons
 }
+
+// unspecified are reasons that give none.
+var unspecified = []string{"NOT_SPECIFIED", "QDISC_DROP_UNSPEC"}
 
 // symbols names kernel addresses. Drops come from few places, so each is looked
 // up once instead of keeping the kernel's 200,000 symbols in memory.
@@ -105,25 +120,36 @@ func newSymbols(path string) *symbols {
 	return &symbols{path: path, cache: map[uint64]string{}}
 }
 
-// name returns the function that contains the address, or "" where
+// names returns, for each address, the function that contains it, or "" where
 // kernel.kptr_restrict hides the addresses.
-func (s *symbols) name(addr uint64) string {
-	if name, ok := s.cache[addr]; ok {
-		return name
+func (s *symbols) names(addrs []uint64) []string {
+	var unknown []uint64
+	for _, addr := range addrs {
+		if _, ok := s.cache[addr]; !ok {
+			unknown = append(unknown, addr)
+		}
 	}
-	name := lookupSymbol(s.path, addr)
-	s.cache[addr] = name
-	return name
+	if len(unknown) > 0 {
+		for i, name := range lookupSymbols(s.path, unknown) {
+			s.cache[unknown[i]] = name
+		}
+	}
+	found := make([]string, len(addrs))
+	for i, addr := range addrs {
+		found[i] = s.cache[addr]
+	}
+	return found
 }
 
-func lookupSymbol(path string, addr uint64) string {
+// lookupSymbols reads the file once for all addresses: it has some 200,000 lines.
+func lookupSymbols(path string, addrs []uint64) []string {
+	names := make([]string, len(addrs))
 	f, err := os.Open(path)
 	if err != nil {
-		return ""
+		return names
 	}
 	defer f.Close()
-	var best uint64
-	var name string
+	best := make([]uint64, len(addrs))
 	scanner := bufio.NewScanner(f)
 	for scanner.Scan() {
 		line := scanner.Text()
@@ -133,13 +159,18 @@ func lookupSymbol(path string, addr uint64) string {
 			continue
 		}
 		at, err := strconv.ParseUint(hex, 16, 64)
-		if err != nil || at == 0 || at > addr || at < best {
+		if err != nil || at == 0 {
 			continue
 		}
-		best = at
-		name, _, _ = strings.Cut(rest[2:], "\t")
+		for i, addr := range addrs {
+			if at > addr || at < best[i] {
+				continue
+			}
+			best[i] = at
+			name, _, _ := strings.Cut(rest[2:], "\t")
+			// Compilers split functions: nft_do_chain.cold is nft_do_chain.
+			names[i], _, _ = strings.Cut(name, ".")
+		}
 	}
-	// Compilers split functions: nft_do_chain.cold is nft_do_chain.
-	name, _, _ = strings.Cut(name, ".")
-	return name
+	return names
 }

@@ -4,6 +4,8 @@ package capture
 
 import (
 	"net/netip"
+
+	"github.com/dnstrace/dnstrace/trace"
 )
 
 // Kind says where in the kernel a packet was seen.
@@ -16,8 +18,18 @@ const (
 	Drop Kind = 3 // freed before it got where it was going
 )
 
-// FlagSYN is the TCP flag that opens a connection (RFC 9293, section 3.1).
-const FlagSYN = 0x02
+// TCP flags (RFC 9293, section 3.1).
+const (
+	FlagSYN = 0x02 // opens a connection
+	FlagACK = 0x10 // with FlagSYN: accepts one
+)
+
+// Protocols that carry errors about DNS packets, beside trace.TransportUDP and
+// trace.TransportTCP.
+const (
+	ProtocolICMP   = 1
+	ProtocolICMPv6 = 58
+)
 
 // Tuple is one direction of a tracked connection.
 type Tuple struct {
@@ -31,13 +43,42 @@ type NAT struct {
 	Original, Reply Tuple
 }
 
+// Outer is the packet of a tunnel that carried another one: VXLAN (RFC 7348) or
+// Geneve (RFC 8926). Its destination port tells which.
+type Outer struct {
+	Src, Dst netip.AddrPort
+	VNI      uint32 // number of the virtual network, 24 bits
+}
+
+// Fragment is a packet's place in the IP datagram that it is a part of (RFC 791,
+// section 3.2; RFC 8200, section 4.5). The fragments of a datagram share Src and
+// Dst addresses, protocol and ID.
+type Fragment struct {
+	ID     uint32
+	Offset int  // bytes of the datagram's payload that come before
+	Length int  // bytes of it in this packet
+	More   bool // it is not the last
+}
+
+// ICMP is an error that a host or router sent about a packet with a DNS port (RFC
+// 792, RFC 4443). How it was addressed is in the Packet that carries it: Src is
+// who complains, Dst who sent what it complains about.
+type ICMP struct {
+	Type, Code uint8
+	MTU        uint32         // where the packet was too big: what would have passed; else 0
+	Protocol   uint8          // of the quoted packet: trace.TransportUDP or trace.TransportTCP
+	Src, Dst   netip.AddrPort // of the quoted packet
+	TCPSeq     uint32         // of the quoted packet, for TCP
+	Payload    []byte         // quoted bytes above UDP; none if less than its DNS ID was quoted
+}
+
 // Packet is one packet at one place. It and its payload are the receiver's only
 // until the function that got it returns.
 type Packet struct {
 	Time       int64  // ns of the kernel's monotonic clock
 	SKB        uint64 // kernel address: one packet from sighting to sighting, reused after milliseconds
 	Kind       Kind
-	Protocol   uint8 // trace.TransportUDP, trace.TransportTCP
+	Protocol   uint8 // trace.TransportUDP, trace.TransportTCP; ProtocolICMP, ProtocolICMPv6 for errors
 	TCPFlags   uint8
 	TCPSeq     uint32
 	Src, Dst   netip.AddrPort
@@ -50,6 +91,24 @@ type Packet struct {
 	NAT        *NAT   // nil: not translated, or not readable at this place
 	PID        int    // process that owns the sending socket; 0: not proven
 	Comm       string
+	CgroupID   uint64 // of the socket that sends, also where the process is not proven: inode in cgroup2; 0: unknown
 	Where      string // Drop: kernel symbol; empty: not readable
 	Reason     string // Drop: by the kernel's name; empty: the kernel gives none
+	Words      string // Drop: Reason and Where in words, as "netfilter hook FORWARD"; empty: they do not tell
+	VLAN       uint16 // id of the outermost 802.1Q or 802.1ad tag; 0: none
+	InnerVLAN  uint16 // id of the tag behind it; 0: none
+	Outer      *Outer // nil: no tunnel around it at this place
+	// Fragment is nil for a whole datagram. The first fragment has the front of the
+	// payload; of a later one Payload is empty and PayloadLen 0, its ports are those
+	// of the first, without which it is not seen.
+	Fragment *Fragment
+	// ICMP is nil but for errors about DNS packets, whose own ports are 0 and whose
+	// Payload is empty.
+	ICMP *ICMP
+}
+
+// Opens tells whether the packet asks for a TCP connection. It carries no
+// question, so a dropped one names only the client and the server.
+func (p *Packet) Opens() bool {
+	return p.Protocol == trace.TransportTCP && p.TCPFlags&(FlagSYN|FlagACK) == FlagSYN
 }

@@ -2,7 +2,6 @@ package capture
 
 import (
 	"cmp"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -61,6 +60,7 @@ type Source struct {
 	rings    []*ringbuf.Reader
 	counters *ebpf.Memory
 	cpus     int
+	loss     lossReader
 	decoder  decoder
 	pending  []pendingEvent // in order of time
 	free     [][]byte
@@ -175,6 +175,7 @@ func (s *Source) start(ring *ebpf.MapSpec) error {
 	if err := s.openRings(ring); err != nil {
 		return err
 	}
+	s.loss = newLossReader(s.cpus)
 	for name, prog := range s.coll.Programs {
 		l, err := link.AttachTracing(link.TracingOptions{Program: prog})
 		if err != nil {
@@ -227,7 +228,9 @@ func (s *Source) Poll(deliver func(*Packet)) (int64, error) {
 		if err := s.decoder.decode(&p, s.pending[n].raw); err != nil {
 			return 0, err
 		}
-		deliver(&p)
+		if p.Kind != Drop || !slices.Contains(notDropped, p.Reason) {
+			deliver(&p)
+		}
 		s.free = append(s.free, s.pending[n].raw)
 		n++
 	}
@@ -271,19 +274,6 @@ func (s *Source) buffer() []byte {
 		s.free = slices.Clone(s.free[:maxFree])
 	}
 	return b[:0]
-}
-
-// Counters returns how many events the programs sent and how many found a ring
-// full, since the start.
-func (s *Source) Counters() (emitted, lost uint64) {
-	var buf [counterBytes]byte
-	for cpu := range s.cpus {
-		// In bounds by construction.
-		_, _ = s.counters.ReadAt(buf[:], int64(cpu*counterBytes))
-		lost += binary.NativeEndian.Uint64(buf[0:])
-		emitted += binary.NativeEndian.Uint64(buf[8:])
-	}
-	return emitted, lost
 }
 
 // Close detaches the programs and frees everything.

@@ -1,0 +1,69 @@
+package capture
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf/btf"
+)
+
+func TestDropWords(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		site dropSite
+		want string
+	}{
+		{"nftables", dropSite{reason: "NETFILTER_DROP", where: "nft_do_chain", device: true,
+			callers: []string{"sk_skb_reason_drop", "nft_do_chain", "nft_do_chain_ipv4", "nf_hook_slow", "ip_forward", "ip_rcv"}}, "netfilter hook FORWARD"},
+		{"legacy iptables", dropSite{reason: "NETFILTER_DROP", where: "nf_hook_slow", device: true,
+			callers: []string{"nf_hook_slow", "ip_local_deliver"}}, "netfilter hook INPUT"},
+		{"without a reason", dropSite{where: "nf_hook_slow", device: true, callers: []string{"nf_hook_slow", "ip_rcv"}}, "netfilter hook PREROUTING"},
+		{"bridged", dropSite{reason: "NETFILTER_DROP", where: "nft_do_chain", device: true,
+			callers: []string{"nf_hook_slow", "br_nf_forward_ip.part", "br_nf_forward", "__br_forward"}}, "netfilter hook FORWARD"},
+		{"on the way out, callers hidden", dropSite{reason: "NETFILTER_DROP"}, "netfilter hook OUTPUT"},
+		{"callers hidden", dropSite{reason: "NETFILTER_DROP", device: true}, "netfilter"},
+		{"clash", dropSite{reason: "NETFILTER_DROP", where: "nf_hook_slow", device: true, tracked: true,
+			callers: []string{"nf_hook_slow", "ip_output"}}, "netfilter hook POSTROUTING, by a rule or a conntrack insert clash"},
+		{"a known connection", dropSite{reason: "NETFILTER_DROP", where: "nf_hook_slow", device: true, tracked: true, status: ctConfirmed,
+			callers: []string{"nf_hook_slow", "ip_output"}}, "netfilter hook POSTROUTING"},
+		{"not the last hook", dropSite{reason: "NETFILTER_DROP", where: "nf_hook_slow", device: true, tracked: true,
+			callers: []string{"nf_hook_slow", "ip_forward"}}, "netfilter hook FORWARD"},
+		{"no socket", dropSite{reason: "NO_SOCKET", where: "__udp4_lib_rcv", device: true}, "no socket"},
+		{"no socket, no reason", dropSite{where: "__udp4_lib_rcv", device: true}, "no socket"},
+		{"receive buffer", dropSite{reason: "SOCKET_RCVBUFF", where: "udp_queue_rcv_one_skb"}, "receive buffer full"},
+		{"no route", dropSite{reason: "IP_INNOROUTES", where: "ip_error"}, "no route"},
+		{"unreachable route", dropSite{where: "ip_error"}, "no route"},
+		{"no route from here", dropSite{reason: "IP_OUTNOROUTES"}, "no route"},
+		{"dead pod", dropSite{reason: "NEIGH_FAILED", where: "neigh_invalidate"}, "neighbour unresolved"},
+		{"unread", dropSite{where: "udp_destruct_common"}, "socket closed with the packet unread"},
+		{"queue full", dropSite{reason: "QDISC_DROP_OVERLIMIT", where: "__dev_queue_xmit"}, "queue of the device full"},
+		{"tc", dropSite{reason: "TC_INGRESS", where: "sch_handle_ingress"}, "traffic control program, incoming"},
+		{"a place that we do not know", dropSite{where: "some_driver_xmit", device: true}, ""},
+		{"nothing known", dropSite{device: true}, ""},
+	} {
+		if got := dropWords(tc.site); got != tc.want {
+			t.Errorf("%s: %q, want %q", tc.name, got, tc.want)
+		}
+	}
+}
+
+// Every reason that has words exists. Kernels before 7.0 do not have all of them,
+// and those of queueing disciplines have other names since 7.2.
+func TestReasonsInWordsAreTheKernels(t *testing.T) {
+	kernel, err := btf.LoadKernelSpec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !kernelAtLeast(7, 0) {
+		return
+	}
+	known := map[string]bool{}
+	for _, name := range dropReasons(kernel) {
+		known[name] = true
+	}
+	for name := range reasonWords {
+		if !known[name] && !strings.HasPrefix(name, "QDISC_") {
+			t.Errorf("this kernel has no reason %s", name)
+		}
+	}
+}

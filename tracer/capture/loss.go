@@ -1,0 +1,131 @@
+package capture
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/dnstrace/dnstrace/bpf"
+)
+
+// Loss is events that a program could not deliver.
+type Loss struct {
+	Kind   Kind // what the program sees
+	CPU    int  // -1: the kernel counts for all together
+	Events uint64
+	// First and Last bound the time, in ns of the monotonic clock, in which they were
+	// lost.
+	First, Last int64
+}
+
+// kinds says what each program sees.
+var kinds = map[string]Kind{
+	bpf.DnstraceProgNetDevQueue: TX, bpf.DnstraceProgNetifReceive: RX,
+	bpf.DnstraceProgKfreeSkb: Drop, bpf.DnstraceProgKfreeSkbOld: Drop,
+}
+
+// missesEvery is how often the kernel is asked for the runs that it left out: a
+// system call a program.
+const missesEvery = int64(200 * time.Millisecond)
+
+// lossReader remembers what was read and what was reported.
+type lossReader struct {
+	reported int64                  // when
+	seen     []bpf.DnstraceCounters // by CPU, as reported
+	asked    int64                  // when the kernel was asked for runs left out
+	missed   map[Kind]uint64        // how many it told
+	pending  map[Kind]Loss          // those not reported yet
+}
+
+func newLossReader(cpus int) lossReader {
+	now := Now()
+	return lossReader{reported: now, asked: now, seen: make([]bpf.DnstraceCounters, cpus),
+		missed: map[Kind]uint64{}, pending: map[Kind]Loss{}}
+}
+
+// Counters returns how many events the programs sent and how many were lost,
+// since the start: those that found a ring full, and the runs that the kernel
+// left out because the program was running on that CPU already. A run left out
+// may have been for a packet that is not DNS, so of those it counts too many
+// rather than too few.
+func (s *Source) Counters() (emitted, lost uint64) {
+	for cpu := range s.cpus {
+		c := s.readCounters(cpu)
+		emitted += c.Emitted
+		for _, n := range c.Lost {
+			lost += n
+		}
+	}
+	s.countMisses()
+	for _, n := range s.loss.missed {
+		lost += n
+	}
+	return emitted, lost
+}
+
+// Losses returns what was lost since the last call, by program, in order of time.
+// Together they are what Counters calls lost.
+func (s *Source) Losses() []Loss {
+	var all []Loss
+	now := Now()
+	for cpu := range s.cpus {
+		c := s.readCounters(cpu)
+		for kind, lost := range c.Lost {
+			if n := lost - s.loss.seen[cpu].Lost[kind]; n > 0 {
+				// The program writes the time after the count: it may be that of an earlier loss.
+				last := max(int64(c.LastLost), s.loss.reported)
+				all = append(all, Loss{Kind: Kind(kind), CPU: cpu, Events: n, First: s.loss.reported, Last: last})
+			}
+		}
+		s.loss.seen[cpu] = c
+	}
+	s.loss.reported = now
+	s.countMisses()
+	for _, l := range s.loss.pending {
+		all = append(all, l)
+	}
+	clear(s.loss.pending)
+	slices.SortFunc(all, func(a, b Loss) int { return cmp.Compare(a.First, b.First) })
+	return all
+}
+
+// countMisses asks for the runs that the kernel left out, which it counts since
+// Linux 5.12. Before 5.19 one who has dropped his privileges may not ask: then
+// they stay unknown.
+func (s *Source) countMisses() {
+	now := Now()
+	if now-s.loss.asked < missesEvery {
+		return
+	}
+	for name, prog := range s.coll.Programs {
+		stats, err := prog.Stats()
+		if err != nil {
+			continue
+		}
+		s.loss.miss(kinds[name], stats.RecursionMisses, now)
+	}
+	s.loss.asked = now
+}
+
+// miss notes how many runs of a program were left out since the start.
+func (r *lossReader) miss(kind Kind, total uint64, now int64) {
+	n := total - r.missed[kind]
+	if n == 0 {
+		return
+	}
+	r.missed[kind] = total
+	l, ok := r.pending[kind]
+	if !ok {
+		l = Loss{Kind: kind, CPU: -1, First: r.asked}
+	}
+	l.Events += n
+	l.Last = now
+	r.pending[kind] = l
+}
+
+func (s *Source) readCounters(cpu int) bpf.DnstraceCounters {
+	var c bpf.DnstraceCounters
+	// In bounds by construction.
+	_, _ = s.counters.ReadAt(bytesOf(&c), int64(cpu*counterBytes))
+	return c
+}
