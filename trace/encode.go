@@ -50,31 +50,6 @@ func (r *Refresh) AppendJSON(b []byte) []byte {
 }
 
 // AppendJSON implements Record.
-func (e *Exchange) AppendJSON(b []byte) []byte {
-	b = e.Header.appendJSON(b, KindExchange)
-	b = e.DNS.appendJSON(b)
-	b = appendAddr(append(b, `,"server_ip":`...), e.ServerIP)
-	b = appendUint(append(b, `,"server_port":`...), e.ServerPort)
-	b = e.NAT.appendJSON(append(b, `,"nat":`...))
-	b = appendString(append(b, `,"outcome":`...), e.Outcome)
-	b = appendInt(append(b, `,"transmissions":`...), e.Transmissions)
-	b = append(b, `,"path":[`...)
-	for i := range e.Path {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = e.Path[i].appendJSON(b)
-	}
-	b = e.Drop.appendJSON(append(b, `],"drop":`...))
-	b = strconv.AppendBool(append(b, `,"truncated":`...), e.Truncated)
-	b = appendString(append(b, `,"traceparent":`...), e.Traceparent)
-	b = e.Client.appendJSON(append(b, `,"client":`...))
-	b = e.Server.appendJSON(append(b, `,"server":`...))
-	b = strconv.AppendUint(append(b, `,"lost_events":`...), e.LostEvents, 10)
-	return append(b, '}')
-}
-
-// AppendJSON implements Record.
 func (t *Trace) AppendJSON(b []byte) []byte {
 	b = t.Header.appendJSON(b, KindTrace)
 	b = appendString(append(b, `,"qname":`...), t.QName)
@@ -203,63 +178,6 @@ func appendUpstreams(b []byte, upstreams []Upstream) []byte {
 	return append(b, ']')
 }
 
-func (n *NAT) appendJSON(b []byte) []byte {
-	if n == nil {
-		return append(b, "null"...)
-	}
-	b = appendAddr(append(b, `{"server_ip":`...), n.ServerIP)
-	b = appendUintPtr(append(b, `,"server_port":`...), n.ServerPort)
-	b = appendAddr(append(b, `,"client_ip":`...), n.ClientIP)
-	b = appendUintPtr(append(b, `,"client_port":`...), n.ClientPort)
-	b = appendString(append(b, `,"source":`...), n.Source)
-	return append(b, '}')
-}
-
-func (s *Sighting) appendJSON(b []byte) []byte {
-	b = s.Offset.appendJSON(append(b, `{"offset_seconds":`...))
-	b = appendString(append(b, `,"message":`...), s.Message)
-	b = appendUint(append(b, `,"netns":`...), s.NetNS)
-	b = appendString(append(b, `,"netns_name":`...), s.NetNSName)
-	b = appendUint(append(b, `,"ifindex":`...), s.IfIndex)
-	b = appendString(append(b, `,"ifname":`...), s.IfName)
-	b = appendString(append(b, `,"direction":`...), s.Direction)
-	b = appendAddrPort(append(b, `,"src":`...), s.Src)
-	b = appendAddrPort(append(b, `,"dst":`...), s.Dst)
-	return append(b, '}')
-}
-
-func (d *Drop) appendJSON(b []byte) []byte {
-	if d == nil {
-		return append(b, "null"...)
-	}
-	b = appendString(append(b, `{"where":`...), d.Where)
-	b = appendString(append(b, `,"reason":`...), d.Reason)
-	b = appendString(append(b, `,"message":`...), d.Message)
-	b = appendUint(append(b, `,"netns":`...), d.NetNS)
-	b = appendString(append(b, `,"netns_name":`...), d.NetNSName)
-	b = appendString(append(b, `,"ifname":`...), d.IfName)
-	b = d.Offset.appendJSON(append(b, `,"offset_seconds":`...))
-	return append(b, '}')
-}
-
-func (e *Endpoint) appendJSON(b []byte) []byte {
-	if e == nil {
-		return append(b, "null"...)
-	}
-	b = appendString(append(b, `{"pod":`...), e.Pod)
-	b = appendString(append(b, `,"namespace":`...), e.Namespace)
-	b = appendString(append(b, `,"node":`...), e.Node)
-	b = appendString(append(b, `,"container":`...), e.Container)
-	b = appendString(append(b, `,"process":`...), e.Process)
-	b = append(b, `,"pid":`...)
-	if e.PID == 0 {
-		b = append(b, "null"...)
-	} else {
-		b = appendInt(b, e.PID)
-	}
-	return append(b, '}')
-}
-
 func (f *Finding) appendJSON(b []byte) []byte {
 	b = appendString(append(b, `{"code":`...), f.Code)
 	b = appendString(append(b, `,"summary":`...), f.Summary)
@@ -327,7 +245,7 @@ func appendHex(b, id []byte) []byte {
 	return append(b, '"')
 }
 
-func appendUint[T uint16 | uint32](b []byte, n T) []byte {
+func appendUint[T uint8 | uint16 | uint32](b []byte, n T) []byte {
 	return strconv.AppendUint(b, uint64(n), 10)
 }
 
@@ -340,7 +258,7 @@ func appendIntPtr(b []byte, n *int) []byte {
 	return appendInt(b, *n)
 }
 
-func appendUintPtr(b []byte, n *uint16) []byte {
+func appendUintPtr[T uint16 | uint32](b []byte, n *T) []byte {
 	if n == nil {
 		return append(b, "null"...)
 	}

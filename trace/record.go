@@ -160,7 +160,17 @@ const (
 	NATMatched   = "matched"
 )
 
-// Sighting is one packet of an exchange seen at one device.
+// Tunnel is the packet that carried another one: VXLAN (RFC 7348) or Geneve (RFC
+// 8926).
+type Tunnel struct {
+	Src netip.AddrPort `json:"src"`
+	Dst netip.AddrPort `json:"dst"`
+	VNI uint32         `json:"vni"` // number of the virtual network
+}
+
+// Sighting is one packet of an exchange seen at one device. JSON leaves out the
+// VLAN and the tunnel where there is none: most lookups have many sightings and
+// neither.
 type Sighting struct {
 	Offset    Seconds        `json:"offset_seconds"`
 	Message   string         `json:"message"`
@@ -171,17 +181,54 @@ type Sighting struct {
 	Direction string         `json:"direction"`
 	Src       netip.AddrPort `json:"src"`
 	Dst       netip.AddrPort `json:"dst"`
+	VLAN      uint16         `json:"vlan"`   // id of the outermost tag (IEEE 802.1Q); 0: none
+	Tunnel    *Tunnel        `json:"tunnel"` // around the packet at this place
 }
 
 // Drop is where and why the kernel freed a packet of an exchange.
 type Drop struct {
 	Where     string  `json:"where"`  // kernel symbol
 	Reason    string  `json:"reason"` // enum skb_drop_reason without its prefix; empty: the kernel gives none
+	Words     string  `json:"words"`  // what where and reason mean; empty: they do not tell
 	Message   string  `json:"message"`
 	NetNS     uint32  `json:"netns"`
 	NetNSName string  `json:"netns_name"`
 	IfName    string  `json:"ifname"` // empty where the packet had no device yet
 	Offset    Seconds `json:"offset_seconds"`
+}
+
+// Answer is an address or an alias in a response's answer section.
+type Answer struct {
+	Type  string `json:"type"`  // A, AAAA, CNAME
+	Value string `json:"value"` // an address, or a name in presentation format
+	TTL   uint32 `json:"ttl"`   // seconds
+}
+
+// ExtendedError is why a server answered as it did, in its own words (RFC 8914).
+type ExtendedError struct {
+	Code uint16 `json:"code"`
+	Name string `json:"name"` // empty: the code is not registered
+	Text string `json:"text"`
+}
+
+// ICMP is an error about a packet of an exchange (RFC 792, RFC 4443).
+type ICMP struct {
+	Type    uint8      `json:"type"`
+	Code    uint8      `json:"code"`
+	From    netip.Addr `json:"from"`    // who complains
+	Message string     `json:"message"` // what about: query, response
+	MTU     uint32     `json:"mtu"`     // bytes that would have passed; 0: not about size
+	Offset  Seconds    `json:"offset_seconds"`
+}
+
+// Fragments is what was seen of a message that IP cut into pieces, at the place
+// where the most of it was seen.
+type Fragments struct {
+	Message   string `json:"message"`
+	Seen      int    `json:"seen"`       // fragments
+	SeenBytes int    `json:"seen_bytes"` // of the IP datagram's payload
+	Size      *int   `json:"size"`       // bytes of all of it; nil: the last fragment was not seen
+	Complete  bool   `json:"complete"`
 }
 
 // Endpoint is who sent or served a query, as far as known.
@@ -191,7 +238,8 @@ type Endpoint struct {
 	Node      string `json:"node"`
 	Container string `json:"container"`
 	Process   string `json:"process"`
-	PID       int    `json:"pid"` // in the node's own PID namespace; 0: unknown
+	PID       int    `json:"pid"`    // in the node's own PID namespace; 0: unknown
+	Cgroup    string `json:"cgroup"` // path below the root of cgroup2
 }
 
 // Exchange is a query and its response on the wire, as one node saw them.
@@ -210,9 +258,17 @@ type Exchange struct {
 	Client        *Endpoint  `json:"client"`
 	Server        *Endpoint  `json:"server"`
 	LostEvents    uint64     `json:"lost_events"`
+
+	Flags         []string       `json:"flags"`        // set in the response: aa, tc, rd, ra, ad, cd
+	AnswerCount   *int           `json:"answer_count"` // records in its answer section; nil: no response was seen
+	Answers       []Answer       `json:"answers"`      // the addresses and aliases among them, as far as captured
+	MinTTL        *uint32        `json:"min_ttl"`      // seconds, of the answers that were captured, whatever their type
+	ExtendedError *ExtendedError `json:"extended_error"`
+	ICMP          *ICMP          `json:"icmp"` // the first one about it
+	Fragments     *Fragments     `json:"fragments"`
 }
 
-// Clone returns a copy whose lists can be appended to, and whose drop can be
+// Clone returns a copy whose lists can be appended to, and whose parts can be
 // replaced, without a change to e.
 func (e *Exchange) Clone() *Exchange {
 	c := *e

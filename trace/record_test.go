@@ -20,6 +20,7 @@ func sampleRecords() []Record {
 	flow := NewFlow(TransportUDP, netip.MustParseAddrPort("10.244.0.4:50202"), 0xc1a1, 1, 1, []byte("\x07example\x03com\x00"))
 	head := Header{V: Version, Time: at, TraceID: NewTraceID(at, flow), Flow: flow}
 	size, parent, port, rate := 56, 0, uint16(53), 0.01
+	count, ttl := 2, uint32(5)
 	question := DNS{
 		ClientIP: netip.MustParseAddr("10.244.0.4"), ClientPort: 50202, QName: "example.com.", QType: "A", QClass: "IN",
 		Protocol: "udp", ID: 0xc1a1, RequestSize: 29, BufSize: 512, RCode: "NOERROR", ResponseSize: &size,
@@ -44,9 +45,17 @@ func sampleRecords() []Record {
 		NAT: &NAT{ServerIP: netip.MustParseAddr("10.244.0.2"), ServerPort: &port, Source: NATConntrack}, Outcome: OutcomeDropped,
 		Transmissions: 1,
 		Path: []Sighting{{Message: MessageQuery, NetNS: 4026532572, NetNSName: "pod-a", IfIndex: 2, IfName: "eth0", Direction: DirectionTX,
-			Src: netip.MustParseAddrPort("10.244.0.4:50202"), Dst: netip.MustParseAddrPort("10.96.0.10:53")}},
-		Drop:        &Drop{Where: "nft_do_chain", Reason: "NETFILTER_DROP", Message: MessageQuery, NetNS: 4026532220, IfName: "cni0", Offset: 17000},
-		Traceparent: "", Client: &Endpoint{Process: "dig", PID: 42}, LostEvents: 3,
+			Src: netip.MustParseAddrPort("10.244.0.4:50202"), Dst: netip.MustParseAddrPort("10.96.0.10:53")},
+			{Offset: 900, Message: MessageQuery, NetNS: 4026532220, IfIndex: 4, IfName: "flannel.1", Direction: DirectionTX, VLAN: 7,
+				Src: netip.MustParseAddrPort("10.244.0.4:50202"), Dst: netip.MustParseAddrPort("10.244.1.2:53"),
+				Tunnel: &Tunnel{Src: netip.MustParseAddrPort("192.168.49.2:41000"), Dst: netip.MustParseAddrPort("192.168.49.3:8472"), VNI: 1}}},
+		Drop:        &Drop{Where: "nft_do_chain", Reason: "NETFILTER_DROP", Words: "netfilter hook FORWARD", Message: MessageQuery, NetNS: 4026532220, IfName: "cni0", Offset: 17000},
+		Traceparent: "", Client: &Endpoint{Process: "dig", PID: 42, Cgroup: "/user.slice"}, LostEvents: 3,
+		Flags: []string{"aa", "rd"}, AnswerCount: &count, MinTTL: &ttl,
+		Answers:       []Answer{{Type: "CNAME", Value: "a\\046b.example.com.", TTL: 30}, {Type: "A", Value: "192.0.2.1", TTL: 5}},
+		ExtendedError: &ExtendedError{Code: 22, Name: "No Reachable Authority", Text: "at \"delegation\""},
+		ICMP:          &ICMP{Type: 3, Code: 4, From: netip.MustParseAddr("192.168.49.9"), Message: MessageQuery, MTU: 1400, Offset: 21000},
+		Fragments:     &Fragments{Message: MessageResponse, Seen: 2, SeenBytes: 2900, Size: &size},
 	}
 	exchange.Record = KindExchange
 	unseen := DNS{QName: "a\\\"b.\\195\\164.", QType: "TYPE65280", QClass: "IN", Protocol: "tcp", BufSize: 65535}

@@ -1,7 +1,9 @@
 package exchange
 
 import (
+	"bytes"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -9,24 +11,52 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/capture"
 )
 
-// What a packet says must never crash the tracer, whatever it says.
-func FuzzMessage(f *testing.F) {
+// hostile returns messages that were made to break parsers.
+func hostile(tb testing.TB) [][]byte {
+	tb.Helper()
 	m := new(dns.Msg).SetQuestion("example.com.", dns.TypeA)
 	m.SetEdns0(1232, true)
+	m.IsEdns0().Option = []dns.EDNS0{
+		&dns.EDNS0_EDE{InfoCode: 22, ExtraText: "why"}, &dns.EDNS0_LOCAL{Code: trace.DefaultOptionCode, Data: make([]byte, 27)},
+	}
 	b, err := m.Pack()
 	if err != nil {
-		f.Fatal(err)
+		tb.Fatal(err)
 	}
-	f.Add(b)
-	f.Add(append([]byte{0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1}, 0xc0, 12, 0, 1, 0, 1))
+	question := []byte("\x07example\x03com\x00\x00\x01\x00\x01")
+	head := func(flags byte, an, ar byte) []byte { return []byte{0, 1, flags, 0, 0, 1, 0, an, 0, 0, 0, ar} }
+	join := func(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
+	deep := bytes.Repeat([]byte{1, 'a'}, 127)
+	return [][]byte{
+		b,
+		join(head(0x80, 0, 1), []byte{0xc0, 12, 0, 1, 0, 1}),                                                            // the question points to itself
+		join(head(0x80, 1, 0), question, []byte{0xc0, 29, 0, 5, 0, 1, 0, 0, 0, 1, 0, 2, 0xc0, 41}),                      // an alias that points to itself
+		join(head(0x80, 255, 0), question, bytes.Repeat([]byte{0xc0, 12, 0, 5, 0, 1, 0, 0, 0, 1, 0, 2, 0xc0, 12}, 255)), // many
+		join(head(0x80, 1, 0), question, []byte{0xc0, 12, 0, 1, 0, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1}),           // data beyond the end
+		join(head(0x80, 0, 1), question, []byte{0, 0, 41, 4, 0, 0, 0, 0, 0, 0, 6, 0, 15, 0xff, 0xff, 0, 1}),             // an option beyond its record
+		join(head(0, 0, 0), deep, []byte{0, 0, 1, 0, 1}),                                                                // a name of 127 labels
+		join(head(0, 0, 0), []byte{63}, bytes.Repeat([]byte{0xff}, 63), []byte{0, 0, 1, 0, 1}),                          // no letters
+		join(head(0x80, 1, 0), question, []byte{0x80, 1}),                                                               // a label of a type that there is not
+	}
+}
+
+// What a packet says must never crash the tracer, whatever it says, and what it
+// makes of it must be a record that can be read.
+func FuzzMessage(f *testing.F) {
+	for _, b := range hostile(f) {
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := parseHeader(b)
 		if err != nil {
 			return
 		}
-		parseEDNS(b, h)
+		s := parseSections(b, h)
+		if len(s.answers) > maxAnswers {
+			t.Fatalf("%d answers", len(s.answers))
+		}
 		q := splitQuestion(h.question)
-		name, err := q.presentation()
+		name, err := presentation(q.name)
 		if err != nil {
 			return
 		}
@@ -35,6 +65,44 @@ func FuzzMessage(f *testing.F) {
 		if err != nil || n != len(q.name) {
 			t.Fatalf("%x reads as %q, which packs to %x: %v", q.name, name, wire[:n], err)
 		}
+		// The library is slower and says the same.
+		if slow, _, err := dns.UnpackDomainName(q.name, 0); err != nil || dns.CanonicalName(slow) != name {
+			t.Fatalf("%x reads as %q, not as %q: %v", q.name, name, slow, err)
+		}
+	})
+}
+
+// Packets of any kind: queries and responses, whole and in fragments, dropped and
+// complained about.
+func FuzzPackets(f *testing.F) {
+	for _, b := range hostile(f) {
+		f.Add(b, uint8(0), uint16(0), uint32(1))
+		f.Add(b, uint8(0xff), uint16(1480), uint32(7))
+	}
+	f.Fuzz(func(t *testing.T, b []byte, how uint8, offset uint16, id uint32) {
+		table := New(Config{Ports: []uint16{53}, Wall: wall, MaxOpen: 4})
+		for i := range 8 {
+			p := &capture.Packet{
+				Time: int64(i), SKB: uint64(id), Kind: capture.Kind(1 + (how+uint8(i))%3), Protocol: trace.TransportUDP, Src: pod, Dst: service,
+				NetNS: uint32(i), Payload: b, PayloadLen: len(b) + int(offset),
+			}
+			switch bit := how >> (i % 8) & 1; {
+			case i%4 == 1 && bit == 1:
+				p.Fragment = &capture.Fragment{ID: id % 3, Offset: int(offset) * (i / 4), Length: len(b), More: how&2 != 0}
+			case i%4 == 2 && bit == 1:
+				p.ICMP = &capture.ICMP{Type: how, Protocol: trace.TransportUDP + how&2, Src: pod, Dst: service, Payload: b, TCPSeq: id}
+			case i%4 == 3 && bit == 1:
+				p.Src, p.Dst, p.NAT = node, server, dnat
+			}
+			table.Packet(p)
+		}
+		check := func(ex *trace.Exchange) {
+			if _, err := trace.Decode(ex.AppendJSON(nil)); err != nil {
+				t.Fatalf("a record that cannot be read: %v", err)
+			}
+		}
+		table.Advance(int64(time.Minute), check)
+		table.Flush(check)
 	})
 }
 

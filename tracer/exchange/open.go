@@ -1,9 +1,6 @@
 package exchange
 
 import (
-	"bytes"
-	"net/netip"
-	"strconv"
 	"time"
 
 	"github.com/miekg/dns"
@@ -12,15 +9,18 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/capture"
 )
 
-// open is an exchange that is not over.
+// open is an exchange that is not over. It is used again for another when it is,
+// with the memory of its lists.
 type open struct {
-	record trace.Exchange
+	record trace.Exchange // its parts stay here; emit copies them
+	parts  parts
 	keys   []key
 	name   []byte // QNAME in wire format
 	qtype  uint16
 	qclass uint16
 
 	first     int64 // monotonic time of the first sighting
+	wall      time.Time
 	lastQuery int64
 	last      int64
 	// The place of the first sighting is the client, or where the client's
@@ -28,37 +28,55 @@ type open struct {
 	origin place
 	// Responses that reached the origin and were not dropped there. A client
 	// that closed its socket gets its response dropped after it arrived.
-	arrived  []arrival
-	answered bool // a response was seen, anywhere
-	dropSeen bool
-	due      int64
-	index    int
-	reported int64 // when it was passed on without a response
-	closed   bool  // out of the table: a connection may still remember it
+	arrived    []arrival
+	pieces     []pieces
+	fragmented []datagram
+	answered   bool // a response was seen, anywhere
+	dropSeen   bool
+	due        int64
+	index      int
+	reported   int64 // when it was passed on without a response
+	closed     bool  // out of the table: a connection may still remember it
 }
 
+// parts is what most exchanges have, in one piece of memory with the rest.
+type parts struct {
+	client, server trace.Endpoint
+	duration       trace.Seconds
+	size, answers  int
+	minTTL         uint32
+}
+
+// place is a device, and the direction in which a packet passes it.
 type place struct {
 	netns, ifindex uint32
 	kind           capture.Kind
 }
+
+func placeOf(p *capture.Packet) place { return place{p.NetNS, p.IfIndex, p.Kind} }
 
 type arrival struct {
 	skb  uint64
 	time int64 // of its last sighting
 }
 
-// newOpen begins an exchange with a query, or returns nil if its name cannot be
-// read.
-func newOpen(k key, p *capture.Packet, h header, body []byte, size int) *open {
-	q := splitQuestion(bytes.Clone(h.question))
-	name, err := q.presentation()
+// usualSightings is how often a lookup is seen through a Service and a bridge.
+const usualSightings = 12
+
+// begin makes ex the exchange of a query; false if its name cannot be read. at is
+// the time of the packet.
+func (ex *open) begin(k key, p *capture.Packet, at time.Time, h header, body []byte, size int) bool {
+	n := len(h.question) - 4
+	name, err := presentation(h.question[:n])
 	if err != nil {
-		return nil
+		return false
 	}
-	ex := &open{
-		keys: []key{k}, name: q.name, qtype: q.qtype, qclass: q.qclass,
-		first: p.Time, lastQuery: p.Time, last: p.Time,
-		origin: place{p.NetNS, p.IfIndex, p.Kind},
+	q := splitQuestion(h.question)
+	*ex = open{
+		keys: append(ex.keys[:0], k), name: append(ex.name[:0], q.name...), qtype: q.qtype, qclass: q.qclass,
+		first: p.Time, wall: at, lastQuery: p.Time, last: p.Time, origin: placeOf(p),
+		arrived: ex.arrived[:0], pieces: ex.pieces[:0], fragmented: ex.fragmented[:0],
+		record: trace.Exchange{Path: ex.record.Path[:0]},
 	}
 	r := &ex.record
 	r.V, r.Record = trace.Version, trace.KindExchange
@@ -66,26 +84,23 @@ func newOpen(k key, p *capture.Packet, h header, body []byte, size int) *open {
 	r.QName = name
 	r.QType, r.QClass = dns.Type(q.qtype).String(), dns.Class(q.qclass).String()
 	r.ID = h.id
-	r.Opcode = int(h.flags>>11) & 0xf
+	r.Opcode = h.opcode()
 	r.RequestSize = size
 	server := p.Dst
 	if p.NAT != nil {
 		server = p.NAT.Original.Dst
 	}
 	r.ServerIP, r.ServerPort = server.Addr(), server.Port()
-	ex.readEDNS(p.Protocol, h, body)
-	return ex
+	ex.readRequest(p.Protocol, h, body)
+	return true
 }
 
-// readEDNS fills in what a query says of the answers it can take: 512 bytes over
-// UDP unless it says more (RFC 6891, section 6.2.5).
-func (ex *open) readEDNS(protocol uint8, h header, body []byte) {
+// readRequest fills in what a query says of the answers it can take: 512 bytes
+// over UDP unless it says more (RFC 6891, section 6.2.5).
+func (ex *open) readRequest(protocol uint8, h header, body []byte) {
 	r := &ex.record
-	opt, found := parseEDNS(body, h)
-	if found {
-		r.DNSSECOK = opt.do
-		r.Traceparent = opt.traceparent
-	}
+	opt := parseSections(body, h).edns
+	r.DNSSECOK, r.Traceparent = opt.do, opt.traceparent
 	if protocol == trace.TransportTCP {
 		r.Protocol, r.BufSize = "tcp", dns.MaxMsgSize
 		return
@@ -99,36 +114,37 @@ func (ex *open) response(h header, body []byte, size int) {
 		return
 	}
 	ex.answered = true
-	code := int(h.flags & 0xf)
-	if opt, found := parseEDNS(body, h); found {
-		code |= opt.rcodeHigh << 4
-	}
+	s := parseSections(body, h)
 	r := &ex.record
-	r.RCode = dns.RcodeToString[code]
-	if r.RCode == "" {
-		r.RCode = strconv.Itoa(code)
-	}
+	r.RCode = rcodeName(int(h.flags&0xf) | s.edns.rcodeHigh<<4)
 	r.Truncated = h.flags&bitTC != 0
-	r.ResponseSize = &size
+	r.Flags = h.setFlags()
+	ex.parts.size, ex.parts.answers, ex.parts.minTTL = size, int(h.counts[0]), s.minTTL
+	r.ResponseSize, r.AnswerCount = &ex.parts.size, &ex.parts.answers
+	r.Answers = s.answers
+	if s.hasTTL {
+		r.MinTTL = &ex.parts.minTTL
+	}
+	r.ExtendedError = s.edns.extended
 }
 
 // sighted notes a packet at a device; false if there is no room for it.
-func (ex *open) sighted(p *capture.Packet, response bool) bool {
+func (ex *open) sighted(p *capture.Packet, response bool, names Names) bool {
 	ex.last = p.Time
 	r := &ex.record
 	ex.translated(p, response)
 	if response {
 		ex.arrival(p)
-		if p.PID != 0 && r.Server == nil {
-			r.Server = &trace.Endpoint{Process: p.Comm, PID: p.PID}
+		if learn(&ex.parts.server, p, names) {
+			r.Server = &ex.parts.server
 		}
 	} else {
-		if ex.origin == (place{p.NetNS, p.IfIndex, p.Kind}) {
+		if ex.origin == placeOf(p) {
 			r.Transmissions++
 			ex.lastQuery = p.Time
 		}
-		if p.PID != 0 && r.Client == nil {
-			r.Client = &trace.Endpoint{Process: p.Comm, PID: p.PID}
+		if learn(&ex.parts.client, p, names) {
+			r.Client = &ex.parts.client
 		}
 	}
 	if len(r.Path) >= maxSightings {
@@ -136,17 +152,33 @@ func (ex *open) sighted(p *capture.Packet, response bool) bool {
 	}
 	s := trace.Sighting{
 		Offset: trace.Seconds(p.Time - ex.first), Message: message(response), NetNS: p.NetNS, NetNSName: p.NetNSName,
-		IfIndex: p.IfIndex, IfName: p.IfName, Direction: trace.DirectionTX, Src: p.Src, Dst: p.Dst,
+		IfIndex: p.IfIndex, IfName: p.IfName, Direction: trace.DirectionTX, Src: p.Src, Dst: p.Dst, VLAN: p.VLAN,
 	}
 	if p.Kind == capture.RX {
 		s.Direction = trace.DirectionRX
 	}
+	if o := p.Outer; o != nil {
+		s.Tunnel = &trace.Tunnel{Src: o.Src, Dst: o.Dst, VNI: o.VNI}
+	}
 	if r.Path == nil {
-		// Through a Service and a bridge a lookup is seen ten times.
-		r.Path = make([]trace.Sighting, 0, 12)
+		r.Path = make([]trace.Sighting, 0, usualSightings)
 	}
 	r.Path = append(r.Path, s)
 	return true
+}
+
+// learn adds what a packet proves of who sent it; false if it proves nothing.
+func learn(e *trace.Endpoint, p *capture.Packet, names Names) bool {
+	if p.PID == 0 && p.CgroupID == 0 || e.PID != 0 {
+		return false
+	}
+	if p.PID != 0 {
+		e.Process, e.PID = p.Comm, p.PID
+	}
+	if p.CgroupID != 0 && e.Cgroup == "" && names != nil {
+		e.Cgroup, e.Container = names.Cgroup(p.CgroupID)
+	}
+	return e.PID != 0 || e.Cgroup != ""
 }
 
 // arrival notes a response that came to where the query was first seen.
@@ -175,8 +207,9 @@ func (ex *open) arrival(p *capture.Packet) {
 func (ex *open) dropped(p *capture.Packet, response bool) {
 	ex.last = p.Time
 	ex.dropSeen = true
+	ex.translated(p, response) // what waits for a neighbour is sent nowhere before
 	ex.record.Drop = &trace.Drop{
-		Where: p.Where, Reason: p.Reason, Message: message(response), NetNS: p.NetNS, NetNSName: p.NetNSName,
+		Where: p.Where, Reason: p.Reason, Words: p.Words, Message: message(response), NetNS: p.NetNS, NetNSName: p.NetNSName,
 		IfName: p.IfName, Offset: trace.Seconds(p.Time - ex.first),
 	}
 	if !response || p.NetNS != ex.origin.netns {
@@ -190,35 +223,6 @@ func (ex *open) dropped(p *capture.Packet, response bool) {
 	}
 }
 
-// translated notes the addresses after translation: from connection tracking,
-// or because a query is addressed to another server than before.
-func (ex *open) translated(p *capture.Packet, response bool) {
-	r := &ex.record
-	if r.NAT != nil && r.NAT.Source == trace.NATConntrack {
-		return
-	}
-	if p.NAT != nil {
-		n := &trace.NAT{Source: trace.NATConntrack}
-		if a := p.NAT.Reply.Src; a != p.NAT.Original.Dst {
-			n.ServerIP, n.ServerPort = split(a)
-		}
-		if a := p.NAT.Reply.Dst; a != p.NAT.Original.Src {
-			n.ClientIP, n.ClientPort = split(a)
-		}
-		r.NAT = n
-		return
-	}
-	if server := netip.AddrPortFrom(r.ServerIP, r.ServerPort); !response && r.NAT == nil && p.Dst != server {
-		r.NAT = &trace.NAT{Source: trace.NATMatched}
-		r.NAT.ServerIP, r.NAT.ServerPort = split(p.Dst)
-	}
-}
-
-func split(a netip.AddrPort) (netip.Addr, *uint16) {
-	port := a.Port()
-	return a.Addr(), &port
-}
-
 // deadline returns when the exchange is over.
 func (ex *open) deadline(timeout time.Duration) int64 {
 	if len(ex.arrived) > 0 || ex.reported != 0 && ex.last > ex.reported && ex.last > ex.lastQuery {
@@ -228,40 +232,4 @@ func (ex *open) deadline(timeout time.Duration) int64 {
 		return max(ex.lastQuery+int64(timeout), ex.reported+int64(late))
 	}
 	return ex.lastQuery + int64(timeout)
-}
-
-// finish completes the record.
-func (ex *open) finish(wall func(int64) time.Time) *trace.Exchange {
-	r := &ex.record
-	if r.Time.IsZero() { // else reported before: the time identifies it
-		r.Time = wall(ex.first)
-	}
-	// The server sees the translated client: its name for the lookup counts.
-	client := netip.AddrPortFrom(r.ClientIP, r.ClientPort)
-	if r.NAT != nil && r.NAT.ClientPort != nil {
-		client = netip.AddrPortFrom(r.NAT.ClientIP, *r.NAT.ClientPort)
-	}
-	r.Flow = trace.NewFlow(ex.keys[0].protocol, client, r.ID, ex.qtype, ex.qclass, ex.name)
-	r.TraceID = trace.NewTraceID(r.Time, r.Flow)
-	r.Transmissions = max(r.Transmissions, 1)
-	switch {
-	case len(ex.arrived) > 0:
-		r.Outcome = trace.OutcomeAnswered
-		r.Duration = trace.SecondsPtr(time.Duration(ex.arrived[0].time - ex.first))
-	case ex.dropSeen:
-		r.Outcome = trace.OutcomeDropped
-	default:
-		r.Outcome = trace.OutcomeUnanswered
-	}
-	if r.Path == nil {
-		r.Path = []trace.Sighting{}
-	}
-	return r
-}
-
-func message(response bool) string {
-	if response {
-		return trace.MessageResponse
-	}
-	return trace.MessageQuery
 }

@@ -25,14 +25,28 @@ const settle = 100 * time.Millisecond
 // the same port. What still comes makes a second, fuller record of it.
 const late = 5 * time.Second
 
+// crossing is how long a query may have been under way before it is seen first,
+// where its first sightings were lost.
+const crossing = 10 * time.Millisecond
+
 // Defaults and bounds of the table. An open exchange with twenty sightings has
-// some three kilobytes, so the bound is about 200 MB; at 10,000 lookups a second
-// answered ones need some 1,000 places.
+// some four kilobytes, so the bound is about 100 MB; at 10,000 lookups a second
+// answered ones need some 1,000 places, and with every query unanswered it takes
+// less than three seconds to fill.
 const (
 	DefaultTimeout = 5 * time.Second
-	DefaultMaxOpen = 65536
+	DefaultMaxOpen = 24576
 	maxSightings   = 256 // of one exchange: a loop must not eat the node's memory
+	maxKeys        = 8   // addresses that one client is known by
+	maxUnused      = 512 // exchanges kept to be used again
 )
+
+// Names names what packets carry numbers of.
+type Names interface {
+	// Cgroup returns the path of a cgroup below the root of cgroup2, and the id of
+	// the container that it is; empty where they are unknown.
+	Cgroup(id uint64) (path, container string)
+}
 
 // Config of a Table. Wall converts the monotonic time of packets to UTC.
 type Config struct {
@@ -40,6 +54,7 @@ type Config struct {
 	Timeout time.Duration // 0: DefaultTimeout
 	MaxOpen int           // 0: DefaultMaxOpen
 	Wall    func(mono int64) time.Time
+	Names   Names // nil: none
 }
 
 // Stats counts what a Table could not report as an exchange. All only grow,
@@ -48,22 +63,27 @@ type Stats struct {
 	Open       int
 	Evicted    uint64 // reported early, because the table was full
 	NotDNS     uint64 // packets on a DNS port that are no DNS message
-	Orphans    uint64 // responses whose query was not seen, or was given up
+	Orphans    uint64 // responses, fragments and ICMP errors whose query was not seen, or was given up
 	Sightings  uint64 // not kept, because the exchange had too many
 	Unreadable uint64 // TCP segments whose place in the stream is unknown
 	Unfinished uint64 // still waiting for a response at the end
+	NoConnect  uint64 // TCP connections whose first packet was dropped: nothing was asked yet
 }
 
 // Table holds the open exchanges. It is for one goroutine and has no clock: time
 // is what packets and Advance say.
 type Table struct {
-	cfg     Config
-	open    map[key]*open
-	due     dueHeap
-	conns   map[connKey]*conn
-	sweep   int64
-	expired []*open // closed because the table was full, until Advance
-	stats   Stats
+	cfg       Config
+	open      map[key]*open
+	due       dueHeap
+	conns     map[connKey]*conn
+	datagrams map[datagram]fragmented
+	recent    recent
+	sweep     int64
+	searches  int
+	evicted   []*trace.Exchange // because the table was full, until Advance
+	unused    []*open
+	stats     Stats
 }
 
 type key struct {
@@ -81,7 +101,7 @@ func New(cfg Config) *Table {
 	if cfg.MaxOpen == 0 {
 		cfg.MaxOpen = DefaultMaxOpen
 	}
-	return &Table{cfg: cfg, open: map[key]*open{}, conns: map[connKey]*conn{}}
+	return &Table{cfg: cfg, open: map[key]*open{}, conns: map[connKey]*conn{}, datagrams: map[datagram]fragmented{}}
 }
 
 // Packet takes the next packet; packets come in order of time.
@@ -89,17 +109,34 @@ func (t *Table) Packet(p *capture.Packet) {
 	if p.Kind == capture.Drop && benign(p.Reason) {
 		return
 	}
-	if p.Protocol == trace.TransportTCP {
+	switch {
+	case p.ICMP != nil:
+		t.icmp(p)
+	case p.Fragment != nil && p.Fragment.Offset > 0:
+		t.laterFragment(p)
+	case p.Protocol == trace.TransportTCP:
 		t.segment(p)
-		return
+	default:
+		t.datagram(p)
 	}
-	h, err := parseHeader(p.Payload)
-	if err != nil {
+}
+
+// datagram takes a UDP packet, or its first fragment.
+func (t *Table) datagram(p *capture.Packet) {
+	var ex *open
+	response := true
+	if h, err := parseHeader(p.Payload); err == nil {
+		response = h.response()
+		ex = t.find(p, h, clientOf(p, response), p.Payload, p.PayloadLen)
+	} else if ex = t.bare(p, clientOf(p, true), p.Payload, p.PayloadLen); ex == nil {
 		t.stats.NotDNS++
+	}
+	if ex == nil {
 		return
 	}
-	if ex := t.find(p, h, clientOf(p, h.response()), p.Payload, p.PayloadLen); ex != nil {
-		t.see(ex, p, h.response())
+	t.see(ex, p, response)
+	if p.Fragment != nil {
+		t.firstFragment(ex, p, response)
 	}
 }
 
@@ -123,6 +160,9 @@ func clientOf(p *capture.Packet, response bool) netip.AddrPort {
 func (t *Table) find(p *capture.Packet, h header, client netip.AddrPort, body []byte, size int) *open {
 	k := key{client: client, question: hash(h.question), id: h.id, protocol: p.Protocol}
 	ex := t.open[k]
+	if ex == nil && !h.response() {
+		ex = t.fromSameBuffer(p, k)
+	}
 	if ex == nil {
 		if h.response() {
 			t.stats.Orphans++
@@ -137,32 +177,67 @@ func (t *Table) find(p *capture.Packet, h header, client netip.AddrPort, body []
 		// From here on the client has another address: know it by both.
 		alias := k
 		alias.client = p.NAT.Reply.Dst
-		if _, taken := t.open[alias]; !taken {
-			t.open[alias] = ex
-			ex.keys = append(ex.keys, alias)
-		}
+		t.alias(alias, ex)
 	}
 	if h.response() {
 		ex.response(h, body, size)
+	} else {
+		t.recent.note(p, ex)
 	}
 	return ex
 }
 
+// fromSameBuffer returns the exchange of a query whose client was translated where
+// connection tracking cannot be read.
+func (t *Table) fromSameBuffer(p *capture.Packet, k key) *open {
+	ex := t.recent.query(p, k)
+	if ex != nil {
+		t.alias(k, ex)
+	}
+	return ex
+}
+
+func (t *Table) alias(k key, ex *open) {
+	if _, taken := t.open[k]; !taken && len(ex.keys) < maxKeys {
+		t.open[k] = ex
+		ex.keys = append(ex.keys, k)
+	}
+}
+
 func (t *Table) begin(k key, p *capture.Packet, h header, body []byte, size int) *open {
-	ex := newOpen(k, p, h, body, size)
-	if ex == nil {
+	ex := t.fresh()
+	if !ex.begin(k, p, t.cfg.Wall(p.Time), h, body, size) {
+		t.reuse(ex)
 		return nil
 	}
 	if len(t.due) >= t.cfg.MaxOpen {
 		oldest := heap.Pop(&t.due).(*open)
-		t.forget(oldest)
-		t.expired = append(t.expired, oldest)
+		t.evicted = append(t.evicted, oldest.emit())
 		t.stats.Evicted++
+		t.forget(oldest)
 	}
 	t.open[k] = ex
 	ex.due = p.Time + int64(t.cfg.Timeout)
 	heap.Push(&t.due, ex)
 	return ex
+}
+
+// fresh returns memory for an exchange.
+func (t *Table) fresh() *open {
+	n := len(t.unused)
+	if n == 0 {
+		return &open{}
+	}
+	ex := t.unused[n-1]
+	t.unused = t.unused[:n-1]
+	return ex
+}
+
+// reuse keeps the memory of an exchange that nothing refers to any more.
+func (t *Table) reuse(ex *open) {
+	if len(t.unused) < maxUnused && cap(ex.record.Path) <= 4*usualSightings {
+		t.unused = append(t.unused, ex)
+	}
 }
 
 // see notes a packet of an exchange at a place.
@@ -174,7 +249,7 @@ func (t *Table) see(ex *open, p *capture.Packet, response bool) {
 		ex.dropped(p, response)
 		return
 	}
-	if !ex.sighted(p, response) {
+	if !ex.sighted(p, response, t.cfg.Names) {
 		t.stats.Sightings++
 	}
 	// An answered exchange is over after settle, long before its timeout.
@@ -184,10 +259,13 @@ func (t *Table) see(ex *open, p *capture.Packet, response bool) {
 	}
 }
 
-// Lost notes that n events were lost: any open exchange may miss some.
-func (t *Table) Lost(n uint64) {
+// Lost notes that events were lost between two times: an exchange that was open
+// then may miss some. One that began right after may miss its beginning.
+func (t *Table) Lost(events uint64, first, last int64) {
 	for _, ex := range t.due {
-		ex.record.LostEvents += n
+		if ex.first-int64(crossing) <= last && first <= ex.deadline(t.cfg.Timeout) {
+			ex.record.LostEvents += events
+		}
 	}
 }
 
@@ -196,10 +274,11 @@ func (t *Table) Lost(n uint64) {
 // response is passed on again, with the same time, if something of it comes
 // late; the later record replaces the earlier.
 func (t *Table) Advance(now int64, emit func(*trace.Exchange)) {
-	for _, ex := range t.expired {
-		emit(t.finish(ex))
+	for _, ex := range t.evicted {
+		emit(ex)
 	}
-	t.expired = t.expired[:0]
+	clear(t.evicted)
+	t.evicted = t.evicted[:0]
 	for len(t.due) > 0 && t.due[0].due <= now {
 		ex := t.due[0]
 		// The heap is not touched by every packet; see whether it is still due.
@@ -219,14 +298,14 @@ func (t *Table) over(ex *open, now int64, emit func(*trace.Exchange)) {
 		ex.reported = now
 		ex.due = now + int64(late)
 		heap.Fix(&t.due, ex.index)
-		emit(ex.finish(t.cfg.Wall).Clone())
+		emit(ex.emit())
 		return
 	}
 	heap.Remove(&t.due, ex.index)
-	t.forget(ex)
 	if news {
-		emit(t.finish(ex))
+		emit(ex.emit())
 	}
+	t.forget(ex)
 }
 
 // Flush ends the table: it passes on what has a response or a drop to show. A
@@ -234,14 +313,14 @@ func (t *Table) over(ex *open, now int64, emit func(*trace.Exchange)) {
 func (t *Table) Flush(emit func(*trace.Exchange)) {
 	for len(t.due) > 0 {
 		ex := heap.Pop(&t.due).(*open)
-		t.forget(ex)
 		switch {
 		case ex.reported != 0 && ex.last <= ex.reported:
 		case len(ex.arrived) > 0 || ex.dropSeen:
-			emit(t.finish(ex))
+			emit(ex.emit())
 		default:
 			t.stats.Unfinished++
 		}
+		t.forget(ex)
 	}
 }
 
@@ -252,6 +331,7 @@ func (t *Table) Stats() Stats {
 	return s
 }
 
+// forget takes an exchange out of the table.
 func (t *Table) forget(ex *open) {
 	ex.closed = true
 	for _, k := range ex.keys {
@@ -259,33 +339,13 @@ func (t *Table) forget(ex *open) {
 			delete(t.open, k)
 		}
 	}
-}
-
-func (t *Table) finish(ex *open) *trace.Exchange { return ex.finish(t.cfg.Wall) }
-
-// dueHeap orders the open exchanges by when to look at them next.
-type dueHeap []*open
-
-func (h dueHeap) Len() int           { return len(h) }
-func (h dueHeap) Less(i, j int) bool { return h[i].due < h[j].due }
-
-func (h dueHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
-}
-
-// Push implements heap.Interface.
-func (h *dueHeap) Push(x any) {
-	ex := x.(*open)
-	ex.index = len(*h)
-	*h = append(*h, ex)
-}
-
-// Pop implements heap.Interface.
-func (h *dueHeap) Pop() any {
-	old := *h
-	ex := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	return ex
+	for _, d := range ex.fragmented {
+		if t.datagrams[d].ex == ex {
+			delete(t.datagrams, d)
+		}
+	}
+	// A connection may remember the exchange of a message.
+	if ex.keys[0].protocol != trace.TransportTCP {
+		t.reuse(ex)
+	}
 }

@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"encoding/binary"
+	"maps"
 	"net/netip"
 	"testing"
 	"time"
@@ -290,14 +291,30 @@ func TestRemoteClient(t *testing.T) {
 	}
 }
 
-func TestLostEventsAreOnOpenExchanges(t *testing.T) {
+// Losses are of a time: exchanges that were open then carry them, others do not.
+func TestLostEventsAreOnExchangesOfTheirTime(t *testing.T) {
 	f := newFeed(t)
-	f.packet(capture.TX, podNS, 2, pod, service, query(t, "a.example.", 7))
-	f.table.Lost(3)
-	f.packet(capture.TX, podNS, 2, pod, service, query(t, "b.example.", 8))
+	begin := func(name string, id uint16) {
+		f.packet(capture.TX, podNS, 2, pod, service, query(t, name, id))
+	}
+	f.throughService(query(t, "before.example.", 1), response(t, "before.example.", 1, 0))
+	f.now += int64(200 * time.Millisecond)
+	begin("open.example.", 2)
+	first := f.now + int64(time.Millisecond)
+	last := first + int64(3*time.Millisecond)
+	f.now = last + int64(5*time.Millisecond)
+	begin("just-after.example.", 3)
+	f.now = last + int64(50*time.Millisecond)
+	begin("after.example.", 4)
+	f.table.Lost(3, first, last)
 	f.after(6 * time.Second)
-	if len(f.got) != 2 || f.got[0].LostEvents != 3 || f.got[1].LostEvents != 0 {
-		t.Fatalf("%+v", f.got)
+	got := map[string]uint64{}
+	for _, ex := range f.got {
+		got[ex.QName] = ex.LostEvents
+	}
+	want := map[string]uint64{"before.example.": 0, "open.example.": 3, "just-after.example.": 3, "after.example.": 0}
+	if !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 

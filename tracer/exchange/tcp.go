@@ -34,6 +34,11 @@ type conn struct {
 
 // segment takes a TCP packet.
 func (t *Table) segment(p *capture.Packet) {
+	if p.Kind == capture.Drop && p.Opens() {
+		// Nothing was asked yet: without a question there is no exchange.
+		t.stats.NoConnect++
+		return
+	}
 	fromClient, ok := t.fromClient(p)
 	if !ok {
 		t.stats.Unreadable++
@@ -62,7 +67,7 @@ func (t *Table) segment(p *capture.Packet) {
 		t.complete(c, s, p, done[i])
 	}
 	for i := range s.recent {
-		if m := &s.recent[i]; m.ex != nil && m.endsIn(seq, p.PayloadLen) {
+		if m := &s.recent[i]; m.endsIn(seq, p.PayloadLen) {
 			t.see(m.ex, p, !fromClient)
 		}
 	}
@@ -70,28 +75,32 @@ func (t *Table) segment(p *capture.Packet) {
 
 // complete finds the exchange of a message whose last byte was seen.
 func (t *Table) complete(c *conn, s *stream, p *capture.Packet, m message16) {
-	h, err := parseHeader(m.body)
-	if err != nil {
+	var ex *open
+	if h, err := parseHeader(m.body); err == nil {
+		ex = t.find(p, h, c.client, m.body, m.size)
+	} else if ex = t.bare(p, c.client, m.body, m.size); ex == nil {
 		// Not a message: we are out of step with the stream.
 		t.stats.NotDNS++
 		s.lose()
-		return
 	}
-	if ex := t.find(p, h, c.client, m.body, m.size); ex != nil {
+	if ex != nil {
 		s.remember(m.end, ex)
 	}
 }
 
 // fromClient tells which end sends. Where both ports are a server's, the one who
-// opened the connection is the client.
+// opened the connection is the client. Where none is, the server's was
+// translated, and connection tracking knows it.
 func (t *Table) fromClient(p *capture.Packet) (fromClient, ok bool) {
 	src, dst := slices.Contains(t.cfg.Ports, p.Src.Port()), slices.Contains(t.cfg.Ports, p.Dst.Port())
 	if src != dst {
 		return dst, true
 	}
-	const synAck = capture.FlagSYN | 0x10
-	if p.TCPFlags&synAck == capture.FlagSYN {
+	if p.Opens() {
 		return true, true
+	}
+	if n := p.NAT; n != nil && !src && slices.Contains(t.cfg.Ports, n.Original.Dst.Port()) {
+		return p.Src == n.Original.Src || p.Src == n.Reply.Dst, true
 	}
 	if _, known := t.conns[connKey{p.Src, p.Dst}]; known {
 		return true, true
@@ -143,10 +152,14 @@ func (t *Table) sweepConns(now int64) {
 		return
 	}
 	t.sweep = now + int64(time.Second)
+	t.searches = 0
 	for _, c := range t.conns {
 		if now-c.last > int64(connIdle) {
 			t.forgetConn(c)
+			continue
 		}
+		c.query.release()
+		c.answer.release()
 	}
 }
 
@@ -282,9 +295,18 @@ func (s *stream) take(captured *[]byte, n int) (*message16, int) {
 
 func (s *stream) remember(end uint32, ex *open) {
 	if len(s.recent) >= recentMessages {
+		s.release()
+	}
+	if len(s.recent) >= recentMessages {
 		s.recent = slices.Delete(s.recent, 0, recentMessages/2)
 	}
 	s.recent = append(s.recent, known{end, ex})
+}
+
+// release lets go of exchanges that are over: a connection may stay open long
+// after.
+func (s *stream) release() {
+	s.recent = slices.DeleteFunc(s.recent, func(k known) bool { return k.ex.closed })
 }
 
 // plausible tells whether a segment may start with a message: a length that has

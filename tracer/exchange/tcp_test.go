@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -146,5 +147,109 @@ func TestTCPIdleConnectionsAreForgotten(t *testing.T) {
 	f.after(time.Hour)
 	if len(f.table.conns) != 0 {
 		t.Errorf("%d connections left", len(f.table.conns))
+	}
+}
+
+// Fast Open: the first query is in the packet that opens the connection (RFC 7413).
+func TestTCPFastOpen(t *testing.T) {
+	f := newFeed(t)
+	q, next := framed(query(t, "one.example.", 1)), framed(query(t, "two.example.", 2))
+	r := framed(response(t, "one.example.", 1, 0))
+	f.packet(capture.TX, podNS, 2, pod, service, q, tcp(100, capture.FlagSYN))
+	f.packet(capture.RX, podNS, 2, service, pod, r, tcp(500, capture.FlagSYN|capture.FlagACK))
+	f.packet(capture.TX, podNS, 2, pod, service, next, tcp(101+uint32(len(q)), capture.FlagACK))
+	f.after(6 * time.Second)
+	if len(f.got) != 2 || f.got[0].QName != "one.example." || f.got[0].Outcome != trace.OutcomeAnswered || f.got[1].QName != "two.example." {
+		t.Fatalf("%+v; stats %+v", f.got, f.table.Stats())
+	}
+}
+
+// A segment that is sent again is a transmission of the same query, not another
+// query.
+func TestTCPRetransmission(t *testing.T) {
+	f := newFeed(t)
+	q, r := framed(query(t, "one.example.", 1)), framed(response(t, "one.example.", 1, 0))
+	f.packet(capture.TX, podNS, 2, pod, service, nil, tcp(100, capture.FlagSYN))
+	for range 3 {
+		f.packet(capture.TX, podNS, 2, pod, service, q, tcp(101, capture.FlagACK))
+		f.now += int64(time.Second)
+	}
+	// The second try comes with the beginning of the next message.
+	both := append(append([]byte{}, q...), framed(query(t, "two.example.", 2))...)
+	f.packet(capture.TX, podNS, 2, pod, service, both, tcp(101, capture.FlagACK))
+	f.packet(capture.RX, podNS, 2, service, pod, r, tcp(500, capture.FlagACK))
+	f.packet(capture.RX, podNS, 2, service, pod, r, tcp(500, capture.FlagACK))
+	f.after(6 * time.Second)
+	if len(f.got) != 2 {
+		t.Fatalf("%d exchanges, expected 2", len(f.got))
+	}
+	if ex := f.got[0]; ex.QName != "one.example." || ex.Transmissions != 4 || ex.Outcome != trace.OutcomeAnswered || ex.Duration.Duration() < 3*time.Second {
+		t.Errorf("%s: %d transmissions, %s in %v", ex.QName, ex.Transmissions, ex.Outcome, ex.Duration)
+	}
+	if ex := f.got[1]; ex.QName != "two.example." || ex.Transmissions != 1 {
+		t.Errorf("%s: %d transmissions", ex.QName, ex.Transmissions)
+	}
+}
+
+// A connection that cannot be opened asks nothing: it is counted, and makes no
+// exchange.
+func TestTCPDroppedConnect(t *testing.T) {
+	f := newFeed(t)
+	f.packet(capture.TX, podNS, 2, pod, service, nil, tcp(100, capture.FlagSYN))
+	f.packet(capture.Drop, nodeNS, 5, pod, service, nil, tcp(100, capture.FlagSYN), func(p *capture.Packet) { p.Reason = "NETFILTER_DROP" })
+	f.after(6 * time.Second)
+	if got := f.table.Stats(); len(f.got) != 0 || got.NoConnect != 1 || got.NotDNS != 0 || got.Unreadable != 0 {
+		t.Errorf("%d exchanges, stats %+v", len(f.got), got)
+	}
+}
+
+// A connection with thousands of queries, and one that stays open when its
+// lookups are over.
+func TestTCPConnectionMemoryIsBounded(t *testing.T) {
+	f := newFeed(t)
+	seq := uint32(1)
+	for id := range uint16(10 * recentMessages) {
+		b := framed(query(t, "many.example.", id))
+		f.packet(capture.TX, podNS, 2, pod, service, b, tcp(seq, capture.FlagACK))
+		seq += uint32(len(b))
+	}
+	for _, c := range f.table.conns {
+		if len(c.query.recent) > recentMessages || cap(c.query.buf) > 2*maxMessageBytes {
+			t.Errorf("%d messages, %d bytes", len(c.query.recent), cap(c.query.buf))
+		}
+	}
+	for range 3 { // the timeout, what may come late, the next look at the connections
+		f.after(20 * time.Second)
+	}
+	if len(f.table.conns) == 0 {
+		t.Fatal("the connection is forgotten")
+	}
+	for _, c := range f.table.conns {
+		if n := len(c.query.recent); n != 0 {
+			t.Errorf("%d exchanges that are over are held", n)
+		}
+	}
+}
+
+// Which end sends shows also behind a Service that listens on another port than
+// its pods, on a connection that began before we looked.
+func TestTCPTranslatedPort(t *testing.T) {
+	behind := netip.AddrPortFrom(server.Addr(), 5300)
+	n := &capture.NAT{Original: capture.Tuple{Src: pod, Dst: service}, Reply: capture.Tuple{Src: behind, Dst: pod}}
+	table := newFeed(t).table
+	for _, tc := range []struct {
+		src, dst   netip.AddrPort
+		nat        *capture.NAT
+		client, ok bool
+	}{
+		{pod, behind, n, true, true},
+		{behind, pod, n, false, true},
+		{behind, pod, nil, false, false},
+		{pod, service, nil, true, true},
+	} {
+		client, ok := table.fromClient(&capture.Packet{Src: tc.src, Dst: tc.dst, NAT: tc.nat})
+		if client != tc.client || ok != tc.ok {
+			t.Errorf("%s to %s: from the client %t, known %t", tc.src, tc.dst, client, ok)
+		}
 	}
 }

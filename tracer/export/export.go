@@ -8,16 +8,18 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-
-	"github.com/dnstrace/dnstrace/trace"
+	"time"
 )
 
 // Bounds of a writer: records wait in blocks that are written at once. A block
-// is what a pipe or a page-cache write takes well; eight of them are a second
-// of a busy node.
+// is what a pipe or a page-cache write takes well, and holds some five
+// milliseconds of a busy node; all of them are half a second of it. A few blocks
+// that were written are kept, to be filled again.
 const (
-	blockBytes = 1 << 20
-	maxBlocks  = 8
+	blockBytes = 256 << 10
+	blockRoom  = blockBytes + 32<<10 // the last record of a block reaches beyond
+	maxBlocks  = 64
+	maxFree    = 4
 )
 
 // Writer writes records as JSON lines from a goroutine of its own, so that a
@@ -27,10 +29,13 @@ type Writer struct {
 	name    string
 	out     io.WriteCloser
 	mu      sync.Mutex
-	wake    *sync.Cond
+	wake    *sync.Cond // there is something to write, or the end
+	room    *sync.Cond // a full block was taken
 	block   block
 	full    []block
+	free    [][]byte
 	closed  bool
+	waits   bool // Write waits for room
 	done    chan struct{}
 	written atomic.Uint64
 	dropped atomic.Uint64
@@ -67,25 +72,58 @@ func (keepOpen) Close() error { return nil }
 
 func newWriter(name string, out io.WriteCloser) *Writer {
 	w := &Writer{name: name, out: out, done: make(chan struct{})}
-	w.wake = sync.NewCond(&w.mu)
+	w.block.lines = w.empty()
+	w.wake, w.room = sync.NewCond(&w.mu), sync.NewCond(&w.mu)
 	go w.run()
 	return w
 }
 
-// Write queues a record. It does not block and does not keep r.
-func (w *Writer) Write(r trace.Record) {
+// Write queues a record, encoded and without a newline. It does not block, unless
+// after Last, and does not keep line.
+func (w *Writer) Write(line []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	for w.waits && len(w.full) >= maxBlocks {
+		w.wake.Signal()
+		w.room.Wait()
+	}
 	if len(w.full) >= maxBlocks {
 		w.dropped.Add(1)
 		return
 	}
-	w.block.lines = append(r.AppendJSON(w.block.lines), '\n')
+	w.block.lines = append(append(w.block.lines, line...), '\n')
 	w.block.records++
 	if len(w.block.lines) >= blockBytes {
 		w.full = append(w.full, w.block)
-		w.block = block{}
+		w.block = block{lines: w.empty()}
+		w.wake.Signal() // a round of records may be many blocks
 	}
+}
+
+// empty returns room for a block.
+func (w *Writer) empty() []byte {
+	n := len(w.free)
+	if n == 0 {
+		return make([]byte, 0, blockRoom)
+	}
+	b := w.free[n-1]
+	w.free = w.free[:n-1]
+	return b
+}
+
+// Last says that only the records that are left at the end are still to come. They
+// are many at once: Write waits for room from now on, but for no longer than
+// patience altogether.
+func (w *Writer) Last(patience time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.waits = true
+	time.AfterFunc(patience, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.waits = false
+		w.room.Broadcast()
+	})
 }
 
 // Flush hands what is queued to the goroutine. The caller does so as often as a
@@ -122,23 +160,39 @@ func (w *Writer) Name() string { return w.name }
 func (w *Writer) run() {
 	defer close(w.done)
 	for {
-		w.mu.Lock()
-		for w.block.records == 0 && len(w.full) == 0 && !w.closed {
-			w.wake.Wait()
-		}
-		blocks := w.full
-		if w.block.records > 0 {
-			blocks = append(blocks, w.block)
-		}
-		w.full, w.block = nil, block{}
-		over := w.closed && len(blocks) == 0
-		w.mu.Unlock()
-		if over {
+		blocks := w.take()
+		if len(blocks) == 0 {
 			return
 		}
 		for _, b := range blocks {
 			w.writeOut(b)
+			w.release(b.lines)
 		}
+	}
+}
+
+// take waits for what is to be written; none means the end.
+func (w *Writer) take() []block {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for w.block.records == 0 && len(w.full) == 0 && !w.closed {
+		w.wake.Wait()
+	}
+	blocks := w.full
+	if w.block.records > 0 {
+		blocks = append(blocks, w.block)
+	}
+	w.full, w.block = nil, block{lines: w.empty()}
+	w.room.Broadcast()
+	return blocks
+}
+
+// release keeps a block that was written, to be filled again.
+func (w *Writer) release(lines []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.free) < maxFree && cap(lines) == blockRoom {
+		w.free = append(w.free, lines[:0])
 	}
 }
 

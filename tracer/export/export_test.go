@@ -13,12 +13,12 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-func record() *trace.Trace {
+func record() []byte {
 	t := &trace.Trace{QName: "example.com.", QType: "A", Outcome: trace.OutcomeUnanswered}
 	t.Time = time.Unix(1, 0)
 	t.TraceID = trace.TraceID{1}
 	t.Flow = trace.Flow{1}
-	return t
+	return t.AppendJSON(nil)
 }
 
 func TestFileIsAppendedTo(t *testing.T) {
@@ -89,7 +89,7 @@ func TestBlockedOutputDropsAndCounts(t *testing.T) {
 	out := &blocked{}
 	out.Lock()
 	w := newWriter("test", out)
-	line := len(record().AppendJSON(nil)) + 1
+	line := len(record()) + 1
 	total := uint64(3 * maxBlocks * blockBytes / line)
 	for range total {
 		w.Write(record())
@@ -103,6 +103,43 @@ func TestBlockedOutputDropsAndCounts(t *testing.T) {
 	written, after := w.Stats()
 	if dropped == 0 || after != dropped || written+dropped != total || out.bytes != int(written)*line {
 		t.Errorf("of %d: written %d, dropped %d, then %d; %d bytes", total, written, dropped, after, out.bytes)
+	}
+}
+
+// At the end the output is waited for: what is left is more than the bound.
+func TestLastRecordsWaitForRoom(t *testing.T) {
+	out := &blocked{}
+	out.Lock()
+	w := newWriter("test", out)
+	w.Last(time.Minute)
+	time.AfterFunc(10*time.Millisecond, out.Unlock)
+	total := uint64(3 * maxBlocks * blockBytes / (len(record()) + 1))
+	for range total {
+		w.Write(record())
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if written, dropped := w.Stats(); written != total || dropped != 0 {
+		t.Errorf("of %d: written %d, dropped %d", total, written, dropped)
+	}
+}
+
+// But not for ever.
+func TestLastRecordsDoNotWaitForEver(t *testing.T) {
+	out := &blocked{}
+	out.Lock()
+	w := newWriter("test", out)
+	w.Last(time.Millisecond)
+	for range 3 * maxBlocks * blockBytes / (len(record()) + 1) {
+		w.Write(record())
+	}
+	out.Unlock()
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, dropped := w.Stats(); dropped == 0 {
+		t.Error("nothing was dropped")
 	}
 }
 

@@ -1,31 +1,25 @@
 // Package history keeps the traces that finished last, for the local API: as
-// the JSON lines that go out again, bounded by age and by bytes. It has no clock
-// of its own; callers pass the time.
+// the JSON lines that go out again, compressed, bounded by age and by bytes. It
+// has no clock of its own; callers pass the time.
 package history
 
 import (
-	"bytes"
+	"iter"
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/dnstrace/dnstrace/trace"
 )
-
-// entryOverhead is what an entry costs in memory beside its line: a time, a
-// slice, and its part of the list's spare room.
-const entryOverhead = 96
 
 // Config bounds a [History].
 type Config struct {
 	Keep     time.Duration // how long a finished trace stays
-	MaxBytes int           // what all of them may take, encoded
+	MaxBytes int           // what all of them may take in memory
 }
 
 // Stats is what a [History] holds and what it let go.
 type Stats struct {
 	Traces       int    // held now
-	Bytes        int    // held now, encoded, with overhead
+	Bytes        int    // of memory that they take now
 	EvictedAge   uint64 // let go because they were old
 	EvictedBytes uint64 // let go early, because memory was full
 	Subscribers  int
@@ -37,16 +31,12 @@ type History struct {
 	config Config
 
 	mu          sync.Mutex
-	entries     []entry // oldest first; those before head are gone
-	head        int
+	blocks      []*block // oldest first
+	open        block    // takes what comes
 	scratch     []byte
+	now         time.Time
 	stats       Stats
 	subscribers map[*Subscription]struct{}
-}
-
-type entry struct {
-	finished time.Time
-	line     []byte // without newline, never changed
 }
 
 // New returns an empty History.
@@ -55,24 +45,36 @@ func New(c Config) *History {
 }
 
 // Add keeps a trace that finished at now, hands it to the subscribers, and lets
-// go of what is too old or does not fit any more. It does not keep t itself.
-func (h *History) Add(now time.Time, t *trace.Trace) {
+// go of what is too old or does not fit any more. It does not keep line, which
+// is the trace in JSON without a newline.
+func (h *History) Add(now time.Time, line []byte) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.scratch = t.AppendJSON(h.scratch[:0])
-	line := bytes.Clone(h.scratch)
-	for s := range h.subscribers {
-		if !s.offer(line) {
-			h.stats.LostQueued++
+	if len(h.subscribers) > 0 {
+		shared := slices.Clone(line)
+		for s := range h.subscribers {
+			if !s.offer(shared) {
+				h.stats.LostQueued++
+			}
 		}
 	}
-	h.entries = append(h.entries, entry{finished: now, line: line})
-	h.stats.Bytes += len(line) + entryOverhead
+	h.stats.Traces++
+	h.stats.Bytes += h.open.add(now, line)
+	if len(h.open.data) >= blockBytes {
+		h.seal()
+	}
 	h.expire(now)
 	for h.stats.Bytes > h.config.MaxBytes {
-		h.dropOldest()
-		h.stats.EvictedBytes++
+		h.stats.EvictedBytes += uint64(h.dropOldest())
 	}
+}
+
+// seal compresses the open block, and uses its memory for the next.
+func (h *History) seal() {
+	sealed := h.open.compress(&h.scratch)
+	h.blocks = append(h.blocks, sealed)
+	h.stats.Bytes += sealed.bytes() - h.open.bytes()
+	h.open = block{data: h.open.data[:0]}
 }
 
 // Expire lets go of what is too old at now. Add does so too; a node without
@@ -83,43 +85,80 @@ func (h *History) Expire(now time.Time) {
 	h.expire(now)
 }
 
+// expire lets go of whole blocks; what is too old in a younger block is passed
+// over when it is read.
 func (h *History) expire(now time.Time) {
-	for h.head < len(h.entries) && now.Sub(h.entries[h.head].finished) > h.config.Keep {
-		h.dropOldest()
-		h.stats.EvictedAge++
+	h.now = now
+	for h.stats.Traces > 0 && h.oldest().last.Before(h.horizon()) {
+		h.stats.EvictedAge += uint64(h.dropOldest())
 	}
 }
 
-func (h *History) dropOldest() {
-	h.stats.Bytes -= len(h.entries[h.head].line) + entryOverhead
-	h.entries[h.head] = entry{}
-	h.head++
-	if h.head*2 > len(h.entries) {
-		h.entries = slices.Delete(h.entries, 0, h.head)
-		h.head = 0
-		if cap(h.entries) > 4*len(h.entries)+1024 {
-			h.entries = slices.Clip(slices.Clone(h.entries))
-		}
+// horizon is when the oldest trace may have finished.
+func (h *History) horizon() time.Time { return h.now.Add(-h.config.Keep) }
+
+func (h *History) oldest() *block {
+	if len(h.blocks) > 0 {
+		return h.blocks[0]
 	}
+	return &h.open
 }
 
-// Query returns the lines of traces that finished at or after since, newest
-// first, at most limit of them (0: all). The caller must not change the lines.
-func (h *History) Query(since time.Time, limit int) [][]byte {
+// dropOldest returns how many traces were let go.
+func (h *History) dropOldest() int {
+	oldest := h.oldest()
+	n := oldest.traces
+	h.stats.Bytes -= oldest.bytes()
+	h.stats.Traces -= n
+	if oldest == &h.open {
+		h.open = block{data: h.open.data[:0]}
+	} else {
+		h.blocks = slices.Delete(h.blocks, 0, 1)
+	}
+	return n
+}
+
+// Query yields the lines of traces that finished at or after since, newest
+// first, at most limit of them (0: all). A line is the caller's until the next.
+func (h *History) Query(since time.Time, limit int) iter.Seq[[]byte] {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.query(since, limit)
+	blocks, since := h.snapshot(since)
+	h.mu.Unlock()
+	slices.Reverse(blocks)
+	return func(yield func([]byte) bool) {
+		left := limit
+		for _, b := range blocks {
+			lines := b.lines(since)
+			for i := len(lines) - 1; i >= 0; i-- {
+				if !yield(lines[i]) {
+					return
+				}
+				if left--; left == 0 {
+					return
+				}
+			}
+		}
+	}
 }
 
-func (h *History) query(since time.Time, limit int) [][]byte {
-	var lines [][]byte
-	for i := len(h.entries) - 1; i >= h.head; i-- {
-		if h.entries[i].finished.Before(since) || limit > 0 && len(lines) == limit {
-			break
-		}
-		lines = append(lines, h.entries[i].line)
+// snapshot returns the blocks, oldest first, that may hold what finished at or
+// after since, and from when on to read them. The blocks never change.
+func (h *History) snapshot(since time.Time) ([]*block, time.Time) {
+	if horizon := h.horizon(); since.Before(horizon) {
+		since = horizon
 	}
-	return lines
+	var found []*block
+	for _, b := range h.blocks {
+		if !b.last.Before(since) {
+			found = append(found, b)
+		}
+	}
+	if h.open.traces > 0 && !h.open.last.Before(since) {
+		frozen := h.open
+		frozen.data = slices.Clone(frozen.data)
+		found = append(found, &frozen)
+	}
+	return found, since
 }
 
 // Stats returns the counts up to now.
@@ -127,7 +166,6 @@ func (h *History) Stats() Stats {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s := h.stats
-	s.Traces = len(h.entries) - h.head
 	s.Subscribers = len(h.subscribers)
 	return s
 }

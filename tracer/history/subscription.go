@@ -2,7 +2,7 @@ package history
 
 import (
 	"context"
-	"slices"
+	"iter"
 	"sync/atomic"
 	"time"
 )
@@ -14,18 +14,43 @@ type Subscription struct {
 	lost    atomic.Uint64
 }
 
-// Follow returns the lines that [History.Query] would, but oldest first, and a
-// subscription to all that finish after them: none in both, none in neither.
-// queue is how many traces may wait for a slow reader; what comes beyond is
-// lost to it, and counted. The caller must close the subscription.
-func (h *History) Follow(since time.Time, limit, queue int) ([][]byte, *Subscription) {
+// Follow yields the lines that [History.Query] would, but oldest first, and
+// returns a subscription to all that finish after them: none in both, none in
+// neither. queue is how many traces may wait for a slow reader; what comes beyond
+// is lost to it, and counted. The caller must close the subscription.
+func (h *History) Follow(since time.Time, limit, queue int) (iter.Seq[[]byte], *Subscription) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	lines := h.query(since, limit)
-	slices.Reverse(lines)
+	blocks, since := h.snapshot(since)
 	s := &Subscription{history: h, queue: make(chan []byte, queue)}
 	h.subscribers[s] = struct{}{}
-	return lines, s
+	return oldestFirst(blocks, since, limit), s
+}
+
+// oldestFirst yields the last limit lines of the blocks (0: all).
+func oldestFirst(blocks []*block, since time.Time, limit int) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		skip := 0
+		if limit > 0 {
+			// The blocks that are needed, from the newest back.
+			first := len(blocks)
+			for skip = -limit; first > 0 && skip < 0; {
+				first--
+				skip += len(blocks[first].lines(since))
+			}
+			blocks, skip = blocks[first:], max(skip, 0)
+		}
+		for _, b := range blocks {
+			lines := b.lines(since)
+			n := min(skip, len(lines))
+			skip -= n
+			for _, line := range lines[n:] {
+				if !yield(line) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // Next waits for the next trace. lost is how many were not delivered since the

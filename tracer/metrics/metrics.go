@@ -43,15 +43,18 @@ func gauge(name, help string) metric {
 
 var (
 	events         = counter("events_total", "Packets that the eBPF programs reported, once for every device they passed.")
-	lostEvents     = counter("lost_events_total", "Packets that found a ring buffer full.")
+	lostEvents     = counter("lost_events_total", "Packets that found a ring buffer full, or a program busy.")
+	lostByHook     = counter("hook_lost_events_total", "Lost events by what the program sees: tx, rx, drop.", "hook")
 	exchanges      = counter("exchanges_total", "Exchanges by outcome.", "outcome")
 	traces         = counter("traces_total", "Traces assembled.")
 	findings       = counter("findings_total", "Findings by code.", "code")
 	openExchanges  = gauge("open_exchanges", "Exchanges that wait for a response or for their last packets.")
 	pendingTraces  = gauge("pending_traces", "Lookups that wait for their parts.")
 	evicted        = counter("evicted_total", "Exchanges and lookups passed on early because a table was full.", "table")
+	clockSteps     = counter("clock_steps_total", "Steps of the system's time: lookups under way were passed on as they stood.")
+	noConnect      = counter("tcp_connects_dropped_total", "Dropped packets that asked for a TCP connection to a DNS port.")
 	notDNS         = counter("not_dns_total", "Packets on a DNS port that are no DNS message.")
-	orphans        = counter("orphan_responses_total", "Responses whose query was not seen.")
+	orphans        = counter("orphan_responses_total", "Responses, fragments and ICMP errors whose query was not seen.")
 	unreadable     = counter("unreadable_segments_total", "TCP segments whose place in the stream is unknown.")
 	records        = counter("plugin_records_total", "Records received from CoreDNS.")
 	malformed      = counter("plugin_records_malformed_total", "Lines received that are no record.")
@@ -71,6 +74,9 @@ func (c Collector) Collect(ch chan<- prometheus.Metric) {
 	n := c.Counters()
 	send(events, n.Events)
 	send(lostEvents, n.LostEvents)
+	for hook, v := range n.LostByHook {
+		send(lostByHook, v, hook)
+	}
 	for outcome, v := range n.Exchanges {
 		send(exchanges, v, outcome)
 	}
@@ -82,6 +88,8 @@ func (c Collector) Collect(ch chan<- prometheus.Metric) {
 	send(pendingTraces, uint64(n.PendingTraces))
 	send(evicted, n.EvictedExchanges, "exchanges")
 	send(evicted, n.EvictedTraces, "traces")
+	send(clockSteps, n.ClockSteps)
+	send(noConnect, n.NoConnect)
 	send(notDNS, n.NotDNS)
 	send(orphans, n.Orphans)
 	send(unreadable, n.Unreadable)

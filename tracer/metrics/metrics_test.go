@@ -19,7 +19,7 @@ func sample() Collector {
 	return Collector{
 		Counters: func() *pipeline.Counters {
 			return &pipeline.Counters{
-				Events: 18, LostEvents: 2, Traces: 1,
+				Events: 18, LostEvents: 2, LostByHook: map[string]uint64{"tx": 2}, Traces: 1, ClockSteps: 1, NoConnect: 4,
 				Exchanges: map[string]uint64{trace.OutcomeAnswered: 1},
 				Findings:  map[string]uint64{"upstream-timeout": 1},
 				Receive:   receive.Stats{Received: 1},
@@ -57,7 +57,8 @@ func TestServe(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"dnstrace_events_total 18", "dnstrace_lost_events_total 2", `dnstrace_exchanges_total{outcome="answered"} 1`,
+		"dnstrace_events_total 18", "dnstrace_lost_events_total 2", `dnstrace_hook_lost_events_total{hook="tx"} 2`,
+		"dnstrace_clock_steps_total 1", "dnstrace_tcp_connects_dropped_total 4", `dnstrace_exchanges_total{outcome="answered"} 1`,
 		`dnstrace_findings_total{code="upstream-timeout"} 1`, `dnstrace_output_records_dropped_total{output="stdout"} 1`,
 	} {
 		if !strings.Contains(string(body), want+"\n") {

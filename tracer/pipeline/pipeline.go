@@ -1,5 +1,13 @@
 // Package pipeline runs the steps of the tracer on live packets: capture →
 // exchange → assemble → diagnose → export.
+//
+// Where a step cannot keep up, nothing waits for it, and what is lost is counted:
+//
+//   - A ring that is full loses the events that come, of its CPU alone. Exchanges
+//     that were open then say how many (`lost_events`).
+//   - A table that is full passes on its oldest exchange or lookup as it stands.
+//   - An output that is slow loses whole records, the newest.
+//   - The memory of finished traces lets go of the oldest.
 package pipeline
 
 import (
@@ -30,40 +38,75 @@ const (
 // publishEvery is how old the counters may be that others see.
 const publishEvery = 200 * time.Millisecond
 
-// Sink takes records at the end of the pipeline. It must not block and must not
-// keep the record.
-type Sink func(trace.Record)
+// Sink takes records at the end of the pipeline, and each record's JSON, encoded
+// once for all who want it, without a newline. It must not block and must keep
+// neither.
+type Sink func(r trace.Record, line []byte)
 
-// Config of a pipeline. All but Sink is needed.
+// Source delivers packets in order of time ([capture.Source]).
+type Source interface {
+	// Poll passes on what has come since the last call and returns the time,
+	// on the clock of the packets, up to which nothing is missing.
+	Poll(deliver func(*capture.Packet)) (upTo int64, err error)
+	// Losses returns what was lost since the last call.
+	Losses() []capture.Loss
+	// Counters returns how many packets were sent and lost since the start.
+	Counters() (emitted, lost uint64)
+}
+
+// Receiver delivers the plugin's records ([receive.Receiver]).
+type Receiver interface {
+	Records() <-chan trace.Record
+	Stats() receive.Stats
+}
+
+// Clock converts the monotonic time of packets to UTC ([capture.Clock]). Sync is
+// called before every round of packets, so that a step of the system's time is
+// noticed before the next packet gets a time.
+type Clock interface {
+	Sync()
+	Wall(mono int64) time.Time
+}
+
+// Config of a pipeline. All but Exchange, Names and Clock is needed.
 type Config struct {
-	Source   *capture.Source
-	Receiver *receive.Receiver
+	Source   Source
+	Receiver Receiver
 	Ports    []uint16
 	Timeout  time.Duration // without a response for this long: unanswered
-	Exchange Sink          // nil: nobody wants exchange records
+	Names    exchange.Names
+	Clock    Clock // nil: the system's
+	Exchange Sink  // nil: nobody wants exchange records
 	Trace    Sink
 	Flush    func() // called when a round of records is complete
+	Last     func() // called before the records that are left at the end
 }
 
 // Pipeline is one running tracer.
 type Pipeline struct {
 	cfg       Config
-	clock     capture.Clock
+	clock     Clock
 	table     *exchange.Table
 	assembler *assemble.Assembler
-	lost      uint64
+	diagnoser *diagnose.Diagnoser
+	losses    []capture.Loss // to attribute in the next round
+	lost      [4]uint64      // by capture.Kind
 	packets   uint64
-	published int64 // monotonic ns
+	steps     uint64 // of the clock
+	evicted   uint64 // by assemblers before the clock was stepped
+	published int64  // monotonic ns
 	counters  atomic.Pointer[Counters]
 	traces    uint64
 	exchanges map[string]uint64
 	findings  map[string]uint64
+	line      []byte // of the record that is passed on
 }
 
 // Counters is what the pipeline did so far. All only grow, but for OpenExchanges
 // and PendingTraces.
 type Counters struct {
 	Events, LostEvents uint64
+	LostByHook         map[string]uint64 // tx, rx, drop
 	Exchanges          map[string]uint64 // by outcome
 	Findings           map[string]uint64 // by code
 	Traces             uint64
@@ -71,6 +114,8 @@ type Counters struct {
 	PendingTraces      int
 	EvictedExchanges   uint64
 	EvictedTraces      uint64
+	ClockSteps         uint64
+	NoConnect          uint64
 	NotDNS             uint64
 	Orphans            uint64
 	Unreadable         uint64
@@ -80,10 +125,14 @@ type Counters struct {
 
 // New returns a pipeline that has not started.
 func New(cfg Config) *Pipeline {
-	p := &Pipeline{cfg: cfg, exchanges: map[string]uint64{}, findings: map[string]uint64{}}
+	p := &Pipeline{cfg: cfg, clock: cfg.Clock, exchanges: map[string]uint64{}, findings: map[string]uint64{}}
+	if p.clock == nil {
+		p.clock = new(capture.Clock)
+	}
 	p.clock.Sync()
-	p.table = exchange.New(exchange.Config{Ports: cfg.Ports, Timeout: cfg.Timeout, Wall: p.clock.Wall})
+	p.table = exchange.New(exchange.Config{Ports: cfg.Ports, Timeout: cfg.Timeout, Wall: p.clock.Wall, Names: cfg.Names})
 	p.assembler = assemble.New(assemble.Config{Timeout: cfg.Timeout})
+	p.diagnoser = diagnose.New()
 	p.publish()
 	return p
 }
@@ -119,18 +168,15 @@ func (p *Pipeline) Run(ctx context.Context) error {
 
 // round reads the rings once and passes on what is over.
 func (p *Pipeline) round() error {
-	// First the loss, then the packets: what was lost was lost before now, while
-	// the exchanges were open that are open now.
-	p.clock.Sync()
-	_, lost := p.cfg.Source.Counters()
+	p.sync()
+	losses := p.cfg.Source.Losses()
 	upTo, err := p.cfg.Source.Poll(p.packet)
 	if err != nil {
 		return fmt.Errorf("capture: %w", err)
 	}
-	if lost > p.lost {
-		p.table.Lost(lost - p.lost)
-		p.lost = lost
-	}
+	// Those of the round before: the exchanges of their time have all begun.
+	p.attribute(p.losses)
+	p.losses = losses
 	p.table.Advance(upTo, p.exchange)
 	p.finish(p.assembler.Advance(p.clock.Wall(upTo)))
 	p.cfg.Flush()
@@ -141,6 +187,36 @@ func (p *Pipeline) round() error {
 	return nil
 }
 
+// maxSlew is how far the clocks may drift apart between two rounds without a step
+// of the system's time: adjtimex(2) slews by half a millisecond a second.
+const maxSlew = 10 * time.Millisecond
+
+// sync reads the clocks anew. Where the system's time was stepped, what is held
+// is passed on as it stands: it cannot be joined with what comes, and would else
+// wait for a time that is far away.
+func (p *Pipeline) sync() {
+	before := p.clock.Wall(0)
+	p.clock.Sync()
+	if p.clock.Wall(0).Sub(before).Abs() <= maxSlew {
+		return
+	}
+	p.steps++
+	p.evicted += p.assembler.Stats().Evicted
+	p.finish(p.assembler.Flush())
+	p.assembler = assemble.New(assemble.Config{Timeout: p.cfg.Timeout})
+	p.diagnoser = diagnose.New()
+}
+
+// attribute puts losses down to the exchanges that were open.
+func (p *Pipeline) attribute(losses []capture.Loss) {
+	for _, l := range losses {
+		p.table.Lost(l.Events, l.First, l.Last)
+		if int(l.Kind) < len(p.lost) {
+			p.lost[l.Kind] += l.Events
+		}
+	}
+}
+
 func (p *Pipeline) packet(packet *capture.Packet) {
 	p.packets++
 	p.table.Packet(packet)
@@ -149,24 +225,30 @@ func (p *Pipeline) packet(packet *capture.Packet) {
 func (p *Pipeline) exchange(ex *trace.Exchange) {
 	p.exchanges[ex.Outcome]++
 	if p.cfg.Exchange != nil {
-		p.cfg.Exchange(ex)
+		p.pass(p.cfg.Exchange, ex)
 	}
 	p.assembler.Add(ex)
 }
 
 func (p *Pipeline) finish(done []*trace.Trace) {
 	for _, t := range done {
-		t.Diagnosis = diagnose.Trace(t)
+		t.Diagnosis = p.diagnoser.Trace(t)
 		p.traces++
 		for i := range t.Diagnosis {
 			p.findings[t.Diagnosis[i].Code]++
 		}
-		p.cfg.Trace(t)
+		p.pass(p.cfg.Trace, t)
 	}
+}
+
+func (p *Pipeline) pass(to Sink, r trace.Record) {
+	p.line = r.AppendJSON(p.line[:0])
+	to(r, p.line)
 }
 
 // stop passes on everything that is open, as it stands.
 func (p *Pipeline) stop() error {
+	p.cfg.Last()
 	err := p.round()
 	for {
 		select {
@@ -179,6 +261,7 @@ func (p *Pipeline) stop() error {
 		}
 		break
 	}
+	p.attribute(p.losses)
 	p.table.Flush(p.exchange)
 	p.finish(p.assembler.Flush())
 	p.cfg.Flush()
@@ -192,8 +275,10 @@ func (p *Pipeline) publish() {
 	ex, as := p.table.Stats(), p.assembler.Stats()
 	p.counters.Store(&Counters{
 		Events: emitted, LostEvents: lost,
-		Exchanges: maps.Clone(p.exchanges), Findings: maps.Clone(p.findings), Traces: p.traces,
-		OpenExchanges: ex.Open, PendingTraces: as.Pending, EvictedExchanges: ex.Evicted, EvictedTraces: as.Evicted,
+		LostByHook: map[string]uint64{"tx": p.lost[capture.TX], "rx": p.lost[capture.RX], "drop": p.lost[capture.Drop]},
+		Exchanges:  maps.Clone(p.exchanges), Findings: maps.Clone(p.findings), Traces: p.traces,
+		OpenExchanges: ex.Open, PendingTraces: as.Pending, EvictedExchanges: ex.Evicted, EvictedTraces: p.evicted + as.Evicted,
+		ClockSteps: p.steps, NoConnect: ex.NoConnect,
 		NotDNS: ex.NotDNS, Orphans: ex.Orphans, Unreadable: ex.Unreadable, Unfinished: ex.Unfinished,
 		Receive: p.cfg.Receiver.Stats(),
 	})

@@ -1,0 +1,180 @@
+// Package cgroup names the cgroups that packets carry the ids of, and tells which
+// are containers.
+package cgroup
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Bounds of what is remembered: pods come and go.
+const (
+	maxPaths   = 8192
+	retryAfter = time.Second // an id that was not found is not looked for again before
+)
+
+// Names names cgroups by id, which is the inode of their directory in cgroup2. It
+// is for one goroutine.
+type Names struct {
+	root  string // where cgroup2 is mounted
+	known map[uint64]group
+	now   func() time.Time
+}
+
+type group struct {
+	path, container string
+	tried           time.Time // when it was looked for and not found; zero: it is known
+}
+
+// Open finds cgroup2. The error says what is missing; a nil Names names nothing.
+func Open() (*Names, error) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("cgroups: %w", err)
+	}
+	defer f.Close()
+	root, err := mountPoint(f)
+	if err != nil {
+		return nil, err
+	}
+	return &Names{root: root, known: map[uint64]group{}, now: time.Now}, nil
+}
+
+// mountPoint finds where cgroup2 is mounted (proc_pid_mountinfo(5)): behind a
+// hyphen stands the type of a filesystem.
+func mountPoint(mountinfo io.Reader) (string, error) {
+	scanner := bufio.NewScanner(mountinfo)
+	for scanner.Scan() {
+		mount, kind, _ := strings.Cut(scanner.Text(), " - ")
+		fields := strings.Fields(mount)
+		if strings.HasPrefix(kind, "cgroup2 ") && len(fields) >= 5 {
+			return unescape(fields[4]), nil
+		}
+	}
+	if err := scanner.Err(); err != nil {
+		return "", fmt.Errorf("cgroups: %w", err)
+	}
+	return "", errors.New("cgroups: cgroup2 is not mounted: containers are not named; mount it at /sys/fs/cgroup")
+}
+
+// unescape undoes what the kernel does to blanks in a path: \040.
+func unescape(s string) string {
+	var b strings.Builder
+	for {
+		before, after, found := strings.Cut(s, `\`)
+		b.WriteString(before)
+		if !found {
+			return b.String()
+		}
+		if len(after) >= 3 {
+			if c, err := strconv.ParseUint(after[:3], 8, 8); err == nil {
+				b.WriteByte(byte(c))
+				s = after[3:]
+				continue
+			}
+		}
+		b.WriteByte('\\')
+		s = after
+	}
+}
+
+// Cgroup returns the path of a cgroup below the root of cgroup2, and the id of the
+// container that it is or that it is in; empty where they are unknown. The root's
+// path is "/".
+func (n *Names) Cgroup(id uint64) (path, container string) {
+	if n == nil || id == 0 {
+		return "", ""
+	}
+	g, known := n.known[id]
+	if known && (g.tried.IsZero() || n.now().Sub(g.tried) < retryAfter) {
+		return g.path, g.container
+	}
+	if len(n.known) >= maxPaths {
+		clear(n.known)
+	}
+	path, err := n.find(id)
+	if err != nil {
+		n.known[id] = group{tried: n.now()}
+		return "", ""
+	}
+	g = group{path: path, container: Container(path)}
+	n.known[id] = g
+	return g.path, g.container
+}
+
+// find opens a cgroup by its id, which takes CAP_DAC_READ_SEARCH; else it looks
+// through all of them.
+func (n *Names) find(id uint64) (string, error) {
+	path, err := n.byHandle(id)
+	if err != nil {
+		path, err = n.byWalking(id)
+	}
+	if err != nil {
+		return "", err
+	}
+	below, err := filepath.Rel(n.root, path)
+	if err != nil || below == ".." || strings.HasPrefix(below, "../") {
+		return "", fmt.Errorf("cgroup %d is at %s, outside %s", id, path, n.root)
+	}
+	return filepath.Join("/", below), nil
+}
+
+// fileIDKernfs is FILEID_KERNFS: the handle is the inode's id (since Linux 5.5).
+const fileIDKernfs = 0xfe
+
+func (n *Names) byHandle(id uint64) (string, error) {
+	dir, err := os.Open(n.root)
+	if err != nil {
+		return "", err
+	}
+	defer dir.Close()
+	handle := unix.NewFileHandle(fileIDKernfs, binary.NativeEndian.AppendUint64(nil, id))
+	fd, err := unix.OpenByHandleAt(int(dir.Fd()), handle, unix.O_PATH|unix.O_CLOEXEC)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	return os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+}
+
+var errFound = errors.New("found")
+
+func (n *Names) byWalking(id uint64) (string, error) {
+	found := ""
+	err := filepath.WalkDir(n.root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return nil // gone meanwhile
+		}
+		if !d.IsDir() {
+			return nil
+		}
+		info, err := d.Info()
+		if err != nil {
+			return nil
+		}
+		if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Ino == id {
+			found = path
+			return errFound
+		}
+		return nil
+	})
+	switch {
+	case errors.Is(err, errFound):
+		return found, nil
+	case err != nil:
+		return "", err
+	}
+	return "", fmt.Errorf("cgroup %d: %w", id, fs.ErrNotExist)
+}

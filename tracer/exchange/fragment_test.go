@@ -1,0 +1,115 @@
+package exchange
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/capture"
+)
+
+// piece is a fragment of a response of 3,000 bytes with its UDP header.
+type piece struct {
+	offset, length int
+	more           bool
+	drop           bool
+}
+
+var threePieces = []piece{{0, 1480, true, false}, {1480, 1480, true, false}, {2960, 40, false, false}}
+
+// fragments feeds pieces of a response at a place; only the first has ports.
+func (f *feed) fragments(kind capture.Kind, netns uint32, id uint32, message []byte, pieces ...piece) {
+	for _, p := range pieces {
+		src, dst, payload := service, pod, message
+		if p.offset > 0 {
+			src, dst, payload = netip.AddrPortFrom(service.Addr(), 0), netip.AddrPortFrom(pod.Addr(), 0), nil
+		}
+		k := kind
+		if p.drop {
+			k = capture.Drop
+		}
+		f.packet(k, netns, 2, src, dst, payload, func(packet *capture.Packet) {
+			packet.PayloadLen = 2992
+			packet.Fragment = &capture.Fragment{ID: id, Offset: p.offset, Length: p.length, More: p.more}
+		})
+	}
+}
+
+func TestFragments(t *testing.T) {
+	size := 3000
+	for _, tc := range []struct {
+		name string
+		feed func(f *feed, r []byte)
+		want trace.Fragments
+		drop bool
+	}{
+		{"all arrive", func(f *feed, r []byte) {
+			f.fragments(capture.TX, serverNS, 5, r, threePieces...)
+			f.fragments(capture.RX, podNS, 5, r, threePieces...)
+		}, trace.Fragments{Message: trace.MessageResponse, Seen: 3, SeenBytes: 3000, Size: &size, Complete: true}, false},
+		{"one in the middle is missing at the client", func(f *feed, r []byte) {
+			f.fragments(capture.TX, serverNS, 5, r, threePieces...)
+			f.fragments(capture.RX, podNS, 5, r, threePieces[0], threePieces[2])
+		}, trace.Fragments{Message: trace.MessageResponse, Seen: 2, SeenBytes: 1520, Size: &size}, false},
+		{"all but the first are missing", func(f *feed, r []byte) {
+			f.fragments(capture.RX, podNS, 5, r, threePieces[0])
+		}, trace.Fragments{Message: trace.MessageResponse, Seen: 1, SeenBytes: 1480}, false},
+		{"a later one is dropped", func(f *feed, r []byte) {
+			f.fragments(capture.TX, serverNS, 5, r, threePieces[:2]...)
+			f.fragments(capture.TX, serverNS, 5, r, piece{2960, 40, false, true})
+		}, trace.Fragments{Message: trace.MessageResponse, Seen: 2, SeenBytes: 2960}, true},
+		{"of another datagram", func(f *feed, r []byte) {
+			f.fragments(capture.RX, podNS, 5, r, threePieces[0])
+			f.fragments(capture.RX, podNS, 6, r, threePieces[1:]...)
+		}, trace.Fragments{Message: trace.MessageResponse, Seen: 1, SeenBytes: 1480}, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f := newFeed(t)
+			f.packet(capture.TX, podNS, 2, pod, service, query(t, "big.example.", 7))
+			tc.feed(f, response(t, "big.example.", 7, 0))
+			f.after(6 * time.Second)
+			ex := f.one()
+			got := ex.Fragments
+			if got == nil || got.Message != tc.want.Message || got.Seen != tc.want.Seen || got.SeenBytes != tc.want.SeenBytes ||
+				(got.Size == nil) != (tc.want.Size == nil) || got.Size != nil && *got.Size != *tc.want.Size || got.Complete != tc.want.Complete {
+				t.Errorf("got %+v", got)
+			}
+			if (ex.Drop != nil) != tc.drop || ex.RCode != "NOERROR" || *ex.ResponseSize != 2992 {
+				t.Errorf("drop %v, %s, %d bytes", ex.Drop, ex.RCode, *ex.ResponseSize)
+			}
+			for _, s := range ex.Path {
+				if s.Src.Port() == 0 {
+					t.Errorf("a later fragment is a sighting: %+v", s)
+				}
+			}
+		})
+	}
+}
+
+func TestFragmentsAreForgotten(t *testing.T) {
+	f := newFeed(t)
+	f.packet(capture.TX, podNS, 2, pod, service, query(t, "big.example.", 7))
+	f.fragments(capture.RX, podNS, 5, response(t, "big.example.", 7, 0), threePieces...)
+	f.after(time.Second)
+	if len(f.table.datagrams) != 0 {
+		t.Errorf("%d left", len(f.table.datagrams))
+	}
+	f.fragments(capture.RX, podNS, 5, nil, threePieces[2])
+	if got := f.table.Stats().Orphans; got != 1 {
+		t.Errorf("%d orphans", got)
+	}
+}
+
+func TestFragmentTableIsBounded(t *testing.T) {
+	f := newFeed(t)
+	q := query(t, "big.example.", 7)
+	for id := range uint32(2*maxDatagrams + 1) {
+		f.packet(capture.TX, podNS, 2, pod, service, q, func(p *capture.Packet) {
+			p.Fragment = &capture.Fragment{ID: id, Length: 1480, More: true}
+		})
+	}
+	if n := len(f.table.datagrams); n > maxDatagrams || f.table.Stats().Evicted == 0 {
+		t.Errorf("%d datagrams, stats %+v", n, f.table.Stats())
+	}
+}

@@ -1,0 +1,49 @@
+package exchange
+
+import "github.com/miekg/dns"
+
+// presentation returns a name in wire format as DNS tools write it (RFC 1035,
+// section 5.1), in lower case. Bytes that need it are escaped as in the plugin's
+// records, which these are joined with.
+func presentation(wire []byte) (string, error) {
+	if name, ok := plainName(wire); ok {
+		return name, nil
+	}
+	name, _, err := dns.UnpackDomainName(wire, 0)
+	if err != nil {
+		return "", err
+	}
+	return dns.CanonicalName(name), nil
+}
+
+// plainName does so for a name of letters, digits, hyphens and underscores,
+// which nearly every name is, without memory but for the result.
+func plainName(wire []byte) (string, bool) {
+	var buf [255]byte
+	n := 0
+	for off := 0; off < len(wire); {
+		length := int(wire[off])
+		off++
+		if length == 0 {
+			return string(buf[:n]), n > 0 && off == len(wire)
+		}
+		if length > 63 || off+length > len(wire) || n+length+1 > len(buf) {
+			return "", false
+		}
+		for _, c := range wire[off : off+length] {
+			switch {
+			case 'a' <= c && c <= 'z', '0' <= c && c <= '9', c == '-', c == '_':
+			case 'A' <= c && c <= 'Z':
+				c += 'a' - 'A'
+			default:
+				return "", false
+			}
+			buf[n] = c
+			n++
+		}
+		buf[n] = '.'
+		n++
+		off += length
+	}
+	return "", false
+}

@@ -1,0 +1,112 @@
+package exchange
+
+import (
+	"net/netip"
+
+	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/capture"
+)
+
+// translated notes the addresses after translation: from connection tracking, or
+// because a query has other ones than before. A packet may be translated more
+// than once, by namespaces one behind the other; what the server sees counts.
+func (ex *open) translated(p *capture.Packet, response bool) {
+	r := &ex.record
+	if p.NAT != nil {
+		if r.NAT == nil || r.NAT.Source != trace.NATConntrack || !response {
+			ex.tracked(p.NAT)
+		}
+		return
+	}
+	if response || r.NAT != nil && r.NAT.Source == trace.NATConntrack {
+		return
+	}
+	server, client := netip.AddrPortFrom(r.ServerIP, r.ServerPort), netip.AddrPortFrom(r.ClientIP, r.ClientPort)
+	if p.Dst == server && p.Src == client {
+		return
+	}
+	n := &trace.NAT{Source: trace.NATMatched}
+	if r.NAT != nil {
+		*n = *r.NAT
+	}
+	if p.Dst != server {
+		n.ServerIP, n.ServerPort = split(p.Dst)
+	}
+	if p.Src != client {
+		n.ClientIP, n.ClientPort = split(p.Src)
+	}
+	r.NAT = n
+}
+
+// tracked notes what connection tracking says.
+func (ex *open) tracked(t *capture.NAT) {
+	n := &trace.NAT{Source: trace.NATConntrack}
+	if known := ex.record.NAT; known != nil && known.Source == trace.NATConntrack {
+		*n = *known
+	}
+	if a := t.Reply.Src; a != t.Original.Dst {
+		n.ServerIP, n.ServerPort = split(a)
+	}
+	if a := t.Reply.Dst; a != t.Original.Src {
+		n.ClientIP, n.ClientPort = split(a)
+	}
+	ex.record.NAT = n
+}
+
+func split(a netip.AddrPort) (netip.Addr, *uint16) {
+	port := a.Port()
+	return a.Addr(), &port
+}
+
+// sameSKB is how long a packet's buffer surely is that packet's: the kernel uses
+// it again soon after. A packet crosses a node in microseconds.
+const sameSKB = 2_000_000 // ns
+
+// recent remembers which packets belong to which exchange, by their buffers, to
+// know a packet again whose addresses were translated. It is small: a packet that
+// passed in between takes the place of one that did not come back.
+type recent [1 << 10]struct {
+	skb  uint64
+	time int64
+	ex   *open
+}
+
+func (r *recent) slot(skb uint64) int {
+	return int(skb * 0x9e3779b97f4a7c15 >> 54) // Fibonacci hashing, to ten bits
+}
+
+func (r *recent) note(p *capture.Packet, ex *open) {
+	at := &r[r.slot(p.SKB)]
+	at.skb, at.time, at.ex = p.SKB, p.Time, ex
+}
+
+// in returns the exchange of what was in the same buffer just before.
+func (r *recent) in(p *capture.Packet) *open {
+	at := &r[r.slot(p.SKB)]
+	if at.ex == nil || at.ex.closed || at.skb != p.SKB || p.SKB == 0 || p.Time-at.time > sameSKB {
+		return nil
+	}
+	return at.ex
+}
+
+// query returns the exchange of the query that was in the same buffer, if it is
+// the same query.
+func (r *recent) query(p *capture.Packet, k key) *open {
+	ex := r.in(p)
+	if ex == nil {
+		return nil
+	}
+	if first := ex.keys[0]; first.question != k.question || first.id != k.id || first.protocol != k.protocol {
+		return nil
+	}
+	return ex
+}
+
+// response returns the exchange of the response that was in the same buffer.
+func (r *recent) response(p *capture.Packet, id uint16) *open {
+	ex := r.in(p)
+	if ex == nil || ex.keys[0].id != id || ex.keys[0].protocol != p.Protocol {
+		return nil
+	}
+	return ex
+}

@@ -1,0 +1,184 @@
+package pipeline
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/capture"
+	"github.com/dnstrace/dnstrace/tracer/export"
+	"github.com/dnstrace/dnstrace/tracer/history"
+)
+
+// sighting is one packet of a lookup as the programs report it.
+type sighting struct {
+	kind           capture.Kind
+	netns, ifindex uint32
+	response       bool
+	src, dst       netip.AddrPort
+	nat            *capture.NAT
+	pid            int
+}
+
+// Addresses of the benchmarks: a pod, a Service, the pod behind it.
+var (
+	pod     = netip.MustParseAddr("10.244.0.4")
+	service = netip.MustParseAddrPort("10.96.0.10:53")
+	server  = netip.MustParseAddrPort("10.244.0.2:53")
+)
+
+// onLoopback is a lookup whose client and server share a namespace.
+func onLoopback(port uint16) []sighting {
+	client, local := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port), netip.MustParseAddrPort("127.0.0.1:53")
+	return []sighting{
+		{capture.TX, 1, 1, false, client, local, nil, 100},
+		{capture.RX, 1, 1, false, client, local, nil, 0},
+		{capture.TX, 1, 1, true, local, client, nil, 200},
+		{capture.RX, 1, 1, true, local, client, nil, 0},
+	}
+}
+
+// throughService is a lookup from pod to pod through a bridge and a Service.
+func throughService(port uint16) []sighting {
+	client := netip.AddrPortFrom(pod, port)
+	nat := &capture.NAT{Original: capture.Tuple{Src: client, Dst: service}, Reply: capture.Tuple{Src: server, Dst: client}}
+	return []sighting{
+		{capture.TX, 1, 2, false, client, service, nil, 100},
+		{capture.RX, 2, 5, false, client, service, nil, 0},
+		{capture.RX, 2, 4, false, client, service, nil, 0},
+		{capture.TX, 2, 4, false, client, server, nat, 0},
+		{capture.TX, 2, 6, false, client, server, nat, 0},
+		{capture.RX, 3, 2, false, client, server, nil, 0},
+		{capture.TX, 3, 2, true, server, client, nil, 200},
+		{capture.RX, 2, 6, true, server, client, nil, 0},
+		{capture.TX, 2, 5, true, service, client, nat, 0},
+		{capture.RX, 1, 2, true, service, client, nil, 0},
+	}
+}
+
+// replay is a source that makes up the lookups of a busy node: so many names,
+// asked in turn, at so many a second.
+type replay struct {
+	lookup  func(port uint16) []sighting
+	queries [][]byte
+	answers [][]byte
+	plans   map[uint16][]sighting
+	now     int64
+	asked   int
+	packet  capture.Packet
+}
+
+const (
+	names     = 500
+	perSecond = 10000
+)
+
+func newReplay(b *testing.B, lookup func(uint16) []sighting) *replay {
+	b.Helper()
+	r := &replay{lookup: lookup, now: capture.Now(), plans: map[uint16][]sighting{}}
+	for i := range names {
+		q := new(dns.Msg).SetQuestion(fmt.Sprintf("n%d.svc.cluster.example.com.", i), dns.TypeA)
+		q.SetEdns0(1232, false)
+		a := new(dns.Msg).SetReply(q)
+		a.SetEdns0(1232, false)
+		a.Answer = []dns.RR{&dns.A{
+			Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 30},
+			A:   netip.MustParseAddr("192.0.2.1").AsSlice(),
+		}}
+		for _, m := range []*dns.Msg{q, a} {
+			wire, err := m.Pack()
+			if err != nil {
+				b.Fatal(err)
+			}
+			if m == q {
+				r.queries = append(r.queries, wire)
+			} else {
+				r.answers = append(r.answers, wire)
+			}
+		}
+	}
+	return r
+}
+
+// Poll implements Source: the lookups of one round.
+func (r *replay) Poll(deliver func(*capture.Packet)) (int64, error) {
+	const round = perSecond * int(pollBusy) / int(time.Second)
+	for range round {
+		r.one(deliver)
+		r.now += int64(time.Second) / perSecond
+	}
+	return r.now, nil
+}
+
+func (r *replay) one(deliver func(*capture.Packet)) {
+	n := r.asked % names
+	port := uint16(20000 + r.asked%20000)
+	plan := r.plans[port]
+	if plan == nil {
+		plan = r.lookup(port)
+		r.plans[port] = plan
+	}
+	id := uint16(r.asked)
+	r.asked++
+	for i := range plan {
+		s := &plan[i]
+		payload := r.queries[n]
+		if s.response {
+			payload = r.answers[n]
+		}
+		payload[0], payload[1] = byte(id>>8), byte(id)
+		r.packet = capture.Packet{
+			Time: r.now + int64(i)*5000, SKB: uint64(r.asked)<<1 + uint64(i), Kind: s.kind, Protocol: trace.TransportUDP,
+			Src: s.src, Dst: s.dst, NetNS: s.netns, NetNSName: "cni-5c6b", IfIndex: s.ifindex, IfName: "eth0",
+			Payload: payload, PayloadLen: len(payload), NAT: s.nat, PID: s.pid, Comm: "dnsperf",
+		}
+		deliver(&r.packet)
+	}
+}
+
+// Losses implements Source.
+func (r *replay) Losses() []capture.Loss { return nil }
+
+// Counters implements Source.
+func (r *replay) Counters() (emitted, lost uint64) { return uint64(r.asked), 0 }
+
+// BenchmarkLookup is what `dnstrace run` does with one lookup behind the rings:
+// pairing, assembly, diagnosis, both records written, the trace kept.
+func BenchmarkLookup(b *testing.B) {
+	for name, lookup := range map[string]func(uint16) []sighting{"loopback": onLoopback, "service": throughService} {
+		b.Run(name, func(b *testing.B) {
+			out, err := export.Open("file:" + os.DevNull)
+			if err != nil {
+				b.Fatal(err)
+			}
+			kept := history.New(history.Config{Keep: 10 * time.Minute, MaxBytes: 16 << 20})
+			p := New(Config{
+				Source: newReplay(b, lookup), Receiver: silent{}, Ports: []uint16{53}, Timeout: 5 * time.Second,
+				Exchange: func(_ trace.Record, line []byte) { out.Write(line) },
+				Trace:    func(_ trace.Record, line []byte) { kept.Add(time.Now(), line); out.Write(line) },
+				Flush:    out.Flush,
+				Last:     func() {},
+			})
+			b.ReportAllocs()
+			done := uint64(0)
+			for b.Loop() {
+				// One lookup: a round is worth many.
+				if done == 0 {
+					if err := p.round(); err != nil {
+						b.Fatal(err)
+					}
+					done = perSecond * uint64(pollBusy) / uint64(time.Second)
+				}
+				done--
+			}
+			if err := out.Close(); err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
+}
