@@ -1,5 +1,9 @@
 // Package assemble is the third step of the tracer: it joins exchanges and the
-// plugin's query records into traces.
+// plugin's query and refresh records into traces, and finds which traces are of
+// one getaddrinfo call.
+//
+// Nothing is joined that could as well belong to another: the trace then says
+// what cannot be told apart.
 //
 // It is a function of the records alone, without sockets and without a clock of
 // its own, so that the live tracer and a file of records give the same traces.
@@ -42,26 +46,23 @@ type Config struct {
 // Stats counts what could not be joined as it should. All only grow, but for
 // Pending.
 type Stats struct {
-	Pending int
-	Evicted uint64 // passed on early, because too many were held
+	Pending    int
+	Evicted    uint64 // passed on early, as they stood, because too many were held
+	Duplicates uint64 // records that came twice
 }
 
 // Assembler joins records into traces. It is for one goroutine.
 type Assembler struct {
-	cfg        Config
-	now        time.Time
-	due        dueHeap
-	byFlow     map[trace.Flow][]*lookup
-	byQuestion map[question][]*lookup
-	servers    *servers
-	early      []*trace.Trace // evicted, until Advance
-	unseen     int            // held without an exchange
-	evicted    uint64
-	sequence   uint64
-}
-
-type question struct {
-	name, qtype, qclass string
+	cfg       Config
+	now       time.Time
+	due       dueHeap
+	byFlow    map[trace.Flow][]*lookup
+	questions map[question]*asked
+	servers   *servers
+	calls     *calls
+	early     []*trace.Trace // evicted, until Advance
+	stats     Stats
+	sequence  uint64
 }
 
 // New returns an empty Assembler.
@@ -73,7 +74,7 @@ func New(cfg Config) *Assembler {
 		cfg.Timeout = 5 * time.Second
 	}
 	return &Assembler{
-		cfg: cfg, byFlow: map[trace.Flow][]*lookup{}, byQuestion: map[question][]*lookup{}, servers: newServers(),
+		cfg: cfg, byFlow: map[trace.Flow][]*lookup{}, questions: map[question]*asked{}, servers: newServers(), calls: newCalls(),
 	}
 }
 
@@ -87,6 +88,9 @@ func (a *Assembler) Add(r trace.Record) {
 	case *trace.Query:
 		a.advanceTo(end(r.Time, r.Duration))
 		a.addQuery(r)
+	case *trace.Refresh:
+		a.advanceTo(r.Time.Add(refreshTime(r)))
+		a.addRefresh(r)
 	}
 }
 
@@ -106,40 +110,94 @@ func (a *Assembler) advanceTo(now time.Time) {
 func (a *Assembler) addExchange(ex *trace.Exchange) {
 	a.servers.learn(ex)
 	for _, l := range a.byFlow[ex.Flow] {
-		if l.exchange != nil && l.exchange.Time.Equal(ex.Time) {
-			// Something of it came after it was reported: this is all of it.
-			l.exchange = ex
-			a.reschedule(l)
+		switch {
+		case l.replaces(ex):
+			// Something of it came after it was reported, and this is all of it;
+			// or it is the same once more.
+			if !moreThan(ex, l.exchange) {
+				a.stats.Duplicates++
+				return
+			}
+			a.change(l, func() { l.exchange = ex })
+			a.remember(ex)
 			return
-		}
-		if l.exchange == nil && l.query != nil && belongs(ex, l.query) {
-			l.exchange = ex
-			a.unseen--
+		case l.exchange == nil && l.query != nil && belongs(ex, l.query):
+			a.change(l, func() { l.exchange = ex })
 			a.servers.records(ex)
-			a.reschedule(l)
+			a.remember(ex)
+			return
+		case l.exchange != nil && l.far == nil && twoSides(l.exchange, ex):
+			a.change(l, func() { l.setSides(ex) })
+			a.remember(l.exchange)
+			a.recordOf(l)
 			return
 		}
 	}
-	l := &lookup{exchange: ex, key: question{ex.QName, ex.QType, ex.QClass}, flow: ex.Flow}
-	a.hold(l)
+	a.remember(ex)
+	a.hold(&lookup{exchange: ex, key: question{ex.QName, ex.QType, ex.QClass}, flow: ex.Flow})
+}
+
+// remember keeps a client's lookup, to find the others of its call. What servers
+// ask on behalf of others makes no calls of its own.
+func (a *Assembler) remember(ex *trace.Exchange) {
+	if !a.servers.sends(ex) {
+		a.calls.add(ex, a.now)
+	}
 }
 
 func (a *Assembler) addQuery(q *trace.Query) {
 	for _, l := range a.byFlow[q.Flow] {
-		if l.exchange == nil || !belongs(l.exchange, q) {
+		if l.query != nil && l.query.Time.Equal(q.Time) && l.query.SpanID == q.SpanID {
+			a.stats.Duplicates++
+			return
+		}
+	}
+	for _, l := range a.byFlow[q.Flow] {
+		if l.exchange == nil || !belongs(l.serverSide(), q) {
 			continue
 		}
 		if l.query != nil {
-			// A retransmission that reached the server too.
-			l.again++
-			return
+			// A retransmission that reached the server too: it waits, to go with
+			// the lookup.
+			break
 		}
-		l.query = q
-		a.servers.records(l.exchange)
-		a.reschedule(l)
+		a.change(l, func() { l.query = q })
+		a.servers.records(l.serverSide())
 		return
 	}
 	a.hold(&lookup{query: q, key: question{q.QName, q.QType, q.QClass}, flow: q.Flow})
+}
+
+// recordOf gives l the server's record, if that came when only the client's side
+// was known, on another clock.
+func (a *Assembler) recordOf(l *lookup) {
+	for _, half := range a.byFlow[l.flow] {
+		if l.query == nil && half.exchange == nil && half.query != nil && belongs(l.serverSide(), half.query) {
+			a.unite(l, half, "")
+			l.due = l.readyAt(a)
+			heap.Fix(&a.due, l.heapIndex)
+			return
+		}
+	}
+}
+
+func (a *Assembler) addRefresh(r *trace.Refresh) {
+	for _, l := range a.byFlow[r.Flow] {
+		if l.refresh != nil && l.refresh.Time.Equal(r.Time) {
+			a.stats.Duplicates++
+			return
+		}
+	}
+	a.hold(&lookup{refresh: r, key: question{r.QName, r.QType, r.QClass}, flow: r.Flow})
+}
+
+// change alters a lookup that is held.
+func (a *Assembler) change(l *lookup, alter func()) {
+	a.unindex(l)
+	alter()
+	a.index(l)
+	l.due = l.readyAt(a)
+	heap.Fix(&a.due, l.heapIndex)
 }
 
 // belongs tells whether a query record is of an exchange with the same flow: the
@@ -162,24 +220,18 @@ func belongs(ex *trace.Exchange, q *trace.Query) bool {
 
 func (a *Assembler) hold(l *lookup) {
 	if len(a.due) >= a.cfg.MaxPending {
-		a.evicted++
-		a.early = append(a.early, a.finish(a.due[0]))
+		a.stats.Evicted++
+		l := a.due[0]
+		l.evicted = true
+		a.early = append(a.early, a.finish(l))
 	}
 	a.sequence++
 	l.sequence = a.sequence
 	l.added = a.now
-	if l.exchange == nil {
-		a.unseen++
-	}
+	a.index(l)
 	l.due = l.readyAt(a)
 	heap.Push(&a.due, l)
 	a.byFlow[l.flow] = append(a.byFlow[l.flow], l)
-	a.byQuestion[l.key] = append(a.byQuestion[l.key], l)
-}
-
-func (a *Assembler) reschedule(l *lookup) {
-	l.due = l.readyAt(a)
-	heap.Fix(&a.due, l.index)
 }
 
 // Advance returns the traces that are complete, or will not get more complete,
@@ -214,28 +266,25 @@ func (a *Assembler) Flush() []*trace.Trace {
 
 // Stats returns the counters.
 func (a *Assembler) Stats() Stats {
-	return Stats{Pending: len(a.due), Evicted: a.evicted}
+	s := a.stats
+	s.Pending = len(a.due)
+	return s
 }
 
 // finish makes the trace of a lookup and of the upstream exchanges that belong
 // to it, and forgets them all.
 func (a *Assembler) finish(l *lookup) *trace.Trace {
+	a.reunite(l)
 	a.forget(l)
 	return a.build(l)
 }
 
 func (a *Assembler) forget(l *lookup) {
-	heap.Remove(&a.due, l.index)
-	if l.exchange == nil {
-		a.unseen--
-	}
+	heap.Remove(&a.due, l.heapIndex)
+	a.unindex(l)
 	a.byFlow[l.flow] = without(a.byFlow[l.flow], l)
 	if len(a.byFlow[l.flow]) == 0 {
 		delete(a.byFlow, l.flow)
-	}
-	a.byQuestion[l.key] = without(a.byQuestion[l.key], l)
-	if len(a.byQuestion[l.key]) == 0 {
-		delete(a.byQuestion, l.key)
 	}
 }
 
@@ -246,37 +295,4 @@ func without(list []*lookup, l *lookup) []*lookup {
 		}
 	}
 	return list
-}
-
-// dueHeap orders lookups by when to look at them next.
-type dueHeap []*lookup
-
-func (h dueHeap) Len() int { return len(h) }
-
-func (h dueHeap) Less(i, j int) bool {
-	if h[i].due.Equal(h[j].due) {
-		return h[i].sequence < h[j].sequence
-	}
-	return h[i].due.Before(h[j].due)
-}
-
-func (h dueHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
-}
-
-// Push implements heap.Interface.
-func (h *dueHeap) Push(x any) {
-	l := x.(*lookup)
-	l.index = len(*h)
-	*h = append(*h, l)
-}
-
-// Pop implements heap.Interface.
-func (h *dueHeap) Pop() any {
-	old := *h
-	l := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	return l
 }

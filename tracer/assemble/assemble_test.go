@@ -318,15 +318,28 @@ func TestTooManyHeld(t *testing.T) {
 	}
 }
 
-func BenchmarkMiss(b *testing.B) {
-	a := New(Config{})
-	i := 0
-	for b.Loop() {
-		start := time.Duration(i) * 100 * time.Microsecond
-		for _, r := range miss(fmt.Sprintf("n%d.example.", i), uint16(i), start) {
-			a.Add(r)
+// The server worked on the retransmission too: its upstream exchange goes with
+// the lookup, though only the first record's attempts are numbered.
+func TestRetransmissionHasItsUpstreamExchange(t *testing.T) {
+	ex := fromClient("a.example.", 1000, 0, 400*time.Millisecond)
+	ex.Path = append(ex.Path, trace.Sighting{Message: trace.MessageQuery, Direction: trace.DirectionTX, NetNS: clientNS, Offset: trace.Seconds(250 * time.Millisecond)})
+	first := record(ex, 10*time.Microsecond, 399*time.Millisecond, attempt(1, 100*time.Microsecond, 398*time.Millisecond, trace.OutcomeOK))
+	second := record(ex, 250*time.Millisecond, 399*time.Millisecond, attempt(1, 100*time.Microsecond, 398*time.Millisecond, trace.OutcomeOK))
+	legs := []*trace.Exchange{
+		toUpstream("a.example.", 2000, 200*time.Microsecond, 397*time.Millisecond),
+		toUpstream("a.example.", 3000, 250*time.Millisecond+200*time.Microsecond, 397*time.Millisecond),
+	}
+	for _, records := range [][]trace.Record{
+		{ex, first, legs[0], second, legs[1]}, {legs[1], second, first, legs[0], ex}, {second, ex, legs[0], first, legs[1]},
+	} {
+		traces := assemble(records...)
+		if len(traces) != 1 || len(traces[0].Upstreams) != 2 || traces[0].Query != first {
+			t.Fatalf("%d traces: %+v", len(traces), traces[0].Upstreams)
 		}
-		a.Advance(epoch.Add(start))
-		i++
+		for i, u := range traces[0].Upstreams {
+			if u.Join != trace.JoinExact || u.Exchange != legs[i] || (u.Attempt != nil) != (i == 0) {
+				t.Errorf("upstream %d: %+v", i, u)
+			}
+		}
 	}
 }

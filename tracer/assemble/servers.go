@@ -19,9 +19,8 @@ type servers struct {
 	// Addresses, translated or not, whose server's records arrive, and the
 	// namespaces in which the recorded queries had arrived.
 	recorded map[netip.AddrPort]map[uint32]bool
-	// Namespaces in which queries arrived: only from there are queries sent
-	// on behalf of another.
-	arrivals map[uint32]bool
+	// Namespaces in which recorded queries arrived.
+	recorders map[uint32]bool
 }
 
 type server struct {
@@ -30,17 +29,11 @@ type server struct {
 }
 
 func newServers() *servers {
-	return &servers{byNetNS: map[uint32]*server{}, recorded: map[netip.AddrPort]map[uint32]bool{}, arrivals: map[uint32]bool{}}
+	return &servers{byNetNS: map[uint32]*server{}, recorded: map[netip.AddrPort]map[uint32]bool{}, recorders: map[uint32]bool{}}
 }
 
-// learn notes where a query arrived, and where its response came from.
+// learn notes where a response came from.
 func (s *servers) learn(ex *trace.Exchange) {
-	if netns, ok := arrivedAt(ex); ok {
-		if len(s.arrivals) >= maxAddrs {
-			clear(s.arrivals)
-		}
-		s.arrivals[netns] = true
-	}
 	for i := range ex.Path {
 		at := &ex.Path[i]
 		if at.Message != trace.MessageResponse {
@@ -93,6 +86,10 @@ func (s *servers) records(ex *trace.Exchange) {
 	if len(s.recorded) >= maxAddrs {
 		clear(s.recorded)
 	}
+	if len(s.recorders) >= maxAddrs {
+		clear(s.recorders)
+	}
+	s.recorders[netns] = true
 	for _, addr := range serverAddrs(ex) {
 		places := s.recorded[addr]
 		if places == nil || len(places) >= maxPIDs {
@@ -102,6 +99,9 @@ func (s *servers) records(ex *trace.Exchange) {
 		places[netns] = true
 	}
 }
+
+// recordsAt tells whether a server in a namespace keeps records.
+func (s *servers) recordsAt(netns uint32) bool { return s.recorders[netns] }
 
 // missed tells whether an exchange did not reach the server that it was meant
 // for, which records its queries. A query that did arrive there and has no record

@@ -2,67 +2,91 @@ package diagnose
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// drops names what the kernel said when it freed a packet of an exchange that
-// got no response. A drop that a retransmission made good is no finding here.
-func drops(t *trace.Trace) []trace.Finding {
+// cause names a drop if its proof is there.
+type cause func(*memory, *trace.Trace, leg) (trace.Finding, bool)
+
+// causes from the most telling to the least.
+var causes = []cause{
+	droppedReceiveBuffer, droppedNoSocket, staleEndpoint, conntrackRace, droppedByNetfilter, droppedOther,
+}
+
+// drops names why the kernel freed a packet of an exchange, which then got no
+// response, or only because the client sent its query again.
+func drops(m *memory, t *trace.Trace) []trace.Finding {
 	var findings []trace.Finding
 	for _, l := range legs(t) {
-		ex := l.exchange
-		if ex.Outcome != trace.OutcomeDropped || ex.Drop == nil || gaveUp(ex) {
+		if !decisiveDrop(l.exchange) {
 			continue
 		}
-		f := describeDrop(l)
-		f.Evidence = append(f.Evidence, dropEvidence(t, l)...)
-		findings = append(findings, f)
+		for _, c := range causes {
+			if f, ok := c(m, t, l); ok {
+				f.Evidence = append(dropEvidence(t, l), f.Evidence...)
+				findings = append(findings, f)
+				break
+			}
+		}
 	}
 	return findings
 }
 
-func describeDrop(l leg) trace.Finding {
-	d := l.exchange.Drop
-	what := l.name()
-	if d.Message == trace.MessageResponse {
-		what = "the response to " + what
-	}
-	at := fmt.Sprintf("%s, %s", netns(d.NetNSName, d.NetNS), device(d.IfName))
+// decisiveDrop tells whether a drop cost the client its response, or the time
+// until it asked again. A second response that finds the socket closed did not.
+func decisiveDrop(ex *trace.Exchange) bool {
+	d := ex.Drop
 	switch {
-	case byNetfilter(d):
-		return trace.Finding{
-			Code:    DroppedByNetfilter,
-			Summary: fmt.Sprintf("A firewall rule dropped %s in %s.", what, at),
-			Advice:  "Look for the rule in that namespace: `nft list ruleset`, `iptables-save -c` (counters that rise); in Kubernetes, the NetworkPolicies of both pods.",
-		}
-	case noSocket(d):
-		return trace.Finding{
-			Code:    DroppedNoSocket,
-			Summary: fmt.Sprintf("Nothing listened for %s: it was refused in %s.", what, at),
-			Advice:  fmt.Sprintf("See that the server runs and listens on port %d there (`ss -lnp`), and that the Service's endpoints are ready.", l.exchange.ServerPort),
-		}
+	case d == nil || gaveUp(ex) || connectionClosed(ex):
+		return false
+	case ex.Outcome == trace.OutcomeDropped:
+		return true
 	}
-	return trace.Finding{
-		Code:    DroppedOther,
-		Summary: fmt.Sprintf("The kernel dropped %s in %s.", what, at),
-		Advice:  "The reason is the kernel's own name (enum skb_drop_reason); routes and neighbours of that namespace are the first place to look: `ip route`, `ip neigh`.",
-	}
+	return ex.Outcome == trace.OutcomeAnswered && ex.Transmissions > 1 &&
+		ex.Duration != nil && d.Offset < *ex.Duration && !noSocket(d)
 }
 
-func dropEvidence(t *trace.Trace, l leg) []string {
-	ex, d := l.exchange, l.exchange.Drop
-	reason := d.Reason
+// connectionClosed tells whether a query over TCP met a connection that its server
+// had closed meanwhile, as servers do with idle ones. Its sender is told at once
+// and opens another; if that fails too, it has a finding of its own.
+func connectionClosed(ex *trace.Exchange) bool {
+	return ex.Protocol == "tcp" && ex.Drop.Message == trace.MessageQuery && noSocket(ex.Drop)
+}
+
+// droppedWhat names the packet, and droppedWhere the place where it died.
+func droppedWhat(l leg) string {
+	if l.exchange.Drop.Message == trace.MessageResponse {
+		return "the response to " + l.name()
+	}
+	return l.name()
+}
+
+func droppedWhere(d *trace.Drop) string {
+	return fmt.Sprintf("%s, %s", netns(d.NetNSName, d.NetNS), device(d.IfName))
+}
+
+// dropQuote is what the kernel said.
+func dropQuote(d *trace.Drop) string {
+	reason, where := d.Reason, d.Where
 	if reason == "" {
 		reason = "not given by this kernel"
 	}
-	where := d.Where
 	if where == "" {
 		where = "a function whose name is hidden (kernel.kptr_restrict)"
 	}
-	evidence := []string{fmt.Sprintf("kernel drop of the %s %s after the first packet: reason %s, in %s", d.Message, since(d.Offset), reason, where)}
-	if last, ok := lastSighting(ex, d.Message); ok {
+	quote := fmt.Sprintf("kernel drop of the %s %s after the first packet: reason %s, in %s", d.Message, since(d.Offset), reason, where)
+	if d.Words != "" {
+		quote += " (" + d.Words + ")"
+	}
+	return quote
+}
+
+// dropEvidence quotes the drop and what surrounds it.
+func dropEvidence(t *trace.Trace, l leg) []string {
+	ex, d := l.exchange, l.exchange.Drop
+	evidence := []string{dropQuote(d)}
+	if last, ok := lastSightingBefore(ex, d.Message, d.Offset); ok {
 		evidence = append(evidence, last)
 	}
 	if ex.Transmissions > 1 {
@@ -72,24 +96,6 @@ func dropEvidence(t *trace.Trace, l leg) []string {
 		evidence = append(evidence, recorded(t))
 	}
 	return evidence
-}
-
-// byNetfilter tells a drop by a rule: by its reason or, on kernels before 5.17,
-// by the functions that run the rules (net/netfilter/core.c, nf_tables_core.c).
-func byNetfilter(d *trace.Drop) bool {
-	if d.Reason != "" {
-		return d.Reason == "NETFILTER_DROP"
-	}
-	return d.Where == "nf_hook_slow" || d.Where == "nft_do_chain"
-}
-
-// noSocket tells a drop because no socket is bound to the port: by its reason,
-// or by the functions that look the socket up.
-func noSocket(d *trace.Drop) bool {
-	if d.Reason != "" {
-		return d.Reason == "NO_SOCKET"
-	}
-	return strings.HasPrefix(d.Where, "__udp") || d.Where == "tcp_v4_rcv" || d.Where == "tcp_v6_rcv"
 }
 
 // recorded says what the server's own record says of the lookup.

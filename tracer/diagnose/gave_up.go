@@ -8,7 +8,7 @@ import (
 
 // clientGaveUp finds a response that reached the client's own namespace and
 // found its socket closed. Proof: the kernel's drop there for lack of a socket.
-func clientGaveUp(t *trace.Trace) []trace.Finding {
+func clientGaveUp(_ *memory, t *trace.Trace) []trace.Finding {
 	if t.Exchange == nil || !gaveUp(t.Exchange) {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/dnstrace/dnstrace/trace"
@@ -9,10 +10,13 @@ import (
 // missing explains a client that got no response though the kernel reported no
 // drop. How far the query and the response came, and what the server recorded,
 // decide which finding it is.
-func missing(t *trace.Trace) []trace.Finding {
+func missing(_ *memory, t *trace.Trace) []trace.Finding {
 	ex := t.Exchange
-	if ex == nil || ex.Outcome != trace.OutcomeUnanswered {
+	if ex == nil || ex.Outcome != trace.OutcomeUnanswered || fragmentLost(ex) {
 		return nil
+	}
+	if f, ok := complaint(t); ok {
+		return []trace.Finding{f}
 	}
 	var f trace.Finding
 	_, responseSeen := lastSighting(ex, trace.MessageResponse)
@@ -36,13 +40,22 @@ func missing(t *trace.Trace) []trace.Finding {
 			Advice:  "The server, or what lies behind the place where the query was last seen, is the next place to look.",
 		}
 	}
+	f.Evidence = append(lastSightings(ex), "the kernel reported no drop of it on this node", recorded(t))
+	if ex.LostEvents > 0 {
+		f.Evidence = append(f.Evidence, fmt.Sprintf("%d events were lost on this node meanwhile: what was seen may not be all", ex.LostEvents))
+	}
+	return []trace.Finding{f}
+}
+
+// lastSightings quotes how far the query and its response came.
+func lastSightings(ex *trace.Exchange) []string {
+	var evidence []string
 	for _, message := range []string{trace.MessageQuery, trace.MessageResponse} {
 		if last, ok := lastSighting(ex, message); ok {
-			f.Evidence = append(f.Evidence, last)
+			evidence = append(evidence, last)
 		}
 	}
-	f.Evidence = append(f.Evidence, "the kernel reported no drop of it on this node", recorded(t))
-	return []trace.Finding{f}
+	return evidence
 }
 
 func notRecorded(t *trace.Trace) bool { return slices.Contains(t.Gaps, trace.GapNotRecorded) }

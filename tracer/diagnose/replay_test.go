@@ -2,31 +2,31 @@ package diagnose_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/assemble"
 	"github.com/dnstrace/dnstrace/tracer/diagnose"
 )
 
-// Every recorded case, exchanges and query records of a real fault in the lab,
-// replays to the same diagnosis. DNSTRACE_UPDATE=1 rewrites what is expected:
-// read the difference before you commit it.
+// Every recorded case, exchanges and records of the plugin of a real fault in the
+// lab, replays to the same diagnosis. DNSTRACE_UPDATE=1 rewrites what is expected:
+// read the difference before you commit it. DNSTRACE_RECORD in integration makes
+// the cases.
 func TestRecordedCases(t *testing.T) {
-	cases, err := filepath.Glob("testdata/*.jsonl")
-	if err != nil || len(cases) == 0 {
-		t.Fatalf("no recorded cases: %v", err)
-	}
-	for _, path := range cases {
-		t.Run(strings.TrimSuffix(filepath.Base(path), ".jsonl"), func(t *testing.T) {
-			got := replay(t, path)
-			golden := strings.TrimSuffix(path, ".jsonl") + ".golden"
+	for _, path := range recordedCases(t) {
+		t.Run(caseName(path), func(t *testing.T) {
+			got := describe(assembled(t, path))
+			golden := filepath.Join("testdata", caseName(path)+".golden")
 			if os.Getenv("DNSTRACE_UPDATE") != "" {
 				if err := os.WriteFile(golden, got, 0o600); err != nil {
 					t.Fatal(err)
@@ -43,39 +43,161 @@ func TestRecordedCases(t *testing.T) {
 	}
 }
 
-func replay(t *testing.T, path string) []byte {
+// nearMisses are, for each code, the recorded case that comes closest to it and
+// is none.
+var nearMisses = map[string]string{
+	diagnose.ClientGaveUp:            "dropped-response",     // the response died on its way to a client that waited
+	diagnose.ConntrackRace:           "conntrack-race-not",   // a rule dropped one of two from a socket
+	diagnose.DroppedByNetfilter:      "lost-without-a-drop",  // no drop that the kernel tells of
+	diagnose.DroppedNoSocket:         "client-gave-up",       // it was the client's socket
+	diagnose.DroppedOther:            "no-listener",          // a reason with a code of its own
+	diagnose.DroppedReceiveBuffer:    "server-overloaded",    // waited in the buffer, and was read
+	diagnose.NoResponseSeen:          "lost-without-a-drop",  // the server's records tell more
+	diagnose.NXDomainStorm:           "nxdomain-storm-not",   // a third of many lookups
+	diagnose.OversizedResponse:       "lost-fragment-not",    // large, in fragments, all there
+	diagnose.QueryNeverArrived:       "no-response-seen",     // it was seen at the server
+	diagnose.RefusedByServer:         "upstream-error",       // an upstream refused
+	diagnose.ResponseLost:            "dropped-response",     // the kernel tells where
+	diagnose.Retransmission:          "retransmission-not",   // a patient client
+	diagnose.SearchPathAmplification: "search-path-musl-not", // a final dot
+	diagnose.ServerOverloaded:        "server-slow",          // the time passed in a plugin
+	diagnose.ServerSlow:              "server-slow-not",      // a fifth of a second
+	diagnose.SlowUpstream:            "slow-upstream-not",    // a fifth of a second
+	diagnose.StaleEndpoint:           "dropped-other",        // nobody has the address, but no Service led there
+	diagnose.TruncatedRetry:          "truncated-retry-not",  // TCP from the start
+	diagnose.UpstreamError:           "upstream-error-not",   // NXDOMAIN
+	diagnose.UpstreamTimeout:         "slow-upstream",        // late, but it came
+	diagnose.UpstreamUnhealthy:       "upstream-unhealthy-not",
+}
+
+// Every code has a case that provokes it, and one that is close and must not.
+func TestEveryCodeHasACaseAndANearMiss(t *testing.T) {
+	fires := map[string]map[string]bool{} // by code, the cases
+	for _, path := range recordedCases(t) {
+		for _, f := range findings(assembled(t, path)) {
+			if fires[f.Code] == nil {
+				fires[f.Code] = map[string]bool{}
+			}
+			fires[f.Code][caseName(path)] = true
+		}
+	}
+	for _, code := range diagnose.Codes {
+		if len(fires[code]) == 0 {
+			t.Errorf("no recorded case has a finding %s", code)
+		}
+		near := nearMisses[code]
+		if matches, err := filepath.Glob("testdata/" + near + ".jsonl*"); near == "" || err != nil || len(matches) == 0 {
+			t.Errorf("%s has no near miss", code)
+		}
+		if fires[code][near] {
+			t.Errorf("%s fires with %s", code, near)
+		}
+	}
+}
+
+// Ten minutes of healthy mixed traffic: misses and hits, names that do not exist,
+// TCP, IPv6, prefetches, a pod with host networking.
+func TestHealthyTrafficHasNoFindings(t *testing.T) {
+	traces := assembled(t, "testdata/"+healthy)
+	for _, f := range findings(traces) {
+		t.Errorf("%s: %s", f.Code, f.Summary)
+	}
+	from, to := traces[0].Time, traces[0].Time
+	for _, tr := range traces {
+		if tr.Time.Before(from) {
+			from = tr.Time
+		}
+		if tr.Time.After(to) {
+			to = tr.Time
+		}
+	}
+	if len(traces) < 300 || to.Sub(from) < 9*time.Minute {
+		t.Errorf("%d traces in %s", len(traces), to.Sub(from))
+	}
+}
+
+const healthy = "healthy-ten-minutes.jsonl.gz"
+
+// recordedCases are the files that hold a case each, with what is expected
+// beside it.
+func recordedCases(t *testing.T) []string {
+	t.Helper()
+	cases, err := filepath.Glob("testdata/*.jsonl*")
+	if err != nil || len(cases) == 0 {
+		t.Fatalf("no recorded cases: %v", err)
+	}
+	return slices.DeleteFunc(cases, func(path string) bool { return filepath.Base(path) == healthy })
+}
+
+func caseName(path string) string {
+	name, _, _ := strings.Cut(filepath.Base(path), ".")
+	return name
+}
+
+// assembled replays a file, in order of time as a tracer gets it.
+func assembled(t *testing.T, path string) []*trace.Trace {
 	t.Helper()
 	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
+	var in io.Reader = f
+	if strings.HasSuffix(path, ".gz") {
+		if in, err = gzip.NewReader(f); err != nil {
+			t.Fatal(err)
+		}
+	}
 	a := assemble.New(assemble.Config{})
-	reader := trace.NewReader(f)
+	reader := trace.NewReader(in)
 	for {
 		r, _, err := reader.Read()
 		if errors.Is(err, io.EOF) {
-			break
+			return a.Flush()
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
 		a.Add(r)
 	}
+}
+
+func findings(traces []*trace.Trace) []trace.Finding {
+	d := diagnose.New()
+	var all []trace.Finding
+	for _, tr := range traces {
+		all = append(all, d.Trace(tr)...)
+	}
+	return all
+}
+
+// describe writes what a golden file holds: of cases with many lookups only those
+// with something to tell.
+func describe(traces []*trace.Trace) []byte {
+	const many = 20
 	var out bytes.Buffer
-	for _, tr := range a.Flush() {
+	d := diagnose.New()
+	for _, tr := range traces {
+		found := d.Trace(tr)
+		if len(traces) > many && len(found) == 0 {
+			continue
+		}
 		fmt.Fprintf(&out, "%s %s: %s, %d upstreams\n", tr.QName, tr.QType, tr.Outcome, len(tr.Upstreams))
 		for _, u := range tr.Upstreams {
 			fmt.Fprintf(&out, "  upstream: join %s, attempt %t, exchange %t\n", u.Join, u.Attempt != nil, u.Exchange != nil)
 		}
+		if tr.Resolution != "" {
+			fmt.Fprintf(&out, "  resolution: %s\n", tr.Resolution)
+		}
 		for _, g := range tr.Gaps {
 			fmt.Fprintf(&out, "  gap: %s\n", g)
 		}
-		for _, f := range diagnose.Trace(tr) {
+		for _, f := range found {
 			fmt.Fprintf(&out, "  %s: %s\n", f.Code, f.Summary)
 			for _, e := range f.Evidence {
 				fmt.Fprintf(&out, "    - %s\n", e)
 			}
+			fmt.Fprintf(&out, "    > %s\n", f.Advice)
 		}
 	}
 	return out.Bytes()

@@ -6,17 +6,17 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// upstreamTimeout finds upstreams that were silent. Proof: CoreDNS's attempt
-// ended at its timeout, or the upstream query left and nothing came back.
-func upstreamTimeout(t *trace.Trace) []trace.Finding {
+// upstreamTimeout finds upstreams that were silent, in a chain of servers at
+// every step. Proof: CoreDNS's attempt ended at its timeout, or the upstream
+// query left and nothing came back.
+func upstreamTimeout(_ *memory, t *trace.Trace) []trace.Finding {
 	var findings []trace.Finding
-	for i := range t.Upstreams {
-		u := &t.Upstreams[i]
+	eachUpstream(t.Upstreams, func(u *trace.Upstream) {
 		timedOut := u.Attempt != nil && u.Attempt.Outcome == trace.OutcomeTimeout
-		// A dropped one has a finding of its own.
-		silent := u.Exchange != nil && u.Exchange.Outcome == trace.OutcomeUnanswered && u.Exchange.RCode == ""
-		if dropped := u.Exchange != nil && u.Exchange.Outcome == trace.OutcomeDropped; dropped || !timedOut && !silent {
-			continue
+		noAnswer := u.Exchange != nil && u.Exchange.Outcome == trace.OutcomeUnanswered && u.Exchange.RCode == ""
+		// A dropped one has a finding of its own, and so has a lost fragment.
+		if u.Exchange != nil && (u.Exchange.Outcome == trace.OutcomeDropped || fragmentLost(u.Exchange)) || !timedOut && !noAnswer {
+			return
 		}
 		findings = append(findings, trace.Finding{
 			Code:     UpstreamTimeout,
@@ -24,7 +24,7 @@ func upstreamTimeout(t *trace.Trace) []trace.Finding {
 			Evidence: timeoutEvidence(u),
 			Advice:   "Ask it directly from the server's namespace (`dig @ADDRESS NAME`); if it is gone for good, take it out of the server's list of upstreams.",
 		})
-	}
+	})
 	return findings
 }
 
@@ -71,9 +71,7 @@ func timeoutEvidence(u *trace.Upstream) []string {
 				break
 			}
 		}
-		if u.Join == trace.JoinInferred {
-			evidence = append(evidence, "that it belongs to this lookup is inferred from address, question and time")
-		}
+		evidence = appendInferred(evidence, u)
 	}
 	return evidence
 }

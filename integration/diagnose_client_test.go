@@ -1,0 +1,142 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/dnstrace/dnstrace/integration/lab"
+)
+
+// The response is later than the client's patience; and one that comes in time.
+func TestDiagnoseRetransmission(t *testing.T) {
+	r := newFaultRig(t, plainForwarding)
+	r.Upstream(0).Set("late.test.", lab.Behaviour{Delay: 400 * time.Millisecond})
+	r.Upstream(0).Set("intime.test.", lab.Behaviour{Delay: 100 * time.Millisecond})
+	ask := lab.Query{Name: "late.test.", RetransmitAfter: 250 * time.Millisecond}
+	r.answered(ask)
+	ask.Name = "intime.test."
+	r.answered(ask)
+	r.finds("late.test.", "retransmission", "asked 2 times", "query 2 left 25")
+	r.spares("retransmission", "intime.test.", 1)
+	r.keep("retransmission", "late.test")
+	r.keep("retransmission-not", "intime.test")
+}
+
+// A firewall takes the first query, and the second is answered: the drop and the
+// retransmission are both told.
+func TestDiagnoseLostThenAnswered(t *testing.T) {
+	r := newFaultRig(t, plainForwarding)
+	undo, err := r.DropAt(lab.NodeForward, lab.Match{Messages: lab.Queries, Leg: lab.ClientLeg})
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(200*time.Millisecond, undo)
+	r.answered(lab.Query{Name: "again.test.", RetransmitAfter: 600 * time.Millisecond})
+	r.finds("again.test.", "dropped-by-netfilter", "NETFILTER_DROP")
+	r.finds("again.test.", "retransmission", "asked 2 times")
+	r.keep("lost-then-answered", "again.test")
+}
+
+// TC and the same question over TCP; and a question over TCP from the start.
+func TestDiagnoseTruncatedRetry(t *testing.T) {
+	r := newFaultRig(t, plainForwarding)
+	for i := range 2 {
+		r.Upstream(i).Set("large.test.", lab.Behaviour{Truncated: true})
+	}
+	res := r.answered(lab.Query{Name: "large.test."})
+	if !res.Answer.Truncated {
+		t.Fatal("the answer is not truncated")
+	}
+	r.answered(lab.Query{Name: "large.test.", Network: "tcp"})
+	r.answered(lab.Query{Name: "tcp.test.", Network: "tcp"})
+	traces := r.traces("large.test.", 2)
+	if slices.Contains(findings(traces[0]), "truncated-retry") {
+		t.Error("told with the query over UDP")
+	}
+	wantAll(t, evidence(t, traces[1], "truncated-retry"), "TC set", "over TCP")
+	r.spares("truncated-retry", "tcp.test.", 1)
+	r.keep("truncated-retry", "large.test")
+	r.keep("truncated-retry-not", "tcp.test")
+}
+
+// A server that sends more than the client takes; and one that does not, because
+// the client takes more.
+func TestDiagnoseOversizedResponse(t *testing.T) {
+	r := newFaultRig(t, plainForwarding)
+	r.Upstream(0).Set("big.test.", lab.Behaviour{Size: 900})
+	r.Upstream(0).Set("fits.test.", lab.Behaviour{Size: 900})
+	ask := lab.Query{Name: "big.test.", Server: r.Upstream(0).V4()}
+	r.answered(ask)
+	m := new(dns.Msg).SetQuestion("fits.test.", dns.TypeA).SetEdns0(1232, false)
+	ask.Name, ask.Message = "fits.test.", m
+	r.answered(ask)
+	r.finds("big.test.", "oversized-response", "512 bytes")
+	r.spares("oversized-response", "fits.test.", 1)
+	r.keep("oversized-response-not", "fits.test")
+	r.keep("oversized-response", "big.test")
+}
+
+// A client that asks for names that do not exist, many a second; and one of whose
+// names some do not exist.
+func TestDiagnoseNXDomainStorm(t *testing.T) {
+	r := newFaultRig(t, plainForwarding)
+	r.Upstream(0).Set("gone.test.", lab.Behaviour{Rcode: dns.RcodeNameError})
+	storm := func(client, zone string, every int) {
+		for _, res := range r.Client(client).Bulk(context.Background(), lab.Bulk{Count: 140, Rate: 100, Query: func(i int) lab.Query {
+			if i%every == 0 {
+				return lab.Query{Name: fmt.Sprintf("n%d.%s.gone.test.", i, zone)}
+			}
+			return lab.Query{Name: fmt.Sprintf("n%d.%s.there.test.", i, zone)}
+		}}) {
+			if res.Err != nil {
+				t.Fatal(res.Err)
+			}
+		}
+	}
+	storm("client-b", "some", 3)
+	storm("client-a", "all", 1)
+	fired := map[string]int{}
+	r.trace("n139.all.gone.test.")
+	for _, tr := range r.allTraces() {
+		if slices.Contains(findings(tr), "nxdomain-storm") {
+			fired[tr.Exchange.ClientIP.String()]++
+			wantAll(t, evidence(t, tr, "nxdomain-storm"), "do not exist", ".all.gone.test.")
+		}
+	}
+	if len(fired) != 1 || fired[r.Host("client-a").V4.String()] != 1 {
+		t.Errorf("fired %v, expected once for client-a", fired)
+	}
+	r.keep("nxdomain-storm", "all.gone.test")
+	r.keep("nxdomain-storm-not", "some.gone.test", "some.there.test")
+}
+
+// A large response comes in fragments: all of them arrive, or a firewall takes
+// those without ports.
+func TestDiagnoseLostFragment(t *testing.T) {
+	r := newFaultRig(t, plainForwarding, "--timeout", "2s")
+	ask := func(name string) lab.Query {
+		r.Upstream(0).Set(name, lab.Behaviour{Size: 3000})
+		return lab.Query{
+			Message: new(dns.Msg).SetQuestion(name, dns.TypeA).SetEdns0(4096, false),
+			Name:    name, Server: r.Upstream(0).V4(), Timeout: time.Second,
+		}
+	}
+	r.answered(ask("whole.test."))
+	undo, err := r.DropFragments("client-a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer undo()
+	if res := r.ask(ask("torn.test.")); res.Err == nil {
+		t.Fatal("the response came through")
+	}
+	r.finds("torn.test.", "oversized-response", "fragment")
+	r.spares("oversized-response", "whole.test.", 1)
+	r.keep("lost-fragment", "torn.test")
+	r.keep("lost-fragment-not", "whole.test")
+}

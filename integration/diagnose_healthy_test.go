@@ -1,0 +1,84 @@
+package integration
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/dnstrace/dnstrace/integration/lab"
+)
+
+// Healthy mixed traffic has no finding: misses and hits, names that do not exist,
+// TCP, IPv6, a pod with host networking, answers that are prefetched, a slow but
+// not too slow upstream. Where cases are recorded, for ten minutes.
+func TestDiagnoseHealthy(t *testing.T) {
+	length, rate := 15*time.Second, 40.0
+	if os.Getenv(recordEnv) != "" {
+		length, rate = 10*time.Minute, 0.7
+	}
+	r := newFaultRig(t, func(l *lab.Lab) string {
+		return fmt.Sprintf(". {\n errors\n %s\n cache {\n  success 1000 20\n  prefetch 2 1m\n }\n forward . %s %s\n}\n", recording(l), l.Upstream(0).V4(), l.Upstream(1).V4())
+	})
+	for i := range 2 {
+		r.Upstream(i).Set("none.calm.test.", lab.Behaviour{Rcode: dns.RcodeNameError})
+		r.Upstream(i).Set("far.calm.test.", lab.Behaviour{Delay: 120 * time.Millisecond})
+	}
+	rng := rand.New(rand.NewPCG(7, 11))
+	lookups := 0
+	for end := time.Now().Add(length); time.Now().Before(end); lookups++ {
+		client := []string{"client-a", "client-a", "client-b", lab.Node}[rng.IntN(4)]
+		if res, _ := r.Client(client).Exchange(t.Context(), healthyQuery(rng, lookups)); res.Err != nil {
+			t.Fatalf("%s: %v", res.Name, res.Err)
+		}
+		time.Sleep(time.Duration(float64(time.Second) / rate * rng.ExpFloat64()))
+	}
+	// What may be an upstream query waits longest; then all are there.
+	time.Sleep(8 * time.Second)
+	traces := 0
+	for _, tr := range r.allTraces() {
+		if !dns.IsSubDomain("calm.test.", tr.QName) {
+			continue // another lab's: the tracer sees the whole machine
+		}
+		traces++
+		found := findings(tr)
+		// A machine that is short of CPU lets queries wait, and it is right to say so.
+		found = slices.DeleteFunc(found, func(code string) bool { return code == "server-overloaded" })
+		if len(found) != 0 {
+			t.Errorf("%s %s: %v", tr.QName, tr.QType, tr.Diagnosis)
+		}
+	}
+	if traces < lookups {
+		t.Errorf("%d traces of %d lookups", traces, lookups)
+	}
+	r.keep("healthy-ten-minutes", "calm.test")
+}
+
+// healthyQuery is the i-th lookup of an application.
+func healthyQuery(rng *rand.Rand, i int) lab.Query {
+	var q lab.Query
+	switch rng.IntN(10) {
+	case 0, 1:
+		q.Name = fmt.Sprintf("n%d.fresh.calm.test.", i)
+	case 2:
+		q.Name = fmt.Sprintf("n%d.far.calm.test.", rng.IntN(50))
+	case 3:
+		q.Name = fmt.Sprintf("n%d.none.calm.test.", rng.IntN(20))
+	default:
+		q.Name = fmt.Sprintf("n%d.popular.calm.test.", rng.IntN(8))
+	}
+	if rng.IntN(3) == 0 {
+		q.Type = dns.TypeAAAA
+	}
+	if rng.IntN(6) == 0 {
+		q.Network = "tcp"
+	}
+	if rng.IntN(4) == 0 {
+		q.Server = lab.ServiceV6
+	}
+	return q
+}

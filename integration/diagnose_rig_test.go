@@ -1,0 +1,146 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/miekg/dns"
+
+	"github.com/dnstrace/dnstrace/integration/lab"
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// recordEnv names a folder into which tests write the records of the faults that
+// they provoked: how the recorded cases of tracer/diagnose/testdata are made.
+//
+//	DNSTRACE_RECORD=/tmp/cases go test ./integration -run TestDiagnose
+const recordEnv = "DNSTRACE_RECORD"
+
+// faultRig is a rig whose CoreDNS writes its records to a file too, so that a
+// provoked fault can be kept as it was observed.
+type faultRig struct {
+	*rig
+	server *lab.Process
+}
+
+// pluginRecords is the file of CoreDNS's records.
+func pluginRecords(l *lab.Lab) string { return filepath.Join(l.Dir(), "plugin.jsonl") }
+
+// recording is the plugin's part of a Corefile.
+func recording(l *lab.Lab) string {
+	return fmt.Sprintf("dnstrace {\n output unix %s\n output file %s\n}", l.RecordSocket(), pluginRecords(l))
+}
+
+// forwarding is a Corefile that asks the upstreams in turn, with the plugins in
+// front of it.
+func forwarding(l *lab.Lab, plugins string) string { return corefile(l, recording(l)+"\n"+plugins) }
+
+// newFaultRig starts the tracer and CoreDNS with a Corefile.
+func newFaultRig(t *testing.T, corefile func(*lab.Lab) string, tracerArgs ...string) *faultRig {
+	t.Helper()
+	r := &faultRig{rig: tracerOnly(t, tracerArgs...)}
+	var err error
+	if r.server, err = r.StartCoreDNS(corefile(r.Lab)); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func plainForwarding(l *lab.Lab) string { return forwarding(l, "") }
+
+// finds waits for the trace of a name and wants the finding in it, with parts of
+// its summary and evidence.
+func (r *faultRig) finds(name, code string, parts ...string) *trace.Trace {
+	r.t.Helper()
+	tr := r.trace(name)
+	wantAll(r.t, evidence(r.t, tr, code), parts...)
+	return tr
+}
+
+// spares waits for the n-th trace of a name and wants no finding of that code
+// in any of them: a fault that is close to it, or none.
+func (r *faultRig) spares(code, name string, n int) []*trace.Trace {
+	r.t.Helper()
+	traces := r.traces(name, n)
+	for _, tr := range traces {
+		if slices.Contains(findings(tr), code) {
+			r.t.Errorf("%s: %s fires: %v", name, code, tr.Diagnosis)
+		}
+	}
+	return traces
+}
+
+// allTraces returns the traces so far.
+func (r *faultRig) allTraces() []*trace.Trace {
+	r.t.Helper()
+	var all []*trace.Trace
+	for _, rec := range r.records() {
+		if tr, ok := rec.(*trace.Trace); ok {
+			all = append(all, tr)
+		}
+	}
+	return all
+}
+
+// keep writes what was observed of lookups at or below the names as a recorded
+// case, if asked to.
+func (r *faultRig) keep(name string, zones ...string) {
+	r.t.Helper()
+	dir := os.Getenv(recordEnv)
+	if dir == "" {
+		return
+	}
+	var lines []byte
+	for _, file := range []string{r.RecordFile(), pluginRecords(r.Lab)} {
+		for _, rec := range readRecords(r.t, file) {
+			if q, ok := questionOf(rec); ok && slices.ContainsFunc(zones, func(z string) bool { return dns.IsSubDomain(dns.Fqdn(z), q) }) {
+				lines = append(rec.AppendJSON(lines), '\n')
+			}
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, name+".jsonl"), lines, 0o644); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// questionOf returns the name of a record that an observer wrote; traces are
+// made of those.
+func questionOf(rec trace.Record) (string, bool) {
+	switch rec := rec.(type) {
+	case *trace.Exchange:
+		return rec.QName, true
+	case *trace.Query:
+		return rec.QName, true
+	case *trace.Refresh:
+		return rec.QName, true
+	}
+	return "", false
+}
+
+// together makes lookups at once and waits for all of them.
+func (r *faultRig) together(names []string, q lab.Query) {
+	done := make(chan struct{})
+	for _, name := range names {
+		go func() {
+			defer func() { done <- struct{}{} }()
+			ask := q
+			ask.Name = name
+			r.ask(ask)
+		}()
+	}
+	for range names {
+		<-done
+	}
+}
+
+func numbered(n int, suffix string) []string {
+	var names []string
+	for i := range n {
+		names = append(names, fmt.Sprintf("n%d.%s", i, strings.TrimPrefix(suffix, ".")))
+	}
+	return names
+}

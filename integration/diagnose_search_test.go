@@ -1,0 +1,169 @@
+package integration
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/dnstrace/dnstrace/integration/lab"
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// clusterForwarding knows that nothing exists below cluster.local.
+func clusterForwarding(l *lab.Lab) string {
+	for i := range 2 {
+		l.Upstream(i).Set("cluster.local.", lab.Behaviour{Rcode: dns.RcodeNameError})
+	}
+	return forwarding(l, "")
+}
+
+// A name outside the cluster, as each resolver asks for it from a pod: four names,
+// A and AAAA each. All eight are one resolution, and say what they cost; with a
+// final dot it is two, and nothing to tell.
+func TestDiagnoseSearchPath(t *testing.T) {
+	for _, name := range []string{"glibc", "musl", "go"} {
+		t.Run(name, func(t *testing.T) {
+			with := buildResolver(t, name)
+			r := newFaultRig(t, clusterForwarding)
+			conf := kubernetesResolvConf("demo", "")
+			r.resolve("client-a", with, "www.out.test", conf)
+			time.Sleep(100 * time.Millisecond) // another call
+			r.resolve("client-a", with, "www.dotted.test.", conf)
+
+			lookups := r.settled("www.out.test", 8)
+			resolution := lookups[0].TraceID.String()
+			var told []*trace.Trace
+			for _, tr := range lookups {
+				if tr.Resolution != resolution {
+					t.Errorf("%s %s: resolution %q, expected %s", tr.QName, tr.QType, tr.Resolution, resolution)
+				}
+				if slices.Contains(findings(tr), "search-path-amplification") {
+					told = append(told, tr)
+				}
+			}
+			if len(told) != 1 {
+				t.Fatalf("told with %d lookups, expected one", len(told))
+			}
+			wantAll(t, evidence(t, told[0], "search-path-amplification"), "One name took 8 queries", "3 names of the search list",
+				"www.out.test.demo.svc.cluster.local.", "www.out.test.svc.cluster.local.", "www.out.test.cluster.local.", "www.out.test. was found")
+
+			dotted := r.settled("www.dotted.test", 2)
+			for _, tr := range dotted {
+				if tr.Resolution != dotted[0].TraceID.String() || tr.Resolution == resolution || len(tr.Diagnosis) != 0 {
+					t.Errorf("%s %s: resolution %q, findings %v", tr.QName, tr.QType, tr.Resolution, findings(tr))
+				}
+			}
+			r.keep("search-path-"+name, "www.out.test", "www.out.test.demo.svc.cluster.local", "www.out.test.svc.cluster.local", "www.out.test.cluster.local")
+			r.keep("search-path-"+name+"-not", "www.dotted.test")
+		})
+	}
+}
+
+// A name that does not exist anywhere fails with every suffix, and then as it is.
+func TestDiagnoseSearchPathInVain(t *testing.T) {
+	with := buildResolver(t, "glibc")
+	r := newFaultRig(t, clusterForwarding)
+	for i := range 2 {
+		r.Upstream(i).Set("unknown-galaxy.", lab.Behaviour{Rcode: dns.RcodeNameError})
+	}
+	r.resolve("client-a", with, "unknown-galaxy", kubernetesResolvConf("starwars", ""))
+	told := 0
+	for _, tr := range r.settled("unknown-galaxy", 8) {
+		if slices.Contains(findings(tr), "search-path-amplification") {
+			told++
+			wantAll(t, evidence(t, tr, "search-path-amplification"), "unknown-galaxy. failed too")
+		}
+	}
+	if told != 1 {
+		t.Errorf("told %d times", told)
+	}
+	r.keep("search-path-in-vain", "unknown-galaxy", "unknown-galaxy.starwars.svc.cluster.local", "unknown-galaxy.svc.cluster.local", "unknown-galaxy.cluster.local")
+}
+
+// Two processes that resolve the same name at once are two resolutions, though
+// their lookups alternate.
+func TestJoinTwoProcessesAreTwoResolutions(t *testing.T) {
+	with := buildResolver(t, "musl")
+	r := newFaultRig(t, clusterForwarding)
+	done := make(chan struct{})
+	for range 2 {
+		go func() {
+			defer func() { done <- struct{}{} }()
+			r.resolve("client-a", with, "www.both.test", kubernetesResolvConf("demo", ""))
+		}()
+	}
+	<-done
+	<-done
+	// No resolution has lookups of two processes, and no process has two. Where the
+	// process of a packet could not be told, its lookup is in no other's.
+	processOf, resolutionOf := map[string]int{}, map[int]string{}
+	for _, tr := range r.settled("www.both.test", 16) {
+		if tr.Exchange.Client == nil || tr.Exchange.Client.PID == 0 {
+			continue
+		}
+		pid := tr.Exchange.Client.PID
+		if known, ok := processOf[tr.Resolution]; ok && known != pid {
+			t.Errorf("resolution %s is of processes %d and %d", tr.Resolution, known, pid)
+		}
+		if known, ok := resolutionOf[pid]; ok && known != tr.Resolution {
+			t.Errorf("process %d has resolutions %s and %s", pid, known, tr.Resolution)
+		}
+		processOf[tr.Resolution], resolutionOf[pid] = pid, tr.Resolution
+	}
+	if len(processOf) != 2 {
+		t.Errorf("%d resolutions, expected two", len(processOf))
+	}
+}
+
+// The query for A is lost, and the resolver asks again after a second: one
+// resolution, whether the retry comes from the same port or from another.
+func TestJoinRetryIsOneResolution(t *testing.T) {
+	for _, name := range []string{"glibc", "musl", "go"} {
+		t.Run(name, func(t *testing.T) {
+			with := buildResolver(t, name)
+			r := newFaultRig(t, plainForwarding, "--timeout", "3s")
+			undo, err := r.DropAt(lab.NodeForward, lab.Match{Messages: lab.Queries, Leg: lab.ClientLeg})
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.AfterFunc(500*time.Millisecond, undo)
+			r.resolve("client-a", with, "www.retry.test.", "nameserver "+lab.ServiceV4.Addr().String()+"\noptions timeout:1 attempts:3\n")
+			lookups := r.settled("www.retry.test", 2)
+			for _, tr := range lookups {
+				if tr.Resolution == "" || tr.Resolution != lookups[0].Resolution {
+					t.Errorf("%s from port %d, %s, sent %d times: resolution %q", tr.QType, tr.Exchange.ClientPort, tr.Outcome, tr.Exchange.Transmissions, tr.Resolution)
+				}
+			}
+			r.keep("retry-"+name, "www.retry.test")
+		})
+	}
+}
+
+// settled waits until at least n traces of clients' lookups of a name, with any
+// suffix, are there and no more come, and returns them in order of time.
+func (r *faultRig) settled(name string, n int) []*trace.Trace {
+	r.t.Helper()
+	var found []*trace.Trace
+	var since time.Time
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+		before := len(found)
+		found = found[:0]
+		for _, tr := range r.allTraces() {
+			if strings.HasPrefix(tr.QName, name+".") && tr.Exchange != nil {
+				found = append(found, tr)
+			}
+		}
+		if len(found) != before {
+			since = time.Now()
+		}
+		if len(found) >= n && time.Since(since) > 2*time.Second {
+			slices.SortFunc(found, func(a, b *trace.Trace) int { return a.Time.Compare(b.Time) })
+			return found
+		}
+	}
+	r.t.Fatalf("%s: %d traces, expected %d", name, len(found), n)
+	return nil
+}

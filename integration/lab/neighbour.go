@@ -1,0 +1,23 @@
+package lab
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+)
+
+// ForgetNeighbour makes the node forget the link address of an address on its
+// bridge, as it does by itself some time after a pod has gone.
+func (l *Lab) ForgetNeighbour(addr netip.Addr) error {
+	node := l.Host(Node)
+	bridge, err := node.ns.links.LinkByName(bridgeName)
+	if err != nil {
+		return err
+	}
+	err = node.ns.links.NeighDel(&netlink.Neigh{LinkIndex: bridge.Attrs().Index, IP: addr.AsSlice()})
+	if err != nil {
+		return fmt.Errorf("forget neighbour %s: %w", addr, err)
+	}
+	return nil
+}

@@ -1,0 +1,225 @@
+package assemble
+
+import (
+	"strings"
+	"time"
+)
+
+// How long after one lookup the next of the same call begins. A stub resolver
+// goes on as soon as it has an answer; what it waits for is its own timeout, of
+// whole seconds (resolv.conf(5): 5 s; musl: 2.5 s).
+const (
+	together   = int64(5 * time.Millisecond)  // A and AAAA from two sockets
+	oneSocket  = int64(20 * time.Millisecond) // A and AAAA from one socket
+	goesOn     = int64(50 * time.Millisecond) // after an answer that was no use
+	retryFirst = int64(800 * time.Millisecond)
+	retryLast  = int64(6 * time.Second)
+)
+
+// group finds which lookups of one process are one call; list is in order of
+// start. Nothing is grouped that could as well belong to another call:
+//
+//   - A and AAAA of one name, from one socket: proof. From two sockets, as Go's
+//     resolver sends them: inferred, if there is only one of each;
+//   - a name of the search list after one that failed, the same question after
+//     one that timed out, or over TCP after one that was truncated: inferred, if
+//     only one call was at that point.
+func group(list []asking) {
+	for i := range list {
+		list[i].group, list[i].inferred = i, false
+	}
+	pairs(list)
+	bases := make([]int, len(list)) // of a group with a search: labels of the name asked for
+	for i := range list {
+		if list[i].group != i {
+			continue
+		}
+		if g, ok := predecessor(list, i, bases); ok {
+			join(list, g, i, true)
+		}
+	}
+}
+
+// reach returns the last time at which a lookup may begin that is one call with
+// a, and starts after it.
+func (a *asking) reach() int64 {
+	switch {
+	case !a.answered:
+		return a.start + max(retryLast, oneSocket)
+	case a.failed || a.truncated:
+		return a.end + max(goesOn, oneSocket)
+	}
+	return a.end + max(oneSocket, together)
+}
+
+// join makes the group that begins at second a part of the one that begins at
+// first, which is earlier.
+func join(list []asking, first, second int, inferred bool) {
+	for i := range list {
+		if list[i].group == second {
+			list[i].group = first
+		}
+		if inferred && list[i].group == first {
+			list[i].inferred = true
+		}
+	}
+}
+
+// pairs joins A and AAAA.
+func pairs(list []asking) {
+	for i := range list {
+		if j, ok := socketPartner(list, i); ok {
+			join(list, j, i, false)
+		}
+	}
+	for i := range list {
+		if paired(list, i) {
+			continue
+		}
+		if j, ok := onlyPartner(list, i); ok && j < i {
+			if back, ok := onlyPartner(list, j); ok && back == i {
+				join(list, j, i, true)
+			}
+		}
+	}
+}
+
+func addresses(a, b *asking) bool {
+	return a.name == b.name && (a.qtype == "A" && b.qtype == "AAAA" || a.qtype == "AAAA" && b.qtype == "A")
+}
+
+func paired(list []asking, i int) bool {
+	for j := range list {
+		if j != i && list[j].group == list[i].group {
+			return true
+		}
+	}
+	return false
+}
+
+// socketPartner finds the earlier lookup that came from the same socket as i:
+// just before it, or answered just before it (`options single-request`).
+func socketPartner(list []asking, i int) (int, bool) {
+	b := &list[i]
+	for j := i - 1; j >= 0; j-- {
+		a := &list[j]
+		if a.port != b.port || a.tcp != b.tcp || !addresses(a, b) || paired(list, j) {
+			continue
+		}
+		if b.start-a.start <= oneSocket || a.answered && b.start >= a.end && b.start-a.end <= oneSocket {
+			return j, true
+		}
+	}
+	return 0, false
+}
+
+// onlyPartner finds the one lookup of the other address type around i that has
+// no partner, if there is only one, and no second one of i's own type.
+func onlyPartner(list []asking, i int) (int, bool) {
+	found, n := 0, 0
+	for j := range list {
+		near := list[j].start-list[i].start <= together && list[i].start-list[j].start <= together
+		if j == i || !near || list[j].name != list[i].name || paired(list, j) {
+			continue
+		}
+		if list[j].qtype == list[i].qtype {
+			return 0, false
+		}
+		if addresses(&list[i], &list[j]) {
+			found = j
+			n++
+		}
+	}
+	return found, n == 1
+}
+
+// predecessor finds the one group that lookup i goes on with.
+func predecessor(list []asking, i int, bases []int) (int, bool) {
+	b := &list[i]
+	found := -1
+	base := 0
+	for j := i - 1; j >= 0; j-- {
+		a := &list[j]
+		labels, ok := goesOnWith(a, b, bases[a.group])
+		if !ok || taken(list, a.group, i) && labels > 0 {
+			continue
+		}
+		if found >= 0 && found != a.group {
+			return 0, false
+		}
+		found, base = a.group, max(base, labels)
+	}
+	if found < 0 {
+		return 0, false
+	}
+	if base > 0 {
+		bases[found] = base
+	}
+	return found, true
+}
+
+// taken tells whether a group has asked i's question already.
+func taken(list []asking, g, i int) bool {
+	for j := range list {
+		if list[j].group == g && list[j].name == list[i].name && list[j].qtype == list[i].qtype {
+			return true
+		}
+	}
+	return false
+}
+
+// goesOnWith tells whether b is what a resolver asks after a. For the next name
+// of a search list it also returns of how many labels the name asked for is.
+func goesOnWith(a, b *asking, base int) (labels int, ok bool) {
+	since := b.start - a.end
+	if a.name == b.name && a.qtype == b.qtype {
+		if a.truncated && b.tcp && since >= 0 && since <= goesOn {
+			return 0, true
+		}
+		waited := b.start - a.start
+		silent := !a.answered || a.end > b.start
+		return 0, silent && waited >= retryFirst && waited <= retryLast
+	}
+	if !a.failed || since < 0 || since > goesOn {
+		return 0, false
+	}
+	labels, ok = searchStep(a.name, b.name)
+	if !ok && base > 0 && commonLabels(a.name, b.name) >= base {
+		return base, true
+	}
+	return labels, ok
+}
+
+// searchStep tells whether two names are neighbours in a search list: the same
+// name with two suffixes, of which one is empty or above the other, as in
+// Kubernetes: demo.svc.cluster.local, svc.cluster.local, cluster.local. It
+// returns the labels of the name without suffix.
+func searchStep(x, y string) (labels int, ok bool) {
+	n := commonLabels(x, y)
+	if n == 0 || x == y {
+		return 0, false
+	}
+	s, t := suffix(x, n), suffix(y, n)
+	return n, s == "" || t == "" || strings.HasSuffix(s, "."+t) || strings.HasSuffix(t, "."+s)
+}
+
+// commonLabels counts the labels with which both names begin.
+func commonLabels(x, y string) int {
+	n := 0
+	for {
+		i, j := strings.IndexByte(x, '.'), strings.IndexByte(y, '.')
+		if i <= 0 || i != j || x[:i] != y[:j] {
+			return n
+		}
+		n++
+		x, y = x[i+1:], y[j+1:]
+	}
+}
+
+// suffix returns a name without its first labels.
+func suffix(name string, labels int) string {
+	for range labels {
+		_, name, _ = strings.Cut(name, ".")
+	}
+	return name
+}

@@ -1,0 +1,218 @@
+package assemble
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// Bounds of what is remembered to find the lookups of one getaddrinfo call. A
+// lookup is remembered until what it may belong to was passed on; one has some
+// 250 bytes.
+const (
+	rememberCall = 20 * time.Second
+	maxCalls     = 32768
+	// So many lookups of one process that begin alike within rememberCall are
+	// not a call, and not worth comparing each with each.
+	maxAlike = 32
+)
+
+// calls remembers the lookups of each client process, to see which of them are
+// one getaddrinfo call: A and AAAA, the names of the search list, a retry from
+// another port, a retry over TCP. See callRules for what makes two lookups one
+// call.
+type calls struct {
+	byCaller map[caller]*recent
+	order    []remembered // oldest first, from head on
+	head     int
+	sequence uint64
+}
+
+// caller is who asks, and the first label of the name, which all names of a
+// search list have in common. Where the process is not known, only lookups from
+// one socket are compared.
+type caller struct {
+	netns uint32
+	pid   int
+	addr  netip.AddrPort // zero where the process is known
+	label string
+}
+
+type remembered struct {
+	caller   caller
+	sequence uint64
+	until    time.Time
+}
+
+// recent are the lookups of a caller, in order of their start.
+type recent struct {
+	list []asking
+}
+
+// asking is what matters of a lookup here. Times are in nanoseconds since 1970.
+type asking struct {
+	id         trace.TraceID
+	sequence   uint64
+	name       string
+	qtype      string
+	tcp        bool
+	port       uint16
+	answered   bool
+	failed     bool // answered, but not with what was asked for
+	truncated  bool
+	start, end int64
+	group      int // index in its cluster of the first of its group
+	inferred   bool
+	told       trace.TraceID // what its call was named when it was passed on
+}
+
+func newCalls() *calls { return &calls{byCaller: map[caller]*recent{}} }
+
+func callerOf(ex *trace.Exchange) caller {
+	label, _, _ := strings.Cut(ex.QName, ".")
+	if seenAtClient(ex) && ex.Client != nil && ex.Client.PID != 0 {
+		return caller{netns: ex.Path[0].NetNS, pid: ex.Client.PID, label: label}
+	}
+	return caller{addr: netip.AddrPortFrom(ex.ClientIP, ex.ClientPort), label: label}
+}
+
+// add remembers a client's lookup; a later record of it replaces the earlier.
+func (c *calls) add(ex *trace.Exchange, now time.Time) {
+	c.expire(now)
+	key := callerOf(ex)
+	r := c.byCaller[key]
+	if r == nil {
+		r = &recent{}
+		c.byCaller[key] = r
+	}
+	a := newAsking(ex)
+	if i := r.find(ex); i >= 0 {
+		a.sequence, a.told = r.list[i].sequence, r.list[i].told
+		r.list[i] = a
+		return
+	}
+	c.sequence++
+	a.sequence = c.sequence
+	i := len(r.list)
+	for i > 0 && a.before(&r.list[i-1]) {
+		i--
+	}
+	r.list = slices.Insert(r.list, i, a)
+	if len(r.list) > maxAlike {
+		r.dropFirst()
+	}
+	c.order = append(c.order, remembered{key, a.sequence, now.Add(rememberCall)})
+}
+
+func newAsking(ex *trace.Exchange) asking {
+	a := asking{
+		id: ex.TraceID, name: ex.QName, qtype: ex.QType, tcp: ex.Protocol == "tcp", port: ex.ClientPort,
+		truncated: ex.Truncated, answered: ex.Outcome == trace.OutcomeAnswered, start: ex.Time.UnixNano(),
+	}
+	a.failed = a.answered && (ex.RCode == "NXDOMAIN" || ex.RCode == "SERVFAIL" || ex.RCode == "REFUSED")
+	a.end = a.start
+	if ex.Duration != nil {
+		a.end += int64(*ex.Duration)
+	}
+	return a
+}
+
+// before orders lookups by start, and equal ones by identity, so that the order
+// in which they come makes no difference.
+func (a *asking) before(b *asking) bool {
+	if a.start != b.start {
+		return a.start < b.start
+	}
+	return string(a.id[:]) < string(b.id[:])
+}
+
+// expire forgets what is old, or too much.
+func (c *calls) expire(now time.Time) {
+	for c.head < len(c.order) && (now.After(c.order[c.head].until) || len(c.order)-c.head >= maxCalls) {
+		old := c.order[c.head]
+		c.order[c.head] = remembered{}
+		c.head++
+		r := c.byCaller[old.caller]
+		if r == nil {
+			continue
+		}
+		// Nearly always the first; it may also have been dropped already.
+		if r.list[0].sequence == old.sequence {
+			r.dropFirst()
+		} else {
+			r.list = slices.DeleteFunc(r.list, func(a asking) bool { return a.sequence == old.sequence })
+		}
+		if len(r.list) == 0 {
+			delete(c.byCaller, old.caller)
+		}
+	}
+	if c.head > len(c.order)/2 {
+		c.order = slices.Delete(c.order, 0, c.head)
+		c.head = 0
+	}
+}
+
+func (r *recent) dropFirst() {
+	r.list[0] = asking{}
+	r.list = r.list[1:]
+}
+
+func (r *recent) find(ex *trace.Exchange) int {
+	at := ex.Time.UnixNano()
+	return slices.IndexFunc(r.list, func(a asking) bool { return a.start == at && a.id == ex.TraceID })
+}
+
+// of returns the call that a lookup is part of, and whether that is inferred;
+// false for a lookup that stands alone, or whose call cannot be told from another.
+// The call is named by the trace id of its first lookup that was passed on: a
+// retry may be over long before the lookup that it repeats is given up.
+func (c *calls) of(ex *trace.Exchange, now time.Time) (id trace.TraceID, inferred, ok bool) {
+	c.expire(now)
+	r := c.byCaller[callerOf(ex)]
+	if r == nil {
+		return trace.TraceID{}, false, false
+	}
+	i := r.find(ex)
+	if i < 0 {
+		return trace.TraceID{}, false, false
+	}
+	list, i := r.cluster(i)
+	group(list)
+	self := &list[i]
+	id = list[self.group].id
+	for j := range list {
+		if other := &list[j]; j != i && other.group == self.group {
+			ok = true
+			if !other.told.IsZero() {
+				id = other.told
+				break
+			}
+		}
+	}
+	if !ok {
+		id = self.id
+	}
+	self.told = id
+	return id, self.inferred, ok
+}
+
+// cluster returns the part of the list around i that no other lookup can go on
+// with, or lead to, and the index of i in it: a busy process that asks one name
+// over and over has many small ones, and to compare each with each would cost
+// more than all else that is done for a lookup.
+func (r *recent) cluster(i int) ([]asking, int) {
+	from, until := 0, r.list[0].reach()
+	for j := 1; j < len(r.list); j++ {
+		if r.list[j].start > until {
+			if j > i {
+				return r.list[from:j], i - from
+			}
+			from = j
+		}
+		until = max(until, r.list[j].reach())
+	}
+	return r.list[from:], i - from
+}

@@ -1,0 +1,228 @@
+package assemble
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// ask is one lookup of a process, written short.
+type ask struct {
+	name, qtype string
+	pid         int
+	port        uint16
+	start, took time.Duration // took 0: unanswered
+	rcode       string        // NOERROR if empty
+	tc, tcp     bool
+}
+
+func (a ask) exchange() *trace.Exchange {
+	ex := fromClient(a.name, a.port, a.start, a.took)
+	ex.QType = a.qtype
+	ex.Flow[0] ^= a.qtype[len(a.qtype)-1] + byte(len(a.qtype)) // the flow is of the question too
+	ex.TraceID = trace.NewTraceID(ex.Time, ex.Flow)
+	ex.Truncated = a.tc
+	if a.tcp {
+		ex.Protocol = "tcp"
+	}
+	if a.rcode != "" {
+		ex.RCode = a.rcode
+	}
+	if a.pid != 0 {
+		ex.Client = &trace.Endpoint{Process: "app", PID: a.pid}
+	}
+	return ex
+}
+
+const ms = time.Millisecond
+
+// search is how a resolver goes through a search list: A and AAAA of each name,
+// of which all but the last do not exist.
+func search(pid int, port uint16, start time.Duration, ports uint16, names ...string) []ask {
+	var asks []ask
+	for i, name := range names {
+		rcode := "NXDOMAIN"
+		if i == len(names)-1 {
+			rcode = "NOERROR"
+		}
+		at := start + time.Duration(i)*3*ms
+		asks = append(asks,
+			ask{name: name, qtype: "A", pid: pid, port: port, start: at, took: ms, rcode: rcode},
+			ask{name: name, qtype: "AAAA", pid: pid, port: port + ports, start: at + ms/10, took: ms, rcode: rcode})
+		port += 2
+	}
+	return asks
+}
+
+var kubernetes = []string{"www.example.com.demo.svc.cluster.local.", "www.example.com.svc.cluster.local.", "www.example.com.cluster.local.", "www.example.com."}
+
+func TestCalls(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		asks []ask
+		want string // a letter for each lookup: its call; '-' for none
+	}{
+		{"A and AAAA from one socket", search(7, 1000, 0, 0, "a.example."), "aa"},
+		{"A and AAAA from two sockets", search(7, 1000, 0, 1, "a.example."), "aa"},
+		{"process unknown, one socket", search(0, 1000, 0, 0, "a.example."), "aa"},
+		{"process unknown, two sockets", search(0, 1000, 0, 1, "a.example."), "--"},
+		{"single-request", []ask{
+			{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: 100 * ms},
+			{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, start: 101 * ms, took: ms},
+		}, "aa"},
+		{"search list, glibc and musl", search(7, 1000, 0, 0, kubernetes...), "aaaaaaaa"},
+		{"search list, Go", search(7, 1000, 0, 1, kubernetes...), "aaaaaaaa"},
+		{"search list with the node's own domain", search(7, 1000, 0, 0, append(slices.Clone(kubernetes[:3]), "www.example.com.corp.test.", "www.example.com.")...), "aaaaaaaaaa"},
+		{"the name first, then the search list", []ask{
+			{name: "db.prod.", qtype: "A", pid: 7, port: 1000, took: ms, rcode: "NXDOMAIN"},
+			{name: "db.prod.svc.cluster.local.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, took: ms},
+		}, "aa"},
+		{"two processes at once", append(search(7, 1000, 0, 0, kubernetes...), search(8, 2000, ms/5, 0, kubernetes...)...), "aaaaaaaabbbbbbbb"},
+		{"two threads, A and AAAA each from one socket", []ask{
+			{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms},
+			{name: "a.example.", qtype: "A", pid: 7, port: 2000, start: ms / 20, took: ms},
+			{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, start: ms / 10, took: ms},
+			{name: "a.example.", qtype: "AAAA", pid: 7, port: 2000, start: ms / 5, took: ms},
+		}, "abab"},
+		{"two threads, each lookup from its own socket", []ask{
+			{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms},
+			{name: "a.example.", qtype: "A", pid: 7, port: 2000, start: ms / 20, took: ms},
+			{name: "a.example.", qtype: "AAAA", pid: 7, port: 3000, start: ms / 10, took: ms},
+			{name: "a.example.", qtype: "AAAA", pid: 7, port: 4000, start: ms / 5, took: ms},
+		}, "----"},
+		{"two threads search, and one goes on", []ask{
+			{name: "a.x.test.", qtype: "A", pid: 7, port: 1000, took: ms, rcode: "NXDOMAIN"},
+			{name: "a.x.test.", qtype: "A", pid: 7, port: 2000, start: ms / 20, took: ms, rcode: "NXDOMAIN"},
+			{name: "a.test.", qtype: "A", pid: 7, port: 3000, start: 2 * ms, took: ms},
+		}, "---"},
+		{"names that only begin alike", []ask{
+			{name: "www.one.test.", qtype: "A", pid: 7, port: 1000, took: ms, rcode: "NXDOMAIN"},
+			{name: "www.two.test.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, took: ms},
+		}, "--"},
+		{"the next name after one that exists", []ask{
+			{name: "a.x.test.", qtype: "A", pid: 7, port: 1000, took: ms},
+			{name: "a.test.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, took: ms},
+		}, "--"},
+		{"the next name much later", []ask{
+			{name: "a.x.test.", qtype: "A", pid: 7, port: 1000, took: ms, rcode: "NXDOMAIN"},
+			{name: "a.test.", qtype: "A", pid: 7, port: 1001, start: 200 * ms, took: ms},
+		}, "--"},
+		{"a retry from another port", []ask{
+			{name: "a.example.", qtype: "A", pid: 7, port: 1000},
+			{name: "a.example.", qtype: "A", pid: 7, port: 1001, start: 5 * time.Second, took: ms},
+		}, "aa"},
+		{"asked again though it was answered", []ask{
+			{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms},
+			{name: "a.example.", qtype: "A", pid: 7, port: 1001, start: 5 * time.Second, took: ms},
+		}, "--"},
+		{"truncated, then over TCP", []ask{
+			{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms, tc: true},
+			{name: "a.example.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, took: ms, tcp: true},
+		}, "aa"},
+		{"over UDP, then over TCP", []ask{
+			{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms},
+			{name: "a.example.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, took: ms, tcp: true},
+		}, "--"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			exchanges := make([]*trace.Exchange, len(tc.asks))
+			for i, a := range tc.asks {
+				exchanges[i] = a.exchange()
+			}
+			rng := rand.New(rand.NewPCG(3, 4))
+			for range 10 {
+				if got := callLetters(exchanges, rng.Perm(len(exchanges))); got != tc.want {
+					t.Fatalf("got %s, want %s", got, tc.want)
+				}
+			}
+		})
+	}
+}
+
+// callLetters assembles exchanges in an order and names their calls in the order
+// of the list: a, b, … as they come; '-' for none.
+func callLetters(exchanges []*trace.Exchange, order []int) string {
+	records := make([]trace.Record, len(order))
+	for i, j := range order {
+		records[i] = exchanges[j].Clone()
+	}
+	calls := map[string]string{}
+	for _, tr := range assemble(records...) {
+		calls[fmt.Sprint(tr.Exchange.Time, tr.Exchange.Flow)] = tr.Resolution
+	}
+	letters := map[string]string{"": "-"}
+	var got strings.Builder
+	for _, ex := range exchanges {
+		call := calls[fmt.Sprint(ex.Time, ex.Flow)]
+		if letters[call] == "" {
+			letters[call] = string(rune('a' + len(letters) - 1))
+		}
+		got.WriteString(letters[call])
+	}
+	return got.String()
+}
+
+// Of one socket it is proven, of two it is said to be inferred.
+func TestCallsSayWhatIsInferred(t *testing.T) {
+	for ports, want := range map[uint16]int{0: 0, 1: 2} {
+		inferred := 0
+		var records []trace.Record
+		for _, a := range search(7, 1000, 0, ports, "a.example.") {
+			records = append(records, a.exchange())
+		}
+		for _, tr := range assemble(records...) {
+			for _, gap := range tr.Gaps {
+				if strings.Contains(gap, "is inferred from process, names and times") {
+					inferred++
+				}
+			}
+		}
+		if inferred != want {
+			t.Errorf("%d sockets: %d lookups say that it is inferred, expected %d", ports+1, inferred, want)
+		}
+	}
+}
+
+// A call that was named keeps its name when an earlier lookup of it comes last:
+// one that got no answer is only passed on after its timeout.
+func TestCallKeepsItsName(t *testing.T) {
+	lost := ask{name: "a.example.", qtype: "A", pid: 7, port: 1000}.exchange()
+	retry := search(7, 2000, time.Second, 1, "a.example.")
+	a := New(Config{})
+	a.Add(retry[0].exchange())
+	a.Add(retry[1].exchange())
+	named := a.Advance(epoch.Add(3 * time.Second))
+	a.Add(lost)
+	last := a.Flush()
+	if len(named) != 2 || len(last) != 1 || named[0].Resolution == "" || last[0].Resolution != named[0].Resolution || named[1].Resolution != named[0].Resolution {
+		t.Errorf("first %q, last %q", named[0].Resolution, last[0].Resolution)
+	}
+}
+
+// What is remembered is bounded, by number and by time.
+func TestCallsAreForgotten(t *testing.T) {
+	c := newCalls()
+	for i := range maxCalls + 100 {
+		c.add(ask{name: fmt.Sprintf("n%d.example.", i), qtype: "A", pid: 7, port: 1000, took: ms}.exchange(), epoch)
+	}
+	if len(c.byCaller) > maxCalls {
+		t.Errorf("%d remembered", len(c.byCaller))
+	}
+	c.expire(epoch.Add(rememberCall + time.Second))
+	if len(c.byCaller) != 0 || len(c.order)-c.head != 0 {
+		t.Errorf("%d remembered for ever", len(c.byCaller))
+	}
+	for i := range 10 * maxAlike {
+		c.add(ask{name: "hot.example.", qtype: "A", pid: 7, port: uint16(1000 + i), start: time.Duration(i) * ms, took: ms}.exchange(), epoch)
+	}
+	for _, r := range c.byCaller {
+		if len(r.list) > maxAlike {
+			t.Errorf("%d alike are compared with each other", len(r.list))
+		}
+	}
+}

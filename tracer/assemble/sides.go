@@ -1,0 +1,169 @@
+package assemble
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// maxClockOffset is how far the clocks of two nodes may be apart for their
+// records to be joined. Nodes that keep time are within milliseconds; a port and
+// a DNS ID that come again within seconds are a client's retry.
+const maxClockOffset = 5 * time.Second
+
+// replaces tells whether an exchange is what l has, as the same node wrote it.
+func (l *lookup) replaces(ex *trace.Exchange) bool {
+	return l.exchange != nil && l.exchange.Time.Equal(ex.Time) || l.far != nil && l.far.Time.Equal(ex.Time)
+}
+
+// moreThan tells whether a node's later record of an exchange says more.
+func moreThan(ex, old *trace.Exchange) bool {
+	return len(ex.Path) > len(old.Path) || ex.Outcome != old.Outcome || ex.Duration != nil && old.Duration == nil
+}
+
+// seenAtClient tells whether an exchange was seen where the client is: its first
+// packet left a device there, and did not come from beyond the node.
+func seenAtClient(ex *trace.Exchange) bool {
+	return len(ex.Path) > 0 && ex.Path[0].Direction == trace.DirectionTX
+}
+
+// twoSides tells whether two exchanges of one flow are one, seen by the client's
+// node and by the server's.
+func twoSides(x, y *trace.Exchange) bool {
+	return len(x.Path) > 0 && len(y.Path) > 0 && seenAtClient(x) != seenAtClient(y) &&
+		x.Time.Sub(y.Time).Abs() <= maxClockOffset
+}
+
+// setSides takes in what another node saw of l.
+func (l *lookup) setSides(ex *trace.Exchange) {
+	if seenAtClient(ex) {
+		l.exchange, l.far = ex, l.exchange
+		return
+	}
+	l.far = ex
+}
+
+// offset is how far one clock is ahead of another: between two bounds.
+type offset struct{ from, to time.Duration }
+
+func (o offset) best() time.Duration { return (o.from + o.to) / 2 }
+
+// String says which clock is ahead, by how much, and how sure that is.
+func (o offset) String() string {
+	best, where := o.best(), "ahead of"
+	if best < 0 {
+		best, where = -best, "behind"
+	}
+	unsure := (o.to - o.from) / 2
+	return fmt.Sprintf("%s (± %s) %s", round(best), round(unsure), where)
+}
+
+// round leaves three digits or so.
+func round(d time.Duration) time.Duration {
+	switch {
+	case d < time.Millisecond:
+		return d.Round(time.Microsecond)
+	case d < time.Second:
+		return d.Round(10 * time.Microsecond)
+	}
+	return d.Round(time.Millisecond)
+}
+
+// between estimates how far the far clock is ahead, from four times as NTP does
+// (RFC 5905, section 8): a query is at the far side after it left, and its
+// response comes back after it left there. It fails where the far side cannot be
+// within the near one.
+func between(sent, back, farIn, farOut time.Time) (offset, bool) {
+	o := offset{from: farOut.Sub(back), to: farIn.Sub(sent)}
+	return o, o.from <= o.to && o.best().Abs() <= maxClockOffset
+}
+
+// passed returns when the client's side of an exchange let its first query go,
+// and when the response came back to it; false without a response.
+func passed(ex *trace.Exchange) (sent, back time.Time, ok bool) {
+	for i := range ex.Path {
+		s := &ex.Path[i]
+		if s.Message == trace.MessageResponse {
+			return sent, ex.Time.Add(s.Offset.Duration()), true
+		}
+		// Until it is sent again.
+		if i == 0 || s.Src != ex.Path[0].Src || s.NetNS != ex.Path[0].NetNS || s.IfIndex != ex.Path[0].IfIndex {
+			sent = ex.Time.Add(s.Offset.Duration())
+		}
+	}
+	return sent, time.Time{}, false
+}
+
+// served returns when the first query came to the server's node and when its
+// last response left it; false without a response.
+func served(ex *trace.Exchange) (in, out time.Time, ok bool) {
+	last := &ex.Path[len(ex.Path)-1]
+	return ex.Time, ex.Time.Add(last.Offset.Duration()), last.Message == trace.MessageResponse
+}
+
+// merge makes one exchange of what two nodes saw, on the clock of the client's,
+// and says how the clocks compare.
+func merge(near, far *trace.Exchange) (merged *trace.Exchange, said string) {
+	sent, back, answered := passed(near)
+	in, out, served := served(far)
+	o, known := between(sent, back, in, out)
+	shift := o.best()
+	switch {
+	case answered && served && known:
+		said = fmt.Sprintf("two nodes saw it: the clock of the server's node is %s that of the client's, judged by query and response; its times are corrected for that", o)
+	default:
+		shift = 0
+		said = "two nodes saw it: how far their clocks are apart cannot be told; the times are as recorded"
+	}
+	m := near.Clone()
+	move := far.Time.Sub(near.Time) - shift
+	for _, s := range far.Path {
+		s.Offset += trace.Seconds(move)
+		m.Path = append(m.Path, s)
+	}
+	slices.SortStableFunc(m.Path, func(a, b trace.Sighting) int { return cmp.Compare(a.Offset, b.Offset) })
+	if m.NAT == nil {
+		m.NAT = far.NAT
+	}
+	m.Server = cmp.Or(m.Server, far.Server)
+	m.Client = cmp.Or(m.Client, far.Client)
+	m.Traceparent = cmp.Or(m.Traceparent, far.Traceparent)
+	m.LostEvents += far.LostEvents
+	if m.Drop == nil && far.Drop != nil {
+		d := *far.Drop
+		d.Offset += trace.Seconds(move)
+		m.Drop = &d
+		if m.Outcome == trace.OutcomeUnanswered {
+			m.Outcome = trace.OutcomeDropped
+		}
+	}
+	return m, said
+}
+
+// recordClock says how the clock of a server beyond this node compares, where
+// its record does not fit the exchange. Where the server was seen on this node,
+// both have one clock.
+func recordClock(ex *trace.Exchange, q *trace.Query) (said string, apart bool) {
+	sent, back, answered := passed(ex)
+	if !answered || q.DNS.Duration == nil || seenAnswering(ex) {
+		return "", false
+	}
+	o, known := between(sent, back, q.Time, end(q.Time, q.DNS.Duration))
+	if !known || o.from <= slack && o.to >= -slack {
+		return "", false
+	}
+	return fmt.Sprintf("the clock of the server is %s that of the client's node, judged by query and response; its times are as recorded", o), true
+}
+
+// seenAnswering tells whether a response was seen where the server is.
+func seenAnswering(ex *trace.Exchange) bool {
+	for i := range ex.Path {
+		if s := &ex.Path[i]; s.Message == trace.MessageResponse {
+			return s.Direction == trace.DirectionTX
+		}
+	}
+	return false
+}

@@ -1,0 +1,179 @@
+package assemble
+
+import (
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// seenBy is what two nodes see of one lookup: the client's, and the server's,
+// whose clock is ahead. The packets take way from one to the other.
+func seenBy(name string, port uint16, took, way, ahead time.Duration) (near, far *trace.Exchange) {
+	const serverNode = 20
+	near = fromClient(name, port, 0, took)
+	near.Path = []trace.Sighting{
+		{Message: trace.MessageQuery, Direction: trace.DirectionTX, NetNS: clientNS, Offset: 0},
+		{Message: trace.MessageQuery, Direction: trace.DirectionTX, NetNS: nodeNS, Offset: trace.Seconds(10 * time.Microsecond)},
+		{Message: trace.MessageResponse, Direction: trace.DirectionRX, NetNS: nodeNS, Offset: trace.Seconds(took - 10*time.Microsecond)},
+		{Message: trace.MessageResponse, Direction: trace.DirectionRX, NetNS: clientNS, Offset: trace.Seconds(took)},
+	}
+	near.Server = nil
+	far = fromClient(name, port, 10*time.Microsecond+way+ahead, took-20*time.Microsecond-2*way)
+	far.Path = []trace.Sighting{
+		{Message: trace.MessageQuery, Direction: trace.DirectionRX, NetNS: serverNode, Offset: 0},
+		{Message: trace.MessageQuery, Direction: trace.DirectionRX, NetNS: serverNS, Offset: trace.Seconds(10 * time.Microsecond)},
+		{Message: trace.MessageResponse, Direction: trace.DirectionTX, NetNS: serverNS, Offset: *far.Duration - trace.Seconds(10*time.Microsecond)},
+		{Message: trace.MessageResponse, Direction: trace.DirectionTX, NetNS: serverNode, Offset: *far.Duration},
+	}
+	return near, far
+}
+
+// Two nodes and CoreDNS saw one lookup; the clock of the server's node is ahead
+// or behind. One trace, in the order in which things happened, and it says how
+// far the clocks are apart.
+func TestTwoNodes(t *testing.T) {
+	const took, way = 5 * time.Millisecond, 300 * time.Microsecond
+	for _, ahead := range []time.Duration{0, 20 * time.Millisecond, -3 * time.Second, 200 * time.Microsecond} {
+		for order := range 6 {
+			near, far := seenBy("a.example.", 1000, took, way, ahead)
+			q := record(far, 50*time.Microsecond, 4*time.Millisecond, attempt(1, 100*time.Microsecond, 3*time.Millisecond, trace.OutcomeOK))
+			leg := toUpstream("a.example.", 2000, 0, 2*time.Millisecond)
+			leg.Time = q.Time.Add(200 * time.Microsecond)
+			records := []trace.Record{near, far, q, leg}
+			rand.New(rand.NewPCG(uint64(order), 1)).Shuffle(len(records), func(i, j int) { records[i], records[j] = records[j], records[i] })
+			traces := assemble(records...)
+			if len(traces) != 1 {
+				t.Fatalf("ahead %s, order %d: %d traces", ahead, order, len(traces))
+			}
+			tr := traces[0]
+			if tr.Query == nil || len(tr.Upstreams) != 1 || tr.Upstreams[0].Join != trace.JoinExact || !tr.Time.Equal(near.Time) || tr.Server == nil {
+				t.Errorf("ahead %s: %+v", ahead, tr)
+			}
+			var saw []uint32
+			for _, s := range tr.Exchange.Path {
+				saw = append(saw, s.NetNS)
+			}
+			if want := []uint32{clientNS, nodeNS, 20, serverNS, serverNS, 20, nodeNS, clientNS}; !slices.Equal(saw, want) {
+				t.Errorf("ahead %s: seen in %v, expected %v", ahead, saw, want)
+			}
+			if len(tr.Gaps) != 1 || !strings.Contains(tr.Gaps[0], "two nodes saw it") || !strings.Contains(tr.Gaps[0], "(± 300µs)") {
+				t.Errorf("ahead %s: gaps %q", ahead, tr.Gaps)
+			}
+		}
+	}
+}
+
+func TestOffset(t *testing.T) {
+	at := func(d time.Duration) time.Time { return epoch.Add(d) }
+	for _, tc := range []struct {
+		sent, back, in, out time.Duration
+		want                string
+	}{
+		{0, 10 * ms, 2 * ms, 8 * ms, "0s (± 2ms) ahead of"},
+		{0, 10 * ms, 52 * ms, 58 * ms, "50ms (± 2ms) ahead of"},
+		{0, 10 * ms, -52 * ms, -42 * ms, "52ms (± 0s) behind"},
+		{0, 10 * ms, 0, 20 * ms, ""}, // longer there than here: another lookup
+		{0, 10 * ms, 6 * time.Second, 6*time.Second + ms, ""},
+	} {
+		o, ok := between(at(tc.sent), at(tc.back), at(tc.in), at(tc.out))
+		if got := o.String(); ok != (tc.want != "") || ok && got != tc.want {
+			t.Errorf("%+v: got %q, %t", tc, got, ok)
+		}
+	}
+}
+
+// The server is beyond this node, and its record is on another clock: that is
+// said; of a server on this node it is never.
+func TestRecordOnAnotherClock(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		ahead time.Duration
+		local bool
+		want  string
+	}{
+		{"agrees", 0, false, ""},
+		{"ahead", 30 * time.Millisecond, false, "ahead of"},
+		{"behind", -2 * time.Second, false, "behind"},
+		{"one clock", 0, true, ""},
+	} {
+		near, _ := seenBy("a.example.", 1000, 5*ms, 300*time.Microsecond, 0)
+		if tc.local {
+			near = fromClient("a.example.", 1000, 0, 5*ms)
+		}
+		traces := assemble(near, record(near, ms+tc.ahead, 3*ms))
+		if len(traces) != 1 || traces[0].Query == nil {
+			t.Fatalf("%s: %d traces", tc.name, len(traces))
+		}
+		said := strings.Join(traces[0].Gaps, "\n")
+		if strings.Contains(said, "clock of the server") != (tc.want != "") || !strings.Contains(said, tc.want) {
+			t.Errorf("%s: gaps %q", tc.name, traces[0].Gaps)
+		}
+	}
+}
+
+// Somebody translated the client where nobody watched: the record has another
+// address, and so another flow.
+func TestTranslatedUnseen(t *testing.T) {
+	translated := func(ex *trace.Exchange) *trace.Query {
+		q := record(ex, ms, 2*ms)
+		q.ClientIP, q.ClientPort = upstreamIP, 61000
+		q.Flow = flowOf(upstreamIP, 61000, ex.QName)
+		q.TraceID = trace.NewTraceID(q.Time, q.Flow)
+		return q
+	}
+	ex := fromClient("a.example.", 1000, 0, 5*ms)
+	traces := assemble(ex, translated(ex))
+	if len(traces) != 1 || traces[0].Query == nil || !slices.Contains(traces[0].Gaps, matchedClient) {
+		t.Fatalf("%d traces, gaps %v", len(traces), traces[0].Gaps)
+	}
+
+	// Two records that fit alike: neither is taken.
+	again := translated(ex)
+	again.Time, again.Flow = again.Time.Add(ms/10), flowOf(upstreamIP, 61001, ex.QName)
+	for _, tr := range assemble(ex, translated(ex), again) {
+		if tr.Exchange != nil && tr.Query != nil {
+			t.Error("joined one of two equals")
+		}
+	}
+	// Another ID, or after the response: not the same.
+	for name, change := range map[string]func(*trace.Query){
+		"another ID":         func(q *trace.Query) { q.ID++ },
+		"after the response": func(q *trace.Query) { q.Time = q.Time.Add(10 * ms) },
+		"longer":             func(q *trace.Query) { q.DNS.Duration = trace.SecondsPtr(6 * ms) },
+		"another transport":  func(q *trace.Query) { q.Protocol = "tcp" },
+	} {
+		q := translated(ex)
+		change(q)
+		if traces := assemble(ex, q); len(traces) != 2 {
+			t.Errorf("%s: %d traces", name, len(traces))
+		}
+	}
+}
+
+// A record that comes twice counts once, whatever it is and whenever it comes
+// while the lookup is held.
+func TestTwice(t *testing.T) {
+	near, far := seenBy("a.example.", 1000, 5*ms, 300*time.Microsecond, ms)
+	q := record(far, 50*time.Microsecond, 3*ms)
+	r := refreshOf(q, time.Second, attempt(1, 0, ms, trace.OutcomeOK))
+	records := []trace.Record{near, far, q, r, near.Clone(), far.Clone(), q, r}
+	a := New(Config{})
+	for _, rec := range records {
+		a.Add(rec)
+	}
+	traces := a.Flush()
+	if s := a.Stats(); len(traces) != 2 || s.Duplicates != 4 {
+		t.Errorf("%d traces, %+v", len(traces), s)
+	}
+	for _, tr := range traces {
+		for _, gap := range tr.Gaps {
+			if strings.Contains(gap, "recorded this query") {
+				t.Errorf("a record that came twice is taken for a retransmission: %s", gap)
+			}
+		}
+	}
+}

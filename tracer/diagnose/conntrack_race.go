@@ -1,0 +1,49 @@
+package diagnose
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// raceWindow is how close two queries from one socket are for the kernel to work
+// on both before either is confirmed.
+const raceWindow = 5 * time.Millisecond
+
+// conntrackRace finds one of two queries that left one socket together and that
+// raced for one entry of connection tracking. Proof: the kernel dropped it on the
+// node, after it left its pod, by a hook and not by a rule of nftables
+// (nf_hook_slow), at the hook where its new entry would have been confirmed; and
+// its twin from the same port, within milliseconds, got through.
+func conntrackRace(m *memory, t *trace.Trace, l leg) (trace.Finding, bool) {
+	ex, d := l.exchange, l.exchange.Drop
+	if l.upstream || ex.Protocol != "udp" || d.Message != trace.MessageQuery || !atConfirm(d) {
+		return trace.Finding{}, false
+	}
+	if len(ex.Path) == 0 || ex.Path[0].NetNS == d.NetNS {
+		return trace.Finding{}, false // the pod's own firewall
+	}
+	for _, s := range m.lookups[lookupKey{clientOf(ex), ex.QName}] {
+		apart := ex.Time.Sub(s.start)
+		if s.port != ex.ClientPort || s.protocol != ex.Protocol || s.dnsID == ex.ID || s.queryDrop || !s.answered || apart.Abs() > raceWindow {
+			continue
+		}
+		return trace.Finding{
+			Code:    ConntrackRace,
+			Summary: fmt.Sprintf("Two queries left one socket %s apart; connection tracking on the node dropped %s.", took(apart.Abs()), l.name()),
+			Evidence: []string{fmt.Sprintf("the %s query for the same name, DNS ID %d, left port %d %s apart and was answered (trace %s)",
+				s.qtype, s.dnsID, s.port, took(apart.Abs()), s.id)},
+			Advice: "Run a node-local DNS cache, or have the client send one query at a time (`options single-request-reopen` in resolv.conf, glibc only). Kernels from 5.9 on lose fewer.",
+		}, true
+	}
+	return trace.Finding{}, false
+}
+
+// atConfirm tells whether a packet died where connection tracking confirms new
+// entries. Where the kernel does not tell the hook, or whether there was a new
+// entry, the drop has no words for it.
+func atConfirm(d *trace.Drop) bool {
+	return d.Where == "nf_hook_slow" && byNetfilter(d) && strings.Contains(d.Words, "conntrack insert clash")
+}

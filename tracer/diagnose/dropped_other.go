@@ -1,0 +1,17 @@
+package diagnose
+
+import (
+	"fmt"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// droppedOther finds a packet that the kernel dropped for a reason that has no
+// finding of its own. Proof: the drop, whose reason is quoted.
+func droppedOther(_ *memory, _ *trace.Trace, l leg) (trace.Finding, bool) {
+	return trace.Finding{
+		Code:    DroppedOther,
+		Summary: fmt.Sprintf("The kernel dropped %s in %s.", droppedWhat(l), droppedWhere(l.exchange.Drop)),
+		Advice:  "The reason is the kernel's own name (enum skb_drop_reason); routes and neighbours of that namespace are the first place to look: `ip route`, `ip neigh`.",
+	}, true
+}

@@ -1,0 +1,39 @@
+package diagnose
+
+import (
+	"fmt"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// droppedReceiveBuffer finds a packet for which its receiver's socket had no
+// room. Proof: the kernel's drop with the reason SOCKET_RCVBUFF, SOCKET_BACKLOG
+// or PROTO_MEM or, on kernels before 5.17, in the function that queues datagrams
+// (net/ipv4/udp.c).
+func droppedReceiveBuffer(_ *memory, _ *trace.Trace, l leg) (trace.Finding, bool) {
+	d := l.exchange.Drop
+	if !receiveBuffer(d) {
+		return trace.Finding{}, false
+	}
+	whose := "the server's"
+	advice := "The server reads more slowly than queries come: see its CPU limit and load, add replicas or a node-local cache, raise net.core.rmem_default for bursts."
+	if d.Message == trace.MessageResponse {
+		whose = "the client's"
+		advice = "The client reads more slowly than responses come: see its CPU limit, and what its process is busy with."
+	}
+	return trace.Finding{
+		Code:    DroppedReceiveBuffer,
+		Summary: fmt.Sprintf("There was no room for %s in %s receive buffer in %s.", droppedWhat(l), whose, netns(d.NetNSName, d.NetNS)),
+		Advice:  advice,
+	}, true
+}
+
+func receiveBuffer(d *trace.Drop) bool {
+	switch d.Reason {
+	case "SOCKET_RCVBUFF", "SOCKET_BACKLOG", "PROTO_MEM":
+		return true
+	case "":
+		return d.Where == "udp_queue_rcv_one_skb" || d.Where == "udpv6_queue_rcv_one_skb" || d.Where == "__udp_enqueue_schedule_skb"
+	}
+	return false
+}

@@ -1,0 +1,158 @@
+package diagnose
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// Bounds of what is remembered: some ten megabytes.
+const (
+	maxUpstreams = 1024
+	maxClients   = 4096
+	maxLookups   = 16384
+	// Longer than a lookup is held until it is complete, and than a client waits
+	// before it tries again.
+	rememberFor = 20 * time.Second
+)
+
+// memory is what the rules know of earlier traces.
+type memory struct {
+	upstreams map[string]*window    // by address
+	clients   map[clientKey]*client // who asks
+	lookups   map[lookupKey][]*seen // of one client and name
+	calls     map[string]*call      // by resolution
+	order     []*seen               // oldest first, from head on
+	head      int
+	now       time.Time
+}
+
+// clientKey is who asks: the pod's address, whatever its process.
+type clientKey struct {
+	addr  netip.Addr
+	netns uint32
+}
+
+type lookupKey struct {
+	client clientKey
+	name   string
+}
+
+// seen is what rules need of one earlier lookup.
+type seen struct {
+	key       lookupKey
+	call      string
+	id        trace.TraceID
+	qtype     string
+	protocol  string
+	port      uint16
+	dnsID     uint16
+	start     time.Time
+	end       time.Time
+	rcode     string
+	answered  bool
+	truncated bool
+	bufsize   int
+	size      int
+	queryDrop bool // a query of it was dropped
+}
+
+// call is what is remembered of the lookups of one resolution.
+type call struct {
+	lookups []*seen
+	told    bool // that it cost too many
+}
+
+func newMemory() *memory {
+	return &memory{
+		upstreams: map[string]*window{}, clients: map[clientKey]*client{},
+		lookups: map[lookupKey][]*seen{}, calls: map[string]*call{},
+	}
+}
+
+// clientOf returns who asks; the namespace only where the client is on this
+// node.
+func clientOf(ex *trace.Exchange) clientKey {
+	k := clientKey{addr: ex.ClientIP}
+	if len(ex.Path) > 0 && ex.Path[0].Direction == trace.DirectionTX {
+		k.netns = ex.Path[0].NetNS
+	}
+	return k
+}
+
+// callID names the call that a lookup is of: the first lookup of a call may have
+// been passed on before it was known to be one, and its trace id is the call's.
+func callID(t *trace.Trace) string {
+	if t.Resolution != "" {
+		return t.Resolution
+	}
+	return t.Exchange.TraceID.String()
+}
+
+// add remembers a client's lookup.
+func (m *memory) add(t *trace.Trace) {
+	ex := t.Exchange
+	if ex == nil {
+		return
+	}
+	s := newSeen(t, ex)
+	if s.end.After(m.now) {
+		m.now = s.end
+	}
+	m.expire()
+	m.order = append(m.order, s)
+	m.lookups[s.key] = append(m.lookups[s.key], s)
+	c := m.calls[s.call]
+	if c == nil {
+		c = &call{}
+		m.calls[s.call] = c
+	}
+	c.lookups = append(c.lookups, s)
+}
+
+func newSeen(t *trace.Trace, ex *trace.Exchange) *seen {
+	s := &seen{
+		key: lookupKey{clientOf(ex), ex.QName}, call: callID(t), id: ex.TraceID, qtype: ex.QType, protocol: ex.Protocol,
+		port: ex.ClientPort, dnsID: ex.ID, start: ex.Time, end: ex.Time, rcode: ex.RCode,
+		answered: ex.Outcome == trace.OutcomeAnswered, truncated: ex.Truncated, bufsize: ex.BufSize,
+		queryDrop: ex.Drop != nil && ex.Drop.Message == trace.MessageQuery,
+	}
+	if ex.Duration != nil {
+		s.end = ex.Time.Add(ex.Duration.Duration())
+	}
+	if ex.ResponseSize != nil {
+		s.size = *ex.ResponseSize
+	}
+	return s
+}
+
+// expire forgets what is old, or too much.
+func (m *memory) expire() {
+	for m.head < len(m.order) && (m.now.Sub(m.order[m.head].start) > rememberFor || len(m.order)-m.head >= maxLookups) {
+		s := m.order[m.head]
+		m.order[m.head] = nil
+		m.head++
+		if m.lookups[s.key] = without(m.lookups[s.key], s); len(m.lookups[s.key]) == 0 {
+			delete(m.lookups, s.key)
+		}
+		c := m.calls[s.call]
+		if c.lookups = without(c.lookups, s); len(c.lookups) == 0 {
+			delete(m.calls, s.call)
+		}
+	}
+	if m.head > len(m.order)/2 {
+		m.order = append(m.order[:0:0], m.order[m.head:]...)
+		m.head = 0
+	}
+}
+
+// without takes out an element; the oldest is the first.
+func without(list []*seen, s *seen) []*seen {
+	for i := range list {
+		if list[i] == s {
+			return append(list[:i], list[i+1:]...)
+		}
+	}
+	return list
+}

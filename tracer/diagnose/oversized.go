@@ -1,0 +1,67 @@
+package diagnose
+
+import (
+	"fmt"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// oversizedResponse finds a response over UDP that did not fit: larger than the
+// client said it takes (RFC 6891, section 6.2.5; 512 bytes without EDNS), or cut
+// into fragments of which some never came. Proof: its size on the wire beside the
+// advertised one, or the fragments that were seen.
+func oversizedResponse(_ *memory, t *trace.Trace) []trace.Finding {
+	var findings []trace.Finding
+	for _, l := range legs(t) {
+		ex := l.exchange
+		if ex.Protocol != "udp" {
+			continue
+		}
+		f := trace.Finding{Code: OversizedResponse}
+		switch {
+		case fragmentLost(ex):
+			f.Summary = fmt.Sprintf("A part of the response to %s was lost: it was sent in fragments.", l.name())
+			f.Evidence = fragmentEvidence(ex)
+			f.Advice = "Keep responses below the path's MTU: `bufsize 1232` in CoreDNS; see whether a firewall or tunnel on the way drops IP fragments."
+		case ex.ResponseSize != nil && ex.BufSize > 0 && *ex.ResponseSize > ex.BufSize:
+			f.Summary = fmt.Sprintf("The response to %s has %d bytes; only %d were asked for.", l.name(), *ex.ResponseSize, ex.BufSize)
+			f.Evidence = []string{fmt.Sprintf("response of %d bytes over UDP, advertised size %d bytes, truncated: %t", *ex.ResponseSize, ex.BufSize, ex.Truncated)}
+			f.Advice = fmt.Sprintf("The server %s does not keep to what its clients can take and should truncate: a client may cut or discard such a response.", server(ex))
+		default:
+			continue
+		}
+		findings = append(findings, f)
+	}
+	return findings
+}
+
+// fragmentLost tells whether a response's missing fragments kept it from the
+// client: some were seen nowhere, or the kernel dropped one.
+func fragmentLost(ex *trace.Exchange) bool {
+	f := ex.Fragments
+	if f == nil || f.Message != trace.MessageResponse {
+		return false
+	}
+	return !f.Complete && ex.Outcome != trace.OutcomeAnswered || fragmentDropped(ex)
+}
+
+func fragmentDropped(ex *trace.Exchange) bool {
+	d := ex.Drop
+	return ex.Fragments != nil && d != nil && d.Message == trace.MessageResponse && !noSocket(d)
+}
+
+func fragmentEvidence(ex *trace.Exchange) []string {
+	f := ex.Fragments
+	of := "of an unknown number: the last was not seen"
+	if f.Size != nil {
+		of = fmt.Sprintf("of %d bytes in all", *f.Size)
+	}
+	evidence := []string{fmt.Sprintf("%s with %d bytes seen, where most of them were, %s", count(f.Seen, "fragment"), f.SeenBytes, of)}
+	if fragmentDropped(ex) {
+		evidence = append(evidence, dropQuote(ex.Drop))
+	}
+	if last, ok := lastSighting(ex, trace.MessageResponse); ok {
+		evidence = append(evidence, last)
+	}
+	return evidence
+}

@@ -1,0 +1,52 @@
+package diagnose
+
+import (
+	"fmt"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// refusedByServer finds a server that does not serve the client or the name.
+// Proof: it answered REFUSED of its own accord: its record says so, and no
+// upstream did.
+func refusedByServer(_ *memory, t *trace.Trace) []trace.Finding {
+	if t.RCode != "REFUSED" || t.Exchange == nil && t.Query == nil {
+		return nil
+	}
+	if anyUpstream(t.Upstreams, func(u *trace.Upstream) bool { return u.Exchange != nil && u.Exchange.RCode == "REFUSED" }) {
+		return nil
+	}
+	f := trace.Finding{
+		Code:    RefusedByServer,
+		Summary: fmt.Sprintf("The server refused to answer %s %s.", t.QName, t.QType),
+		Advice:  "See that the Corefile has a server block for this name, and that no `acl` or `view` there turns this client away.",
+	}
+	if t.Exchange != nil {
+		f.Evidence = append(f.Evidence, fmt.Sprintf("%s answered REFUSED to %s after %s", server(t.Exchange), who(t.Exchange), orUnknown(t.Exchange.Duration)))
+	}
+	if q := t.Query; q != nil {
+		by := q.AnsweredBy
+		if by == "" {
+			by = "no plugin: no server block serves the name"
+		}
+		f.Evidence = append(f.Evidence, fmt.Sprintf("CoreDNS recorded the query: outcome %s, zone %q, answered by %s, %s", q.Outcome, q.Zone, by, count(len(q.Upstreams), "upstream attempt")))
+	}
+	return []trace.Finding{f}
+}
+
+func orUnknown(s *trace.Seconds) string {
+	if s == nil {
+		return "an unknown time"
+	}
+	return since(*s)
+}
+
+// anyUpstream tells whether any upstream of a tree is as asked.
+func anyUpstream(upstreams []trace.Upstream, is func(*trace.Upstream) bool) bool {
+	for i := range upstreams {
+		if is(&upstreams[i]) || anyUpstream(upstreams[i].Upstreams, is) {
+			return true
+		}
+	}
+	return false
+}

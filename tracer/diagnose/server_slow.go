@@ -1,0 +1,70 @@
+package diagnose
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// forwarders are the plugins whose time is their upstreams'.
+var forwarders = []string{"forward", "grpc"}
+
+// serverSlow finds a plugin that took its time. Proof: CoreDNS's record of the
+// query: most of a slow query went by in that plugin itself, not in those after
+// it and not while an upstream was asked.
+func serverSlow(_ *memory, t *trace.Trace) []trace.Finding {
+	q := t.Query
+	if q == nil || q.DNS.Duration == nil || q.DNS.Duration.Duration() < slow {
+		return nil
+	}
+	total := q.DNS.Duration.Duration()
+	worst, own := -1, time.Duration(0)
+	for i := range q.Hops {
+		if d := ownTime(q, i); d > own && !slices.Contains(forwarders, q.Hops[i].Plugin) {
+			worst, own = i, d
+		}
+	}
+	if worst < 0 || own < slow || own < total/2 {
+		return nil
+	}
+	h := &q.Hops[worst]
+	return []trace.Finding{{
+		Code:    ServerSlow,
+		Summary: fmt.Sprintf("CoreDNS's plugin %s took %s of the %s that the server needed.", h.Plugin, took(own), took(total)),
+		Evidence: []string{
+			fmt.Sprintf("plugin %s started %s after the query was read; %s of its time passed in it, not in plugins after it or upstream", h.Plugin, since(h.Start), took(own)),
+			fmt.Sprintf("CoreDNS recorded the query: cache %s, answered by %s", orNone(q.Cache), orNone(q.AnsweredBy)),
+		},
+		Advice: fmt.Sprintf("Look at what `%s` waits for: its configuration in the Corefile, its backend (API server, etcd, files), CoreDNS's CPU limit.", h.Plugin),
+	}}
+}
+
+// ownTime is the time that a query spent in a plugin and neither in those after
+// it nor waiting for its upstreams.
+func ownTime(q *trace.Query, hop int) time.Duration {
+	start := q.Hops[hop].Start.Duration()
+	over := hopEnd(q, hop)
+	own := over - start
+	for i := range q.Hops {
+		if p := q.Hops[i].Parent; p != nil && *p == hop {
+			own -= hopEnd(q, i) - q.Hops[i].Start.Duration()
+		}
+	}
+	for i := range q.Upstreams {
+		if at := &q.Upstreams[i]; at.Plugin == q.Hops[hop].Plugin && at.Duration != nil && at.Start.Duration() >= start && at.Start.Duration() <= over {
+			own -= at.Duration.Duration()
+		}
+	}
+	return own
+}
+
+// hopEnd is when a plugin was done, at the latest with the query.
+func hopEnd(q *trace.Query, hop int) time.Duration {
+	h := &q.Hops[hop]
+	if h.Duration == nil {
+		return max(q.DNS.Duration.Duration(), h.Start.Duration())
+	}
+	return h.Start.Duration() + h.Duration.Duration()
+}

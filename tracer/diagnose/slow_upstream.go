@@ -1,0 +1,73 @@
+package diagnose
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// slowUpstream finds an upstream that answered, and took most of a slow lookup
+// to do so. Proof: the time from its query to its response on the wire or, where
+// the packets were not seen, CoreDNS's own time of the attempt.
+func slowUpstream(_ *memory, t *trace.Trace) []trace.Finding {
+	total, ok := clientTime(t)
+	if !ok || total < slow {
+		return nil
+	}
+	var findings []trace.Finding
+	for i := range t.Upstreams {
+		u := &t.Upstreams[i]
+		d, ok := answerTime(u)
+		if !ok || d < slow || d < total/2 {
+			continue
+		}
+		f := trace.Finding{
+			Code:    SlowUpstream,
+			Summary: fmt.Sprintf("The upstream %s took %s of the lookup's %s to answer.", address(u), took(d), took(total)),
+			Advice:  "Ask it directly from the server's namespace (`dig @ADDRESS NAME`, a few times); if it is slow there too, use a nearer one, or let the cache keep answers longer (`cache` with `serve_stale`).",
+		}
+		if ex := u.Exchange; ex != nil {
+			f.Evidence = append(f.Evidence, fmt.Sprintf("its query with ID %d left from %s port %d, and the response (%s) came %s later", ex.ID, ex.ClientIP, ex.ClientPort, orNone(ex.RCode), took(d)))
+		}
+		if at := u.Attempt; at != nil && at.Duration != nil {
+			f.Evidence = append(f.Evidence, fmt.Sprintf("CoreDNS's %s took %s", attemptName(at), since(*at.Duration)))
+		}
+		f.Evidence = appendInferred(f.Evidence, u)
+		findings = append(findings, f)
+	}
+	return findings
+}
+
+// clientTime is what the lookup took, for whoever waited for it: no one waits
+// for a refresh.
+func clientTime(t *trace.Trace) (time.Duration, bool) {
+	switch {
+	case t.Exchange != nil && t.Exchange.Duration != nil:
+		return t.Exchange.Duration.Duration(), true
+	case t.Query != nil && t.Query.DNS.Duration != nil:
+		return t.Query.DNS.Duration.Duration(), true
+	}
+	return 0, false
+}
+
+func answerTime(u *trace.Upstream) (time.Duration, bool) {
+	if ex := u.Exchange; ex != nil {
+		if ex.Outcome != trace.OutcomeAnswered || ex.Duration == nil {
+			return 0, false
+		}
+		return ex.Duration.Duration(), true
+	}
+	if at := u.Attempt; at != nil && at.Outcome == trace.OutcomeOK && at.Duration != nil {
+		return at.Duration.Duration(), true
+	}
+	return 0, false
+}
+
+// appendInferred says where a part of the trace is not proven to belong to it.
+func appendInferred(evidence []string, u *trace.Upstream) []string {
+	if u.Exchange != nil && u.Join == trace.JoinInferred {
+		return append(evidence, "that it belongs to this lookup is inferred from address, question and time")
+	}
+	return evidence
+}

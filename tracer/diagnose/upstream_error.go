@@ -1,0 +1,83 @@
+package diagnose
+
+import (
+	"fmt"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// upstreamError finds an upstream that answered with an error, or that could not
+// be asked. Proof: the response code on the wire, or how CoreDNS's attempt ended.
+// Where the upstream is an observed server whose own upstream failed, that is
+// the finding.
+func upstreamError(_ *memory, t *trace.Trace) []trace.Finding {
+	return upstreamErrors(nil, t.Upstreams)
+}
+
+func upstreamErrors(findings []trace.Finding, upstreams []trace.Upstream) []trace.Finding {
+	for i := range upstreams {
+		u := &upstreams[i]
+		deeper := upstreamErrors(nil, u.Upstreams)
+		findings = append(findings, deeper...)
+		if len(deeper) > 0 || anyUpstream(u.Upstreams, silent) {
+			continue
+		}
+		if f, ok := errorOf(u); ok {
+			findings = append(findings, f)
+		}
+	}
+	return findings
+}
+
+func errorOf(u *trace.Upstream) (trace.Finding, bool) {
+	at, ex := u.Attempt, u.Exchange
+	if ex != nil && ex.Outcome == trace.OutcomeDropped {
+		return trace.Finding{}, false // that has a finding of its own
+	}
+	f := trace.Finding{Code: UpstreamError}
+	switch {
+	case ex != nil && errorCode(ex.RCode):
+		f.Summary = fmt.Sprintf("The upstream %s answered %s.", address(u), ex.RCode)
+		f.Evidence = []string{fmt.Sprintf("its query with ID %d left from %s port %d, and the response had the code %s", ex.ID, ex.ClientIP, ex.ClientPort, ex.RCode)}
+		if e := ex.ExtendedError; e != nil {
+			f.Evidence = append(f.Evidence, fmt.Sprintf("the upstream's own words (extended error %d): %s %s", e.Code, e.Name, e.Text))
+		}
+		f.Advice = adviceFor(ex.RCode)
+	case at != nil && at.Outcome == trace.OutcomeError:
+		f.Summary = fmt.Sprintf("The upstream %s could not be asked%s.", address(u), cost(u))
+		f.Advice = "See that something listens on that address and that the way there is open: `dig @ADDRESS NAME` from the server's namespace."
+	default:
+		return f, false
+	}
+	if at != nil && at.Outcome != trace.OutcomeOK {
+		f.Evidence = append(f.Evidence, fmt.Sprintf("CoreDNS's %s ended as %s: %s", attemptName(at), orNone(at.Outcome), orNone(at.Error)))
+	}
+	if ex != nil && ex.ICMP != nil {
+		f.Evidence = append(f.Evidence, fmt.Sprintf("ICMP error type %d code %d from %s", ex.ICMP.Type, ex.ICMP.Code, ex.ICMP.From))
+	}
+	f.Evidence = appendInferred(f.Evidence, u)
+	return f, true
+}
+
+// errorCode tells codes that say the server failed; that a name does not exist
+// is an answer.
+func errorCode(rcode string) bool {
+	switch rcode {
+	case "", "NOERROR", "NXDOMAIN":
+		return false
+	}
+	return true
+}
+
+func adviceFor(rcode string) string {
+	if rcode == "REFUSED" {
+		return "The upstream does not serve this server or this name: see its access list, and whether it is meant to resolve for others."
+	}
+	return "Ask it directly (`dig @ADDRESS NAME`): the failure is there or further up (DNSSEC, the zone's own servers); another upstream may do better."
+}
+
+// silent tells whether nothing came from an upstream.
+func silent(u *trace.Upstream) bool {
+	return u.Attempt != nil && u.Attempt.Outcome == trace.OutcomeTimeout ||
+		u.Exchange != nil && u.Exchange.Outcome == trace.OutcomeUnanswered
+}
