@@ -27,7 +27,7 @@ LAB_NEEDS := iptables:iptables ip6tables:iptables
 # The race detector is C; the tests with BPF use the objects committed in bpf/, so they need no clang.
 TEST_NEEDS := gcc:gcc /usr/include/stdlib.h:libc6-dev $(LAB_NEEDS) \
 	ip:iproute2 nft:nftables dnsmasq:dnsmasq-base dig:bind9-dnsutils tcpdump:tcpdump tshark:tshark \
-	script:bsdutils
+	script:bsdutils musl-gcc:musl-tools
 KERNEL_NEEDS := qemu-system-x86_64:qemu-system-x86 cpio:cpio
 GENERATE_NEEDS := clang:clang llvm-strip:llvm /usr/include/bpf/bpf_helpers.h:libbpf-dev
 
@@ -154,7 +154,7 @@ fuzz: ## run every fuzz target for FUZZTIME each (30s)
 	if [ -z "$$list" ]; then echo 'make $(MAKECMDGOALS): no fuzz target found' >&2; exit 1; fi; \
 	while read -r package name; do \
 		echo "$$package $$name"; \
-		CGO_ENABLED=0 $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null; \
+		CGO_ENABLED=0 $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5x "$$package" </dev/null; \
 	done <<< "$$list"
 
 .PHONY: packages

@@ -18,6 +18,8 @@ func newCheckCommand() *cobra.Command {
 		Long: "Tries, on this node and with these privileges, what `dnstrace run` needs, and\n" +
 			"says for each thing that is missing what is lost without it and what would help.\n" +
 			"Exit status 1 if `dnstrace run` would not work.",
+		Example: "  dnstrace check\n" +
+			"  dnstrace check --port 53 --port 5353",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			p, err := portNumbers(ports)

@@ -1,14 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 
 	"github.com/spf13/cobra"
 
+	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/filter"
 	"github.com/dnstrace/dnstrace/tracer/render"
 	"github.com/dnstrace/dnstrace/tracer/source"
@@ -16,6 +15,7 @@ import (
 
 type explainOptions struct {
 	readOptions
+	sinceOptions
 	limit int
 	all   bool
 }
@@ -23,31 +23,40 @@ type explainOptions struct {
 func newExplainCommand() *cobra.Command {
 	o := &explainOptions{}
 	cmd := &cobra.Command{
-		Use:   "explain [NAME | POD | CLIENT-ADDRESS | TRACE-ID]",
+		Use:   "explain [NAME | POD | CLIENT-ADDRESS | RESULT | TRACE-ID]",
 		Short: "Show the complete way of one lookup, with its diagnosis",
 		Long: "Draws one lookup as a waterfall: every device, plugin and upstream that it passed, where\n" +
 			"it was and what it cost, and under it what is wrong, with the evidence.\n\n" +
+			"The lookups of one call of the program (A and AAAA, search suffixes, repeats) are drawn\n" +
+			"together, as far as they were seen.\n\n" +
 			"Without an argument it is the latest lookup; with one, the latest of that\n" +
 			"  NAME             as it was looked up; * stands for any characters\n" +
 			"  POD              of the client, or NAMESPACE/POD; * stands for any characters\n" +
 			"  CLIENT-ADDRESS   with or without :PORT\n" +
+			"  RESULT           a response code such as NXDOMAIN, or unanswered, or dropped\n" +
 			"  TRACE-ID         32 hexadecimal digits, as `watch -o json` and logs show them",
 		Example: "  dnstrace explain example.com\n" +
 			"  dnstrace explain '*.svc.cluster.local' --limit 5 --since 10m\n" +
 			"  dnstrace explain demo/mypod --all -f 'outcome != \"answered\"'\n" +
 			"  dnstrace explain 6b01090041156cb99fd7e9f79b794954\n" +
-			"  dnstrace explain example.com --from records.jsonl",
+			"  dnstrace explain SERVFAIL --since 1h --all -o json\n" +
+			"  dnstrace explain example.com --from records.jsonl\n" +
+			"  dnstrace explain 6b01090041156cb99fd7e9f79b794954 --loki http://loki:3100 --since 24h",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.explain(cmd, args) },
 	}
-	o.register(cmd)
-	cmd.Flags().IntVarP(&o.limit, "limit", "n", 1, "show the latest N lookups that match, the latest first")
+	o.readOptions.register(cmd, outputTable, outputJSON)
+	o.sinceOptions.register(cmd)
+	cmd.Flags().IntVarP(&o.limit, "limit", "n", 1, "show the latest N lookups, or calls, that match, the latest first")
 	cmd.Flags().BoolVar(&o.all, "all", false, "show all lookups that match")
 	return cmd
 }
 
 func (o *explainOptions) explain(cmd *cobra.Command, args []string) error {
-	keep, err := o.validate(cmd)
+	keep, err := o.readOptions.validate(cmd)
+	if err == nil {
+		err = o.sinceOptions.validate()
+	}
 	if err != nil {
 		return err
 	}
@@ -58,24 +67,25 @@ func (o *explainOptions) explain(cmd *cobra.Command, args []string) error {
 	var target *filter.Target
 	if len(args) > 0 {
 		target = filter.ParseTarget(args[0])
-		request.Names = target.Names()
+		request.Names, request.Text, request.ID = target.Names(), target.Text(), target.ID()
 	}
-	s := o.open(cmd)
-	found := latest{limit: o.limit}
+	s := o.open(cmd, cmd.ErrOrStderr())
+	found := latest{limit: o.limit, alone: o.output == outputJSON || !request.ID.IsZero()}
 	if o.all {
 		found.limit = 0
 	}
 	read, err := each(cmd.Context(), s, request, keep, cmd.ErrOrStderr(), func(l source.Lookup) error {
 		if target == nil || target.Match(l.Trace) {
 			found.add(l)
+		} else {
+			found.addOther(l)
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	found.trim()
-	if len(found.lookups) == 0 {
+	if found.matched == 0 {
 		return o.nothing(target, s, read)
 	}
 	return o.show(cmd, &found)
@@ -103,10 +113,12 @@ func (o *explainOptions) nothing(target *filter.Target, s source.Source, read so
 func (o *explainOptions) show(cmd *cobra.Command, found *latest) error {
 	out := cmd.OutOrStdout()
 	width, color := terminal(cmd)
-	for i, l := range found.lookups {
+	for i, group := range found.groups() {
 		if o.output == outputJSON {
-			if err := writeLine(out, l.Line); err != nil {
-				return err
+			for _, l := range group {
+				if err := writeLine(out, l.Line); err != nil {
+					return err
+				}
 			}
 			continue
 		}
@@ -115,39 +127,25 @@ func (o *explainOptions) show(cmd *cobra.Command, found *latest) error {
 				return err
 			}
 		}
-		if err := render.Waterfall(out, l.Trace, render.Options{Width: width, Color: color}); err != nil {
+		if err := drawGroup(out, group, render.Options{Width: width, Color: color}); err != nil {
 			return err
 		}
 	}
-	if more := found.matched - len(found.lookups); more > 0 && o.output == outputTable {
+	if more := found.left(); more > 0 && o.output == outputTable {
 		_, err := fmt.Fprintf(cmd.ErrOrStderr(), "dnstrace: %d earlier lookups match too; --limit N or --all shows them\n", more)
 		return err
 	}
 	return nil
 }
 
-// latest keeps the latest lookups.
-type latest struct {
-	limit   int // 0: all
-	lookups []source.Lookup
-	matched int
-}
-
-func (k *latest) add(l source.Lookup) {
-	k.matched++
-	l.Line = bytes.Clone(l.Line)
-	k.lookups = append(k.lookups, l)
-	if k.limit > 0 && len(k.lookups) > 2*k.limit {
-		k.trim()
+// drawGroup draws one lookup, or those of one call under one head.
+func drawGroup(w io.Writer, group []source.Lookup, o render.Options) error {
+	if len(group) == 1 {
+		return render.Waterfall(w, group[0].Trace, o)
 	}
-}
-
-// trim sorts the lookups, the latest first, and lets go of those beyond the
-// limit.
-func (k *latest) trim() {
-	slices.SortStableFunc(k.lookups, func(a, b source.Lookup) int { return b.Trace.Time.Compare(a.Trace.Time) })
-	if k.limit > 0 && len(k.lookups) > k.limit {
-		clear(k.lookups[k.limit:])
-		k.lookups = k.lookups[:k.limit]
+	var traces []*trace.Trace
+	for _, l := range group {
+		traces = append(traces, l.Trace)
 	}
+	return render.Resolution(w, traces, o)
 }

@@ -12,6 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
+
+	"github.com/dnstrace/dnstrace/tracer/render"
 )
 
 // version is set by the linker (Makefile); a build with plain Go knows its
@@ -76,6 +78,7 @@ func newRootCommand() *cobra.Command {
 		Example: "  dnstrace check                      # would it work on this node?\n" +
 			"  dnstrace run                        # observe this node\n" +
 			"  dnstrace watch                      # in another terminal: lookups as they finish\n" +
+			"  dnstrace top                        # who waits, and how each upstream fares\n" +
 			"  dnstrace explain example.com        # the latest lookup of a name, in full",
 		Version:       buildVersion(),
 		SilenceUsage:  true,
@@ -84,7 +87,7 @@ func newRootCommand() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.PersistentFlags().Bool("no-color", false, "no colours; also off if NO_COLOR is set, or the output is no terminal")
-	root.AddCommand(newRunCommand(), newWatchCommand(), newExplainCommand(), newCheckCommand())
+	root.AddCommand(newRunCommand(), newWatchCommand(), newExplainCommand(), newTopCommand(), newCheckCommand())
 	markUsageErrors(root)
 	return root
 }
@@ -113,8 +116,9 @@ func terminal(cmd *cobra.Command) (width int, color bool) {
 		return 0, false
 	}
 	width, _, err := term.GetSize(int(f.Fd()))
-	if err != nil {
-		width = 0
+	if err != nil || width == 0 {
+		// A serial console, for example, does not know.
+		width = render.DefaultWidth
 	}
 	off, err := cmd.Flags().GetBool("no-color")
 	return width, err == nil && !off && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"

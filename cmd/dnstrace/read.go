@@ -5,7 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,30 +27,64 @@ const (
 // readOptions are the flags of every command that reads lookups.
 type readOptions struct {
 	api, from, filter, output string
-	since                     time.Duration
+	loki, lokiQuery, tenant   string
+	formats                   []string
 }
 
-func (o *readOptions) register(cmd *cobra.Command) {
+// register defines the flags; formats are those of -o, the usual one first.
+func (o *readOptions) register(cmd *cobra.Command, formats ...string) {
+	o.formats = formats
 	f := cmd.Flags()
 	f.StringVar(&o.api, "api", api.DefaultPath, "unix socket of the tracer on this node")
 	f.StringVar(&o.from, "from", "", "read records from this file instead, - for standard input")
+	f.StringVar(&o.loki, "loki", "", "read records from Loki at this URL instead, such as http://loki:3100")
+	f.StringVar(&o.lokiQuery, "loki-query", source.DefaultQuery, "LogQL that selects the streams with the records")
+	f.StringVar(&o.tenant, "loki-tenant", "", "tenant for a Loki with several (X-Scope-OrgID)")
 	f.StringVarP(&o.filter, "filter", "f", "", "only lookups for which this expression over the record's fields is true")
-	f.StringVarP(&o.output, "output", "o", outputTable, "table for people, json for the records, one a line")
-	f.DurationVar(&o.since, "since", 0, "only lookups of this time before now, such as 5m")
+	f.StringVarP(&o.output, "output", "o", formats[0], "table for people, json for the records, one a line")
 	// The name of a flag that was just defined is no possible error.
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{outputTable, outputJSON}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
+	for _, name := range []string{"loki", "loki-query", "loki-tenant", "filter"} {
+		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
+	}
 }
+
+// sinceOptions is the flag of commands that go back in time.
+type sinceOptions struct{ since time.Duration }
+
+func (o *sinceOptions) register(cmd *cobra.Command) {
+	cmd.Flags().DurationVar(&o.since, "since", 0, "only lookups of this time before now, such as 5m")
+	_ = cmd.RegisterFlagCompletionFunc("since", cobra.NoFileCompletions)
+}
+
+func (o *sinceOptions) validate() error {
+	if o.since < 0 {
+		return usageError{errors.New("--since: expected a duration above 0, such as 5m")}
+	}
+	return nil
+}
+
+// isFile tells whether records come from something that may be of any time.
+func (o *readOptions) isFile() bool { return o.from != "" }
 
 // validate checks the flags and returns the filter, nil if there is none.
 func (o *readOptions) validate(cmd *cobra.Command) (*filter.Filter, error) {
-	if cmd.Flags().Changed("api") && o.from != "" {
-		return nil, usageError{errors.New("--api and --from exclude each other")}
+	var sources []string
+	for _, name := range []string{"api", "from", "loki"} {
+		if cmd.Flags().Changed(name) {
+			sources = append(sources, "--"+name)
+		}
 	}
-	if o.output != outputTable && o.output != outputJSON {
-		return nil, usageError{fmt.Errorf("-o %s: expected table or json", o.output)}
+	if len(sources) > 1 {
+		return nil, usageError{fmt.Errorf("%s and %s exclude each other", sources[0], sources[1])}
 	}
-	if o.since < 0 {
-		return nil, usageError{errors.New("--since: expected a duration above 0, such as 5m")}
+	for _, name := range []string{"loki-query", "loki-tenant"} {
+		if cmd.Flags().Changed(name) && o.loki == "" {
+			return nil, usageError{fmt.Errorf("--%s: needs --loki", name)}
+		}
+	}
+	if !slices.Contains(o.formats, o.output) {
+		return nil, usageError{fmt.Errorf("-o %s: expected %s", o.output, strings.Join(o.formats, " or "))}
 	}
 	if o.filter == "" {
 		return nil, nil
@@ -61,16 +96,32 @@ func (o *readOptions) validate(cmd *cobra.Command) (*filter.Filter, error) {
 	return f, nil
 }
 
-// open returns where lookups come from.
-func (o *readOptions) open(cmd *cobra.Command) source.Source {
-	if o.from == "" {
-		return source.API{Path: o.api, Stderr: cmd.ErrOrStderr()}
+// maxJoined bounds the lookups that wait for their other records while those of
+// a file or of Loki are joined: some 5 KB each.
+const maxJoined = 16384
+
+// open returns where lookups come from; stderr is for what could not be read.
+func (o *readOptions) open(cmd *cobra.Command, stderr io.Writer) source.Source {
+	joining := source.Joining{
+		Diagnose: diagnose.New().Trace, Now: time.Now,
+		Assemble: func() source.Assembler { return assemble.New(assemble.Config{MaxPending: maxJoined}) },
 	}
-	return source.File{
-		Path: o.from, Stdin: cmd.InOrStdin(), Stderr: cmd.ErrOrStderr(), Diagnose: diagnose.Trace, Now: time.Now,
-		// The records of a file are all there: none has to make room.
-		Assemble: func() source.Assembler { return assemble.New(assemble.Config{MaxPending: math.MaxInt}) },
+	switch {
+	case o.from != "":
+		return source.File{Path: o.from, Stdin: cmd.InOrStdin(), Stderr: stderr, Joining: joining}
+	case o.loki != "":
+		return source.Loki{URL: o.loki, Query: o.lokiQuery, Tenant: o.tenant, Stderr: stderr, Joining: joining}
 	}
+	return source.API{Path: o.api, Stderr: stderr}
+}
+
+// unlessStopped takes the end of a context for no error: being stopped is how
+// watching ends.
+func unlessStopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 // each reads the lookups for which the filter is true. An expression that fails

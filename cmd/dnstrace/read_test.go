@@ -152,7 +152,8 @@ func (f *follower) Write(b []byte) (int, error) {
 func TestWatchFollowsUntilStopped(t *testing.T) {
 	h := history.New(history.Config{Keep: time.Hour, MaxBytes: 1 << 20})
 	e, _ := recorded(1, "api.example.com.")
-	h.Add(time.Now(), &trace.Trace{Header: e.Header, QName: e.QName, Exchange: e, Outcome: e.Outcome})
+	kept := &trace.Trace{Header: e.Header, QName: e.QName, Exchange: e, Outcome: e.Outcome}
+	h.Add(time.Now(), kept.AppendJSON(nil))
 	socket := filepath.Join(t.TempDir(), "api.sock")
 	l, err := api.Listen(socket)
 	if err != nil {
@@ -195,6 +196,14 @@ func TestErrors(t *testing.T) {
 		{[]string{"watch", "-f", "rcod == 1"}, exitUsage, "did you mean rcode?"},
 		{[]string{"watch", "extra"}, exitUsage, "unknown command"},
 		{[]string{"watch", "--api", "x", "--from", "y"}, exitUsage, "--api and --from exclude each other"},
+		{[]string{"watch", "--loki", "http://x", "--from", "y"}, exitUsage, "--from and --loki exclude each other"},
+		{[]string{"watch", "--loki-query", "{}"}, exitUsage, "--loki-query: needs --loki"},
+		{[]string{"watch", "--columns", "time,color"}, exitUsage, `there is no column "color"; there are time client`},
+		{[]string{"watch", "-o", "rows"}, exitUsage, "-o rows: expected table or json"},
+		{[]string{"top", "--sort", "speed"}, exitUsage, "--sort speed: expected one of name lookups timeouts"},
+		{[]string{"top", "--window", "0s"}, exitUsage, "--window: expected a duration above 0"},
+		{[]string{"top", "-o", "xml"}, exitUsage, "-o xml: expected table or json or rows"},
+		{[]string{"top", "--once", "--loki", "nowhere"}, exitFailed, "--loki nowhere: expected a URL such as http://loki:3100"},
 		{[]string{"watch", "--api", socket}, exitFailed, "is `dnstrace run` running on this node? expected its API at " + socket},
 		{[]string{"explain", "--from", "/nonexistent"}, exitFailed, "--from: open /nonexistent: no such file"},
 		{[]string{"explain", "nosuch.example", "--from", path, "--since", "9999h"}, exitFailed, "no lookup matches nosuch.example in the last 9999h0m0s: 0 traces and 6 records of other names searched in " + path},
@@ -210,8 +219,39 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+func TestCompletion(t *testing.T) {
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		if status, out, stderr := call(t, "", "completion", shell); status != exitOK || !strings.Contains(out, "dnstrace") {
+			t.Errorf("%s: status %d, %s", shell, status, stderr)
+		}
+	}
+	for _, tc := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"t"}, "top\t"},
+		{[]string{"top", "--sort", "p"}, "p50\np99\n"},
+		{[]string{"top", "-o", ""}, "table\njson\nrows\n"},
+		{[]string{"watch", "--columns", "time,na"}, "time,name\n"},
+	} {
+		_, out, _ := call(t, "", append([]string{"__complete"}, tc.args...)...)
+		if !strings.Contains(out, tc.want) {
+			t.Errorf("%q: %q, want %q", tc.args, out, tc.want)
+		}
+	}
+}
+
+// Every command shows how it is used.
+func TestExamples(t *testing.T) {
+	for _, c := range newRootCommand().Commands() {
+		if c.Example == "" {
+			t.Errorf("%s has no example", c.Name())
+		}
+	}
+}
+
 func TestHelp(t *testing.T) {
-	for _, args := range [][]string{{}, {"--help"}, {"watch", "--help"}, {"explain", "--help"}, {"--version"}} {
+	for _, args := range [][]string{{}, {"--help"}, {"watch", "--help"}, {"explain", "--help"}, {"top", "--help"}, {"check", "--help"}, {"--version"}} {
 		status, out, stderr := call(t, "", args...)
 		if status != exitOK || out == "" || stderr != "" {
 			t.Errorf("%q: status %d, %q, %q", args, status, out, stderr)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -11,19 +12,30 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/source"
 )
 
+type watchOptions struct {
+	readOptions
+	sinceOptions
+	columns []string
+}
+
 func newWatchCommand() *cobra.Command {
-	o := &readOptions{}
+	o := &watchOptions{}
 	cmd := &cobra.Command{
 		Use:   "watch",
 		Short: "Follow lookups live, one line each",
 		Long: "Shows every lookup as it finishes: who asked whom for what, with what result, how long\n" +
 			"it took, what the cache and the upstreams did, and what is wrong with it.\n" +
 			"Reads from the tracer on this node until stopped; --since begins in the past.\n" +
-			"From a file, shows what is in it and ends.",
+			"From a file, shows what is in it and ends. From Loki, lookups come some 15 s late:\n" +
+			"that is how long the records of several nodes wait for each other.\n\n" +
+			"Columns (--columns time,client,name,...; without it, those that fit the terminal):\n" +
+			columnHelp(),
 		Example: "  dnstrace watch\n" +
 			"  dnstrace watch --since 5m -f 'len(diagnosis) > 0'\n" +
 			"  dnstrace watch -f 'rcode == \"NXDOMAIN\" and client.namespace == \"demo\"'\n" +
+			"  dnstrace watch --columns date,client,name,type,result,took,upstream,trace\n" +
 			"  dnstrace watch -o json > lookups.json\n" +
+			"  dnstrace watch --loki http://loki:3100 --loki-query '{app=\"dnstrace\"}' --since 10m\n" +
 			"  kubectl logs ds/dnstrace | dnstrace watch --from -",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -32,26 +44,57 @@ func newWatchCommand() *cobra.Command {
 			return o.watch(ctx, cmd)
 		},
 	}
-	o.register(cmd)
+	o.readOptions.register(cmd, outputTable, outputJSON)
+	o.sinceOptions.register(cmd)
+	cmd.Flags().StringSliceVar(&o.columns, "columns", nil, "show these columns, in this order")
+	// The name of a flag that was just defined is no possible error.
+	_ = cmd.RegisterFlagCompletionFunc("columns", completeColumns)
 	return cmd
 }
 
-func (o *readOptions) watch(ctx context.Context, cmd *cobra.Command) error {
-	keep, err := o.validate(cmd)
+// columnHelp lists the columns in lines that fit a terminal.
+func columnHelp() string {
+	var b strings.Builder
+	line := " "
+	for _, name := range render.Columns() {
+		if len(line)+1+len(name) > render.DefaultWidth {
+			b.WriteString(line + "\n")
+			line = " "
+		}
+		line += " " + name
+	}
+	return b.String() + line
+}
+
+// completeColumns completes the last of several names.
+func completeColumns(_ *cobra.Command, _ []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	before := typed[:strings.LastIndex(typed, ",")+1]
+	var all []cobra.Completion
+	for _, name := range render.Columns() {
+		all = append(all, before+name)
+	}
+	return all, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+}
+
+func (o *watchOptions) watch(ctx context.Context, cmd *cobra.Command) error {
+	keep, err := o.readOptions.validate(cmd)
+	if err == nil {
+		err = o.sinceOptions.validate()
+	}
 	if err != nil {
 		return err
 	}
 	out := cmd.OutOrStdout()
 	width, color := terminal(cmd)
-	table := render.NewTable(out, render.Options{Width: width, Color: color})
+	table, err := render.NewTable(out, render.Options{Width: width, Color: color}, o.columns...)
+	if err != nil {
+		return usageError{err}
+	}
 	show := func(l source.Lookup) error { return table.Row(l.Trace) }
 	if o.output == outputJSON {
 		show = func(l source.Lookup) error { return writeLine(out, l.Line) }
 	}
-	_, err = each(ctx, o.open(cmd), source.Request{Since: o.since, Follow: true}, keep, cmd.ErrOrStderr(), show)
-	if ctx.Err() != nil {
-		// Being stopped is how watching ends.
-		return nil
-	}
-	return err
+	s := o.open(cmd, cmd.ErrOrStderr())
+	_, err = each(ctx, s, source.Request{Since: o.since, Follow: true}, keep, cmd.ErrOrStderr(), show)
+	return unlessStopped(ctx, err)
 }

@@ -21,8 +21,9 @@ import (
 
 var start = time.Date(2026, 11, 21, 3, 0, 0, 0, time.UTC)
 
-func numbered(n int) *trace.Trace {
-	return &trace.Trace{Header: trace.Header{Time: start}, QName: fmt.Sprintf("n%03d.", n)}
+func numbered(n int) []byte {
+	t := &trace.Trace{Header: trace.Header{Time: start}, QName: fmt.Sprintf("n%03d.", n)}
+	return t.AppendJSON(nil)
 }
 
 // serve starts an API with five traces in memory, one a second before start.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -97,9 +98,11 @@ type lineWriter struct {
 	err error
 }
 
-func (l *lineWriter) lines(lines [][]byte) {
-	for _, line := range lines {
-		l.line(line)
+func (l *lineWriter) lines(lines iter.Seq[[]byte]) {
+	for line := range lines {
+		if l.line(line); l.err != nil {
+			return
+		}
 	}
 }
 

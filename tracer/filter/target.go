@@ -5,24 +5,29 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/miekg/dns"
+
 	"github.com/dnstrace/dnstrace/trace"
 )
 
 // Target is which lookups a person means by one word: a trace id, a client
-// address, a pod, or a name.
+// address, a response code or an outcome, a pod, or a name.
 type Target struct {
 	text    string
 	id      trace.TraceID
 	address netip.Addr
 	port    uint16         // 0: any
+	rcode   string         // empty: no response code is meant
+	outcome string         // empty: no outcome is meant
 	name    *regexp.Regexp // nil: no name is meant
 	pod     *regexp.Regexp // matches pod, or namespace/pod
 }
 
 // ParseTarget understands any word: 32 hexadecimal digits are a trace id; an
 // address with or without port is a client; with a slash it is NAMESPACE/POD;
-// everything else may be the name that was looked up or the client's pod, where
-// * stands for any characters and the final dot of a name may be left out.
+// everything else may be a response code such as NXDOMAIN, or unanswered or
+// dropped, and may be the name that was looked up or the client's pod, where *
+// stands for any characters and the final dot of a name may be left out.
 func ParseTarget(text string) *Target {
 	t := &Target{text: text}
 	if id, err := trace.ParseTraceID(strings.ToLower(text)); err == nil {
@@ -37,6 +42,12 @@ func ParseTarget(text string) *Target {
 		t.address, t.port = a.Addr().Unmap(), a.Port()
 		return t
 	}
+	if code := strings.ToUpper(text); isRCode(code) {
+		t.rcode = code
+	}
+	if outcome := strings.ToLower(text); outcome == trace.OutcomeUnanswered || outcome == trace.OutcomeDropped {
+		t.outcome = outcome
+	}
 	t.pod = wildcard(text)
 	if !strings.Contains(text, "/") {
 		name := strings.ToLower(text)
@@ -46,6 +57,11 @@ func ParseTarget(text string) *Target {
 		t.name = wildcard(name)
 	}
 	return t
+}
+
+func isRCode(code string) bool {
+	_, ok := dns.StringToRcode[code]
+	return ok
 }
 
 // String returns the word.
@@ -61,6 +77,8 @@ func (t *Target) Match(tr *trace.Trace) bool {
 	case t.address.IsValid():
 		return tr.Exchange != nil && t.matchClient(&tr.Exchange.DNS) || tr.Query != nil && t.matchClient(&tr.Query.DNS)
 	case t.name != nil && t.name.MatchString(tr.QName):
+		return true
+	case t.rcode != "" && t.rcode == tr.RCode, t.outcome != "" && t.outcome == tr.Outcome:
 		return true
 	}
 	c := tr.Client
@@ -80,6 +98,25 @@ func (t *Target) Names() func(qname string) bool {
 	}
 	return t.name.MatchString
 }
+
+// Text returns what all of the names have in common, as a record shows them, or
+// nothing if that is not known.
+func (t *Target) Text() string {
+	if t.Names() == nil {
+		return ""
+	}
+	name := strings.ToLower(t.text)
+	longest := ""
+	for part := range strings.SplitSeq(name, "*") {
+		if len(part) > len(longest) {
+			longest = part
+		}
+	}
+	return longest
+}
+
+// ID returns the trace id that is meant, zero if none is.
+func (t *Target) ID() trace.TraceID { return t.id }
 
 // wildcard makes a pattern of a word with *. A name is never anything but UTF-8,
 // which is what a pattern must be.

@@ -2,6 +2,7 @@ package filter
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -64,6 +65,36 @@ func TestTargetNames(t *testing.T) {
 	}
 }
 
+func TestTargetResult(t *testing.T) {
+	nx := &trace.Trace{QName: "x.example.", RCode: "NXDOMAIN", Outcome: trace.OutcomeAnswered}
+	lost := &trace.Trace{QName: "refused.", Outcome: trace.OutcomeDropped}
+	for text, want := range map[string][2]bool{
+		"NXDOMAIN": {true, false}, "nxdomain": {true, false}, "servfail": {false, false}, "dropped": {false, true}, "Unanswered": {false, false},
+		// A word that is a code may still be a name.
+		"refused": {false, true},
+	} {
+		target := ParseTarget(text)
+		if got := [2]bool{target.Match(nx), target.Match(lost)}; got != want {
+			t.Errorf("%s: %v, want %v", text, got, want)
+		}
+	}
+}
+
+func TestTargetText(t *testing.T) {
+	for text, want := range map[string]string{
+		"Example.com": "example.com", "*.example.com": ".example.com", "api.*.svc.cluster.local": ".svc.cluster.local",
+		"mypod": "", "demo/my.pod": "", "10.0.0.1": "",
+	} {
+		if got := ParseTarget(text).Text(); got != want {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+	id := trace.TraceID{1, 2, 3}
+	if got := ParseTarget(id.String()).ID(); got != id || !ParseTarget("x").ID().IsZero() {
+		t.Errorf("id %s", got)
+	}
+}
+
 func FuzzTarget(f *testing.F) {
 	f.Add("*.example.com", "www.example.com.")
 	f.Add("demo/my(pod", "x.")
@@ -72,6 +103,9 @@ func FuzzTarget(f *testing.F) {
 		tr := &trace.Trace{QName: name, Client: &trace.Endpoint{Pod: name, Namespace: "demo"}}
 		if names := target.Names(); names != nil && names(name) && !target.Match(tr) {
 			t.Errorf("%q: the name %q is meant, its trace is not", text, name)
+		}
+		if names := target.Names(); names != nil && names(name) && !strings.Contains(name, target.Text()) {
+			t.Errorf("%q: the name %q does not have %q", text, name, target.Text())
 		}
 	})
 }

@@ -45,6 +45,9 @@ func (d *drawing) head(t *trace.Trace, p *places) {
 			d.entry(x.name, []string{x.String()})
 		}
 	}
+	if parts := answer(t.Exchange); len(parts) > 0 {
+		d.entry("answer", parts)
+	}
 	d.entry("trace", []string{t.TraceID.String()})
 	if t.Resolution != "" {
 		d.entry("part of", []string{"resolution " + clean(t.Resolution)})

@@ -28,7 +28,8 @@ type step struct {
 	devices  []device
 	src, dst netip.AddrPort
 	from, to time.Duration
-	again    int // this is the nth transmission, from 2
+	again    int    // this is the nth transmission, from 2
+	wrap     string // what carried the packet here
 	drop     *trace.Drop
 }
 
@@ -89,7 +90,7 @@ func group(e *trace.Exchange, base time.Duration) []step {
 			steps = append(steps, dropStep(e.Drop, base))
 			dropped = true
 		}
-		st := step{message: s.Message, netns: s.NetNS, src: s.Src, dst: s.Dst, from: base + s.Offset.Duration(), to: base + s.Offset.Duration()}
+		st := step{message: s.Message, netns: s.NetNS, src: s.Src, dst: s.Dst, wrap: wrapped(&path[i]), from: base + s.Offset.Duration(), to: base + s.Offset.Duration()}
 		starts := s.Message == trace.MessageQuery && s.IfIndex == path[0].IfIndex && s.NetNS == path[0].NetNS && s.Direction == path[0].Direction
 		if starts {
 			if transmissions++; transmissions > 1 && i > 0 {
@@ -112,7 +113,7 @@ func group(e *trace.Exchange, base time.Duration) []step {
 }
 
 func (s *step) continues(next step) bool {
-	return s.drop == nil && s.message == next.message && s.netns == next.netns && s.src == next.src && s.dst == next.dst
+	return s.drop == nil && s.message == next.message && s.netns == next.netns && s.src == next.src && s.dst == next.dst && s.wrap == next.wrap
 }
 
 func dropStep(d *trace.Drop, base time.Duration) step {
@@ -156,6 +157,9 @@ func (s *story) steps(depth int, steps []step) {
 		s.add(r)
 		for _, more := range labels[1:] {
 			s.add(row{depth: depth, label: more})
+		}
+		if st.wrap != "" {
+			s.note(depth+1, faint, "in %s", st.wrap)
 		}
 		before = st
 	}
@@ -219,6 +223,9 @@ func (s *story) drop(depth int, st *step) {
 		reason = "the kernel gives no reason"
 	}
 	where := place{netns: d.NetNS, alias: d.NetNSName}
+	if d.Words != "" {
+		s.note(depth+1, bad, "%s", d.Words)
+	}
 	s.note(depth+1, bad, "%s in %s, %s", reason, d.Where, where)
 }
 

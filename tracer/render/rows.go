@@ -94,11 +94,14 @@ func (s *story) response(l *leg) {
 		s.add(row{section: true, label: "RESPONSE none: the query was lost", tone: bad, note: true})
 	case e.Outcome != trace.OutcomeAnswered:
 		s.add(row{section: true, label: "RESPONSE none was seen on this node", tone: bad, note: true})
+		s.complaint(1, e.ICMP)
 		return
 	}
 	if e.Outcome == trace.OutcomeUnanswered {
 		s.note(1, bad, "✗ it was not seen to reach the client")
 	}
+	s.pieces(1, e.Fragments)
+	s.complaint(1, e.ICMP)
 }
 
 // server tells what happened between a query's arrival at a server and the
@@ -216,4 +219,6 @@ func (s *story) upstreamPackets(depth int, u *trace.Upstream, l *leg, attempt ro
 		s.add(row{depth: depth, label: "no answer came", tone: bad, mark: markSilence, from: l.arrival, to: max(l.arrival, attempt.to), open: attempt.open})
 	}
 	s.steps(depth, l.back)
+	s.pieces(depth, l.exchange.Fragments)
+	s.complaint(depth, l.exchange.ICMP)
 }

@@ -8,10 +8,13 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-func tableOf(t *testing.T, o Options) string {
+func tableOf(t *testing.T, o Options, names ...string) string {
 	t.Helper()
 	var b bytes.Buffer
-	table := NewTable(&b, o)
+	table, err := NewTable(&b, o, names...)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, s := range waterfalls {
 		if err := table.Row(s.trace()); err != nil {
 			t.Fatal(err)
@@ -23,6 +26,22 @@ func tableOf(t *testing.T, o Options) string {
 func TestTable(t *testing.T) {
 	for name, o := range map[string]Options{"pipe": {}, "80": {Width: 80}, "120": {Width: 120}, "200": {Width: 200}, "color": {Width: 120, Color: true}} {
 		golden(t, "testdata/table."+name+".txt", []byte(tableOf(t, o)))
+	}
+}
+
+func TestTableColumns(t *testing.T) {
+	chosen := []string{"date", "NAME", "Upstream", "sent", "process"}
+	golden(t, "testdata/table.chosen.txt", []byte(tableOf(t, Options{Width: 100}, chosen...)))
+	golden(t, "testdata/table.every.txt", []byte(tableOf(t, Options{}, Columns()...)))
+	if _, err := NewTable(nil, Options{}, "time", "names"); err == nil || !strings.Contains(err.Error(), `no column "names"; there are time client`) {
+		t.Errorf("error %v", err)
+	}
+	// Whatever is chosen, nothing leaves the terminal.
+	for width := 1; width < 250; width += 23 {
+		checkDrawing(t, "every", tableOf(t, Options{Width: width}, Columns()...), max(width, MinWidth))
+		for _, name := range Columns() {
+			checkDrawing(t, name, tableOf(t, Options{Width: width}, "client", name), max(width, MinWidth))
+		}
 	}
 }
 
@@ -51,7 +70,11 @@ func TestTableIsAligned(t *testing.T) {
 
 func TestTableWithoutAnything(t *testing.T) {
 	var b bytes.Buffer
-	if err := NewTable(&b, Options{Width: 80}).Row(&trace.Trace{}); err != nil {
+	table, err := NewTable(&b, Options{Width: 80})
+	if err == nil {
+		err = table.Row(&trace.Trace{})
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	checkDrawing(t, "empty", b.String(), 80)

@@ -91,6 +91,9 @@ func runeColumns(r rune) int {
 	return 1
 }
 
+// Fit makes a text safe to show, and cuts it if it is wider than a terminal.
+func Fit(s string, limit int) string { return fit(clean(s), limit) }
+
 // fit cuts text that is too wide, with an ellipsis at its end.
 func fit(s string, limit int) string {
 	if columns(s) <= limit {

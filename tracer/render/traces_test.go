@@ -102,6 +102,39 @@ func ambiguousTrace() *trace.Trace {
 	return t
 }
 
+// answeredTrace holds what a response can say, from a pod on another node.
+func answeredTrace() *trace.Trace {
+	t := missTrace()
+	e := t.Exchange
+	four, ttl := 4, uint32(30)
+	e.Flags, e.AnswerCount, e.MinTTL = []string{"rd", "ra", "ad"}, &four, &ttl
+	e.Answers = []trace.Answer{{Type: "CNAME", Value: "edge.example.net.", TTL: 300}, {Type: "A", Value: "93.184.215.14", TTL: 30}, {Type: "A", Value: "93.184.215.15", TTL: 30}}
+	e.ExtendedError = &trace.ExtendedError{Code: 3, Name: "Stale Answer", Text: "resolver is offline"}
+	size := 1700
+	e.Fragments = &trace.Fragments{Message: trace.MessageResponse, Seen: 2, SeenBytes: size, Size: &size, Complete: true}
+	for i := range e.Path {
+		if s := &e.Path[i]; s.IfName == "cni0" {
+			s.IfName, s.VLAN = "vxlan0", 12
+			s.Tunnel = &trace.Tunnel{Src: netip.MustParseAddrPort("192.168.49.2:51820"), Dst: netip.MustParseAddrPort("192.168.49.3:8472"), VNI: 4096}
+		}
+	}
+	return t
+}
+
+// refusedPacketTrace ends with an ICMP error, and an upstream response of which a
+// fragment is missing.
+func refusedPacketTrace() *trace.Trace {
+	t := unansweredTrace()
+	t.Exchange.ICMP = &trace.ICMP{Type: 3, Code: 3, From: corednsAddr.Addr(), Message: trace.MessageQuery, Offset: trace.Seconds(us(120))}
+	m := failoverTrace()
+	t.Upstreams = m.Upstreams[:1]
+	t.Upstreams[0].Exchange.Fragments = &trace.Fragments{Message: trace.MessageResponse, Seen: 1, SeenBytes: 1480}
+	t.Upstreams[0].Exchange.ICMP = &trace.ICMP{Type: 2, From: netip.MustParseAddr("fd00::1"), Message: trace.MessageResponse, MTU: 1280, Offset: trace.Seconds(us(900))}
+	t.Exchange.Drop = &trace.Drop{Where: "__udp4_lib_rcv", Reason: "NO_SOCKET", Words: "no socket was bound to the port", Message: trace.MessageQuery, NetNS: nsCoreDNS,
+		NetNSName: "coredns", IfName: "eth0", Offset: trace.Seconds(us(110))}
+	return t
+}
+
 // chainTrace goes through a node-local cache that wrote a record, over IPv6 to a
 // CoreDNS that wrote one too, in a namespace that was observed.
 func chainTrace() *trace.Trace {

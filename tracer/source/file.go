@@ -1,29 +1,29 @@
 package source
 
 import (
-	"cmp"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// File reads records from a file, or from standard input. Traces in it are
-// passed on as they are read; what is in no trace is assembled at the end, so
-// that the order of the lines does not matter.
+// idleTick is how often a source that is followed is told that time passes.
+const idleTick = 500 * time.Millisecond
+
+// File reads records from a file, or from standard input. The order of the lines
+// does not matter, and their number costs no memory; but standard input is, when
+// it is followed, read as it comes, and its records are then joined with those
+// close to them in time.
 type File struct {
-	Path     string // "-": Stdin
-	Stdin    io.Reader
-	Stderr   io.Writer // for lines that are no records
-	Assemble func() Assembler
-	Diagnose func(*trace.Trace) []trace.Finding
-	Now      func() time.Time
+	Joining
+	Path   string // "-": Stdin
+	Stdin  io.Reader
+	Stderr io.Writer // for lines that are no records
 }
 
 // String implements Source.
@@ -34,8 +34,8 @@ func (f File) String() string {
 	return f.Path
 }
 
-// Each implements Source. Follow makes no difference: standard input is followed
-// for as long as it is open.
+// Each implements Source. Follow makes a difference only to standard input, which
+// is followed for as long as it is open.
 func (f File) Each(ctx context.Context, r Request, each func(Lookup) error) (Read, error) {
 	in := f.Stdin
 	if f.Path != "-" {
@@ -46,51 +46,20 @@ func (f File) Each(ctx context.Context, r Request, each func(Lookup) error) (Rea
 		defer file.Close()
 		in = file
 	}
-	p := &pass{File: f, request: r, each: each, loose: map[key]loose{}, inTrace: map[key]struct{}{}}
-	if r.Since > 0 {
-		p.since = f.Now().Add(-r.Since)
+	c := newCollection(f.Joining, r)
+	if r.Follow && f.Path == "-" {
+		return f.follow(ctx, c, in, each)
 	}
-	err := p.read(ctx, in)
-	if err == nil {
-		err = p.assemble()
+	if err := f.read(ctx, in, c.record); err != nil {
+		c.sorter.close()
+		return c.seen, err
 	}
-	if errors.Is(err, Stop) {
-		err = nil
-	}
-	return p.seen, err
+	return c.lookups(ctx, each)
 }
 
-// pass is one reading of a file.
-type pass struct {
-	File
-	request Request
-	each    func(Lookup) error
-	since   time.Time
-	loose   map[key]loose    // records in no trace so far
-	inTrace map[key]struct{} // records in a trace
-	lines   int
-	seen    Read
-}
-
-type loose struct {
-	record trace.Record
-	line   int
-}
-
-// key names a record: a flow in one place at one time.
-type key struct {
-	kind string
-	flow trace.Flow
-	time int64
-}
-
-func keyOf(r trace.Record) key {
-	h := r.Head()
-	return key{kind: r.Kind(), flow: h.Flow, time: h.Time.UnixNano()}
-}
-
-func (p *pass) read(ctx context.Context, in io.Reader) error {
-	bad := complaints{w: p.Stderr, source: p.String()}
+// read calls use with every record; what is none is told of and passed over.
+func (f File) read(ctx context.Context, in io.Reader, use func(trace.Record, []byte) error) error {
+	bad := complaints{w: f.Stderr, source: f.String()}
 	defer bad.end()
 	reader := trace.NewReader(in)
 	for ctx.Err() == nil {
@@ -103,125 +72,63 @@ func (p *pass) read(ctx context.Context, in io.Reader) error {
 			bad.add(err)
 			continue
 		case err != nil:
-			return fmt.Errorf("reading %s: %w", p.String(), err)
+			return fmt.Errorf("reading %s: %w", f.String(), err)
 		}
-		if err := p.record(rec, line); err != nil {
+		if err := use(rec, line); err != nil {
 			return err
 		}
 	}
 	return ctx.Err()
 }
 
-func (p *pass) record(rec trace.Record, line []byte) error {
-	t, ok := rec.(*trace.Trace)
-	if !ok {
-		p.keep(rec)
-		return nil
-	}
-	p.claim(t.Exchange, t.Query)
-	p.claimUpstreams(t.Upstreams)
-	return p.pass(t, line)
+// arrived is a record on its way from the goroutine that reads.
+type arrived struct {
+	record trace.Record
+	line   []byte
 }
 
-// keep puts a record aside until it is clear that no trace has it. Of a large
-// file, only what is wanted takes memory.
-func (p *pass) keep(rec trace.Record) {
-	k := keyOf(rec)
-	if _, ok := p.inTrace[k]; ok {
-		return
-	}
-	if p.request.Names != nil && !p.request.Names(questionOf(rec)) {
-		p.seen.Others++
-		return
-	}
-	p.lines++
-	p.loose[k] = loose{record: rec, line: p.lines}
-}
-
-func questionOf(rec trace.Record) string {
-	switch r := rec.(type) {
-	case *trace.Exchange:
-		return r.QName
-	case *trace.Query:
-		return r.QName
-	case *trace.Refresh:
-		return r.QName
-	}
-	return ""
-}
-
-// claim notes the records that a trace is made of: they make no second one.
-func (p *pass) claim(e *trace.Exchange, q *trace.Query) {
-	take := func(k key) {
-		p.inTrace[k] = struct{}{}
-		delete(p.loose, k)
-	}
-	if e != nil {
-		take(keyOf(e))
-	}
-	if q != nil {
-		take(keyOf(q))
-	}
-}
-
-func (p *pass) claimUpstreams(list []trace.Upstream) {
-	for i := range list {
-		p.claim(list[i].Exchange, list[i].Query)
-		p.claimUpstreams(list[i].Upstreams)
-	}
-}
-
-func (p *pass) pass(t *trace.Trace, line []byte) error {
-	if t.Time.Before(p.since) {
-		return nil
-	}
-	p.seen.Traces++
-	return p.each(Lookup{Trace: t, Line: line})
-}
-
-// assemble makes traces of the loose records, in the order in which a tracer
-// would have got them.
-func (p *pass) assemble() error {
-	records := slices.SortedFunc(maps.Values(p.loose), func(a, b loose) int {
-		return cmp.Or(ended(a.record).Compare(ended(b.record)), cmp.Compare(a.line, b.line))
-	})
-	p.loose, p.inTrace = nil, nil
-	var traces []*trace.Trace
-	a := p.Assemble()
-	for i := range records {
-		rec := records[i].record
-		records[i].record = nil
-		at := ended(rec)
-		a.Add(rec)
-		traces = append(traces, a.Advance(at)...)
-	}
-	traces = append(traces, a.Flush()...)
-	slices.SortStableFunc(traces, func(x, y *trace.Trace) int { return x.Time.Compare(y.Time) })
-	var line []byte
-	for _, t := range traces {
-		t.Diagnosis = p.Diagnose(t)
-		line = t.AppendJSON(line[:0])
-		if err := p.pass(t, line); err != nil {
-			return err
+// follow passes lookups on while records come.
+func (f File) follow(ctx context.Context, c *collection, in io.Reader, each func(Lookup) error) (Read, error) {
+	// A read from a pipe cannot be taken back: at a stop, it is left behind.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	records, done := make(chan arrived), make(chan error, 1)
+	go func() {
+		done <- f.read(ctx, in, func(rec trace.Record, line []byte) error {
+			select {
+			case records <- arrived{rec, bytes.Clone(line)}:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+	}()
+	j := newJoiner(f.Joining, c.pass(each))
+	j.immediate = true
+	tick := time.NewTicker(idleTick)
+	defer tick.Stop()
+	for {
+		var err error
+		select {
+		case r := <-records:
+			if c.request.Names != nil && !c.request.Names(nameOf(r.record)) {
+				c.seen.Others++
+				continue
+			}
+			err = j.add(r.record, r.line)
+			tick.Reset(idleTick)
+		case <-tick.C:
+			err = j.idle(idleTick)
+		case err := <-done:
+			if err == nil {
+				err = j.flush()
+			}
+			return c.seen, unlessStop(err)
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		if err != nil {
+			return c.seen, unlessStop(err)
 		}
 	}
-	return nil
-}
-
-// ended returns when a record was complete.
-func ended(rec trace.Record) time.Time {
-	at := rec.Head().Time
-	var d *trace.Seconds
-	switch r := rec.(type) {
-	case *trace.Exchange:
-		d = r.Duration
-	case *trace.Query:
-		d = r.Duration
-	case *trace.Refresh:
-		d = r.Duration
-	}
-	if d != nil {
-		at = at.Add(d.Duration())
-	}
-	return at
 }

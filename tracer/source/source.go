@@ -1,5 +1,5 @@
-// Package source is where explain, watch and later readers get lookups from:
-// the local API, a file, or standard input, through one code path.
+// Package source is where explain, watch and top get lookups from: the local
+// API, a file, standard input, or Loki, through one code path.
 package source
 
 import (
@@ -28,19 +28,20 @@ type Request struct {
 	Since  time.Duration           // how far back from now; 0: everything, with Follow nothing
 	Follow bool                    // go on with those to come, where a source can
 	Names  func(qname string) bool // false: a source may leave the name out; nil: it may not
+	Text   string                  // what all of Names have in common, as records show it; empty: nothing
+	ID     trace.TraceID           // zero: any; else a source may leave out other names than that lookup's
 }
 
 // Read is what a source went through.
 type Read struct {
 	Traces int // passed on
-	Others int // records left out for their names, not yet part of a trace
+	Others int // records left out for their names
 }
 
 // Source gives lookups.
 type Source interface {
 	// Each calls each for every lookup: the API newest first, unless it follows;
-	// a file in its order, then what had to be assembled, in order of time. It
-	// returns what it read, and nil at the end and after [Stop], each's error, or
+	// all others in order of time, roughly. It returns what it read, and nil at the end and after [Stop], each's error, or
 	// its own, which says what would help.
 	Each(ctx context.Context, r Request, each func(Lookup) error) (Read, error)
 	// String names the source for people.
@@ -52,6 +53,25 @@ type Assembler interface {
 	Add(r trace.Record)
 	Advance(now time.Time) []*trace.Trace
 	Flush() []*trace.Trace
+}
+
+// Joining is how a source that gets single records makes lookups of them.
+type Joining struct {
+	Assemble func() Assembler
+	Diagnose func(*trace.Trace) []trace.Finding
+	Now      func() time.Time
+
+	memory int // bytes of lines that are sorted, and that wait, at once; 0: defaultMemory
+}
+
+// defaultMemory holds some thousand lookups.
+const defaultMemory = 16 << 20
+
+func (j *Joining) bound() int {
+	if j.memory == 0 {
+		return defaultMemory
+	}
+	return j.memory
 }
 
 // complaints tells of lines that are no records: the first few each, the others

@@ -69,8 +69,12 @@ func (a *assembler) Flush() []*trace.Trace {
 }
 
 func file(in string, stderr io.Writer, a *assembler) File {
-	return File{
-		Path: "-", Stdin: strings.NewReader(in), Stderr: stderr, Assemble: func() Assembler { return a },
+	return File{Path: "-", Stdin: strings.NewReader(in), Stderr: stderr, Joining: joiningWith(a)}
+}
+
+func joiningWith(a *assembler) Joining {
+	return Joining{
+		Assemble: func() Assembler { return a },
 		Diagnose: func(*trace.Trace) []trace.Finding { return []trace.Finding{{Code: "found"}} },
 		Now:      func() time.Time { return start.Add(10 * time.Second) },
 	}
@@ -122,7 +126,7 @@ func TestFile(t *testing.T) {
 		{"records alone, out of order", lines(exchange(5), query(4), exchange(4)), Request{}, "n4.found n5.found", 3},
 		{"both", lines(exchange(4), chain), Request{}, "n1.as-it-is n4.found", 1},
 		{"twice", lines(exchange(4), exchange(4)), Request{}, "n4.found", 1},
-		{"names", lines(exchange(4), exchange(5), chain), Request{Names: func(n string) bool { return n == "n5." }}, "n1.as-it-is n5.found", 1},
+		{"names", lines(exchange(4), exchange(5), chain), Request{Names: func(n string) bool { return n == "n5." }}, "n5.found", 1},
 		{"since", lines(exchange(4), exchange(5), chain), Request{Since: 5 * time.Second}, "n5.found", 2},
 		{"empty", "\n", Request{}, "", 0},
 	} {
@@ -200,7 +204,7 @@ func TestFilePath(t *testing.T) {
 func TestAPI(t *testing.T) {
 	h := history.New(history.Config{Keep: time.Hour, MaxBytes: 1 << 20})
 	for i := 1; i < 4; i++ {
-		h.Add(start.Add(time.Duration(i)*time.Second), traceOf(exchange(i), nil))
+		h.Add(start.Add(time.Duration(i)*time.Second), traceOf(exchange(i), nil).AppendJSON(nil))
 	}
 	path := filepath.Join(t.TempDir(), "api.sock")
 	l, err := api.Listen(path)

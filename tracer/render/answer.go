@@ -1,0 +1,132 @@
+package render
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// maxAnswers keeps a head short: the rest is counted.
+const maxAnswers = 8
+
+// answer says what the response said, as far as it was captured.
+func answer(e *trace.Exchange) []string {
+	if e == nil {
+		return nil
+	}
+	var parts []string
+	for i, a := range e.Answers {
+		if i == maxAnswers {
+			break
+		}
+		switch text := a.Value; a.Type {
+		case "A", "AAAA":
+			parts = append(parts, text)
+		default:
+			parts = append(parts, a.Type+" "+text)
+		}
+	}
+	shown := len(parts)
+	if n := e.AnswerCount; n != nil && *n > shown && (shown > 0 || *n > 0) {
+		parts = append(parts, fmt.Sprintf("%d records in all", *n))
+	}
+	if e.MinTTL != nil {
+		parts = append(parts, "TTL "+(time.Duration(*e.MinTTL)*time.Second).String())
+	}
+	if len(e.Flags) > 0 {
+		parts = append(parts, "flags "+strings.Join(e.Flags, " "))
+	}
+	if x := e.ExtendedError; x != nil {
+		parts = append(parts, extendedError(x))
+	}
+	return parts
+}
+
+// extendedError quotes the server's own reason (RFC 8914).
+func extendedError(x *trace.ExtendedError) string {
+	text := fmt.Sprintf("extended error %d", x.Code)
+	if x.Name != "" {
+		text += " " + x.Name
+	}
+	if x.Text != "" {
+		text += fmt.Sprintf(" %q", x.Text)
+	}
+	return text
+}
+
+// icmpName says what an ICMP error means, or nothing if it is a rare one.
+func icmpName(x *trace.ICMP) string {
+	type kind struct {
+		v6         bool
+		kind, code uint8
+	}
+	v6 := x.From.Is6() && !x.From.Is4In6()
+	switch (kind{v6, x.Type, x.Code}) {
+	case kind{false, 3, 0}:
+		return "network unreachable"
+	case kind{false, 3, 1}:
+		return "host unreachable"
+	case kind{false, 3, 3}, kind{true, 1, 4}:
+		return "port unreachable"
+	case kind{false, 3, 4}, kind{true, 2, 0}:
+		return "packet too big"
+	case kind{false, 3, 9}, kind{false, 3, 10}, kind{false, 3, 13}, kind{true, 1, 1}:
+		return "prohibited by a firewall"
+	case kind{false, 11, 0}, kind{true, 3, 0}:
+		return "too many hops"
+	case kind{true, 1, 0}:
+		return "no route"
+	case kind{true, 1, 3}:
+		return "address unreachable"
+	}
+	return ""
+}
+
+// complaint tells of an ICMP error about an exchange.
+func (s *story) complaint(depth int, x *trace.ICMP) {
+	if x == nil {
+		return
+	}
+	text := fmt.Sprintf("ICMP type %d code %d", x.Type, x.Code)
+	if name := icmpName(x); name != "" {
+		text = "ICMP " + name
+	}
+	if x.From != (netip.Addr{}) {
+		text += " from " + x.From.String()
+	}
+	if x.MTU > 0 {
+		text += fmt.Sprintf(", at most %d bytes pass", x.MTU)
+	}
+	s.note(depth, bad, "✗ %s, about the %s, %s after it was sent", text, x.Message, took(x.Offset.Duration()))
+}
+
+// pieces tells of a message that IP cut up.
+func (s *story) pieces(depth int, f *trace.Fragments) {
+	if f == nil {
+		return
+	}
+	size := "of unknown size"
+	if f.Size != nil {
+		size = fmt.Sprintf("of %d bytes", *f.Size)
+	}
+	t, end := warning, "all of it"
+	if !f.Complete {
+		t, end = bad, fmt.Sprintf("%d bytes of it: the rest is missing", f.SeenBytes)
+	}
+	s.note(depth, t, "the %s, %s, came in fragments; seen: %d, %s", f.Message, size, f.Seen, end)
+}
+
+// wrapped says what carried a packet at one place: a VLAN, a tunnel.
+func wrapped(p *trace.Sighting) string {
+	var parts []string
+	if p.VLAN != 0 {
+		parts = append(parts, fmt.Sprintf("VLAN %d", p.VLAN))
+	}
+	if x := p.Tunnel; x != nil {
+		parts = append(parts, fmt.Sprintf("tunnel %s → %s, VNI %d", x.Src, x.Dst, x.VNI))
+	}
+	return strings.Join(parts, ", ")
+}

@@ -1,0 +1,53 @@
+package render
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// searchCall is what a program with a search path asks: the suffixes first.
+func searchCall() []*trace.Trace {
+	var lookups []*trace.Trace
+	for i, name := range []string{"example.com.demo.svc.cluster.local.", "example.com.svc.cluster.local.", "example.com."} {
+		for j, qtype := range []string{"A", "AAAA"} {
+			t := hitTrace()
+			t.QName, t.QType, t.Resolution = name, qtype, "6b010a0041156cb9"
+			t.Time = sampleTime.Add(us(2000*i + 40*j))
+			t.Exchange.Time, t.Query.Time = t.Time, t.Time.Add(us(120))
+			if i < 2 {
+				t.RCode = "NXDOMAIN"
+			}
+			lookups = append(lookups, t)
+		}
+	}
+	lookups[5].Diagnosis = []trace.Finding{{Code: "search-path-amplification", Summary: "One name cost 6 lookups.", Advice: "End the name with a dot."}}
+	return lookups
+}
+
+func drawResolution(t testing.TB, lookups []*trace.Trace, o Options) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := Resolution(&b, lookups, o); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func TestResolution(t *testing.T) {
+	lookups := searchCall()
+	// The order in which they come does not matter.
+	lookups[0], lookups[5] = lookups[5], lookups[0]
+	golden(t, "testdata/resolution.80.txt", []byte(drawResolution(t, lookups, Options{})))
+	golden(t, "testdata/resolution.color.txt", []byte(drawResolution(t, lookups[:2], Options{Width: 100, Color: true})))
+	lookups[0].Duration = nil
+	for width := 1; width < 170; width += 13 {
+		o := Options{Width: width}
+		checkDrawing(t, "resolution", drawResolution(t, lookups, o), o.width())
+	}
+	if d, ok := callTime(searchCall()); !ok || d != 4040*time.Microsecond+203*time.Microsecond {
+		t.Errorf("%v, %v", d, ok)
+	}
+}

@@ -1,0 +1,99 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// collection is one reading of a source that ends: all records first, in any
+// order, then the lookups that they make, in order of time.
+type collection struct {
+	joining Joining
+	request Request
+	since   time.Time
+	sorter  sorter
+	seen    Read
+}
+
+// around is how much earlier than a lookup its records may begin, by the clocks
+// of two nodes.
+const around = time.Minute
+
+func newCollection(j Joining, r Request) *collection {
+	c := &collection{joining: j, request: r, sorter: sorter{memory: j.bound()}}
+	if r.Since > 0 {
+		c.since = j.Now().Add(-r.Since)
+	}
+	return c
+}
+
+// record takes one record and a copy of its line.
+func (c *collection) record(rec trace.Record, line []byte) error {
+	if c.request.Names != nil && !c.request.Names(nameOf(rec)) {
+		c.seen.Others++
+		return nil
+	}
+	at := time.Unix(0, beginOf(rec, partsOf(nil, rec)))
+	if !c.since.IsZero() && rec.Head().Time.Before(c.since.Add(-around)) {
+		return nil
+	}
+	return c.sorter.add(at.UnixNano(), line)
+}
+
+func nameOf(rec trace.Record) string {
+	switch r := rec.(type) {
+	case *trace.Exchange:
+		return r.QName
+	case *trace.Query:
+		return r.QName
+	case *trace.Refresh:
+		return r.QName
+	case *trace.Trace:
+		return r.QName
+	}
+	return ""
+}
+
+// lookups calls each with what the records make, and returns what was read.
+func (c *collection) lookups(ctx context.Context, each func(Lookup) error) (Read, error) {
+	defer c.sorter.close()
+	j := newJoiner(c.joining, c.pass(each))
+	err := c.sorter.each(func(line []byte) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		// It was decoded once before: only what is wrong with the machine can
+		// make it fail now.
+		rec, err := trace.Decode(line)
+		if err != nil {
+			return err
+		}
+		return j.add(rec, line)
+	})
+	if err == nil {
+		err = j.flush()
+	}
+	return c.seen, unlessStop(err)
+}
+
+// pass counts lookups and leaves out those before the time asked for.
+func (c *collection) pass(each func(Lookup) error) func(*trace.Trace, []byte) error {
+	return func(t *trace.Trace, line []byte) error {
+		if t.Time.Before(c.since) {
+			return nil
+		}
+		c.seen.Traces++
+		return each(Lookup{Trace: t, Line: line})
+	}
+}
+
+// unlessStop takes the callback's wish to stop for no error.
+func unlessStop(err error) error {
+	if errors.Is(err, Stop) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,385 @@
+package source
+
+import (
+	"bytes"
+	"cmp"
+	"container/heap"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// How long a record waits for what else there is about its lookup.
+const (
+	// Two nodes, a tracer and a CoreDNS write of one lookup within this time of
+	// its begin: a query is unanswered after 5 s, its trace comes 2 s later, and
+	// agents ship in batches.
+	holdRecords = 15 * time.Second
+	// Where CoreDNS alone writes, its records come with its batches.
+	holdQueries = 2 * time.Second
+)
+
+// key names a record: a flow in one place at one time.
+type key struct {
+	kind string
+	flow trace.Flow
+	time int64
+}
+
+func keyOf(r trace.Record) key {
+	h := r.Head()
+	return key{kind: r.Kind(), flow: h.Flow, time: h.Time.UnixNano()}
+}
+
+// joiner makes lookups of records that come roughly in order of time. A trace
+// passes unchanged if nothing else is known of its lookup. Where something is,
+// another node's trace or a record that it lacks, it is taken apart, and made
+// anew of everything.
+type joiner struct {
+	joining   Joining
+	assembler Assembler
+	emit      func(t *trace.Trace, line []byte) error
+	// immediate passes traces on as they come, for who waits for them; they are
+	// then not joined with what other nodes saw.
+	immediate bool
+
+	now      int64 // when the latest record began, or later if nothing came since
+	hold     time.Duration
+	due      int64 // what began before it waits no longer
+	advanced int64 // the assembler's time
+	waiting  entryHeap
+	memory   int // of the lines of those waiting; the oldest leave when it is too much
+	flows    map[trace.Flow]*flow
+	swept    int64
+	feed     feedHeap
+	seq      uint64
+	line     []byte
+}
+
+// flow is what is known of one query on one leg.
+type flow struct {
+	parts []part
+	last  int64
+}
+
+type part struct {
+	key  key
+	used bool
+}
+
+// entry is a record that waits.
+type entry struct {
+	at    int64 // when the first part of it began
+	seq   uint64
+	trace *trace.Trace // nil: a loose record
+	parts []trace.Record
+	line  []byte // of a trace
+	size  int
+}
+
+func newJoiner(j Joining, emit func(*trace.Trace, []byte) error) *joiner {
+	return &joiner{joining: j, assembler: j.Assemble(), emit: emit, hold: holdQueries, flows: map[trace.Flow]*flow{}}
+}
+
+// add takes a record and its line, which is copied.
+func (j *joiner) add(rec trace.Record, line []byte) error {
+	if rec.Kind() != trace.KindQuery {
+		j.hold = holdRecords
+	}
+	j.seq++
+	e := &entry{seq: j.seq, size: len(line), parts: partsOf(nil, rec)}
+	e.at = beginOf(rec, e.parts)
+	if t, ok := rec.(*trace.Trace); ok {
+		e.trace, e.line = t, line
+		if j.immediate {
+			return j.pass(e)
+		}
+		e.line = bytes.Clone(line)
+	}
+	for _, p := range e.parts {
+		j.note(keyOf(p))
+	}
+	heap.Push(&j.waiting, e)
+	j.memory += e.size
+	j.now = max(j.now, e.at)
+	return j.release()
+}
+
+// idle lets time pass in which nothing came.
+func (j *joiner) idle(d time.Duration) error {
+	j.now += int64(d)
+	return j.release()
+}
+
+// flush passes on everything that waits.
+func (j *joiner) flush() error {
+	for len(j.waiting) > 0 {
+		if err := j.leave(); err != nil {
+			return err
+		}
+	}
+	for len(j.feed) > 0 {
+		if err := j.give(); err != nil {
+			return err
+		}
+	}
+	return j.emitAll(j.assembler.Flush())
+}
+
+// release lets go of what waited long enough, in order of its begin; what is to
+// be assembled then goes on in order of its end, as a tracer would have got it.
+func (j *joiner) release() error {
+	due := max(j.now-int64(j.hold), j.due)
+	for len(j.waiting) > 0 && (j.waiting[0].at <= due || j.memory > j.joining.bound()) {
+		due = max(due, j.waiting[0].at)
+		if err := j.leave(); err != nil {
+			return err
+		}
+	}
+	for len(j.feed) > 0 && j.feed[0].end <= due {
+		if err := j.give(); err != nil {
+			return err
+		}
+	}
+	if err := j.advance(due); err != nil {
+		return err
+	}
+	j.due = due
+	j.sweep()
+	return nil
+}
+
+// leave ends the wait of the oldest entry.
+func (j *joiner) leave() error {
+	e := heap.Pop(&j.waiting).(*entry)
+	j.memory -= e.size
+	if e.trace != nil && j.alone(e) {
+		return j.pass(e)
+	}
+	for _, r := range e.parts {
+		if j.use(keyOf(r)) {
+			j.seq++
+			heap.Push(&j.feed, &fed{record: r, end: ended(r).UnixNano(), seq: j.seq})
+		}
+	}
+	return nil
+}
+
+// pass gives a trace unchanged, unless all of it was given before.
+func (j *joiner) pass(e *entry) error {
+	fresh := len(e.parts) == 0
+	for _, r := range e.parts {
+		if j.use(keyOf(r)) {
+			fresh = true
+		}
+	}
+	if !fresh {
+		return nil
+	}
+	// It was diagnosed where it was made; what several lookups prove together
+	// needs to know of it, though.
+	j.joining.Diagnose(e.trace)
+	return j.emit(e.trace, e.line)
+}
+
+// alone tells whether a trace holds all that is known of its flows.
+func (j *joiner) alone(e *entry) bool {
+	own := make(map[key]bool, len(e.parts))
+	for _, r := range e.parts {
+		own[keyOf(r)] = true
+	}
+	for _, r := range e.parts {
+		f := j.flows[r.Head().Flow]
+		if f == nil {
+			continue
+		}
+		for _, p := range f.parts {
+			if !own[p.key] && near(p.key.time, e.at) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// near tells whether two records of one flow may be of one lookup: the flow
+// comes again only when a client uses its port and ID again.
+func near(a, b int64) bool { return max(a-b, b-a) <= int64(holdRecords) }
+
+// note makes a part known.
+func (j *joiner) note(k key) *part {
+	f := j.flows[k.flow]
+	if f == nil {
+		f = &flow{}
+		j.flows[k.flow] = f
+	}
+	f.last = max(f.last, k.time)
+	for i := range f.parts {
+		if f.parts[i].key == k {
+			return &f.parts[i]
+		}
+	}
+	f.parts = append(f.parts, part{key: k})
+	return &f.parts[len(f.parts)-1]
+}
+
+// use tells whether a part is used for the first time.
+func (j *joiner) use(k key) bool {
+	p := j.note(k)
+	used := p.used
+	p.used = true
+	return !used
+}
+
+// sweep forgets flows that are over.
+func (j *joiner) sweep() {
+	if j.now-j.swept < int64(holdRecords) {
+		return
+	}
+	j.swept = j.now
+	for name, f := range j.flows {
+		if j.now-f.last > 2*int64(holdRecords) {
+			delete(j.flows, name)
+		}
+	}
+}
+
+// give assembles the next record.
+func (j *joiner) give() error {
+	f := heap.Pop(&j.feed).(*fed)
+	j.assembler.Add(f.record)
+	return j.advance(f.end)
+}
+
+// advance tells the assembler the time, which never goes back: a record may have
+// come after its time.
+func (j *joiner) advance(to int64) error {
+	if to <= j.advanced {
+		return nil
+	}
+	j.advanced = to
+	return j.emitAll(j.assembler.Advance(time.Unix(0, to)))
+}
+
+func (j *joiner) emitAll(traces []*trace.Trace) error {
+	for _, t := range traces {
+		t.Diagnosis = j.joining.Diagnose(t)
+		j.line = t.AppendJSON(j.line[:0])
+		if err := j.emit(t, j.line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// partsOf lists what a record is made of: itself, or the records in a trace.
+func partsOf(list []trace.Record, rec trace.Record) []trace.Record {
+	t, ok := rec.(*trace.Trace)
+	if !ok {
+		return append(list, rec)
+	}
+	list = appendParts(list, t.Exchange, t.Query)
+	return upstreamParts(list, t.Upstreams)
+}
+
+func upstreamParts(list []trace.Record, upstreams []trace.Upstream) []trace.Record {
+	for i := range upstreams {
+		list = appendParts(list, upstreams[i].Exchange, upstreams[i].Query)
+		list = upstreamParts(list, upstreams[i].Upstreams)
+	}
+	return list
+}
+
+func appendParts(list []trace.Record, e *trace.Exchange, q *trace.Query) []trace.Record {
+	if e != nil {
+		list = append(list, e)
+	}
+	if q != nil {
+		list = append(list, q)
+	}
+	return list
+}
+
+func beginOf(rec trace.Record, parts []trace.Record) int64 {
+	at := rec.Head().Time.UnixNano()
+	for _, p := range parts {
+		at = min(at, p.Head().Time.UnixNano())
+	}
+	return at
+}
+
+// ended returns when a record was complete.
+func ended(rec trace.Record) time.Time {
+	at := rec.Head().Time
+	var d *trace.Seconds
+	switch r := rec.(type) {
+	case *trace.Exchange:
+		d = r.Duration
+	case *trace.Query:
+		d = r.Duration
+	case *trace.Refresh:
+		d = r.Duration
+	}
+	if d != nil {
+		at = at.Add(d.Duration())
+	}
+	return at
+}
+
+// entryHeap has what began first in front, and of that a trace, which says that
+// loose records are part of it.
+type entryHeap []*entry
+
+func (h entryHeap) Len() int { return len(h) }
+
+func (h entryHeap) Less(i, j int) bool {
+	a, b := h[i], h[j]
+	if a.at != b.at || (a.trace == nil) == (b.trace == nil) {
+		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.seq, b.seq)) < 0
+	}
+	return a.trace != nil
+}
+
+func (h entryHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+
+// Push implements heap.Interface.
+func (h *entryHeap) Push(x any) { *h = append(*h, x.(*entry)) }
+
+// Pop implements heap.Interface.
+func (h *entryHeap) Pop() any {
+	old := *h
+	last := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	return last
+}
+
+// fed is a record on its way into the assembler.
+type fed struct {
+	record trace.Record
+	end    int64
+	seq    uint64
+}
+
+// feedHeap has what ended first in front.
+type feedHeap []*fed
+
+func (h feedHeap) Len() int { return len(h) }
+
+func (h feedHeap) Less(i, j int) bool {
+	return cmp.Or(cmp.Compare(h[i].end, h[j].end), cmp.Compare(h[i].seq, h[j].seq)) < 0
+}
+
+func (h feedHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+
+// Push implements heap.Interface.
+func (h *feedHeap) Push(x any) { *h = append(*h, x.(*fed)) }
+
+// Pop implements heap.Interface.
+func (h *feedHeap) Pop() any {
+	old := *h
+	last := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	return last
+}

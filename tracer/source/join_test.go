@@ -1,0 +1,188 @@
+package source
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/assemble"
+)
+
+// legs is one lookup that two nodes saw: the client's node its exchange, the
+// server's node the same a moment later, what the server did, and its upstream
+// leg.
+type legs struct {
+	client, server, upstream *trace.Exchange
+	query                    *trace.Query
+}
+
+func lookup(n int) legs {
+	name := fmt.Sprintf("n%d.", n)
+	pod, service := netip.MustParseAddrPort("10.244.0.4:50202"), netip.MustParseAddrPort("10.96.0.10:53")
+	server, up := netip.MustParseAddrPort("10.244.1.2:53"), netip.MustParseAddrPort("192.168.49.1:53")
+	at := start.Add(time.Duration(n) * time.Second)
+	leg := func(from, to netip.AddrPort, id int, netns uint32, arriving bool, begin, end time.Duration) *trace.Exchange {
+		flow := trace.NewFlow(trace.TransportUDP, from, uint16(id), 1, 1, []byte(name))
+		e := &trace.Exchange{
+			Header: trace.Header{V: trace.Version, Record: trace.KindExchange, Time: at.Add(begin), TraceID: trace.NewTraceID(at, flow), Flow: flow},
+			DNS: trace.DNS{ClientIP: from.Addr(), ClientPort: from.Port(), QName: name, QType: "A", QClass: "IN", Protocol: "udp", ID: uint16(id),
+				RCode: "NOERROR", Duration: trace.SecondsPtr(end - begin)},
+			ServerIP: to.Addr(), ServerPort: to.Port(), Outcome: trace.OutcomeAnswered, Transmissions: 1,
+		}
+		// The client of a leg sends first; its server takes first.
+		directions := [2]string{trace.DirectionTX, trace.DirectionRX}
+		if arriving {
+			directions = [2]string{trace.DirectionRX, trace.DirectionTX}
+		}
+		e.Path = []trace.Sighting{
+			{Message: trace.MessageQuery, NetNS: netns, IfName: "eth0", Direction: directions[0], Src: from, Dst: to},
+			{Offset: trace.Seconds(end - begin), Message: trace.MessageResponse, NetNS: netns, IfName: "eth0", Direction: directions[1], Src: to, Dst: from},
+		}
+		return e
+	}
+	l := legs{client: leg(pod, service, n, 1, false, 0, 9*time.Millisecond), server: leg(pod, server, n, 5, true, 2*time.Millisecond, 7*time.Millisecond)}
+	l.upstream = leg(netip.AddrPortFrom(server.Addr(), uint16(20000+n)), up, n+1000, 5, false, 4*time.Millisecond, 6*time.Millisecond)
+	l.server.NAT = &trace.NAT{ServerIP: server.Addr(), Source: trace.NATConntrack}
+	l.query = &trace.Query{Header: l.server.Header, DNS: l.server.DNS, ServerIP: server.Addr(), ServerPort: 53, Outcome: trace.OutcomeAnswered, AnsweredBy: "forward",
+		Cache: trace.CacheMiss, Upstreams: []trace.Attempt{{Attempt: 1, Address: up.String(), Start: 1000, Duration: trace.SecondsPtr(3 * time.Millisecond), Outcome: trace.OutcomeOK, Plugin: "forward"}}}
+	l.query.Record, l.query.Time = trace.KindQuery, at.Add(3*time.Millisecond)
+	l.query.Duration = trace.SecondsPtr(3500 * time.Microsecond)
+	return l
+}
+
+func realJoining() Joining {
+	return Joining{
+		Assemble: func() Assembler { return assemble.New(assemble.Config{}) },
+		Diagnose: func(*trace.Trace) []trace.Finding { return nil },
+		Now:      func() time.Time { return start.Add(time.Hour) },
+	}
+}
+
+// joined says what a source makes of records: for each trace its name, whether
+// it has the exchange, the query and an upstream exchange.
+func joined(t *testing.T, s Source, r Request) string {
+	t.Helper()
+	var got []string
+	if _, err := s.Each(t.Context(), r, func(l Lookup) error {
+		text := l.Trace.QName
+		if l.Trace.Exchange != nil {
+			text += "e"
+		}
+		if l.Trace.Query != nil {
+			text += "q"
+		}
+		for _, u := range l.Trace.Upstreams {
+			if u.Exchange != nil {
+				text += "u"
+			}
+		}
+		got = append(got, text)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(got, " ")
+}
+
+// However the records come, one lookup is one trace with all there is.
+func TestRecordsOfTwoNodesAreJoined(t *testing.T) {
+	a, b := lookup(1), lookup(2)
+	plain := func(l legs, upstreams ...trace.Upstream) *trace.Trace { return traceOf(l.client, nil, upstreams...) }
+	whole := func(l legs) *trace.Trace {
+		return traceOf(l.client, l.query, trace.Upstream{Attempt: &l.query.Upstreams[0], Exchange: l.upstream, Join: trace.JoinExact})
+	}
+	far := func(l legs) *trace.Trace {
+		return traceOf(l.server, l.query, trace.Upstream{Attempt: &l.query.Upstreams[0], Exchange: l.upstream, Join: trace.JoinExact})
+	}
+	for _, tc := range []struct {
+		name    string
+		records []trace.Record
+		want    string
+	}{
+		{"a trace", []trace.Record{whole(a)}, "n1.equ"},
+		{"the same trace twice", []trace.Record{whole(a), whole(b), whole(a)}, "n1.equ n2.equ"},
+		{"a trace and its records", []trace.Record{a.query, whole(a), a.upstream, a.client}, "n1.equ"},
+		{"a trace that lacks the server's record", []trace.Record{plain(a), a.query}, "n1.eq"},
+		{"and the upstream leg", []trace.Record{a.upstream, plain(a), a.server, b.client, a.query}, "n1.equ n2.e"},
+		{"records alone", []trace.Record{b.upstream, a.upstream, b.server, b.query, a.query, b.client, a.client, a.server}, "n1.equ n2.equ"},
+		{"the traces of one node after those of the other", []trace.Record{plain(a), plain(b), far(a), far(b)}, "n1.equ n2.equ"},
+	} {
+		f := File{Path: "-", Stdin: strings.NewReader(lines(tc.records...)), Stderr: t.Output(), Joining: realJoining()}
+		if got := joined(t, f, Request{}); got != tc.want {
+			t.Errorf("%s: got %q, want %q", tc.name, got, tc.want)
+		}
+	}
+}
+
+// Standard input that is followed passes a trace on when it comes, and joins
+// single records with those near them.
+func TestFollowedInput(t *testing.T) {
+	a, b := lookup(1), lookup(2)
+	tr := traceOf(a.client, a.query)
+	f := File{Path: "-", Stdin: strings.NewReader(lines(b.query, tr, b.client, b.server, a.client, b.upstream)), Stderr: t.Output(), Joining: realJoining()}
+	if got := joined(t, f, Request{Follow: true, Since: 2 * time.Hour}); got != "n1.eq n2.equ" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// Memory is bounded also for records that are all of one moment: the oldest go
+// on, and none is lost.
+func TestJoinerIsBounded(t *testing.T) {
+	a := &assembler{}
+	n := 0
+	j := newJoiner(joiningWith(a), func(*trace.Trace, []byte) error { n++; return nil })
+	line := make([]byte, 1<<20)
+	for i := range 100 {
+		e := exchange(1)
+		e.Flow[0] = byte(i)
+		if err := j.add(e, line); err != nil {
+			t.Fatal(err)
+		}
+		if j.memory > defaultMemory {
+			t.Fatalf("%d bytes held", j.memory)
+		}
+	}
+	if err := j.flush(); err != nil || n != 100 {
+		t.Errorf("%d of 100, %v", n, err)
+	}
+	for i := range 10000 {
+		e := exchange(i)
+		e.Flow[1], e.Flow[2] = byte(i), byte(i>>8)
+		if err := j.add(e, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(j.flows) > 100 || len(j.waiting) > 100 {
+		t.Errorf("%d flows, %d records held", len(j.flows), len(j.waiting))
+	}
+}
+
+func TestSorter(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for _, memory := range []int{1, 100, 1000, 1 << 20} {
+		s := sorter{memory: memory}
+		const n = 500
+		for i := range n {
+			at := rng.Int64N(50) - 25
+			if err := s.add(at, fmt.Appendf(nil, "%03d %03d", at+25, i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		last, count := "", 0
+		if err := s.each(func(line []byte) error {
+			if string(line) <= last {
+				t.Fatalf("memory %d: %q after %q", memory, line, last)
+			}
+			last = string(line)
+			count++
+			return nil
+		}); err != nil || count != n {
+			t.Errorf("memory %d: %d of %d lines, %v", memory, count, n, err)
+		}
+		s.close()
+	}
+}

@@ -1,0 +1,238 @@
+package source
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	// lokiPatience bounds one request: a query over a long range takes Loki time.
+	lokiPatience = time.Minute
+	// lokiTries is how often a request is made that may work the next time.
+	lokiTries = 4
+	// lokiPause is the first wait before a request is made again; it doubles.
+	lokiPause = 500 * time.Millisecond
+	// maxResponse bounds an answer: a page of the largest records.
+	maxResponse = 256 << 20
+)
+
+// lokiClient asks Loki for log lines.
+type lokiClient struct {
+	http   *http.Client
+	base   *url.URL
+	tenant string
+	wait   func(context.Context, time.Duration) error
+	tell   func(format string, args ...any)
+}
+
+// lokiEntry is one line. It belongs to the callback.
+type lokiEntry struct {
+	at   time.Time
+	line []byte
+}
+
+func (l Loki) client() (*lokiClient, error) {
+	base, err := url.Parse(l.URL)
+	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
+		return nil, fmt.Errorf("--loki %s: expected a URL such as http://loki:3100", withoutPassword(l.URL))
+	}
+	c := &lokiClient{http: &http.Client{Timeout: lokiPatience}, base: base, tenant: l.Tenant, wait: l.Wait}
+	if c.wait == nil {
+		c.wait = waitFor
+	}
+	bad := complaints{w: l.Stderr, source: l.String()}
+	c.tell = bad.printf
+	return c, nil
+}
+
+func waitFor(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// withoutPassword makes a URL fit to be shown.
+func withoutPassword(s string) string {
+	u, err := url.Parse(s)
+	if err != nil {
+		return s
+	}
+	return u.Redacted()
+}
+
+// entries calls each with every line of the query from one time up to another,
+// in order of time, page by page.
+func (c *lokiClient) entries(ctx context.Context, query string, from, to time.Time, each func(lokiEntry) error) error {
+	limit := pageEntries
+	// The lines of the page's last moment: the next page begins with them.
+	last := map[string]bool{}
+	for from.Before(to) {
+		page, err := c.page(ctx, query, from, to, limit)
+		if err != nil {
+			return err
+		}
+		for _, e := range page {
+			if e.at.Equal(from) && last[string(e.line)] {
+				continue
+			}
+			if err := each(e); err != nil {
+				return err
+			}
+		}
+		if len(page) < limit {
+			return nil
+		}
+		end := page[len(page)-1].at
+		switch {
+		case end.After(from):
+			clear(last)
+			from, limit = end, pageEntries
+		case limit < maxEntries:
+			// A moment with more lines than a page.
+			limit = maxEntries
+		default:
+			c.tell("more than %d lines have the time %s: some of them are not read", maxEntries, end.UTC().Format(time.RFC3339Nano))
+			clear(last)
+			from, limit = end.Add(1), pageEntries
+			continue
+		}
+		for _, e := range page {
+			if e.at.Equal(end) {
+				last[string(e.line)] = true
+			}
+		}
+	}
+	return nil
+}
+
+// page asks once, and again where that may help.
+func (c *lokiClient) page(ctx context.Context, query string, from, to time.Time, limit int) ([]lokiEntry, error) {
+	values := url.Values{
+		"query": {query}, "direction": {"forward"}, "limit": {strconv.Itoa(limit)},
+		"start": {strconv.FormatInt(from.UnixNano(), 10)}, "end": {strconv.FormatInt(to.UnixNano(), 10)},
+	}
+	pause := lokiPause
+	for try := 1; ; try++ {
+		page, err := c.ask(ctx, values)
+		var again *passing
+		if err == nil || ctx.Err() != nil || !errors.As(err, &again) || try == lokiTries {
+			if again != nil && ctx.Err() == nil {
+				err = fmt.Errorf("%w; tried %d times", err, try)
+			}
+			return page, err
+		}
+		if err := c.wait(ctx, pause); err != nil {
+			return nil, err
+		}
+		pause *= 2
+	}
+}
+
+// passing is an error that may be over the next time.
+type passing struct{ error }
+
+// Unwrap returns the cause.
+func (p *passing) Unwrap() error { return p.error }
+
+func (c *lokiClient) ask(ctx context.Context, values url.Values) ([]lokiEntry, error) {
+	u := c.base.JoinPath("loki/api/v1/query_range")
+	u.RawQuery = values.Encode()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	if c.tenant != "" {
+		req.Header.Set("X-Scope-OrgID", c.tenant)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		// The URL in the error is the whole query.
+		var in *url.Error
+		if errors.As(err, &in) {
+			err = in.Err
+		}
+		return nil, &passing{fmt.Errorf("--loki: %w; is Loki at %s, and can this machine reach it?", err, c.base.Redacted())}
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, c.refusal(resp, values.Get("query"))
+	}
+	return parsePage(io.LimitReader(resp.Body, maxResponse))
+}
+
+// refusal says what Loki has against a request, and what would help.
+func (c *lokiClient) refusal(resp *http.Response, query string) error {
+	// What can be read of the reason is enough.
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 500))
+	reason := strings.Join(strings.Fields(string(text)), " ")
+	err := fmt.Errorf("Loki at %s: %s: %s", c.base.Redacted(), resp.Status, reason)
+	switch code := resp.StatusCode; {
+	case code == http.StatusTooManyRequests || code >= 500:
+		return &passing{fmt.Errorf("%w; a shorter --since or --window asks for less", err)}
+	case code == http.StatusUnauthorized || code == http.StatusForbidden:
+		return fmt.Errorf("%w; a user and password belong in the URL (http://user:password@host), a tenant in --loki-tenant", err)
+	case code == http.StatusNotFound:
+		return fmt.Errorf("%w; --loki takes the address of Loki itself, without /loki/api", err)
+	case code == http.StatusBadRequest:
+		return fmt.Errorf("%w; the query was %s: --loki-query takes a LogQL log query, --since bounds the time", err, query)
+	}
+	return err
+}
+
+// lokiResponse is Loki's answer to a log query.
+type lokiResponse struct {
+	Data struct {
+		ResultType string `json:"resultType"`
+		Result     []struct {
+			Values [][]json.RawMessage `json:"values"` // time, line, maybe metadata
+		} `json:"result"`
+	} `json:"data"`
+}
+
+// parsePage reads an answer and puts the lines of all its streams in order.
+func parsePage(r io.Reader) ([]lokiEntry, error) {
+	var answer lokiResponse
+	if err := json.NewDecoder(r).Decode(&answer); err != nil {
+		return nil, &passing{fmt.Errorf("--loki: the answer is not Loki's: %w; is something else at this address?", err)}
+	}
+	if kind := answer.Data.ResultType; kind != "streams" {
+		return nil, fmt.Errorf("--loki-query: it gives a %s, expected log lines: a query such as %s", kind, DefaultQuery)
+	}
+	var page []lokiEntry
+	for _, stream := range answer.Data.Result {
+		for _, v := range stream.Values {
+			if len(v) < 2 {
+				return nil, errors.New("--loki: a line without time or text; this version of Loki is not understood")
+			}
+			var at, line string
+			if err := errors.Join(json.Unmarshal(v[0], &at), json.Unmarshal(v[1], &line)); err != nil {
+				return nil, fmt.Errorf("--loki: reading a line: %w", err)
+			}
+			ns, err := strconv.ParseInt(at, 10, 64)
+			if err != nil {
+				return nil, fmt.Errorf("--loki: reading the time of a line: %w", err)
+			}
+			page = append(page, lokiEntry{at: time.Unix(0, ns), line: []byte(line)})
+		}
+	}
+	slices.SortStableFunc(page, func(a, b lokiEntry) int { return cmp.Compare(a.at.UnixNano(), b.at.UnixNano()) })
+	return page, nil
+}
