@@ -1,0 +1,107 @@
+package integration
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/dnstrace/dnstrace/integration/lab"
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// joinLoad is how long TestJoinUnderLoad asks; DNSTRACE_JOIN_LOAD=60s is what
+// the project promises, and takes some minutes.
+const joinLoad = 4 * time.Second
+
+// Five thousand lookups a second with unique names, or as many as the machine
+// makes: of 99.9 % all three parts are joined, and none is joined wrongly. The
+// name is the truth.
+func TestJoinUnderLoad(t *testing.T) {
+	length := joinLoad
+	if s := os.Getenv("DNSTRACE_JOIN_LOAD"); s != "" {
+		var err error
+		if length, err = time.ParseDuration(s); err != nil {
+			t.Fatalf("DNSTRACE_JOIN_LOAD: %v", err)
+		}
+	}
+	const rate = 5000
+	r := newRig(t, "--record", "trace")
+	begin := time.Now()
+	results := r.Client("client-a").Bulk(context.Background(), lab.Bulk{Count: int(length.Seconds() * rate), Rate: rate})
+	took := time.Since(begin)
+	answered := map[string]bool{}
+	for i := range results {
+		if results[i].Err == nil {
+			answered[dns.CanonicalName(results[i].Name)] = true
+		}
+	}
+	enough := len(answered) * 999 / 1000
+	joined, partial := map[string]bool{}, []*trace.Trace{}
+	for end := time.Now().Add(patience); len(joined) < enough && time.Now().Before(end); {
+		time.Sleep(3 * time.Second) // what a trace waits for its parts, and more
+		clear(joined)
+		partial = partial[:0]
+		eachTrace(t, r.RecordFile(), func(tr *trace.Trace) {
+			switch {
+			case !answered[tr.QName]:
+			case wholeAndRight(t, tr):
+				joined[tr.QName] = true
+			default:
+				partial = append(partial, tr)
+			}
+		})
+	}
+	t.Logf("%d lookups at %.0f a second, %d answered, %d of these whole (%.3f %%)", len(results),
+		float64(len(results))/took.Seconds(), len(answered), len(joined), 100*float64(len(joined))/float64(len(answered)))
+	for _, tr := range partial[:min(len(partial), 3)] {
+		t.Logf("in part: %s", tr.AppendJSON(nil))
+	}
+	if len(joined) < enough {
+		t.Errorf("%d of %d lookups are whole, expected 99.9 %%\n%s", len(joined), len(answered), r.Outputs())
+	}
+}
+
+// wholeAndRight reports whether the three parts of a lookup are there and
+// exactly joined; a part of another lookup is an error.
+func wholeAndRight(t *testing.T, tr *trace.Trace) bool {
+	whole := tr.Exchange != nil && tr.Query != nil && len(tr.Upstreams) == 1
+	if tr.Exchange != nil && tr.Exchange.QName != tr.QName || tr.Query != nil && tr.Query.QName != tr.QName {
+		t.Errorf("%s is joined with another name", tr.QName)
+	}
+	for _, u := range tr.Upstreams {
+		if u.Exchange != nil && u.Exchange.QName != tr.QName {
+			t.Errorf("%s is joined with the upstream query for %s (%s)", tr.QName, u.Exchange.QName, u.Join)
+		}
+		whole = whole && u.Exchange != nil && u.Join == trace.JoinExact
+	}
+	return whole
+}
+
+// eachTrace calls f for each trace in a file, one at a time in memory. The last
+// line may be under way.
+func eachTrace(t *testing.T, path string, f func(*trace.Trace)) {
+	t.Helper()
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for reader := trace.NewReader(file); ; {
+		rec, _, err := reader.Read()
+		var broken *trace.LineError
+		switch {
+		case errors.Is(err, io.EOF), errors.As(err, &broken):
+			return
+		case err != nil:
+			t.Fatal(err)
+		}
+		if tr, ok := rec.(*trace.Trace); ok {
+			f(tr)
+		}
+	}
+}
