@@ -25,6 +25,9 @@ const (
 	settle = 300 * time.Millisecond
 	// What may be late: a batch of the plugin's on a busy node.
 	holdRecord = time.Second
+	// A node on which no server wrote a record for this long has none that does:
+	// its lookups are not held for one, which would be most of the memory.
+	noRecords = 30 * time.Second
 	// CoreDNS works on a query for at most 6 s (plugin/forward).
 	holdServer = 7 * time.Second
 	// A lookup that others claim as their upstream leg waits for them; this is
@@ -61,6 +64,8 @@ type Assembler struct {
 	servers   *servers
 	calls     *calls
 	early     []*trace.Trace // evicted, until Advance
+	began     time.Time      // of the first record
+	recorded  bool           // a server wrote records
 	stats     Stats
 	sequence  uint64
 }
@@ -87,6 +92,7 @@ func (a *Assembler) Add(r trace.Record) {
 		a.addExchange(r)
 	case *trace.Query:
 		a.advanceTo(end(r.Time, r.Duration))
+		a.recorded = true
 		a.addQuery(r)
 	case *trace.Refresh:
 		a.advanceTo(r.Time.Add(refreshTime(r)))
@@ -102,6 +108,9 @@ func end(start time.Time, d *trace.Seconds) time.Time {
 }
 
 func (a *Assembler) advanceTo(now time.Time) {
+	if a.began.IsZero() {
+		a.began = now
+	}
 	if now.After(a.now) {
 		a.now = now
 	}
