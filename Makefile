@@ -81,10 +81,15 @@ test-unit: ## run the tests outside integration/ (those that load BPF programs n
 	$(call need,$(filter gcc:% /usr/include/stdlib.h:%,$(TEST_NEEDS)))
 	packages=$$($(UNIT_PACKAGES)); CGO_ENABLED=1 $(GO) test -race -timeout 10m $$packages
 
+# The package systemd-resolved takes over the machine's resolv.conf when it is
+# installed, so it is only unpacked.
+bin/resolved: integration/get-resolved
+	integration/get-resolved $@
+
 # Each package builds a node of its own and measures time on it: one at a time.
 # No cached results: they depend on bin/ and on the kernel, which Go does not watch.
 .PHONY: test-integration
-test-integration: check-test build ## run the real binaries in the lab (root)
+test-integration: check-test build bin/resolved ## run the real binaries in the lab (root)
 	bin/dnstrace check
 	CGO_ENABLED=1 $(GO) test -race -p 1 -count 1 -timeout 15m ./integration/...
 

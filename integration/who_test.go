@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/miekg/dns"
 
@@ -84,13 +83,17 @@ func stubs(t *testing.T) []stub {
 	}
 }
 
-// asks resolves a name in a pod and returns the process id.
+// asks resolves a name in a pod by way of the Service and returns the process id.
 func (s stub) asks(r *rig, in group, pod, name, options string) (pid int, err error) {
+	return s.asksAt(lab.ServiceV4.Addr().String(), r, in, pod, name, options)
+}
+
+func (s stub) asksAt(server string, r *rig, in group, pod, name, options string) (pid int, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	out, err := r.Run(ctx, in.holds(lab.Spec{
 		Name: s.name, Host: pod, Path: s.path, Args: append(s.args[:len(s.args):len(s.args)], name),
-		ResolvConf: fmt.Sprintf("nameserver %s\noptions %s\n", lab.ServiceV4.Addr(), options),
+		ResolvConf: fmt.Sprintf("nameserver %s\noptions %s\n", server, options),
 	}))
 	if err != nil {
 		return 0, err
@@ -277,7 +280,3 @@ func TestWhoIsNeverAnother(t *testing.T) {
 		t.Error("no process is known")
 	}
 }
-
-// What a process leaves to the kernel when it exits is still its own, or nobody's:
-// a TCP query that waits in the socket, because the server has no room for it.
-var _ = time.Second

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dnstrace/dnstrace/tracer/capture"
+	"github.com/dnstrace/dnstrace/tracer/privilege"
 )
 
 func newCheckCommand() *cobra.Command {
@@ -26,7 +27,7 @@ func newCheckCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printFindings(cmd.OutOrStdout(), capture.Probe(p))
+			return printFindings(cmd.OutOrStdout(), append(privilege.Probe(), capture.Probe(p)...))
 		},
 	}
 	cmd.Flags().UintSliceVar(&ports, "port", ports, "DNS port to observe, may be repeated")

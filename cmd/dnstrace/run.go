@@ -25,6 +25,7 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/history"
 	"github.com/dnstrace/dnstrace/tracer/metrics"
 	"github.com/dnstrace/dnstrace/tracer/pipeline"
+	"github.com/dnstrace/dnstrace/tracer/privilege"
 	"github.com/dnstrace/dnstrace/tracer/receive"
 )
 
@@ -57,8 +58,9 @@ func newRunCommand() *cobra.Command {
 		Short: "Observe this node until stopped",
 		Long: "Observes the DNS packets of every network namespace of this node, joins them with\n" +
 			"what the CoreDNS plugin says of its queries (`output unix PATH`), and writes\n" +
-			"exchange and trace records as JSON lines. Needs root, or CAP_BPF and CAP_PERFMON.\n" +
-			"Prints `dnstrace: ready` on standard error when every hook is attached.",
+			"exchange and trace records as JSON lines. Needs root, or CAP_BPF and CAP_PERFMON;\n" +
+			"gives up every capability when its hooks are attached and its files are open.\n" +
+			"Prints `dnstrace: ready` on standard error then.",
 		Example: "  dnstrace run\n" +
 			"  dnstrace run --output file:/var/log/dnstrace.json --record trace\n" +
 			"  dnstrace run --port 53 --port 5353 -f 'outcome != \"answered\"'",
@@ -99,6 +101,10 @@ func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
 	cgroups, err := cgroup.Open()
 	if err != nil {
 		_, _ = fmt.Fprintf(stderr, "dnstrace: %v\n", err)
+	}
+	// Everything is attached and open.
+	if err := privilege.Drop(); err != nil {
+		return err
 	}
 	p := pipeline.New(pipeline.Config{
 		Source: n.source, Receiver: n.receiver, Ports: ports, Timeout: o.timeout, Names: cgroups,

@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -327,87 +326,6 @@ func TestClock(t *testing.T) {
 	mono, wall := Now(), time.Now()
 	if d := c.Wall(mono).Sub(wall).Abs(); d > 50*time.Millisecond {
 		t.Errorf("off by %s", d)
-	}
-}
-
-func TestDropReasonsOfThisKernel(t *testing.T) {
-	kernel, err := btf.LoadKernelSpec()
-	if err != nil {
-		t.Fatal(err)
-	}
-	found := map[string]bool{}
-	for _, name := range dropReasons(kernel) {
-		found[name] = true
-	}
-	if !kernelAtLeast(5, 17) && len(found) == 0 {
-		return
-	}
-	for _, want := range []string{"NO_SOCKET", "SOCKET_RCVBUFF"} {
-		if !found[want] {
-			t.Errorf("no %s among %d reasons", want, len(found))
-		}
-	}
-	if found["NOT_SPECIFIED"] {
-		t.Error("a reason that is none")
-	}
-}
-
-func TestSymbols(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "kallsyms")
-	text := "ffffffff81000000 T _text\nffffffff81000100 t nft_do_chain.cold\nffffffff81000200 D data\n" +
-		"ffffffffc0000000 t module_function\t[module]\nffffffff81000180 T nf_hook_slow\n"
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s := newSymbols(path)
-	for addr, want := range map[uint64]string{
-		0xffffffff81000123: "nft_do_chain",
-		0xffffffff81000190: "nf_hook_slow",
-		0xffffffffc0000010: "module_function",
-		0x1000:             "",
-	} {
-		if got := s.names([]uint64{addr})[0]; got != want {
-			t.Errorf("%x: %q, want %q", addr, got, want)
-		}
-	}
-	if got := newSymbols(filepath.Join(t.TempDir(), "none")).names([]uint64{1})[0]; got != "" {
-		t.Errorf("without a file: %q", got)
-	}
-}
-
-func TestNamespaceNames(t *testing.T) {
-	dir := t.TempDir()
-	now := time.Unix(0, 0)
-	n := newNamespaces(dir)
-	n.now = func() time.Time { return now }
-	add := func(name string) uint32 {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		inode, err := inodeOf(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return inode
-	}
-	if got := n.name(add("pod-a")); got != "pod-a" {
-		t.Errorf("got %q", got)
-	}
-	late := add("pod-b")
-	if got := n.name(late); got != "" {
-		t.Errorf("read again at once: %q", got)
-	}
-	now = now.Add(refreshEvery)
-	if got := n.name(late); got != "pod-b" {
-		t.Errorf("got %q", got)
-	}
-	// A process that may not look at PID 1 has no name for the node's own.
-	if own, err := inodeOf("/proc/1/ns/net"); err == nil && n.name(own) != "host" {
-		t.Errorf("the node's own namespace: %q", n.name(own))
-	}
-	if n.name(0) != "" {
-		t.Error("an unknown namespace has a name")
 	}
 }
 

@@ -3,15 +3,16 @@ package capture
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
 )
 
 // netnsDir is where ip-netns(8) and container runtimes keep named namespaces.
@@ -24,57 +25,109 @@ const refreshEvery = 100 * time.Millisecond
 // namespaces names network namespaces by inode. A namespace that only processes
 // hold has no name.
 type namespaces struct {
-	dir   string
-	names map[uint32]string
-	read  time.Time
-	now   func() time.Time
+	dir     string
+	host    uint32 // the node's own; 0: we may not look
+	names   map[uint32]string
+	gone    map[uint32]string // names before dir changed
+	rounds  int               // since then
+	early   bool              // a file was read that no namespace was mounted on
+	changed time.Time         // when dir was, as far as it was read
+	read    time.Time
+	now     func() time.Time
 }
 
 func newNamespaces(dir string) *namespaces {
-	return &namespaces{dir: dir, names: map[uint32]string{}, now: time.Now}
+	n := &namespaces{dir: dir, names: map[uint32]string{}, now: time.Now}
+	// What PID 1 of this PID namespace is in. Now, since it takes CAP_SYS_PTRACE,
+	// which may be given up.
+	if inode, err := inodeOf("/proc/1/ns/net"); err == nil {
+		n.host = inode
+	}
+	return n
+}
+
+// How many rounds of packets, which are at least 5 ms apart, dir is looked at after
+// it changed.
+const (
+	// The last packets of a namespace that went come until then. Its inode is not
+	// free before: the kernel lets readers finish first (cleanup_net).
+	goneRounds = 2
+	// A namespace is mounted on its file right after that was made. A file that a
+	// crash left behind stays without.
+	earlyRounds = 4
+)
+
+// renew is called before each round of packets. It forgets names if namespaces came
+// or went: the kernel gives the inode of one that went to the next that comes.
+func (n *namespaces) renew() {
+	info, err := os.Stat(n.dir)
+	if err != nil {
+		return
+	}
+	n.rounds++
+	switch {
+	case !info.ModTime().Equal(n.changed):
+		n.changed, n.gone, n.rounds = info.ModTime(), n.names, 0
+		n.refresh()
+	case n.early && n.rounds <= earlyRounds:
+		n.refresh()
+	}
+	if n.rounds >= goneRounds {
+		n.gone = nil
+	}
 }
 
 func (n *namespaces) name(inode uint32) string {
-	if inode == 0 {
+	switch inode {
+	case 0:
 		return ""
+	case n.host:
+		return "host"
 	}
 	if name, ok := n.names[inode]; ok {
 		return name
 	}
 	if now := n.now(); now.Sub(n.read) >= refreshEvery {
-		n.read = now
 		n.refresh()
 	}
-	return n.names[inode]
+	if name, ok := n.names[inode]; ok {
+		return name
+	}
+	return n.gone[inode]
 }
 
 func (n *namespaces) refresh() {
-	clear(n.names)
-	// The node's own: what PID 1 of this PID namespace is in, if we may look.
-	if inode, err := inodeOf("/proc/1/ns/net"); err == nil {
-		n.names[inode] = "host"
+	n.read = n.now()
+	n.names, n.early = map[uint32]string{}, false
+	dir, err := stat(n.dir)
+	if err != nil {
+		return
 	}
 	entries, err := os.ReadDir(n.dir)
 	if err != nil {
 		return
 	}
 	for _, e := range entries {
-		if inode, err := inodeOf(filepath.Join(n.dir, e.Name())); err == nil {
-			n.names[inode] = e.Name()
+		file, err := stat(filepath.Join(n.dir, e.Name()))
+		if err != nil {
+			continue // gone meanwhile
 		}
+		n.names[uint32(file.Ino)] = e.Name()
+		n.early = n.early || file.Dev == dir.Dev
 	}
 }
 
 func inodeOf(path string) (uint32, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return 0, err
+	st, err := stat(path)
+	return uint32(st.Ino), err
+}
+
+func stat(path string) (unix.Stat_t, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return st, fmt.Errorf("%s: %w", path, err)
 	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return 0, fmt.Errorf("%s: no inode", path)
-	}
-	return uint32(st.Ino), nil
+	return st, nil
 }
 
 // reasonEnums are the kernel's lists of reasons: the core's (include/net/
@@ -112,12 +165,25 @@ var unspecified = []string{"NOT_SPECIFIED", "QDISC_DROP_UNSPEC"}
 // symbols names kernel addresses. Drops come from few places, so each is looked
 // up once instead of keeping the kernel's 200,000 symbols in memory.
 type symbols struct {
-	path  string
+	file  *os.File // nil: it cannot be read
 	cache map[uint64]string
 }
 
+// newSymbols opens the file at once: who opens it decides whether it shows
+// addresses, and the privilege may be given up.
 func newSymbols(path string) *symbols {
-	return &symbols{path: path, cache: map[uint64]string{}}
+	s := &symbols{cache: map[uint64]string{}}
+	if f, err := os.Open(path); err == nil {
+		s.file = f
+	}
+	return s
+}
+
+func (s *symbols) close() error {
+	if s.file == nil {
+		return nil
+	}
+	return s.file.Close()
 }
 
 // names returns, for each address, the function that contains it, or "" where
@@ -130,7 +196,7 @@ func (s *symbols) names(addrs []uint64) []string {
 		}
 	}
 	if len(unknown) > 0 {
-		for i, name := range lookupSymbols(s.path, unknown) {
+		for i, name := range s.lookup(unknown) {
 			s.cache[unknown[i]] = name
 		}
 	}
@@ -141,16 +207,17 @@ func (s *symbols) names(addrs []uint64) []string {
 	return found
 }
 
-// lookupSymbols reads the file once for all addresses: it has some 200,000 lines.
-func lookupSymbols(path string, addrs []uint64) []string {
+// lookup reads the file once for all addresses: it has some 200,000 lines.
+func (s *symbols) lookup(addrs []uint64) []string {
 	names := make([]string, len(addrs))
-	f, err := os.Open(path)
-	if err != nil {
+	if s.file == nil {
 		return names
 	}
-	defer f.Close()
+	if _, err := s.file.Seek(0, io.SeekStart); err != nil {
+		return names
+	}
 	best := make([]uint64, len(addrs))
-	scanner := bufio.NewScanner(f)
+	scanner := bufio.NewScanner(s.file)
 	for scanner.Scan() {
 		line := scanner.Text()
 		hex, rest, ok := strings.Cut(line, " ")

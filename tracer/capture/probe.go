@@ -1,12 +1,9 @@
 package capture
 
 import (
-	"bufio"
 	"fmt"
 	"os"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
@@ -22,14 +19,14 @@ type Finding struct {
 	Remedy   string // not OK: what would help
 }
 
-// Probe finds out what this kernel and these privileges allow, by trying.
+// Probe finds out what this kernel allows, by trying; package privilege tells what
+// these privileges do.
 func Probe(ports []uint16) []Finding {
-	findings := []Finding{probeKernel(), probeBTF(), probePrivileges()}
-	findings = append(findings, probeAttach(ports))
+	findings := []Finding{probeKernel(), probeBTF(), probeAttach(ports)}
 	if kernel, err := btf.LoadKernelSpec(); err == nil {
 		findings = append(findings, probeDropReasons(kernel), probePagedPayload(kernel), probeProcess(kernel), probeConntrack(kernel))
 	}
-	return append(findings, probeSymbols("/proc/kallsyms"), probeNetNS(netnsDir))
+	return append(findings, probeNetNS(netnsDir))
 }
 
 func probeKernel() Finding {
@@ -50,50 +47,6 @@ func probeBTF() Finding {
 	}
 	f.OK, f.Detail = true, "/sys/kernel/btf/vmlinux"
 	return f
-}
-
-// capabilities that matter, by number (include/uapi/linux/capability.h).
-var capabilities = []struct {
-	name string
-	bit  uint
-}{{"CAP_BPF", unix.CAP_BPF}, {"CAP_PERFMON", unix.CAP_PERFMON}, {"CAP_SYSLOG", unix.CAP_SYSLOG}}
-
-func probePrivileges() Finding {
-	f := Finding{What: "privileges", Required: true, Lost: "the programs cannot be loaded",
-		Remedy: "run as root, or give the process CAP_BPF and CAP_PERFMON"}
-	effective, err := effectiveCapabilities()
-	if err != nil {
-		f.Detail = err.Error()
-		return f
-	}
-	var have, lack []string
-	for _, c := range capabilities {
-		if effective&(1<<c.bit) != 0 {
-			have = append(have, c.name)
-		} else {
-			lack = append(lack, c.name)
-		}
-	}
-	const admin = 1 << unix.CAP_SYS_ADMIN
-	f.OK = effective&admin != 0 || effective&(1<<unix.CAP_BPF) != 0 && effective&(1<<unix.CAP_PERFMON) != 0
-	f.Detail = "effective: " + strings.Join(have, " ")
-	if len(lack) > 0 {
-		f.Detail += "; missing: " + strings.Join(lack, " ")
-	}
-	return f
-}
-
-func effectiveCapabilities() (uint64, error) {
-	b, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(b)) {
-		if hex, ok := strings.CutPrefix(line, "CapEff:"); ok {
-			return strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
-		}
-	}
-	return 0, fmt.Errorf("/proc/self/status has no line CapEff")
 }
 
 // probeAttach does what `dnstrace run` does, and undoes it.
@@ -171,27 +124,6 @@ func probeConntrack(kernel *btf.Spec) Finding {
 	if err != nil {
 		f.Detail = "the kernel's types have no nf_conn"
 	}
-	return f
-}
-
-func probeSymbols(path string) Finding {
-	f := Finding{What: "kernel symbols", Detail: path + " shows addresses",
-		Lost: "a drop says why, not in which function", Remedy: "CAP_SYSLOG, or sysctl kernel.kptr_restrict=0"}
-	file, err := os.Open(path)
-	if err != nil {
-		f.Detail = err.Error()
-		return f
-	}
-	defer file.Close()
-	scanner := bufio.NewScanner(file)
-	for scanner.Scan() {
-		addr, _, _ := strings.Cut(scanner.Text(), " ")
-		if strings.Trim(addr, "0") != "" {
-			f.OK = true
-			return f
-		}
-	}
-	f.Detail = path + " hides addresses"
 	return f
 }
 

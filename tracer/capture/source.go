@@ -213,6 +213,7 @@ func (s *Source) openRings(ring *ebpf.MapSpec) error {
 // packets have been delivered, in ns of the monotonic clock. It does not block.
 func (s *Source) Poll(deliver func(*Packet)) (int64, error) {
 	upTo := Now() - settle
+	s.decoder.netns.renew()
 	sorted := len(s.pending)
 	for _, r := range s.rings {
 		if err := s.drain(r); err != nil {
@@ -285,6 +286,7 @@ func (s *Source) Close() error {
 	for _, r := range s.rings {
 		errs = append(errs, r.Close())
 	}
+	errs = append(errs, s.decoder.symbols.close())
 	s.coll.Close()
 	return errors.Join(errs...)
 }

@@ -69,7 +69,7 @@ func inode(t *testing.T, path string) uint64 {
 	return info.Sys().(*syscall.Stat_t).Ino
 }
 
-// Any tree of directories will do where cgroups cannot be opened by id.
+// Any tree of directories will do.
 func TestCgroup(t *testing.T) {
 	root, now := t.TempDir(), time.Unix(1, 0)
 	n := &Names{root: root, known: map[uint64]group{}, now: func() time.Time { return now }}
@@ -101,6 +101,28 @@ func TestCgroup(t *testing.T) {
 	}
 	if p, c := n.Cgroup(0); p != "" || c != "" {
 		t.Errorf("no id: %q, %q", p, c)
+	}
+}
+
+// Those that were passed on the way need not be looked for.
+func TestOneLookFindsAll(t *testing.T) {
+	root := t.TempDir()
+	n := &Names{root: root, known: map[uint64]group{}, now: func() time.Time { return time.Unix(1, 0) }}
+	first, second := filepath.Join(root, "first"), filepath.Join(root, "second")
+	for _, path := range []string{first, second} {
+		if err := os.Mkdir(path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	id := inode(t, second)
+	if p, _ := n.Cgroup(inode(t, first)); p != "/first" {
+		t.Errorf("got %q", p)
+	}
+	if err := os.Remove(second); err != nil {
+		t.Fatal(err)
+	}
+	if p, _ := n.Cgroup(id); p != "/second" {
+		t.Errorf("got %q", p)
 	}
 }
 

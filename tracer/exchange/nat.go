@@ -90,10 +90,12 @@ func (r *recent) in(p *capture.Packet) *open {
 }
 
 // query returns the exchange of the query that was in the same buffer, if it is
-// the same query.
+// the same query. What a socket sends is new, whatever was in its buffer before: a
+// forwarder may ask on with the client's own question and ID, as dnsmasq does over
+// TCP.
 func (r *recent) query(p *capture.Packet, k key) *open {
 	ex := r.in(p)
-	if ex == nil {
+	if ex == nil || p.PID != 0 || p.CgroupID != 0 {
 		return nil
 	}
 	if first := ex.keys[0]; first.question != k.question || first.id != k.id || first.protocol != k.protocol {

@@ -35,6 +35,10 @@ const (
 	pollIdle = 20 * time.Millisecond
 )
 
+// lastPackets is how long after a packet was seen it surely is delivered: longer
+// than the source holds packets back to bring them into order.
+const lastPackets = 5 * time.Millisecond
+
 // publishEvery is how old the counters may be that others see.
 const publishEvery = 200 * time.Millisecond
 
@@ -250,6 +254,11 @@ func (p *Pipeline) pass(to Sink, r trace.Record) {
 func (p *Pipeline) stop() error {
 	p.cfg.Last()
 	err := p.round()
+	if err == nil {
+		// What was seen up to now may be on its way for a moment.
+		time.Sleep(lastPackets)
+		err = p.round()
+	}
 	for {
 		select {
 		case r, ok := <-p.cfg.Receiver.Records():
