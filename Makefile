@@ -120,6 +120,10 @@ test-coredns: ## run the plugin's tests against each of COREDNS_VERSIONS (minute
 bench: build ## print the measurements side by side
 	CGO_ENABLED=0 $(GO) run ./integration/bench
 
+.PHONY: bench-tracer
+bench-tracer: check-test build ## print what the tracer costs, beside tcpdump and packet sockets (root)
+	CGO_ENABLED=0 $(GO) run ./integration/benchtracer
+
 # The linter is a Go program of a module of its own, so that its many
 # dependencies stay out of ours. It reads the types of all that we import from
 # compiled packages: with the flags of `build` it finds CoreDNS in the build cache.

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+)
+
+const (
+	latencyRate = 5000 // lookups a second
+	latencyTurn = time.Second
+)
+
+// measureLatency compares how long lookups take on a machine that is not at its limit.
+func measureLatency(ctx context.Context, r *rig, s schedule) ([]figure, error) {
+	var all figures
+	for n := range s.all() {
+		turns := make(map[string]latency)
+		for i := range variants {
+			name := variants[(i+n)%len(variants)]
+			l, err := r.latencyTurn(ctx, name)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", name, err)
+			}
+			turns[name] = l
+		}
+		base := turns[off]
+		for _, name := range variants {
+			if name == off {
+				all.add("p50", off, "µs", base.p50, goal{})
+				all.add("mean", off, "µs", base.mean, goal{})
+				continue
+			}
+			g := goal{}
+			if name == dnstraceRun {
+				g = atMost(3)
+			}
+			all.add("p50", name, "µs more than off", turns[name].p50-base.p50, g)
+			all.add("mean", name, "µs more than off", turns[name].mean-base.mean, g)
+		}
+	}
+	return all.sorted(variants), nil
+}
+
+// latency is that of a turn, in µs.
+type latency struct{ p50, mean float64 }
+
+func (r *rig) latencyTurn(ctx context.Context, name string) (latency, error) {
+	o, err := r.observe(name)
+	if err != nil {
+		return latency{}, err
+	}
+	res, err := r.openLoop(ctx, echo, latencyRate, latencyTurn)
+	if err == nil && len(res.latencies) == 0 {
+		err = fmt.Errorf("none of %d lookups was answered", res.sent)
+	}
+	if err != nil {
+		return latency{}, o.abandon(err)
+	}
+	slices.Sort(res.latencies)
+	var sum time.Duration
+	for _, l := range res.latencies {
+		sum += l
+	}
+	n := len(res.latencies)
+	l := latency{p50: micros(res.latencies[n/2]), mean: micros(sum) / float64(n)}
+	return l, o.stop()
+}
+
+func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }

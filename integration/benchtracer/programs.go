@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// programQueries is how many lookups a turn is, with DNS and with what is not.
+	programQueries = 8000
+	// fewRuns is what does not make a mean.
+	fewRuns = 1000
+)
+
+// tracepoints says where each program of the tracer is attached, so that it is
+// compared with an empty program at the same place.
+var tracepoints = map[string]string{
+	"net_dev_queue": "net_dev_queue",
+	"netif_receive": "netif_receive_skb",
+	"kfree_skb":     "kfree_skb",
+	"kfree_skb_old": "kfree_skb",
+}
+
+// measurePrograms compares the run time of the tracer's programs with that of
+// empty ones, as the kernel counts it.
+func measurePrograms(ctx context.Context, r *rig, s schedule) (list []figure, err error) {
+	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
+	if err != nil {
+		return nil, fmt.Errorf("count the run time of BPF programs: %w", err)
+	}
+	defer func() { err = errors.Join(err, stats.Close()) }()
+	var all figures
+	for range s.all() {
+		if err := r.programRound(ctx, &all); err != nil {
+			return nil, err
+		}
+	}
+	return all.sorted(nil), nil
+}
+
+// programRound starts the tracer beside empty programs, and asks for names, and
+// then as much of what is no DNS.
+func (r *rig) programRound(ctx context.Context, all *figures) (err error) {
+	empty, err := attachEmpty()
+	if err != nil {
+		return err
+	}
+	defer empty.close()
+	o, err := r.observe(dnstraceRun)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, o.stop()) }()
+	tracer, err := programsOf(o.processes[0].Pid())
+	if err != nil {
+		return err
+	}
+	defer tracer.close()
+	dns := func() error {
+		_, err := r.closedLoop(ctx, echo, programQueries)
+		return err
+	}
+	if err := compare(tracer, empty.programs, dns, "a DNS packet", atMost(250), all); err != nil {
+		return err
+	}
+	// The echo pod's own address, so that other ports stay as they are.
+	other := netip.AddrPortFrom(r.Host(echoPod).V4, otherPort)
+	return compare(tracer, empty.programs, func() error {
+		_, err := r.closedLoopTo(ctx, other, echo.names, programQueries)
+		return err
+	}, "another packet", atMost(30), all)
+}
+
+// compare notes what a run of each of the tracer's programs takes under a load,
+// above the empty program at the same place.
+func compare(tracer, empty programs, load func() error, packet string, g goal, all *figures) error {
+	before, err := readRuns(tracer, empty)
+	if err != nil {
+		return err
+	}
+	if err := load(); err != nil {
+		return err
+	}
+	after, err := readRuns(tracer, empty)
+	if err != nil {
+		return err
+	}
+	var sum time.Duration
+	for name := range tracer {
+		tracepoint, known := tracepoints[name]
+		if !known {
+			return fmt.Errorf("program %s of the tracer: at which tracepoint? say so in tracepoints", name)
+		}
+		run, floor := after[name].since(before[name]), after[emptyAt(tracepoint)].since(before[emptyAt(tracepoint)])
+		sum += run.time
+		if run.count < fewRuns || floor.count < fewRuns {
+			continue
+		}
+		all.add(packet+" in "+name, "above an empty program", "ns", run.mean()-floor.mean(), g)
+		all.add(packet+" in "+name, "an empty program", "ns", floor.mean(), goal{})
+		all.add(packet+" in "+name, "runs", "a lookup", float64(run.count)/programQueries, goal{})
+	}
+	all.add(packet+", all programs", "with what a run costs anyway", "µs a lookup", micros(sum)/programQueries, goal{})
+	return nil
+}
+
+// runs is what the kernel counts of a program.
+type runs struct {
+	time  time.Duration
+	count uint64
+}
+
+func (r runs) since(before runs) runs { return runs{r.time - before.time, r.count - before.count} }
+
+func (r runs) mean() float64 { return float64(r.time) / float64(r.count) }
+
+// programs are loaded, by name.
+type programs map[string]*ebpf.Program
+
+// readRuns reads the counts of all programs.
+func readRuns(sets ...programs) (map[string]runs, error) {
+	all := make(map[string]runs)
+	for _, set := range sets {
+		for name, p := range set {
+			s, err := p.Stats()
+			if err != nil {
+				return nil, fmt.Errorf("run time of program %s: %w", name, err)
+			}
+			all[name] = runs{s.Runtime, s.RunCount}
+		}
+	}
+	return all, nil
+}
+
+func (ps programs) close() {
+	for _, p := range ps {
+		_ = p.Close()
+	}
+}
+
+// programsOf returns the programs that a process has attached.
+func programsOf(pid int) (programs, error) {
+	ids, err := programIDs(pid)
+	if err != nil {
+		return nil, err
+	}
+	all := make(programs)
+	for _, id := range ids {
+		p, err := ebpf.NewProgramFromID(ebpf.ProgramID(id))
+		if err != nil {
+			all.close()
+			return nil, fmt.Errorf("BPF program %d: %w", id, err)
+		}
+		info, err := p.Info()
+		if err != nil {
+			_ = p.Close()
+			all.close()
+			return nil, fmt.Errorf("BPF program %d: %w", id, err)
+		}
+		all[info.Name] = p
+	}
+	if len(all) == 0 {
+		return nil, errors.New("dnstrace holds no BPF program: did it drop its links?")
+	}
+	return all, nil
+}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/dnstrace/dnstrace/integration/lab"
+)
+
+// Hosts of the lab beside its own.
+const (
+	clientPod = "client"
+	echoPod   = "echo"
+)
+
+// names is how many names CoreDNS is asked for, and has cached.
+const names = 1000
+
+// cacheTTL is longer than any run, in seconds.
+const cacheTTL = 3600
+
+// rig is the node with its servers, and who asks them.
+type rig struct {
+	*lab.Lab
+	port uint16 // the newest source port
+}
+
+// firstPort is below the ports that the kernel chooses from. Every socket gets a
+// port of its own: connection tracking would send what comes from a port used
+// before to the server that answered then.
+const firstPort = 1024
+
+// newRig builds the node, starts CoreDNS and the echo server, and fills the
+// cache. The caller must close it.
+func newRig(ctx context.Context, cfg config) (r *rig, err error) {
+	l, err := lab.Build(lab.Config{Clients: []string{clientPod, echoPod}, Upstreams: 1, CoreDNS: cfg.coredns, Dnstrace: cfg.dnstrace})
+	if err != nil {
+		return nil, err
+	}
+	r = &rig{Lab: l, port: firstPort}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.close())
+		}
+	}()
+	l.Upstream(0).Set(".", lab.Behaviour{TTL: cacheTTL})
+	// With the plugins of the Corefile that comes with Kubernetes, as far as they see queries.
+	corefile := fmt.Sprintf(". {\n errors\n prometheus 127.0.0.1:0\n loadbalance\n cache %d\n forward . %s\n}\n", cacheTTL, l.Upstream(0).V4())
+	if _, err := l.StartCoreDNS(corefile); err != nil {
+		return nil, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("path of this program: %w", err)
+	}
+	_, err = l.Start(lab.Spec{Name: echoRole, Host: echoPod, Path: self, Args: []string{echoRole}, Ready: lab.ReadyLine(readyLine)})
+	if err != nil {
+		return nil, err
+	}
+	// The first time to fill the cache, the second to warm up.
+	for range 2 {
+		for _, s := range []server{cached, echo} {
+			if _, err := r.closedLoop(ctx, s, 2*names); err != nil {
+				return nil, fmt.Errorf("warm up: %w", err)
+			}
+		}
+	}
+	return r, nil
+}
+
+func (r *rig) close() error { return errors.Join(r.Close(), os.RemoveAll(r.Dir())) }
+
+// server is who answers behind the Service address.
+type server struct {
+	name string
+	host string
+	// names is how many names are asked for, in turn.
+	names int
+}
+
+var (
+	cached = server{"CoreDNS answering from cache", lab.CoreDNS, names}
+	// The echo server is asked for another name every time, as far as eight digits go.
+	echo = server{"echo server", echoPod, 1e8}
+)
+
+// serve makes s the endpoint of the Service.
+func (r *rig) serve(s server) error {
+	return r.SetEndpoints(netip.AddrPortFrom(r.Host(s.host).V4, 53))
+}
+
+// pause waits, unless the run is to end.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"fmt"
+)
+
+// loops are the queries of a turn: about half a second of each.
+var loops = []struct {
+	server  server
+	queries int
+	goal    goal
+}{
+	{cached, 24_000, atLeast(0.97)},
+	{echo, 48_000, atLeast(0.92)},
+}
+
+// measureThroughput compares how many lookups a second are answered.
+func measureThroughput(ctx context.Context, r *rig, s schedule) ([]figure, error) {
+	var all figures
+	for n := range s.all() {
+		rates, lost := make(map[string][]float64), make(map[string]float64)
+		for i := range variants {
+			name := variants[(i+n)%len(variants)]
+			rate, t, err := r.throughputTurn(ctx, name)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", name, err)
+			}
+			rates[name], lost[name] = rate, t.lostShare()
+		}
+		for i, l := range loops {
+			for _, name := range variants {
+				if name == off {
+					all.add(l.server.name, off, "lookups/s", rates[off][i], goal{})
+					continue
+				}
+				g := goal{}
+				if name == dnstraceRun {
+					g = l.goal
+				}
+				all.add(l.server.name, name, "÷ off", rates[name][i]/rates[off][i], g)
+			}
+		}
+		for _, name := range variants[1:] {
+			all.add("packets that the observer lost", name, "%", lost[name], goal{})
+		}
+	}
+	return all.sorted(variants), nil
+}
+
+// throughputTurn asks each server with an observer on, and returns the lookups a
+// second of each.
+func (r *rig) throughputTurn(ctx context.Context, name string) (rates []float64, t tally, err error) {
+	o, err := r.observe(name)
+	if err != nil {
+		return nil, t, err
+	}
+	for _, l := range loops {
+		took, err := r.closedLoop(ctx, l.server, l.queries)
+		if err != nil {
+			return nil, t, o.abandon(err)
+		}
+		rates = append(rates, float64(l.queries)/took.Seconds())
+	}
+	if err := pause(ctx, settle); err != nil {
+		return nil, t, o.abandon(err)
+	}
+	t, err = o.end(ctx)
+	return rates, t, err
+}
