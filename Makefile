@@ -121,8 +121,13 @@ bench: build ## print the measurements side by side
 	CGO_ENABLED=0 $(GO) run ./integration/bench
 
 .PHONY: bench-tracer
-bench-tracer: check-test build ## print what the tracer costs, beside tcpdump and packet sockets (root)
-	CGO_ENABLED=0 $(GO) run ./integration/benchtracer
+bench-tracer: check-bench-tracer build ## print what dnstrace run costs, beside tcpdump and packet sockets (root; 4 minutes)
+	CGO_ENABLED=0 $(GO) run ./integration/benchtracer $(BENCHFLAGS)
+
+.PHONY: check-bench-tracer
+check-bench-tracer:
+	$(need_root)
+	$(call need,$(LAB_NEEDS) tcpdump:tcpdump)
 
 # The linter is a Go program of a module of its own, so that its many
 # dependencies stay out of ours. It reads the types of all that we import from
