@@ -35,7 +35,9 @@ func TestDiagnoseLostThenAnswered(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	time.AfterFunc(200*time.Millisecond, undo)
+	undone := make(chan struct{})
+	time.AfterFunc(200*time.Millisecond, func() { undo(); close(undone) })
+	defer func() { <-undone }() // the lab goes only after it
 	r.answered(lab.Query{Name: "again.test.", RetransmitAfter: 600 * time.Millisecond})
 	r.finds("again.test.", "dropped-by-netfilter", "NETFILTER_DROP")
 	r.finds("again.test.", "retransmission", "asked 2 times")

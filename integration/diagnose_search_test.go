@@ -129,7 +129,9 @@ func TestJoinRetryIsOneResolution(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			time.AfterFunc(500*time.Millisecond, undo)
+			undone := make(chan struct{})
+			time.AfterFunc(500*time.Millisecond, func() { undo(); close(undone) })
+			defer func() { <-undone }() // the lab goes only after it
 			r.resolve("client-a", with, "www.retry.test.", "nameserver "+lab.ServiceV4.Addr().String()+"\noptions timeout:1 attempts:3\n")
 			lookups := r.settled("www.retry.test", 2)
 			for _, tr := range lookups {

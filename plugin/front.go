@@ -57,7 +57,8 @@ func (f *front) start(ctx context.Context, other ot.Span) {
 	s, c, h := &f.first.span, &f.first.ctx, f.writer.plugin.first
 	c.Context, c.span, c.exposed = ctx, s, h.exposed
 	s.name, s.end = h.name, open
-	if s.name == cachePlugin {
+	s.refresh = s.rec.plugin.chain.refreshes
+	if s.refresh && s.name == cachePlugin {
 		s.md = metadataOf(ctx)
 	}
 	if other != nil {

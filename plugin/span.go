@@ -55,6 +55,7 @@ type span struct {
 	// number counts the attempts of a query and the refreshes that it set off,
 	// so that the spans of no two of them are the same.
 	number  uint16
+	refresh bool // a cache may work in the background: contexts matter
 	stamper bool // a stamper stands before the hop, or before one above it
 	stamped bool // the attempt went out with the option
 	// desperate is an attempt of a forward that has marked all upstreams down.

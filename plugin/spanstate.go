@@ -16,10 +16,10 @@ func (s *span) startSpan(name string) *hopSpan {
 	defer q.mu.Unlock()
 	child, rec := q.newSpan(), s.rec
 	child.rec, child.use, child.parent, child.name, child.end, child.state = rec, s.use, s, name, open, stateIgnored
-	child.stamper = s.stamper
+	child.stamper, child.refresh = s.stamper, q.plugin.chain.refreshes
 	child.began = rec.now()
 	switch {
-	case s.name == cachePlugin && s.state == stateRecorded:
+	case child.refresh && s.name == cachePlugin && s.state == stateRecorded:
 		child.state = stateUndecided
 	case !rec.closed && s.state == stateRecorded && len(rec.spans) < maxSpans:
 		child.state = stateRecorded
@@ -51,7 +51,7 @@ func (s *span) lock() (q *recording, ok bool) {
 // meet tells a span its context: that decides what the child of a cache belongs
 // to. The cache gives work in the background a metadata map of its own.
 func (s *span) meet(ctx context.Context) {
-	if s.name != cachePlugin && s.state != stateUndecided {
+	if !s.refresh || s.name != cachePlugin && s.state != stateUndecided {
 		return
 	}
 	md := metadataOf(ctx)

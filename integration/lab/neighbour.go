@@ -1,10 +1,12 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // ForgetNeighbour makes the node forget the link address of an address on its
@@ -16,7 +18,8 @@ func (l *Lab) ForgetNeighbour(addr netip.Addr) error {
 		return err
 	}
 	err = node.ns.links.NeighDel(&netlink.Neigh{LinkIndex: bridge.Attrs().Index, IP: addr.AsSlice()})
-	if err != nil {
+	// It may have gone with the pod's device.
+	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("forget neighbour %s: %w", addr, err)
 	}
 	return nil
