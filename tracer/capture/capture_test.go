@@ -290,7 +290,13 @@ func TestMissesAreReportedOnce(t *testing.T) {
 
 // Two tracers on one node do not disturb each other.
 func TestTwoSources(t *testing.T) {
-	second, err := Open(Config{Ports: []uint16{1}})
+	// A port held by a silent socket: other tests of this machine send to a fixed one.
+	silent, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	second, err := Open(Config{Ports: []uint16{silent.LocalAddr().(*net.UDPAddr).AddrPort().Port()}})
 	if err != nil {
 		t.Fatal(err)
 	}
