@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+
+	"github.com/cespare/xxhash/v2"
 )
 
 // IANA protocol numbers of the transports that carry DNS.
@@ -89,15 +91,18 @@ const (
 // NewSpanID derives the id of a span from what every observer of it knows: the
 // trace, the span above it (zero at the top), its role and its number among
 // siblings. The time in a derived trace id is left out, so that observers on
-// both sides of a step still agree.
+// both sides of a step still agree. The hash is XXH64 (seed 0): a span id only has
+// to differ from the others of its trace, and servers derive two for each query,
+// for which SHA-256 would take a fortieth of a cached answer's time.
 func NewSpanID(id TraceID, parent SpanID, role string, index int) SpanID {
 	var buf [64]byte
 	b := append(buf[:0], id[4:]...)
 	b = append(b, parent[:]...)
 	b = binary.BigEndian.AppendUint32(b, uint32(index))
 	b = append(b, role...)
-	sum := sha256.Sum256(b)
-	return SpanID(sum[:8])
+	var span SpanID
+	binary.BigEndian.PutUint64(span[:], xxhash.Sum64(b))
+	return span
 }
 
 // IsZero reports whether the id is unset.
