@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"net/netip"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -241,7 +242,10 @@ func appendAddrPort(b []byte, a netip.AddrPort) []byte {
 
 func appendHex(b, id []byte) []byte {
 	b = append(b, '"')
-	b = hex.AppendEncode(b, id)
+	for _, c := range id {
+		pair := &hexPairs[c]
+		b = append(b, pair[0], pair[1])
+	}
 	return append(b, '"')
 }
 
@@ -280,29 +284,48 @@ func appendSeconds(b []byte, s *Seconds) []byte {
 }
 
 // appendTime appends RFC 3339 in UTC with all nine digits, so that records sort
-// as text. time.AppendFormat has no fast path for that.
+// as text. time.AppendFormat has no fast path for that, and the calendar is most of
+// the work, so the text of the last second is used again.
 func appendTime(b []byte, t time.Time) []byte {
-	t = t.UTC()
-	year, month, day := t.Date()
-	hour, minute, second := t.Clock()
-	b = appendDigits(b, year, 4)
-	b = appendDigits(append(b, '-'), int(month), 2)
-	b = appendDigits(append(b, '-'), day, 2)
-	b = appendDigits(append(b, 'T'), hour, 2)
-	b = appendDigits(append(b, ':'), minute, 2)
-	b = appendDigits(append(b, ':'), second, 2)
-	b = appendDigits(append(b, '.'), t.Nanosecond(), 9)
+	unix := t.Unix()
+	last := lastSecond.Load()
+	if last == nil || last.unix != unix {
+		last = newSecond(unix)
+		lastSecond.Store(last)
+	}
+	b = append(b, last.text[:]...)
+	b = appendNine(b, uint32(t.Nanosecond()))
 	return append(b, 'Z')
 }
 
-func appendDigits(b []byte, n, width int) []byte {
-	start := len(b)
-	for range width {
-		b = append(b, '0')
+// second is the text of a second, with the dot after it.
+type second struct {
+	unix int64
+	text [len("2006-01-02T15:04:05.")]byte
+}
+
+var lastSecond atomic.Pointer[second]
+
+func newSecond(unix int64) *second {
+	s := &second{unix: unix}
+	time.Unix(unix, 0).UTC().AppendFormat(s.text[:0], "2006-01-02T15:04:05.")
+	return s
+}
+
+// pairs are the numbers from 00 to 99, hexPairs the bytes in hexadecimal.
+var pairs, hexPairs = func() (decimal [100][2]byte, hexadecimal [256][2]byte) {
+	for i := range decimal {
+		decimal[i] = [2]byte{'0' + byte(i/10), '0' + byte(i%10)}
 	}
-	for i := start + width - 1; i >= start; i-- {
-		b[i] += byte(n % 10)
-		n /= 10
+	for i := range hexadecimal {
+		hex.Encode(hexadecimal[i][:], []byte{byte(i)})
 	}
-	return b
+	return decimal, hexadecimal
+}()
+
+// appendNine appends the nine digits of a number of nanoseconds below a second.
+func appendNine(b []byte, ns uint32) []byte {
+	first, rest := ns/100_000_000, ns%100_000_000
+	p, q, r, s := pairs[rest/1_000_000], pairs[rest/10_000%100], pairs[rest/100%100], pairs[rest%100]
+	return append(b, '0'+byte(first), p[0], p[1], q[0], q[1], r[0], r[1], s[0], s[1])
 }

@@ -32,17 +32,11 @@ func (s Seconds) appendJSON(b []byte) []byte {
 	if frac == 0 {
 		return b
 	}
-	var digits [10]byte
-	digits[0] = '.'
-	for i := 9; i > 0; i-- {
-		digits[i] = byte('0' + frac%10)
-		frac /= 10
+	b = appendNine(append(b, '.'), frac)
+	for b[len(b)-1] == '0' {
+		b = b[:len(b)-1]
 	}
-	end := len(digits)
-	for digits[end-1] == '0' {
-		end--
-	}
-	return append(b, digits[:end]...)
+	return b
 }
 
 // MarshalJSON implements json.Marshaler, for readers that use the types.
