@@ -50,23 +50,28 @@ func traced(tb testing.TB, next plugin.Handler, sampled bool) *Dnstrace {
 	return d
 }
 
-// BenchmarkServeDNS measures what the plugin adds to a query, with one plugin
-// after it and with another in between, against those plugins alone.
+// BenchmarkServeDNS measures what the plugin adds to a query that an ordinary plugin
+// answers, as cache does, that another one answers, and that another one behind an
+// ordinary one answers, against those plugins alone.
 func BenchmarkServeDNS(b *testing.B) {
-	r := new(dns.Msg).SetQuestion("example.org.", dns.TypeA)
-	one := answering{new(dns.Msg).SetReply(r)}
-	two := func() plugin.Handler { return anyplugin.Any{Next: one} }
+	other := answering{new(dns.Msg)}
+	ordinary := func() plugin.Handler { return anyplugin.Any{Next: other} }
 	for _, bc := range []struct {
 		name    string
 		handler plugin.Handler
+		qtype   uint16
 	}{
-		{"vanilla/hops=1", one},
-		{"sampled/hops=1", traced(b, one, true)},
-		{"dnstrace/hops=1", traced(b, one, false)},
-		{"vanilla/hops=2", two()},
-		{"sampled/hops=2", traced(b, two(), true)},
-		{"dnstrace/hops=2", traced(b, two(), false)},
+		{"vanilla/ordinary", ordinary(), dns.TypeANY},
+		{"sampled/ordinary", traced(b, ordinary(), true), dns.TypeANY},
+		{"dnstrace/ordinary", traced(b, ordinary(), false), dns.TypeANY},
+		{"vanilla/other", other, dns.TypeA},
+		{"sampled/other", traced(b, other, true), dns.TypeA},
+		{"dnstrace/other", traced(b, other, false), dns.TypeA},
+		{"vanilla/behind", ordinary(), dns.TypeA},
+		{"sampled/behind", traced(b, ordinary(), true), dns.TypeA},
+		{"dnstrace/behind", traced(b, ordinary(), false), dns.TypeA},
 	} {
+		r := new(dns.Msg).SetQuestion("example.org.", bc.qtype)
 		b.Run(bc.name, func(b *testing.B) {
 			ctx, w := context.Background(), discarding{}
 			b.ReportAllocs()

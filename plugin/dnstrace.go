@@ -61,8 +61,14 @@ func (d *Dnstrace) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Ms
 	if f == nil {
 		return d.pass(ctx, w, r)
 	}
-	defer f.unwind()
+	returned := false
+	defer func() {
+		if !returned {
+			f.unwind(recover())
+		}
+	}()
 	rcode, err := d.Next.ServeDNS(&f.first.ctx, &f.writer, r)
+	returned = true
 	f.finish(rcode, err)
 	return rcode, err
 }

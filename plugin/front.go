@@ -10,12 +10,12 @@ import (
 // front is what the plugins after this one get to see of a recording: the
 // writer, and the first spans with their contexts. They may keep it as long as they
 // like, so it is made anew for each query, where the recording behind it is
-// used again.
+// used again. Only the ordinary plugins are known to keep nothing: where no other
+// one saw it, because the cache had the answer, it is used again, too.
 type front struct {
 	writer responseWriter
 	first  hopSpan
 	second hopSpan // for the second hop, if there is one
-	done   bool    // the recording is closed, and may be another query's by now
 }
 
 // recordings are the recordings that nobody uses just now.
@@ -28,7 +28,12 @@ var recordings = sync.Pool{New: func() any {
 // newRecording returns a recording for a query, with its front.
 func (d *Dnstrace) newRecording() (*recording, *front) {
 	rec := recordings.Get().(*recording)
-	f := new(front)
+	f := rec.spare
+	if f == nil {
+		f = new(front)
+	} else {
+		*f = front{}
+	}
 	f.writer.rec, f.writer.plugin, f.writer.use = rec, d, rec.use
 	f.first.rec, f.first.use = rec, rec.use
 	rec.plugin, rec.front, rec.spans = d, f, rec.list[:0]
@@ -45,6 +50,10 @@ func (rec *recording) recycle() {
 		rec.mu.Unlock()
 		return
 	}
+	rec.spare = nil
+	if !rec.exposed {
+		rec.spare = rec.front
+	}
 	rec.observation = observation{}
 	rec.use++
 	rec.mu.Unlock()
@@ -57,6 +66,7 @@ func (f *front) start(ctx context.Context, other ot.Span) {
 	s, c, h := &f.first.span, &f.first.ctx, f.writer.plugin.first
 	c.Context, c.span, c.exposed = ctx, s, h.exposed
 	s.name, s.end = h.name, open
+	s.rec.exposed = h.exposed || other != nil
 	s.refresh = s.rec.plugin.chain.refreshes
 	if s.refresh && s.name == cachePlugin {
 		s.md = metadataOf(ctx)
@@ -69,21 +79,17 @@ func (f *front) start(ctx context.Context, other ot.Span) {
 	s.rec.spans = append(s.rec.spans, s)
 }
 
-// finish closes the recording of a query whose plugins returned.
+// finish closes the recording of a query whose plugins returned. Afterwards f may be
+// another query's.
 func (f *front) finish(rcode int, err error) {
-	f.done = true
 	f.first.rec.end(rcode, err)
 }
 
-// unwind is deferred: it closes the recording of a query in which a plugin
-// panicked. CoreDNS recovers from panics, and the record helps to find them.
-// The stack is still whole when the panic is raised again.
-func (f *front) unwind() {
-	if f.done {
-		return
-	}
-	f.done = true
-	cause := recover()
+// unwind closes the recording of a query in which a plugin panicked, with what it
+// panicked with, or nil where its goroutine ends. CoreDNS recovers from panics, and
+// the record helps to find them. It is called by what is deferred, so the stack is
+// still whole when the panic is raised again.
+func (f *front) unwind(cause any) {
 	f.first.rec.endPanic(cause)
 	if cause != nil {
 		panic(cause)

@@ -6,8 +6,10 @@ import (
 	"testing"
 
 	"github.com/coredns/coredns/plugin"
+	anyplugin "github.com/coredns/coredns/plugin/any"
 	"github.com/miekg/dns"
 	ot "github.com/opentracing/opentracing-go"
+	"github.com/opentracing/opentracing-go/mocktracer"
 )
 
 // keeping is a plugin that goes on with a query after it has returned.
@@ -82,5 +84,28 @@ func TestRecycle(t *testing.T) {
 		if recycled := rec.use != before; recycled == refreshes {
 			t.Errorf("refreshes %t: recycled %t", refreshes, recycled)
 		}
+	}
+}
+
+// A front is used again only where none but the ordinary plugins saw it.
+func TestRecycleFront(t *testing.T) {
+	d := traced(t, anyplugin.Any{Next: answering{new(dns.Msg)}}, false)
+	serve := func(ctx context.Context, qtype uint16) (f *front, spare *front) {
+		r := new(dns.Msg).SetQuestion("example.org.", qtype)
+		f = d.begin(ctx, discarding{}, r)
+		rec := f.first.rec
+		rcode, err := d.Next.ServeDNS(&f.first.ctx, &f.writer, r)
+		f.finish(rcode, err)
+		return f, rec.spare
+	}
+	if f, spare := serve(context.Background(), dns.TypeANY); spare != f {
+		t.Error("answered by any: the front is not used again")
+	}
+	if _, spare := serve(context.Background(), dns.TypeA); spare != nil {
+		t.Error("answered by a plugin that may keep it: the front is used again")
+	}
+	other := mocktracer.New().StartSpan("other")
+	if _, spare := serve(ot.ContextWithSpan(context.Background(), other), dns.TypeANY); spare != nil {
+		t.Error("seen by another tracer: the front is used again")
 	}
 }

@@ -85,7 +85,7 @@ type hopSpan struct {
 // startHop starts the span of the plugin behind h, which is called with ctx,
 // under s.
 func (s *span) startHop(ctx context.Context, h *hop) *hopContext {
-	child := s.startSpan(h.name)
+	child := s.startSpan(h.name, h.exposed)
 	c := &child.ctx
 	c.Context, c.span, c.exposed = ctx, &child.span, h.exposed
 	if h.exposed {

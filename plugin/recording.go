@@ -33,8 +33,9 @@ const notSent = -1
 type recording struct {
 	query *recording // itself, or the query that set off a refresh
 
-	mu  sync.Mutex // of the query, for the query and its refreshes
-	use uint64     // how many queries it was used for before
+	mu    sync.Mutex // of the query, for the query and its refreshes
+	use   uint64     // how many queries it was used for before
+	spare *front     // of the query before, if nobody else has it
 	observation
 }
 
@@ -56,6 +57,7 @@ type observation struct {
 	ctx       context.Context // of a refresh
 
 	kept     bool // somebody else refers to ident
+	exposed  bool // a plugin that is not ordinary saw the front
 	closed   bool
 	canceled bool   // of a refresh: its client went away
 	merged   bool   // of a refresh: it was done before the answer, and counts to the query

@@ -139,7 +139,7 @@ func metadataOf(ctx context.Context) uintptr {
 
 // startChild starts a span under s; opts are the options other than the parent.
 func (s *span) startChild(name string, opts []ot.StartSpanOption) *span {
-	child := &s.startSpan(name).span
+	child := &s.startSpan(name, true).span
 	if s.other != nil {
 		opts = append([]ot.StartSpanOption{ot.ChildOf(s.other.Context())}, opts...)
 		child.other = s.other.Tracer().StartSpan(name, opts...)

@@ -4,9 +4,10 @@ import "context"
 
 // What happens to a span, under the lock of its query.
 
-// startSpan adds a span under s. A child of a cache waits for place: only its context
-// tells whether it works for the answer or in the background.
-func (s *span) startSpan(name string) *hopSpan {
+// startSpan adds a span under s; exposed says whether anybody but the ordinary plugins
+// will see it. A child of a cache waits for place: only its context tells whether it
+// works for the answer or in the background.
+func (s *span) startSpan(name string, exposed bool) *hopSpan {
 	q, ok := s.lock()
 	if !ok {
 		late := new(hopSpan)
@@ -15,6 +16,7 @@ func (s *span) startSpan(name string) *hopSpan {
 	}
 	defer q.mu.Unlock()
 	child, rec := q.newSpan(), s.rec
+	q.exposed = q.exposed || exposed
 	child.rec, child.use, child.parent, child.name, child.end, child.state = rec, s.use, s, name, open, stateIgnored
 	child.stamper, child.refresh = s.stamper, q.plugin.chain.refreshes
 	child.began = rec.now()
