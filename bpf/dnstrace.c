@@ -185,6 +185,8 @@ static __always_inline void append_nat(struct scratch *s, unsigned long nfct)
 static __always_inline void append_drop(struct scratch *s, void *ctx, struct sk_buff *skb,
 					__u64 location, __u32 reason)
 {
+	struct net_device *dev = skb->dev;
+	struct sock *sk = skb->sk;
 	struct nf_conn *ct = tracked(skb->_nfct);
 	struct drop *d = append(s, sizeof(*d), PART_DROP);
 
@@ -196,6 +198,8 @@ static __always_inline void append_drop(struct scratch *s, void *ctx, struct sk_
 	if (ct) {
 		d->ct_known = 1;
 		d->ct_status = ct_status(ct);
+	} else if (!skb->_nfct) {	/* not 0: exempt from tracking */
+		read_table(d, dev, sk);
 	}
 	bpf_get_stack(ctx, d->callers, sizeof(d->callers), 0);
 }

@@ -74,6 +74,8 @@ struct drop {
 	__u32 reason;		/* enum skb_drop_reason */
 	__u32 ct_status;	/* enum ip_conntrack_status; 0: no entry, or a new one */
 	__u32 ct_known;		/* whether the packet has a connection tracking entry */
+	__u32 ct_count;		/* entries in the namespace's table, where it has none for the packet */
+	__u32 ct_max;		/* how many there may be; 0: neither is known */
 	__u32 pad;
 	__u64 callers[DROP_CALLERS];	/* return addresses, innermost first; 0 ends */
 };

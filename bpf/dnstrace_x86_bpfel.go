@@ -27,6 +27,8 @@ type DnstraceDrop struct {
 	Reason   uint32
 	CtStatus uint32
 	CtKnown  uint32
+	CtCount  uint32
+	CtMax    uint32
 	Pad      uint32
 	Callers  [12]uint64
 }
@@ -120,7 +122,7 @@ type DnstraceOuter struct {
 type DnstraceScratch struct {
 	_                structs.HostLayout
 	E                DnstraceEvent
-	Tail             [2360]uint8
+	Tail             [2368]uint8
 	Used             uint32
 	H                [40]uint8
 	_                [4]byte

@@ -82,8 +82,33 @@ struct ns_common {
 	unsigned int inum;
 } __core;
 
+struct ctl_table {
+	const char *procname;
+	void *data;
+} __core;
+
+struct ctl_table_header {
+	struct ctl_table *ctl_table;
+} __core;
+
+struct net_generic {
+	struct {
+		unsigned int len;
+	} s;
+} __core;
+
+struct netns_ct {
+	struct ctl_table_header *sysctl_header;	/* before Linux 5.13 */
+} __core;
+
+struct nf_conntrack_net {
+	struct ctl_table_header *sysctl_header;	/* since */
+} __core;
+
 struct net {
 	struct ns_common ns;
+	struct net_generic *gen;
+	struct netns_ct ct;
 } __core;
 
 typedef struct {

@@ -127,6 +127,10 @@ func (d *Drop) appendJSON(b []byte) []byte {
 	b = appendString(append(b, `,"netns_name":`...), d.NetNSName)
 	b = appendString(append(b, `,"ifname":`...), d.IfName)
 	b = d.Offset.appendJSON(append(b, `,"offset_seconds":`...))
+	if d.ConntrackMax != 0 {
+		b = appendUint(append(b, `,"conntrack_count":`...), d.ConntrackCount)
+		b = appendUint(append(b, `,"conntrack_max":`...), d.ConntrackMax)
+	}
 	return append(b, '}')
 }
 

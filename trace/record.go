@@ -195,6 +195,11 @@ type Drop struct {
 	NetNSName string  `json:"netns_name"`
 	IfName    string  `json:"ifname"` // empty where the packet had no device yet
 	Offset    Seconds `json:"offset_seconds"`
+
+	// Entries that the namespace's connection tracking had, and might have, where it
+	// had none for the packet. JSON leaves both out where they are not known.
+	ConntrackCount uint32 `json:"conntrack_count"`
+	ConntrackMax   uint32 `json:"conntrack_max"` // 0: neither is known
 }
 
 // Answer is an address or an alias in a response's answer section.

@@ -49,7 +49,7 @@ func sampleRecords() []Record {
 			{Offset: 900, Message: MessageQuery, NetNS: 4026532220, IfIndex: 4, IfName: "flannel.1", Direction: DirectionTX, VLAN: 7,
 				Src: netip.MustParseAddrPort("10.244.0.4:50202"), Dst: netip.MustParseAddrPort("10.244.1.2:53"),
 				Tunnel: &Tunnel{Src: netip.MustParseAddrPort("192.168.49.2:41000"), Dst: netip.MustParseAddrPort("192.168.49.3:8472"), VNI: 1}}},
-		Drop:        &Drop{Where: "nft_do_chain", Reason: "NETFILTER_DROP", Words: "netfilter hook FORWARD", Message: MessageQuery, NetNS: 4026532220, IfName: "cni0", Offset: 17000},
+		Drop:        &Drop{Where: "nft_do_chain", Reason: "NETFILTER_DROP", Words: "netfilter hook FORWARD", Message: MessageQuery, NetNS: 4026532220, IfName: "cni0", Offset: 17000, ConntrackCount: 262143, ConntrackMax: 262144},
 		Traceparent: "", Client: &Endpoint{Process: "dig", PID: 42, Cgroup: "/user.slice"}, LostEvents: 3,
 		Flags: []string{"aa", "rd"}, AnswerCount: &count, MinTTL: &ttl,
 		Answers:       []Answer{{Type: "CNAME", Value: "a\\046b.example.com.", TTL: 30}, {Type: "A", Value: "192.0.2.1", TTL: 5}},

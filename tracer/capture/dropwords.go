@@ -194,6 +194,9 @@ func (d *decoder) dropped(p *Packet, drop *bpf.DnstraceDrop) {
 		addresses = append(addresses, c)
 	}
 	names := d.symbols.names(addresses)
+	if drop.CtMax != 0 {
+		p.Table = &Table{Count: drop.CtCount, Max: drop.CtMax}
+	}
 	p.Where = names[0]
 	p.Reason = d.reasons[drop.Reason]
 	p.Words = dropWords(dropSite{

@@ -43,6 +43,12 @@ type NAT struct {
 	Original, Reply Tuple
 }
 
+// Table is how full a network namespace's connection tracking is: entries, and how
+// many there may be.
+type Table struct {
+	Count, Max uint32
+}
+
 // Outer is the packet of a tunnel that carried another one: VXLAN (RFC 7348) or
 // Geneve (RFC 8926). Its destination port tells which.
 type Outer struct {
@@ -95,6 +101,7 @@ type Packet struct {
 	Where      string // Drop: kernel symbol; empty: not readable
 	Reason     string // Drop: by the kernel's name; empty: the kernel gives none
 	Words      string // Drop: Reason and Where in words, as "netfilter hook FORWARD"; empty: they do not tell
+	Table      *Table // Drop: of the namespace, where the packet had no entry in it; nil: unknown
 	VLAN       uint16 // id of the outermost 802.1Q or 802.1ad tag; 0: none
 	InnerVLAN  uint16 // id of the tag behind it; 0: none
 	Outer      *Outer // nil: no tunnel around it at this place

@@ -15,6 +15,7 @@ import (
 // Codes of findings: the names are stable.
 const (
 	ClientGaveUp            = "client-gave-up"
+	ConntrackFull           = "conntrack-full"
 	ConntrackRace           = "conntrack-race"
 	DroppedByNetfilter      = "dropped-by-netfilter"
 	DroppedNoSocket         = "dropped-no-socket"
@@ -40,7 +41,7 @@ const (
 
 // Codes are the codes that rules have, in order of the alphabet.
 var Codes = []string{
-	ClientGaveUp, ConntrackRace, DroppedByNetfilter, DroppedNoSocket, DroppedOther, DroppedReceiveBuffer,
+	ClientGaveUp, ConntrackFull, ConntrackRace, DroppedByNetfilter, DroppedNoSocket, DroppedOther, DroppedReceiveBuffer,
 	NoResponseSeen, NXDomainStorm, OversizedResponse, QueryNeverArrived, RefusedByServer, ResponseLost, Retransmission,
 	SearchPathAmplification, ServerOverloaded, ServerSlow, SlowUpstream, StaleEndpoint, TruncatedRetry,
 	UpstreamError, UpstreamTimeout, UpstreamUnhealthy,

@@ -11,7 +11,7 @@ type cause func(*memory, *trace.Trace, leg) (trace.Finding, bool)
 
 // causes from the most telling to the least.
 var causes = []cause{
-	droppedReceiveBuffer, droppedNoSocket, staleEndpoint, conntrackRace, droppedByNetfilter, droppedOther,
+	droppedReceiveBuffer, droppedNoSocket, staleEndpoint, conntrackRace, conntrackFull, droppedByNetfilter, droppedOther,
 }
 
 // drops names why the kernel freed a packet of an exchange, which then got no

@@ -47,6 +47,7 @@ func TestRecordedCases(t *testing.T) {
 // is none.
 var nearMisses = map[string]string{
 	diagnose.ClientGaveUp:            "dropped-response",     // the response died on its way to a client that waited
+	diagnose.ConntrackFull:           "conntrack-full-not",   // full, but a rule dropped it
 	diagnose.ConntrackRace:           "conntrack-race-not",   // a rule dropped one of two from a socket
 	diagnose.DroppedByNetfilter:      "lost-without-a-drop",  // no drop that the kernel tells of
 	diagnose.DroppedNoSocket:         "client-gave-up",       // it was the client's socket

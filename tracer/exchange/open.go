@@ -212,6 +212,9 @@ func (ex *open) dropped(p *capture.Packet, response bool) {
 		Where: p.Where, Reason: p.Reason, Words: p.Words, Message: message(response), NetNS: p.NetNS, NetNSName: p.NetNSName,
 		IfName: p.IfName, Offset: trace.Seconds(p.Time - ex.first),
 	}
+	if p.Table != nil {
+		ex.record.Drop.ConntrackCount, ex.record.Drop.ConntrackMax = p.Table.Count, p.Table.Max
+	}
 	if !response || p.NetNS != ex.origin.netns {
 		return
 	}
