@@ -42,8 +42,9 @@ func newTopCommand() *cobra.Command {
 		Short: "Show timeouts, latency and volume per client, and the health of each upstream",
 		Long: "Sums up the lookups of the last minute (--window): for each client (its pod, else its\n" +
 			"container or address with the process) how many there were, how many got no response,\n" +
-			"and how long the others took; for each upstream how its attempts fared. P50 and P99\n" +
-			"are within 1 % of the exact values, everything else is exact.\n\n" +
+			"and how long the others took; for each upstream how its attempts fared. /S is the\n" +
+			"average, PEAK/S the number in the busiest second. P50 and P99 are within 1 % of the\n" +
+			"exact values, everything else is exact.\n\n" +
 			"In a terminal the table is drawn anew every second:\n" +
 			"  < >    sort by the column before or after (also the arrow keys)\n" +
 			"  r      turn the order round\n" +

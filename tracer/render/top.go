@@ -34,11 +34,12 @@ func clientFigures() []figure[top.Client] {
 	return append([]figure[top.Client]{
 		{name: "LOOKUPS", width: 7, cell: func(c *top.Client) (string, tone) { return count(c.Lookups), plain }},
 		{name: "/S", width: 6, least: 90, cell: func(c *top.Client) (string, tone) { return perSecond(c.PerSecond), plain }},
+		{name: "PEAK/S", width: 6, least: 90, cell: func(c *top.Client) (string, tone) { return count(c.Peak), plain }},
 		{name: "TIMEOUTS", width: 8, cell: func(c *top.Client) (string, tone) { return trouble(c.Timeouts, bad) }},
-		{name: "RESENT", width: 6, least: 110, cell: func(c *top.Client) (string, tone) { return trouble(c.Resent, warning) }},
+		{name: "RESENT", width: 6, least: 120, cell: func(c *top.Client) (string, tone) { return trouble(c.Resent, warning) }},
 		{name: "FAILED", width: 6, least: 100, cell: func(c *top.Client) (string, tone) { return trouble(c.Failed, bad) }},
-		{name: "NXDOMAIN", width: 8, least: 120, cell: func(c *top.Client) (string, tone) { return trouble(c.NXDomain, plain) }},
-		{name: "DIAGNOSED", width: 9, least: 130, cell: func(c *top.Client) (string, tone) { return trouble(c.Findings, bad) }},
+		{name: "NXDOMAIN", width: 8, least: 130, cell: func(c *top.Client) (string, tone) { return trouble(c.NXDomain, plain) }},
+		{name: "DIAGNOSED", width: 9, least: 140, cell: func(c *top.Client) (string, tone) { return trouble(c.Findings, bad) }},
 	}, latencyFigures(72, func(c *top.Client) *top.Latency { return c.Latency })...)
 }
 
@@ -47,6 +48,7 @@ func upstreamFigures() []figure[top.Upstream] {
 		{name: "HEALTH", width: 7, cell: healthCell},
 		{name: "TRIES", width: 7, cell: func(u *top.Upstream) (string, tone) { return count(u.Attempts), plain }},
 		{name: "/S", width: 6, least: 100, cell: func(u *top.Upstream) (string, tone) { return perSecond(u.PerSecond), plain }},
+		{name: "PEAK/S", width: 6, least: 110, cell: func(u *top.Upstream) (string, tone) { return count(u.Peak), plain }},
 		{name: "TIMEOUTS", width: 8, cell: func(u *top.Upstream) (string, tone) { return trouble(u.Timeouts, bad) }},
 		{name: "RESENT", width: 6, least: 120, cell: func(u *top.Upstream) (string, tone) { return trouble(u.Resent, warning) }},
 		{name: "FAILED", width: 6, least: 90, cell: func(u *top.Upstream) (string, tone) { return trouble(u.Failed, bad) }},

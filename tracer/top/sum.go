@@ -17,6 +17,7 @@ const accuracy = 0.01
 type sum struct {
 	count, timeouts, failed, negative, resent, findings uint64
 	latency                                             latency
+	peak                                                peak
 }
 
 // latency sums durations up: exact but for the percentiles.
@@ -94,10 +95,11 @@ type lookup struct {
 	timeout, failed, negative, sampled, finding bool
 	resent                                      uint64
 	duration                                    *trace.Seconds
+	at                                          time.Time
 }
 
 func newLookup(t *trace.Trace) lookup {
-	l := lookup{duration: t.Duration, finding: len(t.Diagnosis) > 0}
+	l := lookup{at: t.Time, duration: t.Duration, finding: len(t.Diagnosis) > 0}
 	switch t.Outcome {
 	case trace.OutcomeUnanswered, trace.OutcomeDropped, trace.OutcomeNoResponse:
 		l.timeout, l.duration = true, nil
@@ -114,6 +116,7 @@ func newLookup(t *trace.Trace) lookup {
 
 func (s *sum) lookup(l *lookup) {
 	s.count++
+	s.peak.add(l.at)
 	s.timeouts += one(l.timeout)
 	s.failed += one(l.failed)
 	s.negative += one(l.negative)
@@ -124,10 +127,11 @@ func (s *sum) lookup(l *lookup) {
 	}
 }
 
-// attempt counts one try at an upstream: what CoreDNS says of it, else what its
-// packets show.
-func (s *sum) attempt(u *trace.Upstream) {
+// attempt counts one try at an upstream, of a lookup that began at a time: what
+// CoreDNS says of it, else what its packets show.
+func (s *sum) attempt(at time.Time, u *trace.Upstream) {
 	s.count++
+	s.peak.add(at)
 	outcome, duration := "", (*trace.Seconds)(nil)
 	if e := u.Exchange; e != nil {
 		outcome, duration = e.Outcome, e.Duration
@@ -165,6 +169,7 @@ func (s *sum) merge(o *sum) {
 	s.findings += o.findings
 	s.resent += o.resent
 	s.latency.merge(&o.latency)
+	s.peak.merge(&o.peak)
 }
 
 func one(b bool) uint64 {

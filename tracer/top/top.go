@@ -68,25 +68,25 @@ func (s *Sums) Add(t *trace.Trace) {
 	l := newLookup(t)
 	p.total.add(&l)
 	row(p.clients, clientName(t), s.config.MaxNames).lookup(&l)
-	s.upstreams(p, t.Upstreams)
+	s.upstreams(p, t.Time, t.Upstreams)
 	if len(t.Upstreams) == 0 && t.Query != nil {
 		for i := range t.Query.Upstreams {
-			s.attempt(p, &trace.Upstream{Attempt: &t.Query.Upstreams[i]})
+			s.attempt(p, t.Time, &trace.Upstream{Attempt: &t.Query.Upstreams[i]})
 		}
 	}
 }
 
 // upstreams counts the attempts of a lookup, those further up a chain too.
-func (s *Sums) upstreams(p *slot, list []trace.Upstream) {
+func (s *Sums) upstreams(p *slot, at time.Time, list []trace.Upstream) {
 	for i := range list {
-		s.attempt(p, &list[i])
-		s.upstreams(p, list[i].Upstreams)
+		s.attempt(p, at, &list[i])
+		s.upstreams(p, at, list[i].Upstreams)
 	}
 }
 
-func (s *Sums) attempt(p *slot, u *trace.Upstream) {
+func (s *Sums) attempt(p *slot, at time.Time, u *trace.Upstream) {
 	if name := upstreamName(u); name != "" {
-		row(p.upstreams, name, s.config.MaxNames).attempt(u)
+		row(p.upstreams, name, s.config.MaxNames).attempt(at, u)
 	}
 }
 

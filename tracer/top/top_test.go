@@ -160,6 +160,33 @@ func TestPercentiles(t *testing.T) {
 	}
 }
 
+// The busiest second, whatever the order in which lookups are told of, and across
+// the parts of a window.
+func TestPeak(t *testing.T) {
+	s := New(Config{Window: 10 * time.Second})
+	for _, at := range []time.Duration{
+		0, 100 * time.Millisecond, 2500 * time.Millisecond, 2100 * time.Millisecond, 950 * time.Millisecond, 2900 * time.Millisecond,
+		2 * time.Second, 200 * time.Millisecond, 5 * time.Second,
+	} {
+		s.Add(lookupOf(at, asked(attempt("a", trace.OutcomeOK, 0), attempt("a", trace.OutcomeOK, 0))))
+	}
+	v := s.View(start.Add(6 * time.Second))
+	if c, u := v.Clients[0].Peak, v.Upstreams[0].Peak; c != 4 || u != 8 {
+		t.Errorf("peak of lookups %d, want 4; of attempts %d, want 8", c, u)
+	}
+	// That second leaves the window.
+	if p := s.View(start.Add(14 * time.Second)).Clients[0].Peak; p != 1 {
+		t.Errorf("peak %d after its time, want 1", p)
+	}
+	// So late that its place is taken: it counts as a lookup, not in its second.
+	s = New(Config{})
+	s.Add(lookupOf(lateness * time.Second))
+	s.Add(lookupOf(0))
+	if c := s.View(start).Clients[0]; c.Peak != 1 || c.Lookups != 2 {
+		t.Errorf("%+v", c)
+	}
+}
+
 // One outlier among few is what the 99th percentile is there to show.
 func TestPercentilesOfFew(t *testing.T) {
 	s := New(Config{})
@@ -226,14 +253,14 @@ func TestSort(t *testing.T) {
 		return &Latency{Min: s, Avg: 2 * s, P50: -s, P99: s, Max: s}
 	}
 	v := View{Clients: []Client{
-		{Client: "a", Lookups: 5, Timeouts: 1, Latency: at(3)}, {Client: "b", Lookups: 7, Failed: 2, Latency: at(1)}, {Client: "c", Lookups: 6, Timeouts: 1},
+		{Client: "a", Lookups: 5, Timeouts: 1, Latency: at(3)}, {Client: "b", Lookups: 7, Peak: 3, Failed: 2, Latency: at(1)}, {Client: "c", Lookups: 6, Timeouts: 1},
 	}}
 	for _, tc := range []struct {
 		by      Key
 		reverse bool
 		want    string
 	}{
-		{ByTimeouts, false, "cab"}, {ByTimeouts, true, "bca"}, {ByVolume, false, "bca"}, {ByFailed, false, "bca"}, {ByName, false, "abc"},
+		{ByTimeouts, false, "cab"}, {ByTimeouts, true, "bca"}, {ByVolume, false, "bca"}, {ByFailed, false, "bca"}, {ByPeak, false, "bca"}, {ByName, false, "abc"},
 		{ByName, true, "cba"}, {ByMin, false, "abc"}, {ByAvg, false, "abc"}, {ByP50, false, "bac"}, {ByP99, false, "abc"}, {ByMax, true, "bac"},
 	} {
 		v.Sort(tc.by, tc.reverse)

@@ -45,6 +45,7 @@ type Client struct {
 	Client    string   `json:"client"`
 	Lookups   uint64   `json:"lookups"`
 	PerSecond float64  `json:"lookups_per_second"`
+	Peak      uint64   `json:"lookups_in_busiest_second"`
 	Timeouts  uint64   `json:"timeouts"`  // no response was seen
 	Resent    uint64   `json:"resent"`    // queries sent again
 	NXDomain  uint64   `json:"nxdomain"`  // answered: no such name
@@ -59,6 +60,7 @@ type Upstream struct {
 	Health    string   `json:"health"`
 	Attempts  uint64   `json:"attempts"`
 	PerSecond float64  `json:"attempts_per_second"`
+	Peak      uint64   `json:"attempts_in_busiest_second"`
 	Timeouts  uint64   `json:"timeouts"`
 	Failed    uint64   `json:"failed"` // refused, unreachable, or answered SERVFAIL and the like
 	Resent    uint64   `json:"resent"`
@@ -100,14 +102,14 @@ func rate(n uint64, over time.Duration) float64 {
 
 func (s *sum) client(name string, covered time.Duration) Client {
 	return Client{
-		Client: name, Lookups: s.count, PerSecond: rate(s.count, covered), Timeouts: s.timeouts, Resent: s.resent,
+		Client: name, Lookups: s.count, PerSecond: rate(s.count, covered), Peak: s.peak.most, Timeouts: s.timeouts, Resent: s.resent,
 		NXDomain: s.negative, Failed: s.failed, Findings: s.findings, Latency: s.latency.summary(),
 	}
 }
 
 func (s *sum) upstream(name string, covered time.Duration) Upstream {
 	u := Upstream{
-		Upstream: name, Attempts: s.count, PerSecond: rate(s.count, covered), Timeouts: s.timeouts, Failed: s.failed,
+		Upstream: name, Attempts: s.count, PerSecond: rate(s.count, covered), Peak: s.peak.most, Timeouts: s.timeouts, Failed: s.failed,
 		Resent: s.resent, NXDomain: s.negative, Latency: s.latency.summary(),
 	}
 	switch bad := s.timeouts + s.failed; {
@@ -128,6 +130,7 @@ type Key string
 const (
 	ByTimeouts Key = "timeouts"
 	ByVolume   Key = "lookups"
+	ByPeak     Key = "peak"
 	ByFailed   Key = "failed"
 	ByMin      Key = "min"
 	ByAvg      Key = "avg"
@@ -139,25 +142,25 @@ const (
 
 // Keys lists the keys in the order of the columns.
 func Keys() []Key {
-	return []Key{ByName, ByVolume, ByTimeouts, ByFailed, ByMin, ByAvg, ByP50, ByP99, ByMax}
+	return []Key{ByName, ByVolume, ByPeak, ByTimeouts, ByFailed, ByMin, ByAvg, ByP50, ByP99, ByMax}
 }
 
 // Sort puts the largest first, the names in their order; reverse turns it round.
 // Those without a latency come last in either case.
 func (v *View) Sort(by Key, reverse bool) {
 	slices.SortFunc(v.Clients, func(a, b Client) int {
-		return compare(by, reverse, figures{a.Client, a.Lookups, a.Timeouts, a.Failed, a.Latency}, figures{b.Client, b.Lookups, b.Timeouts, b.Failed, b.Latency})
+		return compare(by, reverse, figures{a.Client, a.Lookups, a.Peak, a.Timeouts, a.Failed, a.Latency}, figures{b.Client, b.Lookups, b.Peak, b.Timeouts, b.Failed, b.Latency})
 	})
 	slices.SortFunc(v.Upstreams, func(a, b Upstream) int {
-		return compare(by, reverse, figures{a.Upstream, a.Attempts, a.Timeouts, a.Failed, a.Latency}, figures{b.Upstream, b.Attempts, b.Timeouts, b.Failed, b.Latency})
+		return compare(by, reverse, figures{a.Upstream, a.Attempts, a.Peak, a.Timeouts, a.Failed, a.Latency}, figures{b.Upstream, b.Attempts, b.Peak, b.Timeouts, b.Failed, b.Latency})
 	})
 }
 
 // figures are what a row may be sorted by.
 type figures struct {
-	name                     string
-	volume, timeouts, failed uint64
-	latency                  *Latency
+	name                           string
+	volume, peak, timeouts, failed uint64
+	latency                        *Latency
 }
 
 func compare(by Key, reverse bool, a, b figures) int {
@@ -167,6 +170,8 @@ func compare(by Key, reverse bool, a, b figures) int {
 		order = strings.Compare(a.name, b.name)
 	case ByVolume:
 		order = cmp.Compare(b.volume, a.volume)
+	case ByPeak:
+		order = cmp.Compare(b.peak, a.peak)
 	case ByTimeouts:
 		order = cmp.Compare(b.timeouts, a.timeouts)
 	case ByFailed:
