@@ -24,8 +24,9 @@ BUILDFLAGS = -trimpath \
 # What a target needs, as program:package or /file:package. `make packages`, and
 # with it CI, is made from these lists: name a tool here when a test starts to use it.
 LAB_NEEDS := iptables:iptables ip6tables:iptables
+WALK_NEEDS := jq:jq
 # The race detector is C; the tests with BPF use the objects committed in bpf/, so they need no clang.
-TEST_NEEDS := gcc:gcc /usr/include/stdlib.h:libc6-dev $(LAB_NEEDS) \
+TEST_NEEDS := gcc:gcc /usr/include/stdlib.h:libc6-dev $(LAB_NEEDS) $(WALK_NEEDS) \
 	ip:iproute2 nft:nftables dnsmasq:dnsmasq-base dig:bind9-dnsutils tcpdump:tcpdump tshark:tshark \
 	script:bsdutils musl-gcc:musl-tools
 KERNEL_NEEDS := qemu-system-x86_64:qemu-system-x86 cpio:cpio
@@ -70,6 +71,10 @@ picture: check-demo build ## write docs/demo.txt and the picture in README.md fr
 	CGO_ENABLED=0 $(GO) run ./integration/demo >docs/demo.txt
 	{ echo '```'; sed '/^━━━ 2/,$$d' docs/demo.txt | sed -n '/^\$$ dnstrace explain/,$$p'; echo '```'; } | cat -s >bin/picture
 	sed -i -e '/^<!-- picture/,/^<!-- .picture/ { /^<!--/!d }' -e '/^<!-- picture/r bin/picture' README.md
+
+.PHONY: walks
+walks: check-walks build ## rewrite what the commands in docs/ print, from real runs (root)
+	CGO_ENABLED=0 $(GO) run ./integration/walks $(PAGES)
 
 .PHONY: test
 test: check-test build test-unit test-integration ## run every test that must pass (root)
@@ -180,10 +185,13 @@ clean: ## remove what build made
 	rm -rf bin
 
 # Before the build, so that a missing tool shows at once.
-.PHONY: check-demo check-test
+.PHONY: check-demo check-walks check-test
 check-demo:
 	$(need_root)
 	$(call need,$(LAB_NEEDS))
+check-walks:
+	$(need_root)
+	$(call need,$(LAB_NEEDS) $(WALK_NEEDS))
 check-test:
 	$(need_root)
 	$(call need,$(TEST_NEEDS))

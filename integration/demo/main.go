@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"github.com/dnstrace/dnstrace/integration/lab"
+	"github.com/dnstrace/dnstrace/integration/stage"
 )
 
 func main() {
@@ -41,7 +42,7 @@ func run(ctx context.Context, out io.Writer, cfg lab.Config) (err error) {
 		}
 		err = errors.Join(err, l.Close(), os.RemoveAll(l.Dir()))
 	}()
-	if err := start(l); err != nil {
+	if err := stage.Start(l); err != nil {
 		return err
 	}
 	describe(out, l)
@@ -52,33 +53,6 @@ func run(ctx context.Context, out io.Writer, cfg lab.Config) (err error) {
 		}
 	}
 	return nil
-}
-
-// start starts the tracer on the host, and then CoreDNS in its pod, so that
-// CoreDNS finds the tracer's socket.
-func start(l *lab.Lab) error {
-	if _, err := l.StartTracer("--timeout", tracerTimeout.String()); err != nil {
-		return err
-	}
-	_, err := l.StartCoreDNS(corefile(l))
-	return err
-}
-
-// corefile asks the upstreams in order, and the first one first every time:
-// max_fails 0 means that no failure marks it down.
-func corefile(l *lab.Lab) string {
-	return fmt.Sprintf(`. {
-    errors
-    dnstrace {
-        output unix %s
-    }
-    cache 30
-    forward . %s %s {
-        policy sequential
-        max_fails 0
-    }
-}
-`, l.RecordSocket(), l.Upstream(0).V4(), l.Upstream(1).V4())
 }
 
 // describe tells what was built.

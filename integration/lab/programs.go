@@ -73,6 +73,9 @@ func (l *Lab) StartTracer(args ...string) (*Process, error) {
 	return l.Start(Spec{Name: "dnstrace", Path: path, Args: all, Ready: ReadyLine("dnstrace: ready")})
 }
 
+// DnstracePath returns the path of bin/dnstrace.
+func (l *Lab) DnstracePath() (string, error) { return findBinary(l.cfg.Dnstrace, "dnstrace") }
+
 // Dnstrace runs bin/dnstrace on the host to its end, for example explain or
 // watch with "--api", l.APISocket(), and returns its standard output.
 func (l *Lab) Dnstrace(ctx context.Context, args ...string) (string, error) {

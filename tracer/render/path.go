@@ -147,7 +147,7 @@ func (s *story) steps(depth int, steps []step) {
 			s.translation(depth, before, st)
 		}
 		if st.again > 0 {
-			s.add(row{depth: depth, label: fmt.Sprintf("no answer: sent again (%d)", st.again), tone: bad, mark: markSilence, from: steps[i-1].to, to: st.from})
+			s.again(depth, st, &steps[i-1])
 		}
 		labels := s.where(depth, st)
 		r := row{depth: depth, label: labels[0], tone: travel, mark: markQuery, from: st.from, to: st.to}
@@ -163,6 +163,16 @@ func (s *story) steps(depth int, steps []step) {
 		}
 		before = st
 	}
+}
+
+// again tells of a query that was sent again. Some clients do so with an answer
+// in hand, because it says that the server failed.
+func (s *story) again(depth int, st, before *step) {
+	if before.message == trace.MessageResponse && before.drop == nil {
+		s.note(depth, warning, "answered, and asked again (%d)", st.again)
+		return
+	}
+	s.add(row{depth: depth, label: fmt.Sprintf("no answer: sent again (%d)", st.again), tone: bad, mark: markSilence, from: before.to, to: st.from})
 }
 
 // translation shows where an address was replaced.

@@ -69,6 +69,17 @@ func unansweredTrace() *trace.Trace {
 	return t
 }
 
+// askedAgainTrace is of a client that takes a failure for no answer, as glibc does.
+func askedAgainTrace() *trace.Trace {
+	t := hitTrace()
+	e := t.Exchange
+	e.Path = append(e.Path, there(250)...)
+	e.Path = append(e.Path, back(417)...)
+	e.RCode, t.RCode, e.Transmissions = "SERVFAIL", "SERVFAIL", 2
+	t.Gaps = []string{"the server recorded this query 2 times; the first record is shown"}
+	return t
+}
+
 func responseLostTrace() *trace.Trace {
 	t := hitTrace()
 	t.Exchange.Path = append(there(0), back(167)[:3]...)
