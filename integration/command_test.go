@@ -86,7 +86,7 @@ func TestWrongArguments(t *testing.T) {
 		{[]string{"run", "--record", "query"}, "--record query: expected exchange or trace"},
 		{[]string{"run", "--filter", "rcod == 1"}, "--filter"},
 		{[]string{"run", "--timeout", "-1s"}, "--timeout"},
-		{[]string{"run", "--kubernetes", "kube.conf"}, "--kubernetes kube.conf: expected auto or off"},
+		{[]string{"run", "--kubernetes", "kube.conf"}, "--kubernetes kube.conf: expected auto, off, or a kubeconfig"},
 		{[]string{"run", "--nonsense"}, "--nonsense"},
 		{[]string{"run", "extra"}, "extra"},
 		{[]string{"nonsense"}, "nonsense"},

@@ -91,6 +91,11 @@ func (n *NAT) appendJSON(b []byte) []byte {
 	b = appendAddr(append(b, `,"client_ip":`...), n.ClientIP)
 	b = appendUintPtr(append(b, `,"client_port":`...), n.ClientPort)
 	b = appendString(append(b, `,"source":`...), n.Source)
+	if e := n.Endpoint; e != nil {
+		b = appendString(append(b, `,"endpoint":{"state":`...), e.State)
+		b = appendString(append(b, `,"pod":`...), e.Pod)
+		b = append(appendSeconds(append(b, `,"since_seconds":`...), e.Since), '}')
+	}
 	return append(b, '}')
 }
 
@@ -150,5 +155,11 @@ func (e *Endpoint) appendJSON(b []byte) []byte {
 		b = appendInt(b, e.PID)
 	}
 	b = appendString(append(b, `,"cgroup":`...), e.Cgroup)
+	if e.Workload != "" {
+		b = appendString(append(b, `,"workload":`...), e.Workload)
+	}
+	if e.Service != "" {
+		b = appendString(append(b, `,"service":`...), e.Service)
+	}
 	return append(b, '}')
 }

@@ -152,12 +152,35 @@ type NAT struct {
 	ClientIP   netip.Addr `json:"client_ip"`
 	ClientPort *uint16    `json:"client_port"`
 	Source     string     `json:"source"` // conntrack, matched
+
+	// Endpoint is what Kubernetes says of the translated server address; nil, and
+	// absent in JSON, where it is not known.
+	Endpoint *ServiceEndpoint `json:"endpoint"`
 }
 
 // Sources of a [NAT].
 const (
 	NATConntrack = "conntrack"
 	NATMatched   = "matched"
+)
+
+// ServiceEndpoint is what the EndpointSlices of a Service say of an address that
+// the Service's address was translated to.
+type ServiceEndpoint struct {
+	State string `json:"state"` // ready, not_ready, removed, unlisted
+	Pod   string `json:"pod"`   // namespace/name of the pod that has, or had, the address there
+	// Since is when the tracer was told that the endpoint was removed or not ready
+	// any more, counted from the query: negative is before it. Nil where it is ready,
+	// or never was while the tracer knew the Service.
+	Since *Seconds `json:"since_seconds"`
+}
+
+// States of a [ServiceEndpoint].
+const (
+	EndpointReady    = "ready"
+	EndpointNotReady = "not_ready"
+	EndpointRemoved  = "removed"  // it was listed before
+	EndpointUnlisted = "unlisted" // no slice of the Service lists it
 )
 
 // Tunnel is the packet that carried another one: VXLAN (RFC 7348) or Geneve (RFC
@@ -241,10 +264,14 @@ type Endpoint struct {
 	Pod       string `json:"pod"`
 	Namespace string `json:"namespace"`
 	Node      string `json:"node"`
-	Container string `json:"container"`
+	Container string `json:"container"` // its name where Kubernetes tells it, else its id
 	Process   string `json:"process"`
 	PID       int    `json:"pid"`    // in the node's own PID namespace; 0: unknown
 	Cgroup    string `json:"cgroup"` // path below the root of cgroup2
+
+	// JSON leaves these out where they are not known.
+	Workload string `json:"workload"` // what the pod is of: Deployment/coredns
+	Service  string `json:"service"`  // whose address was asked, namespace/name: kube-system/kube-dns
 }
 
 // Exchange is a query and its response on the wire, as one node saw them.

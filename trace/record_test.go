@@ -42,7 +42,9 @@ func sampleRecords() []Record {
 	refresh.Record = KindRefresh
 	exchange := &Exchange{
 		Header: head, DNS: question, ServerIP: netip.MustParseAddr("10.96.0.10"), ServerPort: 53,
-		NAT: &NAT{ServerIP: netip.MustParseAddr("10.244.0.2"), ServerPort: &port, Source: NATConntrack}, Outcome: OutcomeDropped,
+		NAT: &NAT{ServerIP: netip.MustParseAddr("10.244.0.2"), ServerPort: &port, Source: NATConntrack, Endpoint: &ServiceEndpoint{
+			State: EndpointRemoved, Pod: "kube-system/coredns-1", Since: SecondsPtr(-time.Minute),
+		}}, Outcome: OutcomeDropped,
 		Transmissions: 1,
 		Path: []Sighting{{Message: MessageQuery, NetNS: 4026532572, NetNSName: "pod-a", IfIndex: 2, IfName: "eth0", Direction: DirectionTX,
 			Src: netip.MustParseAddrPort("10.244.0.4:50202"), Dst: netip.MustParseAddrPort("10.96.0.10:53")},
@@ -63,7 +65,8 @@ func sampleRecords() []Record {
 	bare.Record = KindQuery
 	tr := &Trace{
 		Header: head, QName: "example.com.", QType: "A", RCode: "NOERROR", Duration: SecondsPtr(22 * time.Millisecond),
-		Outcome: OutcomeAnswered, Client: &Endpoint{Pod: "mypod", Namespace: "demo"}, Exchange: exchange, Query: query,
+		Outcome: OutcomeAnswered, Client: &Endpoint{Pod: "mypod", Namespace: "demo", Workload: "Deployment/mypod"},
+		Server: &Endpoint{Service: "kube-system/kube-dns"}, Exchange: exchange, Query: query,
 		Upstreams: []Upstream{{Attempt: &attempt, Join: JoinNone, Upstreams: []Upstream{{Exchange: exchange, Join: JoinInferred, Upstreams: []Upstream{}}}}},
 		Gaps:      []string{"the way back was not observed"},
 		Diagnosis: []Finding{{Code: "upstream-timeout", Summary: "s", Evidence: []string{"e"}, Advice: "a"}},

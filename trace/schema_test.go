@@ -21,7 +21,7 @@ const schemaFile = "records.schema.json"
 var schemaTypes = map[string]reflect.Type{
 	"query": reflect.TypeFor[Query](), "refresh": reflect.TypeFor[Refresh](), "exchange": reflect.TypeFor[Exchange](),
 	"trace": reflect.TypeFor[Trace](), "hop": reflect.TypeFor[Hop](), "attempt": reflect.TypeFor[Attempt](),
-	"nat": reflect.TypeFor[NAT](), "sighting": reflect.TypeFor[Sighting](), "drop": reflect.TypeFor[Drop](),
+	"nat": reflect.TypeFor[NAT](), "service_endpoint": reflect.TypeFor[ServiceEndpoint](), "sighting": reflect.TypeFor[Sighting](), "drop": reflect.TypeFor[Drop](),
 	"tunnel": reflect.TypeFor[Tunnel](), "answer": reflect.TypeFor[Answer](), "extended_error": reflect.TypeFor[ExtendedError](),
 	"icmp": reflect.TypeFor[ICMP](), "fragments": reflect.TypeFor[Fragments](), "endpoint": reflect.TypeFor[Endpoint](), "upstream": reflect.TypeFor[Upstream](), "finding": reflect.TypeFor[Finding](),
 	"trace_id": reflect.TypeFor[TraceID](), "flow": reflect.TypeFor[Flow](), "span_id": reflect.TypeFor[SpanID](),

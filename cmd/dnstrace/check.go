@@ -8,11 +8,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dnstrace/dnstrace/tracer/capture"
+	"github.com/dnstrace/dnstrace/tracer/kube"
 	"github.com/dnstrace/dnstrace/tracer/privilege"
 )
 
 func newCheckCommand() *cobra.Command {
 	ports := []uint{53}
+	var kubernetes string
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Say what this kernel and these privileges allow",
@@ -27,9 +29,10 @@ func newCheckCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printFindings(cmd.OutOrStdout(), append(privilege.Probe(), capture.Probe(p)...))
+			return printFindings(cmd.OutOrStdout(), append(append(privilege.Probe(), capture.Probe(p)...), kube.Probe(cmd.Context(), kubernetes)))
 		},
 	}
+	cmd.Flags().StringVar(&kubernetes, "kubernetes", kube.Auto, "where names of pods and Services come from, as for run")
 	cmd.Flags().UintSliceVar(&ports, "port", ports, "DNS port to observe, may be repeated")
 	return cmd
 }

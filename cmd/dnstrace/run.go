@@ -23,6 +23,7 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/export"
 	"github.com/dnstrace/dnstrace/tracer/filter"
 	"github.com/dnstrace/dnstrace/tracer/history"
+	"github.com/dnstrace/dnstrace/tracer/kube"
 	"github.com/dnstrace/dnstrace/tracer/metrics"
 	"github.com/dnstrace/dnstrace/tracer/pipeline"
 	"github.com/dnstrace/dnstrace/tracer/privilege"
@@ -81,7 +82,7 @@ func newRunCommand() *cobra.Command {
 	f.DurationVar(&o.history, "history", 10*time.Minute, "how long finished traces stay in memory for the local API")
 	f.DurationVar(&o.timeout, "timeout", 5*time.Second, "a query without a response for this long is unanswered")
 	f.StringVarP(&o.filter, "filter", "f", "", "write only records for which this expression is true")
-	f.StringVar(&o.kubernetes, "kubernetes", "auto", "names of pods and Services: auto or off; this version finds none in either case")
+	f.StringVar(&o.kubernetes, "kubernetes", kube.Auto, "names of pods and Services: auto (as a pod: from its cluster), off, or a kubeconfig")
 	return cmd
 }
 
@@ -98,18 +99,26 @@ func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
 	if err := n.open(ports); err != nil {
 		return err
 	}
+	say := func(what string) { _, _ = fmt.Fprintf(stderr, "dnstrace: %s\n", what) }
 	cgroups, err := cgroup.Open()
 	if err != nil {
-		_, _ = fmt.Fprintf(stderr, "dnstrace: %v\n", err)
+		say(err.Error())
+	}
+	if n.cluster, err = openCluster(o.kubernetes, ports, say); err != nil {
+		return err
 	}
 	// Everything is attached and open.
 	if err := privilege.Drop(); err != nil {
 		return err
 	}
-	p := pipeline.New(pipeline.Config{
+	config := pipeline.Config{
 		Source: n.source, Receiver: n.receiver, Ports: ports, Timeout: o.timeout, Names: cgroups,
 		Exchange: n.sink(trace.KindExchange, keep), Trace: n.traceSink(keep), Flush: n.flush, Last: n.last,
-	})
+	}
+	if n.cluster != nil {
+		config.Who = n.cluster
+	}
+	p := pipeline.New(config)
 	if _, err := fmt.Fprintln(stderr, "dnstrace: ready"); err != nil {
 		return err
 	}
@@ -127,9 +136,6 @@ func (o *runOptions) validate() ([]uint16, *filter.Filter, error) {
 		if r != trace.KindExchange && r != trace.KindTrace {
 			return nil, nil, usageError{fmt.Errorf("--record %s: expected exchange or trace", r)}
 		}
-	}
-	if o.kubernetes != "auto" && o.kubernetes != "off" {
-		return nil, nil, usageError{fmt.Errorf("--kubernetes %s: expected auto or off; this version cannot use a kubeconfig", o.kubernetes)}
 	}
 	if o.timeout <= 0 || o.history <= 0 {
 		return nil, nil, usageError{errors.New("--timeout and --history: expected a duration above 0, such as 5s")}
@@ -166,6 +172,7 @@ type node struct {
 	api      net.Listener
 	metrics  net.Listener
 	history  *history.History
+	cluster  *kube.Cluster // nil: no Kubernetes
 }
 
 // open opens everything before anything is promised: a wrong path must be an
@@ -277,6 +284,9 @@ func (n *node) serve(ctx context.Context, p *pipeline.Pipeline) error {
 		}))
 	})
 	g.Go(func() error { n.expire(ctx); return nil })
+	if n.cluster != nil {
+		g.Go(func() error { n.cluster.Run(ctx); return nil })
+	}
 	if n.metrics != nil {
 		g.Go(func() error {
 			return metrics.Serve(ctx, n.metrics, metrics.Collector{Counters: p.Counters, Outputs: n.outputStats})

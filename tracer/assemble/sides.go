@@ -128,8 +128,9 @@ func merge(near, far *trace.Exchange) (merged *trace.Exchange, said string) {
 	if m.NAT == nil {
 		m.NAT = far.NAT
 	}
-	m.Server = cmp.Or(m.Server, far.Server)
-	m.Client = cmp.Or(m.Client, far.Client)
+	// Each node knows best who is on it.
+	m.Client = sameEnd(near.Client, far.Client)
+	m.Server = sameEnd(far.Server, near.Server)
 	m.Traceparent = cmp.Or(m.Traceparent, far.Traceparent)
 	m.LostEvents += far.LostEvents
 	if m.Drop == nil && far.Drop != nil {
@@ -141,6 +142,30 @@ func merge(near, far *trace.Exchange) (merged *trace.Exchange, said string) {
 		}
 	}
 	return m, said
+}
+
+// sameEnd makes one of what two nodes know of one end of an exchange; better is
+// from the node that it is on. What another says of another pod does not count.
+func sameEnd(better, other *trace.Endpoint) *trace.Endpoint {
+	if better == nil || other == nil {
+		return cmp.Or(better, other)
+	}
+	e := *better
+	e.Service = cmp.Or(e.Service, other.Service)
+	if e.Pod != "" && other.Pod != "" && (e.Pod != other.Pod || e.Namespace != other.Namespace) {
+		return &e
+	}
+	if e.Pod == "" {
+		e.Pod, e.Namespace = other.Pod, other.Namespace
+	}
+	e.Node = cmp.Or(e.Node, other.Node)
+	e.Workload = cmp.Or(e.Workload, other.Workload)
+	e.Container = cmp.Or(e.Container, other.Container)
+	if e.PID == 0 {
+		e.Process, e.PID = other.Process, other.PID
+	}
+	e.Cgroup = cmp.Or(e.Cgroup, other.Cgroup)
+	return &e
 }
 
 // recordClock says how the clock of a server beyond this node compares, where

@@ -177,3 +177,28 @@ func TestTwice(t *testing.T) {
 		}
 	}
 }
+
+// What two nodes know of one end adds up; of two pods, the one counts that the
+// pod's own node named.
+func TestSameEnd(t *testing.T) {
+	own := &trace.Endpoint{Pod: "coredns-1", Namespace: "kube-system", Node: "b", Container: "coredns", Process: "coredns", PID: 7}
+	for _, tc := range []struct {
+		name                string
+		better, other, want *trace.Endpoint
+	}{
+		{"nobody", nil, nil, nil},
+		{"one", nil, own, own},
+		{"the Service, from afar", own, &trace.Endpoint{Pod: "coredns-1", Namespace: "kube-system", Workload: "Deployment/coredns", Service: "kube-system/kube-dns"},
+			&trace.Endpoint{Pod: "coredns-1", Namespace: "kube-system", Node: "b", Container: "coredns", Process: "coredns", PID: 7,
+				Workload: "Deployment/coredns", Service: "kube-system/kube-dns"}},
+		{"another pod, from afar", own, &trace.Endpoint{Pod: "coredns-2", Namespace: "kube-system", Node: "c", Service: "kube-system/kube-dns"},
+			&trace.Endpoint{Pod: "coredns-1", Namespace: "kube-system", Node: "b", Container: "coredns", Process: "coredns", PID: 7, Service: "kube-system/kube-dns"}},
+		{"the pod, from afar", &trace.Endpoint{Cgroup: "/x"}, own,
+			&trace.Endpoint{Pod: "coredns-1", Namespace: "kube-system", Node: "b", Container: "coredns", Process: "coredns", PID: 7, Cgroup: "/x"}},
+	} {
+		got := sameEnd(tc.better, tc.other)
+		if (got == nil) != (tc.want == nil) || got != nil && *got != *tc.want {
+			t.Errorf("%s: got %+v, expected %+v", tc.name, got, tc.want)
+		}
+	}
+}

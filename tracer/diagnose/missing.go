@@ -18,9 +18,10 @@ func missing(_ *memory, t *trace.Trace) []trace.Finding {
 	if f, ok := complaint(t); ok {
 		return []trace.Finding{f}
 	}
-	var f trace.Finding
 	_, responseSeen := lastSighting(ex, trace.MessageResponse)
+	f, gone := goneEndpoint(t)
 	switch {
+	case gone && !responseSeen && t.Query == nil:
 	case responseSeen || t.Query != nil && t.Query.Outcome != trace.OutcomeNoResponse:
 		f = trace.Finding{
 			Code:    ResponseLost,
@@ -40,7 +41,7 @@ func missing(_ *memory, t *trace.Trace) []trace.Finding {
 			Advice:  "The server, or what lies behind the place where the query was last seen, is the next place to look.",
 		}
 	}
-	f.Evidence = append(lastSightings(ex), "the kernel reported no drop of it on this node", recorded(t))
+	f.Evidence = append(append(f.Evidence, lastSightings(ex)...), "the kernel reported no drop of it on this node", recorded(t))
 	if ex.LostEvents > 0 {
 		f.Evidence = append(f.Evidence, fmt.Sprintf("%d events were lost on this node meanwhile: what was seen may not be all", ex.LostEvents))
 	}

@@ -3,6 +3,7 @@ package diagnose
 import (
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
@@ -25,10 +26,69 @@ func staleEndpoint(_ *memory, _ *trace.Trace, l leg) (trace.Finding, bool) {
 	return trace.Finding{
 		Code:     StaleEndpoint,
 		Summary:  fmt.Sprintf("The Service sent %s to %s, an address that nobody has.", l.name(), endpoint),
-		Evidence: []string{fmt.Sprintf("%s port %d was translated to %s (%s)", ex.ServerIP, ex.ServerPort, endpoint, n.Source)},
+		Evidence: append([]string{fmt.Sprintf("%s port %d was translated to %s (%s)", ex.ServerIP, ex.ServerPort, endpoint, n.Source)}, listed(ex)...),
 		Advice: fmt.Sprintf("Compare with the Service's endpoints. If %s is none of them, an old connection tracking entry leads there: `conntrack -D -p %s --reply-src %s`; if it is one, its pod is gone or not ready.",
 			n.ServerIP, ex.Protocol, n.ServerIP),
 	}, true
+}
+
+// goneEndpoint finds an unanswered query to a Service that was translated to an
+// address which is none of the Service's endpoints: an old entry of connection
+// tracking leads there, or kube-proxy is behind. Proof: the translation, and what
+// the EndpointSlices said of the address when the query was sent.
+func goneEndpoint(t *trace.Trace) (trace.Finding, bool) {
+	ex := t.Exchange
+	n := ex.NAT
+	if n == nil || n.Endpoint == nil || !n.ServerIP.IsValid() {
+		return trace.Finding{}, false
+	}
+	e := n.Endpoint
+	if e.State != trace.EndpointUnlisted && (e.State != trace.EndpointRemoved || e.Since == nil || *e.Since > 0) {
+		return trace.Finding{}, false
+	}
+	return trace.Finding{
+		Code:     StaleEndpoint,
+		Summary:  fmt.Sprintf("The Service sent the client's query to %s, which is none of its endpoints.", n.ServerIP),
+		Evidence: append([]string{fmt.Sprintf("%s port %d was translated to %s (%s)", ex.ServerIP, ex.ServerPort, n.ServerIP, n.Source)}, listed(ex)...),
+		Advice: fmt.Sprintf("See that kube-proxy on the client's node is up to date, and delete the old connection tracking entry: `conntrack -D -p %s --reply-src %s`.",
+			ex.Protocol, n.ServerIP),
+	}, true
+}
+
+// listed quotes what Kubernetes says of a translated server address.
+func listed(ex *trace.Exchange) []string {
+	e := ex.NAT.Endpoint
+	if e == nil {
+		return nil
+	}
+	service, pod := "the Service", ""
+	if ex.Server != nil && ex.Server.Service != "" {
+		service = ex.Server.Service
+	}
+	if e.Pod != "" {
+		pod = fmt.Sprintf(" (pod %s)", e.Pod)
+	}
+	switch {
+	case e.State == trace.EndpointUnlisted:
+		return []string{fmt.Sprintf("no EndpointSlice of %s lists %s", service, ex.NAT.ServerIP)}
+	case e.State == trace.EndpointReady:
+		return []string{fmt.Sprintf("an EndpointSlice of %s lists %s%s as ready", service, ex.NAT.ServerIP, pod)}
+	case e.State == trace.EndpointRemoved:
+		return []string{fmt.Sprintf("the EndpointSlices of %s do not list %s%s any more%s", service, ex.NAT.ServerIP, pod, sinceWhen(e.Since))}
+	}
+	return []string{fmt.Sprintf("an EndpointSlice of %s lists %s%s as not ready%s", service, ex.NAT.ServerIP, pod, sinceWhen(e.Since))}
+}
+
+// sinceWhen says when something was so, seen from the query; empty if it is not
+// known.
+func sinceWhen(at *trace.Seconds) string {
+	switch {
+	case at == nil:
+		return ""
+	case *at > 0:
+		return fmt.Sprintf(", since %s after the query", at.Duration().Round(time.Millisecond))
+	}
+	return fmt.Sprintf(", since %s before the query", -at.Duration().Round(time.Millisecond))
 }
 
 // unreachable tells drops for lack of a neighbour or route.

@@ -164,6 +164,14 @@ func normalise(v any) {
 		if _, has := v["vlan"]; !has && v["direction"] != nil {
 			v["vlan"], v["tunnel"] = 0.0, nil
 		}
+		// Nor does it write what Kubernetes does not tell.
+		for beside, left := range map[string][]string{"cgroup": {"workload", "service"}, "server_port": {"endpoint"}} {
+			for _, name := range left {
+				if _, has := v[beside]; has && v[name] == nil {
+					delete(v, name)
+				}
+			}
+		}
 		for _, x := range v {
 			normalise(x)
 		}

@@ -64,6 +64,14 @@ type Receiver interface {
 	Stats() receive.Stats
 }
 
+// Who names the clients and servers of records ([kube.Cluster]). It must not block.
+//
+// [kube.Cluster]: https://pkg.go.dev/github.com/dnstrace/dnstrace/tracer/kube#Cluster
+type Who interface {
+	Exchange(*trace.Exchange)
+	Trace(*trace.Trace)
+}
+
 // Clock converts the monotonic time of packets to UTC ([capture.Clock]). Sync is
 // called before every round of packets, so that a step of the system's time is
 // noticed before the next packet gets a time.
@@ -72,13 +80,14 @@ type Clock interface {
 	Wall(mono int64) time.Time
 }
 
-// Config of a pipeline. All but Exchange, Names and Clock is needed.
+// Config of a pipeline. All but Exchange, Names, Who and Clock is needed.
 type Config struct {
 	Source   Source
 	Receiver Receiver
 	Ports    []uint16
 	Timeout  time.Duration // without a response for this long: unanswered
 	Names    exchange.Names
+	Who      Who   // nil: nobody knows pods
 	Clock    Clock // nil: the system's
 	Exchange Sink  // nil: nobody wants exchange records
 	Trace    Sink
@@ -228,6 +237,9 @@ func (p *Pipeline) packet(packet *capture.Packet) {
 
 func (p *Pipeline) exchange(ex *trace.Exchange) {
 	p.exchanges[ex.Outcome]++
+	if p.cfg.Who != nil {
+		p.cfg.Who.Exchange(ex)
+	}
 	if p.cfg.Exchange != nil {
 		p.pass(p.cfg.Exchange, ex)
 	}
@@ -236,6 +248,9 @@ func (p *Pipeline) exchange(ex *trace.Exchange) {
 
 func (p *Pipeline) finish(done []*trace.Trace) {
 	for _, t := range done {
+		if p.cfg.Who != nil {
+			p.cfg.Who.Trace(t)
+		}
 		t.Diagnosis = p.diagnoser.Trace(t)
 		p.traces++
 		for i := range t.Diagnosis {

@@ -189,10 +189,18 @@ func serverAddress(t *trace.Trace) string {
 			port = *n.ServerPort
 		}
 		if to := endpoint(ip, port); to != asked {
-			asked += " (Service) → " + to
+			asked += fmt.Sprintf(" (%s) → %s", serviceName(e), to)
 		}
 	}
 	return asked
+}
+
+// serviceName is what a translated address is called: by name, if that is known.
+func serviceName(e *trace.Exchange) string {
+	if e.Server == nil || e.Server.Service == "" {
+		return "Service"
+	}
+	return "Service " + clean(e.Server.Service)
 }
 
 // who names a side: pod, process, node, network namespace.

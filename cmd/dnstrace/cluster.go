@@ -1,0 +1,32 @@
+package main
+
+import (
+	"github.com/dnstrace/dnstrace/tracer/kube"
+)
+
+// openCluster prepares to ask the Kubernetes API who is who; nil where there is no
+// Kubernetes. Nobody needs to answer there. It reads files as root.
+func openCluster(setting string, ports []uint16, say func(string)) (*kube.Cluster, error) {
+	cfg, _, err := kube.Find(setting)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	if cfg == nil {
+		return nil, nil
+	}
+	name, err := kube.NodeName()
+	if err != nil {
+		return nil, err
+	}
+	return kube.New(kube.Config{API: cfg, Node: name, Ports: ports, Changed: say})
+}
+
+// clusterState returns what is known of the cluster; nil where there is no
+// Kubernetes.
+func (n *node) clusterState() *kube.State {
+	if n.cluster == nil {
+		return nil
+	}
+	st := n.cluster.State()
+	return &st
+}

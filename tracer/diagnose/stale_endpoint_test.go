@@ -1,0 +1,68 @@
+package diagnose_test
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/diagnose"
+)
+
+// A query that vanished behind a Service: what the EndpointSlices said of the
+// address when it was sent decides.
+func TestStaleEndpointByEndpointSlices(t *testing.T) {
+	asked := time.Date(2026, 11, 21, 3, 0, 0, 0, time.UTC)
+	before, after := trace.SecondsPtr(-90*time.Second), trace.SecondsPtr(time.Second)
+	for _, tc := range []struct {
+		name     string
+		endpoint *trace.ServiceEndpoint
+		code     string
+		evidence string
+	}{
+		{"nothing known", nil, diagnose.NoResponseSeen, ""},
+		{"removed before", &trace.ServiceEndpoint{State: trace.EndpointRemoved, Pod: "kube-system/coredns-1", Since: before}, diagnose.StaleEndpoint,
+			"the EndpointSlices of kube-system/kube-dns do not list 10.244.0.6 (pod kube-system/coredns-1) any more, since 1m30s before the query"},
+		{"removed after", &trace.ServiceEndpoint{State: trace.EndpointRemoved, Since: after}, diagnose.NoResponseSeen, ""},
+		{"unlisted", &trace.ServiceEndpoint{State: trace.EndpointUnlisted}, diagnose.StaleEndpoint, "no EndpointSlice of kube-system/kube-dns lists 10.244.0.6"},
+		{"ready", &trace.ServiceEndpoint{State: trace.EndpointReady, Pod: "kube-system/coredns-1"}, diagnose.NoResponseSeen, ""},
+		{"not ready", &trace.ServiceEndpoint{State: trace.EndpointNotReady, Since: before}, diagnose.NoResponseSeen, ""},
+	} {
+		ex := behindService(asked, tc.endpoint)
+		found := diagnose.New().Trace(&trace.Trace{Header: ex.Header, Exchange: ex})
+		if len(found) != 1 || found[0].Code != tc.code {
+			t.Errorf("%s: got %+v, expected %s", tc.name, found, tc.code)
+			continue
+		}
+		if !strings.Contains(strings.Join(found[0].Evidence, "\n"), tc.evidence) {
+			t.Errorf("%s: evidence %q lacks %q", tc.name, found[0].Evidence, tc.evidence)
+		}
+	}
+}
+
+// What Kubernetes says is quoted where the kernel dropped the query, too.
+func TestDropQuotesTheEndpoint(t *testing.T) {
+	asked := time.Date(2026, 11, 21, 3, 0, 0, 0, time.UTC)
+	ex := behindService(asked, &trace.ServiceEndpoint{State: trace.EndpointReady, Pod: "kube-system/coredns-1"})
+	ex.Outcome = trace.OutcomeDropped
+	ex.Drop = &trace.Drop{Reason: "NEIGH_FAILED", Where: "neigh_invalidate", Message: trace.MessageQuery}
+	found := diagnose.New().Trace(&trace.Trace{Header: ex.Header, Exchange: ex})
+	if len(found) != 1 || found[0].Code != diagnose.StaleEndpoint {
+		t.Fatalf("got %+v", found)
+	}
+	if want := "lists 10.244.0.6 (pod kube-system/coredns-1) as ready"; !strings.Contains(strings.Join(found[0].Evidence, "\n"), want) {
+		t.Errorf("evidence %q lacks %q", found[0].Evidence, want)
+	}
+}
+
+func behindService(at time.Time, e *trace.ServiceEndpoint) *trace.Exchange {
+	ex := &trace.Exchange{
+		ServerIP: netip.MustParseAddr("10.96.0.10"), ServerPort: 53, Outcome: trace.OutcomeUnanswered, Transmissions: 1,
+		NAT:    &trace.NAT{ServerIP: netip.MustParseAddr("10.244.0.6"), Source: trace.NATConntrack, Endpoint: e},
+		Server: &trace.Endpoint{Service: "kube-system/kube-dns"},
+		Path:   []trace.Sighting{{Message: trace.MessageQuery, Direction: trace.DirectionTX, NetNS: 7, IfName: "eth0"}},
+	}
+	ex.Time, ex.QName, ex.Protocol = at, "a.example.", "udp"
+	return ex
+}

@@ -1,0 +1,242 @@
+package kube
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// What is remembered of endpoints that were removed: an entry of connection
+// tracking lives for as long as somebody sends.
+const (
+	rememberRemovedFor = 24 * time.Hour
+	maxRemoved         = 4096
+)
+
+// endpoint is an address of a Service.
+type endpoint struct {
+	namespace, pod, node string // empty if it is no pod's
+	ready                bool
+	since                time.Time // when the tracer was told that it is not ready; zero: it always was so
+}
+
+// slice is an EndpointSlice.
+type slice struct {
+	service   string // namespace/name
+	endpoints map[netip.Addr]endpoint
+}
+
+// listing is an address of a Service that is removed, or was.
+type listing struct {
+	service string
+	addr    netip.Addr
+}
+
+type removal struct {
+	pod string // namespace/name
+	at  time.Time
+}
+
+// endpoints are those of the Services that may speak DNS.
+type endpoints struct {
+	ports    []uint16
+	slices   map[types.NamespacedName]*slice
+	byAddr   map[netip.Addr][]*slice
+	services map[string]int // how many slices a Service has
+	removed  map[listing]removal
+}
+
+func newEndpoints(ports []uint16) *endpoints {
+	return &endpoints{
+		ports: ports, slices: map[types.NamespacedName]*slice{}, byAddr: map[netip.Addr][]*slice{},
+		services: map[string]int{}, removed: map[listing]removal{},
+	}
+}
+
+func (e *endpoints) count() int { return len(e.byAddr) }
+
+// set adds a slice, or replaces what was known of it.
+func (e *endpoints) set(o *discoveryv1.EndpointSlice, now time.Time) {
+	key := types.NamespacedName{Namespace: o.Namespace, Name: o.Name}
+	n := e.newSlice(o)
+	old := e.slices[key]
+	if old != nil {
+		e.unindex(old)
+	}
+	if n == nil {
+		delete(e.slices, key)
+	} else {
+		e.slices[key] = n
+		e.services[n.service]++
+		for a, ep := range n.endpoints {
+			e.byAddr[a] = append(e.byAddr[a], n)
+			delete(e.removed, listing{n.service, a})
+			if before, was := old.find(a); was && !ep.ready {
+				if ep.since = before.since; before.ready {
+					ep.since = now
+				}
+				n.endpoints[a] = ep
+			}
+		}
+	}
+	if old != nil {
+		e.gone(old, now)
+	}
+}
+
+// newSlice takes what records need from a slice of the API; nil if its Service
+// does not speak DNS.
+func (e *endpoints) newSlice(o *discoveryv1.EndpointSlice) *slice {
+	service := o.Labels[discoveryv1.LabelServiceName]
+	if service == "" || !slices.ContainsFunc(o.Ports, e.speaksDNS) {
+		return nil
+	}
+	n := &slice{service: types.NamespacedName{Namespace: o.Namespace, Name: service}.String(), endpoints: map[netip.Addr]endpoint{}}
+	for i := range o.Endpoints {
+		from := &o.Endpoints[i]
+		ep := endpoint{ready: from.Conditions.Ready == nil || *from.Conditions.Ready}
+		if t := from.TargetRef; t != nil && t.Kind == "Pod" {
+			ep.namespace, ep.pod = t.Namespace, t.Name
+		}
+		if from.NodeName != nil {
+			ep.node = *from.NodeName
+		}
+		for _, text := range from.Addresses {
+			if a, err := netip.ParseAddr(text); err == nil {
+				n.endpoints[a.Unmap()] = ep
+			}
+		}
+	}
+	return n
+}
+
+func (e *endpoints) speaksDNS(p discoveryv1.EndpointPort) bool {
+	protocol, port := corev1.ProtocolTCP, int32(0)
+	if p.Protocol != nil {
+		protocol = *p.Protocol
+	}
+	if p.Port != nil {
+		port = *p.Port
+	}
+	return speaksDNS(e.ports, protocol, port)
+}
+
+func (s *slice) find(a netip.Addr) (endpoint, bool) {
+	if s == nil {
+		return endpoint{}, false
+	}
+	ep, ok := s.endpoints[a]
+	return ep, ok
+}
+
+// remove notes that a slice is gone.
+func (e *endpoints) remove(key types.NamespacedName, now time.Time) {
+	old := e.slices[key]
+	if old == nil {
+		return
+	}
+	delete(e.slices, key)
+	e.unindex(old)
+	e.gone(old, now)
+}
+
+func (e *endpoints) unindex(s *slice) {
+	if e.services[s.service]--; e.services[s.service] == 0 {
+		delete(e.services, s.service)
+	}
+	for a := range s.endpoints {
+		left := slices.DeleteFunc(e.byAddr[a], func(x *slice) bool { return x == s })
+		if e.byAddr[a] = left; len(left) == 0 {
+			delete(e.byAddr, a)
+		}
+	}
+}
+
+// gone remembers the endpoints of a former slice that no slice of its Service lists
+// any more.
+func (e *endpoints) gone(s *slice, now time.Time) {
+	for a, ep := range s.endpoints {
+		if slices.ContainsFunc(e.byAddr[a], func(x *slice) bool { return x.service == s.service }) {
+			continue
+		}
+		if len(e.removed) >= maxRemoved {
+			e.forget(now)
+		}
+		r := removal{at: now}
+		if ep.pod != "" {
+			r.pod = ep.namespace + "/" + ep.pod
+		}
+		e.removed[listing{s.service, a}] = r
+	}
+}
+
+// forget makes room: it forgets removals that are old, or else the oldest.
+func (e *endpoints) forget(now time.Time) {
+	var oldest listing
+	var at time.Time
+	for l, r := range e.removed {
+		if now.Sub(r.at) > rememberRemovedFor {
+			delete(e.removed, l)
+		} else if at.IsZero() || r.at.Before(at) {
+			oldest, at = l, r.at
+		}
+	}
+	if len(e.removed) >= maxRemoved {
+		delete(e.removed, oldest)
+	}
+}
+
+// state says what the slices of a Service say of an address that a query went to, nil if the Service
+// has no slices that are known.
+func (e *endpoints) state(service string, addr netip.Addr, query time.Time) *trace.ServiceEndpoint {
+	addr = addr.Unmap()
+	var found *endpoint
+	for _, s := range e.byAddr[addr] {
+		if s.service != service {
+			continue
+		}
+		if ep := s.endpoints[addr]; found == nil || ep.ready {
+			found = &ep
+		}
+	}
+	if found != nil {
+		return found.state(query)
+	}
+	if r, ok := e.removed[listing{service, addr}]; ok {
+		return &trace.ServiceEndpoint{State: trace.EndpointRemoved, Pod: r.pod, Since: trace.SecondsPtr(r.at.Sub(query))}
+	}
+	if e.services[service] > 0 {
+		return &trace.ServiceEndpoint{State: trace.EndpointUnlisted}
+	}
+	return nil
+}
+
+func (ep *endpoint) state(query time.Time) *trace.ServiceEndpoint {
+	s := &trace.ServiceEndpoint{State: trace.EndpointReady}
+	if ep.pod != "" {
+		s.Pod = ep.namespace + "/" + ep.pod
+	}
+	if !ep.ready {
+		s.State = trace.EndpointNotReady
+		if !ep.since.IsZero() {
+			s.Since = trace.SecondsPtr(ep.since.Sub(query))
+		}
+	}
+	return s
+}
+
+// pod returns the pod that has an address, as the slices tell; empty if none does.
+func (e *endpoints) pod(addr netip.Addr) (namespace, pod, node string) {
+	for _, s := range e.byAddr[addr.Unmap()] {
+		if ep := s.endpoints[addr.Unmap()]; ep.pod != "" {
+			return ep.namespace, ep.pod, ep.node
+		}
+	}
+	return "", "", ""
+}

@@ -1,0 +1,115 @@
+package kube
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+const kubeDNS = "kube-system/kube-dns"
+
+// describe says what the slices say of serverIP.
+func (e *endpoints) describe() string {
+	s := e.state(kubeDNS, serverIP, start)
+	if s == nil {
+		return "unknown"
+	}
+	text := s.State + " " + s.Pod
+	if s.Since != nil {
+		text += fmt.Sprint(" ", s.Since.Duration())
+	}
+	return text
+}
+
+// What becomes of an endpoint, step by step.
+func TestEndpointState(t *testing.T) {
+	e := newEndpoints([]uint16{53})
+	other, addr := "10.244.1.9", serverIP.String()
+	const pod = "kube-system/coredns-10.244.0.2"
+	for i, step := range []struct {
+		name string
+		do   func(now time.Time)
+		want string
+	}{
+		{"no slice yet", func(time.Time) {}, "unknown"},
+		{"another address", func(now time.Time) { e.set(aSlice("a", true, other), now) }, "unlisted "},
+		{"listed", func(now time.Time) { e.set(aSlice("a", true, other, addr), now) }, "ready " + pod},
+		{"not ready", func(now time.Time) { e.set(aSlice("a", false, other, addr), now) }, "not_ready " + pod + " 3s"},
+		{"still not ready", func(now time.Time) { e.set(aSlice("a", false, other, addr), now) }, "not_ready " + pod + " 3s"},
+		{"ready in another slice", func(now time.Time) { e.set(aSlice("b", true, addr), now) }, "ready " + pod},
+		{"moved to it", func(now time.Time) { e.set(aSlice("a", true, other), now) }, "ready " + pod},
+		{"removed", func(now time.Time) { e.set(aSlice("b", true, other), now) }, "removed " + pod + " 7s"},
+		{"listed again", func(now time.Time) { e.set(aSlice("b", true, addr), now) }, "ready " + pod},
+		{"its slice is gone", func(now time.Time) { e.remove(keyOf(aSlice("b", true)), now) }, "removed " + pod + " 9s"},
+		{"all are gone", func(now time.Time) { e.remove(keyOf(aSlice("a", true)), now) }, "removed " + pod + " 9s"},
+	} {
+		step.do(start.Add(time.Duration(i) * time.Second))
+		if got := e.describe(); got != step.want {
+			t.Errorf("%s: got %q, expected %q", step.name, got, step.want)
+		}
+	}
+	if len(e.byAddr)+len(e.services)+len(e.slices) != 0 {
+		t.Errorf("left: %v, %v, %v", e.byAddr, e.services, e.slices)
+	}
+}
+
+// Slices of what speaks no DNS are not kept; a slice that stops to is let go of.
+func TestOnlySlicesThatSpeakDNS(t *testing.T) {
+	e := newEndpoints([]uint16{53})
+	tcp, port := corev1.ProtocolTCP, int32(8080)
+	web := aSlice("a", true, serverIP.String())
+	web.Ports = []discoveryv1.EndpointPort{{Protocol: &tcp, Port: &port}}
+	e.set(web, start)
+	if e.count() != 0 {
+		t.Error("a web server's slice is kept")
+	}
+	e.set(aSlice("a", true, serverIP.String()), start)
+	e.set(web, start)
+	if e.count() != 0 || len(e.slices) != 0 {
+		t.Error("it is kept for ever")
+	}
+}
+
+func TestRemovedEndpointsAreBounded(t *testing.T) {
+	e := newEndpoints([]uint16{53})
+	addr := netip.MustParseAddr("10.0.0.0")
+	for i := range maxRemoved + 100 {
+		addr = addr.Next()
+		e.set(aSlice("a", true, addr.String()), start.Add(time.Duration(i)*time.Millisecond))
+	}
+	if len(e.removed) != maxRemoved {
+		t.Errorf("%d, expected %d", len(e.removed), maxRemoved)
+	}
+	if s := e.state(kubeDNS, netip.MustParseAddr("10.0.0.1"), start); s.State != trace.EndpointUnlisted {
+		t.Errorf("the oldest is still %+v", s)
+	}
+}
+
+func TestServices(t *testing.T) {
+	c := known(aService("kube-dns", vip.String(), corev1.ProtocolUDP, 53), aService("web", "10.96.0.80", corev1.ProtocolTCP, 80),
+		aService("dns-tcp", "10.96.0.53", corev1.ProtocolTCP, 53), aService("headless", "None", corev1.ProtocolUDP, 53))
+	both := aService("lb", "10.96.0.11", corev1.ProtocolUDP, 53)
+	both.Spec.ExternalIPs = []string{"192.0.2.53", vip.String()}
+	both.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "2001:db8::53"}, {Hostname: "lb.example."}}
+	for addr, want := range map[string]string{vip.String(): kubeDNS, "::ffff:10.96.0.10": kubeDNS, "10.96.0.80": "", "10.96.0.53": "kube-system/dns-tcp"} {
+		if got := c.services.name(netip.MustParseAddr(addr)); got != want {
+			t.Errorf("%s: got %q, expected %q", addr, got, want)
+		}
+	}
+	c.services.set(both)
+	for addr, want := range map[string]string{"2001:db8::53": "kube-system/lb", "192.0.2.53": "kube-system/lb", vip.String(): ""} {
+		if got := c.services.name(netip.MustParseAddr(addr)); got != want {
+			t.Errorf("%s: got %q, expected %q", addr, got, want)
+		}
+	}
+	c.services.remove(keyOf(both))
+	if got := c.services.name(vip); got != kubeDNS {
+		t.Errorf("after the other is gone: %q", got)
+	}
+}

@@ -1,0 +1,63 @@
+package kube
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// Values of --kubernetes; any other is the path of a kubeconfig.
+const (
+	Auto = "auto"
+	Off  = "off"
+)
+
+// Find returns where the API server is, as --kubernetes says: auto is what the
+// cluster tells its pods. It is nil where there is no Kubernetes, and why says so;
+// only a kubeconfig that cannot be used is an error. Nothing is asked of the API
+// server.
+//
+// It reads the kubeconfig: call it before privileges are given up. The token and the
+// certificates that it, or a pod's service account, names as files are read again
+// when they change, as this process's user.
+func Find(setting string) (cfg *rest.Config, why string, err error) {
+	switch setting {
+	case Off:
+		return nil, "off", nil
+	case Auto:
+		cfg, err := rest.InClusterConfig()
+		switch {
+		case errors.Is(err, rest.ErrNotInCluster):
+			return nil, "this is no pod: name a kubeconfig with --kubernetes to see names of pods", nil
+		case errors.Is(err, fs.ErrNotExist):
+			return nil, "this pod has no service account (automountServiceAccountToken: false)", nil
+		case err != nil:
+			return nil, fmt.Sprintf("the service account of this pod cannot be used: %v", err), nil
+		}
+		return cfg, "", nil
+	}
+	cfg, err = clientcmd.BuildConfigFromFlags("", setting)
+	if err != nil {
+		return nil, "", fmt.Errorf("--kubernetes %s: expected auto, off, or a kubeconfig: %w", setting, err)
+	}
+	return cfg, "", nil
+}
+
+// NodeName returns the name of this node: NODE_NAME, which a DaemonSet sets from
+// spec.nodeName, or else the host's name, as the kubelet has it unless told
+// otherwise.
+func NodeName() (string, error) {
+	if name := os.Getenv("NODE_NAME"); name != "" {
+		return name, nil
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("kubernetes: the name of this node: %w; set NODE_NAME", err)
+	}
+	return strings.ToLower(strings.TrimSpace(name)), nil
+}
