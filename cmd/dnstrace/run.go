@@ -41,11 +41,15 @@ const gcPercent = 50
 // lastPatience is how long the outputs may take for what is left at the end.
 const lastPatience = 5 * time.Second
 
+// labelPod is the value of --metrics-labels.
+const labelPod = "pod"
+
 // expireEvery is how late a trace may leave the memory after its time.
 const expireEvery = 10 * time.Second
 
 type runOptions struct {
 	listen, api, metrics string
+	metricsLabels        []string
 	outputs, records     []string
 	ports                []uint
 	history, timeout     time.Duration
@@ -78,6 +82,7 @@ func newRunCommand() *cobra.Command {
 	f.StringArrayVar(&o.outputs, "output", []string{"stdout"}, "where records go: stdout or file:PATH; may be repeated")
 	f.StringSliceVar(&o.records, "record", []string{trace.KindExchange, trace.KindTrace}, "which records to write: exchange, trace")
 	f.StringVar(&o.metrics, "metrics", "127.0.0.1:9464", "address of the Prometheus endpoint; empty for none")
+	f.StringSliceVar(&o.metricsLabels, "metrics-labels", nil, "more labels for the metrics: pod, for lookups and latency of each client, 512 of them at most")
 	f.UintSliceVar(&o.ports, "port", []uint{53}, "DNS port to observe; may be repeated")
 	f.DurationVar(&o.history, "history", 10*time.Minute, "how long finished traces stay in memory for the local API")
 	f.DurationVar(&o.timeout, "timeout", 5*time.Second, "a query without a response for this long is unanswered")
@@ -137,6 +142,11 @@ func (o *runOptions) validate() ([]uint16, *filter.Filter, error) {
 			return nil, nil, usageError{fmt.Errorf("--record %s: expected exchange or trace", r)}
 		}
 	}
+	for _, l := range o.metricsLabels {
+		if l != labelPod {
+			return nil, nil, usageError{fmt.Errorf("--metrics-labels %s: expected pod", l)}
+		}
+	}
 	if o.timeout <= 0 || o.history <= 0 {
 		return nil, nil, usageError{errors.New("--timeout and --history: expected a duration above 0, such as 5s")}
 	}
@@ -171,6 +181,7 @@ type node struct {
 	outputs  []*export.Writer
 	api      net.Listener
 	metrics  net.Listener
+	lookups  *metrics.Lookups // nil: no metrics
 	history  *history.History
 	cluster  *kube.Cluster // nil: no Kubernetes
 }
@@ -202,6 +213,7 @@ func (n *node) open(ports []uint16) error {
 		if n.metrics, err = net.Listen("tcp", o.metrics); err != nil {
 			return fmt.Errorf("metrics: %w; choose another address with --metrics, or none with --metrics \"\"", err)
 		}
+		n.lookups = metrics.NewLookups(metrics.Options{Clients: slices.Contains(o.metricsLabels, labelPod)})
 	}
 	return nil
 }
@@ -249,11 +261,14 @@ func (n *node) sink(kind string, keep *filter.Filter) pipeline.Sink {
 	}
 }
 
-// traceSink keeps traces for the local API, too.
+// traceSink keeps traces for the local API and counts them, too.
 func (n *node) traceSink(keep *filter.Filter) pipeline.Sink {
 	write := n.sink(trace.KindTrace, keep)
 	return func(r trace.Record, line []byte) {
 		n.history.Add(time.Now(), line)
+		if t, ok := r.(*trace.Trace); ok && n.lookups != nil {
+			n.lookups.Observe(t)
+		}
 		if write != nil {
 			write(r, line)
 		}
@@ -289,7 +304,10 @@ func (n *node) serve(ctx context.Context, p *pipeline.Pipeline) error {
 	}
 	if n.metrics != nil {
 		g.Go(func() error {
-			return metrics.Serve(ctx, n.metrics, metrics.Collector{Counters: p.Counters, Outputs: n.outputStats})
+			return metrics.Serve(ctx, n.metrics, metrics.Collector{
+				Version: buildVersion(), Counters: p.Counters, Outputs: n.outputStats, Queued: n.receiver.Queued,
+				History: n.history.Stats, HistoryBytes: historyBytes,
+			}, n.lookups)
 		})
 	}
 	return g.Wait()
@@ -313,7 +331,7 @@ func (n *node) outputStats() []metrics.Output {
 	var all []metrics.Output
 	for _, w := range n.outputs {
 		written, dropped := w.Stats()
-		all = append(all, metrics.Output{Name: w.Name(), Written: written, Dropped: dropped})
+		all = append(all, metrics.Output{Name: w.Name(), Written: written, Dropped: dropped, Queued: w.Queued()})
 	}
 	return all
 }

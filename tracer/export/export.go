@@ -154,6 +154,17 @@ func (w *Writer) Close() error {
 // Stats returns how many records were written and how many were dropped.
 func (w *Writer) Stats() (written, dropped uint64) { return w.written.Load(), w.dropped.Load() }
 
+// Queued returns how many records wait to be written.
+func (w *Writer) Queued() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := w.block.records
+	for _, b := range w.full {
+		n += b.records
+	}
+	return n
+}
+
 // Name returns the output's name, as given to Open.
 func (w *Writer) Name() string { return w.name }
 

@@ -96,9 +96,15 @@ func TestBlockedOutputDropsAndCounts(t *testing.T) {
 		w.Flush()
 	}
 	_, dropped := w.Stats()
+	if n := w.Queued(); n == 0 {
+		t.Error("nothing waits")
+	}
 	out.Unlock()
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
+	}
+	if n := w.Queued(); n != 0 {
+		t.Errorf("%d records wait after the end", n)
 	}
 	written, after := w.Stats()
 	if dropped == 0 || after != dropped || written+dropped != total || out.bytes != int(written)*line {

@@ -1,5 +1,7 @@
-// Package metrics shows the tracer's counters to Prometheus. Label values come
-// from fixed lists, so the number of series does not depend on traffic.
+// Package metrics shows to Prometheus what clients experienced ([Lookups]) and how
+// the tracer itself fares ([Collector]). Label values come from fixed lists, or are
+// bounded in number, so the number of series does not depend on traffic.
+// docs/metrics.md lists all of them.
 package metrics
 
 import (
@@ -11,21 +13,34 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/assemble"
+	"github.com/dnstrace/dnstrace/tracer/diagnose"
+	"github.com/dnstrace/dnstrace/tracer/exchange"
+	"github.com/dnstrace/dnstrace/tracer/history"
 	"github.com/dnstrace/dnstrace/tracer/pipeline"
 )
 
+const namespace = "dnstrace"
+
 // Output is what one output of records did.
 type Output struct {
-	Name             string
-	Written, Dropped uint64
+	Name                     string
+	Written, Dropped, Queued uint64
 }
 
-// Collector reads the counters when Prometheus asks.
+// Collector reads the counters when Prometheus asks. All fields are needed.
 type Collector struct {
+	Version  string
 	Counters func() *pipeline.Counters
 	Outputs  func() []Output
+	Queued   func() int // records of CoreDNS that wait to be taken
+	History  func() history.Stats
+	// HistoryBytes is the bound of the memory of finished traces.
+	HistoryBytes int
 }
 
 type metric struct {
@@ -34,11 +49,11 @@ type metric struct {
 }
 
 func counter(name, help string, labels ...string) metric {
-	return metric{prometheus.NewDesc("dnstrace_"+name, help, labels, nil), prometheus.CounterValue}
+	return metric{prometheus.NewDesc(namespace+"_"+name, help, labels, nil), prometheus.CounterValue}
 }
 
-func gauge(name, help string) metric {
-	return metric{prometheus.NewDesc("dnstrace_"+name, help, nil, nil), prometheus.GaugeValue}
+func gauge(name, help string, labels ...string) metric {
+	return metric{prometheus.NewDesc(namespace+"_"+name, help, labels, nil), prometheus.GaugeValue}
 }
 
 var (
@@ -60,7 +75,17 @@ var (
 	malformed      = counter("plugin_records_malformed_total", "Lines received that are no record.")
 	recordsDropped = counter("plugin_records_dropped_total", "Records received and not taken in time.")
 	written        = counter("output_records_total", "Records written.", "output")
+	recordsQueued  = gauge("plugin_records_queued", "Records received that wait to be taken.")
 	outputDropped  = counter("output_records_dropped_total", "Records that an output did not take.", "output")
+	outputQueued   = gauge("output_records_queued", "Records that wait for an output.", "output")
+	tableLimit     = gauge("table_limit", "How many entries a table may have: of open_exchanges and of pending_traces.", "table")
+	historyTraces  = gauge("history_traces", "Finished traces in memory, for the local API.")
+	historyBytes   = gauge("history_bytes", "Memory that the finished traces take.")
+	historyLimit   = gauge("history_limit_bytes", "Memory that the finished traces may take.")
+	historyEvicted = counter("history_evicted_total", "Finished traces let go, because of their age or because the memory was full.", "cause")
+	followers      = gauge("api_followers", "Readers of the local API that follow new traces.")
+	followersLost  = counter("api_follower_lost_traces_total", "Traces not delivered to a follower that was too slow.")
+	buildInfo      = gauge("build_info", "The version of the tracer; always 1.", "version")
 )
 
 // Describe implements prometheus.Collector.
@@ -77,12 +102,14 @@ func (c Collector) Collect(ch chan<- prometheus.Metric) {
 	for hook, v := range n.LostByHook {
 		send(lostByHook, v, hook)
 	}
-	for outcome, v := range n.Exchanges {
-		send(exchanges, v, outcome)
+	// Those that have not come yet too: the increase of a series that appears with
+	// its first event is not seen.
+	for _, outcome := range []string{trace.OutcomeAnswered, trace.OutcomeUnanswered, trace.OutcomeDropped} {
+		send(exchanges, n.Exchanges[outcome], outcome)
 	}
 	send(traces, n.Traces)
-	for code, v := range n.Findings {
-		send(findings, v, code)
+	for _, code := range diagnose.Codes {
+		send(findings, n.Findings[code], code)
 	}
 	send(openExchanges, uint64(n.OpenExchanges))
 	send(pendingTraces, uint64(n.PendingTraces))
@@ -96,16 +123,36 @@ func (c Collector) Collect(ch chan<- prometheus.Metric) {
 	send(records, n.Receive.Received)
 	send(malformed, n.Receive.Malformed)
 	send(recordsDropped, n.Receive.Dropped)
+	send(recordsQueued, uint64(c.Queued()))
 	for _, o := range c.Outputs() {
 		send(written, o.Written, o.Name)
 		send(outputDropped, o.Dropped, o.Name)
+		send(outputQueued, o.Queued, o.Name)
 	}
+	send(tableLimit, exchange.DefaultMaxOpen, "exchanges")
+	send(tableLimit, assemble.DefaultMaxPending, "traces")
+	h := c.History()
+	send(historyTraces, uint64(h.Traces))
+	send(historyBytes, uint64(h.Bytes))
+	send(historyLimit, uint64(c.HistoryBytes))
+	send(historyEvicted, h.EvictedAge, "age")
+	send(historyEvicted, h.EvictedBytes, "memory")
+	send(followers, uint64(h.Subscribers))
+	send(followersLost, h.LostQueued)
+	send(buildInfo, 1, c.Version)
 }
 
-// Serve answers Prometheus at addr until ctx ends.
-func Serve(ctx context.Context, l net.Listener, c Collector) error {
+// newRegistry holds what is served: also what the Go runtime and the kernel know of
+// the process, above all its memory and its time.
+func newRegistry(c Collector, l *Lookups) *prometheus.Registry {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(c)
+	registry.MustRegister(c, l, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return registry
+}
+
+// Serve answers Prometheus at l until ctx ends.
+func Serve(ctx context.Context, l net.Listener, c Collector, lookups *Lookups) error {
+	registry := newRegistry(c, lookups)
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}

@@ -8,9 +8,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/history"
 	"github.com/dnstrace/dnstrace/tracer/pipeline"
 	"github.com/dnstrace/dnstrace/tracer/receive"
 )
@@ -25,17 +27,22 @@ func sample() Collector {
 				Receive:   receive.Stats{Received: 1},
 			}
 		},
-		Outputs: func() []Output { return []Output{{Name: "stdout", Written: 3, Dropped: 1}} },
+		Version: "v1",
+		Outputs: func() []Output { return []Output{{Name: "stdout", Written: 3, Dropped: 1, Queued: 2}} },
+		Queued:  func() int { return 5 },
+		History: func() history.Stats { return history.Stats{Traces: 7, Bytes: 9, EvictedAge: 11} }, HistoryBytes: 13,
 	}
 }
 
 func TestNamesAreAsPrometheusWants(t *testing.T) {
-	problems, err := testutil.CollectAndLint(sample())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range problems {
-		t.Errorf("%s: %s", p.Metric, p.Text)
+	for _, c := range []prometheus.Collector{sample(), NewLookups(Options{Clients: true})} {
+		problems, err := testutil.CollectAndLint(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range problems {
+			t.Errorf("%s: %s", p.Metric, p.Text)
+		}
 	}
 }
 
@@ -46,7 +53,7 @@ func TestServe(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, l, sample()) }()
+	go func() { done <- Serve(ctx, l, sample(), NewLookups(Options{})) }()
 	resp, err := http.Get("http://" + l.Addr().String() + "/metrics")
 	if err != nil {
 		t.Fatal(err)
@@ -59,7 +66,11 @@ func TestServe(t *testing.T) {
 	for _, want := range []string{
 		"dnstrace_events_total 18", "dnstrace_lost_events_total 2", `dnstrace_hook_lost_events_total{hook="tx"} 2`,
 		"dnstrace_clock_steps_total 1", "dnstrace_tcp_connects_dropped_total 4", `dnstrace_exchanges_total{outcome="answered"} 1`,
-		`dnstrace_findings_total{code="upstream-timeout"} 1`, `dnstrace_output_records_dropped_total{output="stdout"} 1`,
+		`dnstrace_findings_total{code="upstream-timeout"} 1`, `dnstrace_findings_total{code="conntrack-race"} 0`,
+		"dnstrace_plugin_records_queued 5", `dnstrace_output_records_queued{output="stdout"} 2`, "dnstrace_history_bytes 9", "dnstrace_history_limit_bytes 13",
+		`dnstrace_history_evicted_total{cause="age"} 11`, `dnstrace_table_limit{table="traces"} 65536`,
+		`dnstrace_lookups_total{client="local",outcome="unanswered"} 0`, `dnstrace_build_info{version="v1"} 1`,
+		`dnstrace_output_records_dropped_total{output="stdout"} 1`,
 	} {
 		if !strings.Contains(string(body), want+"\n") {
 			t.Errorf("no %s in:\n%s", want, body)

@@ -76,6 +76,9 @@ func Listen(path string) (*Receiver, error) {
 // Records delivers the records; it is closed after Close.
 func (r *Receiver) Records() <-chan trace.Record { return r.records }
 
+// Queued returns how many records wait to be taken.
+func (r *Receiver) Queued() int { return len(r.records) }
+
 // Stats returns the counters.
 func (r *Receiver) Stats() Stats {
 	return Stats{Received: r.received.Load(), Malformed: r.malformed.Load(), Dropped: r.dropped.Load()}

@@ -1,0 +1,316 @@
+package metrics
+
+import (
+	"net/netip"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// Bounds of the labels whose values come from traffic.
+const (
+	maxUpstreams = 64  // of one node: those of its servers, and of programs that ask elsewhere
+	maxReasons   = 48  // of drops: the kernel has some hundred, few of which befall DNS
+	maxClients   = 512 // of one node: twice the pods that the largest nodes run
+)
+
+// otherLabel stands for what is beyond a bound, or not in a list.
+const otherLabel = "other"
+
+// unknownLabel stands for what a trace does not tell.
+const unknownLabel = "unknown"
+
+// Results of a client's lookups and of attempts at upstreams.
+const (
+	resultOK         = "ok"         // attempt: NOERROR, NXDOMAIN
+	resultBadRCode   = "bad_rcode"  // attempt: answered SERVFAIL, REFUSED, ...
+	resultNoError    = "noerror"    // client
+	resultNXDomain   = "nxdomain"   // client
+	resultError      = "error"      // client: another response code; attempt: a network error
+	resultTimeout    = "timeout"    // attempt
+	resultUnanswered = "unanswered" // client
+)
+
+// Options of [NewLookups].
+type Options struct {
+	Clients bool // tell clients apart: up to 3,000 series more
+}
+
+// Lookups counts what clients, servers and upstreams experienced, trace by trace.
+// Observe is for one goroutine; it finds every series that it needs without
+// looking for labels.
+type Lookups struct {
+	vectors []prometheus.Collector
+
+	outcomes  map[string][sides]prometheus.Counter
+	rcodes    map[string][sides]prometheus.Counter
+	durations [sides]prometheus.Observer
+	server    map[string]prometheus.Observer // by what the cache said
+	drops     *bounded[dropKey, prometheus.Counter]
+	upstreams *bounded[upstreamKey, *upstreamSeries]
+	clients   *bounded[clientKey, *clientSeries] // nil: not told apart
+}
+
+// Where a client is. A lookup from one node to another is seen on both; a sum
+// over nodes takes those that are not remote, to count it once.
+const (
+	sideLocal = iota
+	sideRemote
+	sideUnknown
+	sides
+)
+
+var sideNames = [sides]string{sideLocal: "local", sideRemote: "remote", sideUnknown: unknownLabel}
+
+// side tells where a client is: what comes from another node is received here
+// before it is sent on.
+func side(t *trace.Trace) int {
+	switch {
+	case t.Exchange == nil || len(t.Exchange.Path) == 0:
+		return sideUnknown
+	case t.Exchange.Path[0].Direction == trace.DirectionTX:
+		return sideLocal
+	}
+	return sideRemote
+}
+
+// outcomes of lookups; rcodes of responses, those that servers use and that IANA
+// lists for responses without TSIG.
+var (
+	lookupOutcomes = []string{trace.OutcomeAnswered, trace.OutcomeUnanswered, trace.OutcomeDropped, trace.OutcomeRefused, trace.OutcomeNoResponse, trace.OutcomeError, otherLabel}
+	lookupRCodes   = []string{"NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED", "YXDOMAIN", "NOTAUTH", "NOTZONE", "BADVERS", "BADCOOKIE", otherLabel}
+	cacheSays      = []string{trace.CacheHit, trace.CacheMiss, trace.CacheStale, trace.CacheNone, unknownLabel}
+)
+
+// NewLookups returns Lookups that have counted nothing.
+func NewLookups(o Options) *Lookups {
+	l := &Lookups{}
+	l.outcomes = l.bySide("lookups_total", "Lookups of clients, by outcome and by whether the client is on this node.", "outcome", lookupOutcomes)
+	l.rcodes = l.bySide("responses_total", "Responses to clients, by response code and by whether the client is on this node.", "rcode", lookupRCodes)
+	durations := l.histogram("lookup_duration_seconds", "Time from a client's query to its response, on the wire at the client's side of this node.", "client")
+	for s, name := range sideNames {
+		l.durations[s] = durations.WithLabelValues(name)
+	}
+	server := l.histogram("server_duration_seconds", "Time that CoreDNS took for a query, by what its cache said.", "cache")
+	l.server = map[string]prometheus.Observer{}
+	for _, says := range cacheSays {
+		l.server[says] = server.WithLabelValues(says)
+	}
+	l.drops = l.newDrops()
+	l.upstreams = l.newUpstreams()
+	if o.Clients {
+		l.clients = l.newClients()
+	}
+	return l
+}
+
+func (l *Lookups) counter(name, help string, labels ...string) *prometheus.CounterVec {
+	v := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, labels)
+	l.vectors = append(l.vectors, v)
+	return v
+}
+
+// histogram is native and classic at once, with the buckets of CoreDNS's own, so
+// that both fit on one graph: 250 µs to 8 s.
+func (l *Lookups) histogram(name, help string, labels ...string) *prometheus.HistogramVec {
+	v := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Namespace: namespace, Name: name, Help: help,
+		Buckets:                        prometheus.ExponentialBuckets(0.00025, 2, 16),
+		NativeHistogramBucketFactor:    1.1,
+		NativeHistogramMaxBucketNumber: 160, // 1 µs to 10 s need 170 at this factor
+	}, labels)
+	l.vectors = append(l.vectors, v)
+	return v
+}
+
+// bySide makes every series at once: the increase of one that appears with its
+// first event would not be seen.
+func (l *Lookups) bySide(name, help, label string, values []string) map[string][sides]prometheus.Counter {
+	v := l.counter(name, help, label, "client")
+	all := map[string][sides]prometheus.Counter{}
+	for _, value := range values {
+		var series [sides]prometheus.Counter
+		for s, name := range sideNames {
+			series[s] = v.WithLabelValues(value, name)
+		}
+		all[value] = series
+	}
+	return all
+}
+
+// known returns the entry of a value, or of those that are not in the list.
+func known[V any](entries map[string]V, value, other string) V {
+	if v, ok := entries[value]; ok {
+		return v
+	}
+	return entries[other]
+}
+
+// Observe counts a trace.
+func (l *Lookups) Observe(t *trace.Trace) {
+	if t.Exchange != nil || t.Query != nil { // else: work that no client waited for
+		l.lookup(t)
+	}
+	for i := range t.Upstreams {
+		l.upstream(t, &t.Upstreams[i])
+	}
+}
+
+func (l *Lookups) lookup(t *trace.Trace) {
+	s := side(t)
+	known(l.outcomes, t.Outcome, otherLabel)[s].Inc()
+	if t.RCode != "" {
+		known(l.rcodes, t.RCode, otherLabel)[s].Inc()
+	}
+	if ex := t.Exchange; ex != nil {
+		if ex.Duration != nil {
+			l.durations[s].Observe(ex.Duration.Duration().Seconds())
+		}
+		l.drop(t, ex, false)
+	}
+	if q := t.Query; q != nil && q.Duration != nil {
+		known(l.server, q.Cache, unknownLabel).Observe(q.Duration.Duration().Seconds())
+	}
+	if l.clients != nil {
+		l.clients.get(clientOf(t), t.Time).observe(t)
+	}
+}
+
+type dropKey struct {
+	upstream bool
+	message  string
+	reason   string
+}
+
+func (l *Lookups) newDrops() *bounded[dropKey, prometheus.Counter] {
+	v := l.counter("drops_total", "Packets of lookups that the kernel dropped, at most one of each exchange, by the kernel's reason.", "leg", "message", "reason")
+	open := func(k dropKey) prometheus.Counter { return v.WithLabelValues(legName(k.upstream), k.message, k.reason) }
+	drop := func(k dropKey) { v.DeleteLabelValues(legName(k.upstream), k.message, k.reason) }
+	return newBounded(maxReasons, open, drop, v.WithLabelValues(otherLabel, otherLabel, otherLabel))
+}
+
+func legName(upstream bool) string {
+	if upstream {
+		return "upstream"
+	}
+	return "client"
+}
+
+func (l *Lookups) drop(t *trace.Trace, ex *trace.Exchange, upstream bool) {
+	if ex.Drop == nil {
+		return
+	}
+	reason := ex.Drop.Reason
+	if reason == "" {
+		reason = unknownLabel
+	}
+	l.drops.get(dropKey{upstream, ex.Drop.Message, reason}, t.Time).Inc()
+}
+
+// upstreamKey is an address with a port, or an address in words (`tls://...`).
+type upstreamKey struct {
+	addr netip.AddrPort
+	text string
+}
+
+func (k upstreamKey) label() string {
+	if k.text != "" {
+		return k.text
+	}
+	return k.addr.String()
+}
+
+type upstreamSeries struct {
+	ok, badRCode, timeout, err prometheus.Counter
+	duration                   prometheus.Observer
+}
+
+func (l *Lookups) newUpstreams() *bounded[upstreamKey, *upstreamSeries] {
+	attempts := l.counter("upstream_attempts_total", "Attempts of servers to get an answer from an upstream, by result: ok, bad_rcode (SERVFAIL, REFUSED, ...), timeout, error.", "upstream", "result")
+	durations := l.histogram("upstream_duration_seconds", "Time that an upstream took to answer.", "upstream")
+	open := func(label string) *upstreamSeries {
+		of := func(result string) prometheus.Counter { return attempts.WithLabelValues(label, result) }
+		return &upstreamSeries{of(resultOK), of(resultBadRCode), of(resultTimeout), of(resultError), durations.WithLabelValues(label)}
+	}
+	drop := func(k upstreamKey) {
+		attempts.DeletePartialMatch(prometheus.Labels{"upstream": k.label()})
+		durations.DeleteLabelValues(k.label())
+	}
+	return newBounded(maxUpstreams, func(k upstreamKey) *upstreamSeries { return open(k.label()) }, drop, open(otherLabel))
+}
+
+// upstream counts an attempt, and those of a chain behind it.
+func (l *Lookups) upstream(t *trace.Trace, u *trace.Upstream) {
+	if u.Exchange != nil {
+		l.drop(t, u.Exchange, true)
+	}
+	if k, ok := keyOf(u); ok {
+		l.upstreams.get(k, t.Time).observe(u)
+	}
+	for i := range u.Upstreams {
+		l.upstream(t, &u.Upstreams[i])
+	}
+}
+
+// keyOf returns what an upstream is known by; not ok where nobody knows.
+func keyOf(u *trace.Upstream) (upstreamKey, bool) {
+	switch {
+	case u.Attempt != nil && u.Attempt.Address != "":
+		// An error of the parser would cost memory for every lookup.
+		if !strings.Contains(u.Attempt.Address, "://") {
+			if addr, err := netip.ParseAddrPort(u.Attempt.Address); err == nil {
+				return upstreamKey{addr: addr}, true
+			}
+		}
+		return upstreamKey{text: u.Attempt.Address}, true
+	case u.Exchange != nil && u.Exchange.ServerIP.IsValid():
+		return upstreamKey{addr: netip.AddrPortFrom(u.Exchange.ServerIP, u.Exchange.ServerPort)}, true
+	}
+	return upstreamKey{}, false
+}
+
+// observe counts what CoreDNS says of the attempt, else what its packets show.
+func (s *upstreamSeries) observe(u *trace.Upstream) {
+	outcome, rcode := "", ""
+	var duration *trace.Seconds
+	if ex := u.Exchange; ex != nil {
+		outcome, rcode, duration = ex.Outcome, ex.RCode, ex.Duration
+	}
+	if a := u.Attempt; a != nil {
+		outcome = a.Outcome
+		if duration == nil {
+			duration = a.Duration
+		}
+	}
+	switch outcome {
+	case trace.OutcomeOK, trace.OutcomeAnswered:
+		if rcode != "" && rcode != "NOERROR" && rcode != "NXDOMAIN" {
+			s.badRCode.Inc()
+		} else {
+			s.ok.Inc()
+		}
+		if duration != nil {
+			s.duration.Observe(duration.Duration().Seconds())
+		}
+	case trace.OutcomeTimeout, trace.OutcomeUnanswered, trace.OutcomeDropped:
+		s.timeout.Inc()
+	default:
+		s.err.Inc()
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (l *Lookups) Describe(ch chan<- *prometheus.Desc) {
+	for _, v := range l.vectors {
+		v.Describe(ch)
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (l *Lookups) Collect(ch chan<- prometheus.Metric) {
+	for _, v := range l.vectors {
+		v.Collect(ch)
+	}
+}
