@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
+	"github.com/dnstrace/dnstrace/tracer/api"
 	"github.com/dnstrace/dnstrace/tracer/capture"
 	"github.com/dnstrace/dnstrace/tracer/kube"
 	"github.com/dnstrace/dnstrace/tracer/privilege"
@@ -14,12 +16,13 @@ import (
 
 func newCheckCommand() *cobra.Command {
 	ports := []uint{53}
-	var kubernetes string
+	var kubernetes, path string
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Say what this kernel and these privileges allow",
 		Long: "Tries, on this node and with these privileges, what `dnstrace run` needs, and\n" +
 			"says for each thing that is missing what is lost without it and what would help.\n" +
+			"Where a tracer runs already, it says what that one has lost.\n" +
 			"Exit status 1 if `dnstrace run` would not work.",
 		Example: "  dnstrace check\n" +
 			"  dnstrace check --port 53 --port 5353",
@@ -29,11 +32,13 @@ func newCheckCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printFindings(cmd.OutOrStdout(), append(append(privilege.Probe(), capture.Probe(p)...), kube.Probe(cmd.Context(), kubernetes)))
+			names := []capture.Finding{kube.Probe(cmd.Context(), kubernetes)}
+			return printFindings(cmd.OutOrStdout(), slices.Concat(privilege.Probe(), capture.Probe(p), names, running(cmd.Context(), path)))
 		},
 	}
 	cmd.Flags().StringVar(&kubernetes, "kubernetes", kube.Auto, "where names of pods and Services come from, as for run")
 	cmd.Flags().UintSliceVar(&ports, "port", ports, "DNS port to observe, may be repeated")
+	cmd.Flags().StringVar(&path, "api", api.DefaultPath, "unix socket of the local API of a tracer that runs")
 	return cmd
 }
 

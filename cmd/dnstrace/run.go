@@ -337,10 +337,15 @@ func (n *node) outputStats() []metrics.Output {
 }
 
 func (n *node) status(c *pipeline.Counters) map[string]uint64 {
+	var dropped uint64
+	for _, o := range n.outputStats() {
+		dropped += o.Dropped
+	}
 	return map[string]uint64{
 		"events": c.Events, "lost_events": c.LostEvents, "traces": c.Traces,
 		"plugin_records": c.Receive.Received, "plugin_records_malformed": c.Receive.Malformed,
 		"plugin_records_dropped": c.Receive.Dropped, "orphan_responses": c.Orphans,
+		"output_records_dropped": dropped, "follower_lost_traces": n.history.Stats().LostQueued,
 	}
 }
 

@@ -22,6 +22,10 @@ const (
 	maxFree    = 4
 )
 
+// closePatience is how long Close waits for an output that takes nothing, such as
+// a pipe whose reader hangs.
+const closePatience = 5 * time.Second
+
 // Writer writes records as JSON lines from a goroutine of its own, so that a
 // slow output holds nobody up. What does not fit its bound is dropped and
 // counted.
@@ -37,6 +41,7 @@ type Writer struct {
 	closed  bool
 	waits   bool // Write waits for room
 	done    chan struct{}
+	patient time.Duration // of Close
 	written atomic.Uint64
 	dropped atomic.Uint64
 	failed  atomic.Pointer[error]
@@ -71,7 +76,7 @@ type keepOpen struct{ io.Writer }
 func (keepOpen) Close() error { return nil }
 
 func newWriter(name string, out io.WriteCloser) *Writer {
-	w := &Writer{name: name, out: out, done: make(chan struct{})}
+	w := &Writer{name: name, out: out, done: make(chan struct{}), patient: closePatience}
 	w.block.lines = w.empty()
 	w.wake, w.room = sync.NewCond(&w.mu), sync.NewCond(&w.mu)
 	go w.run()
@@ -137,13 +142,18 @@ func (w *Writer) Flush() {
 }
 
 // Close writes what is queued and closes the output. It returns the first error
-// of writing.
+// of writing. It does not wait for ever: an output that takes nothing is left
+// as it is.
 func (w *Writer) Close() error {
 	w.mu.Lock()
 	w.closed = true
 	w.wake.Signal()
 	w.mu.Unlock()
-	<-w.done
+	select {
+	case <-w.done:
+	case <-time.After(w.patient):
+		return fmt.Errorf("output %s: nobody took the last records within %s", w.name, w.patient)
+	}
 	err := w.out.Close()
 	if failed := w.failed.Load(); failed != nil {
 		return fmt.Errorf("output %s: %w", w.name, *failed)

@@ -149,6 +149,19 @@ func TestLastRecordsDoNotWaitForEver(t *testing.T) {
 	}
 }
 
+// Nor does the end wait for an output that takes nothing.
+func TestCloseDoesNotWaitForEver(t *testing.T) {
+	out := &blocked{}
+	out.Lock()
+	defer out.Unlock()
+	w := newWriter("stdout", out)
+	w.patient = time.Millisecond
+	w.Write(record())
+	if err := w.Close(); err == nil || !strings.Contains(err.Error(), "stdout: nobody took the last records") {
+		t.Errorf("%v", err)
+	}
+}
+
 type full struct{}
 
 func (full) Write([]byte) (int, error) { return 0, errors.New("no space left on device") }

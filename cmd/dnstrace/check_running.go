@@ -1,0 +1,44 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/dnstrace/dnstrace/tracer/api"
+	"github.com/dnstrace/dnstrace/tracer/capture"
+)
+
+// statusPatience bounds the question to a running tracer.
+const statusPatience = 2 * time.Second
+
+// losses are counters of a running tracer that should be 0, and what to do where
+// one is not.
+var losses = []struct{ counter, what, lost, remedy string }{
+	{"lost_events", "packets", "lookups of that time may lack packets; their records say so (lost_events)",
+		"give the tracer more CPU time: `dnstrace_hook_lost_events_total` says which hook lost them"},
+	{"plugin_records_dropped", "records of CoreDNS", "traces of that time lack CoreDNS's side", "give the tracer more CPU time"},
+	{"plugin_records_malformed", "malformed records", "whoever sends them is not heard", "let CoreDNS and the tracer be of one version"},
+	{"output_records_dropped", "records not written", "they are missing from the output and all behind it",
+		"let the reader of the output be faster, or free its disk; `--record trace` halves what is written"},
+	{"follower_lost_traces", "traces for slow readers", "`dnstrace watch` or another reader of the local API missed them", "filter what is watched with -f"},
+}
+
+// running tells what a tracer that runs here has lost; nothing where none runs,
+// which is no fault.
+func running(ctx context.Context, path string) []capture.Finding {
+	ctx, cancel := context.WithTimeout(ctx, statusPatience)
+	defer cancel()
+	status, err := api.NewClient(path).Status(ctx)
+	if err != nil {
+		return nil
+	}
+	up := time.Duration(status.Uptime * float64(time.Second)).Round(time.Second)
+	findings := []capture.Finding{{What: "running tracer", OK: true, Detail: fmt.Sprintf("version %s for %s, %d traces", status.Version, up, status.Counters["traces"])}}
+	for _, l := range losses {
+		if n := status.Counters[l.counter]; n > 0 {
+			findings = append(findings, capture.Finding{What: "lost " + l.what, Detail: fmt.Sprintf("%d since its start", n), Lost: l.lost, Remedy: l.remedy})
+		}
+	}
+	return findings
+}
