@@ -28,7 +28,7 @@ WALK_NEEDS := jq:jq
 # The race detector is C; the tests with BPF use the objects committed in bpf/, so they need no clang.
 TEST_NEEDS := gcc:gcc /usr/include/stdlib.h:libc6-dev $(LAB_NEEDS) $(WALK_NEEDS) \
 	ip:iproute2 nft:nftables dnsmasq:dnsmasq-base dig:bind9-dnsutils tcpdump:tcpdump tshark:tshark \
-	script:bsdutils musl-gcc:musl-tools
+	script:bsdutils musl-gcc:musl-tools promtool:prometheus
 KERNEL_NEEDS := qemu-system-x86_64:qemu-system-x86 cpio:cpio
 GENERATE_NEEDS := clang:clang llvm-strip:llvm /usr/include/bpf/bpf_helpers.h:libbpf-dev
 
