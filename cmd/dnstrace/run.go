@@ -26,6 +26,7 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/kube"
 	"github.com/dnstrace/dnstrace/tracer/metrics"
 	"github.com/dnstrace/dnstrace/tracer/pipeline"
+	"github.com/dnstrace/dnstrace/tracer/priority"
 	"github.com/dnstrace/dnstrace/tracer/privilege"
 	"github.com/dnstrace/dnstrace/tracer/receive"
 )
@@ -112,7 +113,11 @@ func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
 	if n.cluster, err = openCluster(o.kubernetes, ports, say); err != nil {
 		return err
 	}
-	// Everything is attached and open.
+	// Everything is attached and open: what took a second of work is over, and DNS
+	// comes first from here on.
+	if err := priority.Lower(); err != nil {
+		return err
+	}
 	if err := privilege.Drop(); err != nil {
 		return err
 	}

@@ -46,7 +46,7 @@ func newNamespaces(dir string) *namespaces {
 	return n
 }
 
-// How many rounds of packets, which are at least 5 ms apart, dir is looked at after
+// How many rounds of packets, which are at least 20 ms apart, dir is looked at after
 // it changed.
 const (
 	// The last packets of a namespace that went come until then. Its inode is not

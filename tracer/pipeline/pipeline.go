@@ -29,10 +29,10 @@ import (
 // How often the rings are read: while packets come, and while none do. It bounds
 // how long a trace waits and how much a ring must hold (4 MiB hold 20 ms of half
 // a million packets a second); a wakeup for every packet would cost ten times
-// what the packet does.
+// what the packet does, and a round itself some 100 µs.
 const (
-	pollBusy = 5 * time.Millisecond
-	pollIdle = 20 * time.Millisecond
+	pollBusy = 20 * time.Millisecond
+	pollIdle = 50 * time.Millisecond
 )
 
 // lastPackets is how long after a packet was seen it surely is delivered: longer
