@@ -29,9 +29,16 @@ const (
 // are made into strings once.
 type decoder struct {
 	names   map[[16]int8]string
+	recent  [64]named // of names, by device or process
 	netns   *namespaces
 	symbols *symbols
 	reasons map[uint32]string
+	nat     NAT // of the packet that is passed on
+}
+
+type named struct {
+	chars [16]int8
+	name  string
 }
 
 // eventTime reads the first field of an event.
@@ -66,7 +73,7 @@ func (d *decoder) decode(p *Packet, raw []byte) error {
 		NetNS:      e.Netns,
 		NetNSName:  d.netns.name(e.Netns),
 		IfIndex:    e.Ifindex,
-		IfName:     d.intern(e.Ifname),
+		IfName:     d.intern(e.Ifname, e.Ifindex),
 		Payload:    tail[:e.Captured],
 		PayloadLen: int(e.PayloadLen),
 		VLAN:       e.Vlan,
@@ -87,11 +94,12 @@ func (d *decoder) decodeParts(p *Packet, e *bpf.DnstraceEvent, tail []byte) erro
 		icmp     bpf.DnstraceIcmpError
 	)
 	if next(&r, partProcess, &who) {
-		p.PID, p.Comm = int(who.Tgid), d.intern(who.Comm)
+		p.PID, p.Comm = int(who.Tgid), d.intern(who.Comm, who.Tgid)
 	}
 	next(&r, partCgroup, &p.CgroupID)
 	if next(&r, partNAT, &nat) {
-		p.NAT = &NAT{
+		p.NAT = &d.nat
+		*p.NAT = NAT{
 			Original: tuple(e.IpVersion, nat.Orig.Src, nat.Orig.Dst, nat.Orig.Sport, nat.Orig.Dport),
 			Reply:    tuple(e.IpVersion, nat.Reply.Src, nat.Reply.Dst, nat.Reply.Sport, nat.Reply.Dport),
 		}
@@ -163,7 +171,17 @@ func bytesOf[T layout](v *T) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v))
 }
 
-func (d *decoder) intern(chars [16]int8) string {
+// intern returns the name of a device or a process; number is that of either, and
+// finds it faster.
+func (d *decoder) intern(chars [16]int8, number uint32) string {
+	at := &d.recent[number%uint32(len(d.recent))]
+	if at.chars != chars {
+		*at = named{chars, d.string(chars)}
+	}
+	return at.name
+}
+
+func (d *decoder) string(chars [16]int8) string {
 	if s, ok := d.names[chars]; ok {
 		return s
 	}

@@ -78,8 +78,8 @@ type ICMP struct {
 	Payload    []byte         // quoted bytes above UDP; none if less than its DNS ID was quoted
 }
 
-// Packet is one packet at one place. It and its payload are the receiver's only
-// until the function that got it returns.
+// Packet is one packet at one place. It, its payload and its NAT are the receiver's
+// only until the function that got it returns.
 type Packet struct {
 	Time       int64  // ns of the kernel's monotonic clock
 	SKB        uint64 // kernel address: one packet from sighting to sighting, reused after milliseconds

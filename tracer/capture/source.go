@@ -62,8 +62,7 @@ type Source struct {
 	cpus     int
 	loss     lossReader
 	decoder  decoder
-	pending  []pendingEvent // in order of time
-	free     [][]byte
+	pending  pending
 }
 
 // countersMap is the section that holds cpu_counters, an array of maxCPUs
@@ -73,11 +72,6 @@ const (
 	counterBytes = int(unsafe.Sizeof(bpf.DnstraceCounters{}))
 	maxCPUs      = 256
 )
-
-type pendingEvent struct {
-	time int64
-	raw  []byte
-}
 
 // Open loads and attaches the programs. The error names what is missing and the
 // remedy. The caller owns the source and must close it.
@@ -197,6 +191,7 @@ func (s *Source) openRings(ring *ebpf.MapSpec) error {
 		if err == nil {
 			var r *ringbuf.Reader
 			if r, err = ringbuf.NewReader(m); err == nil {
+				r.SetDeadline(past)
 				s.rings = append(s.rings, r)
 			}
 		}
@@ -214,41 +209,38 @@ func (s *Source) openRings(ring *ebpf.MapSpec) error {
 func (s *Source) Poll(deliver func(*Packet)) (int64, error) {
 	upTo := Now() - settle
 	s.decoder.netns.renew()
-	sorted := len(s.pending)
 	for _, r := range s.rings {
 		if err := s.drain(r); err != nil {
 			return 0, err
 		}
 	}
-	if len(s.pending) > sorted {
-		slices.SortStableFunc(s.pending, func(a, b pendingEvent) int { return cmp.Compare(a.time, b.time) })
-	}
-	n := 0
 	var p Packet
-	for n < len(s.pending) && s.pending[n].time <= upTo {
-		if err := s.decoder.decode(&p, s.pending[n].raw); err != nil {
-			return 0, err
+	err := s.pending.take(upTo, func(raw []byte) error {
+		if err := s.decoder.decode(&p, raw); err != nil {
+			return err
 		}
 		if p.Kind != Drop || !slices.Contains(notDropped, p.Reason) {
 			deliver(&p)
 		}
-		s.free = append(s.free, s.pending[n].raw)
-		n++
-	}
-	s.pending = slices.Delete(s.pending, 0, n)
-	return upTo, nil
+		return nil
+	})
+	return upTo, err
 }
 
 // past makes a reader return what is there and not wait.
 var past = time.Unix(1, 0)
 
+// ringRecord is what a record takes in a ring beside its data, which is padded to
+// as much (kernel/bpf/ringbuf.c).
+const ringRecord = 8
+
+// drain reads what is in a ring now. What comes meanwhile stays for the next time:
+// else the tracer would run after a node that is busier than it can follow.
 func (s *Source) drain(r *ringbuf.Reader) error {
-	r.SetDeadline(past)
-	for {
-		rec := ringbuf.Record{RawSample: s.buffer()}
+	for left := r.AvailableBytes(); left > 0; {
+		rec := ringbuf.Record{RawSample: s.pending.room()}
 		err := r.ReadInto(&rec)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			s.free = append(s.free, rec.RawSample)
 			return nil
 		}
 		if err != nil {
@@ -257,24 +249,10 @@ func (s *Source) drain(r *ringbuf.Reader) error {
 		if len(rec.RawSample) < eventSize {
 			return fmt.Errorf("read a ring: a record of %d bytes is shorter than an event", len(rec.RawSample))
 		}
-		s.pending = append(s.pending, pendingEvent{time: eventTime(rec.RawSample), raw: rec.RawSample})
+		s.pending.add(rec.RawSample)
+		left -= ringRecord + (len(rec.RawSample)+ringRecord-1)/ringRecord*ringRecord
 	}
-}
-
-// maxFree bounds the buffers kept after a burst.
-const maxFree = 4096
-
-func (s *Source) buffer() []byte {
-	n := len(s.free)
-	if n == 0 {
-		return make([]byte, 0, eventSize+512)
-	}
-	b := s.free[n-1]
-	s.free = s.free[:n-1]
-	if len(s.free) > maxFree {
-		s.free = slices.Clone(s.free[:maxFree])
-	}
-	return b[:0]
+	return nil
 }
 
 // Close detaches the programs and frees everything.

@@ -17,11 +17,10 @@ type emitted struct {
 	parts
 }
 
-// emit returns the exchange as it stands; the receiver owns it.
-func (ex *open) emit() *trace.Exchange {
-	e := &emitted{ex.record, ex.parts}
+// pointers makes the record refer to its own parts, not to those of the open
+// exchange that it was copied from.
+func (e *emitted) pointers() {
 	r := &e.Exchange
-	r.Path = append(make([]trace.Sighting, 0, len(ex.record.Path)), ex.record.Path...)
 	if r.Client != nil {
 		r.Client = &e.client
 	}
@@ -34,10 +33,28 @@ func (ex *open) emit() *trace.Exchange {
 	if r.MinTTL != nil {
 		r.MinTTL = &e.minTTL
 	}
+	if r.NAT != nil {
+		r.NAT = &e.nat
+		if r.NAT.ServerPort != nil {
+			r.NAT.ServerPort = &e.serverPort
+		}
+		if r.NAT.ClientPort != nil {
+			r.NAT.ClientPort = &e.clientPort
+		}
+	}
 	if r.Drop != nil {
 		drop := *r.Drop
 		r.Drop = &drop
 	}
+}
+
+// emit returns the exchange as it stands; the receiver owns it, and may give its
+// path back ([Table.Reuse]).
+func (t *Table) emit(ex *open) *trace.Exchange {
+	e := &emitted{ex.record, ex.parts}
+	e.pointers()
+	r := &e.Exchange
+	r.Path = t.paths.copyOf(ex.record.Path)
 	r.Time = ex.wall
 	// The server sees the translated client: its name for the lookup counts.
 	client := netip.AddrPortFrom(r.ClientIP, r.ClientPort)

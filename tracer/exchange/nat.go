@@ -25,37 +25,46 @@ func (ex *open) translated(p *capture.Packet, response bool) {
 	if p.Dst == server && p.Src == client {
 		return
 	}
-	n := &trace.NAT{Source: trace.NATMatched}
-	if r.NAT != nil {
-		*n = *r.NAT
-	}
+	ex.nat(trace.NATMatched)
 	if p.Dst != server {
-		n.ServerIP, n.ServerPort = split(p.Dst)
+		ex.parts.translatedServer(p.Dst)
 	}
 	if p.Src != client {
-		n.ClientIP, n.ClientPort = split(p.Src)
+		ex.parts.translatedClient(p.Src)
 	}
-	r.NAT = n
 }
 
 // tracked notes what connection tracking says.
 func (ex *open) tracked(t *capture.NAT) {
-	n := &trace.NAT{Source: trace.NATConntrack}
-	if known := ex.record.NAT; known != nil && known.Source == trace.NATConntrack {
-		*n = *known
+	if known := ex.record.NAT; known != nil && known.Source != trace.NATConntrack {
+		ex.record.NAT = nil // what was matched gives way to what is known
 	}
+	ex.nat(trace.NATConntrack)
 	if a := t.Reply.Src; a != t.Original.Dst {
-		n.ServerIP, n.ServerPort = split(a)
+		ex.parts.translatedServer(a)
 	}
 	if a := t.Reply.Dst; a != t.Original.Src {
-		n.ClientIP, n.ClientPort = split(a)
+		ex.parts.translatedClient(a)
 	}
-	ex.record.NAT = n
 }
 
-func split(a netip.AddrPort) (netip.Addr, *uint16) {
-	port := a.Port()
-	return a.Addr(), &port
+// nat makes the record say that something is translated, what it says so far
+// included.
+func (ex *open) nat(source string) {
+	if ex.record.NAT == nil {
+		ex.parts.nat = trace.NAT{Source: source}
+		ex.record.NAT = &ex.parts.nat
+	}
+}
+
+func (p *parts) translatedServer(a netip.AddrPort) {
+	p.serverPort = a.Port()
+	p.nat.ServerIP, p.nat.ServerPort = a.Addr(), &p.serverPort
+}
+
+func (p *parts) translatedClient(a netip.AddrPort) {
+	p.clientPort = a.Port()
+	p.nat.ClientIP, p.nat.ClientPort = a.Addr(), &p.clientPort
 }
 
 // sameSKB is how long a packet's buffer surely is that packet's: the kernel uses

@@ -41,10 +41,12 @@ type open struct {
 
 // parts is what most exchanges have, in one piece of memory with the rest.
 type parts struct {
-	client, server trace.Endpoint
-	duration       trace.Seconds
-	size, answers  int
-	minTTL         uint32
+	client, server         trace.Endpoint
+	nat                    trace.NAT
+	duration               trace.Seconds
+	size, answers          int
+	minTTL                 uint32
+	clientPort, serverPort uint16 // of nat
 }
 
 // place is a device, and the direction in which a packet passes it.

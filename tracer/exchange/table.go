@@ -83,6 +83,7 @@ type Table struct {
 	searches  int
 	evicted   []*trace.Exchange // because the table was full, until Advance
 	unused    []*open
+	paths     paths
 	stats     Stats
 }
 
@@ -212,7 +213,7 @@ func (t *Table) begin(k key, p *capture.Packet, h header, body []byte, size int)
 	}
 	if len(t.due) >= t.cfg.MaxOpen {
 		oldest := heap.Pop(&t.due).(*open)
-		t.evicted = append(t.evicted, oldest.emit())
+		t.evicted = append(t.evicted, t.emit(oldest))
 		t.stats.Evicted++
 		t.forget(oldest)
 	}
@@ -298,12 +299,12 @@ func (t *Table) over(ex *open, now int64, emit func(*trace.Exchange)) {
 		ex.reported = now
 		ex.due = now + int64(late)
 		heap.Fix(&t.due, ex.index)
-		emit(ex.emit())
+		emit(t.emit(ex))
 		return
 	}
 	heap.Remove(&t.due, ex.index)
 	if news {
-		emit(ex.emit())
+		emit(t.emit(ex))
 	}
 	t.forget(ex)
 }
@@ -316,7 +317,7 @@ func (t *Table) Flush(emit func(*trace.Exchange)) {
 		switch {
 		case ex.reported != 0 && ex.last <= ex.reported:
 		case len(ex.arrived) > 0 || ex.dropSeen:
-			emit(ex.emit())
+			emit(t.emit(ex))
 		default:
 			t.stats.Unfinished++
 		}

@@ -19,7 +19,7 @@ const (
 	blockBytes = 256 << 10
 	blockRoom  = blockBytes + 32<<10 // the last record of a block reaches beyond
 	maxBlocks  = 64
-	maxFree    = 4
+	maxFree    = 8
 )
 
 // closePatience is how long Close waits for an output that takes nothing, such as

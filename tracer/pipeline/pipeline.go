@@ -44,7 +44,7 @@ const publishEvery = 200 * time.Millisecond
 
 // Sink takes records at the end of the pipeline, and each record's JSON, encoded
 // once for all who want it, without a newline. It must not block and must keep
-// neither.
+// neither: the memory of both is used again.
 type Sink func(r trace.Record, line []byte)
 
 // Source delivers packets in order of time ([capture.Source]).
@@ -257,6 +257,18 @@ func (p *Pipeline) finish(done []*trace.Trace) {
 			p.findings[t.Diagnosis[i].Code]++
 		}
 		p.pass(p.cfg.Trace, t)
+		p.reuse(t.Exchange, t.Upstreams)
+	}
+}
+
+// reuse gives back the memory of a trace's exchanges: each is of one trace alone,
+// which nobody needs any more.
+func (p *Pipeline) reuse(ex *trace.Exchange, upstreams []trace.Upstream) {
+	if ex != nil {
+		p.table.Reuse(ex)
+	}
+	for i := range upstreams {
+		p.reuse(upstreams[i].Exchange, upstreams[i].Upstreams)
 	}
 }
 

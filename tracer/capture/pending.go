@@ -1,0 +1,74 @@
+package capture
+
+import (
+	"cmp"
+	"slices"
+)
+
+// pending are events that were read and may be preceded by others, one behind the
+// other in memory that is used again and again.
+type pending struct {
+	events []event
+	data   []byte
+	spare  []byte // for those that stay
+}
+
+// event is where an event is in the data, and when it was.
+type event struct {
+	time     int64
+	from, to int
+}
+
+// Bounds of the memory.
+const (
+	// What nearly every event fits: 2 KiB of payload, and all parts.
+	eventRoom = 4 << 10
+	// What is kept after a burst: 20 ms of 200,000 packets a second.
+	maxKept = 2 << 20
+)
+
+// room returns memory for the next event, empty.
+func (p *pending) room() []byte {
+	p.data = slices.Grow(p.data, eventRoom)
+	return p.data[len(p.data):]
+}
+
+// add notes an event, read into room or not.
+func (p *pending) add(raw []byte) {
+	from := len(p.data)
+	// A copy onto itself where it is in room.
+	p.data = append(p.data, raw...)
+	p.events = append(p.events, event{time: eventTime(raw), from: from, to: len(p.data)})
+}
+
+// take passes on the events up to a time, in order of time. They are the receiver's
+// until it returns.
+func (p *pending) take(upTo int64, deliver func(raw []byte) error) error {
+	// Those of each CPU come nearly in order.
+	slices.SortStableFunc(p.events, func(a, b event) int { return cmp.Compare(a.time, b.time) })
+	n := 0
+	for n < len(p.events) && p.events[n].time <= upTo {
+		e := p.events[n]
+		n++
+		if err := deliver(p.data[e.from:e.to]); err != nil {
+			return err
+		}
+	}
+	p.keep(p.events[n:])
+	return nil
+}
+
+// keep forgets all but the events that are left.
+func (p *pending) keep(left []event) {
+	kept := p.spare[:0]
+	for i := range left {
+		from := len(kept)
+		kept = append(kept, p.data[left[i].from:left[i].to]...)
+		left[i].from, left[i].to = from, len(kept)
+	}
+	p.events = append(p.events[:0], left...)
+	p.data, p.spare = kept, p.data
+	if cap(p.spare) > maxKept {
+		p.spare, p.events = nil, slices.Clone(p.events)
+	}
+}
