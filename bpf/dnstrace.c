@@ -39,6 +39,7 @@
 #include "headers.h"
 #include "transport.h"
 #include "glance.h"
+#include "share.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -239,6 +240,13 @@ static __always_inline void send(struct scratch *s, __u32 kind)
 	}
 }
 
+static __always_inline void shed(void)
+{
+	struct counters *count = &cpu_counters[bpf_get_smp_processor_id() & (MAX_CPUS - 1)];
+
+	__sync_fetch_and_add(&count->shed, 1);
+}
+
 static __always_inline void emit(void *ctx, struct sk_buff *skb, const __u8 *l3, __u32 kind,
 				 __u64 location, __u32 reason)
 {
@@ -260,6 +268,10 @@ static __always_inline void emit(void *ctx, struct sk_buff *skb, const __u8 *l3,
 	if (!(s->e.parts & PART_FRAGMENT) || !s->fragment.offset) {
 		s->e.payload_len = s->left;
 		captured = read_payload(s, skb, &ptr);
+	}
+	if (!in_share(s, captured)) {
+		shed();
+		return;
 	}
 	s->e.captured = captured;
 	s->used = captured;

@@ -116,7 +116,8 @@ struct counters {
 	__u64 emitted;
 	__u64 lost[4];		/* events that found the ring full, by enum event_kind */
 	__u64 last_lost;	/* ns, CLOCK_MONOTONIC: when the last one did */
-	__u64 pad[2];
+	__u64 shed;		/* events of lookups outside the share that is reported */
+	__u64 pad;
 };
 
 #endif

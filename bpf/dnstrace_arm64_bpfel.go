@@ -18,7 +18,8 @@ type DnstraceCounters struct {
 	Emitted  uint64
 	Lost     [4]uint64
 	LastLost uint64
-	Pad      [2]uint64
+	Shed     uint64
+	Pad      uint64
 }
 
 type DnstraceDrop struct {
@@ -159,6 +160,7 @@ const (
 	DnstraceVarCpuCounters     = "cpu_counters"
 	DnstraceVarPorts           = "ports"
 	DnstraceVarReadPaged       = "read_paged"
+	DnstraceVarShare           = "share"
 	DnstraceVarUnusedDrop      = "unused_drop"
 	DnstraceVarUnusedEvent     = "unused_event"
 	DnstraceVarUnusedFragment  = "unused_fragment"
@@ -232,6 +234,7 @@ type DnstraceVariableSpecs struct {
 	CpuCounters     *ebpf.VariableSpec `ebpf:"cpu_counters"`
 	Ports           *ebpf.VariableSpec `ebpf:"ports"`
 	ReadPaged       *ebpf.VariableSpec `ebpf:"read_paged"`
+	Share           *ebpf.VariableSpec `ebpf:"share"`
 	UnusedDrop      *ebpf.VariableSpec `ebpf:"unused_drop"`
 	UnusedEvent     *ebpf.VariableSpec `ebpf:"unused_event"`
 	UnusedFragment  *ebpf.VariableSpec `ebpf:"unused_fragment"`
@@ -281,6 +284,7 @@ type DnstraceVariables struct {
 	CpuCounters     *ebpf.Variable `ebpf:"cpu_counters"`
 	Ports           *ebpf.Variable `ebpf:"ports"`
 	ReadPaged       *ebpf.Variable `ebpf:"read_paged"`
+	Share           *ebpf.Variable `ebpf:"share"`
 	UnusedDrop      *ebpf.Variable `ebpf:"unused_drop"`
 	UnusedEvent     *ebpf.Variable `ebpf:"unused_event"`
 	UnusedFragment  *ebpf.Variable `ebpf:"unused_fragment"`

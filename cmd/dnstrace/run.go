@@ -347,7 +347,7 @@ func (n *node) status(c *pipeline.Counters) map[string]uint64 {
 		dropped += o.Dropped
 	}
 	return map[string]uint64{
-		"events": c.Events, "lost_events": c.LostEvents, "traces": c.Traces,
+		"events": c.Events, "lost_events": c.LostEvents, "shed_events": c.ShedEvents, "traces": c.Traces,
 		"plugin_records": c.Receive.Received, "plugin_records_malformed": c.Receive.Malformed,
 		"plugin_records_dropped": c.Receive.Dropped, "orphan_responses": c.Orphans,
 		"output_records_dropped": dropped, "follower_lost_traces": n.history.Stats().LostQueued,
@@ -359,6 +359,9 @@ func (n *node) status(c *pipeline.Counters) map[string]uint64 {
 func (n *node) report(stderr io.Writer, c *pipeline.Counters) {
 	_, _ = fmt.Fprintf(stderr, "dnstrace: %d events, %d lost; %d traces; %d plugin records, %d malformed, %d dropped; %d queries unfinished\n",
 		c.Events, c.LostEvents, c.Traces, c.Receive.Received, c.Receive.Malformed, c.Receive.Dropped, c.Unfinished)
+	if c.ShedEvents > 0 {
+		_, _ = fmt.Fprintf(stderr, "dnstrace: %d events of lookups that were left out whole, to keep up\n", c.ShedEvents)
+	}
 	if err := n.receiver.LastError(); err != nil {
 		_, _ = fmt.Fprintf(stderr, "dnstrace: the last malformed plugin record: %v\n", err)
 	}

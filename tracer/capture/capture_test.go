@@ -2,6 +2,7 @@ package capture
 
 import (
 	"bytes"
+	"encoding/binary"
 	"net"
 	"net/netip"
 	"os"
@@ -20,6 +21,13 @@ import (
 // exercise sends n queries over loopback to a socket that reads them, before the
 // eyes of a new source.
 func exercise(t *testing.T, ringBytes, n int) (source *Source, server, client netip.AddrPort) {
+	t.Helper()
+	return exerciseShare(t, ringBytes, n, WholeShare)
+}
+
+// exerciseShare does so while a share of the lookups is reported, with another ID
+// in each query.
+func exerciseShare(t *testing.T, ringBytes, n int, share Share) (source *Source, server, client netip.AddrPort) {
 	t.Helper()
 	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -45,8 +53,12 @@ func exercise(t *testing.T, ringBytes, n int) (source *Source, server, client ne
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := source.coll.Variables[bpf.DnstraceVarShare].Set(uint32(share)); err != nil {
+		t.Fatal(err)
+	}
 	buf := make([]byte, 512)
-	for range n {
+	for id := range n {
+		binary.BigEndian.PutUint16(query, uint16(id))
 		if _, err := sender.Write(query); err != nil {
 			t.Fatal(err)
 		}
@@ -111,8 +123,8 @@ func TestPacketsInOrder(t *testing.T) {
 	if kinds[TX] != 500 || kinds[RX] != 500 {
 		t.Errorf("%v", kinds)
 	}
-	if emitted, lost := source.Counters(); emitted != 1000 || lost != 0 {
-		t.Errorf("emitted %d, lost %d", emitted, lost)
+	if c := source.Counters(); c.Emitted != 1000 || c.Lost != 0 || c.Shed != 0 || c.Share != WholeShare {
+		t.Errorf("%+v", c)
 	}
 }
 
@@ -256,7 +268,8 @@ func TestLossIsCounted(t *testing.T) {
 	before := Now()
 	source, _, _ := exercise(t, 4096, 500)
 	delivered := uint64(len(poll(t, source)))
-	emitted, lost := source.Counters()
+	c := source.Counters()
+	emitted, lost := c.Emitted, c.Lost
 	if lost == 0 || delivered != emitted || emitted+lost != 1000 {
 		t.Errorf("delivered %d, emitted %d, lost %d; expected 1000 in all", delivered, emitted, lost)
 	}

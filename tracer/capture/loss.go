@@ -43,24 +43,39 @@ func newLossReader(cpus int) lossReader {
 		missed: map[Kind]uint64{}, pending: map[Kind]Loss{}}
 }
 
-// Counters returns how many events the programs sent and how many were lost,
-// since the start: those that found a ring full, and the runs that the kernel
-// left out because the program was running on that CPU already. A run left out
-// may have been for a packet that is not DNS, so of those it counts too many
-// rather than too few.
-func (s *Source) Counters() (emitted, lost uint64) {
+// Counters returns what became of all events since the start.
+//
+// Lost are those that found a ring full, and the runs that the kernel left out
+// because the program was running on that CPU already. A run left out may have been
+// for a packet that is not DNS, so of those it counts too many rather than too few.
+func (s *Source) Counters() Counters {
+	all := Counters{Share: s.sharer.share}
 	for cpu := range s.cpus {
 		c := s.readCounters(cpu)
-		emitted += c.Emitted
-		for _, n := range c.Lost {
-			lost += n
-		}
+		all.Emitted += c.Emitted
+		all.Lost += sum(c.Lost)
+		all.Shed += c.Shed
 	}
 	s.countMisses()
 	for _, n := range s.loss.missed {
-		lost += n
+		all.Lost += n
 	}
-	return emitted, lost
+	return all
+}
+
+// Counters of events. All only grow, but for Share.
+type Counters struct {
+	Emitted uint64
+	Lost    uint64
+	Shed    uint64 // of lookups outside the share that was reported
+	Share   Share  // that is reported now
+}
+
+func sum(lost [4]uint64) (all uint64) {
+	for _, n := range lost {
+		all += n
+	}
+	return all
 }
 
 // Losses returns what was lost since the last call, by program, in order of time.

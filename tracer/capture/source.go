@@ -63,6 +63,9 @@ type Source struct {
 	loss     lossReader
 	decoder  decoder
 	pending  pending
+	sharer   sharer
+	reshares []Reshare              // to be told
+	polled   []bpf.DnstraceCounters // by CPU, at the last poll
 }
 
 // countersMap is the section that holds cpu_counters, an array of maxCPUs
@@ -170,6 +173,7 @@ func (s *Source) start(ring *ebpf.MapSpec) error {
 		return err
 	}
 	s.loss = newLossReader(s.cpus)
+	s.sharer, s.polled = sharer{share: WholeShare, calm: Now()}, make([]bpf.DnstraceCounters, s.cpus)
 	for name, prog := range s.coll.Programs {
 		l, err := link.AttachTracing(link.TracingOptions{Program: prog})
 		if err != nil {
@@ -209,10 +213,14 @@ func (s *Source) openRings(ring *ebpf.MapSpec) error {
 func (s *Source) Poll(deliver func(*Packet)) (int64, error) {
 	upTo := Now() - settle
 	s.decoder.netns.renew()
-	for _, r := range s.rings {
+	for cpu, r := range s.rings {
+		s.look(cpu, r)
 		if err := s.drain(r); err != nil {
 			return 0, err
 		}
+	}
+	if err := s.reshare(); err != nil {
+		return 0, err
 	}
 	var p Packet
 	err := s.pending.take(upTo, func(raw []byte) error {
@@ -233,6 +241,38 @@ var past = time.Unix(1, 0)
 // ringRecord is what a record takes in a ring beside its data, which is padded to
 // as much (kernel/bpf/ringbuf.c).
 const ringRecord = 8
+
+// look notes how full a ring is.
+func (s *Source) look(cpu int, r *ringbuf.Reader) {
+	used := float64(r.AvailableBytes()) / float64(r.BufferSize())
+	if cpu >= s.cpus {
+		s.sharer.saw(used, 0, 0) // it shares its counters with another
+		return
+	}
+	before, now := s.polled[cpu], s.readCounters(cpu)
+	s.sharer.saw(used, now.Emitted-before.Emitted, sum(now.Lost)-sum(before.Lost))
+	s.polled[cpu] = now
+}
+
+// reshare makes the programs report more or fewer lookups, if need be.
+func (s *Source) reshare() error {
+	change, ok := s.sharer.decide(Now())
+	if !ok {
+		return nil
+	}
+	if err := s.coll.Variables[bpf.DnstraceVarShare].Set(uint32(change.After)); err != nil {
+		return fmt.Errorf("change the share of lookups that is reported: %w", err)
+	}
+	s.reshares = append(s.reshares, change)
+	return nil
+}
+
+// Reshares returns the changes of the share since the last call, in order of time.
+func (s *Source) Reshares() []Reshare {
+	r := s.reshares
+	s.reshares = nil
+	return r
+}
 
 // drain reads what is in a ring now. What comes meanwhile stays for the next time:
 // else the tracer would run after a node that is busier than it can follow.

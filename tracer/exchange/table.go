@@ -25,9 +25,9 @@ const settle = 100 * time.Millisecond
 // the same port. What still comes makes a second, fuller record of it.
 const late = 5 * time.Second
 
-// crossing is how long a query may have been under way before it is seen first,
+// Crossing is how long a query may have been under way before it is seen first,
 // where its first sightings were lost.
-const crossing = 10 * time.Millisecond
+const Crossing = 10 * time.Millisecond
 
 // Defaults and bounds of the table. An open exchange with twenty sightings has
 // some four kilobytes, so the bound is about 100 MB; at 10,000 lookups a second
@@ -67,6 +67,7 @@ type Stats struct {
 	Sightings  uint64 // not kept, because the exchange had too many
 	Unreadable uint64 // TCP segments whose place in the stream is unknown
 	Unfinished uint64 // still waiting for a response at the end
+	Cut        uint64 // left out, because the share of lookups that is reported changed meanwhile
 	NoConnect  uint64 // TCP connections whose first packet was dropped: nothing was asked yet
 }
 
@@ -264,7 +265,7 @@ func (t *Table) see(ex *open, p *capture.Packet, response bool) {
 // then may miss some. One that began right after may miss its beginning.
 func (t *Table) Lost(events uint64, first, last int64) {
 	for _, ex := range t.due {
-		if ex.first-int64(crossing) <= last && first <= ex.deadline(t.cfg.Timeout) {
+		if ex.first-int64(Crossing) <= last && first <= ex.deadline(t.cfg.Timeout) {
 			ex.record.LostEvents += events
 		}
 	}

@@ -60,6 +60,9 @@ var (
 	events         = counter("events_total", "Packets that the eBPF programs reported, once for every device they passed.")
 	lostEvents     = counter("lost_events_total", "Packets that found a ring buffer full, or a program busy.")
 	lostByHook     = counter("hook_lost_events_total", "Lost events by what the program sees: tx, rx, drop.", "hook")
+	shedEvents     = counter("shed_events_total", "Packets of lookups that were left out whole, because the tracer could not follow all.")
+	share          = gauge("reported_share", "Share of the lookups that is reported now: 1 unless the tracer cannot follow all.")
+	cut            = counter("cut_exchanges_total", "Exchanges left out because the reported share changed while they were under way.")
 	exchanges      = counter("exchanges_total", "Exchanges by outcome.", "outcome")
 	traces         = counter("traces_total", "Traces assembled.")
 	findings       = counter("findings_total", "Findings by code.", "code")
@@ -99,6 +102,9 @@ func (c Collector) Collect(ch chan<- prometheus.Metric) {
 	n := c.Counters()
 	send(events, n.Events)
 	send(lostEvents, n.LostEvents)
+	send(shedEvents, n.ShedEvents)
+	ch <- prometheus.MustNewConstMetric(share.desc, share.kind, n.Share)
+	send(cut, n.Cut)
 	for hook, v := range n.LostByHook {
 		send(lostByHook, v, hook)
 	}

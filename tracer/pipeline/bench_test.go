@@ -145,7 +145,10 @@ func (r *replay) one(deliver func(*capture.Packet)) {
 func (r *replay) Losses() []capture.Loss { return nil }
 
 // Counters implements Source.
-func (r *replay) Counters() (emitted, lost uint64) { return uint64(r.asked), 0 }
+func (r *replay) Counters() capture.Counters { return capture.Counters{Emitted: uint64(r.asked)} }
+
+// Reshares implements Source.
+func (r *replay) Reshares() []capture.Reshare { return nil }
 
 // BenchmarkLookup is what `dnstrace run` does with one lookup behind the rings:
 // pairing, assembly, diagnosis, both records written, the trace kept.

@@ -1,10 +1,18 @@
 // Package pipeline runs the steps of the tracer on live packets: capture →
 // exchange → assemble → diagnose → export.
 //
-// Where a step cannot keep up, nothing waits for it, and what is lost is counted:
+// DNS comes first: the tracer takes the processor time that is left over (package
+// priority). Where a step cannot keep up, nothing waits for it, and what is left out
+// is counted:
 //
-//   - A ring that is full loses the events that come, of its CPU alone. Exchanges
-//     that were open then say how many (`lost_events`).
+//   - Where a ring is found more than half full, a share of the lookups is reported
+//     from then on, chosen by DNS ID (TCP: by connection), with all of their packets;
+//     the packets of the others are shed by the programs. The share grows again when
+//     the rings have been nearly empty for a second ([capture.Share]). A lookup that
+//     was under way while the share changed is left out whole. An upstream query has
+//     an ID of its own: it may be missing in the trace of the lookup that caused it.
+//   - A ring that is full before that loses the events that come, of its CPU alone.
+//     Exchanges that were open then say how many (`lost_events`).
 //   - A table that is full passes on its oldest exchange or lookup as it stands.
 //   - An output that is slow loses whole records, the newest.
 //   - The memory of finished traces lets go of the oldest.
@@ -54,8 +62,11 @@ type Source interface {
 	Poll(deliver func(*capture.Packet)) (upTo int64, err error)
 	// Losses returns what was lost since the last call.
 	Losses() []capture.Loss
-	// Counters returns how many packets were sent and lost since the start.
-	Counters() (emitted, lost uint64)
+	// Reshares returns the changes of the share of lookups that is reported since
+	// the last call.
+	Reshares() []capture.Reshare
+	// Counters returns what became of the packets since the start.
+	Counters() capture.Counters
 }
 
 // Receiver delivers the plugin's records ([receive.Receiver]).
@@ -102,8 +113,9 @@ type Pipeline struct {
 	table     *exchange.Table
 	assembler *assemble.Assembler
 	diagnoser *diagnose.Diagnoser
-	losses    []capture.Loss // to attribute in the next round
-	lost      [4]uint64      // by capture.Kind
+	losses    []capture.Loss    // to attribute in the next round
+	reshares  []capture.Reshare // to apply when all of their time have begun
+	lost      [4]uint64         // by capture.Kind
 	packets   uint64
 	steps     uint64 // of the clock
 	evicted   uint64 // by assemblers before the clock was stepped
@@ -115,10 +127,12 @@ type Pipeline struct {
 	line      []byte // of the record that is passed on
 }
 
-// Counters is what the pipeline did so far. All only grow, but for OpenExchanges
-// and PendingTraces.
+// Counters is what the pipeline did so far. All only grow, but for Share,
+// OpenExchanges and PendingTraces.
 type Counters struct {
 	Events, LostEvents uint64
+	ShedEvents         uint64
+	Share              float64           // of the lookups that is reported now
 	LostByHook         map[string]uint64 // tx, rx, drop
 	Exchanges          map[string]uint64 // by outcome
 	Findings           map[string]uint64 // by code
@@ -133,6 +147,7 @@ type Counters struct {
 	Orphans            uint64
 	Unreadable         uint64
 	Unfinished         uint64
+	Cut                uint64
 	Receive            receive.Stats
 }
 
@@ -190,6 +205,7 @@ func (p *Pipeline) round() error {
 	// Those of the round before: the exchanges of their time have all begun.
 	p.attribute(p.losses)
 	p.losses = losses
+	p.reshare(upTo)
 	p.table.Advance(upTo, p.exchange)
 	p.finish(p.assembler.Advance(p.clock.Wall(upTo)))
 	p.cfg.Flush()
@@ -227,6 +243,15 @@ func (p *Pipeline) attribute(losses []capture.Loss) {
 		if int(l.Kind) < len(p.lost) {
 			p.lost[l.Kind] += l.Events
 		}
+	}
+}
+
+// reshare leaves out what was seen in part because the share of lookups changed.
+func (p *Pipeline) reshare(upTo int64) {
+	p.reshares = append(p.reshares, p.cfg.Source.Reshares()...)
+	for len(p.reshares) > 0 && p.reshares[0].At+int64(exchange.Crossing) <= upTo {
+		p.table.Reshare(p.reshares[0])
+		p.reshares = p.reshares[1:]
 	}
 }
 
@@ -307,15 +332,16 @@ func (p *Pipeline) stop() error {
 
 // publish makes the counters readable from other goroutines.
 func (p *Pipeline) publish() {
-	emitted, lost := p.cfg.Source.Counters()
+	seen := p.cfg.Source.Counters()
 	ex, as := p.table.Stats(), p.assembler.Stats()
 	p.counters.Store(&Counters{
-		Events: emitted, LostEvents: lost,
+		Events: seen.Emitted, LostEvents: seen.Lost,
+		ShedEvents: seen.Shed, Share: float64(seen.Share) / float64(capture.WholeShare),
 		LostByHook: map[string]uint64{"tx": p.lost[capture.TX], "rx": p.lost[capture.RX], "drop": p.lost[capture.Drop]},
 		Exchanges:  maps.Clone(p.exchanges), Findings: maps.Clone(p.findings), Traces: p.traces,
 		OpenExchanges: ex.Open, PendingTraces: as.Pending, EvictedExchanges: ex.Evicted, EvictedTraces: p.evicted + as.Evicted,
 		ClockSteps: p.steps, NoConnect: ex.NoConnect,
-		NotDNS: ex.NotDNS, Orphans: ex.Orphans, Unreadable: ex.Unreadable, Unfinished: ex.Unfinished,
+		NotDNS: ex.NotDNS, Orphans: ex.Orphans, Unreadable: ex.Unreadable, Unfinished: ex.Unfinished, Cut: ex.Cut,
 		Receive: p.cfg.Receiver.Stats(),
 	})
 }

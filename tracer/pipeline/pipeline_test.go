@@ -20,6 +20,8 @@ type scripted struct {
 	packets []capture.Packet
 	losses  []capture.Loss
 	lost    uint64
+	// reshares are changes of the share, to be told at the next round.
+	reshares []capture.Reshare
 }
 
 // Poll implements Source.
@@ -39,7 +41,14 @@ func (s *scripted) Losses() []capture.Loss {
 }
 
 // Counters implements Source.
-func (s *scripted) Counters() (emitted, lost uint64) { return 0, s.lost }
+func (s *scripted) Counters() capture.Counters { return capture.Counters{Lost: s.lost} }
+
+// Reshares implements Source.
+func (s *scripted) Reshares() []capture.Reshare {
+	r := s.reshares
+	s.reshares = nil
+	return r
+}
 
 // stepped is a clock that shows a step when it is read anew, as a real one does.
 type stepped struct{ shown, offset time.Duration }
@@ -205,6 +214,38 @@ func TestLossesReachTheExchangesOfTheirTime(t *testing.T) {
 	}
 	b.pipeline.publish()
 	if c := b.pipeline.Counters(); c.LostEvents != 3 || c.LostByHook["rx"] != 3 || c.LostByHook["tx"] != 0 {
+		t.Errorf("counters: %+v", c)
+	}
+}
+
+// What the share of lookups was changed under is left out once its packets have
+// come, not before; what came whole is a record.
+func TestReshareWaitsForItsPackets(t *testing.T) {
+	const tenth = capture.WholeShare / 10
+	in, out := uint16(0), uint16(0)
+	for id := uint16(1); in == 0 || out == 0; id++ {
+		if capture.Share(tenth).Has(trace.TransportUDP, id, 0, 0) {
+			in = id
+		} else {
+			out = id
+		}
+	}
+	b := newBench(t)
+	b.source.reshares = []capture.Reshare{{At: b.source.now, Before: capture.WholeShare, After: tenth}}
+	b.round(time.Millisecond) // the packets up to the change are not delivered yet
+	b.source.now -= int64(2 * time.Millisecond)
+	b.lookup("kept.example.", in)
+	b.lookup("cut.example.", out)
+	cut := b.source.packets[4]
+	b.source.packets = append(b.source.packets[:4], cut) // its query, once
+	b.source.now += int64(2 * time.Millisecond)
+	b.round(20 * time.Millisecond)
+	b.round(6 * time.Second)
+	if len(b.exchanges) != 1 || b.exchanges[0].QName != "kept.example." || b.exchanges[0].LostEvents != 0 {
+		t.Errorf("exchanges: %+v", b.exchanges)
+	}
+	b.pipeline.publish()
+	if c := b.pipeline.Counters(); c.Cut != 1 || c.OpenExchanges != 0 {
 		t.Errorf("counters: %+v", c)
 	}
 }

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: (GPL-2.0 OR BSD-2-Clause) */
+/*
+ * Which lookups are reported where user space cannot follow all of them: a share,
+ * and every packet of each. To let a full ring decide would take some packets of
+ * all of them, and leave lookups that look unanswered.
+ */
+#ifndef DNSTRACE_SHARE_H
+#define DNSTRACE_SHARE_H
+
+#define WHOLE_SHARE	65536
+
+/*
+ * Of WHOLE_SHARE; user space changes it while the programs run (tracer/capture).
+ * In a section of its own, which user space maps into its memory.
+ */
+volatile __u32 share SEC(".data.share") = WHOLE_SHARE;
+
+/*
+ * By what all packets of a lookup have in common, translated or not: over UDP the
+ * DNS ID, over TCP, where only the first segment has one, the two ports. A fragment
+ * without the ID is in every share: it is of no use without its first, and rare.
+ */
+static __always_inline bool in_share(const struct scratch *s, __u32 captured)
+{
+	__u32 limit = share, word;
+
+	if (limit >= WHOLE_SHARE)
+		return true;
+	if (s->e.protocol == IPPROTO_UDP) {
+		if (captured < 2)
+			return true;
+		word = be16(s->tail);
+	} else {
+		word = s->e.sport ^ s->e.dport;
+	}
+	/* Fibonacci hashing: IDs may be counted up. */
+	return (__u16)(word * 40503) < limit;
+}
+
+#endif

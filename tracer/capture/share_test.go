@@ -1,0 +1,134 @@
+package capture
+
+import (
+	"encoding/binary"
+	"testing"
+	"time"
+
+	"github.com/dnstrace/dnstrace/bpf"
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// Of IDs that are counted up as of others, the share that is reported is as large
+// as it says, and a smaller one is part of a larger.
+func TestShareHas(t *testing.T) {
+	for _, share := range []Share{WholeShare, WholeShare / 2, WholeShare / 10, minimalShare, 0} {
+		for _, block := range []int{0, 20000, 60000} {
+			const ids = 4096
+			in := 0
+			for id := block; id < block+ids; id++ {
+				if !share.Has(trace.TransportUDP, uint16(id), 0, 0) {
+					continue
+				}
+				in++
+				if !(share + share/2).Has(trace.TransportUDP, uint16(id), 0, 0) {
+					t.Errorf("ID %d is in %d, but not in one and a half times as much", id, share)
+				}
+			}
+			if want := ids * int(share) / int(WholeShare); in < want-want/10-2 || in > want+want/10+2 {
+				t.Errorf("IDs from %d: %d of %d in share %d", block, in, ids, share)
+			}
+		}
+	}
+	// A connection is the same in both directions, whatever the ID of a message.
+	for port := uint16(30000); port < 31000; port++ {
+		if share := WholeShare / 3; share.Has(trace.TransportTCP, 1, port, 53) != share.Has(trace.TransportTCP, 2, 53, port) {
+			t.Errorf("TCP port %d: one direction only", port)
+		}
+	}
+}
+
+func TestSharer(t *testing.T) {
+	type poll struct {
+		after       time.Duration
+		used        float64
+		taken, lost uint64
+		want        Share
+	}
+	for name, polls := range map[string][]poll{
+		"enough room": {{20 * time.Millisecond, 0.4, 1000, 0, WholeShare}, {2 * time.Second, 0.05, 1000, 0, WholeShare}},
+		"half full, then calm": {
+			{20 * time.Millisecond, 0.6, 1000, 0, 27307}, // a quarter of the ring is 0.25 of 0.6
+			{20 * time.Millisecond, 0.25, 1000, 0, 27307},
+			{900 * time.Millisecond, 0.05, 1000, 0, 27307},
+			{100 * time.Millisecond, 0.05, 1000, 0, 54614},
+			{time.Second, 0.05, 1000, 0, WholeShare},
+		},
+		"full, and more was lost than taken": {{20 * time.Millisecond, 1, 1000, 3000, 4096}},
+		"nothing was taken":                  {{20 * time.Millisecond, 1, 0, 1 << 40, minimalShare}},
+		"no further down": {
+			{20 * time.Millisecond, 1, 1, 1 << 20, minimalShare},
+			{20 * time.Millisecond, 1, 1, 1 << 20, minimalShare},
+		},
+		"not calm for long enough": {
+			{20 * time.Millisecond, 1, 1000, 0, WholeShare / 4},
+			{900 * time.Millisecond, 0.05, 1000, 0, WholeShare / 4},
+			{90 * time.Millisecond, 0.2, 1000, 0, WholeShare / 4},
+			{900 * time.Millisecond, 0.05, 1000, 0, WholeShare / 4},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, now := sharer{share: WholeShare}, int64(time.Hour)
+			s.calm = now
+			for i, p := range polls {
+				now += int64(p.after)
+				before := s.share
+				s.saw(0, 5, 0) // another ring, with less in it
+				s.saw(p.used, p.taken, p.lost)
+				change, changed := s.decide(now)
+				if s.share != p.want || changed != (before != p.want) {
+					t.Errorf("poll %d: got share %d, changed %v, want %d", i, s.share, changed, p.want)
+				}
+				if changed && change != (Reshare{At: now, Before: before, After: p.want}) {
+					t.Errorf("poll %d: %+v", i, change)
+				}
+			}
+		})
+	}
+}
+
+// The programs report each packet of the lookups in the share, none of the others,
+// and count those.
+func TestSharedPackets(t *testing.T) {
+	const ids = 1000
+	for _, share := range []Share{WholeShare / 3, minimalShare, 0} {
+		source, _, _ := exerciseShare(t, 0, ids, share)
+		seen := map[uint16]int{}
+		for _, p := range poll(t, source) {
+			seen[binary.BigEndian.Uint16(p.Payload)]++
+		}
+		shed := uint64(0)
+		for id := range uint16(ids) {
+			want := 0
+			if share.Has(trace.TransportUDP, id, 0, 0) {
+				want = 2 // TX and RX on loopback
+			}
+			shed += uint64(2 - want)
+			if seen[id] != want {
+				t.Errorf("share %d: %d packets of ID %d, want %d", share, seen[id], id, want)
+			}
+		}
+		if c := source.Counters(); c.Shed != shed || c.Emitted != 2*ids-shed || c.Lost != 0 {
+			t.Errorf("share %d: %+v, want %d shed", share, c, shed)
+		}
+	}
+}
+
+// A ring that overflows makes the programs report fewer lookups, whole ones, and
+// the change is told.
+func TestOverflowMakesTheShareSmaller(t *testing.T) {
+	source, _, _ := exercise(t, 4096, 500)
+	poll(t, source)
+	changes := source.Reshares()
+	c := source.Counters()
+	if len(changes) != 1 || changes[0].Before != WholeShare || changes[0].After != c.Share || c.Share >= WholeShare/4 {
+		t.Fatalf("changes %+v, %+v", changes, c)
+	}
+	var share uint32
+	if err := source.coll.Variables[bpf.DnstraceVarShare].Get(&share); err != nil || Share(share) != c.Share {
+		t.Errorf("the programs have share %d, %v", share, err)
+	}
+	if again := source.Reshares(); len(again) != 0 {
+		t.Errorf("told twice: %+v", again)
+	}
+}
