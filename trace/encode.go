@@ -82,7 +82,8 @@ func (t *Trace) AppendJSON(b []byte) []byte {
 		}
 		b = t.Diagnosis[i].appendJSON(b)
 	}
-	return append(b, "]}"...)
+	b = appendFloat(append(b, `],"sample":`...), t.Sample)
+	return append(b, '}')
 }
 
 func (h *Header) appendJSON(b []byte, kind string) []byte {

@@ -27,6 +27,7 @@ func (e *Exchange) AppendJSON(b []byte) []byte {
 	b = e.appendResponse(b)
 	b = e.ICMP.appendJSON(append(b, `,"icmp":`...))
 	b = e.Fragments.appendJSON(append(b, `,"fragments":`...))
+	b = appendFloat(append(b, `,"sample":`...), e.Sample)
 	return append(b, '}')
 }
 

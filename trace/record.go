@@ -298,6 +298,8 @@ type Exchange struct {
 	ExtendedError *ExtendedError `json:"extended_error"`
 	ICMP          *ICMP          `json:"icmp"` // the first one about it
 	Fragments     *Fragments     `json:"fragments"`
+
+	Sample *float64 `json:"sample"` // as in Query
 }
 
 // Clone returns a copy whose lists can be appended to, and whose parts can be
@@ -341,6 +343,7 @@ type Trace struct {
 	Resolution string     `json:"resolution"`
 	Gaps       []string   `json:"gaps"`
 	Diagnosis  []Finding  `json:"diagnosis"`
+	Sample     *float64   `json:"sample"` // as in Query
 }
 
 // Kind implements Record.

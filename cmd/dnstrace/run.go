@@ -54,6 +54,7 @@ type runOptions struct {
 	outputs, records     []string
 	ports                []uint
 	history, timeout     time.Duration
+	sample               float64
 	filter, kubernetes   string
 }
 
@@ -87,6 +88,7 @@ func newRunCommand() *cobra.Command {
 	f.UintSliceVar(&o.ports, "port", []uint{53}, "DNS port to observe; may be repeated")
 	f.DurationVar(&o.history, "history", 10*time.Minute, "how long finished traces stay in memory for the local API")
 	f.DurationVar(&o.timeout, "timeout", 5*time.Second, "a query without a response for this long is unanswered")
+	f.Float64Var(&o.sample, "sample", 1, "share of ordinary lookups to write and keep, 0 to 1; those that fail, are slow or have a finding always are")
 	f.StringVarP(&o.filter, "filter", "f", "", "write only records for which this expression is true")
 	f.StringVar(&o.kubernetes, "kubernetes", kube.Auto, "names of pods and Services: auto (as a pod: from its cluster), off, or a kubeconfig")
 	return cmd
@@ -122,11 +124,14 @@ func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
 		return err
 	}
 	config := pipeline.Config{
-		Source: n.source, Receiver: n.receiver, Ports: ports, Timeout: o.timeout, Names: cgroups,
+		Source: n.source, Receiver: n.receiver, Ports: ports, Timeout: o.timeout, Names: cgroups, Sample: o.sampleRate(),
 		Exchange: n.sink(trace.KindExchange, keep), Trace: n.traceSink(keep), Flush: n.flush, Last: n.last,
 	}
 	if n.cluster != nil {
 		config.Who = n.cluster
+	}
+	if n.lookups != nil {
+		config.Observe = n.lookups.Observe
 	}
 	p := pipeline.New(config)
 	if _, err := fmt.Fprintln(stderr, "dnstrace: ready"); err != nil {
@@ -152,6 +157,9 @@ func (o *runOptions) validate() ([]uint16, *filter.Filter, error) {
 			return nil, nil, usageError{fmt.Errorf("--metrics-labels %s: expected pod", l)}
 		}
 	}
+	if !(o.sample >= 0 && o.sample <= 1) {
+		return nil, nil, usageError{fmt.Errorf("--sample %v: expected a rate from 0 (lookups that fail, are slow or have a finding only) to 1 (every lookup)", o.sample)}
+	}
 	if o.timeout <= 0 || o.history <= 0 {
 		return nil, nil, usageError{errors.New("--timeout and --history: expected a duration above 0, such as 5s")}
 	}
@@ -162,6 +170,14 @@ func (o *runOptions) validate() ([]uint16, *filter.Filter, error) {
 		}
 	}
 	return ports, keep, nil
+}
+
+// sampleRate returns the rate by which ordinary lookups are chosen, nil for all.
+func (o *runOptions) sampleRate() *float64 {
+	if o.sample >= 1 {
+		return nil
+	}
+	return &o.sample
 }
 
 func portNumbers(list []uint) ([]uint16, error) {
@@ -266,14 +282,11 @@ func (n *node) sink(kind string, keep *filter.Filter) pipeline.Sink {
 	}
 }
 
-// traceSink keeps traces for the local API and counts them, too.
+// traceSink keeps traces for the local API, too.
 func (n *node) traceSink(keep *filter.Filter) pipeline.Sink {
 	write := n.sink(trace.KindTrace, keep)
 	return func(r trace.Record, line []byte) {
 		n.history.Add(time.Now(), line)
-		if t, ok := r.(*trace.Trace); ok && n.lookups != nil {
-			n.lookups.Observe(t)
-		}
 		if write != nil {
 			write(r, line)
 		}

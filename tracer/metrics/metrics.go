@@ -65,6 +65,7 @@ var (
 	cut            = counter("cut_exchanges_total", "Exchanges left out because the reported share changed while they were under way.")
 	exchanges      = counter("exchanges_total", "Exchanges by outcome.", "outcome")
 	traces         = counter("traces_total", "Traces assembled.")
+	sampledOut     = counter("sampled_out_total", "Records of ordinary lookups that --sample left out, by kind.", "record")
 	findings       = counter("findings_total", "Findings by code.", "code")
 	openExchanges  = gauge("open_exchanges", "Exchanges that wait for a response or for their last packets.")
 	pendingTraces  = gauge("pending_traces", "Lookups that wait for their parts.")
@@ -114,6 +115,9 @@ func (c Collector) Collect(ch chan<- prometheus.Metric) {
 		send(exchanges, n.Exchanges[outcome], outcome)
 	}
 	send(traces, n.Traces)
+	for record, v := range n.SampledOut {
+		send(sampledOut, v, record)
+	}
 	for _, code := range diagnose.Codes {
 		send(findings, n.Findings[code], code)
 	}

@@ -21,7 +21,8 @@ func sample() Collector {
 	return Collector{
 		Counters: func() *pipeline.Counters {
 			return &pipeline.Counters{
-				Events: 18, LostEvents: 2, ShedEvents: 7, Share: 0.25, Cut: 3, LostByHook: map[string]uint64{"tx": 2}, Traces: 1, ClockSteps: 1, NoConnect: 4,
+				Events: 18, LostEvents: 2, ShedEvents: 7, Share: 0.25, Cut: 3,
+				SampledOut: map[string]uint64{"trace": 9}, LostByHook: map[string]uint64{"tx": 2}, Traces: 1, ClockSteps: 1, NoConnect: 4,
 				Exchanges: map[string]uint64{trace.OutcomeAnswered: 1},
 				Findings:  map[string]uint64{"upstream-timeout": 1},
 				Receive:   receive.Stats{Received: 1},
@@ -66,6 +67,7 @@ func TestServe(t *testing.T) {
 	for _, want := range []string{
 		"dnstrace_events_total 18", "dnstrace_lost_events_total 2", `dnstrace_hook_lost_events_total{hook="tx"} 2`,
 		"dnstrace_shed_events_total 7", "dnstrace_reported_share 0.25", "dnstrace_cut_exchanges_total 3",
+		`dnstrace_sampled_out_total{record="trace"} 9`,
 		"dnstrace_clock_steps_total 1", "dnstrace_tcp_connects_dropped_total 4", `dnstrace_exchanges_total{outcome="answered"} 1`,
 		`dnstrace_findings_total{code="upstream-timeout"} 1`, `dnstrace_findings_total{code="conntrack-race"} 0`,
 		"dnstrace_plugin_records_queued 5", `dnstrace_output_records_queued{output="stdout"} 2`, "dnstrace_history_bytes 9", "dnstrace_history_limit_bytes 13",

@@ -91,19 +91,22 @@ type Clock interface {
 	Wall(mono int64) time.Time
 }
 
-// Config of a pipeline. All but Exchange, Names, Who and Clock is needed.
+// Config of a pipeline. All but Exchange, Observe, Names, Who, Clock and Sample is
+// needed.
 type Config struct {
 	Source   Source
 	Receiver Receiver
 	Ports    []uint16
 	Timeout  time.Duration // without a response for this long: unanswered
+	Sample   *float64      // share of the ordinary lookups that is passed on, 0 to 1; nil: all
 	Names    exchange.Names
 	Who      Who   // nil: nobody knows pods
 	Clock    Clock // nil: the system's
 	Exchange Sink  // nil: nobody wants exchange records
 	Trace    Sink
-	Flush    func() // called when a round of records is complete
-	Last     func() // called before the records that are left at the end
+	Observe  func(*trace.Trace) // called for every trace, also those that Sample leaves out; must not keep it
+	Flush    func()             // called when a round of records is complete
+	Last     func()             // called before the records that are left at the end
 }
 
 // Pipeline is one running tracer.
@@ -124,7 +127,9 @@ type Pipeline struct {
 	traces    uint64
 	exchanges map[string]uint64
 	findings  map[string]uint64
-	line      []byte // of the record that is passed on
+	sampler   sampler
+	leftOut   map[string]uint64 // by kind of record: sampling did not choose them
+	line      []byte            // of the record that is passed on
 }
 
 // Counters is what the pipeline did so far. All only grow, but for Share,
@@ -136,6 +141,7 @@ type Counters struct {
 	LostByHook         map[string]uint64 // tx, rx, drop
 	Exchanges          map[string]uint64 // by outcome
 	Findings           map[string]uint64 // by code
+	SampledOut         map[string]uint64 // by kind of record: ordinary, and not among the rate
 	Traces             uint64
 	OpenExchanges      int
 	PendingTraces      int
@@ -153,7 +159,8 @@ type Counters struct {
 
 // New returns a pipeline that has not started.
 func New(cfg Config) *Pipeline {
-	p := &Pipeline{cfg: cfg, clock: cfg.Clock, exchanges: map[string]uint64{}, findings: map[string]uint64{}}
+	p := &Pipeline{cfg: cfg, clock: cfg.Clock, exchanges: map[string]uint64{}, findings: map[string]uint64{},
+		sampler: sampler{cfg.Sample}, leftOut: map[string]uint64{}}
 	if p.clock == nil {
 		p.clock = new(capture.Clock)
 	}
@@ -265,8 +272,12 @@ func (p *Pipeline) exchange(ex *trace.Exchange) {
 	if p.cfg.Who != nil {
 		p.cfg.Who.Exchange(ex)
 	}
-	if p.cfg.Exchange != nil {
+	switch {
+	case p.cfg.Exchange == nil:
+	case p.sampler.exchange(ex):
 		p.pass(p.cfg.Exchange, ex)
+	default:
+		p.leftOut[trace.KindExchange]++
 	}
 	p.assembler.Add(ex)
 }
@@ -281,7 +292,14 @@ func (p *Pipeline) finish(done []*trace.Trace) {
 		for i := range t.Diagnosis {
 			p.findings[t.Diagnosis[i].Code]++
 		}
-		p.pass(p.cfg.Trace, t)
+		if p.cfg.Observe != nil {
+			p.cfg.Observe(t)
+		}
+		if p.sampler.trace(t) {
+			p.pass(p.cfg.Trace, t)
+		} else {
+			p.leftOut[trace.KindTrace]++
+		}
 		p.reuse(t.Exchange, t.Upstreams)
 	}
 }
@@ -339,6 +357,7 @@ func (p *Pipeline) publish() {
 		ShedEvents: seen.Shed, Share: float64(seen.Share) / float64(capture.WholeShare),
 		LostByHook: map[string]uint64{"tx": p.lost[capture.TX], "rx": p.lost[capture.RX], "drop": p.lost[capture.Drop]},
 		Exchanges:  maps.Clone(p.exchanges), Findings: maps.Clone(p.findings), Traces: p.traces,
+		SampledOut:    maps.Clone(p.leftOut),
 		OpenExchanges: ex.Open, PendingTraces: as.Pending, EvictedExchanges: ex.Evicted, EvictedTraces: p.evicted + as.Evicted,
 		ClockSteps: p.steps, NoConnect: ex.NoConnect,
 		NotDNS: ex.NotDNS, Orphans: ex.Orphans, Unreadable: ex.Unreadable, Unfinished: ex.Unfinished, Cut: ex.Cut,

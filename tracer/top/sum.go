@@ -110,7 +110,7 @@ func newLookup(t *trace.Trace) lookup {
 	if e := t.Exchange; e != nil && e.Transmissions > 1 {
 		l.resent = uint64(e.Transmissions - 1)
 	}
-	l.sampled = t.Exchange == nil && t.Query != nil && t.Query.Sample != nil && *t.Query.Sample < 1
+	l.sampled = t.Sample != nil && *t.Sample < 1 || t.Exchange == nil && t.Query != nil && t.Query.Sample != nil && *t.Query.Sample < 1
 	return l
 }
 

@@ -1,0 +1,80 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/dnstrace/dnstrace/integration/lab"
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// At one rate the plugin and the tracer record the same lookups, though they never
+// talk about it, and both record what fails.
+func TestSampledAlike(t *testing.T) {
+	const rate, count = 0.3, 300
+	r := tracerOnly(t, "--sample", fmt.Sprint(rate))
+	file := filepath.Join(r.Dir(), "plugin.json")
+	plugin := fmt.Sprintf("dnstrace {\n output unix %s\n output file %s\n sample %v\n}", r.RecordSocket(), file, rate)
+	if _, err := r.StartCoreDNS(corefile(r.Lab, plugin)); err != nil {
+		t.Fatal(err)
+	}
+	for _, res := range r.Client("client-a").Bulk(context.Background(), lab.Bulk{Count: count, Rate: 200}) {
+		if res.Err != nil {
+			t.Fatalf("%s: %v", res.Name, res.Err)
+		}
+	}
+	r.Upstream(0).Set("failing.test.", lab.Behaviour{Rcode: dns.RcodeServerFailure})
+	r.ask(lab.Query{Name: "failing.test."})
+	failed := r.trace("failing.test.")
+	if failed.Sample != nil || failed.Query == nil || failed.Query.Sample != nil {
+		t.Errorf("a lookup that fails: rate %v in its trace, record %+v", failed.Sample, failed.Query)
+	}
+
+	recorded := map[string]bool{} // and whether the rate is why
+	for _, rec := range readRecords(t, file) {
+		if q, ok := rec.(*trace.Query); ok {
+			recorded[q.QName] = q.Sample != nil
+		}
+	}
+	if n := len(recorded); n < count/5 || n > count/2 {
+		t.Errorf("the plugin recorded %d of %d lookups at rate %v", n, count, rate)
+	}
+	traced := map[string]bool{}
+	for end := time.Now().Add(patience); time.Now().Before(end) && len(traced) < len(recorded); time.Sleep(100 * time.Millisecond) {
+		traced = r.tracedLookups(rate)
+	}
+	// On a busy machine one of the two may find slow what the other does not.
+	for name, byRate := range traced {
+		if _, ok := recorded[name]; byRate && !ok {
+			t.Errorf("%s: the tracer has a trace, the plugin no record", name)
+		}
+	}
+	for name, byRate := range recorded {
+		if _, ok := traced[name]; byRate && !ok {
+			t.Errorf("%s: the plugin has a record, the tracer no trace", name)
+		}
+	}
+}
+
+// tracedLookups returns the names of the clients' lookups that have a trace, and
+// whether the rate is why.
+func (r *rig) tracedLookups(rate float64) map[string]bool {
+	r.t.Helper()
+	names := map[string]bool{}
+	for _, rec := range r.records() {
+		tr, ok := rec.(*trace.Trace)
+		if !ok || tr.Exchange == nil || tr.Exchange.ServerIP != lab.ServiceV4.Addr() {
+			continue
+		}
+		if tr.Sample != nil && *tr.Sample != rate {
+			r.t.Fatalf("%s: rate %v", tr.QName, *tr.Sample)
+		}
+		names[tr.QName] = tr.Sample != nil
+	}
+	return names
+}

@@ -1,0 +1,70 @@
+package pipeline
+
+import (
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// slow is what a lookup takes at least that is recorded whatever the rate: what the
+// plugin takes for slow unless told otherwise.
+const slow = trace.Seconds(500 * time.Millisecond)
+
+// sampler chooses the records that are passed on: those of a share of the ordinary
+// lookups, by [trace.Sampled], as the plugin does, and all others.
+type sampler struct {
+	rate *float64 // nil: all of them
+}
+
+// exchange tells whether an exchange is recorded, and says in it if the rate is why.
+// What its trace shows is not known yet: one that looks ordinary and turns out to be
+// part of a failure has its trace recorded.
+func (s sampler) exchange(ex *trace.Exchange) bool {
+	return s.keeps(ordinary(ex), ex.TraceID, &ex.Sample)
+}
+
+// trace does so for a trace, which has its diagnosis.
+func (s sampler) trace(t *trace.Trace) bool {
+	return s.keeps(len(t.Diagnosis) == 0 && well(t.Outcome, t.RCode, t.Duration) &&
+		(t.Exchange == nil || ordinary(t.Exchange)) && (t.Query == nil || served(t.Query)) && called(t.Upstreams),
+		t.TraceID, &t.Sample)
+}
+
+func (s sampler) keeps(ordinary bool, id trace.TraceID, rate **float64) bool {
+	if s.rate == nil || !ordinary {
+		return true
+	}
+	*rate = s.rate
+	return trace.Sampled(id, *s.rate)
+}
+
+// well tells whether a lookup was answered in time and without an error.
+func well(outcome, rcode string, took *trace.Seconds) bool {
+	return outcome == trace.OutcomeAnswered && rcode != "SERVFAIL" && rcode != "REFUSED" && (took == nil || *took < slow)
+}
+
+// ordinary tells whether nothing is the matter with an exchange.
+func ordinary(ex *trace.Exchange) bool {
+	return well(ex.Outcome, ex.RCode, ex.Duration) && ex.Drop == nil && ex.ICMP == nil
+}
+
+// served tells whether the server says that nothing was the matter.
+func served(q *trace.Query) bool {
+	for i := range q.Upstreams {
+		if a := &q.Upstreams[i]; a.Outcome == trace.OutcomeTimeout || a.Outcome == trace.OutcomeError {
+			return false
+		}
+	}
+	return well(q.Outcome, q.RCode, q.Duration) && q.Error == ""
+}
+
+// called tells whether the upstreams answered, and those that they asked.
+func called(upstreams []trace.Upstream) bool {
+	for i := range upstreams {
+		u := &upstreams[i]
+		if u.Exchange != nil && (u.Exchange.Outcome != trace.OutcomeAnswered || u.Exchange.Drop != nil) || !called(u.Upstreams) {
+			return false
+		}
+	}
+	return true
+}
