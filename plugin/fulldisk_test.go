@@ -46,6 +46,7 @@ func fillDisk(t *testing.T, dir string) {
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
 		t.Fatal(err)
 	}
+	cutAtNewline(t, filepath.Join(dir, "newline.jsonl"))
 	path := filepath.Join(dir, "records.jsonl")
 	const clients, each, rounds = 2, 200, 2
 	s := withOutputs(t, 2000, "output file "+path)
@@ -70,6 +71,22 @@ func fillDisk(t *testing.T, dir string) {
 	}
 	if n := len(readRecords(t, s.records)); n != rounds*clients*each {
 		t.Errorf("the other file has %d records of %d lookups", n, rounds*clients*each)
+	}
+}
+
+// cutAtNewline fills the disk with a record but for its newline: that one is written.
+func cutAtNewline(t *testing.T, path string) {
+	t.Helper()
+	f, err := openFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := append(bytes.Repeat([]byte{'x'}, 64<<10), '\n')
+	if n, err := f.write(append(line, "next\n"...)); n != len(line) || !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("%d bytes of a line of %d: %v", n, len(line), err)
+	}
+	if err := errors.Join(f.close(), os.Remove(path)); err != nil {
+		t.Fatal(err)
 	}
 }
 

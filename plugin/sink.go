@@ -145,6 +145,9 @@ func (s *fileSink) write(lines []byte) (int, error) {
 	}
 	n, err := s.file.Write(lines)
 	s.torn = n > 0 && n < len(lines) && lines[n-1] != '\n'
+	if s.torn && lines[n] == '\n' {
+		n++ // the record is whole, and its newline comes before the next one
+	}
 	return n, err
 }
 
