@@ -1,7 +1,7 @@
 // Command bench measures what recording costs: it runs bin/coredns on loopback
 // as it is, with log, with log in JSON, with dnstap, and with dnstrace writing
 // every query to a file, or one in a hundred, and prints the CPU time that each
-// takes for a query relative to the first.
+// takes for a query relative to the first, and the allocations that it makes more.
 //
 // All of them run at once and are asked in turns of a fraction of a second, so
 // that whatever else the machine does hits them alike, and each turn is compared

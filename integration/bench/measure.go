@@ -28,6 +28,8 @@ type bench struct {
 	listener net.Listener
 	// cost is the CPU time a query, by workload and variant, one a round.
 	cost map[string]map[string][]time.Duration
+	// allocated is what was allocated, by workload and variant.
+	allocated map[string]map[string]allocations
 }
 
 func newBench(cfg config, dir string) (*bench, error) {
@@ -36,7 +38,8 @@ func newBench(cfg config, dir string) (*bench, error) {
 		return nil, err
 	}
 	b := &bench{cfg: cfg, dir: dir, server: srv, upstream: srv.PacketConn.LocalAddr().String(),
-		tap: filepath.Join(dir, "dnstap.sock"), cost: make(map[string]map[string][]time.Duration)}
+		tap: filepath.Join(dir, "dnstap.sock"), cost: make(map[string]map[string][]time.Duration),
+		allocated: make(map[string]map[string]allocations)}
 	if b.listener, err = net.Listen("unix", b.tap); err != nil {
 		return nil, err
 	}
@@ -73,6 +76,7 @@ func (b *bench) close() {
 // same program started again.
 func (b *bench) measure(w workload, until time.Time) error {
 	b.cost[w.name] = make(map[string][]time.Duration)
+	b.allocated[w.name] = make(map[string]allocations)
 	for start := range b.cfg.starts {
 		rounds := b.cfg.rounds / b.cfg.starts
 		if start < b.cfg.rounds%b.cfg.starts {
@@ -105,12 +109,45 @@ func (b *bench) measureStart(w workload, rounds int, until time.Time) (err error
 		}
 	}
 	time.Sleep(settle)
+	stop, err := b.countAllocations(w, servers)
+	if err != nil {
+		return err
+	}
 	for n := 0; n < rounds && (n == 0 || time.Now().Before(until)); n++ {
 		if err := b.round(w, n, servers); err != nil {
 			return err
 		}
 	}
-	return nil
+	return stop()
+}
+
+// countAllocations counts the allocations of the servers from now until stop. Where
+// they are minimal they do not tell.
+func (b *bench) countAllocations(w workload, servers []*server) (stop func() error, err error) {
+	if b.cfg.minimal {
+		return func() error { return nil }, nil
+	}
+	all := b.variants()
+	before, asked := make([]float64, len(all)), make([]int, len(all))
+	for i, s := range servers {
+		if before[i], err = s.mallocs(); err != nil {
+			return nil, fmt.Errorf("%s: %w", all[i].name, err)
+		}
+		asked[i] = s.asked
+	}
+	return func() error {
+		for i, s := range servers {
+			after, err := s.mallocs()
+			if err != nil {
+				return fmt.Errorf("%s: %w", all[i].name, err)
+			}
+			sum := b.allocated[w.name][all[i].name]
+			sum.count += after - before[i]
+			sum.queries += s.asked - asked[i]
+			b.allocated[w.name][all[i].name] = sum
+		}
+		return nil
+	}, nil
 }
 
 // round gives every variant a turn; the first of them is another one each time.
@@ -167,7 +204,11 @@ func (b *bench) checkRecords(v variant, w workload, asked int) error {
 // print shows the ratios of a workload.
 func (b *bench) print(w string) {
 	base := b.cost[w][vanilla]
-	fmt.Printf("\n%-10s %12s   ratio to vanilla: min – median – max of %d rounds\n", w, "µs a query", len(base))
+	fmt.Printf("\n%-10s %12s   ratio to vanilla: min – median – max of %d rounds", w, "µs a query", len(base))
+	if !b.cfg.minimal {
+		fmt.Print("   allocations more")
+	}
+	fmt.Println()
 	for _, v := range b.variants() {
 		costs := b.cost[w][v.name]
 		ratios := make([]float64, len(costs))
@@ -177,6 +218,10 @@ func (b *bench) print(w string) {
 		slices.Sort(ratios)
 		sorted := slices.Sorted(slices.Values(costs))
 		n := len(ratios)
-		fmt.Printf("%-10s %12.2f   %.3f – %.3f – %.3f\n", v.name, float64(sorted[n/2])/1e3, ratios[0], ratios[n/2], ratios[n-1])
+		fmt.Printf("%-10s %12.2f   %.3f – %.3f – %.3f", v.name, float64(sorted[n/2])/1e3, ratios[0], ratios[n/2], ratios[n-1])
+		if !b.cfg.minimal {
+			fmt.Printf("%35.2f", b.allocated[w][v.name].perQuery()-b.allocated[w][vanilla].perQuery())
+		}
+		fmt.Println()
 	}
 }

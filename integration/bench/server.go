@@ -20,10 +20,12 @@ const (
 
 // server is a CoreDNS process.
 type server struct {
-	cmd   *exec.Cmd
-	addr  string
-	out   *os.File
-	asked int
+	cmd     *exec.Cmd
+	addr    string
+	metrics string // address of its metrics
+	out     *os.File
+	asked   int
+	scraped float64 // allocations for its metrics
 }
 
 // start runs v until it answers.
@@ -32,7 +34,11 @@ func (b *bench) start(v variant) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	corefile, err := b.corefile(v, port)
+	metrics, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	corefile, err := b.corefile(v, port, metrics)
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +46,7 @@ func (b *bench) start(v variant) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{addr: fmt.Sprintf("127.0.0.1:%d", port), out: out}
+	s := &server{addr: fmt.Sprintf("127.0.0.1:%d", port), metrics: fmt.Sprintf("127.0.0.1:%d", metrics), out: out}
 	s.cmd = exec.Command(v.binary, append([]string{"-conf", corefile}, v.args...)...)
 	s.cmd.Stdout, s.cmd.Stderr = out, out
 	// The bench may be killed; a server that nobody knows must not stay.
@@ -60,12 +66,24 @@ func (b *bench) start(v variant) (*server, error) {
 	}
 }
 
+// freePort returns a port that nobody uses, over UDP or TCP.
 func freePort() (int, error) {
-	c, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+	for {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return 0, err
+		}
+		c, busy := net.ListenPacket("udp", l.Addr().String())
+		if busy == nil {
+			busy = c.Close()
+		}
+		if err := l.Close(); err != nil {
+			return 0, err
+		}
+		if busy == nil {
+			return l.Addr().(*net.TCPAddr).Port, nil
+		}
 	}
-	return c.LocalAddr().(*net.UDPAddr).Port, c.Close()
 }
 
 // stop ends the server as an operator does.

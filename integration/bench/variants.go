@@ -57,14 +57,14 @@ func (b *bench) traced(name, option string, all bool) variant {
 // they see queries. They matter even to a plugin that is not among them: the
 // goroutine of a query copies its stack when it gets too deep, and with cache
 // and forward alone it stays just below that, so that any plugin more pays for
-// the copy.
-const usual = "errors\n prometheus 127.0.0.1:0\n loadbalance"
+// the copy. Of prometheus the allocations are read.
+const usual = "errors\n prometheus 127.0.0.1:%d\n loadbalance"
 
 // corefile writes the Corefile of v and returns its path. Only one zone is
 // cached, so that the queries for others are all forwarded.
-func (b *bench) corefile(v variant, port int) (string, error) {
+func (b *bench) corefile(v variant, port, metrics int) (string, error) {
 	var c bytes.Buffer
-	chain := usual
+	chain := fmt.Sprintf(usual, metrics)
 	if b.cfg.minimal {
 		chain = ""
 	}
