@@ -1,6 +1,9 @@
 package trace
 
-import "strconv"
+import (
+	"net/netip"
+	"strconv"
+)
 
 // AppendJSON implements Record.
 func (e *Exchange) AppendJSON(b []byte) []byte {
@@ -12,11 +15,12 @@ func (e *Exchange) AppendJSON(b []byte) []byte {
 	b = appendString(append(b, `,"outcome":`...), e.Outcome)
 	b = appendInt(append(b, `,"transmissions":`...), e.Transmissions)
 	b = append(b, `,"path":[`...)
+	ends := endsText{}
 	for i := range e.Path {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = e.Path[i].appendJSON(b)
+		b = e.Path[i].appendJSON(b, &ends)
 	}
 	b = e.Drop.appendJSON(append(b, `],"drop":`...))
 	b = strconv.AppendBool(append(b, `,"truncated":`...), e.Truncated)
@@ -100,7 +104,25 @@ func (n *NAT) appendJSON(b []byte) []byte {
 	return append(b, '}')
 }
 
-func (s *Sighting) appendJSON(b []byte) []byte {
+// endsText is where the addresses of the sighting before are written: many have the
+// same, and to copy text is faster than to make it.
+type endsText struct {
+	src, dst netip.AddrPort
+	from, to int
+}
+
+func (t *endsText) appendJSON(b []byte, src, dst netip.AddrPort) []byte {
+	if t.to > 0 && src == t.src && dst == t.dst {
+		return append(b, b[t.from:t.to]...)
+	}
+	t.src, t.dst, t.from = src, dst, len(b)
+	b = appendAddrPort(append(b, `,"src":`...), src)
+	b = appendAddrPort(append(b, `,"dst":`...), dst)
+	t.to = len(b)
+	return b
+}
+
+func (s *Sighting) appendJSON(b []byte, ends *endsText) []byte {
 	b = s.Offset.appendJSON(append(b, `{"offset_seconds":`...))
 	b = appendString(append(b, `,"message":`...), s.Message)
 	b = appendUint(append(b, `,"netns":`...), s.NetNS)
@@ -108,8 +130,7 @@ func (s *Sighting) appendJSON(b []byte) []byte {
 	b = appendUint(append(b, `,"ifindex":`...), s.IfIndex)
 	b = appendString(append(b, `,"ifname":`...), s.IfName)
 	b = appendString(append(b, `,"direction":`...), s.Direction)
-	b = appendAddrPort(append(b, `,"src":`...), s.Src)
-	b = appendAddrPort(append(b, `,"dst":`...), s.Dst)
+	b = ends.appendJSON(b, s.Src, s.Dst)
 	if s.VLAN != 0 {
 		b = appendUint(append(b, `,"vlan":`...), s.VLAN)
 	}

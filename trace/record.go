@@ -197,15 +197,15 @@ type Tunnel struct {
 type Sighting struct {
 	Offset    Seconds        `json:"offset_seconds"`
 	Message   string         `json:"message"`
-	NetNS     uint32         `json:"netns"`      // inode of the network namespace
 	NetNSName string         `json:"netns_name"` // its name under /run/netns, if it has one
+	NetNS     uint32         `json:"netns"`      // inode of the network namespace
 	IfIndex   uint32         `json:"ifindex"`
 	IfName    string         `json:"ifname"`
 	Direction string         `json:"direction"`
 	Src       netip.AddrPort `json:"src"`
 	Dst       netip.AddrPort `json:"dst"`
-	VLAN      uint16         `json:"vlan"`   // id of the outermost tag (IEEE 802.1Q); 0: none
 	Tunnel    *Tunnel        `json:"tunnel"` // around the packet at this place
+	VLAN      uint16         `json:"vlan"`   // id of the outermost tag (IEEE 802.1Q); 0: none
 }
 
 // Drop is where and why the kernel freed a packet of an exchange.

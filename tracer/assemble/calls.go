@@ -11,10 +11,10 @@ import (
 
 // Bounds of what is remembered to find the lookups of one getaddrinfo call. A
 // lookup is remembered until what it may belong to was passed on; one has some
-// 250 bytes.
+// 450 bytes.
 const (
 	rememberCall = 20 * time.Second
-	maxCalls     = 32768
+	maxCalls     = 16384
 	// So many lookups of one process that begin alike within rememberCall are
 	// not a call, and not worth comparing each with each.
 	maxAlike = 32

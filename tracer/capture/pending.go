@@ -24,7 +24,7 @@ const (
 	// What nearly every event fits: 2 KiB of payload, and all parts.
 	eventRoom = 4 << 10
 	// What is kept after a burst: 20 ms of 200,000 packets a second.
-	maxKept = 2 << 20
+	maxKept = 1 << 20
 )
 
 // room returns memory for the next event, empty.

@@ -30,14 +30,14 @@ type Reshare struct {
 	Before, After Share
 }
 
-// Limits of when the share changes. A ring may be full before the next poll once it
-// is half full at one. Then a quarter of it is aimed for, and more is tried only
-// where it was nearly empty for some time, so that the share does not swing.
+// Limits of when the share changes. A ring that is three quarters full at a poll may
+// be full before the next: then half of it is aimed for. Twice as much is tried where
+// it has been at most a quarter full for some time, so that the share does not swing.
 const (
-	fullRing     = 0.5
-	wantedRing   = 0.25
-	emptyRing    = 0.1
-	calmFor      = int64(time.Second)
+	fullRing     = 0.75
+	wantedRing   = 0.5
+	emptyRing    = 0.25
+	calmFor      = int64(500 * time.Millisecond)
 	minimalShare = WholeShare / 256
 )
 
@@ -47,7 +47,7 @@ const (
 type sharer struct {
 	share Share
 	full  float64 // of any ring since the last decision; above 1: events were lost
-	calm  int64   // since when the rings were nearly empty
+	calm  int64   // since when the rings were at most as full as emptyRing
 }
 
 // saw notes how full a ring was at a poll: how much of it was in use, and how many

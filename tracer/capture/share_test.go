@@ -46,25 +46,25 @@ func TestSharer(t *testing.T) {
 		want        Share
 	}
 	for name, polls := range map[string][]poll{
-		"enough room": {{20 * time.Millisecond, 0.4, 1000, 0, WholeShare}, {2 * time.Second, 0.05, 1000, 0, WholeShare}},
-		"half full, then calm": {
-			{20 * time.Millisecond, 0.6, 1000, 0, 27307}, // a quarter of the ring is 0.25 of 0.6
-			{20 * time.Millisecond, 0.25, 1000, 0, 27307},
-			{900 * time.Millisecond, 0.05, 1000, 0, 27307},
-			{100 * time.Millisecond, 0.05, 1000, 0, 54614},
-			{time.Second, 0.05, 1000, 0, WholeShare},
+		"enough room": {{20 * time.Millisecond, 0.7, 1000, 0, WholeShare}, {2 * time.Second, 0.05, 1000, 0, WholeShare}},
+		"nearly full, then calm": {
+			{20 * time.Millisecond, 0.8, 1000, 0, 40960}, // half of the ring is 0.5 of 0.8
+			{20 * time.Millisecond, 0.5, 1000, 0, 40960},
+			{400 * time.Millisecond, 0.05, 1000, 0, 40960},
+			{100 * time.Millisecond, 0.25, 1000, 0, WholeShare},
 		},
-		"full, and more was lost than taken": {{20 * time.Millisecond, 1, 1000, 3000, 4096}},
+		"full, and more was lost than taken": {{20 * time.Millisecond, 1, 1000, 3000, 8192}},
 		"nothing was taken":                  {{20 * time.Millisecond, 1, 0, 1 << 40, minimalShare}},
 		"no further down": {
 			{20 * time.Millisecond, 1, 1, 1 << 20, minimalShare},
 			{20 * time.Millisecond, 1, 1, 1 << 20, minimalShare},
 		},
 		"not calm for long enough": {
-			{20 * time.Millisecond, 1, 1000, 0, WholeShare / 4},
-			{900 * time.Millisecond, 0.05, 1000, 0, WholeShare / 4},
-			{90 * time.Millisecond, 0.2, 1000, 0, WholeShare / 4},
-			{900 * time.Millisecond, 0.05, 1000, 0, WholeShare / 4},
+			{20 * time.Millisecond, 1, 1000, 3000, WholeShare / 8},
+			{400 * time.Millisecond, 0.05, 1000, 0, WholeShare / 8},
+			{90 * time.Millisecond, 0.3, 1000, 0, WholeShare / 8},
+			{400 * time.Millisecond, 0.05, 1000, 0, WholeShare / 8},
+			{100 * time.Millisecond, 0.05, 1000, 0, WholeShare / 4},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -121,7 +121,7 @@ func TestOverflowMakesTheShareSmaller(t *testing.T) {
 	poll(t, source)
 	changes := source.Reshares()
 	c := source.Counters()
-	if len(changes) != 1 || changes[0].Before != WholeShare || changes[0].After != c.Share || c.Share >= WholeShare/4 {
+	if len(changes) != 1 || changes[0].Before != WholeShare || changes[0].After != c.Share || c.Share >= WholeShare/2 {
 		t.Fatalf("changes %+v, %+v", changes, c)
 	}
 	var share uint32

@@ -7,11 +7,11 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// Bounds of what is remembered: some ten megabytes.
+// Bounds of what is remembered: some six megabytes.
 const (
 	maxUpstreams = 1024
 	maxClients   = 4096
-	maxLookups   = 16384
+	maxLookups   = 8192
 	// Longer than a lookup is held until it is complete, and than a client waits
 	// before it tries again.
 	rememberFor = 20 * time.Second

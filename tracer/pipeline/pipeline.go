@@ -5,10 +5,10 @@
 // priority). Where a step cannot keep up, nothing waits for it, and what is left out
 // is counted:
 //
-//   - Where a ring is found more than half full, a share of the lookups is reported
+//   - Where a ring is found three quarters full, a share of the lookups is reported
 //     from then on, chosen by DNS ID (TCP: by connection), with all of their packets;
 //     the packets of the others are shed by the programs. The share grows again when
-//     the rings have been nearly empty for a second ([capture.Share]). A lookup that
+//     there has been room for half a second ([capture.Share]). A lookup that
 //     was under way while the share changed is left out whole. An upstream query has
 //     an ID of its own: it may be missing in the trace of the lookup that caused it.
 //   - A ring that is full before that loses the events that come, of its CPU alone.
