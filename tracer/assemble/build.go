@@ -232,7 +232,8 @@ func to(at *trace.Attempt) string {
 }
 
 func (a *Assembler) inferredLegs(l *lookup, gaps *[]string, depth int) []trace.Upstream {
-	upstreams := []trace.Upstream{}
+	// All are judged before any is taken: a leg that is taken claims no more.
+	var own []*lookup
 	ambiguous := 0
 	for _, leg := range a.inferred(l) {
 		if leg.contested > 0 || a.claims(leg, 1) > 0 {
@@ -240,6 +241,10 @@ func (a *Assembler) inferredLegs(l *lookup, gaps *[]string, depth int) []trace.U
 			ambiguous++
 			continue
 		}
+		own = append(own, leg)
+	}
+	upstreams := make([]trace.Upstream, 0, len(own))
+	for _, leg := range own {
 		u := trace.Upstream{Join: trace.JoinInferred, Upstreams: []trace.Upstream{}}
 		a.take(&u, leg, gaps, depth)
 		upstreams = append(upstreams, u)
