@@ -17,17 +17,22 @@ import (
 func newCheckCommand() *cobra.Command {
 	ports := []uint{53}
 	var kubernetes, path string
+	var ready bool
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Say what this kernel and these privileges allow",
 		Long: "Tries, on this node and with these privileges, what `dnstrace run` needs, and\n" +
 			"says for each thing that is missing what is lost without it and what would help.\n" +
 			"Where a tracer runs already, it says what that one has lost.\n" +
-			"Exit status 1 if `dnstrace run` would not work.",
+			"Exit status 1 if `dnstrace run` would not work; with --ready, if no tracer runs or\n" +
+			"it does not read packets: a probe for Kubernetes.",
 		Example: "  dnstrace check\n" +
 			"  dnstrace check --port 53 --port 5353",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if ready {
+				return checkReady(cmd.Context(), path)
+			}
 			p, err := portNumbers(ports)
 			if err != nil {
 				return err
@@ -37,6 +42,7 @@ func newCheckCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&kubernetes, "kubernetes", kube.Auto, "where names of pods and Services come from, as for run")
+	cmd.Flags().BoolVar(&ready, "ready", false, "only ask the tracer that runs whether every hook is attached and packets are read")
 	cmd.Flags().UintSliceVar(&ports, "port", ports, "DNS port to observe, may be repeated")
 	cmd.Flags().StringVar(&path, "api", api.DefaultPath, "unix socket of the local API of a tracer that runs")
 	return cmd

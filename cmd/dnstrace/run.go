@@ -314,6 +314,7 @@ func (n *node) serve(ctx context.Context, p *pipeline.Pipeline) error {
 		return api.Serve(ctx, n.api, api.NewHandler(api.Config{
 			Version: buildVersion(), Started: started, History: n.history,
 			Counters: func() map[string]uint64 { return n.status(p.Counters()) },
+			Health:   func() error { return health(p.Counters().At, time.Now()) },
 		}))
 	})
 	g.Go(func() error { n.expire(ctx); return nil })

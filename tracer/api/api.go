@@ -4,6 +4,7 @@
 //	GET /v1/traces?since=5m&limit=10        finished traces, newest first
 //	GET /v1/traces?since=5m&follow=true     the same oldest first, then each as it finishes
 //	GET /v1/status                          version, uptime, counters
+//	GET /readyz, GET /healthz               200 while every hook is attached and packets are read, else 503 and why
 //
 // Traces are JSON lines, as [trace.Trace] encodes them. since goes back from now;
 // left out, it means everything in memory, or with follow nothing but what

@@ -88,6 +88,15 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	return s, nil
 }
 
+// Ready returns nil if a tracer runs and does its work, or why not.
+func (c *Client) Ready(ctx context.Context) error {
+	body, err := c.get(ctx, "/readyz")
+	if err != nil {
+		return err
+	}
+	return body.Close()
+}
+
 func (c *Client) get(ctx context.Context, url string) (io.ReadCloser, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://dnstrace"+url, nil)
 	if err != nil {

@@ -20,6 +20,8 @@ type Config struct {
 	History  *history.History
 	Counters func() map[string]uint64 // called for every status; may be nil
 	Now      func() time.Time         // nil: time.Now
+	// Health returns why the tracer does not do its work, nil if it does; it may be nil.
+	Health func() error
 }
 
 // NewHandler returns the API as an HTTP handler.
@@ -31,6 +33,8 @@ func NewHandler(c Config) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/traces", s.traces)
 	mux.HandleFunc("GET /v1/status", s.status)
+	mux.HandleFunc("GET /healthz", s.health)
+	mux.HandleFunc("GET /readyz", s.health)
 	return mux
 }
 
@@ -44,6 +48,17 @@ func (s *server) status(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	// A client that went away is the only error, and nobody is left to tell.
 	_ = json.NewEncoder(w).Encode(st)
+}
+
+// health answers both probes: the API is there only while every hook is attached.
+func (s *server) health(w http.ResponseWriter, _ *http.Request) {
+	if s.Health != nil {
+		if err := s.Health(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+	}
+	_, _ = w.Write([]byte("ok\n")) // as for status
 }
 
 func (s *server) traces(w http.ResponseWriter, r *http.Request) {

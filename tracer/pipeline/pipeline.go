@@ -135,6 +135,7 @@ type Pipeline struct {
 // Counters is what the pipeline did so far. All only grow, but for Share,
 // OpenExchanges and PendingTraces.
 type Counters struct {
+	At                 time.Time // when they were so
 	Events, LostEvents uint64
 	ShedEvents         uint64
 	Share              float64           // of the lookups that is reported now
@@ -353,6 +354,7 @@ func (p *Pipeline) publish() {
 	seen := p.cfg.Source.Counters()
 	ex, as := p.table.Stats(), p.assembler.Stats()
 	p.counters.Store(&Counters{
+		At:     time.Now(),
 		Events: seen.Emitted, LostEvents: seen.Lost,
 		ShedEvents: seen.Shed, Share: float64(seen.Share) / float64(capture.WholeShare),
 		LostByHook: map[string]uint64{"tx": p.lost[capture.TX], "rx": p.lost[capture.RX], "drop": p.lost[capture.Drop]},
