@@ -144,7 +144,7 @@ LINT_PATHS ?= ./...
 lint: ## run golangci-lint with .golangci.yml
 	$(call need)
 	$(LINT) config verify
-	$(LINT) run --build-tags loki $(LINT_PATHS)
+	$(LINT) run --build-tags loki,otlp $(LINT_PATHS)
 
 .PHONY: generate
 generate: ## compile the BPF programs and write their Go bindings (clang)

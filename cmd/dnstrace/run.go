@@ -20,7 +20,6 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/api"
 	"github.com/dnstrace/dnstrace/tracer/capture"
 	"github.com/dnstrace/dnstrace/tracer/cgroup"
-	"github.com/dnstrace/dnstrace/tracer/export"
 	"github.com/dnstrace/dnstrace/tracer/filter"
 	"github.com/dnstrace/dnstrace/tracer/history"
 	"github.com/dnstrace/dnstrace/tracer/kube"
@@ -67,9 +66,20 @@ func newRunCommand() *cobra.Command {
 			"what the CoreDNS plugin says of its queries (`output unix PATH`), and writes\n" +
 			"exchange and trace records as JSON lines. Needs root, or CAP_BPF and CAP_PERFMON;\n" +
 			"gives up every capability when its hooks are attached and its files are open.\n" +
-			"Prints `dnstrace: ready` on standard error then.",
+			"Prints `dnstrace: ready` on standard error then.\n\n" +
+			"--output otlp:URL sends records to an OpenTelemetry collector, or to a backend that\n" +
+			"takes OTLP: each record as a log record, and each trace as spans. URL is\n" +
+			"http://HOST[:4318], https://, grpc://HOST[:4317] or grpcs://; with /v1/logs or\n" +
+			"/v1/traces at its end for a receiver that takes only these. Headers, certificates,\n" +
+			"compression, timeout and resource attributes come from the environment, as\n" +
+			"OpenTelemetry names them: OTEL_EXPORTER_OTLP_HEADERS, _CERTIFICATE,\n" +
+			"_CLIENT_CERTIFICATE, _CLIENT_KEY, _COMPRESSION and _TIMEOUT,\n" +
+			"OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME. What a receiver that is down does not\n" +
+			"take in time is dropped and counted.",
 		Example: "  dnstrace run\n" +
 			"  dnstrace run --output file:/var/log/dnstrace.json --record trace\n" +
+			"  dnstrace run --output otlp:http://collector:4318\n" +
+			"  dnstrace run --output otlp:grpc://tempo:4317/v1/traces --output otlp:http://loki:3100/otlp/v1/logs\n" +
 			"  dnstrace run --port 53 --port 5353 -f 'outcome != \"answered\"'",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -81,7 +91,7 @@ func newRunCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&o.listen, "listen", receive.DefaultPath, "unix datagram socket for the CoreDNS plugin's records")
 	f.StringVar(&o.api, "api", api.DefaultPath, "unix socket of the local API")
-	f.StringArrayVar(&o.outputs, "output", []string{"stdout"}, "where records go: stdout or file:PATH; may be repeated")
+	f.StringArrayVar(&o.outputs, "output", []string{"stdout"}, "where records go: stdout, file:PATH or otlp:URL; may be repeated")
 	f.StringSliceVar(&o.records, "record", []string{trace.KindExchange, trace.KindTrace}, "which records to write: exchange, trace")
 	f.StringVar(&o.metrics, "metrics", "127.0.0.1:9464", "address of the Prometheus endpoint; empty for none")
 	f.StringSliceVar(&o.metricsLabels, "metrics-labels", nil, "more labels for the metrics: pod, for lookups and latency of each client, 512 of them at most")
@@ -104,7 +114,7 @@ func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
 	}
 	n := &node{options: o}
 	defer n.close()
-	if err := n.open(ports); err != nil {
+	if err := n.open(ports, stderr); err != nil {
 		return err
 	}
 	say := func(what string) { _, _ = fmt.Fprintf(stderr, "dnstrace: %s\n", what) }
@@ -199,7 +209,7 @@ type node struct {
 	options  *runOptions
 	source   *capture.Source
 	receiver *receive.Receiver
-	outputs  []*export.Writer
+	outputs  []output
 	api      net.Listener
 	metrics  net.Listener
 	lookups  *metrics.Lookups // nil: no metrics
@@ -209,16 +219,16 @@ type node struct {
 
 // open opens everything before anything is promised: a wrong path must be an
 // error at the start.
-func (n *node) open(ports []uint16) error {
+func (n *node) open(ports []uint16, stderr io.Writer) error {
 	var err error
 	o := n.options
 	n.history = history.New(history.Config{Keep: o.history, MaxBytes: historyBytes})
 	for _, spec := range o.outputs {
-		w, err := export.Open(spec)
+		opened, err := openOutput(spec, stderr)
 		if err != nil {
 			return err
 		}
-		n.outputs = append(n.outputs, w)
+		n.outputs = append(n.outputs, opened...)
 	}
 	// Before the sockets: who lacks privileges should hear of those first.
 	if n.source, err = capture.Open(capture.Config{Ports: ports}); err != nil {
@@ -277,7 +287,7 @@ func (n *node) sink(kind string, keep *filter.Filter) pipeline.Sink {
 			}
 		}
 		for _, w := range n.outputs {
-			w.Write(line)
+			w.Write(r, line)
 		}
 	}
 }

@@ -66,7 +66,7 @@ func Open(spec string) (*Writer, error) {
 		}
 		return newWriter(spec, f), nil
 	}
-	return nil, fmt.Errorf("output %q: expected stdout or file:PATH", spec)
+	return nil, fmt.Errorf("output %q: expected stdout, file:PATH or otlp:URL", spec)
 }
 
 // keepOpen keeps standard output open for whoever else prints.

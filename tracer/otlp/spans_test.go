@@ -1,0 +1,384 @@
+package otlp
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// Traces of real lookups of the lab become the spans in the golden file beside
+// them. DNSTRACE_UPDATE=1 rewrites it: read the difference before you commit it.
+func TestSpansOfRecordedTraces(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.jsonl")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no recorded traces: %v", err)
+	}
+	for _, path := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(path), ".jsonl"), func(t *testing.T) {
+			got := drawSpans(resourceSpans(testIdentity(t), recorded(t, path)))
+			golden := strings.TrimSuffix(path, ".jsonl") + ".golden"
+			if os.Getenv("DNSTRACE_UPDATE") != "" {
+				if err := os.WriteFile(golden, got, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("differs from %s; got:\n%s", golden, got)
+			}
+		})
+	}
+}
+
+func testIdentity(t *testing.T) identity {
+	t.Helper()
+	id, err := newIdentity(func(string) string { return "" }, "1.2.3", "node-a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// recorded reads the traces of a file.
+func recorded(t testing.TB, path string) []*trace.Trace {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var all []*trace.Trace
+	for reader := trace.NewReader(f); ; {
+		r, _, err := reader.Read()
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, r.(*trace.Trace))
+	}
+}
+
+// drawSpans writes spans as a tree in each trace, which also shows whether every
+// parent is there.
+func drawSpans(list []*tracepb.ResourceSpans) []byte {
+	var out bytes.Buffer
+	children := map[string][]*tracepb.Span{}
+	known := map[string]bool{}
+	var all []*tracepb.Span
+	for _, r := range list {
+		fmt.Fprintf(&out, "resource%s\n", drawAttributes(r.GetResource().GetAttributes()))
+		for _, s := range r.GetScopeSpans()[0].GetSpans() {
+			all = append(all, s)
+			known[string(s.GetSpanId())] = true
+			children[string(s.GetParentSpanId())] = append(children[string(s.GetParentSpanId())], s)
+		}
+	}
+	for _, s := range all {
+		if !known[string(s.GetParentSpanId())] {
+			drawSpan(&out, s, s, children, "")
+		}
+	}
+	return out.Bytes()
+}
+
+func drawSpan(out io.Writer, s, top *tracepb.Span, children map[string][]*tracepb.Span, indent string) {
+	if s == top {
+		fmt.Fprintf(out, "\ntrace %x from %s\n", s.GetTraceId(), time.Unix(0, int64(s.GetStartTimeUnixNano())).UTC().Format(time.RFC3339Nano))
+		if len(s.GetParentSpanId()) > 0 {
+			fmt.Fprintf(out, "below %x, which this node does not send\n", s.GetParentSpanId())
+		}
+	}
+	since := func(at uint64) time.Duration { return time.Duration(at - top.GetStartTimeUnixNano()) }
+	kind := strings.ToLower(strings.TrimPrefix(s.GetKind().String(), "SPAN_KIND_"))
+	fmt.Fprintf(out, "%s%s (%s) %x at %s for %s\n", indent, s.GetName(), kind, s.GetSpanId(),
+		since(s.GetStartTimeUnixNano()), time.Duration(s.GetEndTimeUnixNano()-s.GetStartTimeUnixNano()))
+	indent += "  "
+	if s.GetStatus() != nil {
+		fmt.Fprintf(out, "%s! %s: %s\n", indent, s.GetStatus().GetCode(), s.GetStatus().GetMessage())
+	}
+	for _, a := range s.GetAttributes() {
+		fmt.Fprintf(out, "%s-%s\n", indent, drawAttributes([]*commonpb.KeyValue{a}))
+	}
+	for _, l := range s.GetLinks() {
+		fmt.Fprintf(out, "%s> link %x %x\n", indent, l.GetTraceId(), l.GetSpanId())
+	}
+	for _, e := range s.GetEvents() {
+		fmt.Fprintf(out, "%s* %s %s%s\n", indent, since(e.GetTimeUnixNano()), e.GetName(), drawAttributes(e.GetAttributes()))
+	}
+	for _, c := range children[string(s.GetSpanId())] {
+		if bytes.Equal(c.GetTraceId(), s.GetTraceId()) {
+			drawSpan(out, c, top, children, indent)
+		}
+	}
+}
+
+func drawAttributes(list []*commonpb.KeyValue) string {
+	var b strings.Builder
+	for _, a := range list {
+		fmt.Fprintf(&b, " %s=%s", a.GetKey(), drawValue(a.GetValue()))
+	}
+	return b.String()
+}
+
+func drawValue(v *commonpb.AnyValue) string {
+	switch v := v.GetValue().(type) {
+	case *commonpb.AnyValue_StringValue:
+		return v.StringValue
+	case *commonpb.AnyValue_IntValue:
+		return fmt.Sprint(v.IntValue)
+	case *commonpb.AnyValue_DoubleValue:
+		return fmt.Sprint(v.DoubleValue)
+	case *commonpb.AnyValue_BoolValue:
+		return fmt.Sprint(v.BoolValue)
+	case *commonpb.AnyValue_ArrayValue:
+		var all []string
+		for _, e := range v.ArrayValue.GetValues() {
+			all = append(all, drawValue(e))
+		}
+		return "[" + strings.Join(all, " | ") + "]"
+	}
+	return "?"
+}
+
+// spansOf makes the spans of one trace, by name.
+func spansOf(t *testing.T, tr *trace.Trace) map[string]*tracepb.Span {
+	t.Helper()
+	all := map[string]*tracepb.Span{}
+	for _, r := range resourceSpans(testIdentity(t), []*trace.Trace{tr}) {
+		for _, s := range r.GetScopeSpans()[0].GetSpans() {
+			if all[s.GetName()] != nil {
+				t.Fatalf("two spans %s", s.GetName())
+			}
+			all[s.GetName()] = s
+		}
+	}
+	return all
+}
+
+// one returns the only trace of a file.
+func one(t testing.TB, name string) *trace.Trace {
+	t.Helper()
+	all := recorded(t, filepath.Join("testdata", name+".jsonl"))
+	if len(all) != 1 {
+		t.Fatalf("%s: %d traces", name, len(all))
+	}
+	return all[0]
+}
+
+// beyond makes the first exchange of a trace what another node than the client's
+// saw of it.
+func beyond(tr *trace.Trace) *trace.Trace {
+	path := tr.Exchange.Path
+	for path[0].Direction == trace.DirectionTX {
+		path = path[1:]
+	}
+	tr.Exchange.Path = path
+	return tr
+}
+
+// Two nodes that see one lookup send different spans, and parents fit.
+func TestEachSpanHasOneSender(t *testing.T) {
+	near := one(t, "tracer-alone")
+	near.Upstreams = nil
+	far := beyond(one(t, "silent-upstream"))
+	far.TraceID = near.TraceID
+	// As the plugin derives it where it adopts nothing.
+	parent := trace.NewSpanID(near.TraceID, trace.SpanID{}, trace.RoleClient, 0)
+	far.Query.TraceID, far.Query.ParentSpanID = near.TraceID, &parent
+	far.Query.SpanID = trace.NewSpanID(near.TraceID, parent, trace.RoleServer, 0)
+	client, server := spansOf(t, near), spansOf(t, &trace.Trace{
+		Header: far.Header, QType: far.QType, Outcome: far.Outcome, Exchange: far.Exchange, Query: far.Query})
+	if len(client) != 1 || len(server) != 1 {
+		t.Fatalf("%d and %d spans, expected one each", len(client), len(server))
+	}
+	if got, want := server["coredns A"].GetParentSpanId(), client["lookup A"].GetSpanId(); !bytes.Equal(got, want) {
+		t.Errorf("the parent of CoreDNS's span is %x, the client's span %x", got, want)
+	}
+	if len(server["coredns A"].GetEvents()) <= len(far.Query.Hops) {
+		t.Error("what the server's node saw of the packets is lost")
+	}
+}
+
+// A node on the way tells what it saw in a span of its own: the same at each
+// attempt to tell, another at each node.
+func TestNodeOnTheWay(t *testing.T) {
+	tr := beyond(one(t, "tracer-alone"))
+	tr.Upstreams = nil
+	s := spansOf(t, tr)["observed A"]
+	if s == nil || len(s.GetEvents()) != len(tr.Exchange.Path) {
+		t.Fatalf("%v", s)
+	}
+	if client := clientSpan(tr); !bytes.Equal(s.GetParentSpanId(), client[:]) {
+		t.Errorf("its parent is %x, not the client's span %s", s.GetParentSpanId(), client)
+	}
+	if observedSpan(tr, "node-a") == observedSpan(tr, "node-b") {
+		t.Error("two nodes send the same span")
+	}
+}
+
+// The span that a TRACEPARENT names is the parent where CoreDNS took it, and a
+// link where nobody did.
+func TestForeignParent(t *testing.T) {
+	foreign := trace.Traceparent{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}}
+	tr := one(t, "silent-upstream")
+	tr.Exchange.Traceparent = foreign.String()
+	tr.TraceID, tr.Query.TraceID, tr.Query.ParentSpanID = foreign.TraceID, foreign.TraceID, &foreign.SpanID
+	tr.Query.SpanID = trace.NewSpanID(foreign.TraceID, foreign.SpanID, trace.RoleServer, 0)
+	tr.Upstreams = nil
+	spans := spansOf(t, tr)
+	for _, name := range []string{"lookup A", "coredns A"} {
+		if s := spans[name]; !bytes.Equal(s.GetTraceId(), foreign.TraceID[:]) || !bytes.Equal(s.GetParentSpanId(), foreign.SpanID[:]) || len(s.GetLinks()) != 0 {
+			t.Errorf("%s: trace %x, parent %x, links %v", name, s.GetTraceId(), s.GetParentSpanId(), s.GetLinks())
+		}
+	}
+	tr = one(t, "tracer-alone")
+	tr.Exchange.Traceparent = foreign.String()
+	tr.Upstreams = nil
+	s := spansOf(t, tr)["lookup A"]
+	if len(s.GetLinks()) != 1 || hex.EncodeToString(s.GetLinks()[0].GetSpanId()) != foreign.SpanID.String() || len(s.GetParentSpanId()) != 0 {
+		t.Errorf("links %v, parent %x", s.GetLinks(), s.GetParentSpanId())
+	}
+}
+
+// A server below an attempt that it did not know of still hangs from it, under the
+// ids that it would have had.
+func TestUnstampedChain(t *testing.T) {
+	tr, behind := one(t, "silent-upstream"), one(t, "silent-upstream").Query
+	behind.TraceID[0] ^= 1
+	tr.Upstreams = tr.Upstreams[:1]
+	tr.Upstreams[0].Query = behind
+	attempt := trace.NewSpanID(tr.TraceID, tr.Query.SpanID, trace.RoleAttempt, 1)
+	server := trace.NewSpanID(tr.TraceID, attempt, trace.RoleServer, 0)
+	found := false
+	for _, r := range resourceSpans(testIdentity(t), []*trace.Trace{tr}) {
+		for _, s := range r.GetScopeSpans()[0].GetSpans() {
+			if bytes.Equal(s.GetSpanId(), server[:]) {
+				found = bytes.Equal(s.GetParentSpanId(), attempt[:]) && bytes.Equal(s.GetTraceId(), tr.TraceID[:])
+			}
+		}
+	}
+	if !found {
+		t.Error("no span of the second server below the attempt")
+	}
+}
+
+// Pods are resources: the client's span is of the client's pod, and CoreDNS's of
+// CoreDNS's.
+func TestResourceOfPod(t *testing.T) {
+	tr := one(t, "silent-upstream")
+	tr.Client = &trace.Endpoint{Pod: "web-1", Namespace: "shop", Container: "app", Node: "node-b"}
+	tr.Server = &trace.Endpoint{Pod: "coredns-1", Namespace: "kube-system"}
+	got := string(drawSpans(resourceSpans(testIdentity(t), []*trace.Trace{tr})))
+	for _, want := range []string{
+		"resource host.name=node-a k8s.container.name=app k8s.namespace.name=shop k8s.node.name=node-b k8s.pod.name=web-1 service.name=dnstrace service.version=1.2.3\n",
+		"resource host.name=node-a k8s.namespace.name=kube-system k8s.pod.name=coredns-1 service.name=dnstrace service.version=1.2.3\n",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %s in\n%s", want, got)
+		}
+	}
+}
+
+// Text that is no UTF-8 must not make a whole batch undeliverable, and many packets
+// must not push out the finding.
+func TestHostileTrace(t *testing.T) {
+	tr := one(t, "silent-upstream")
+	tr.QName, tr.Query.Error, tr.Exchange.QName = "\xff.", "\xfe", "\xff."
+	for len(tr.Exchange.Path) < 10*maxEvents {
+		tr.Exchange.Path = append(tr.Exchange.Path, tr.Exchange.Path...)
+	}
+	s := spansOf(t, &trace.Trace{Header: tr.Header, QType: tr.QType, Exchange: tr.Exchange, Diagnosis: tr.Diagnosis})["lookup A"]
+	if _, err := proto.Marshal(s); err != nil {
+		t.Error(err)
+	}
+	if n := len(s.GetEvents()); n != maxPackets+1 || s.GetEvents()[maxPackets].GetName() != eventFinding || int(s.GetDroppedEventsCount()) != len(tr.Exchange.Path)-maxPackets {
+		t.Errorf("%d events, %d left out", n, s.GetDroppedEventsCount())
+	}
+}
+
+// A copy shares nothing with the record that spans are made of.
+func TestCloneIsACopy(t *testing.T) {
+	for _, name := range []string{"silent-upstream", "tracer-alone"} {
+		tr := one(t, name)
+		c := cloneTrace(tr)
+		before := drawSpans(resourceSpans(testIdentity(t), []*trace.Trace{c}))
+		spoil(tr)
+		if after := drawSpans(resourceSpans(testIdentity(t), []*trace.Trace{c})); !bytes.Equal(before, after) {
+			t.Errorf("%s: changed with the record:\n%s\nbefore:\n%s", name, after, before)
+		}
+	}
+}
+
+func spoil(tr *trace.Trace) {
+	spoilExchange(tr.Exchange)
+	spoilQuery(tr.Query)
+	spoilUpstreams(tr.Upstreams)
+	for i := range tr.Diagnosis {
+		tr.Diagnosis[i].Evidence[0] = ""
+		tr.Diagnosis[i] = trace.Finding{}
+	}
+	for i := range tr.Gaps {
+		tr.Gaps[i] = ""
+	}
+}
+
+func spoilExchange(e *trace.Exchange) {
+	if e == nil {
+		return
+	}
+	clear(e.Path)
+	clear(e.Answers)
+	if e.NAT != nil {
+		*e.NAT.ServerPort = 1
+		*e.NAT = trace.NAT{}
+	}
+	for _, p := range []*trace.Endpoint{e.Client, e.Server} {
+		if p != nil {
+			*p = trace.Endpoint{}
+		}
+	}
+	if e.Duration != nil {
+		*e.Duration = 1
+	}
+}
+
+func spoilQuery(q *trace.Query) {
+	if q == nil {
+		return
+	}
+	*q.ParentSpanID, *q.Duration = trace.SpanID{}, 1
+	for i := range q.Hops {
+		*q.Hops[i].Duration = 1
+	}
+	clear(q.Hops)
+}
+
+func spoilUpstreams(list []trace.Upstream) {
+	for i := range list {
+		spoilExchange(list[i].Exchange)
+		spoilQuery(list[i].Query)
+		if at := list[i].Attempt; at != nil {
+			*at.Duration = 1
+			*at = trace.Attempt{}
+		}
+		spoilUpstreams(list[i].Upstreams)
+	}
+}
