@@ -1,8 +1,9 @@
+// promtail, as a program for `make test-dashboards`: a module of its own, so that its
+// many dependencies stay out of ours. It repeats the requirements and replace lines of
+// Loki 3.5, the last that has it, which `go install` does not follow.
 module github.com/dnstrace/dnstrace/integration/promtail
 
 go 1.24.0
-
-toolchain go1.24.1
 
 require (
 	cloud.google.com/go/pubsub v1.48.0 // indirect
