@@ -19,6 +19,7 @@ type output interface {
 	Last(patience time.Duration)
 	Close() error
 	Stats() (written, dropped uint64)
+	Queued() uint64
 	Name() string
 }
 
