@@ -335,7 +335,7 @@ func (n *node) serve(ctx context.Context, p *pipeline.Pipeline) error {
 		g.Go(func() error {
 			return metrics.Serve(ctx, n.metrics, metrics.Collector{
 				Version: buildVersion(), Counters: p.Counters, Outputs: n.outputStats, Queued: n.receiver.Queued,
-				History: n.history.Stats, HistoryBytes: historyBytes,
+				History: n.history.Stats, HistoryBytes: historyBytes, Cluster: n.clusterState,
 			}, n.lookups)
 		})
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/diagnose"
 	"github.com/dnstrace/dnstrace/tracer/exchange"
 	"github.com/dnstrace/dnstrace/tracer/history"
+	"github.com/dnstrace/dnstrace/tracer/kube"
 	"github.com/dnstrace/dnstrace/tracer/pipeline"
 )
 
@@ -32,7 +33,8 @@ type Output struct {
 	Written, Dropped, Queued uint64
 }
 
-// Collector reads the counters when Prometheus asks. All fields are needed.
+// Collector reads the counters when Prometheus asks. All fields but Cluster are
+// needed.
 type Collector struct {
 	Version  string
 	Counters func() *pipeline.Counters
@@ -41,6 +43,8 @@ type Collector struct {
 	History  func() history.Stats
 	// HistoryBytes is the bound of the memory of finished traces.
 	HistoryBytes int
+	// Cluster returns what is known of Kubernetes, or nil: there is none.
+	Cluster func() *kube.State
 }
 
 type metric struct {
@@ -57,39 +61,42 @@ func gauge(name, help string, labels ...string) metric {
 }
 
 var (
-	events         = counter("events_total", "Packets that the eBPF programs reported, once for every device they passed.")
-	lostEvents     = counter("lost_events_total", "Packets that found a ring buffer full, or a program busy.")
-	lostByHook     = counter("hook_lost_events_total", "Lost events by what the program sees: tx, rx, drop.", "hook")
-	shedEvents     = counter("shed_events_total", "Packets of lookups that were left out whole, because the tracer could not follow all.")
-	share          = gauge("reported_share", "Share of the lookups that is reported now: 1 unless the tracer cannot follow all.")
-	cut            = counter("cut_exchanges_total", "Exchanges left out because the reported share changed while they were under way.")
-	exchanges      = counter("exchanges_total", "Exchanges by outcome.", "outcome")
-	traces         = counter("traces_total", "Traces assembled.")
-	sampledOut     = counter("sampled_out_total", "Records of ordinary lookups that --sample left out, by kind.", "record")
-	findings       = counter("findings_total", "Findings by code.", "code")
-	openExchanges  = gauge("open_exchanges", "Exchanges that wait for a response or for their last packets.")
-	pendingTraces  = gauge("pending_traces", "Lookups that wait for their parts.")
-	evicted        = counter("evicted_total", "Exchanges and lookups passed on early because a table was full.", "table")
-	clockSteps     = counter("clock_steps_total", "Steps of the system's time: lookups under way were passed on as they stood.")
-	noConnect      = counter("tcp_connects_dropped_total", "Dropped packets that asked for a TCP connection to a DNS port.")
-	notDNS         = counter("not_dns_total", "Packets on a DNS port that are no DNS message.")
-	orphans        = counter("orphan_responses_total", "Responses, fragments and ICMP errors whose query was not seen.")
-	unreadable     = counter("unreadable_segments_total", "TCP segments whose place in the stream is unknown.")
-	records        = counter("plugin_records_total", "Records received from CoreDNS.")
-	malformed      = counter("plugin_records_malformed_total", "Lines received that are no record.")
-	recordsDropped = counter("plugin_records_dropped_total", "Records received and not taken in time.")
-	written        = counter("output_records_total", "Records written.", "output")
-	recordsQueued  = gauge("plugin_records_queued", "Records received that wait to be taken.")
-	outputDropped  = counter("output_records_dropped_total", "Records that an output did not take.", "output")
-	outputQueued   = gauge("output_records_queued", "Records that wait for an output.", "output")
-	tableLimit     = gauge("table_limit", "How many entries a table may have: of open_exchanges and of pending_traces.", "table")
-	historyTraces  = gauge("history_traces", "Finished traces in memory, for the local API.")
-	historyBytes   = gauge("history_bytes", "Memory that the finished traces take.")
-	historyLimit   = gauge("history_limit_bytes", "Memory that the finished traces may take.")
-	historyEvicted = counter("history_evicted_total", "Finished traces let go, because of their age or because the memory was full.", "cause")
-	followers      = gauge("api_followers", "Readers of the local API that follow new traces.")
-	followersLost  = counter("api_follower_lost_traces_total", "Traces not delivered to a follower that was too slow.")
-	buildInfo      = gauge("build_info", "The version of the tracer; always 1.", "version")
+	events          = counter("events_total", "Packets that the eBPF programs reported, once for every device they passed.")
+	lostEvents      = counter("lost_events_total", "Packets that found a ring buffer full, or a program busy.")
+	lostByHook      = counter("hook_lost_events_total", "Lost events by what the program sees: tx, rx, drop.", "hook")
+	shedEvents      = counter("shed_events_total", "Packets of lookups that were left out whole, because the tracer could not follow all.")
+	share           = gauge("reported_share", "Share of the lookups that is reported now: 1 unless the tracer cannot follow all.")
+	cut             = counter("cut_exchanges_total", "Exchanges left out because the reported share changed while they were under way.")
+	exchanges       = counter("exchanges_total", "Exchanges by outcome.", "outcome")
+	traces          = counter("traces_total", "Traces assembled.")
+	sampledOut      = counter("sampled_out_total", "Records of ordinary lookups that --sample left out, by kind.", "record")
+	findings        = counter("findings_total", "Findings by code.", "code")
+	openExchanges   = gauge("open_exchanges", "Exchanges that wait for a response or for their last packets.")
+	pendingTraces   = gauge("pending_traces", "Lookups that wait for their parts.")
+	evicted         = counter("evicted_total", "Exchanges and lookups passed on early because a table was full.", "table")
+	clockSteps      = counter("clock_steps_total", "Steps of the system's time: lookups under way were passed on as they stood.")
+	noConnect       = counter("tcp_connects_dropped_total", "Dropped packets that asked for a TCP connection to a DNS port.")
+	notDNS          = counter("not_dns_total", "Packets on a DNS port that are no DNS message.")
+	orphans         = counter("orphan_responses_total", "Responses, fragments and ICMP errors whose query was not seen.")
+	unreadable      = counter("unreadable_segments_total", "TCP segments whose place in the stream is unknown.")
+	records         = counter("plugin_records_total", "Records received from CoreDNS.")
+	malformed       = counter("plugin_records_malformed_total", "Lines received that are no record.")
+	recordsDropped  = counter("plugin_records_dropped_total", "Records received and not taken in time.")
+	written         = counter("output_records_total", "Records written.", "output")
+	recordsQueued   = gauge("plugin_records_queued", "Records received that wait to be taken.")
+	outputDropped   = counter("output_records_dropped_total", "Records that an output did not take.", "output")
+	outputQueued    = gauge("output_records_queued", "Records that wait for an output.", "output")
+	tableLimit      = gauge("table_limit", "How many entries a table may have: of open_exchanges and of pending_traces.", "table")
+	historyTraces   = gauge("history_traces", "Finished traces in memory, for the local API.")
+	historyBytes    = gauge("history_bytes", "Memory that the finished traces take.")
+	historyLimit    = gauge("history_limit_bytes", "Memory that the finished traces may take.")
+	historyEvicted  = counter("history_evicted_total", "Finished traces let go, because of their age or because the memory was full.", "cause")
+	followers       = gauge("api_followers", "Readers of the local API that follow new traces.")
+	followersLost   = counter("api_follower_lost_traces_total", "Traces not delivered to a follower that was too slow.")
+	clusterSynced   = gauge("kubernetes_synced", "Whether pods, Services and their endpoints were all listed once: 1, or 0. Only with Kubernetes.")
+	clusterFailures = counter("kubernetes_request_failures_total", "Requests to the Kubernetes API that failed. Only with Kubernetes.")
+	clusterObjects  = gauge("kubernetes_objects", "Objects of Kubernetes that are known, by kind: pods (of this node), services (that may speak DNS), endpoints. Only with Kubernetes.", "kind")
+	buildInfo       = gauge("build_info", "The version of the tracer; always 1.", "version")
 )
 
 // Describe implements prometheus.Collector.
@@ -150,6 +157,26 @@ func (c Collector) Collect(ch chan<- prometheus.Metric) {
 	send(followers, uint64(h.Subscribers))
 	send(followersLost, h.LostQueued)
 	send(buildInfo, 1, c.Version)
+	if c.Cluster != nil {
+		c.cluster(send)
+	}
+}
+
+// cluster sends what is known of Kubernetes.
+func (c Collector) cluster(send func(m metric, v uint64, labels ...string)) {
+	st := c.Cluster()
+	if st == nil {
+		return
+	}
+	synced := uint64(0)
+	if st.Synced {
+		synced = 1
+	}
+	send(clusterSynced, synced)
+	send(clusterFailures, st.Failures)
+	send(clusterObjects, uint64(st.Pods), "pods")
+	send(clusterObjects, uint64(st.Services), "services")
+	send(clusterObjects, uint64(st.Endpoints), "endpoints")
 }
 
 // newRegistry holds what is served: also what the Go runtime and the kernel know of

@@ -13,6 +13,7 @@ import (
 
 	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/history"
+	"github.com/dnstrace/dnstrace/tracer/kube"
 	"github.com/dnstrace/dnstrace/tracer/pipeline"
 	"github.com/dnstrace/dnstrace/tracer/receive"
 )
@@ -31,6 +32,7 @@ func sample() Collector {
 		Version: "v1",
 		Outputs: func() []Output { return []Output{{Name: "stdout", Written: 3, Dropped: 1, Queued: 2}} },
 		Queued:  func() int { return 5 },
+		Cluster: func() *kube.State { return &kube.State{Synced: true, Pods: 21, Failures: 22} },
 		History: func() history.Stats { return history.Stats{Traces: 7, Bytes: 9, EvictedAge: 11} }, HistoryBytes: 13,
 	}
 }
@@ -67,6 +69,7 @@ func TestServe(t *testing.T) {
 	for _, want := range []string{
 		"dnstrace_events_total 18", "dnstrace_lost_events_total 2", `dnstrace_hook_lost_events_total{hook="tx"} 2`,
 		"dnstrace_shed_events_total 7", "dnstrace_reported_share 0.25", "dnstrace_cut_exchanges_total 3",
+		"dnstrace_kubernetes_synced 1", `dnstrace_kubernetes_objects{kind="pods"} 21`, "dnstrace_kubernetes_request_failures_total 22",
 		`dnstrace_sampled_out_total{record="trace"} 9`,
 		"dnstrace_clock_steps_total 1", "dnstrace_tcp_connects_dropped_total 4", `dnstrace_exchanges_total{outcome="answered"} 1`,
 		`dnstrace_findings_total{code="upstream-timeout"} 1`, `dnstrace_findings_total{code="conntrack-race"} 0`,
