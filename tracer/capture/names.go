@@ -2,12 +2,12 @@ package capture
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -216,28 +216,50 @@ func (s *symbols) lookup(addrs []uint64) []string {
 	if _, err := s.file.Seek(0, io.SeekStart); err != nil {
 		return names
 	}
-	best := make([]uint64, len(addrs))
-	scanner := bufio.NewScanner(s.file)
-	for scanner.Scan() {
-		line := scanner.Text()
-		hex, rest, ok := strings.Cut(line, " ")
-		// Text symbols only; modules follow the kernel, so there is no order.
-		if !ok || len(rest) < 3 || (rest[0] != 't' && rest[0] != 'T') {
-			continue
-		}
-		at, err := strconv.ParseUint(hex, 16, 64)
-		if err != nil || at == 0 {
-			continue
-		}
+	// Whether a symbol is the last one before an address shows at the next that is
+	// not: only then its name is worth a string.
+	best, last, name := make([]uint64, len(addrs)), uint64(0), []byte(nil)
+	until := func(next uint64) {
 		for i, addr := range addrs {
-			if at > addr || at < best[i] {
-				continue
+			if last <= addr && last > best[i] && (next > addr || next < last) {
+				best[i], names[i] = last, functionName(name)
 			}
-			best[i] = at
-			name, _, _ := strings.Cut(rest[2:], "\t")
-			// Compilers split functions: nft_do_chain.cold is nft_do_chain.
-			names[i], _, _ = strings.Cut(name, ".")
 		}
 	}
+	scanner := bufio.NewScanner(s.file)
+	for scanner.Scan() {
+		at, rest := leadingHex(scanner.Bytes())
+		// Text symbols only; modules follow the kernel, so there is no order.
+		if at == 0 || len(rest) < 4 || rest[0] != ' ' || rest[1]|0x20 != 't' {
+			continue
+		}
+		until(at)
+		last, name = at, append(name[:0], rest[3:]...)
+	}
+	until(0)
 	return names
+}
+
+// functionName returns the name of a symbol without the module that it is of.
+// Compilers split functions: nft_do_chain.cold is nft_do_chain.
+func functionName(symbol []byte) string {
+	symbol, _, _ = bytes.Cut(symbol, []byte("\t"))
+	symbol, _, _ = bytes.Cut(symbol, []byte("."))
+	return string(symbol)
+}
+
+// leadingHex reads the number that a line begins with, in lower case as the kernel
+// writes it, and returns what follows.
+func leadingHex(line []byte) (n uint64, rest []byte) {
+	for i, c := range line {
+		switch {
+		case '0' <= c && c <= '9':
+			n = n<<4 | uint64(c-'0')
+		case 'a' <= c && c <= 'f':
+			n = n<<4 | uint64(c-'a'+10)
+		default:
+			return n, line[i:]
+		}
+	}
+	return n, nil
 }

@@ -3,6 +3,7 @@ package capture
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -105,5 +106,35 @@ func TestNamespaceNames(t *testing.T) {
 	}
 	if n.name(0) != "" {
 		t.Error("an unknown namespace has a name")
+	}
+}
+
+// An address is of the function that begins last before it, wherever in the file
+// that stands.
+func TestSymbolNames(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "kallsyms")
+	content := "0000000000000000 T hidden\n" +
+		"ffffffff81000000 T _text\n" +
+		"ffffffff81000000 T _stext\n" +
+		"ffffffff81000100 t kfree_skb.part.0\n" +
+		"ffffffff81000180 d not_a_function\n" +
+		"ffffffff81000200 T udp_rcv\n" +
+		"ffffffffc0002000 t later_module\t[b]\n" +
+		"ffffffffc0001000 t nft_do_chain.cold\t[nf_tables]\n" +
+		"ffffffffc0001100 t nft_end\t[nf_tables]\n"
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := newSymbols(path)
+	defer s.close()
+	for range 2 { // the second time from memory
+		addrs := []uint64{
+			0xffffffff80ffffff, 0xffffffff81000000, 0xffffffff810001ff, 0xffffffff81000200,
+			0xffffffffc0001050, 0xffffffffc0001fff, 0xffffffffc0002abc, 0xffffffffc0000fff,
+		}
+		want := []string{"", "_stext", "kfree_skb", "udp_rcv", "nft_do_chain", "nft_end", "later_module", "udp_rcv"}
+		if got := s.names(addrs); !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
 	}
 }
