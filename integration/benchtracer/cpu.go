@@ -43,6 +43,9 @@ func measureCPU(ctx context.Context, r *rig, s schedule) ([]figure, error) {
 			all.add("lookups a second", variant, "lookups/s", u.rate, goal{})
 			all.add("CPU a lookup", variant, "µs", u.cpu, turn.cpu)
 			all.add("lost packets", variant, "packets", u.tally.lost, turn.lost)
+			if turn.variant == dnstraceRun {
+				all.add("packets of lookups left out whole", variant, "packets", u.tally.shed, turn.lost)
+			}
 			all.add("seen packets", variant, "a lookup", u.tally.seen/u.lookups, goal{})
 			all.add("memory, at most", variant, "MiB", u.peak, turn.memory)
 			if turn.variant == dnstraceRun {

@@ -156,15 +156,20 @@ const drainTimeout = 8 * time.Second
 // tally is what an observer says of itself.
 type tally struct {
 	seen, lost float64 // packets, once for every device
+	shed       float64 // those of lookups that dnstrace left out whole
 	traces     float64 // of dnstrace
 }
 
-// lostShare is what was lost of all, in percent.
-func (t tally) lostShare() float64 {
-	if t.seen+t.lost == 0 {
+// lostShare and shedShare are what was lost and shed of all, in percent.
+func (t tally) lostShare() float64 { return t.percent(t.lost) }
+func (t tally) shedShare() float64 { return t.percent(t.shed) }
+
+func (t tally) percent(part float64) float64 {
+	all := t.seen + t.lost + t.shed
+	if all == 0 {
 		return 0
 	}
-	return 100 * t.lost / (t.seen + t.lost)
+	return 100 * part / all
 }
 
 // end stops the observer, and returns what it saw.
@@ -175,7 +180,7 @@ func (o *observer) end(ctx context.Context) (tally, error) {
 		if err != nil {
 			return t, errors.Join(err, o.stop())
 		}
-		t = tally{values["dnstrace_events_total"], values["dnstrace_lost_events_total"], values["dnstrace_traces_total"]}
+		t = tally{values["dnstrace_events_total"], values["dnstrace_lost_events_total"], values["dnstrace_shed_events_total"], values["dnstrace_traces_total"]}
 	}
 	err := o.stop()
 	if o.name == tcpdump || o.name == packetSockets {

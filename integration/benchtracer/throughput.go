@@ -19,14 +19,14 @@ var loops = []struct {
 func measureThroughput(ctx context.Context, r *rig, s schedule) ([]figure, error) {
 	var all figures
 	for n := range s.all() {
-		rates, lost := make(map[string][]float64), make(map[string]float64)
+		rates, tallies := make(map[string][]float64), make(map[string]tally)
 		for i := range variants {
 			name := variants[(i+n)%len(variants)]
 			rate, t, err := r.throughputTurn(ctx, name)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", name, err)
 			}
-			rates[name], lost[name] = rate, t.lostShare()
+			rates[name], tallies[name] = rate, t
 		}
 		for i, l := range loops {
 			for _, name := range variants {
@@ -42,8 +42,9 @@ func measureThroughput(ctx context.Context, r *rig, s schedule) ([]figure, error
 			}
 		}
 		for _, name := range variants[1:] {
-			all.add("packets that the observer lost", name, "%", lost[name], goal{})
+			all.add("packets that the observer lost", name, "%", tallies[name].lostShare(), goal{})
 		}
+		all.add("packets of lookups left out whole", dnstraceRun, "%", tallies[dnstraceRun].shedShare(), goal{})
 	}
 	return all.sorted(variants), nil
 }
