@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,6 +33,7 @@ type namespaces struct {
 	rounds  int               // since then
 	early   bool              // a file was read that no namespace was mounted on
 	changed time.Time         // when dir was, as far as it was read
+	racy    bool              // it may have changed since without a later time
 	read    time.Time
 	now     func() time.Time
 }
@@ -57,6 +59,11 @@ const (
 	earlyRounds = 4
 )
 
+// tick is how far apart the times of two changes may be and still be equal: before
+// Linux 6.13 they are those of the last timer interrupt, of which there are 100 a
+// second at least.
+const tick = 10 * time.Millisecond
+
 // renew is called before each round of packets. It forgets names if namespaces came
 // or went: the kernel gives the inode of one that went to the next that comes.
 func (n *namespaces) renew() {
@@ -65,10 +72,14 @@ func (n *namespaces) renew() {
 		return
 	}
 	n.rounds++
-	switch {
-	case !info.ModTime().Equal(n.changed):
-		n.changed, n.gone, n.rounds = info.ModTime(), n.names, 0
+	switch changed := !info.ModTime().Equal(n.changed); {
+	case changed || n.racy:
+		before := n.names
 		n.refresh()
+		if changed || !maps.Equal(before, n.names) {
+			n.gone, n.rounds = before, 0
+		}
+		n.changed, n.racy = info.ModTime(), n.read.Sub(info.ModTime()) < tick
 	case n.early && n.rounds <= earlyRounds:
 		n.refresh()
 	}

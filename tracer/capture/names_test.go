@@ -138,3 +138,36 @@ func TestSymbolNames(t *testing.T) {
 		}
 	}
 }
+
+// Two changes between two timer interrupts have one time.
+func TestNamespaceThatComesRightAfterAnother(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "pod-a")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	inode, err := inodeOf(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := newNamespaces(dir)
+	at := time.Now().Truncate(time.Second)
+	for round, tc := range []struct {
+		rename string
+		after  time.Duration // since the last change that has a time of its own
+		want   string
+	}{{"pod-b", time.Millisecond, "pod-b"}, {"pod-c", 2 * time.Millisecond, "pod-c"}, {"pod-d", 30 * time.Millisecond, "pod-d"}} {
+		if err := os.Rename(path, filepath.Join(dir, tc.rename)); err != nil {
+			t.Fatal(err)
+		}
+		path = filepath.Join(dir, tc.rename)
+		if err := os.Chtimes(dir, at, at); err != nil {
+			t.Fatal(err)
+		}
+		n.now = func() time.Time { return at.Add(tc.after) }
+		n.renew()
+		if got := n.name(inode); got != tc.want {
+			t.Errorf("round %d: %q, want %q", round, got, tc.want)
+		}
+	}
+}
