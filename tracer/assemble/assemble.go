@@ -61,6 +61,7 @@ type Assembler struct {
 	due       dueHeap
 	byFlow    map[trace.Flow][]*lookup
 	questions map[question]*asked
+	unused    unusedQuestions
 	servers   *servers
 	calls     *calls
 	early     []*trace.Trace // evicted, until Advance

@@ -50,6 +50,7 @@ type remembered struct {
 // recent are the lookups of a caller, in order of their start.
 type recent struct {
 	list []asking
+	one  [1]asking // most are asked once
 }
 
 // asking is what matters of a lookup here. Times are in nanoseconds since 1970.
@@ -86,6 +87,7 @@ func (c *calls) add(ex *trace.Exchange, now time.Time) {
 	r := c.byCaller[key]
 	if r == nil {
 		r = &recent{}
+		r.list = r.one[:0]
 		c.byCaller[key] = r
 	}
 	a := newAsking(ex)

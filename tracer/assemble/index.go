@@ -1,6 +1,7 @@
 package assemble
 
 import (
+	"slices"
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
@@ -51,7 +52,7 @@ type position struct {
 func (a *Assembler) index(l *lookup) {
 	q := a.questions[l.key]
 	if q == nil {
-		q = &asked{}
+		q = a.unused.take()
 		a.questions[l.key] = q
 	}
 	q.lookups++
@@ -87,7 +88,46 @@ func (a *Assembler) unindex(l *lookup) {
 	l.position = position{}
 	if q.lookups--; q.lookups == 0 {
 		delete(a.questions, l.key)
+		a.unused.give(q)
 	}
+}
+
+// unusedQuestions keeps the memory of questions that nobody asks any more: where
+// names are not asked twice, there is one a lookup.
+type unusedQuestions []*asked
+
+// maxUnused is how many are kept: what comes and goes in a round of a busy node.
+const maxUnused = 512
+
+func (u *unusedQuestions) take() *asked {
+	n := len(*u)
+	if n == 0 {
+		return &asked{}
+	}
+	q := (*u)[n-1]
+	*u = (*u)[:n-1]
+	return q
+}
+
+// give takes a question without lookups. What many had asked in many places is not
+// kept.
+func (u *unusedQuestions) give(q *asked) {
+	if len(*u) < maxUnused && cap(q.sent) <= 4 && cap(q.callers) <= 4 && q.room() <= 64 {
+		q.sent, q.callers = q.sent[:0], q.callers[:0]
+		*u = append(*u, q)
+	}
+}
+
+// room counts the lookups that there is memory for.
+func (q *asked) room() int {
+	n := cap(q.records) + cap(q.placeless.short) + cap(q.placeless.long)
+	for _, s := range q.sent {
+		n += cap(s.timeline)
+	}
+	for _, c := range q.callers {
+		n += cap(c.short) + cap(c.long)
+	}
+	return n
 }
 
 func (q *asked) sentFrom(netns uint32) *timeline {
@@ -96,8 +136,11 @@ func (q *asked) sentFrom(netns uint32) *timeline {
 			return &q.sent[i].timeline
 		}
 	}
-	q.sent = append(q.sent, sentFrom{netns: netns})
-	return &q.sent[len(q.sent)-1].timeline
+	// What was there before, in a question that is used again, is empty.
+	q.sent = slices.Grow(q.sent, 1)[:len(q.sent)+1]
+	last := &q.sent[len(q.sent)-1]
+	last.netns = netns
+	return &last.timeline
 }
 
 func (q *asked) callersAt(placed bool, netns uint32) *spans {
@@ -109,8 +152,10 @@ func (q *asked) callersAt(placed bool, netns uint32) *spans {
 			return &q.callers[i].spans
 		}
 	}
-	q.callers = append(q.callers, arrivedIn{netns: netns})
-	return &q.callers[len(q.callers)-1].spans
+	q.callers = slices.Grow(q.callers, 1)[:len(q.callers)+1]
+	last := &q.callers[len(q.callers)-1]
+	last.netns = netns
+	return &last.spans
 }
 
 // legs calls each for the exchanges that began in a time where the server of l

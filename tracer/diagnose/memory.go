@@ -24,6 +24,7 @@ type memory struct {
 	lookups   map[lookupKey][]*seen // of one client and name
 	calls     map[string]*call      // by resolution
 	order     []*seen               // oldest first, from head on
+	unused    []*seen               // forgotten, to be used again
 	head      int
 	now       time.Time
 }
@@ -96,7 +97,8 @@ func (m *memory) add(t *trace.Trace) {
 	if ex == nil {
 		return
 	}
-	s := newSeen(t, ex)
+	s := m.fresh()
+	s.fill(t, ex)
 	if s.end.After(m.now) {
 		m.now = s.end
 	}
@@ -111,8 +113,28 @@ func (m *memory) add(t *trace.Trace) {
 	c.lookups = append(c.lookups, s)
 }
 
+// maxUnused is how many lookups are kept to be used again: what a round brings.
+const maxUnused = 512
+
+// fresh returns memory for a lookup.
+func (m *memory) fresh() *seen {
+	n := len(m.unused)
+	if n == 0 {
+		return &seen{}
+	}
+	s := m.unused[n-1]
+	m.unused = m.unused[:n-1]
+	return s
+}
+
 func newSeen(t *trace.Trace, ex *trace.Exchange) *seen {
-	s := &seen{
+	s := &seen{}
+	s.fill(t, ex)
+	return s
+}
+
+func (s *seen) fill(t *trace.Trace, ex *trace.Exchange) {
+	*s = seen{
 		key: lookupKey{clientOf(ex), ex.QName}, call: callID(t), id: ex.TraceID, qtype: ex.QType, protocol: ex.Protocol,
 		port: ex.ClientPort, dnsID: ex.ID, start: ex.Time, end: ex.Time, rcode: ex.RCode,
 		answered: ex.Outcome == trace.OutcomeAnswered, truncated: ex.Truncated, bufsize: ex.BufSize,
@@ -124,7 +146,6 @@ func newSeen(t *trace.Trace, ex *trace.Exchange) *seen {
 	if ex.ResponseSize != nil {
 		s.size = *ex.ResponseSize
 	}
-	return s
 }
 
 // expire forgets what is old, or too much.
@@ -139,6 +160,9 @@ func (m *memory) expire() {
 		c := m.calls[s.call]
 		if c.lookups = without(c.lookups, s); len(c.lookups) == 0 {
 			delete(m.calls, s.call)
+		}
+		if len(m.unused) < maxUnused {
+			m.unused = append(m.unused, s)
 		}
 	}
 	if m.head > len(m.order)/2 {
