@@ -24,7 +24,7 @@ BUILDFLAGS = -trimpath \
 # What a target needs, as program:package or /file:package. `make packages`, and
 # with it CI, is made from these lists: name a tool here when a test starts to use it.
 LAB_NEEDS := iptables:iptables ip6tables:iptables
-WALK_NEEDS := jq:jq
+WALK_NEEDS := jq:jq dig:bind9-dnsutils
 # The race detector is C; the tests with BPF use the objects committed in bpf/, so they need no clang.
 TEST_NEEDS := gcc:gcc /usr/include/stdlib.h:libc6-dev $(LAB_NEEDS) $(WALK_NEEDS) \
 	ip:iproute2 nft:nftables dnsmasq:dnsmasq-base dig:bind9-dnsutils tcpdump:tcpdump tshark:tshark \

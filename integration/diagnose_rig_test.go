@@ -87,7 +87,7 @@ func (r *faultRig) allTraces() []*trace.Trace {
 }
 
 // keep writes what was observed of lookups at or below the names as a recorded
-// case, if asked to.
+// case, if asked to. The empty name is that of attempts to connect.
 func (r *faultRig) keep(name string, zones ...string) {
 	r.t.Helper()
 	dir := os.Getenv(recordEnv)
@@ -97,7 +97,7 @@ func (r *faultRig) keep(name string, zones ...string) {
 	var lines []byte
 	for _, file := range []string{r.RecordFile(), pluginRecords(r.Lab)} {
 		for _, rec := range readRecords(r.t, file) {
-			if q, ok := questionOf(rec); ok && slices.ContainsFunc(zones, func(z string) bool { return dns.IsSubDomain(dns.Fqdn(z), q) }) {
+			if q, ok := questionOf(rec); ok && slices.ContainsFunc(zones, func(z string) bool { return z == q || z != "" && dns.IsSubDomain(dns.Fqdn(z), q) }) {
 				lines = append(rec.AppendJSON(lines), '\n')
 			}
 		}

@@ -13,11 +13,15 @@
 //	           QTYPE (2), QCLASS (2), lower-cased QNAME in wire format
 //	trace_id = Unix time of the query rounded down to 256 s (4), then flow (12)
 //
+// An attempt to open a TCP connection on which nothing was asked has 0 for DNS
+// ID, QTYPE and QCLASS, and no bytes of QNAME.
+//
 // Test vectors for flow:
 //
 //	UDP 10.244.0.4:50202          id 0xc1a1  A    IN  Example.COM.  41156cb99fd7e9f79b794954
 //	TCP [fd00:10:244::4]:44601    id 0xa9ba  AAAA IN  example.com.  880ca82742bca2d1c329e410
 //	UDP 10.244.0.4:1              id 0       NS   IN  .             b248aa3c33ea8e724f089358
+//	TCP 10.244.0.4:44601          no question                       6c1ede615009fe3159c908cf
 //
 // # Sampling
 //

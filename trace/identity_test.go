@@ -37,6 +37,10 @@ func TestFlowVectors(t *testing.T) {
 			t.Errorf("%s %s: got %s, want %s", tc.client, tc.name, got, tc.want)
 		}
 	}
+	// An attempt to connect, without a question.
+	if got := NewFlow(TransportTCP, netip.MustParseAddrPort("10.244.0.4:44601"), 0, 0, 0, nil).String(); got != "6c1ede615009fe3159c908cf" {
+		t.Errorf("without a question: got %s", got)
+	}
 }
 
 func TestTraceIDStepsOfTime(t *testing.T) {

@@ -302,6 +302,10 @@ type Exchange struct {
 	Sample *float64 `json:"sample"` // as in Query
 }
 
+// Connects tells whether it is an attempt to open a TCP connection, of which
+// nothing came: its query is the SYN, and there is no question.
+func (e *Exchange) Connects() bool { return e.QName == "" && e.Protocol == "tcp" }
+
 // Clone returns a copy whose lists can be appended to, and whose parts can be
 // replaced, without a change to e.
 func (e *Exchange) Clone() *Exchange {

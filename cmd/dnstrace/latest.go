@@ -29,10 +29,14 @@ type kept struct {
 	matches bool
 }
 
-// call names the call that a lookup is shown with, if it is.
+// call names the call that a lookup is shown with, if it is. The first lookup of a
+// call may have been passed on before there was another: its trace id is the call.
 func (k *latest) call(l source.Lookup) string {
-	if k.alone {
+	switch {
+	case k.alone:
 		return ""
+	case l.Trace.Resolution == "":
+		return l.Trace.TraceID.String()
 	}
 	return l.Trace.Resolution
 }
@@ -61,7 +65,7 @@ func (k *latest) add(l source.Lookup) {
 // addOther takes a lookup that does not match.
 func (k *latest) addOther(l source.Lookup) {
 	call := k.call(l)
-	if call == "" {
+	if call == "" || l.Trace.Resolution == "" && !k.calls[call] {
 		return
 	}
 	l.Line = bytes.Clone(l.Line)

@@ -12,7 +12,10 @@ import (
 
 // numbered is the lookup that began in second n, of a call if that has a name.
 func numbered(n int, call string) source.Lookup {
-	return source.Lookup{Trace: &trace.Trace{Header: trace.Header{Time: start.Add(time.Duration(n) * time.Second)}, QName: fmt.Sprint(n), Resolution: call}}
+	return source.Lookup{Trace: &trace.Trace{
+		Header: trace.Header{Time: start.Add(time.Duration(n) * time.Second), TraceID: trace.TraceID{15: byte(n)}},
+		QName:  fmt.Sprint(n), Resolution: call,
+	}}
 }
 
 func show(groups [][]source.Lookup) string {
@@ -40,6 +43,7 @@ func TestLatest(t *testing.T) {
 		{"all", latest{}, "+ + -", "1 0", 0},
 		{"a call", latest{limit: 1}, "+ +a +a", "2+1", 1},
 		{"others of the call, before and after", latest{limit: 1}, "-a -b +a -a", "3+2+0", 0},
+		{"a call whose first lookup did not know", latest{limit: 1}, "- +  -" + (trace.TraceID{15: 1}).String(), "2+1", 0},
 		{"calls and lookups", latest{limit: 2}, "+a + -a +b +b", "4+3 2+0", 1},
 		{"alone", latest{limit: 1, alone: true}, "-a +a -a", "1", 0},
 	} {

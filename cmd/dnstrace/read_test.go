@@ -200,7 +200,7 @@ func TestErrors(t *testing.T) {
 		{[]string{"watch", "--loki-query", "{}"}, exitUsage, "--loki-query: needs --loki"},
 		{[]string{"watch", "--columns", "time,color"}, exitUsage, `there is no column "color"; there are time client`},
 		{[]string{"watch", "-o", "rows"}, exitUsage, "-o rows: expected table or json"},
-		{[]string{"top", "--sort", "speed"}, exitUsage, "--sort speed: expected one of name lookups peak"},
+		{[]string{"top", "--sort", "speed"}, exitUsage, "--sort speed: expected one of name lookups peak timeouts"},
 		{[]string{"top", "--window", "0s"}, exitUsage, "--window: expected a duration above 0"},
 		{[]string{"top", "-o", "xml"}, exitUsage, "-o xml: expected table or json or rows"},
 		{[]string{"top", "--once", "--loki", "nowhere"}, exitFailed, "--loki nowhere: expected a URL such as http://loki:3100"},

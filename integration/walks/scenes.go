@@ -41,6 +41,8 @@ var scenes = map[string]scene{
 	"silent-failure":         {silentFailure, 3},
 	"conntrack-race":         {conntrackRace, 3},
 	"black-hole":             {blackHole, 3},
+	"conntrack-full":         {conntrackFull, 3},
+	"large-answers":          {largeAnswers, 4},
 	"clients":                {perClient, 700},
 }
 
@@ -196,6 +198,40 @@ func blackHole(ctx context.Context, l *lab.Lab) error {
 		return err
 	}
 	return ask(ctx, l, checkout, lab.Query{Name: "shop.example.com."})
+}
+
+// conntrackFull: the node tracks as many connections as it may.
+func conntrackFull(ctx context.Context, l *lab.Lab) error {
+	if err := resolve(ctx, l, cart, "www.example.com.", ""); err != nil {
+		return err
+	}
+	undo, err := l.FillConntrack()
+	if err != nil {
+		return err
+	}
+	defer undo()
+	return ask(ctx, l, checkout, lab.Query{Name: "www.example.com.", Timeout: time.Second})
+}
+
+// largeAnswers: a network policy lets DNS over UDP pass, and forgets TCP.
+func largeAnswers(ctx context.Context, l *lab.Lab) error {
+	everywhere(l, "large.example.com.", lab.Behaviour{Truncated: true})
+	undo, err := l.DropAt(lab.NodeForward, lab.Match{Network: "tcp", Leg: lab.ClientLeg, Messages: lab.Queries})
+	if err != nil {
+		return err
+	}
+	defer undo()
+	if err := resolve(ctx, l, checkout, "www.example.com.", ""); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, working)
+	defer cancel()
+	_, err = l.Run(ctx, lab.Spec{Name: "dig", Host: checkout, Path: "dig",
+		Args: []string{"@" + lab.ServiceV4.Addr().String(), "+tries=1", "+time=2", "large.example.com", "TXT"}})
+	if err == nil {
+		return errors.New("dig has an answer")
+	}
+	return ctx.Err()
 }
 
 // perClient: a pod that asks much, one whose names take long, one that is not

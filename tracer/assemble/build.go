@@ -108,7 +108,7 @@ func (a *Assembler) fromExchange(t *trace.Trace, l *lookup) {
 	if ex.LostEvents > 0 {
 		t.Gaps = append(t.Gaps, fmt.Sprintf("%d events were lost on this node while it lasted: packets may be missing", ex.LostEvents))
 	}
-	if t.Query == nil && a.servers.missed(ex) {
+	if t.Query == nil && !ex.Connects() && a.servers.missed(ex) {
 		t.Gaps = append(t.Gaps, trace.GapNotRecorded)
 	}
 	if a.servers.sends(l.exchange) {

@@ -26,6 +26,7 @@ const (
 // call.
 type calls struct {
 	byCaller map[caller]*recent
+	cut      []truncated  // oldest first
 	order    []remembered // oldest first, from head on
 	head     int
 	sequence uint64
@@ -98,6 +99,9 @@ func (c *calls) add(ex *trace.Exchange, now time.Time) {
 	}
 	c.sequence++
 	a.sequence = c.sequence
+	if a.truncated {
+		c.noteTruncated(ex, key)
+	}
 	i := len(r.list)
 	for i > 0 && a.before(&r.list[i-1]) {
 		i--
@@ -193,6 +197,9 @@ func (c *calls) of(ex *trace.Exchange, now time.Time) (id trace.TraceID, inferre
 				break
 			}
 		}
+	}
+	if before, found := c.truncatedBefore(ex); found && id == self.id {
+		id, self.inferred, ok = before, true, true
 	}
 	if !ok {
 		id = self.id

@@ -168,6 +168,8 @@ func (l *lookup) readyAt(a *Assembler) time.Time {
 func (l *lookup) readyWithoutRecord(a *Assembler, end time.Time) time.Time {
 	ex := l.exchange
 	switch {
+	case ex.Connects():
+		return l.added.Add(settle) // there is nothing to record
 	case ex.Outcome == trace.OutcomeAnswered && !a.recorded && end.Sub(a.began) > noRecords:
 		return end.Add(settle)
 	case ex.Outcome == trace.OutcomeAnswered:

@@ -14,10 +14,14 @@ func droppedByNetfilter(_ *memory, _ *trace.Trace, l leg) (trace.Finding, bool) 
 	if !byNetfilter(d) {
 		return trace.Finding{}, false
 	}
+	advice := "Look for the rule in that namespace: `nft list ruleset`, `iptables-save -c` (counters that rise); in Kubernetes, the NetworkPolicies of both pods."
+	if l.exchange.Connects() {
+		advice += " Let TCP port 53 pass too: answers that do not fit into a datagram need it."
+	}
 	return trace.Finding{
 		Code:    DroppedByNetfilter,
 		Summary: fmt.Sprintf("A firewall rule dropped %s in %s.", droppedWhat(l), droppedWhere(d)),
-		Advice:  "Look for the rule in that namespace: `nft list ruleset`, `iptables-save -c` (counters that rise); in Kubernetes, the NetworkPolicies of both pods.",
+		Advice:  advice,
 	}, true
 }
 

@@ -24,7 +24,7 @@ func drops(m *memory, t *trace.Trace) []trace.Finding {
 		}
 		for _, c := range causes {
 			if f, ok := c(m, t, l); ok {
-				f.Evidence = append(dropEvidence(t, l), f.Evidence...)
+				f.Evidence = append(dropEvidence(m, t, l), f.Evidence...)
 				findings = append(findings, f)
 				break
 			}
@@ -51,12 +51,15 @@ func decisiveDrop(ex *trace.Exchange) bool {
 // had closed meanwhile, as servers do with idle ones. Its sender is told at once
 // and opens another; if that fails too, it has a finding of its own.
 func connectionClosed(ex *trace.Exchange) bool {
-	return ex.Protocol == "tcp" && ex.Drop.Message == trace.MessageQuery && noSocket(ex.Drop)
+	return ex.Protocol == "tcp" && !ex.Connects() && ex.Drop.Message == trace.MessageQuery && noSocket(ex.Drop)
 }
 
 // droppedWhat names the packet, and droppedWhere the place where it died.
 func droppedWhat(l leg) string {
 	if l.exchange.Drop.Message == trace.MessageResponse {
+		if l.exchange.Connects() {
+			return "the server's answer to " + l.name()
+		}
 		return "the response to " + l.name()
 	}
 	return l.name()
@@ -67,7 +70,8 @@ func droppedWhere(d *trace.Drop) string {
 }
 
 // dropQuote is what the kernel said.
-func dropQuote(d *trace.Drop) string {
+func dropQuote(ex *trace.Exchange) string {
+	d := ex.Drop
 	reason, where := d.Reason, d.Where
 	if reason == "" {
 		reason = "not given by this kernel"
@@ -75,7 +79,7 @@ func dropQuote(d *trace.Drop) string {
 	if where == "" {
 		where = "a function whose name is hidden (kernel.kptr_restrict)"
 	}
-	quote := fmt.Sprintf("kernel drop of the %s %s after the first packet: reason %s, in %s", d.Message, since(d.Offset), reason, where)
+	quote := fmt.Sprintf("kernel drop of the %s %s after the first packet: reason %s, in %s", packet(ex, d.Message), since(d.Offset), reason, where)
 	if d.Words != "" {
 		quote += " (" + d.Words + ")"
 	}
@@ -83,16 +87,19 @@ func dropQuote(d *trace.Drop) string {
 }
 
 // dropEvidence quotes the drop and what surrounds it.
-func dropEvidence(t *trace.Trace, l leg) []string {
+func dropEvidence(m *memory, t *trace.Trace, l leg) []string {
 	ex, d := l.exchange, l.exchange.Drop
-	evidence := []string{dropQuote(d)}
+	evidence := []string{dropQuote(ex)}
 	if last, ok := lastSightingBefore(ex, d.Message, d.Offset); ok {
 		evidence = append(evidence, last)
 	}
 	if ex.Transmissions > 1 {
 		evidence = append(evidence, fmt.Sprintf("it was sent %d times", ex.Transmissions))
 	}
-	if !l.upstream {
+	switch {
+	case ex.Connects():
+		evidence = append(evidence, whyConnect(m, t)...)
+	case !l.upstream:
 		evidence = append(evidence, recorded(t))
 	}
 	return evidence

@@ -35,6 +35,9 @@ func appendUpstreams(all []leg, upstreams []trace.Upstream) []leg {
 
 // name says which query of the trace it is.
 func (l leg) name() string {
+	if l.exchange.Connects() {
+		return "the client's attempt to connect over TCP"
+	}
 	if !l.upstream {
 		return "the client's query"
 	}

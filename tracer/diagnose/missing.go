@@ -10,13 +10,16 @@ import (
 // missing explains a client that got no response though the kernel reported no
 // drop. How far the query and the response came, and what the server recorded,
 // decide which finding it is.
-func missing(_ *memory, t *trace.Trace) []trace.Finding {
+func missing(m *memory, t *trace.Trace) []trace.Finding {
 	ex := t.Exchange
 	if ex == nil || ex.Outcome != trace.OutcomeUnanswered || fragmentLost(ex) {
 		return nil
 	}
 	if f, ok := complaint(t); ok {
 		return []trace.Finding{f}
+	}
+	if ex.Connects() {
+		return []trace.Finding{noConnection(m, t)}
 	}
 	_, responseSeen := lastSighting(ex, trace.MessageResponse)
 	f, gone := goneEndpoint(t)

@@ -58,7 +58,7 @@ func fragmentEvidence(ex *trace.Exchange) []string {
 	}
 	evidence := []string{fmt.Sprintf("%s with %d bytes seen, where most of them were, %s", count(f.Seen, "fragment"), f.SeenBytes, of)}
 	if fragmentDropped(ex) {
-		evidence = append(evidence, dropQuote(ex.Drop))
+		evidence = append(evidence, dropQuote(ex))
 	}
 	if last, ok := lastSighting(ex, trace.MessageResponse); ok {
 		evidence = append(evidence, last)

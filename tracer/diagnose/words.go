@@ -43,10 +43,21 @@ func lastSightingBefore(ex *trace.Exchange, message string, offset trace.Seconds
 				verb = "sent to"
 			}
 			return fmt.Sprintf("the %s was last seen %s after %s, %s device %s in %s (%s > %s)",
-				message, since(s.Offset), "the client sent it", verb, s.IfName, netns(s.NetNSName, s.NetNS), s.Src, s.Dst), true
+				packet(ex, message), since(s.Offset), "the client sent it", verb, s.IfName, netns(s.NetNSName, s.NetNS), s.Src, s.Dst), true
 		}
 	}
 	return "", false
+}
+
+// packet names what carries a message: of an attempt to connect, there is none.
+func packet(ex *trace.Exchange, message string) string {
+	switch {
+	case !ex.Connects():
+		return message
+	case message == trace.MessageResponse:
+		return "SYN-ACK"
+	}
+	return "SYN"
 }
 
 // since writes a duration the way people compare them: three digits and a unit.

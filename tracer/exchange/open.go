@@ -31,6 +31,7 @@ type open struct {
 	arrived    []arrival
 	pieces     []pieces
 	fragmented []datagram
+	connects   bool // the query is the SYN of a connection, on which nothing was asked yet
 	answered   bool // a response was seen, anywhere
 	dropSeen   bool
 	due        int64

@@ -68,7 +68,7 @@ type Stats struct {
 	Unreadable uint64 // TCP segments whose place in the stream is unknown
 	Unfinished uint64 // still waiting for a response at the end
 	Cut        uint64 // left out, because the share of lookups that is reported changed meanwhile
-	NoConnect  uint64 // TCP connections whose first packet was dropped: nothing was asked yet
+	NoConnect  uint64 // dropped packets that asked for a TCP connection
 }
 
 // Table holds the open exchanges. It is for one goroutine and has no clock: time
@@ -212,16 +212,24 @@ func (t *Table) begin(k key, p *capture.Packet, h header, body []byte, size int)
 		t.reuse(ex)
 		return nil
 	}
+	t.add(ex)
+	return ex
+}
+
+// add holds an exchange that has begun, in the place of the oldest if there is no
+// room.
+func (t *Table) add(ex *open) {
 	if len(t.due) >= t.cfg.MaxOpen {
 		oldest := heap.Pop(&t.due).(*open)
-		t.evicted = append(t.evicted, t.emit(oldest))
+		if oldest.worthTelling() {
+			t.evicted = append(t.evicted, t.emit(oldest))
+		}
 		t.stats.Evicted++
 		t.forget(oldest)
 	}
-	t.open[k] = ex
-	ex.due = p.Time + int64(t.cfg.Timeout)
+	t.open[ex.keys[0]] = ex
+	ex.due = ex.first + int64(t.cfg.Timeout)
 	heap.Push(&t.due, ex)
-	return ex
 }
 
 // fresh returns memory for an exchange.
@@ -295,8 +303,8 @@ func (t *Table) Advance(now int64, emit func(*trace.Exchange)) {
 }
 
 func (t *Table) over(ex *open, now int64, emit func(*trace.Exchange)) {
-	news := ex.reported == 0 || ex.last > ex.reported
-	if len(ex.arrived) == 0 && ex.reported == 0 {
+	news := (ex.reported == 0 || ex.last > ex.reported) && ex.worthTelling()
+	if news && len(ex.arrived) == 0 && ex.reported == 0 {
 		ex.reported = now
 		ex.due = now + int64(late)
 		heap.Fix(&t.due, ex.index)
@@ -316,7 +324,7 @@ func (t *Table) Flush(emit func(*trace.Exchange)) {
 	for len(t.due) > 0 {
 		ex := heap.Pop(&t.due).(*open)
 		switch {
-		case ex.reported != 0 && ex.last <= ex.reported:
+		case ex.reported != 0 && ex.last <= ex.reported, !ex.worthTelling():
 		case len(ex.arrived) > 0 || ex.dropSeen:
 			emit(t.emit(ex))
 		default:

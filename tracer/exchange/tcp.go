@@ -30,14 +30,16 @@ type conn struct {
 	last   int64
 	query  stream
 	answer stream
+	// While nothing has come of it: the attempt to open it, and the number of its
+	// SYN.
+	attempt    *open
+	attemptSeq uint32
 }
 
 // segment takes a TCP packet.
 func (t *Table) segment(p *capture.Packet) {
 	if p.Kind == capture.Drop && p.Opens() {
-		// Nothing was asked yet: without a question there is no exchange.
 		t.stats.NoConnect++
-		return
 	}
 	fromClient, ok := t.fromClient(p)
 	if !ok {
@@ -52,12 +54,14 @@ func (t *Table) segment(p *capture.Packet) {
 	}
 	seq := p.TCPSeq
 	if p.TCPFlags&capture.FlagSYN != 0 {
+		t.connecting(c, p, !fromClient)
 		seq++ // the SYN itself takes a number
 		s.begin(seq)
 	}
 	if p.PayloadLen == 0 {
 		return
 	}
+	t.connected(c)
 	// A dropped segment reaches nobody, but says what it carried all the same.
 	done, ok := s.add(seq, p.Payload, p.PayloadLen)
 	if !ok {

@@ -191,15 +191,89 @@ func TestTCPRetransmission(t *testing.T) {
 	}
 }
 
-// A connection that cannot be opened asks nothing: it is counted, and makes no
-// exchange.
-func TestTCPDroppedConnect(t *testing.T) {
-	f := newFeed(t)
-	f.packet(capture.TX, podNS, 2, pod, service, nil, tcp(100, capture.FlagSYN))
-	f.packet(capture.Drop, nodeNS, 5, pod, service, nil, tcp(100, capture.FlagSYN), func(p *capture.Packet) { p.Reason = "NETFILTER_DROP" })
-	f.after(6 * time.Second)
-	if got := f.table.Stats(); len(f.got) != 0 || got.NoConnect != 1 || got.NotDNS != 0 || got.Unreadable != 0 {
-		t.Errorf("%d exchanges, stats %+v", len(f.got), got)
+// A connection that cannot be opened is an exchange without a question: dropped,
+// or unanswered if it was asked for more than once.
+func TestTCPConnect(t *testing.T) {
+	const syn, accept = capture.FlagSYN, capture.FlagSYN | capture.FlagACK
+	dropped := func(p *capture.Packet) { p.Reason = "NETFILTER_DROP" }
+	ask := func(f *feed) {
+		f.packet(capture.TX, podNS, 2, pod, service, nil, tcp(100, syn))
+		f.packet(capture.TX, nodeNS, 6, pod, server, nil, tcp(100, syn), withNAT(dnat))
+	}
+	for _, tc := range []struct {
+		name      string
+		see       func(*feed)
+		outcome   string // empty: no exchange
+		sent      int
+		message   string // of the drop
+		noConnect uint64
+	}{
+		{"SYN dropped", func(f *feed) {
+			ask(f)
+			f.packet(capture.Drop, nodeNS, 5, pod, server, nil, tcp(100, syn), withNAT(dnat), dropped)
+		}, trace.OutcomeDropped, 1, trace.MessageQuery, 1},
+		{"only its drop seen", func(f *feed) {
+			f.packet(capture.Drop, podNS, 0, pod, service, nil, tcp(100, syn), dropped)
+		}, trace.OutcomeDropped, 1, trace.MessageQuery, 1},
+		{"answer dropped", func(f *feed) {
+			ask(f)
+			f.packet(capture.TX, serverNS, 2, server, pod, nil, tcp(7, accept))
+			f.packet(capture.Drop, nodeNS, 5, server, pod, nil, tcp(7, accept), withNAT(dnat), dropped)
+		}, trace.OutcomeDropped, 1, trace.MessageResponse, 0},
+		{"accepted", func(f *feed) {
+			ask(f)
+			f.packet(capture.TX, serverNS, 2, server, pod, nil, tcp(7, accept))
+			f.packet(capture.RX, podNS, 2, service, pod, nil, tcp(7, accept))
+		}, "", 0, "", 0},
+		{"dropped, then accepted", func(f *feed) {
+			ask(f)
+			f.packet(capture.Drop, nodeNS, 5, pod, server, nil, tcp(100, syn), withNAT(dnat), dropped)
+			f.after(time.Second)
+			ask(f)
+			f.packet(capture.RX, podNS, 2, service, pod, nil, tcp(7, accept))
+		}, "", 0, "", 1},
+		{"accepted, which was not seen", func(f *feed) {
+			ask(f)
+			f.after(time.Second)
+			ask(f)
+			f.packet(capture.TX, podNS, 2, pod, service, []byte{0}, tcp(101, capture.FlagACK))
+		}, "", 0, "", 0},
+		{"asked for once, maybe refused", ask, "", 0, "", 0},
+		{"asked for again", func(f *feed) {
+			ask(f)
+			f.after(time.Second)
+			ask(f)
+		}, trace.OutcomeUnanswered, 2, "", 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f := newFeed(t)
+			tc.see(f)
+			f.after(20 * time.Second)
+			f.after(20 * time.Second)
+			if got := f.table.Stats(); got.NoConnect != tc.noConnect || got.Open != 0 || got.NotDNS != 0 {
+				t.Errorf("stats %+v", got)
+			}
+			if tc.outcome == "" {
+				if len(f.got) != 0 {
+					t.Fatalf("%+v", f.got[0])
+				}
+				return
+			}
+			if len(f.got) != 1 {
+				t.Fatalf("%d exchanges, expected one", len(f.got))
+			}
+			ex := f.got[0]
+			if ex.QName != "" || ex.QType != "" || ex.Protocol != "tcp" || ex.Outcome != tc.outcome || ex.Transmissions != tc.sent ||
+				ex.ClientPort != pod.Port() || ex.ServerIP != service.Addr() && tc.name != "only its drop seen" {
+				t.Errorf("%+v", ex)
+			}
+			if tc.message != "" && (ex.Drop == nil || ex.Drop.Message != tc.message) {
+				t.Errorf("drop %+v", ex.Drop)
+			}
+			if want := trace.NewFlow(trace.TransportTCP, pod, 0, 0, 0, nil); ex.Flow != want {
+				t.Errorf("flow %s, expected %s", ex.Flow, want)
+			}
+		})
 	}
 }
 

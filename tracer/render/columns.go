@@ -108,9 +108,18 @@ func serverCell(t *trace.Trace) (string, tone) {
 	return orDash("")
 }
 
-func nameCell(t *trace.Trace) (string, tone) { return t.QName, plain }
+func nameCell(t *trace.Trace) (string, tone) {
+	if t.Exchange != nil && t.Exchange.Connects() {
+		return connection, faint
+	}
+	return t.QName, plain
+}
 
-func typeCell(t *trace.Trace) (string, tone) { return t.QType, plain }
+// connection stands for the name where there is none: no question was asked,
+// because the connection to ask it on did not come about.
+const connection = "(TCP connection)"
+
+func typeCell(t *trace.Trace) (string, tone) { return orDash(t.QType) }
 
 func resultCell(t *trace.Trace) (string, tone) {
 	_, tn := verdict(t)

@@ -9,7 +9,8 @@ import (
 
 // head says what was asked, with what result, by whom and of whom.
 func (d *drawing) head(t *trace.Trace, p *places) {
-	name := clean(t.QName) + " " + clean(t.QType)
+	asked, _ := nameCell(t)
+	name := strings.TrimSpace(clean(asked) + " " + clean(t.QType))
 	result, tn := verdict(t)
 	if about := circumstances(t); about != "" {
 		result += " (" + about + ")"
@@ -26,12 +27,15 @@ func (d *drawing) head(t *trace.Trace, p *places) {
 	}
 	about := []string{t.Time.UTC().Format("2006-01-02 15:04:05.000000 UTC")}
 	if q := question(t); q != nil {
-		about = append(about, clean(q.Protocol), fmt.Sprintf("DNS ID %#04x", q.ID))
+		about = append(about, clean(q.Protocol))
+		if asked != connection {
+			about = append(about, fmt.Sprintf("DNS ID %#04x", q.ID))
+		}
 	}
 	d.entry("time", about)
 	d.entry("client", client(t, p))
-	if asked := serverAddress(t); asked != "" {
-		d.entry("asked", []string{asked})
+	if server := serverAddress(t); server != "" {
+		d.entry("asked", []string{server})
 	}
 	role := placeServer
 	if t.Query != nil {

@@ -46,7 +46,7 @@ func (d *drawing) call(lookups []*trace.Trace) {
 	}
 	d.line(d.paint(strong, title))
 	d.entry("client", client(first, &places{}))
-	d.entry("call", []string{"resolution " + clean(first.Resolution)})
+	d.entry("call", []string{"resolution " + clean(resolutionOf(lookups))})
 	d.line("")
 	const (
 		number, at, qtype, result, cost = 3, 9, 5, 10, 7
@@ -61,11 +61,23 @@ func (d *drawing) call(lookups []*trace.Trace) {
 	for i, t := range lookups {
 		text, tn := resultCell(t)
 		spent, _ := tookCell(t)
-		row(tn, strconv.Itoa(i+1), offset(t.Time.Sub(first.Time)), clean(t.QName), clean(t.QType), clean(text), spent)
+		name, _ := nameCell(t)
+		row(tn, strconv.Itoa(i+1), offset(t.Time.Sub(first.Time)), clean(name), clean(t.QType), clean(text), spent)
 		if codes, _ := findingsCell(t); codes != "" {
 			d.item(bad, strings.Repeat(" ", number+at+4)+"└ ", codes)
 		}
 	}
+}
+
+// resolutionOf names the call. Its first lookup may have been over before there
+// was another, and does not know.
+func resolutionOf(lookups []*trace.Trace) string {
+	for _, t := range lookups {
+		if t.Resolution != "" {
+			return t.Resolution
+		}
+	}
+	return lookups[0].TraceID.String()
 }
 
 // callTime is from the first query to the last response, if that was seen.

@@ -68,7 +68,11 @@ func (s *story) tell() {
 	}
 	l := newLeg(t.Exchange, s.since(&t.Exchange.Header))
 	if len(l.there) > 0 {
-		s.add(row{section: true, label: "QUERY to " + s.serverName(), mark: markSpan, from: l.there[0].from, to: l.arrival})
+		label := "QUERY to " + s.serverName()
+		if t.Exchange.Connects() {
+			label = "TCP SYN to " + s.serverName()
+		}
+		s.add(row{section: true, label: label, mark: markSpan, from: l.there[0].from, to: l.arrival})
 		s.steps(1, l.there)
 	}
 	s.server(0, t.Query, t.Upstreams, l.far())
@@ -91,7 +95,11 @@ func (s *story) response(l *leg) {
 		s.add(row{section: true, label: "RESPONSE to the client", mark: markSpan, from: l.back[0].from, to: l.end})
 		s.steps(1, l.back)
 	case e.Drop != nil && e.Drop.Message == trace.MessageQuery:
-		s.add(row{section: true, label: "RESPONSE none: the query was lost", tone: bad, note: true})
+		lost := "the query was lost"
+		if e.Connects() {
+			lost = "without a connection nothing was asked"
+		}
+		s.add(row{section: true, label: "RESPONSE none: " + lost, tone: bad, note: true})
 	case e.Outcome != trace.OutcomeAnswered:
 		s.add(row{section: true, label: "RESPONSE none was seen on this node", tone: bad, note: true})
 		s.complaint(1, e.ICMP)

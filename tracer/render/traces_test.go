@@ -69,6 +69,15 @@ func unansweredTrace() *trace.Trace {
 	return t
 }
 
+// connectTrace is an attempt to open a TCP connection.
+func connectTrace() *trace.Trace {
+	t := droppedTrace()
+	e := t.Exchange
+	e.QName, e.QType, e.QClass, e.Protocol, e.ID = "", "", "", "tcp", 0
+	t.QName, t.QType, t.Gaps = "", "", nil
+	return t
+}
+
 // askedAgainTrace is of a client that takes a failure for no answer, as glibc does.
 func askedAgainTrace() *trace.Trace {
 	t := hitTrace()

@@ -19,7 +19,7 @@ var waterfalls = []struct {
 	{"miss", missTrace}, {"hit", hitTrace}, {"failover", failoverTrace}, {"dropped", droppedTrace}, {"unanswered", unansweredTrace},
 	{"response-lost", responseLostTrace}, {"plugin-only", pluginOnlyTrace}, {"tracer-only", tracerOnlyTrace},
 	{"ambiguous", ambiguousTrace}, {"chain", chainTrace}, {"hostile", hostileTrace}, {"answered", answeredTrace},
-	{"refused-packet", refusedPacketTrace}, {"asked-again", askedAgainTrace},
+	{"refused-packet", refusedPacketTrace}, {"asked-again", askedAgainTrace}, {"connect", connectTrace},
 }
 
 func draw(t testing.TB, tr *trace.Trace, o Options) string {

@@ -32,7 +32,7 @@ func newCollection(j Joining, r Request) *collection {
 
 // record takes one record and a copy of its line.
 func (c *collection) record(rec trace.Record, line []byte) error {
-	if c.request.Names != nil && !c.request.Names(nameOf(rec)) {
+	if !c.request.wants(rec) {
 		c.seen.Others++
 		return nil
 	}
@@ -41,6 +41,13 @@ func (c *collection) record(rec trace.Record, line []byte) error {
 		return nil
 	}
 	return c.sorter.add(at.UnixNano(), line)
+}
+
+// wants is false of records that a reader need not look at. One without a name, an
+// attempt to connect, may be of a lookup that has one.
+func (r *Request) wants(rec trace.Record) bool {
+	name := nameOf(rec)
+	return r.Names == nil || name == "" || r.Names(name)
 }
 
 func nameOf(rec trace.Record) string {

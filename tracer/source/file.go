@@ -111,7 +111,7 @@ func (f File) follow(ctx context.Context, c *collection, in io.Reader, each func
 		var err error
 		select {
 		case r := <-records:
-			if c.request.Names != nil && !c.request.Names(nameOf(r.record)) {
+			if !c.request.wants(r.record) {
 				c.seen.Others++
 				continue
 			}

@@ -81,7 +81,7 @@ func (l Loki) Each(ctx context.Context, r Request, each func(Lookup) error) (Rea
 	}
 	all := newCollection(l.Joining, r)
 	bad := complaints{w: l.Stderr, source: l.String()}
-	err = c.entries(ctx, l.narrowed(r.Text), from, to, func(e lokiEntry) error {
+	err = c.entries(ctx, l.named(r.Text), from, to, func(e lokiEntry) error {
 		return e.decode(&bad, all.record)
 	})
 	bad.end()
@@ -128,6 +128,15 @@ func (l Loki) narrowed(text string) string {
 		return l.query()
 	}
 	return l.query() + ` |= ` + strconv.Quote(text)
+}
+
+// named is narrowed for a name, which the attempts to connect do not have that may
+// be of its lookups.
+func (l Loki) named(text string) string {
+	if text == "" || !plainText.MatchString(text) {
+		return l.query()
+	}
+	return l.query() + ` |~ ` + strconv.Quote(regexp.QuoteMeta(text)+`|"qname":null`)
 }
 
 // decode hands a record on, and complains of what is none.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,12 +41,11 @@ func (f *fakeLoki) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	v := r.URL.Query()
 	f.queries = append(f.queries, v.Get("query"))
 	f.tenant = r.Header.Get("X-Scope-OrgID")
-	_, text, _ := strings.Cut(v.Get("query"), "|= ")
-	text, _ = strconv.Unquote(text)
+	wanted := lineFilter(v.Get("query"))
 	number := func(name string) int64 { n, _ := strconv.ParseInt(v.Get(name), 10, 64); return n }
 	var page [][2]string
 	for _, e := range f.entries {
-		if at := e.at.UnixNano(); at >= number("start") && at < number("end") && len(page) < int(number("limit")) && bytes.Contains(e.line, []byte(text)) {
+		if at := e.at.UnixNano(); at >= number("start") && at < number("end") && len(page) < int(number("limit")) && wanted(e.line) {
 			page = append(page, [2]string{strconv.FormatInt(at, 10), string(e.line)})
 		}
 	}
@@ -56,6 +56,17 @@ func (f *fakeLoki) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	slices.Reverse(result)
 	_ = json.NewEncoder(w).Encode(map[string]any{"status": "success", "data": map[string]any{"resultType": "streams", "result": result}})
+}
+
+// lineFilter does what the filter at the end of a query does.
+func lineFilter(query string) func([]byte) bool {
+	if _, text, ok := strings.Cut(query, "|~ "); ok {
+		pattern, _ := strconv.Unquote(text)
+		return regexp.MustCompile(pattern).Match
+	}
+	_, text, _ := strings.Cut(query, "|= ")
+	text, _ = strconv.Unquote(text)
+	return func(line []byte) bool { return bytes.Contains(line, []byte(text)) }
 }
 
 func entriesOf(records ...trace.Record) []lokiEntry {
@@ -87,9 +98,9 @@ func TestLoki(t *testing.T) {
 	}{
 		{"everything", Request{Since: 2 * time.Hour}, "n1.equ n2.equ", `{app="x"}`},
 		{"not so long ago", Request{Since: time.Second}, "", `{app="x"}`},
-		{"a name", Request{Since: 2 * time.Hour, Names: func(n string) bool { return n == "n2." }, Text: "n2."}, "n2.equ", `{app="x"} |= "n2."`},
+		{"a name", Request{Since: 2 * time.Hour, Names: func(n string) bool { return n == "n2." }, Text: "n2."}, "n2.equ", `{app="x"} |~ "n2\\.|\"qname\":null"`},
 		{"a text that JSON writes otherwise", Request{Since: 2 * time.Hour, Names: func(n string) bool { return n == "n2." }, Text: `n2\.`}, "n2.equ", `{app="x"}`},
-		{"a trace id", Request{Since: 2 * time.Hour, ID: a.query.TraceID}, "n1.equ", `{app="x"} |= "n1."`},
+		{"a trace id", Request{Since: 2 * time.Hour, ID: a.query.TraceID}, "n1.equ", `{app="x"} |~ "n1\\.|\"qname\":null"`},
 		{"another trace id", Request{Since: 2 * time.Hour, ID: trace.TraceID{1}}, "", `{app="x"} |= "000000000000000000000000"`},
 	} {
 		if got := joined(t, l, tc.request); got != tc.want {
