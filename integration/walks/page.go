@@ -85,6 +85,10 @@ var (
 	code = regexp.MustCompile(`\b[a-z]+(-[a-z]+)+\b`)
 )
 
+// passing are headings that are there in some runs: the kernel limits the rate of
+// its ICMP errors.
+var passing = []string{"ICMP"}
+
 // essence is what of a command's output is the same in every run: the headings,
 // the results and the findings, but not the times, the ids and the order.
 func essence(output string, codes []string) string {
@@ -95,6 +99,7 @@ func essence(output string, codes []string) string {
 			words = append(words, word)
 		}
 	}
+	words = slices.DeleteFunc(words, func(w string) bool { return slices.Contains(passing, w) })
 	slices.Sort(words)
 	return strings.Join(slices.Compact(words), " ")
 }
