@@ -94,6 +94,9 @@ func checkComplete(t *testing.T, r *rig, tr *trace.Trace, res lab.Result) {
 	if tr.RCode != dns.RcodeToString[res.Rcode()] || tr.Query.RCode != tr.RCode {
 		t.Errorf("rcode %s, CoreDNS says %s, the client %d", tr.RCode, tr.Query.RCode, res.Rcode())
 	}
+	if ex.Node != lab.NodeName || ex.Client == nil || ex.Client.Node != lab.NodeName || ex.Server == nil || ex.Server.Node != lab.NodeName {
+		t.Errorf("node %q, client %+v, server %+v: expected %s", ex.Node, ex.Client, ex.Server, lab.NodeName)
+	}
 	checkPath(t, r, ex, pod)
 	checkSum(t, tr)
 	if d := tr.Duration.Duration(); d > res.Latency {

@@ -74,6 +74,8 @@ func (t *Trace) AppendJSON(b []byte) []byte {
 	}
 	b = appendUpstreams(append(b, `,"upstreams":`...), t.Upstreams)
 	b = appendString(append(b, `,"resolution":`...), t.Resolution)
+	b = appendString(append(b, `,"resolution_join":`...), t.ResolutionJoin)
+	b = appendSeconds(append(b, `,"clock_offset_seconds":`...), t.ClockOffset)
 	b = appendStrings(append(b, `,"gaps":`...), t.Gaps)
 	b = append(b, `,"diagnosis":[`...)
 	for i := range t.Diagnosis {

@@ -28,6 +28,7 @@ func (e *Exchange) AppendJSON(b []byte) []byte {
 	b = e.Client.appendJSON(append(b, `,"client":`...))
 	b = e.Server.appendJSON(append(b, `,"server":`...))
 	b = strconv.AppendUint(append(b, `,"lost_events":`...), e.LostEvents, 10)
+	b = appendString(append(b, `,"node":`...), e.Node)
 	b = e.appendResponse(b)
 	b = e.ICMP.appendJSON(append(b, `,"icmp":`...))
 	b = e.Fragments.appendJSON(append(b, `,"fragments":`...))

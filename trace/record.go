@@ -290,6 +290,7 @@ type Exchange struct {
 	Client        *Endpoint  `json:"client"`
 	Server        *Endpoint  `json:"server"`
 	LostEvents    uint64     `json:"lost_events"`
+	Node          string     `json:"node"` // whose tracer saw it; empty: its name is unknown
 
 	Flags         []string       `json:"flags"`        // set in the response: aa, tc, rd, ra, ad, cd
 	AnswerCount   *int           `json:"answer_count"` // records in its answer section; nil: no response was seen
@@ -345,9 +346,15 @@ type Trace struct {
 	Query      *Query     `json:"query"`
 	Upstreams  []Upstream `json:"upstreams"`
 	Resolution string     `json:"resolution"`
-	Gaps       []string   `json:"gaps"`
-	Diagnosis  []Finding  `json:"diagnosis"`
-	Sample     *float64   `json:"sample"` // as in Query
+	// ResolutionJoin is JoinExact where one socket proves that it is of that call,
+	// JoinInferred where process, names and times suggest it.
+	ResolutionJoin string `json:"resolution_join"`
+	// ClockOffset is how far the clock of the server, or of its node, is ahead of
+	// that of the client's node; nil: they are one, or it cannot be told.
+	ClockOffset *Seconds  `json:"clock_offset_seconds"`
+	Gaps        []string  `json:"gaps"`
+	Diagnosis   []Finding `json:"diagnosis"`
+	Sample      *float64  `json:"sample"` // as in Query
 }
 
 // Kind implements Record.

@@ -125,6 +125,10 @@ func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
 	if n.cluster, err = openCluster(o.kubernetes, ports, say); err != nil {
 		return err
 	}
+	name, err := kube.NodeName()
+	if err != nil {
+		say(err.Error())
+	}
 	// Everything is attached and open: what took a second of work is over, and DNS
 	// comes first from here on.
 	if err := priority.Lower(); err != nil {
@@ -134,7 +138,7 @@ func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
 		return err
 	}
 	config := pipeline.Config{
-		Source: n.source, Receiver: n.receiver, Ports: ports, Timeout: o.timeout, Names: cgroups, Sample: o.sampleRate(),
+		Source: n.source, Receiver: n.receiver, Ports: ports, Timeout: o.timeout, Names: cgroups, Node: name, Sample: o.sampleRate(),
 		Exchange: n.sink(trace.KindExchange, keep), Trace: n.traceSink(keep), Flush: n.flush, Last: n.last,
 	}
 	if n.cluster != nil {

@@ -70,8 +70,12 @@ func (l *Lab) StartTracer(args ...string) (*Process, error) {
 		"run", "--listen", l.RecordSocket(), "--api", l.APISocket(),
 		"--output", "file:" + l.RecordFile(), "--metrics", "", "--kubernetes", "off",
 	}, args...)
-	return l.Start(Spec{Name: "dnstrace", Path: path, Args: all, Ready: ReadyLine("dnstrace: ready")})
+	return l.Start(Spec{Name: "dnstrace", Path: path, Args: all, Env: []string{"NODE_NAME=" + NodeName}, Ready: ReadyLine("dnstrace: ready")})
 }
+
+// NodeName is what the tracer calls its node: not by the name of the machine, which
+// stays out of what is recorded and pasted.
+const NodeName = "node-1"
 
 // DnstracePath returns the path of bin/dnstrace.
 func (l *Lab) DnstracePath() (string, error) { return findBinary(l.cfg.Dnstrace, "dnstrace") }

@@ -30,7 +30,7 @@ func (a *Assembler) build(l *lookup) *trace.Trace {
 		t.RCode = upstreamCode(t.Upstreams)
 	}
 	t.Upstreams = a.appendRepeats(t.Upstreams, l, &t.Gaps)
-	t.Gaps = l.appendGaps(t.Gaps)
+	l.appendGaps(t)
 	return t
 }
 
@@ -78,26 +78,26 @@ func (a *Assembler) appendRepeats(upstreams []trace.Upstream, l *lookup, gaps *[
 }
 
 // appendGaps says what is particular about how the parts of l came together.
-func (l *lookup) appendGaps(gaps []string) []string {
+func (l *lookup) appendGaps(t *trace.Trace) {
 	if l.matched != "" {
-		gaps = append(gaps, l.matched)
+		t.Gaps = append(t.Gaps, l.matched)
 	}
 	if l.exchange != nil && l.far == nil && l.query != nil {
-		if said, apart := recordClock(l.exchange, l.query); apart {
-			gaps = append(gaps, said)
+		if ahead, said, apart := recordClock(l.exchange, l.query); apart {
+			t.Gaps = append(t.Gaps, said)
+			t.ClockOffset = trace.SecondsPtr(ahead)
 		}
 	}
 	if l.evicted {
-		gaps = append(gaps, "it was passed on before all of it had come: too many lookups were open at once")
+		t.Gaps = append(t.Gaps, "it was passed on before all of it had come: too many lookups were open at once")
 	}
-	return gaps
 }
 
 func (a *Assembler) fromExchange(t *trace.Trace, l *lookup) {
 	ex := l.exchange
 	if l.far != nil {
 		var said string
-		ex, said = merge(l.exchange, l.far)
+		ex, t.ClockOffset, said = merge(l.exchange, l.far)
 		t.Gaps = append(t.Gaps, said)
 		t.Exchange = ex
 	}
@@ -115,8 +115,9 @@ func (a *Assembler) fromExchange(t *trace.Trace, l *lookup) {
 		return // a server's query: what it asks for others makes no call of its own
 	}
 	if of, inferred, ok := a.calls.of(l.exchange, a.now); ok {
-		t.Resolution = of.String()
+		t.Resolution, t.ResolutionJoin = of.String(), trace.JoinExact
 		if inferred {
+			t.ResolutionJoin = trace.JoinInferred
 			t.Gaps = append(t.Gaps, fmt.Sprintf("that it is part of resolution %s is inferred from process, names and times", t.Resolution))
 		}
 	}
@@ -260,7 +261,7 @@ func (a *Assembler) take(u *trace.Upstream, leg *lookup, gaps *[]string, depth i
 	u.Exchange, u.Query = leg.exchange, leg.query
 	if leg.far != nil {
 		var said string
-		u.Exchange, said = merge(leg.exchange, leg.far)
+		u.Exchange, _, said = merge(leg.exchange, leg.far)
 		*gaps = append(*gaps, said)
 	}
 	u.Upstreams = a.legs(leg, gaps, depth+1)

@@ -105,14 +105,15 @@ func served(ex *trace.Exchange) (in, out time.Time, ok bool) {
 }
 
 // merge makes one exchange of what two nodes saw, on the clock of the client's,
-// and says how the clocks compare.
-func merge(near, far *trace.Exchange) (merged *trace.Exchange, said string) {
+// and says how the clocks compare; ahead is nil where that cannot be told.
+func merge(near, far *trace.Exchange) (merged *trace.Exchange, ahead *trace.Seconds, said string) {
 	sent, back, answered := passed(near)
 	in, out, served := served(far)
 	o, known := between(sent, back, in, out)
 	shift := o.best()
 	switch {
 	case answered && served && known:
+		ahead = trace.SecondsPtr(shift)
 		said = fmt.Sprintf("two nodes saw it: the clock of the server's node is %s that of the client's, judged by query and response; its times are corrected for that", o)
 	default:
 		shift = 0
@@ -141,7 +142,7 @@ func merge(near, far *trace.Exchange) (merged *trace.Exchange, said string) {
 			m.Outcome = trace.OutcomeDropped
 		}
 	}
-	return m, said
+	return m, ahead, said
 }
 
 // sameEnd makes one of what two nodes know of one end of an exchange; better is
@@ -171,16 +172,16 @@ func sameEnd(better, other *trace.Endpoint) *trace.Endpoint {
 // recordClock says how the clock of a server beyond this node compares, where
 // its record does not fit the exchange. Where the server was seen on this node,
 // both have one clock.
-func recordClock(ex *trace.Exchange, q *trace.Query) (said string, apart bool) {
+func recordClock(ex *trace.Exchange, q *trace.Query) (ahead time.Duration, said string, apart bool) {
 	sent, back, answered := passed(ex)
 	if !answered || q.DNS.Duration == nil || seenAnswering(ex) {
-		return "", false
+		return 0, "", false
 	}
 	o, known := between(sent, back, q.Time, end(q.Time, q.DNS.Duration))
 	if !known || o.from <= slack && o.to >= -slack {
-		return "", false
+		return 0, "", false
 	}
-	return fmt.Sprintf("the clock of the server is %s that of the client's node, judged by query and response; its times are as recorded", o), true
+	return o.best(), fmt.Sprintf("the clock of the server is %s that of the client's node, judged by query and response; its times are as recorded", o), true
 }
 
 // seenAnswering tells whether a response was seen where the server is.

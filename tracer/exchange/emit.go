@@ -54,6 +54,8 @@ func (t *Table) emit(ex *open) *trace.Exchange {
 	e := &emitted{ex.record, ex.parts}
 	e.pointers()
 	r := &e.Exchange
+	// Who is known by its process or cgroup is on this node.
+	r.Node, e.client.Node, e.server.Node = t.cfg.Node, t.cfg.Node, t.cfg.Node
 	r.Path = t.paths.copyOf(ex.record.Path)
 	r.Time = ex.wall
 	// The server sees the translated client: its name for the lookup counts.

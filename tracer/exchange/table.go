@@ -54,7 +54,8 @@ type Config struct {
 	Timeout time.Duration // 0: DefaultTimeout
 	MaxOpen int           // 0: DefaultMaxOpen
 	Wall    func(mono int64) time.Time
-	Names   Names // nil: none
+	Names   Names  // nil: none
+	Node    string // this one's name; empty: unknown
 }
 
 // Stats counts what a Table could not report as an exchange. All only grow,

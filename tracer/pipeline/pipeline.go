@@ -100,9 +100,10 @@ type Config struct {
 	Timeout  time.Duration // without a response for this long: unanswered
 	Sample   *float64      // share of the ordinary lookups that is passed on, 0 to 1; nil: all
 	Names    exchange.Names
-	Who      Who   // nil: nobody knows pods
-	Clock    Clock // nil: the system's
-	Exchange Sink  // nil: nobody wants exchange records
+	Node     string // this one's name; empty: unknown
+	Who      Who    // nil: nobody knows pods
+	Clock    Clock  // nil: the system's
+	Exchange Sink   // nil: nobody wants exchange records
 	Trace    Sink
 	Observe  func(*trace.Trace) // called for every trace, also those that Sample leaves out; must not keep it
 	Flush    func()             // called when a round of records is complete
@@ -166,7 +167,7 @@ func New(cfg Config) *Pipeline {
 		p.clock = new(capture.Clock)
 	}
 	p.clock.Sync()
-	p.table = exchange.New(exchange.Config{Ports: cfg.Ports, Timeout: cfg.Timeout, Wall: p.clock.Wall, Names: cfg.Names})
+	p.table = exchange.New(exchange.Config{Ports: cfg.Ports, Timeout: cfg.Timeout, Wall: p.clock.Wall, Names: cfg.Names, Node: cfg.Node})
 	p.assembler = assemble.New(assemble.Config{Timeout: cfg.Timeout})
 	p.diagnoser = diagnose.New()
 	p.publish()
