@@ -27,6 +27,8 @@ func newExplainCommand() *cobra.Command {
 		Short: "Show the complete way of one lookup, with its diagnosis",
 		Long: "Draws one lookup as a waterfall: every device, plugin and upstream that it passed, where\n" +
 			"it was and what it cost, and under it what is wrong, with the evidence.\n\n" +
+			"The latest come first, so all are read before the first is drawn; of those that match,\n" +
+			"the latest N (--limit) are kept meanwhile, or all (--all), some 2 KB each.\n\n" +
 			"The lookups of one call of the program (A and AAAA, search suffixes, repeats) are drawn\n" +
 			"together, as far as they were seen.\n\n" +
 			"Without an argument it is the latest lookup; with one, the latest of that\n" +
@@ -115,10 +117,8 @@ func (o *explainOptions) show(cmd *cobra.Command, found *latest) error {
 	width, color := terminal(cmd)
 	for i, group := range found.groups() {
 		if o.output == outputJSON {
-			for _, l := range group {
-				if err := writeLine(out, l.Line); err != nil {
-					return err
-				}
+			if err := writeGroup(out, group); err != nil {
+				return err
 			}
 			continue
 		}
@@ -138,14 +138,38 @@ func (o *explainOptions) show(cmd *cobra.Command, found *latest) error {
 	return nil
 }
 
-// drawGroup draws one lookup, or those of one call under one head.
-func drawGroup(w io.Writer, group []source.Lookup, o render.Options) error {
-	if len(group) == 1 {
-		return render.Waterfall(w, group[0].Trace, o)
+// writeGroup writes lookups as they were read.
+func writeGroup(w io.Writer, group []kept) error {
+	for i := range group {
+		line, err := group[i].line()
+		if err == nil {
+			err = writeLine(w, line)
+		}
+		if err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// drawGroup draws one lookup, or those of one call under one head.
+func drawGroup(w io.Writer, group []kept, o render.Options) error {
 	var traces []*trace.Trace
-	for _, l := range group {
-		traces = append(traces, l.Trace)
+	for i := range group {
+		line, err := group[i].line()
+		if err != nil {
+			return err
+		}
+		rec, err := trace.Decode(line)
+		if err != nil {
+			return err
+		}
+		if t, ok := rec.(*trace.Trace); ok {
+			traces = append(traces, t)
+		}
+	}
+	if len(traces) == 1 {
+		return render.Waterfall(w, traces[0], o)
 	}
 	return render.Resolution(w, traces, o)
 }

@@ -3,11 +3,14 @@ package main
 import (
 	"bytes"
 	"slices"
+	"time"
+
+	"github.com/klauspost/compress/s2"
 
 	"github.com/dnstrace/dnstrace/tracer/source"
 )
 
-// Bounds of what is kept while lookups are searched. One takes some 20 KB.
+// Bounds of what is kept while lookups are searched. One takes some 2 KB.
 const (
 	spareLookups = 64  // beyond the limit, before those too old are let go
 	nearLookups  = 128 // that do not match, but may be of a call that does
@@ -19,13 +22,18 @@ type latest struct {
 	limit   int  // calls, and lookups of no call; 0: all
 	alone   bool // a lookup stands for itself, whatever call it is of
 	kept    []kept
-	near    []source.Lookup // the last that do not match
+	near    []kept          // the last that do not match
 	calls   map[string]bool // of those kept
 	matched int
+	scratch []byte
 }
 
+// kept is a lookup as its line, compressed (S2): with --all there may be as many as
+// the source has, and decoded they take some twenty times as much.
 type kept struct {
-	source.Lookup
+	packed  []byte
+	time    time.Time
+	call    string // that it is shown with
 	matches bool
 }
 
@@ -41,19 +49,31 @@ func (k *latest) call(l source.Lookup) string {
 	return l.Trace.Resolution
 }
 
+func (k *latest) keep(l source.Lookup, call string, matches bool) {
+	k.kept = append(k.kept, k.pack(l, call, matches))
+}
+
+func (k *latest) pack(l source.Lookup, call string, matches bool) kept {
+	k.scratch = s2.Encode(k.scratch[:cap(k.scratch)], l.Line)
+	return kept{bytes.Clone(k.scratch), l.Trace.Time, call, matches}
+}
+
+// line returns the line of a lookup as it was read.
+func (l *kept) line() ([]byte, error) { return s2.Decode(nil, l.packed) }
+
 // add takes a lookup that matches.
 func (k *latest) add(l source.Lookup) {
 	k.matched++
-	l.Line = bytes.Clone(l.Line)
-	k.kept = append(k.kept, kept{l, true})
-	if call := k.call(l); call != "" && !k.calls[call] {
+	call := k.call(l)
+	k.keep(l, call, true)
+	if call != "" && !k.calls[call] {
 		if k.calls == nil {
 			k.calls = map[string]bool{}
 		}
 		k.calls[call] = true
 		for _, n := range k.near {
-			if n.Trace.Resolution == call {
-				k.kept = append(k.kept, kept{n, false})
+			if n.call == call {
+				k.kept = append(k.kept, n)
 			}
 		}
 	}
@@ -65,34 +85,31 @@ func (k *latest) add(l source.Lookup) {
 // addOther takes a lookup that does not match.
 func (k *latest) addOther(l source.Lookup) {
 	call := k.call(l)
-	if call == "" || l.Trace.Resolution == "" && !k.calls[call] {
-		return
+	switch {
+	case k.calls[call]:
+		k.keep(l, call, false)
+	case call == "" || l.Trace.Resolution == "":
+	default:
+		if len(k.near) == nearLookups {
+			k.near = slices.Delete(k.near, 0, nearLookups/2)
+		}
+		k.near = append(k.near, k.pack(l, call, false))
 	}
-	l.Line = bytes.Clone(l.Line)
-	if k.calls[call] {
-		k.kept = append(k.kept, kept{l, false})
-		return
-	}
-	if len(k.near) == nearLookups {
-		k.near = slices.Delete(k.near, 0, nearLookups/2)
-	}
-	k.near = append(k.near, l)
 }
 
 // groups returns what is kept, the latest first: the lookups of a call
 // together, each other lookup alone.
-func (k *latest) groups() [][]source.Lookup {
+func (k *latest) groups() [][]kept {
 	k.trim()
-	var groups [][]source.Lookup
+	var groups [][]kept
 	at := map[string]int{}
 	for _, l := range k.kept {
-		call := k.call(l.Lookup)
-		if i, ok := at[call]; ok && call != "" {
-			groups[i] = append(groups[i], l.Lookup)
+		if i, ok := at[l.call]; ok && l.call != "" {
+			groups[i] = append(groups[i], l)
 			continue
 		}
-		at[call] = len(groups)
-		groups = append(groups, []source.Lookup{l.Lookup})
+		at[l.call] = len(groups)
+		groups = append(groups, []kept{l})
 	}
 	return groups
 }
@@ -111,14 +128,14 @@ func (k *latest) left() int {
 // trim sorts the lookups, the latest first, and lets go of those beyond the
 // limit.
 func (k *latest) trim() {
-	slices.SortStableFunc(k.kept, func(a, b kept) int { return b.Trace.Time.Compare(a.Trace.Time) })
+	slices.SortStableFunc(k.kept, func(a, b kept) int { return b.time.Compare(a.time) })
 	if k.limit == 0 {
 		return
 	}
 	calls := map[string]bool{}
 	n := 0
 	k.kept = slices.DeleteFunc(k.kept, func(l kept) bool {
-		call := k.call(l.Lookup)
+		call := l.call
 		switch {
 		case call != "" && calls[call]:
 			return false

@@ -12,18 +12,28 @@ import (
 
 // numbered is the lookup that began in second n, of a call if that has a name.
 func numbered(n int, call string) source.Lookup {
-	return source.Lookup{Trace: &trace.Trace{
-		Header: trace.Header{Time: start.Add(time.Duration(n) * time.Second), TraceID: trace.TraceID{15: byte(n)}},
+	t := &trace.Trace{
+		Header: trace.Header{V: trace.Version, Record: trace.KindTrace, Time: start.Add(time.Duration(n) * time.Second), TraceID: trace.TraceID{0: 1, 15: byte(n)}, Flow: trace.Flow{1}},
 		QName:  fmt.Sprint(n), Resolution: call,
-	}}
+	}
+	return source.Lookup{Trace: t, Line: t.AppendJSON(nil)}
 }
 
-func show(groups [][]source.Lookup) string {
+func show(t *testing.T, groups [][]kept) string {
+	t.Helper()
 	var all []string
 	for _, g := range groups {
 		var names []string
-		for _, l := range g {
-			names = append(names, l.Trace.QName)
+		for i := range g {
+			line, err := g[i].line()
+			if err != nil {
+				t.Fatal(err)
+			}
+			rec, err := trace.Decode(line)
+			if err != nil {
+				t.Fatal(err)
+			}
+			names = append(names, rec.(*trace.Trace).QName)
 		}
 		all = append(all, strings.Join(names, "+"))
 	}
@@ -43,7 +53,7 @@ func TestLatest(t *testing.T) {
 		{"all", latest{}, "+ + -", "1 0", 0},
 		{"a call", latest{limit: 1}, "+ +a +a", "2+1", 1},
 		{"others of the call, before and after", latest{limit: 1}, "-a -b +a -a", "3+2+0", 0},
-		{"a call whose first lookup did not know", latest{limit: 1}, "- +  -" + (trace.TraceID{15: 1}).String(), "2+1", 0},
+		{"a call whose first lookup did not know", latest{limit: 1}, "- +  -" + (trace.TraceID{0: 1, 15: 1}).String(), "2+1", 0},
 		{"calls and lookups", latest{limit: 2}, "+a + -a +b +b", "4+3 2+0", 1},
 		{"alone", latest{limit: 1, alone: true}, "-a +a -a", "1", 0},
 	} {
@@ -54,7 +64,7 @@ func TestLatest(t *testing.T) {
 				tc.k.addOther(l)
 			}
 		}
-		if got := show(tc.k.groups()); got != tc.want || tc.k.left() != tc.left {
+		if got := show(t, tc.k.groups()); got != tc.want || tc.k.left() != tc.left {
 			t.Errorf("%s: got %q and %d more, want %q and %d", tc.name, got, tc.k.left(), tc.want, tc.left)
 		}
 	}
@@ -70,7 +80,7 @@ func TestLatestIsBounded(t *testing.T) {
 			t.Fatalf("%d lookups, %d near, %d calls", len(k.kept), len(k.near), len(k.calls))
 		}
 	}
-	if got, want := show(k.groups()), "9999+9998 9997+9996 9995+9994"; got != want || k.left() != 9994 {
+	if got, want := show(t, k.groups()), "9999+9998 9997+9996 9995+9994"; got != want || k.left() != 9994 {
 		t.Errorf("got %q and %d more, want %q", got, k.left(), want)
 	}
 }

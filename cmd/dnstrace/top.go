@@ -51,6 +51,8 @@ func newTopCommand() *cobra.Command {
 			"  space  hold the picture, and go on\n" +
 			"  q      quit\n\n" +
 			"With --once, from a file, or where the output is no terminal, it is printed once.\n" +
+			"From Loki, lookups come some 15 s late: that is how long the records of several nodes\n" +
+			"wait for each other, and a window is that much behind.\n" +
 			"A file is summed up as a whole, unless --window says otherwise: it then ends with the\n" +
 			"last lookup in the file.",
 		Example: "  dnstrace top\n" +
