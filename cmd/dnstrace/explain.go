@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/filter"
 	"github.com/dnstrace/dnstrace/tracer/render"
 	"github.com/dnstrace/dnstrace/tracer/source"
@@ -18,6 +17,7 @@ type explainOptions struct {
 	sinceOptions
 	limit int
 	all   bool
+	pcap  string
 }
 
 func newExplainCommand() *cobra.Command {
@@ -43,6 +43,8 @@ func newExplainCommand() *cobra.Command {
 			"  dnstrace explain 6b01090041156cb99fd7e9f79b794954\n" +
 			"  dnstrace explain SERVFAIL --since 1h --all -o json\n" +
 			"  dnstrace explain example.com --from records.jsonl\n" +
+			"  dnstrace explain SERVFAIL --pcap servfail.pcapng\n" +
+			"  dnstrace explain example.com --pcap - | tshark -r -\n" +
 			"  dnstrace explain 6b01090041156cb99fd7e9f79b794954 --loki http://loki:3100 --since 24h",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.explain(cmd, args) },
@@ -51,6 +53,7 @@ func newExplainCommand() *cobra.Command {
 	o.sinceOptions.register(cmd)
 	cmd.Flags().IntVarP(&o.limit, "limit", "n", 1, "show the latest N lookups, or calls, that match, the latest first")
 	cmd.Flags().BoolVar(&o.all, "all", false, "show all lookups that match")
+	cmd.Flags().StringVar(&o.pcap, "pcap", "", "write the packets of what is shown to this pcapng file; - for standard output alone")
 	return cmd
 }
 
@@ -90,7 +93,13 @@ func (o *explainOptions) explain(cmd *cobra.Command, args []string) error {
 	if found.matched == 0 {
 		return o.nothing(target, s, read)
 	}
-	return o.show(cmd, &found)
+	groups := found.groups()
+	if o.pcap != "" {
+		if err := o.writePackets(cmd, groups); err != nil || o.pcap == "-" {
+			return err
+		}
+	}
+	return o.show(cmd, &found, groups)
 }
 
 // nothing says what was searched in vain.
@@ -112,10 +121,10 @@ func (o *explainOptions) nothing(target *filter.Target, s source.Source, read so
 	return fmt.Errorf("%s: %s searched in %s; `dnstrace watch` shows what there is", what, searched, s)
 }
 
-func (o *explainOptions) show(cmd *cobra.Command, found *latest) error {
+func (o *explainOptions) show(cmd *cobra.Command, found *latest, groups [][]kept) error {
 	out := cmd.OutOrStdout()
 	width, color := terminal(cmd)
-	for i, group := range found.groups() {
+	for i, group := range groups {
 		if o.output == outputJSON {
 			if err := writeGroup(out, group); err != nil {
 				return err
@@ -154,19 +163,9 @@ func writeGroup(w io.Writer, group []kept) error {
 
 // drawGroup draws one lookup, or those of one call under one head.
 func drawGroup(w io.Writer, group []kept, o render.Options) error {
-	var traces []*trace.Trace
-	for i := range group {
-		line, err := group[i].line()
-		if err != nil {
-			return err
-		}
-		rec, err := trace.Decode(line)
-		if err != nil {
-			return err
-		}
-		if t, ok := rec.(*trace.Trace); ok {
-			traces = append(traces, t)
-		}
+	traces, err := tracesOf(group)
+	if err != nil {
+		return err
 	}
 	if len(traces) == 1 {
 		return render.Waterfall(w, traces[0], o)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/klauspost/compress/s2"
 
+	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/source"
 )
 
@@ -60,6 +61,25 @@ func (k *latest) pack(l source.Lookup, call string, matches bool) kept {
 
 // line returns the line of a lookup as it was read.
 func (l *kept) line() ([]byte, error) { return s2.Decode(nil, l.packed) }
+
+// tracesOf returns the traces of lookups, decoded anew.
+func tracesOf(group []kept) ([]*trace.Trace, error) {
+	var traces []*trace.Trace
+	for i := range group {
+		line, err := group[i].line()
+		if err != nil {
+			return nil, err
+		}
+		rec, err := trace.Decode(line)
+		if err != nil {
+			return nil, err
+		}
+		if t, ok := rec.(*trace.Trace); ok {
+			traces = append(traces, t)
+		}
+	}
+	return traces, nil
+}
 
 // add takes a lookup that matches.
 func (k *latest) add(l source.Lookup) {

@@ -23,6 +23,7 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/filter"
 	"github.com/dnstrace/dnstrace/tracer/history"
 	"github.com/dnstrace/dnstrace/tracer/kube"
+	"github.com/dnstrace/dnstrace/tracer/messages"
 	"github.com/dnstrace/dnstrace/tracer/metrics"
 	"github.com/dnstrace/dnstrace/tracer/pipeline"
 	"github.com/dnstrace/dnstrace/tracer/priority"
@@ -94,7 +95,7 @@ func newRunCommand() *cobra.Command {
 	f.StringArrayVar(&o.outputs, "output", []string{"stdout"}, "where records go: stdout, file:PATH or otlp:URL; may be repeated")
 	f.StringSliceVar(&o.records, "record", []string{trace.KindExchange, trace.KindTrace}, "which records to write: exchange, trace")
 	f.StringVar(&o.metrics, "metrics", "127.0.0.1:9464", "address of the Prometheus endpoint; empty for none")
-	f.StringSliceVar(&o.metricsLabels, "metrics-labels", nil, "more labels for the metrics: pod, for lookups and latency of each client, 512 of them at most")
+	f.StringSliceVar(&o.metricsLabels, "metrics-labels", nil, "more labels for metrics: pod tells clients apart, 512 at most")
 	f.UintSliceVar(&o.ports, "port", []uint{53}, "DNS port to observe; may be repeated")
 	f.DurationVar(&o.history, "history", 10*time.Minute, "how long finished traces stay in memory for the local API")
 	f.DurationVar(&o.timeout, "timeout", 5*time.Second, "a query without a response for this long is unanswered")
@@ -112,7 +113,7 @@ func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	n := &node{options: o}
+	n := &node{options: o, messages: messages.NewRing()}
 	defer n.close()
 	if err := n.open(ports, stderr); err != nil {
 		return err
@@ -138,7 +139,8 @@ func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
 		return err
 	}
 	config := pipeline.Config{
-		Source: n.source, Receiver: n.receiver, Ports: ports, Timeout: o.timeout, Names: cgroups, Node: name, Sample: o.sampleRate(),
+		Source: messages.Tap{Source: n.source, Ring: n.messages}, Receiver: n.receiver, Ports: ports, Timeout: o.timeout,
+		Names: cgroups, Node: name, Sample: o.sampleRate(),
 		Exchange: n.sink(trace.KindExchange, keep), Trace: n.traceSink(keep), Flush: n.flush, Last: n.last,
 	}
 	if n.cluster != nil {
@@ -219,6 +221,7 @@ type node struct {
 	lookups  *metrics.Lookups // nil: no metrics
 	history  *history.History
 	cluster  *kube.Cluster // nil: no Kubernetes
+	messages *messages.Ring
 }
 
 // open opens everything before anything is promised: a wrong path must be an
@@ -329,6 +332,7 @@ func (n *node) serve(ctx context.Context, p *pipeline.Pipeline) error {
 			Version: buildVersion(), Started: started, History: n.history,
 			Counters: func() map[string]uint64 { return n.status(p.Counters()) },
 			Health:   func() error { return health(p.Counters().At, time.Now()) },
+			Messages: n.captured,
 		}))
 	})
 	g.Go(func() error { n.expire(ctx); return nil })

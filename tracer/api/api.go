@@ -3,6 +3,7 @@
 //
 //	GET /v1/traces?since=5m&limit=10        finished traces, newest first
 //	GET /v1/traces?since=5m&follow=true     the same oldest first, then each as it finishes
+//	GET /v1/messages?client=10.244.0.4:50202&id=49569   DNS messages as captured, as far as still in memory
 //	GET /v1/status                          version, uptime, counters
 //	GET /readyz, GET /healthz               200 while every hook is attached and packets are read, else 503 and why
 //
@@ -26,6 +27,14 @@ type Status struct {
 	Version  string            `json:"version"`
 	Uptime   float64           `json:"uptime_seconds"`
 	Counters map[string]uint64 `json:"counters"`
+}
+
+// Message is a DNS message as it was captured.
+type Message struct {
+	Time     time.Time `json:"time"` // at its first place
+	Response bool      `json:"response"`
+	Size     int       `json:"size"` // bytes on the wire
+	Wire     []byte    `json:"wire"` // from its front, as far as captured
 }
 
 // Query chooses traces.

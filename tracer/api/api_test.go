@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -43,6 +44,12 @@ func serve(t *testing.T) (*history.History, *Client, context.CancelFunc) {
 	handler := NewHandler(Config{
 		Version: "v1", Started: start.Add(-time.Minute), History: h, Now: func() time.Time { return start },
 		Counters: func() map[string]uint64 { return map[string]uint64{"lost_events": 3} },
+		Messages: func(client netip.AddrPort, id uint16) []Message {
+			if client.String() != "[fd00::4]:50202" || id != 49569 {
+				return nil
+			}
+			return []Message{{Time: start, Response: true, Size: 90, Wire: []byte{1, 2, 3}}}
+		},
 	})
 	go func() { done <- Serve(ctx, l, handler) }()
 	t.Cleanup(func() {
@@ -126,6 +133,17 @@ func TestStatus(t *testing.T) {
 	s, err := c.Status(t.Context())
 	if err != nil || s.Version != "v1" || s.Uptime != 60 || s.Counters["lost_events"] != 3 {
 		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+func TestMessages(t *testing.T) {
+	_, c, _ := serve(t)
+	found, err := c.Messages(context.Background(), netip.MustParseAddrPort("[fd00::4]:50202"), 49569)
+	if err != nil || len(found) != 1 || !found[0].Time.Equal(start) || !found[0].Response || found[0].Size != 90 || string(found[0].Wire) != "\x01\x02\x03" {
+		t.Errorf("%+v %v", found, err)
+	}
+	if found, err = c.Messages(context.Background(), netip.MustParseAddrPort("10.0.0.1:1"), 1); err != nil || len(found) != 0 {
+		t.Errorf("of another: %+v %v", found, err)
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/netip"
+	"net/url"
 	"strings"
 	"syscall"
 )
@@ -74,6 +76,20 @@ func (c *Client) Traces(ctx context.Context, q Query, each func(line []byte) err
 	return nil
 }
 
+// Messages asks for the messages with an id from and to a client.
+func (c *Client) Messages(ctx context.Context, client netip.AddrPort, id uint16) ([]Message, error) {
+	body, err := c.get(ctx, fmt.Sprintf("/v1/messages?client=%s&id=%d", url.QueryEscape(client.String()), id))
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	var found []Message
+	if err := json.NewDecoder(body).Decode(&found); err != nil {
+		return nil, fmt.Errorf("reading from %s: %w", c.path, err)
+	}
+	return found, nil
+}
+
 // Status asks how the tracer fares.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var s Status
@@ -97,8 +113,8 @@ func (c *Client) Ready(ctx context.Context) error {
 	return body.Close()
 }
 
-func (c *Client) get(ctx context.Context, url string) (io.ReadCloser, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://dnstrace"+url, nil)
+func (c *Client) get(ctx context.Context, path string) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://dnstrace"+path, nil)
 	if err != nil {
 		return nil, err
 	}

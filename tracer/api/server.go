@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"time"
@@ -22,6 +23,9 @@ type Config struct {
 	Now      func() time.Time         // nil: time.Now
 	// Health returns why the tracer does not do its work, nil if it does; it may be nil.
 	Health func() error
+	// Messages returns what is kept of the messages with an id from and to a client;
+	// nil: none is kept.
+	Messages func(client netip.AddrPort, id uint16) []Message
 }
 
 // NewHandler returns the API as an HTTP handler.
@@ -32,6 +36,7 @@ func NewHandler(c Config) http.Handler {
 	s := &server{Config: c}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/traces", s.traces)
+	mux.HandleFunc("GET /v1/messages", s.messages)
 	mux.HandleFunc("GET /v1/status", s.status)
 	mux.HandleFunc("GET /healthz", s.health)
 	mux.HandleFunc("GET /readyz", s.health)
@@ -59,6 +64,25 @@ func (s *server) health(w http.ResponseWriter, _ *http.Request) {
 		}
 	}
 	_, _ = w.Write([]byte("ok\n")) // as for status
+}
+
+func (s *server) messages(w http.ResponseWriter, r *http.Request) {
+	client, err := netip.ParseAddrPort(r.FormValue("client"))
+	if err != nil {
+		http.Error(w, "client: expected an address and port such as 10.244.0.4:50202", http.StatusBadRequest)
+		return
+	}
+	id, err := strconv.ParseUint(r.FormValue("id"), 10, 16)
+	if err != nil {
+		http.Error(w, "id: expected a number from 0 to 65535", http.StatusBadRequest)
+		return
+	}
+	found := []Message{}
+	if s.Messages != nil {
+		found = append(found, s.Messages(client, uint16(id))...)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(found) // as above
 }
 
 func (s *server) traces(w http.ResponseWriter, r *http.Request) {
