@@ -77,7 +77,7 @@ var faults = []fault{
 func TestFaultsRaiseAlerts(t *testing.T) {
 	addr := freeAddr(t)
 	r := newFaultRig(t, plainForwarding, "--timeout", "2s", "--metrics", addr)
-	prometheus := startPrometheus(t, r.Lab, addr, hasten(t, r.Lab, "recording.yaml"), hasten(t, r.Lab, "alerts.yaml"))
+	prometheus := startPrometheus(t, r.Lab, addr, hasten(t, r.Lab), nativeHistograms)
 	r.together(numbered(20, "healthy.test."), lab.Query{})
 	r.trace("n19.healthy.test.")
 	// Until the first scrape no tracer is known.
@@ -113,7 +113,7 @@ func TestLossesRaiseAlerts(t *testing.T) {
 	if _, err := r.StartCoreDNS(corefile(r.Lab, toTracer(r.Lab))); err != nil {
 		t.Fatal(err)
 	}
-	prometheus := startPrometheus(t, r.Lab, addr, hasten(t, r.Lab, "recording.yaml"), hasten(t, r.Lab, "alerts.yaml"))
+	prometheus := startPrometheus(t, r.Lab, addr, hasten(t, r.Lab))
 	for i := range 5 {
 		r.Client("client-a").Bulk(context.Background(), lab.Bulk{Count: 10, Rate: 20, Query: func(n int) lab.Query {
 			return lab.Query{Name: fmt.Sprintf("n%d-%d.test.", i, n)}

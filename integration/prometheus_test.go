@@ -18,9 +18,12 @@ import (
 	"github.com/dnstrace/dnstrace/integration/lab"
 )
 
+// nativeHistograms makes Prometheus take those, and leave the classic ones out.
+const nativeHistograms = "--enable-feature=native-histograms"
+
 // startPrometheus runs Debian's Prometheus, which reads the metrics of a tracer
 // every second, with rules or none, and returns its address.
-func startPrometheus(t *testing.T, l *lab.Lab, tracer string, rules ...string) string {
+func startPrometheus(t *testing.T, l *lab.Lab, tracer string, rules []string, more ...string) string {
 	t.Helper()
 	config := fmt.Sprintf(`global: {scrape_interval: 1s, evaluation_interval: 1s}
 rule_files: [%s]
@@ -47,8 +50,7 @@ scrape_configs: [{job_name: dnstrace, static_configs: [{targets: ['%s']}]}]
 		}
 		return nil
 	}
-	args := []string{"--config.file=" + file, "--storage.tsdb.path=" + filepath.Join(l.Dir(), "tsdb"), "--web.listen-address=" + addr,
-		"--enable-feature=native-histograms", "--log.level=warn"}
+	args := append([]string{"--config.file=" + file, "--storage.tsdb.path=" + filepath.Join(l.Dir(), "tsdb"), "--web.listen-address=" + addr, "--log.level=warn"}, more...)
 	if _, err := l.Start(lab.Spec{Name: "prometheus", Path: "prometheus", Args: args, Ready: ready, ReadyTimeout: time.Minute}); err != nil {
 		t.Fatalf("%v (of the Debian package prometheus)", err)
 	}
@@ -92,7 +94,16 @@ const alertWait = 40 * time.Second
 
 // hasten writes rules with windows of seconds in the place of minutes, so that a
 // fault of a few seconds is what one of a quarter of an hour is in a cluster.
-func hasten(t *testing.T, l *lab.Lab, name string) string {
+func hasten(t *testing.T, l *lab.Lab) []string {
+	t.Helper()
+	var files []string
+	for _, name := range []string{"recording.yaml", "alerts.yaml"} {
+		files = append(files, hastened(t, l, name))
+	}
+	return files
+}
+
+func hastened(t *testing.T, l *lab.Lab, name string) string {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join("..", "deploy", "prometheus", name))
 	if err != nil {

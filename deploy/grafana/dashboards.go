@@ -1,5 +1,10 @@
 package main
 
+import (
+	"fmt"
+	"strings"
+)
+
 // The queries of Prometheus are those of deploy/prometheus/recording.yaml, written
 // out: a dashboard should work without the rules, and with any range.
 
@@ -9,6 +14,14 @@ const client = ` | json ns="client.namespace", client_pod="client.pod", ip="exch
 
 // traces selects the whole lookups.
 const traces = `{job="dnstrace"} | record="trace"`
+
+// quantile comes from native histograms where Prometheus takes those (it then leaves
+// the classic ones out), else from classic ones.
+func quantile(q, metric, matcher, by string) string {
+	labels := strings.Trim(by+", le", ", ")
+	return fmt.Sprintf("histogram_quantile(%[1]s, sum by (%[4]s) (rate(%[2]s{%[3]s}[$__rate_interval]))) or histogram_quantile(%[1]s, sum by (%[5]s) (rate(%[2]s_bucket{%[3]s}[$__rate_interval])))",
+		q, metric, matcher, by, labels)
+}
 
 func lookups() *dashboard {
 	const own = `client!="remote"`
@@ -20,15 +33,15 @@ func lookups() *dashboard {
 				number("Lookups", "reqps", "Lookups of clients, each counted once.", `sum(rate(dnstrace_lookups_total{`+own+`}[$__rate_interval]))`),
 				number("Without a response", "percentunit", "Alert DNSTraceLookupsUnanswered above 1 %.", `sum(rate(dnstrace_lookups_total{`+own+`,outcome!~"answered|refused"}[$__rate_interval])) / (sum(rate(dnstrace_lookups_total{`+own+`}[$__rate_interval])) > 0)`),
 				number("SERVFAIL", "percentunit", "Alert DNSTraceServfailHigh above 3 %.", `sum(rate(dnstrace_responses_total{`+own+`,rcode="SERVFAIL"}[$__rate_interval])) / (sum(rate(dnstrace_responses_total{`+own+`}[$__rate_interval])) > 0)`),
-				number("Slowest of a hundred", "s", "The 99th percentile of the time that clients wait. Alert DNSTraceLatencyHigh above 1 s.", `histogram_quantile(0.99, sum by (le) (rate(dnstrace_lookup_duration_seconds_bucket{`+own+`}[$__rate_interval])))`),
+				number("Slowest of a hundred", "s", "The 99th percentile of the time that clients wait. Alert DNSTraceLatencyHigh above 1 s.", quantile("0.99", "dnstrace_lookup_duration_seconds", own, "")),
 			}, {
 				graph("Lookups by outcome", "reqps", "", query{`sum by (outcome) (rate(dnstrace_lookups_total{` + own + `}[$__rate_interval]))`, "{{outcome}}"}),
 				graph("Responses by code", "reqps", "", query{`sum by (rcode) (rate(dnstrace_responses_total{` + own + `}[$__rate_interval]))`, "{{rcode}}"}),
 			}, {
 				graph("What clients wait", "s", "From the query at the client to the response at the client.",
-					query{`histogram_quantile(0.5, sum by (le) (rate(dnstrace_lookup_duration_seconds_bucket{` + own + `}[$__rate_interval])))`, "p50"},
-					query{`histogram_quantile(0.99, sum by (le) (rate(dnstrace_lookup_duration_seconds_bucket{` + own + `}[$__rate_interval])))`, "p99"}),
-				graph("What CoreDNS takes, by what its cache said", "s", "The 99th percentile, as CoreDNS measures it.", query{`histogram_quantile(0.99, sum by (cache, le) (rate(dnstrace_server_duration_seconds_bucket[$__rate_interval])))`, "{{cache}}"}),
+					query{quantile("0.5", "dnstrace_lookup_duration_seconds", own, ""), "p50"},
+					query{quantile("0.99", "dnstrace_lookup_duration_seconds", own, ""), "p99"}),
+				graph("What CoreDNS takes, by what its cache said", "s", "The 99th percentile, as CoreDNS measures it.", query{quantile("0.99", "dnstrace_server_duration_seconds", "", "cache"), "{{cache}}"}),
 			}, {
 				graph("Packets that the kernel dropped", "pps", "Which way the packet went, and the kernel's reason.", query{`sum by (leg, message, reason) (rate(dnstrace_drops_total[$__rate_interval]))`, "{{leg}} {{message}} {{reason}}"}),
 				graph("Findings", "short", "What the tracers found wrong, by cause.", query{`sum by (code) (rate(dnstrace_findings_total[$__rate_interval])) > 0`, "{{code}}"}),
@@ -80,8 +93,8 @@ func upstreams() *dashboard {
 				table(fromPrometheus, "Share of attempts that failed", "percentunit", "Alert DNSTraceUpstreamDown above 50 %.", query{`sum by (upstream) (rate(dnstrace_upstream_attempts_total{result!="ok"}[$__range])) / (sum by (upstream) (rate(dnstrace_upstream_attempts_total[$__range])) > 0)`, ""}),
 				graph("Attempts by result", "reqps", "", query{`sum by (upstream, result) (rate(dnstrace_upstream_attempts_total[$__rate_interval]))`, "{{upstream}} {{result}}"}),
 			}, {
-				graph("Time to answer: half of them", "s", "", query{`histogram_quantile(0.5, sum by (upstream, le) (rate(dnstrace_upstream_duration_seconds_bucket[$__rate_interval])))`, "{{upstream}}"}),
-				graph("Time to answer: worst of a hundred", "s", "Alert DNSTraceUpstreamSlow above 0.5 s.", query{`histogram_quantile(0.99, sum by (upstream, le) (rate(dnstrace_upstream_duration_seconds_bucket[$__rate_interval])))`, "{{upstream}}"}),
+				graph("Time to answer: half of them", "s", "", query{quantile("0.5", "dnstrace_upstream_duration_seconds", "", "upstream"), "{{upstream}}"}),
+				graph("Time to answer: worst of a hundred", "s", "Alert DNSTraceUpstreamSlow above 0.5 s.", query{quantile("0.99", "dnstrace_upstream_duration_seconds", "", "upstream"), "{{upstream}}"}),
 			}, {
 				graph("Findings about upstreams", "short", "", query{`sum by (code) (rate(dnstrace_findings_total{code=~"upstream-.*|slow-upstream"}[$__rate_interval]))`, "{{code}}"}),
 				table(fromLoki, "Responses of upstreams by code", "short", "As seen on the wire.", query{`sum by (upstream, outcome, rcode) (count_over_time({job="dnstrace"} | record="exchange" | json process="client.process", upstream="server_ip", outcome, rcode | process="coredns" [$__range]))`, ""}),
