@@ -1,0 +1,63 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+
+	"github.com/dnstrace/dnstrace/tracer/api"
+	"github.com/dnstrace/dnstrace/tracer/capture"
+	"github.com/dnstrace/dnstrace/tracer/metrics"
+	"github.com/dnstrace/dnstrace/tracer/pipeline"
+)
+
+func (n *node) outputStats() []metrics.Output {
+	var all []metrics.Output
+	for _, w := range n.outputs {
+		written, dropped := w.Stats()
+		all = append(all, metrics.Output{Name: w.Name(), Written: written, Dropped: dropped, Queued: w.Queued()})
+	}
+	return all
+}
+
+func (n *node) status(c *pipeline.Counters) map[string]uint64 {
+	var dropped uint64
+	for _, o := range n.outputStats() {
+		dropped += o.Dropped
+	}
+	return map[string]uint64{
+		"events": c.Events, "lost_events": c.LostEvents, "shed_events": c.ShedEvents, "traces": c.Traces,
+		"plugin_records": c.Receive.Received, "plugin_records_malformed": c.Receive.Malformed,
+		"plugin_records_dropped": c.Receive.Dropped, "orphan_responses": c.Orphans,
+		"output_records_dropped": dropped, "follower_lost_traces": n.history.Stats().LostQueued,
+	}
+}
+
+// report says at the end what did not become a record: a reader of the output
+// would be misled without it.
+func (n *node) report(stderr io.Writer, c *pipeline.Counters) {
+	_, _ = fmt.Fprintf(stderr, "dnstrace: %d events, %d lost; %d traces; %d plugin records, %d malformed, %d dropped; %d queries unfinished\n",
+		c.Events, c.LostEvents, c.Traces, c.Receive.Received, c.Receive.Malformed, c.Receive.Dropped, c.Unfinished)
+	if c.ShedEvents > 0 {
+		_, _ = fmt.Fprintf(stderr, "dnstrace: %d events of lookups that were left out whole, to keep up\n", c.ShedEvents)
+	}
+	if err := n.receiver.LastError(); err != nil {
+		_, _ = fmt.Fprintf(stderr, "dnstrace: the last malformed plugin record: %v\n", err)
+	}
+	for _, o := range n.outputStats() {
+		if o.Dropped > 0 {
+			_, _ = fmt.Fprintf(stderr, "dnstrace: output %s dropped %d records\n", o.Name, o.Dropped)
+		}
+	}
+}
+
+// captured returns the messages that are kept of a client, with their times in UTC.
+func (n *node) captured(client netip.AddrPort, id uint16) []api.Message {
+	var clock capture.Clock
+	clock.Sync()
+	var all []api.Message
+	for _, m := range n.messages.Find(client, id) {
+		all = append(all, api.Message{Time: clock.Wall(m.Time), Response: m.Response, Size: m.Size, Wire: m.Wire})
+	}
+	return all
+}
