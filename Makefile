@@ -121,6 +121,14 @@ test-coredns: ## run the plugin's tests against each of COREDNS_VERSIONS (minute
 	$(call need)
 	GO='$(GO)' .ci/test-coredns $(COREDNS_VERSIONS)
 
+# promtail is a module of its own, as Loki is.
+bin/promtail: integration/promtail/go.mod
+	cd integration/promtail && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(CURDIR)/bin/promtail github.com/grafana/loki/v3/clients/cmd/promtail
+
+.PHONY: test-dashboards
+test-dashboards: check-test build bin/loki bin/promtail bin/otelcol ## dashboards, alerts and shippers on a real Prometheus and Loki (root; 5 minutes on a quiet machine, and the first build 15)
+	CGO_ENABLED=1 $(GO) test -race -tags dashboards -run 'Shippers|Alloy|EveryQuery|RaiseAlerts' -count 1 -timeout 15m ./integration
+
 .PHONY: bench
 bench: build ## print the measurements side by side
 	CGO_ENABLED=0 $(GO) run ./integration/bench
@@ -144,7 +152,7 @@ LINT_PATHS ?= ./...
 lint: ## run golangci-lint with .golangci.yml
 	$(call need)
 	$(LINT) config verify
-	$(LINT) run --build-tags loki,otlp $(LINT_PATHS)
+	$(LINT) run --build-tags loki,otlp,dashboards $(LINT_PATHS)
 
 .PHONY: generate
 generate: ## compile the BPF programs and write their Go bindings (clang)
