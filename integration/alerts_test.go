@@ -19,7 +19,7 @@ type fault struct {
 	zone   string
 	inject func(r *faultRig) func()
 	ask    lab.Query
-	count  int // other lookups of this machine count too, so it must not be few
+	count  int
 	alerts []string
 }
 
@@ -45,30 +45,33 @@ func must(r *faultRig, undo func(), err error) func() {
 	return undo
 }
 
+// many lookups are what stands out among others of the machine, which count too.
+const many = 300
+
 var faults = []fault{
-	{"silent.test.", func(r *faultRig) func() { return r.SilentUpstream(0, "silent.test.") }, lab.Query{Timeout: 5 * time.Second}, 100,
+	{"silent.test.", func(r *faultRig) func() { return r.SilentUpstream(0, "silent.test.") }, lab.Query{Timeout: 5 * time.Second}, many,
 		[]string{"DNSTraceUpstreamTimeouts", "DNSTraceUpstreamDown", "DNSTraceLatencyHigh"}},
-	{"servfail.test.", behaves("servfail.test.", lab.Behaviour{Rcode: dns.RcodeServerFailure}), lab.Query{}, 100, []string{"DNSTraceServfailHigh", "DNSTraceUpstreamErrors"}},
-	{"refused.test.", behaves("refused.test.", lab.Behaviour{Rcode: dns.RcodeRefused}), lab.Query{}, 100, []string{"DNSTraceRefusedHigh"}},
-	{"slow.test.", behaves("slow.test.", lab.Behaviour{Delay: 1200 * time.Millisecond}), lab.Query{Timeout: 5 * time.Second}, 100, []string{"DNSTraceUpstreamSlow"}},
-	{"large.test.", behaves("large.test.", lab.Behaviour{Size: 3000}), lab.Query{}, 100, []string{"DNSTraceLargeResponses"}},
+	{"servfail.test.", behaves("servfail.test.", lab.Behaviour{Rcode: dns.RcodeServerFailure}), lab.Query{}, many, []string{"DNSTraceServfailHigh", "DNSTraceUpstreamErrors"}},
+	{"refused.test.", behaves("refused.test.", lab.Behaviour{Rcode: dns.RcodeRefused}), lab.Query{}, many, []string{"DNSTraceRefusedHigh"}},
+	{"slow.test.", behaves("slow.test.", lab.Behaviour{Delay: 1200 * time.Millisecond}), lab.Query{Timeout: 5 * time.Second}, many, []string{"DNSTraceUpstreamSlow"}},
+	{"large.test.", behaves("large.test.", lab.Behaviour{Size: 3000}), lab.Query{}, many, []string{"DNSTraceLargeResponses"}},
 	{"dropped.test.", func(r *faultRig) func() {
 		undo, err := r.DropAt(lab.NodeForward, lab.Match{Messages: lab.Queries, Leg: lab.ClientLeg})
 		return must(r, undo, err)
-	}, lab.Query{Timeout: time.Second}, 100, []string{"DNSTracePacketsDropped", "DNSTraceLookupsUnanswered"}},
+	}, lab.Query{Timeout: time.Second}, many, []string{"DNSTracePacketsDropped", "DNSTraceLookupsUnanswered"}},
 	{"vanished.test.", func(r *faultRig) func() {
 		undo, err := r.VanishAt(lab.CoreDNS)
 		return must(r, undo, err)
-	}, lab.Query{Timeout: time.Second}, 100, []string{"DNSTracePacketsLost"}},
+	}, lab.Query{Timeout: time.Second}, many, []string{"DNSTracePacketsLost"}},
 	{"gave-up.test.", func(r *faultRig) func() {
 		slow := behaves("gave-up.test.", lab.Behaviour{Delay: 300 * time.Millisecond})(r)
 		closed := r.ClosedClientPort("client-a")
 		return func() { slow(); closed() }
-	}, lab.Query{}, 100, []string{"DNSTraceClientsGaveUp"}},
+	}, lab.Query{}, many, []string{"DNSTraceClientsGaveUp"}},
 	{"closed.test.", func(r *faultRig) func() {
 		undo, err := r.NoListener(r.server)
 		return must(r, undo, err)
-	}, lab.Query{Timeout: time.Second}, 100, []string{"DNSTraceNoServer"}},
+	}, lab.Query{Timeout: time.Second}, many, []string{"DNSTraceNoServer"}},
 }
 
 // The faults of the lab raise the alerts that tell of them, in a real Prometheus that
@@ -93,7 +96,11 @@ func TestFaultsRaiseAlerts(t *testing.T) {
 	for _, f := range faults {
 		t.Run(f.zone, func(t *testing.T) {
 			undo := f.inject(r)
-			r.together(numbered(f.count, f.zone), f.ask)
+			r.Client("client-a").Bulk(context.Background(), lab.Bulk{Count: f.count, Rate: 200, InFlight: f.count, Query: func(i int) lab.Query {
+				q := f.ask
+				q.Name = fmt.Sprintf("n%d.%s", i, f.zone)
+				return q
+			}})
 			undo()
 			for _, alert := range f.alerts {
 				firing(t, r.rig, prometheus, alert)

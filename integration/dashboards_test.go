@@ -111,7 +111,6 @@ func TestEveryQueryBringsData(t *testing.T) {
 	last := fmt.Sprintf("n2.r2-%v.dropped.test.", lab.Responses)
 	r.trace(last)
 	time.Sleep(2 * time.Second) // a scrape
-	lasted := time.Since(began)
 
 	pods, records := writePodLogs(t, r.rig)
 	loki := startLoki(t, r.Lab)
@@ -132,7 +131,7 @@ func TestEveryQueryBringsData(t *testing.T) {
 		switch q.source {
 		case "prometheus":
 			var found []promResult
-			found, err = askPrometheus(t, prometheus, expr, lasted)
+			found, err = askPrometheus(t, prometheus, expr, time.Since(began))
 			for i := range found {
 				data = data || found[i].hasNumbers()
 			}
