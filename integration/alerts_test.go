@@ -4,6 +4,7 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -83,10 +84,11 @@ func TestFaultsRaiseAlerts(t *testing.T) {
 	prometheus := startPrometheus(t, r.Lab, addr, hasten(t, r.Lab), nativeHistograms)
 	r.together(numbered(20, "healthy.test."), lab.Query{})
 	r.trace("n19.healthy.test.")
-	// Until the first scrape no tracer is known.
+	// Until the first scrape no tracer is known; then the rules have looked at it.
 	for end := time.Now().Add(alertWait); ; time.Sleep(time.Second) {
-		found, err := askPrometheus(t, prometheus, `ALERTS{alertstate="firing"}`, 0)
-		if err == nil && len(found) == 0 {
+		scraped, err := askPrometheus(t, prometheus, `min_over_time(up[3s]) == 1 and count_over_time(up[3s]) > 2`, 0)
+		found, failed := askPrometheus(t, prometheus, `ALERTS{alertstate="firing"}`, 0)
+		if err = errors.Join(err, failed); err == nil && len(scraped) == 1 && len(found) == 0 {
 			break
 		}
 		if time.Now().After(end) {
