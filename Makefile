@@ -116,6 +116,16 @@ bin/loki: integration/loki/go.mod
 test-loki: check-test build bin/loki ## read records of several observers back from a real Loki (root; the first build takes 5 minutes)
 	CGO_ENABLED=1 $(GO) test -race -tags loki -run Loki -count 1 -timeout 10m ./integration
 
+# Likewise Jaeger and a small OpenTelemetry Collector.
+bin/jaeger: integration/jaeger/go.mod
+	cd integration/jaeger && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(CURDIR)/bin/jaeger github.com/jaegertracing/jaeger/cmd/all-in-one
+bin/otelcol: integration/otelcol/go.mod integration/otelcol/main.go
+	cd integration/otelcol && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(CURDIR)/bin/otelcol .
+
+.PHONY: test-otlp
+test-otlp: check-test build bin/loki bin/jaeger bin/otelcol ## read spans and records back from a real Jaeger and Loki, through a real OpenTelemetry Collector (root; 1 minute, and the first build 10)
+	CGO_ENABLED=1 $(GO) test -race -tags otlp -run OTLP -count 1 -timeout 10m ./integration
+
 .PHONY: test-coredns
 test-coredns: ## run the plugin's tests against each of COREDNS_VERSIONS (minutes each)
 	$(call need)

@@ -1,4 +1,4 @@
-//go:build loki || dashboards
+//go:build loki || dashboards || otlp
 
 package integration
 

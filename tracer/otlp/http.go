@@ -3,6 +3,7 @@ package otlp
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -61,6 +62,9 @@ func (t *httpTransport) send(ctx context.Context, request, response proto.Messag
 		req.Header.Set(key, value)
 	}
 	resp, err := t.client.Do(req)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("no answer within %s: %w", t.env.timeout, err)
+	}
 	if err != nil {
 		return &failure{err: err, retry: true}
 	}

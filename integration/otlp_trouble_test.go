@@ -1,0 +1,189 @@
+//go:build otlp
+
+package integration
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/dnstrace/dnstrace/integration/lab"
+)
+
+// gate stands before a collector and is closed at times.
+type gate struct {
+	open  http.Handler
+	state atomic.Int32
+}
+
+// States of a gate.
+const (
+	gateOpen int32 = iota
+	gateRefuses
+	gateSilent
+)
+
+// ServeHTTP implements http.Handler.
+func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch g.state.Load() {
+	case gateRefuses:
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, "too many requests", http.StatusTooManyRequests)
+	case gateSilent:
+		// The server sees that the client has gone only when its request is read.
+		_, _ = io.Copy(io.Discard, r.Body)
+		<-r.Context().Done()
+	default:
+		g.open.ServeHTTP(w, r)
+	}
+}
+
+// storm is more lookups than the queue of an output holds, at some eight kilobytes
+// a trace.
+const storm = 2500
+
+// A collector that is down, refuses or does not answer holds up no lookup, no record
+// in a file and no other receiver. What it misses is counted; when it is back, what
+// waited is delivered.
+func TestOTLPTrouble(t *testing.T) {
+	r := &rig{lab.New(t, lab.Config{}), t}
+	jaeger := startJaeger(t, r.Lab)
+	// Without Loki: only spans are sent here.
+	collector := startOTLPCollector(t, r.Lab, jaeger.otlp, "http://127.0.0.1:1")
+	target, err := url.Parse(collector.http)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &gate{open: httputil.NewSingleHostReverseProxy(target)}
+	gated := httptest.NewServer(g)
+	defer gated.Close()
+	t.Setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1000")
+	metrics := fmt.Sprintf("127.0.0.1:%d", freePorts(t, 1)[0])
+	direct, throughGate := "otlp:"+collector.http+"/v1/traces", "otlp:"+gated.URL+"/v1/traces"
+	tracer, err := r.StartTracer("--record", "trace", "--metrics", metrics, "-f", `qname endsWith ".trouble.test."`,
+		"--output", direct, "--output", throughGate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.StartCoreDNS(corefile(r.Lab, toTracer(r.Lab))); err != nil {
+		t.Fatal(err)
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	total := 0
+	for _, tc := range []struct {
+		name         string
+		begin, end   func()
+		hurt, unhurt []string
+	}{
+		{"down", func() { must(collector.Stop()) }, func() { must(collector.Start()) }, []string{direct, throughGate}, nil},
+		{"refusing", func() { g.state.Store(gateRefuses) }, func() { g.state.Store(gateOpen) }, []string{throughGate}, []string{direct}},
+		{"silent", func() { g.state.Store(gateSilent) }, func() { g.state.Store(gateOpen) }, []string{throughGate}, []string{direct}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			before := outputs(t, metrics)
+			tc.begin()
+			for i, res := range r.Client("client-a").Bulk(context.Background(), lab.Bulk{Count: storm, Rate: 1000, Query: func(i int) lab.Query {
+				return lab.Query{Name: fmt.Sprintf("%s-%d.trouble.test.", tc.name, i)}
+			}}) {
+				if res.Err != nil {
+					t.Errorf("lookup %d: %v", i, res.Err)
+				}
+			}
+			total += storm
+			file := "file:" + r.RecordFile()
+			waitOutputs(t, metrics, "the file has every record", func(o map[string]counts) bool { return o[file].written >= total })
+			during := outputs(t, metrics)
+			for _, name := range tc.hurt {
+				if during[name].dropped == before[name].dropped {
+					t.Errorf("%s: nothing was dropped", name)
+				}
+			}
+			tc.end()
+			after := waitOutputs(t, metrics, "every record is delivered or dropped", func(o map[string]counts) bool {
+				return o[direct].sum() == o[file].written && o[throughGate].sum() == o[file].written
+			})
+			for _, name := range tc.hurt {
+				if after[name].written == before[name].written {
+					t.Errorf("%s: nothing of what waited was delivered", name)
+				}
+				t.Logf("%s: of %d, %d delivered and %d dropped", name, storm, after[name].written-before[name].written, after[name].dropped-before[name].dropped)
+			}
+			for _, name := range tc.unhurt {
+				if after[name].dropped != before[name].dropped {
+					t.Errorf("%s: %d dropped, though it was not concerned", name, after[name].dropped-before[name].dropped)
+				}
+			}
+		})
+	}
+	if err := tracer.Stop(); err != nil {
+		t.Error(err)
+	}
+	wantAll(t, tracer.Stderr(), throughGate+": ", "429 Too Many Requests: too many requests", "connection refused", "no answer within 1s", "delivers again after")
+}
+
+// counts are what the metrics say of an output.
+type counts struct{ written, dropped int }
+
+func (c counts) sum() int { return c.written + c.dropped }
+
+// outputs reads the tracer's metrics.
+func outputs(t *testing.T, addr string) map[string]counts {
+	t.Helper()
+	resp, err := http.Get("http://" + addr + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	all := map[string]counts{}
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() {
+		name, rest, ok := strings.Cut(lines.Text(), `{output="`)
+		if !ok {
+			continue
+		}
+		output, value, ok := strings.Cut(rest, `"} `)
+		n, err := strconv.ParseFloat(value, 64)
+		if !ok || err != nil {
+			t.Fatalf("not understood: %s (%v)", lines.Text(), err)
+		}
+		c := all[output]
+		switch name {
+		case "dnstrace_output_records_total":
+			c.written = int(n)
+		case "dnstrace_output_records_dropped_total":
+			c.dropped = int(n)
+		}
+		all[output] = c
+	}
+	if err := lines.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func waitOutputs(t *testing.T, addr, what string, is func(map[string]counts) bool) map[string]counts {
+	t.Helper()
+	var now map[string]counts
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		if now = outputs(t, addr); is(now) {
+			return now
+		}
+	}
+	t.Fatalf("not so: %s: %+v", what, now)
+	return nil
+}
