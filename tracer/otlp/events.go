@@ -54,8 +54,12 @@ func (s span) exchange(e *trace.Exchange) {
 		p := &packets[i]
 		var a attributes
 		a.place(p.NetNS, p.NetNSName, p.IfName)
-		a.address(semconv.SourceAddressKey, semconv.SourcePortKey, p.Src.Addr(), p.Src.Port())
-		a.address(semconv.DestinationAddressKey, semconv.DestinationPortKey, p.Dst.Addr(), p.Dst.Port())
+		// Addresses only where they are others than before: the first of a message,
+		// and where somebody translated them. They would be a quarter of what is sent.
+		if i == 0 || p.Src != packets[i-1].Src || p.Dst != packets[i-1].Dst {
+			a.address(semconv.SourceAddressKey, semconv.SourcePortKey, p.Src.Addr(), p.Src.Port())
+			a.address(semconv.DestinationAddressKey, semconv.DestinationPortKey, p.Dst.Addr(), p.Dst.Port())
+		}
 		s.event(e.Time.Add(p.Offset.Duration()), p.Message+" "+p.Direction, a)
 	}
 	if d := e.Drop; d != nil {
