@@ -88,6 +88,8 @@ func TestWrongArguments(t *testing.T) {
 		{[]string{"run", "--filter", "rcod == 1"}, "--filter"},
 		{[]string{"run", "--timeout", "-1s"}, "--timeout"},
 		{[]string{"run", "--kubernetes", "kube.conf"}, "--kubernetes kube.conf: expected auto, off, or a kubeconfig"},
+		{[]string{"run", "--output", "nonsense"}, `output "nonsense": expected stdout, file:PATH or otlp:URL`},
+		{[]string{"run", "--output", "otlp:collector:4318"}, "expected http://HOST[:4318], https://, grpc://HOST[:4317] or grpcs://"},
 		{[]string{"run", "--nonsense"}, "--nonsense"},
 		{[]string{"run", "extra"}, "extra"},
 		{[]string{"nonsense"}, "nonsense"},

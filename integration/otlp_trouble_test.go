@@ -130,8 +130,8 @@ func TestOTLPTrouble(t *testing.T) {
 			}
 		})
 	}
-	if err := tracer.Stop(); err != nil {
-		t.Error(err)
+	if err := tracer.Stop(); err != nil || tracer.ExitCode() != 0 {
+		t.Errorf("exit %d, %v", tracer.ExitCode(), err)
 	}
 	wantAll(t, tracer.Stderr(), throughGate+": ", "429 Too Many Requests: too many requests", "connection refused", "no answer within 1s", "delivers again after")
 }

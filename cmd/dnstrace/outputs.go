@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 	"time"
 
@@ -34,8 +36,12 @@ func openOutput(spec string, stderr io.Writer) ([]output, error) {
 	url, isOTLP := strings.CutPrefix(spec, otlp.Prefix)
 	if !isOTLP {
 		w, err := export.Open(spec)
-		if err != nil {
+		var file *fs.PathError
+		switch {
+		case errors.As(err, &file):
 			return nil, err
+		case err != nil:
+			return nil, usageError{err}
 		}
 		return []output{lines{w}}, nil
 	}
