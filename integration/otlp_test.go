@@ -183,7 +183,7 @@ func checkLogs(t *testing.T, r *rig, loki string, tr *trace.Trace) {
 			t.Errorf("%s: the line is not the record (%v): %s", kind, err, entry.line)
 		}
 	}
-	out, err := r.Dnstrace(context.Background(), "explain", tr.TraceID.String(), "--loki", loki, "--loki-query", stream)
+	out, err := r.Dnstrace(context.Background(), "explain", tr.TraceID.String(), "--loki", loki)
 	if err != nil {
 		t.Fatal(err)
 	}

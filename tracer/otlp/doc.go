@@ -6,9 +6,10 @@
 // Every record becomes a log record. Its body is the record's line of JSON as it
 // stands, so that what Loki keeps is what a file would hold and `dnstrace explain
 // --loki` reads it back. Its attributes have the names of the record's fields:
-// record, qname, qtype, rcode, outcome, pod, namespace, findings. Trace id and span
-// id are those of the span that is told of below. Severity: ERROR where the client
-// got no answer that helps it, WARN where something was found, else INFO.
+// record, qname, qtype, rcode, outcome, findings, and pod and pod_namespace of the
+// client; the resource has those by which a shipper of files would label it. Trace
+// id and span id are those of the span that is told of below. Severity: ERROR where
+// the client got no answer that helps it, WARN where something was found, else INFO.
 //
 // # Spans
 //

@@ -92,4 +92,8 @@ func TestIdentityOfTheSender(t *testing.T) {
 	if want := " host.name=host k8s.cluster.name=prod eu k8s.node.name=node7 service.name=dns service.version=9"; got != want || id.node() != "node7" {
 		t.Errorf("%s, node %s", got, id.node())
 	}
+	got = drawAttributes(id.labelled().resource().GetAttributes())
+	if want := " cluster=prod eu component=tracer host.name=host job=dnstrace k8s.cluster.name=prod eu k8s.node.name=node7 node=node7 service.name=dns service.version=9"; got != want {
+		t.Errorf("with labels%s", got)
+	}
 }

@@ -20,7 +20,7 @@ const (
 	logOutcome    = "outcome"
 	logFindings   = "findings" // codes, with commas between
 	logPod        = "pod"      // the client's
-	logNamespace  = "namespace"
+	logNamespace  = "pod_namespace"
 )
 
 // entry is what a log record is made of. Making one copies the line and little else:

@@ -19,7 +19,7 @@ func TestLogRecord(t *testing.T) {
 		want     string
 	}{
 		{"answered, with a finding", failover, clientSpan(failover), "WARN",
-			" record=trace qname=failover.test. qtype=A rcode=NOERROR outcome=answered findings=upstream-timeout pod=web-1 namespace=shop"},
+			" record=trace qname=failover.test. qtype=A rcode=NOERROR outcome=answered findings=upstream-timeout pod=web-1 pod_namespace=shop"},
 		{"its exchange", failover.Exchange, clientSpan(failover), "INFO",
 			" record=exchange qname=failover.test. qtype=A rcode=NOERROR outcome=answered"},
 		{"dropped", dropped, clientSpan(dropped), "ERROR",

@@ -75,7 +75,7 @@ type Logs struct {
 }
 
 func newLogs(id identity, name string, t transport, report func(string)) *Logs {
-	resource, scope := id.resource(), id.scope()
+	resource, scope := id.labelled().resource(), id.scope()
 	l := &Logs{newSender(logsSignal, name, t, report, func(batch []entry) proto.Message {
 		return &collogspb.ExportLogsServiceRequest{ResourceLogs: []*logspb.ResourceLogs{{
 			Resource: resource, ScopeLogs: []*logspb.ScopeLogs{{Scope: scope, LogRecords: logRecords(batch)}},

@@ -44,6 +44,28 @@ func (id identity) set(key attribute.Key, value string) {
 	}
 }
 
+// Attributes by which Loki is to select, as deploy/logs/loki-otlp.yaml tells it: the
+// labels that a shipper of files gives, so that docs/logql.md holds for both.
+const (
+	labelJob       attribute.Key = "job"
+	labelComponent attribute.Key = "component"
+	labelNode      attribute.Key = "node"
+	labelCluster   attribute.Key = "cluster"
+	labelNamespace attribute.Key = "namespace" // of the tracer
+)
+
+// labelled returns the identity with the labels of Loki, where it has none.
+func (id identity) labelled() identity {
+	c := maps.Clone(id)
+	for key, value := range map[attribute.Key]string{
+		labelJob: serviceName, labelComponent: "tracer", labelNode: id.node(),
+		labelCluster: id[semconv.K8SClusterNameKey], labelNamespace: id[semconv.K8SNamespaceNameKey],
+	} {
+		c.set(key, cmp.Or(id[key], value))
+	}
+	return c
+}
+
 // node names the node that observes.
 func (id identity) node() string {
 	return cmp.Or(id[semconv.K8SNodeNameKey], id[semconv.HostNameKey])
