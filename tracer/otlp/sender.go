@@ -52,6 +52,7 @@ type sender[T any] struct {
 	ctx       context.Context
 	giveUp    context.CancelFunc
 	done      chan struct{}
+	bounded   bool // the time until the end is
 	written   atomic.Uint64
 	dropped   atomic.Uint64
 
@@ -167,6 +168,7 @@ func (s *sender[T]) Flush() {}
 // waits for room from now on. For no longer than patience altogether is anything
 // waited for, Close included.
 func (s *sender[T]) Last(patience time.Duration) {
+	s.bounded = true
 	s.queue.waitForRoom()
 	time.AfterFunc(patience, func() {
 		s.queue.neverWait()
@@ -181,9 +183,10 @@ const closePatience = 5 * time.Second
 // says why records were dropped that late.
 func (s *sender[T]) Close() error {
 	s.queue.close()
-	late := time.AfterFunc(closePatience, s.giveUp)
+	if !s.bounded {
+		defer time.AfterFunc(closePatience, s.giveUp).Stop()
+	}
 	<-s.done
-	late.Stop()
 	s.giveUp()
 	err := s.transport.close()
 	if s.late > 0 {

@@ -264,6 +264,7 @@ func TestSlowReceiver(t *testing.T) {
 		t.Error("nothing was dropped")
 	}
 	close(r.block)
+	logs.Last(time.Minute)
 	if err := logs.Close(); err != nil {
 		t.Error(err)
 	}
@@ -290,15 +291,15 @@ func TestSilentReceiverAtTheEnd(t *testing.T) {
 // What is left at the end comes all at once and waits for room.
 func TestLastRecordsWait(t *testing.T) {
 	r, _ := listenHTTP(t, false)
-	_, traces, _ := open(t, r.url+tracesSignal.path)
+	logs, _, _ := open(t, r.url+logsSignal.path)
 	size := len(one(t, "silent-upstream").AppendJSON(nil))
 	total := 2 * queueBytes / size
-	traces.Last(time.Minute)
-	write(t, total, traces)
-	if err := traces.Close(); err != nil {
+	logs.Last(time.Minute)
+	write(t, total, logs)
+	if err := logs.Close(); err != nil {
 		t.Error(err)
 	}
-	wantStats(t, traces, uint64(total), 0)
+	wantStats(t, logs, uint64(total), 0)
 }
 
 // A batch goes when it is old enough, without anybody who closes or fills it.
