@@ -130,10 +130,13 @@ func TestOTLPTrouble(t *testing.T) {
 			}
 		})
 	}
+	must(collector.Stop())
+	r.answered(lab.Query{Name: "last.trouble.test."})
 	if err := tracer.Stop(); err != nil || tracer.ExitCode() != 0 {
 		t.Errorf("exit %d, %v", tracer.ExitCode(), err)
 	}
-	wantAll(t, tracer.Stderr(), throughGate+": ", "429 Too Many Requests: too many requests", "connection refused", "no answer within 1s", "delivers again after")
+	wantAll(t, tracer.Stderr(), throughGate+": ", "429 Too Many Requests: too many requests", "connection refused", "no answer within 1s", "delivers again after",
+		"records were not delivered at the end: Post ")
 }
 
 // counts are what the metrics say of an output.

@@ -179,8 +179,8 @@ func (s *sender[T]) Last(patience time.Duration) {
 // closePatience is how long Close takes where nobody said Last.
 const closePatience = 5 * time.Second
 
-// Close sends what is queued, drops what cannot be sent in time, and ends. The error
-// says why records were dropped that late.
+// Close sends what is queued, drops what cannot be sent in time, reports that, and
+// ends. It is no error: a receiver that is gone is no fault of whoever stops.
 func (s *sender[T]) Close() error {
 	s.queue.close()
 	if !s.bounded {
@@ -188,11 +188,13 @@ func (s *sender[T]) Close() error {
 	}
 	<-s.done
 	s.giveUp()
-	err := s.transport.close()
 	if s.late > 0 {
-		return fmt.Errorf("output %s: %d records were not delivered at the end: %w", s.name, s.late, s.why)
+		s.report(fmt.Sprintf("output %s: %d records were not delivered at the end: %v", s.name, s.late, s.why))
 	}
-	return err
+	if err := s.transport.close(); err != nil {
+		return fmt.Errorf("output %s: %w", s.name, err)
+	}
+	return nil
 }
 
 // Stats returns how many records were delivered and how many were lost.
