@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -65,9 +66,12 @@ func TestOTLPIsReadBack(t *testing.T) {
 		m := new(dns.Msg).SetQuestion("app.otlp.test.", dns.TypeA)
 		m.SetEdns0(1232, false)
 		m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_LOCAL{Code: trace.DefaultOptionCode, Data: application.Append(nil)}}
+		begin := time.Now()
 		r.answered(lab.Query{Name: "app.otlp.test.", Message: m})
+		jaeger.sendSpan(t, application, "GET /", begin, time.Now())
 		tr := r.trace("app.otlp.test.")
-		spans := jaeger.spans(t, application.TraceID, 3)
+		spans := jaeger.spans(t, application.TraceID, 4)
+		checkSpan(t, spans, application.SpanID, trace.SpanID{}, "GET /")
 		checkSpan(t, spans, tr.Query.SpanID, application.SpanID, "coredns A")
 		checkSpan(t, spans, trace.NewSpanID(application.TraceID, application.SpanID, trace.RoleClient, 0), application.SpanID, "lookup A")
 	})
@@ -160,6 +164,11 @@ func checkLookup(t *testing.T, s jaegerSpan, tr *trace.Trace) {
 	} {
 		if got := s.tag(key); got != want {
 			t.Errorf("%s is %q, expected %q", key, got, want)
+		}
+	}
+	for key, want := range map[string]string{"service.name": "dnstrace", "k8s.cluster.name": "lab"} {
+		if got := tag(s.process, key); got != want {
+			t.Errorf("of the resource, %s is %q, expected %q", key, got, want)
 		}
 	}
 }

@@ -39,7 +39,10 @@ func newHTTPTransport(e endpoint, s signal, env environment, agent string) (*htt
 	if err != nil {
 		return nil, fmt.Errorf("gzip: %w", err)
 	}
-	return &httpTransport{url: e.url(s), env: env, agent: agent, client: &http.Client{Transport: t}, packer: packer}, nil
+	client := &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error {
+		return http.ErrUseLastResponse // the headers may be secrets, for this receiver alone
+	}}
+	return &httpTransport{url: e.url(s), env: env, agent: agent, client: client, packer: packer}, nil
 }
 
 // send implements transport.

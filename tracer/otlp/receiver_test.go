@@ -126,6 +126,9 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	a := r.next(req.Header.Get("X-Test"))
 	if a.http != 0 {
+		if a.http == http.StatusPermanentRedirect {
+			w.Header().Set("Location", r.url+logsSignal.path)
+		}
 		if a.after != "" {
 			w.Header().Set("Retry-After", a.after)
 		}

@@ -165,6 +165,7 @@ func TestRetry(t *testing.T) {
 		{"502", answer{http: http.StatusBadGateway}, true},
 		{"503", answer{http: http.StatusServiceUnavailable}, true},
 		{"504", answer{http: http.StatusGatewayTimeout}, true},
+		{"elsewhere", answer{http: http.StatusPermanentRedirect}, false},
 		{"400", answer{http: http.StatusBadRequest}, false},
 		{"401", answer{http: http.StatusUnauthorized}, false},
 		{"413", answer{http: http.StatusRequestEntityTooLarge}, false},
