@@ -91,15 +91,16 @@ func (p *pod) fill(e *trace.Endpoint) {
 }
 
 // container returns the name of a container of the pod by its id. The kubelet tells
-// the API server of a container a second or so after it started, so of a pod that
-// has only one it must be that.
+// the API server of a container a second or so after it started, and the cgroup of
+// one that ran for a moment may not be known: of a pod that has only one it must be
+// that.
 func (p *pod) container(id string) string {
 	for _, c := range p.containers {
 		if c.id != "" && c.id == id {
 			return c.name
 		}
 	}
-	if len(p.containers) == 1 && len(id) == containerIDLength && p.containers[0].id == "" {
+	if len(p.containers) == 1 && (id == "" || len(id) == containerIDLength && p.containers[0].id == "") {
 		return p.containers[0].name
 	}
 	return ""

@@ -80,7 +80,7 @@ func TestExchange(t *testing.T) {
 	}{
 		{"nothing known", nil, podIP, nil, nil, nil},
 		{"by address, server by its slice", []any{aPod("web-1", uid, podIP.String()), service, slice}, podIP, nil,
-			&trace.Endpoint{Pod: "web-1", Namespace: "demo", Node: node, Workload: "Deployment/web"}, far},
+			&trace.Endpoint{Pod: "web-1", Namespace: "demo", Node: node, Container: "app", Workload: "Deployment/web"}, far},
 		{"by cgroup, whatever the address", []any{aPod("web-1", uid, "10.244.0.99"), aPod("web-2", otherUID, podIP.String())}, podIP,
 			&trace.Endpoint{Cgroup: cgroupOf(uid), Container: containerID, PID: 5},
 			&trace.Endpoint{Cgroup: cgroupOf(uid), Container: "app", PID: 5, Pod: "web-1", Namespace: "demo", Node: node, Workload: "Deployment/web"}, nil},
@@ -94,7 +94,7 @@ func TestExchange(t *testing.T) {
 		{"before the kubelet told of the container", []any{early}, podIP, &trace.Endpoint{Cgroup: cgroupOf(uid), Container: containerID},
 			&trace.Endpoint{Cgroup: cgroupOf(uid), Container: "app", Pod: "early", Namespace: "demo", Node: node, Workload: "Deployment/web"}, nil},
 		{"static pod", []any{static}, podIP, &trace.Endpoint{Cgroup: cgroupOf(strings.Repeat("0f", 16))},
-			&trace.Endpoint{Cgroup: cgroupOf(strings.Repeat("0f", 16)), Pod: "static", Namespace: "demo", Node: node, Workload: "Deployment/web"}, nil},
+			&trace.Endpoint{Cgroup: cgroupOf(strings.Repeat("0f", 16)), Container: "app", Pod: "static", Namespace: "demo", Node: node, Workload: "Deployment/web"}, nil},
 		{"only the Service", []any{service}, podIP, nil, nil, &trace.Endpoint{Service: "kube-system/kube-dns"}},
 	} {
 		ex := lookup(time.Minute)
