@@ -61,6 +61,19 @@ build: ## build bin/coredns and bin/dnstrace
 	$(call need)
 	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o bin/ ./cmd/coredns ./cmd/dnstrace
 
+# Static binaries in images without a container runtime; deploy/README.md says how
+# they get to the nodes. CoreDNS for another architecture takes four minutes.
+IMAGES ?= amd64 arm64
+IMAGE_TAG ?= latest
+.PHONY: images
+images: ## write bin/images/dnstrace.tar and bin/images/coredns.tar, for amd64 and arm64
+	$(call need)
+	for arch in $(IMAGES); do \
+		CGO_ENABLED=0 GOARCH=$$arch $(GO) build $(BUILDFLAGS) -o bin/$$arch/ ./cmd/coredns ./cmd/dnstrace; done
+	for name in coredns dnstrace; do \
+		$(GO) run ./deploy/images -o bin/images/$$name.tar -name localhost/$$name:$(IMAGE_TAG) \
+			$(foreach a,$(IMAGES),$(a)=bin/$(a)/$$name); done
+
 .PHONY: demo
 demo: check-demo build ## show four lookups with their complete traces (root)
 	CGO_ENABLED=0 $(GO) run ./integration/demo
@@ -126,6 +139,33 @@ bin/otelcol: integration/otelcol/go.mod integration/otelcol/main.go
 test-otlp: check-test build bin/loki bin/jaeger bin/otelcol ## read spans and records back from a real Jaeger and Loki, through a real OpenTelemetry Collector (root; 1 minute, and the first build 10)
 	CGO_ENABLED=1 $(GO) test -race -tags otlp -run OTLP -count 1 -timeout 10m ./integration
 
+# One node: what its pods' kubelet, proxy and containers need beside the programs of
+# the module. No internet access: CoreDNS in the cluster asks an upstream of the test.
+KUBERNETES_NEEDS := $(LAB_NEEDS) dig:bind9-dnsutils containerd:containerd runc:runc /usr/lib/cni/bridge:containernetworking-plugins \
+	ip:iproute2 nft:nftables conntrack:conntrack mount:mount unshare:util-linux nsenter:util-linux
+KUBERNETES_VERSION := $(shell awk '$$1 == "k8s.io/kubernetes" { print $$2 }' integration/kubernetes/components/go.mod)
+KUBERNETES_X := k8s.io/component-base/version
+KUBERNETES_FLAGS = -trimpath -ldflags '-s -w -X $(KUBERNETES_X).gitVersion=$(KUBERNETES_VERSION) -X $(KUBERNETES_X).gitMajor=1 \
+	-X $(KUBERNETES_X).gitMinor=$(word 2,$(subst ., ,$(KUBERNETES_VERSION))) -X k8s.io/client-go/pkg/version.gitVersion=$(KUBERNETES_VERSION)'
+
+bin/kubernetes/kubelet: integration/kubernetes/components/go.mod
+	cd $(<D) && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(CURDIR)/$(@D)/etcd go.etcd.io/etcd/server/v3
+	cd $(<D) && CGO_ENABLED=0 $(GO) build $(KUBERNETES_FLAGS) -o $(CURDIR)/$(@D)/ \
+		$(addprefix k8s.io/kubernetes/cmd/,kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubectl)
+
+# The architecture of this machine, and what the pods of the test run.
+.PHONY: test-kubernetes
+test-kubernetes: check-test-kubernetes build bin/kubernetes/kubelet ## install deploy/ in a real one-node Kubernetes and look up names there (root; 4 minutes, and 13 for the first build)
+	$(MAKE) images IMAGES=$$($(GO) env GOARCH)
+	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o bin/images/pod ./integration/kubernetes/pod
+	$(GO) run ./deploy/images -o bin/images/pod.tar -name localhost/pod:latest $$($(GO) env GOARCH)=bin/images/pod
+	CGO_ENABLED=0 $(GO) test -tags kubernetes -count 1 -v -timeout 20m ./integration/kubernetes
+
+.PHONY: check-test-kubernetes
+check-test-kubernetes:
+	$(need_root)
+	$(call need,$(KUBERNETES_NEEDS))
+
 .PHONY: test-coredns
 test-coredns: ## run the plugin's tests against each of COREDNS_VERSIONS (minutes each)
 	$(call need)
@@ -162,7 +202,7 @@ LINT_PATHS ?= ./...
 lint: ## run golangci-lint with .golangci.yml
 	$(call need)
 	$(LINT) config verify
-	$(LINT) run --build-tags loki,otlp,dashboards $(LINT_PATHS)
+	$(LINT) run --build-tags loki,otlp,dashboards,kubernetes $(LINT_PATHS)
 
 .PHONY: generate
 generate: ## compile the BPF programs and write their Go bindings (clang)

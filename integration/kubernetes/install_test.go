@@ -1,0 +1,92 @@
+//go:build kubernetes
+
+package kubernetes
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// install does what deploy/README.md says, on a cluster as kubeadm makes it.
+func (n *node) install() {
+	n.kubectl("apply", "-f", n.manifest("cluster.yaml"))
+	n.kubectl("-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=120s")
+	n.eventually("CoreDNS answers", time.Minute, func() error {
+		_, err := n.exec("dig", "+time=1", "+tries=1", "@"+dnsIP, "www.example.org")
+		return err
+	})
+	n.kubectl("apply", "-f", n.manifest("clients.yaml"))
+	n.kubectl("-n", "demo", "wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s")
+	deploy := filepath.Join(n.bin, "..", "deploy")
+	n.kubectl("apply", "-k", filepath.Join(deploy, "base"))
+	n.kubectl("-n", "dnstrace", "rollout", "status", "daemonset/dnstrace", "--timeout=120s")
+	n.kubectl("apply", "-f", filepath.Join(deploy, "coredns", "corefile.yaml"))
+	n.kubectl("-n", "kube-system", "patch", "deployment", "coredns", "--patch-file", filepath.Join(deploy, "coredns", "deployment-patch.yaml"))
+	n.kubectl("-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=120s")
+	n.eventually("the old CoreDNS is gone", time.Minute, func() error {
+		out, err := n.tryKubectl("-n", "kube-system", "get", "pods", "-l", "k8s-app=kube-dns", "-o", "name")
+		if err == nil && strings.Count(out, "\n") != 2 {
+			err = errors.New(out)
+		}
+		return err
+	})
+}
+
+func (n *node) manifest(name string) string {
+	path, err := filepath.Abs(filepath.Join("manifests", name))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return path
+}
+
+// pod returns the name of the only pod of a label that runs.
+func (n *node) pod(namespace, label string) string {
+	n.t.Helper()
+	var name string
+	n.eventually("one pod of "+label, time.Minute, func() error {
+		out, err := n.tryKubectl("-n", namespace, "get", "pods", "-l", label, "--field-selector=status.phase=Running",
+			`-o=jsonpath={range .items[?(@.status.containerStatuses[0].ready==true)]}{.metadata.name} {end}`)
+		if err != nil {
+			return err
+		}
+		names := strings.Fields(out)
+		if len(names) != 1 {
+			return fmt.Errorf("there are %q", names)
+		}
+		name = names[0]
+		return nil
+	})
+	return name
+}
+
+// lookup resolves a name in a container.
+func (n *node) lookup(pod, name string) string {
+	n.t.Helper()
+	return n.kubectl("-n", "demo", "exec", pod, "--", "/pod", "lookup", name)
+}
+
+// lookupWithoutAPI resolves a name in the pod web as the kubelet would: by the
+// container runtime.
+func (n *node) lookupWithoutAPI(name string) {
+	n.t.Helper()
+	ctr := []string{"ctr", "-a", filepath.Join(n.dir, "containerd.sock"), "-n", "k8s.io"}
+	id, err := n.exec(append(ctr, "containers", "ls", "-q", `labels."io.kubernetes.container.name"==app`)...)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if _, err := n.exec(append(ctr, "tasks", "exec", "--exec-id", strings.Trim(name, "."), strings.TrimSpace(id), "/pod", "lookup", name)...); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// signal sends a signal to a component of the node.
+func (n *node) signal(name, component string) {
+	n.t.Helper()
+	if _, err := n.exec("pkill", "-"+name, "-x", component); err != nil {
+		n.t.Fatal(err)
+	}
+}

@@ -1,0 +1,222 @@
+//go:build kubernetes
+
+package kubernetes
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// A cluster as kubeadm makes it, with dnstrace installed as deploy/README.md says, in
+// both modes of kube-proxy: what it tells of lookups, and that it harms none.
+func TestKubernetes(t *testing.T) {
+	for _, mode := range []string{"iptables", "nftables"} {
+		t.Run(mode, func(t *testing.T) {
+			n := startNode(t, mode)
+			n.install()
+			n.checked()
+			n.servicesAndNames()
+			n.hostNetwork()
+			n.shortLived()
+			n.dropped(mode)
+			n.apiServerGone()
+			n.killed()
+			n.nodeLocal()
+			n.harmed()
+		})
+	}
+}
+
+// checked: nothing is missing for the tracer in its pod.
+func (n *node) checked() {
+	out := n.kubectl("-n", "dnstrace", "exec", "daemonset/dnstrace", "--", "/dnstrace", "check")
+	if strings.Contains(out, "MISSING") || !strings.Contains(out, "tells of the pods of node node1") {
+		n.t.Errorf("%s", out)
+	}
+	n.t.Logf("dnstrace check\n%s", out)
+}
+
+// servicesAndNames looks up a Service's name, a name outside, and one that is not.
+func (n *node) servicesAndNames() {
+	web := n.pod("demo", "app=web")
+	for _, tc := range []struct {
+		pattern, rcode, answeredBy string
+		upstreams                  int
+	}{
+		{"kubernetes.default.svc.cluster.local.", "NOERROR", "kubernetes", 0},
+		{"www*.example.org.", "NOERROR", "forward", 1},
+		{"missing*.example.net.", "NXDOMAIN", "forward", 1},
+	} {
+		tr := n.traced(tc.pattern, func(name string) { n.lookup(web, name) }, func(tr *trace.Trace) error {
+			if err := ends(tr, web, "Deployment/web"); err != nil {
+				return err
+			}
+			return whole(tr, tc.rcode)
+		})
+		if tr.Query.AnsweredBy != tc.answeredBy || len(tr.Upstreams) != tc.upstreams || len(tr.Diagnosis) != 0 {
+			n.t.Errorf("%s: answered by %s, %d upstreams, findings %v", tc.pattern, tr.Query.AnsweredBy, len(tr.Upstreams), codes(tr))
+		}
+		for _, u := range tr.Upstreams {
+			if u.Join != trace.JoinExact || u.Exchange == nil || u.Exchange.Client == nil || u.Exchange.Client.Pod != tr.Server.Pod {
+				n.t.Errorf("%s: upstream %+v", tc.pattern, u)
+			}
+		}
+		n.t.Logf("%s", n.picture(tr))
+	}
+}
+
+// hostNetwork: a pod that shares the node's addresses is known by its cgroup.
+func (n *node) hostNetwork() {
+	n.traced("agent*.example.org.", func(name string) { n.lookup("agent", name) }, func(tr *trace.Trace) error { return ends(tr, "agent", "") })
+}
+
+// shortLived: a pod that is gone before anybody asks is still named.
+func (n *node) shortLived() {
+	tr := n.traced("short*.example.org.", func(name string) {
+		n.kubectl("-n", "demo", "run", "short", "--image=localhost/pod:latest", "--image-pull-policy=IfNotPresent", "--restart=Never", "--", "lookup", name)
+		n.kubectl("-n", "demo", "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/short", "--timeout=60s")
+		n.kubectl("-n", "demo", "delete", "pod", "short", "--now")
+	}, func(tr *trace.Trace) error { return ends(tr, "short", "") })
+	if tr.Client.Container != "short" {
+		n.t.Errorf("its container is %q", tr.Client.Container)
+	}
+}
+
+// dropped: a rule as a NetworkPolicy makes it, and who it hits.
+func (n *node) dropped(mode string) {
+	web := n.pod("demo", "app=web")
+	ip := strings.TrimSpace(n.kubectl("-n", "demo", "get", "pod", web, "-o=jsonpath={.status.podIP}"))
+	add, remove := []string{"iptables", "-I", "FORWARD", "-s", ip, "-p", "udp", "--dport", "53", "-j", "DROP"}, []string{"iptables", "-D", "FORWARD", "1"}
+	if mode == "nftables" {
+		add = []string{"nft", fmt.Sprintf("table ip dnspolicy { chain forward { type filter hook forward priority 0; ip saddr %s udp dport 53 drop; }; }", ip)}
+		remove = []string{"nft", "delete table ip dnspolicy"}
+	}
+	tr := n.traced("dropped*.example.org.", func(name string) {
+		if _, err := n.exec(add...); err != nil {
+			n.t.Fatal(err)
+		}
+		n.lookup(web, name)
+		if _, err := n.exec(remove...); err != nil {
+			n.t.Fatal(err)
+		}
+	}, func(tr *trace.Trace) error {
+		if !slices.Contains(codes(tr), "dropped-by-netfilter") {
+			return fmt.Errorf("outcome %s, findings %v", tr.Outcome, codes(tr))
+		}
+		return ends(tr, web, "Deployment/web")
+	})
+	n.t.Logf("%s", n.picture(tr))
+}
+
+// apiServerGone: an API server that stops to answer, for running tracers and for one
+// that starts meanwhile.
+func (n *node) apiServerGone() {
+	web := n.pod("demo", "app=web")
+	n.signal("STOP", "kube-apiserver")
+	n.lookupWithoutAPI("frozen.example.org.")
+	if _, err := n.exec("pkill", "-KILL", "-x", "dnstrace"); err != nil {
+		n.t.Fatal(err)
+	}
+	n.eventually("the kubelet starts the tracer without the API server", time.Minute, func() error {
+		_, err := n.exec("pgrep", "-x", "dnstrace")
+		return err
+	})
+	n.lookupWithoutAPI("nameless.example.org.")
+	n.signal("CONT", "kube-apiserver")
+	n.eventually("the tracer is ready", time.Minute, func() error {
+		_, err := n.tryKubectl("-n", "dnstrace", "exec", "daemonset/dnstrace", "--", "/dnstrace", "check", "--ready")
+		return err
+	})
+	n.traced("thawed*.example.org.", func(name string) { n.lookup(web, name) }, func(tr *trace.Trace) error { return ends(tr, web, "Deployment/web") })
+}
+
+// killed: the tracer's process is killed under load, and its pod is deleted.
+func (n *node) killed() {
+	old := n.pod("dnstrace", "app.kubernetes.io/name=dnstrace")
+	if _, err := n.exec("pkill", "-KILL", "-x", "dnstrace"); err != nil {
+		n.t.Fatal(err)
+	}
+	n.eventually("the tracer is started again", time.Minute, func() error {
+		out, err := n.tryKubectl("-n", "dnstrace", "get", "pod", old, "-o=jsonpath={.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].ready}")
+		if err == nil && out != "2 true" { // the first was without the API server
+			err = errors.New(out)
+		}
+		return err
+	})
+	n.kubectl("-n", "dnstrace", "delete", "pod", old, "--force", "--grace-period=0")
+	n.kubectl("-n", "dnstrace", "rollout", "status", "daemonset/dnstrace", "--timeout=60s")
+	web := n.pod("demo", "app=web")
+	n.traced("after*.example.org.", func(name string) { n.lookup(web, name) }, func(tr *trace.Trace) error {
+		if err := ends(tr, web, "Deployment/web"); err != nil {
+			return err
+		}
+		return whole(tr, "NOERROR")
+	})
+}
+
+// nodeLocal: through the node's own cache and CoreDNS behind it, one trace.
+func (n *node) nodeLocal() {
+	n.kubectl("apply", "-k", filepath.Join(n.bin, "..", "deploy", "node-local"))
+	n.kubectl("-n", "kube-system", "rollout", "status", "daemonset/node-local-dns", "--timeout=60s")
+	ip := strings.TrimSpace(n.kubectl("-n", "kube-system", "get", "service", "node-local-dns", "-o=jsonpath={.spec.clusterIP}"))
+	n.kubectl("-n", "demo", "run", "cached", "--image=localhost/pod:latest", "--image-pull-policy=IfNotPresent", "--restart=Never",
+		`--overrides={"spec":{"dnsPolicy":"None","dnsConfig":{"nameservers":["`+ip+`"]}}}`, "--", "sleep")
+	n.kubectl("-n", "demo", "wait", "--for=condition=Ready", "pod/cached", "--timeout=60s")
+	n.eventually("kube-proxy knows the node's cache", time.Minute, func() error {
+		if out := n.lookup("cached", "early.example.org."); !strings.Contains(out, "192.0.2.80") {
+			return errors.New(out)
+		}
+		return nil
+	})
+	tr := n.traced("chain*.example.org.", func(name string) { n.lookup("cached", name) }, func(tr *trace.Trace) error {
+		switch {
+		case tr.Client == nil || tr.Client.Pod != "cached":
+			return fmt.Errorf("client %+v", tr.Client)
+		case tr.Server == nil || tr.Server.Service != "kube-system/node-local-dns" || tr.Server.Workload != "DaemonSet/node-local-dns":
+			return fmt.Errorf("server %+v", tr.Server)
+		case tr.Query == nil || len(tr.Upstreams) != 1 || tr.Upstreams[0].Query == nil || len(tr.Upstreams[0].Upstreams) != 1:
+			return fmt.Errorf("%d upstreams of %+v", len(tr.Upstreams), tr.Query)
+		}
+		if s := tr.Upstreams[0].Exchange.Server; s == nil || s.Service != "kube-system/kube-dns" || !strings.HasPrefix(s.Pod, "coredns-") {
+			return fmt.Errorf("upstream %+v", s)
+		}
+		return nil
+	})
+	n.t.Logf("%s", n.picture(tr))
+}
+
+// harmed asks the load, which ran from before the installation until now, what it
+// missed: nothing, though the tracer and CoreDNS were installed, killed and replaced.
+func (n *node) harmed() {
+	// PID 1 of the container gets the signal and prints what it counted.
+	if _, err := n.exec("pkill", "-TERM", "-f", "^/pod load"); err != nil {
+		n.t.Fatal(err)
+	}
+	var last string
+	n.eventually("the load has ended", time.Minute, func() error {
+		out, err := n.tryKubectl("-n", "demo", "logs", "load", "--previous")
+		if err != nil {
+			return err
+		}
+		lines := strings.Split(strings.TrimSpace(out), "\n")
+		if last = lines[len(lines)-1]; !strings.HasPrefix(last, "asked ") {
+			return fmt.Errorf("%q", last)
+		}
+		n.t.Log(strings.Join(lines[max(0, len(lines)-20):], "\n"))
+		return nil
+	})
+	var asked, answered, failed int
+	if _, err := fmt.Sscanf(last, "asked %d answered %d failed %d", &asked, &answered, &failed); err != nil {
+		n.t.Fatal(err)
+	}
+	if asked < 1000 || failed != 0 || answered != asked {
+		n.t.Errorf("%s", last)
+	}
+}
