@@ -3,6 +3,7 @@ package capture
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -40,12 +41,26 @@ type namespaces struct {
 
 func newNamespaces(dir string) *namespaces {
 	n := &namespaces{dir: dir, names: map[uint32]string{}, now: time.Now}
-	// What PID 1 of this PID namespace is in. Now, since it takes CAP_SYS_PTRACE,
-	// which may be given up.
-	if inode, err := inodeOf("/proc/1/ns/net"); err == nil {
-		n.host = inode
-	}
+	// Now, since it takes CAP_SYS_PTRACE, which may be given up. Unknown is 0.
+	n.host, _ = HostNetNS()
 	return n
+}
+
+// nodePIDNS is the inode of the node's own PID namespace (PROC_PID_INIT_INO in
+// include/linux/proc_ns.h).
+const nodePIDNS = 0xEFFFFFFC
+
+// HostNetNS returns the inode of the node's own network namespace, in which its PID
+// 1 is. A container's PID 1 is in that of the container.
+func HostNetNS() (uint32, error) {
+	inode, err := inodeOf("/proc/self/ns/pid")
+	if err != nil {
+		return 0, err
+	}
+	if inode != nodePIDNS {
+		return 0, errors.New("PID 1 is not the node's: this is a container")
+	}
+	return inodeOf("/proc/1/ns/net")
 }
 
 // How many rounds of packets, which are at least 20 ms apart, dir is looked at after

@@ -2,8 +2,11 @@ package capture
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -101,7 +104,7 @@ func TestNamespaceNames(t *testing.T) {
 		}
 	}
 	// A process that may not look at PID 1 has no name for the node's own.
-	if own, err := inodeOf("/proc/1/ns/net"); err == nil && n.name(own) != "host" {
+	if own, err := HostNetNS(); err == nil && n.name(own) != "host" {
 		t.Errorf("the node's own namespace: %q", n.name(own))
 	}
 	if n.name(0) != "" {
@@ -169,5 +172,22 @@ func TestNamespaceThatComesRightAfterAnother(t *testing.T) {
 		if got := n.name(inode); got != tc.want {
 			t.Errorf("round %d: %q, want %q", round, got, tc.want)
 		}
+	}
+}
+
+// PID 1 of a container is in the container's network namespace, not in the node's.
+func TestHostNetNSInAContainer(t *testing.T) {
+	if os.Getenv("DNSTRACE_TEST_IN_CONTAINER") != "" {
+		inode, err := HostNetNS()
+		if err == nil || !strings.Contains(err.Error(), "this is a container") {
+			t.Errorf("namespace %d, error %v", inode, err)
+		}
+		return
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^TestHostNetNSInAContainer$", "-test.v")
+	cmd.Env = append(os.Environ(), "DNSTRACE_TEST_IN_CONTAINER=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS") {
+		t.Errorf("%v\n%s", err, out)
 	}
 }

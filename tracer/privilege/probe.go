@@ -44,7 +44,7 @@ func Probe() []capture.Finding {
 	}
 	// Where the version cannot be read, what only old kernels want is not asked for.
 	f.kernel, _ = features.LinuxVersionCode()
-	_, f.hostNetNS = os.Stat("/proc/1/ns/net")
+	_, f.hostNetNS = capture.HostNetNS()
 	_, f.cgroups = cgroup.Open()
 	return judge(f)
 }
