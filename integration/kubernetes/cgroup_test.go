@@ -20,7 +20,7 @@ const cgroup = "dnstrace-kubernetes"
 const cgroupfs = "/sys/fs/cgroup"
 
 // hierarchies are the cgroup file systems of the machine: one, or one a controller.
-func hierarchies(t *testing.T) []string {
+func hierarchies(t testing.TB) []string {
 	t.Helper()
 	var st unix.Statfs_t
 	if err := unix.Statfs(cgroupfs, &st); err != nil {
@@ -43,7 +43,7 @@ func hierarchies(t *testing.T) []string {
 }
 
 // makeCgroup makes the parent of the pods in every hierarchy; it goes with the test.
-func makeCgroup(t *testing.T) {
+func makeCgroup(t testing.TB) {
 	t.Helper()
 	list := hierarchies(t)
 	removeCgroups(t, list)
@@ -67,7 +67,7 @@ func makeCgroup(t *testing.T) {
 	}
 }
 
-func write(t *testing.T, path, value string) {
+func write(t testing.TB, path, value string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(value), 0o600); err != nil {
 		t.Fatal(err)
@@ -76,7 +76,7 @@ func write(t *testing.T, path, value string) {
 
 // removeCgroups removes what is below the parent, and it, once its processes have
 // ended.
-func removeCgroups(t *testing.T, list []string) {
+func removeCgroups(t testing.TB, list []string) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 		left := 0

@@ -92,7 +92,7 @@ current-context: x
 }
 
 // writeConfigs writes the files of a node whose kube-proxy works in a mode.
-func writeConfigs(t *testing.T, dir, mode string) {
+func writeConfigs(t testing.TB, dir, mode string) {
 	t.Helper()
 	for _, sub := range []string{"pki", "log", "pid", "images", "cni", "volumeplugins"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {

@@ -23,8 +23,10 @@ func (n *node) install() {
 	deploy := filepath.Join(n.bin, "..", "deploy")
 	n.kubectl("apply", "-k", filepath.Join(deploy, "base"))
 	n.kubectl("-n", "dnstrace", "rollout", "status", "daemonset/dnstrace", "--timeout=120s")
-	n.kubectl("apply", "-f", filepath.Join(deploy, "coredns", "corefile.yaml"))
 	n.kubectl("-n", "kube-system", "patch", "deployment", "coredns", "--patch-file", filepath.Join(deploy, "coredns", "deployment-patch.yaml"))
+	n.kubectl("-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=120s")
+	n.kubectl("apply", "-f", filepath.Join(deploy, "coredns", "corefile.yaml"))
+	n.kubectl("-n", "kube-system", "rollout", "restart", "deployment/coredns")
 	n.kubectl("-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=120s")
 	n.eventually("the old CoreDNS is gone", time.Minute, func() error {
 		out, err := n.tryKubectl("-n", "kube-system", "get", "pods", "-l", "k8s-app=kube-dns", "-o", "name")
@@ -89,4 +91,26 @@ func (n *node) signal(name, component string) {
 	if _, err := n.exec("pkill", "-"+name, "-x", component); err != nil {
 		n.t.Fatal(err)
 	}
+}
+
+// endLoad stops the pod load and returns what it counted.
+func (n *node) endLoad() (asked, answered, failed int) {
+	n.t.Helper()
+	// PID 1 of the container gets the signal and prints it.
+	if _, err := n.exec("pkill", "-TERM", "-f", "^/pod load"); err != nil {
+		n.t.Fatal(err)
+	}
+	n.eventually("the load has ended", time.Minute, func() error {
+		out, err := n.tryKubectl("-n", "demo", "logs", "load")
+		if err != nil {
+			return err
+		}
+		lines := strings.Split(strings.TrimSpace(out), "\n")
+		if _, err := fmt.Sscanf(lines[len(lines)-1], "asked %d answered %d failed %d", &asked, &answered, &failed); err != nil {
+			return fmt.Errorf("%q: %w", lines[len(lines)-1], err)
+		}
+		n.t.Log(strings.Join(lines[max(0, len(lines)-20):], "\n"))
+		return nil
+	})
+	return asked, answered, failed
 }

@@ -195,28 +195,7 @@ func (n *node) nodeLocal() {
 // harmed asks the load, which ran from before the installation until now, what it
 // missed: nothing, though the tracer and CoreDNS were installed, killed and replaced.
 func (n *node) harmed() {
-	// PID 1 of the container gets the signal and prints what it counted.
-	if _, err := n.exec("pkill", "-TERM", "-f", "^/pod load"); err != nil {
-		n.t.Fatal(err)
-	}
-	var last string
-	n.eventually("the load has ended", time.Minute, func() error {
-		out, err := n.tryKubectl("-n", "demo", "logs", "load", "--previous")
-		if err != nil {
-			return err
-		}
-		lines := strings.Split(strings.TrimSpace(out), "\n")
-		if last = lines[len(lines)-1]; !strings.HasPrefix(last, "asked ") {
-			return fmt.Errorf("%q", last)
-		}
-		n.t.Log(strings.Join(lines[max(0, len(lines)-20):], "\n"))
-		return nil
-	})
-	var asked, answered, failed int
-	if _, err := fmt.Sscanf(last, "asked %d answered %d failed %d", &asked, &answered, &failed); err != nil {
-		n.t.Fatal(err)
-	}
-	if asked < 1000 || failed != 0 || answered != asked {
-		n.t.Errorf("%s", last)
+	if asked, answered, failed := n.endLoad(); asked < 1000 || failed != 0 || answered != asked {
+		n.t.Errorf("asked %d, answered %d, failed %d", asked, answered, failed)
 	}
 }

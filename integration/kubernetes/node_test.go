@@ -22,7 +22,7 @@ var nodeScript string
 
 // node is a running Kubernetes node.
 type node struct {
-	t    *testing.T
+	t    testing.TB
 	dir  string
 	bin  string // of the repository
 	init int    // PID of its PID 1
@@ -30,7 +30,7 @@ type node struct {
 
 // startNode starts a node with kube-proxy in a mode, and waits until it is ready. It
 // goes with the test.
-func startNode(t *testing.T, mode string) *node {
+func startNode(t testing.TB, mode string) *node {
 	t.Helper()
 	bin, err := filepath.Abs("../../bin")
 	if err != nil {
@@ -139,7 +139,7 @@ func (n *node) saveLogs() {
 }
 
 // removeAll removes the folder of a node that has ended: its mounts went with it.
-func removeAll(t *testing.T, dir string) {
+func removeAll(t testing.TB, dir string) {
 	t.Helper()
 	if err := os.RemoveAll(dir); err != nil {
 		t.Errorf("%s is left: %v", dir, err)

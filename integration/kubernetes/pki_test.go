@@ -20,7 +20,7 @@ import (
 
 // writePKI makes the certificates and keys of the node in dir: ca, api, kubelet-client
 // and account.
-func writePKI(t *testing.T, dir string) {
+func writePKI(t testing.TB, dir string) {
 	t.Helper()
 	ca, caKey := certificate(t, dir, "ca", &x509.Certificate{
 		Subject: pkix.Name{CommonName: "node-ca"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
@@ -41,7 +41,7 @@ func writePKI(t *testing.T, dir string) {
 }
 
 // certificate writes NAME.crt and NAME.key; without an issuer it signs itself.
-func certificate(t *testing.T, dir, name string, template, issuer *x509.Certificate, issuerKey *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
+func certificate(t testing.TB, dir, name string, template, issuer *x509.Certificate, issuerKey *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -69,7 +69,7 @@ func certificate(t *testing.T, dir, name string, template, issuer *x509.Certific
 	return made, key
 }
 
-func writePEM(t *testing.T, path, kind string, der []byte) {
+func writePEM(t testing.TB, path, kind string, der []byte) {
 	t.Helper()
 	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
 		t.Fatal(err)
