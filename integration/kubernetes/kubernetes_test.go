@@ -41,6 +41,15 @@ func (n *node) checked() {
 		n.t.Errorf("%s", out)
 	}
 	n.t.Logf("dnstrace check\n%s", out)
+	// The tracer that runs has no privilege left, and can read a token that is renewed.
+	pid := n.processes("dnstrace")[0]
+	status, err := n.exec("grep", "-E", "^(Cap(Inh|Prm|Eff|Amb)|NoNewPrivs)", "/proc/"+pid+"/status")
+	if err != nil || strings.Count(status, "0000000000000000") != 4 || !strings.Contains(status, "NoNewPrivs:\t1") {
+		n.t.Errorf("%v %s", err, status)
+	}
+	if out, err := n.exec("stat", "-L", "-c", "%u", "/proc/"+pid+"/root/var/run/secrets/kubernetes.io/serviceaccount/token"); err != nil || strings.TrimSpace(out) != "0" {
+		n.t.Errorf("the token is not root's: %v %s", err, out)
+	}
 }
 
 // servicesAndNames looks up a Service's name, a name outside, and one that is not.

@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/dnstrace/dnstrace/trace"
@@ -88,6 +89,14 @@ func (e *endpoints) set(o *discoveryv1.EndpointSlice, now time.Time) {
 	if old != nil {
 		e.gone(old, now)
 	}
+}
+
+// strip leaves the name of a slice whose Service does not speak DNS.
+func (e *endpoints) strip(o *discoveryv1.EndpointSlice) *discoveryv1.EndpointSlice {
+	if slices.ContainsFunc(o.Ports, e.speaksDNS) {
+		return o
+	}
+	return &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Name}}
 }
 
 // newSlice takes what records need from a slice of the API; nil if its Service

@@ -70,7 +70,10 @@ func TestOnlySlicesThatSpeakDNS(t *testing.T) {
 		t.Error("a web server's slice is kept")
 	}
 	e.set(aSlice("a", true, serverIP.String()), start)
-	e.set(web, start)
+	if got := e.strip(aSlice("a", true, serverIP.String())); len(got.Endpoints) != 1 || len(e.strip(web).Endpoints) != 0 || e.strip(web).Name != "a" {
+		t.Error("what is needed is stripped, or what is not is left")
+	}
+	e.set(e.strip(web), start)
 	if e.count() != 0 || len(e.slices) != 0 {
 		t.Error("it is kept for ever")
 	}

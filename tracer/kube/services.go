@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -25,10 +26,22 @@ func speaksDNS(ports []uint16, protocol corev1.Protocol, port int32) bool {
 	return protocol == corev1.ProtocolUDP || port > 0 && port <= 65535 && slices.Contains(ports, uint16(port))
 }
 
+func (s *services) speakDNS(o *corev1.Service) bool {
+	return slices.ContainsFunc(o.Spec.Ports, func(p corev1.ServicePort) bool { return speaksDNS(s.ports, p.Protocol, p.Port) })
+}
+
+// strip leaves the name of a Service that does not speak DNS.
+func (s *services) strip(o *corev1.Service) *corev1.Service {
+	if s.speakDNS(o) {
+		return o
+	}
+	return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Name}}
+}
+
 func (s *services) set(o *corev1.Service) {
 	key := types.NamespacedName{Namespace: o.Namespace, Name: o.Name}
 	s.remove(key)
-	if !slices.ContainsFunc(o.Spec.Ports, func(p corev1.ServicePort) bool { return speaksDNS(s.ports, p.Protocol, p.Port) }) {
+	if !s.speakDNS(o) {
 		return
 	}
 	addrs := serviceAddrs(o)

@@ -140,8 +140,13 @@ type store struct {
 	set     func(any)
 	remove  func(any)
 	replace func([]any)
+	strip   cache.TransformFunc
 	listed  func()
 }
+
+// Transformer implements cache.TransformingStore: what a list does not need of an
+// object goes as soon as that has come, not when all have.
+func (s *store) Transformer() cache.TransformFunc { return s.strip }
 
 // Add implements cache.ReflectorStore.
 func (s *store) Add(o any) error { return s.Update(o) }

@@ -65,15 +65,18 @@ func (c *Cluster) watch(l lists) {
 		set:    func(o *corev1.Pod) { c.pods.set(o, c.now()) },
 		remove: func(key types.NamespacedName) { c.pods.remove(key, c.now()) },
 		known:  func() []types.NamespacedName { return keys(c.pods.live) },
+		strip:  func(o *corev1.Pod) *corev1.Pod { o.ManagedFields = nil; return o },
 	}
 	services := watched[*corev1.Service]{
 		set: func(o *corev1.Service) { c.services.set(o) }, remove: func(key types.NamespacedName) { c.services.remove(key) },
 		known: func() []types.NamespacedName { return keys(c.services.byKey) },
+		strip: c.services.strip,
 	}
 	slices := watched[*discoveryv1.EndpointSlice]{
 		set:    func(o *discoveryv1.EndpointSlice) { c.endpoints.set(o, c.now()) },
 		remove: func(key types.NamespacedName) { c.endpoints.remove(key, c.now()) },
 		known:  func() []types.NamespacedName { return keys(c.endpoints.slices) },
+		strip:  c.endpoints.strip,
 	}
 	c.sources = []*source{
 		{what: "pods of node " + c.cfg.Node, from: l.pods, kind: &corev1.Pod{}, store: pods.store(&c.mu)},
@@ -105,6 +108,7 @@ type watched[T metav1.Object] struct {
 	set    func(T)
 	remove func(types.NamespacedName)
 	known  func() []types.NamespacedName
+	strip  func(T) T // leaves what set needs
 }
 
 func (w watched[T]) store(lock sync.Locker) *store {
@@ -121,6 +125,12 @@ func (w watched[T]) store(lock sync.Locker) *store {
 			}
 		},
 		replace: w.replace,
+		strip: func(o any) (any, error) {
+			if x, ok := o.(T); ok {
+				return w.strip(x), nil
+			}
+			return o, nil
+		},
 	}
 }
 

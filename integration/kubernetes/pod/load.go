@@ -17,7 +17,7 @@ type counts struct{ asked, answered, failed atomic.Int64 }
 // load asks a server for rate names a second, each once, until ctx ends. A query
 // that gets no answer, or SERVFAIL, has failed.
 func load(ctx context.Context, rate int, server, name string) error {
-	const workers = 64
+	const workers = 256
 	var c counts
 	var group sync.WaitGroup
 	due := make(chan int64)
