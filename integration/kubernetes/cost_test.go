@@ -24,7 +24,6 @@ const (
 func BenchmarkTracer(b *testing.B) {
 	n := startNode(b, "iptables")
 	n.install()
-	n.kubectl("-n", "demo", "delete", "pod", "load", "--now")
 	for _, rate := range []int{0, 1000, 10000} {
 		b.Run(fmt.Sprintf("lookups=%d", rate), func(b *testing.B) {
 			for b.Loop() {
@@ -37,9 +36,7 @@ func BenchmarkTracer(b *testing.B) {
 // measure reports memory and CPU time of the tracer, and of CoreDNS beside it.
 func (n *node) measure(b *testing.B, rate int) {
 	if rate > 0 {
-		n.kubectl("-n", "demo", "run", "load", "--image=localhost/pod:latest", "--image-pull-policy=IfNotPresent", "--restart=Never",
-			"--", "load", strconv.Itoa(rate), dnsIP+":53", "kubernetes.default.svc.cluster.local")
-		defer n.kubectl("-n", "demo", "delete", "pod", "load", "--now")
+		n.startLoad(rate, "kubernetes.default.svc.cluster.local")
 	}
 	began := time.Now()
 	time.Sleep(settle)
@@ -52,9 +49,9 @@ func (n *node) measure(b *testing.B, rate int) {
 	b.ReportMetric(n.memory("VmRSS"), "tracer-MB")
 	b.ReportMetric(n.memory("VmHWM"), "tracer-peak-MB")
 	if rate > 0 {
-		asked, _, failed := n.endLoad()
-		b.ReportMetric(float64(asked)/time.Since(began).Seconds(), "asked/s")
-		b.ReportMetric(float64(failed), "failed")
+		c := n.endLoad()
+		b.ReportMetric(float64(c.asked)/time.Since(began).Seconds(), "asked/s")
+		b.ReportMetric(float64(c.retried), "retried")
 	}
 	b.ReportMetric(0, "ns/op")
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -20,6 +21,7 @@ func (n *node) install() {
 	})
 	n.kubectl("apply", "-f", n.manifest("clients.yaml"))
 	n.kubectl("-n", "demo", "wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s")
+	n.startLoad(200, "install.example.org")
 	deploy := filepath.Join(n.bin, "..", "deploy")
 	n.kubectl("apply", "-k", filepath.Join(deploy, "base"))
 	n.kubectl("-n", "dnstrace", "rollout", "status", "daemonset/dnstrace", "--timeout=120s")
@@ -35,6 +37,11 @@ func (n *node) install() {
 		}
 		return err
 	})
+	// kube-proxy forgets the connections of a pod that goes, and with them the way back
+	// of an answer that is under way: a resolver asks again.
+	if c := n.endLoad(); c.asked < 1000 || c.failed != 0 || c.answered != c.asked || c.retried > 20 {
+		n.t.Errorf("while CoreDNS was replaced: %+v", c)
+	}
 }
 
 func (n *node) manifest(name string) string {
@@ -93,24 +100,37 @@ func (n *node) signal(name, component string) {
 	}
 }
 
+// counts are what became of the lookups of a load.
+type counts struct{ asked, answered, retried, failed int }
+
+// startLoad starts the pod load: so many lookups a second of names below another.
+func (n *node) startLoad(rate int, below string) {
+	n.t.Helper()
+	n.kubectl("-n", "demo", "delete", "pod", "load", "--now", "--ignore-not-found")
+	n.kubectl("-n", "demo", "run", "load", "--image=localhost/pod:latest", "--image-pull-policy=IfNotPresent", "--restart=Never",
+		"--", "load", strconv.Itoa(rate), dnsIP+":53", below)
+	n.kubectl("-n", "demo", "wait", "--for=condition=Ready", "pod/load", "--timeout=60s")
+}
+
 // endLoad stops the pod load and returns what it counted.
-func (n *node) endLoad() (asked, answered, failed int) {
+func (n *node) endLoad() counts {
 	n.t.Helper()
 	// PID 1 of the container gets the signal and prints it.
 	if _, err := n.exec("pkill", "-TERM", "-f", "^/pod load"); err != nil {
 		n.t.Fatal(err)
 	}
+	var c counts
 	n.eventually("the load has ended", time.Minute, func() error {
 		out, err := n.tryKubectl("-n", "demo", "logs", "load")
 		if err != nil {
 			return err
 		}
 		lines := strings.Split(strings.TrimSpace(out), "\n")
-		if _, err := fmt.Sscanf(lines[len(lines)-1], "asked %d answered %d failed %d", &asked, &answered, &failed); err != nil {
+		if _, err := fmt.Sscanf(lines[len(lines)-1], "asked %d answered %d retried %d failed %d", &c.asked, &c.answered, &c.retried, &c.failed); err != nil {
 			return fmt.Errorf("%q: %w", lines[len(lines)-1], err)
 		}
 		n.t.Log(strings.Join(lines[max(0, len(lines)-20):], "\n"))
 		return nil
 	})
-	return asked, answered, failed
+	return c
 }

@@ -22,6 +22,7 @@ func TestKubernetes(t *testing.T) {
 			n := startNode(t, mode)
 			n.install()
 			n.checked()
+			n.startLoad(200, "load.example.org")
 			n.servicesAndNames()
 			n.hostNetwork()
 			n.shortLived()
@@ -69,7 +70,8 @@ func (n *node) servicesAndNames() {
 			}
 			return whole(tr, tc.rcode)
 		})
-		if tr.Query.AnsweredBy != tc.answeredBy || len(tr.Upstreams) != tc.upstreams || len(tr.Diagnosis) != 0 {
+		again := tr.Query.AnsweredBy == "cache" && !strings.Contains(tc.pattern, "*")
+		if tr.Query.AnsweredBy != tc.answeredBy && !again || len(tr.Upstreams) != tc.upstreams || len(tr.Diagnosis) != 0 {
 			n.t.Errorf("%s: answered by %s, %d upstreams, findings %v", tc.pattern, tr.Query.AnsweredBy, len(tr.Upstreams), codes(tr))
 		}
 		for _, u := range tr.Upstreams {
@@ -201,10 +203,10 @@ func (n *node) nodeLocal() {
 	n.t.Logf("%s", n.picture(tr))
 }
 
-// harmed asks the load, which ran from before the installation until now, what it
-// missed: nothing, though the tracer and CoreDNS were installed, killed and replaced.
+// harmed asks the load, which ran through all of it, what it missed: nothing, though
+// tracers were killed and replaced, and the API server stopped.
 func (n *node) harmed() {
-	if asked, answered, failed := n.endLoad(); asked < 1000 || failed != 0 || answered != asked {
-		n.t.Errorf("asked %d, answered %d, failed %d", asked, answered, failed)
+	if c := n.endLoad(); c.asked < 1000 || c.retried != 0 || c.answered != c.asked {
+		n.t.Errorf("while tracers were killed: %+v", c)
 	}
 }

@@ -5,7 +5,7 @@
 //	pod sleep                    until it is stopped
 //	pod lookup NAME...           looks up each name once with the pod's resolver
 //	pod load RATE SERVER NAME    asks SERVER for RATE names below NAME a second; on SIGTERM
-//	                             it prints how many were asked, answered and not
+//	                             it prints how many were asked, answered, retried and not
 package main
 
 import (
