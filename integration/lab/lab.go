@@ -37,6 +37,13 @@ type Config struct {
 	// address, as kubenet and flannel do. By default the upstream sees the
 	// pod's own address, as where pods are routable (Calico without SNAT).
 	MasqueradeEgress bool
+	// Nftables makes the Service as kube-proxy does in nftables mode, by maps of
+	// a table of its own, and not in iptables mode. It needs the program nft.
+	Nftables bool
+	// MasqueradeAll gives queries to the Service the node's address on the way to
+	// the pod, as kube-proxy does with --masquerade-all. With Nftables only; see
+	// [Lab.MasqueradeService] for iptables.
+	MasqueradeAll bool
 	// CoreDNS and Dnstrace are the paths of the binaries; default bin/coredns
 	// and bin/dnstrace of the module that holds the working directory. They
 	// are looked for only when started.

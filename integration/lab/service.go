@@ -27,6 +27,11 @@ func (l *Lab) SetEndpoints(endpoints ...netip.AddrPort) error {
 			v6 = append(v6, e)
 		}
 	}
+	if l.cfg.Nftables {
+		if err := l.setNftables(v4, v6); err != nil {
+			return err
+		}
+	}
 	node := l.Host(Node)
 	if err := node.restore("iptables-restore", l.natTable(ServiceV4, PodNetV4, v4)); err != nil {
 		return err
@@ -42,6 +47,17 @@ func (l *Lab) natTable(service netip.AddrPort, pods netip.Prefix, endpoints []ne
 	rule := func(format string, args ...any) { fmt.Fprintf(&rules, "-A "+format+"\n", args...) }
 
 	chains.WriteString("*nat\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n")
+	if !l.cfg.Nftables {
+		serviceRules(chain, rule, service, endpoints)
+	}
+	if l.cfg.MasqueradeEgress {
+		rule(`POSTROUTING -s %s ! -d %s -j MASQUERADE`, pods, pods)
+	}
+	return chains.String() + rules.String() + "COMMIT\n"
+}
+
+// serviceRules are those of the nat table that stand for the Service.
+func serviceRules(chain func(name string), rule func(format string, args ...any), service netip.AddrPort, endpoints []netip.AddrPort) {
 	chain("KUBE-SERVICES")
 	for _, from := range []string{"PREROUTING", "OUTPUT"} {
 		rule(`%s -m comment --comment "kubernetes service portals" -j KUBE-SERVICES`, from)
@@ -63,10 +79,6 @@ func (l *Lab) natTable(service netip.AddrPort, pods netip.Prefix, endpoints []ne
 			rule(`%s -p %s -m %s -j DNAT --to-destination %s`, sep, protocol, protocol, e)
 		}
 	}
-	if l.cfg.MasqueradeEgress {
-		rule(`POSTROUTING -s %s ! -d %s -j MASQUERADE`, pods, pods)
-	}
-	return chains.String() + rules.String() + "COMMIT\n"
 }
 
 // chainHash is how kube-proxy makes chain names short enough for iptables.
