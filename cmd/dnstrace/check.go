@@ -11,6 +11,7 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/api"
 	"github.com/dnstrace/dnstrace/tracer/capture"
 	"github.com/dnstrace/dnstrace/tracer/kube"
+	"github.com/dnstrace/dnstrace/tracer/listener"
 	"github.com/dnstrace/dnstrace/tracer/privilege"
 )
 
@@ -37,7 +38,7 @@ func newCheckCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			names := []capture.Finding{kube.Probe(cmd.Context(), kubernetes)}
+			names := []capture.Finding{listener.Probe(), kube.Probe(cmd.Context(), kubernetes)}
 			return printFindings(cmd.OutOrStdout(), slices.Concat(privilege.Probe(), capture.Probe(p), names, running(cmd.Context(), path)))
 		},
 	}

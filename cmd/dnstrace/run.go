@@ -23,6 +23,7 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/filter"
 	"github.com/dnstrace/dnstrace/tracer/history"
 	"github.com/dnstrace/dnstrace/tracer/kube"
+	"github.com/dnstrace/dnstrace/tracer/listener"
 	"github.com/dnstrace/dnstrace/tracer/messages"
 	"github.com/dnstrace/dnstrace/tracer/metrics"
 	"github.com/dnstrace/dnstrace/tracer/pipeline"
@@ -123,6 +124,9 @@ func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		say(err.Error())
 	}
+	if n.sockets, err = listener.Open(cgroups); err != nil {
+		say(err.Error())
+	}
 	if n.cluster, err = openCluster(o.kubernetes, ports, say); err != nil {
 		return err
 	}
@@ -142,6 +146,9 @@ func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
 		Source: messages.Tap{Source: n.source, Ring: n.messages}, Receiver: n.receiver, Ports: ports, Timeout: o.timeout,
 		Names: cgroups, Node: name, Sample: o.sampleRate(),
 		Exchange: n.sink(trace.KindExchange, keep), Trace: n.traceSink(keep), Flush: n.flush, Last: n.last,
+	}
+	if n.sockets != nil {
+		config.Servers = n.sockets
 	}
 	if n.cluster != nil {
 		config.Who = n.cluster
@@ -214,6 +221,7 @@ func portNumbers(list []uint) ([]uint16, error) {
 type node struct {
 	options  *runOptions
 	source   *capture.Source
+	sockets  *listener.Sockets // nil: this kernel does not tell of them
 	receiver *receive.Receiver
 	outputs  []output
 	api      net.Listener
@@ -260,6 +268,7 @@ func (n *node) close() {
 	if n.source != nil {
 		_ = n.source.Close()
 	}
+	_ = n.sockets.Close()
 	if n.receiver != nil {
 		_ = n.receiver.Close()
 	}

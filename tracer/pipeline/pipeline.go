@@ -83,6 +83,14 @@ type Who interface {
 	Trace(*trace.Trace)
 }
 
+// Servers names the servers of exchanges that nobody answered
+// ([listener.Sockets]).
+//
+// [listener.Sockets]: https://pkg.go.dev/github.com/dnstrace/dnstrace/tracer/listener#Sockets
+type Servers interface {
+	Exchange(*trace.Exchange)
+}
+
 // Clock converts the monotonic time of packets to UTC ([capture.Clock]). Sync is
 // called before every round of packets, so that a step of the system's time is
 // noticed before the next packet gets a time.
@@ -91,8 +99,8 @@ type Clock interface {
 	Wall(mono int64) time.Time
 }
 
-// Config of a pipeline. All but Exchange, Observe, Names, Who, Clock and Sample is
-// needed.
+// Config of a pipeline. All but Exchange, Observe, Names, Servers, Who, Clock and
+// Sample is needed.
 type Config struct {
 	Source   Source
 	Receiver Receiver
@@ -100,10 +108,11 @@ type Config struct {
 	Timeout  time.Duration // without a response for this long: unanswered
 	Sample   *float64      // share of the ordinary lookups that is passed on, 0 to 1; nil: all
 	Names    exchange.Names
-	Node     string // this one's name; empty: unknown
-	Who      Who    // nil: nobody knows pods
-	Clock    Clock  // nil: the system's
-	Exchange Sink   // nil: nobody wants exchange records
+	Node     string  // this one\'s name; empty: unknown
+	Servers  Servers // nil: nobody knows those that are silent
+	Who      Who     // nil: nobody knows pods
+	Clock    Clock   // nil: the system's
+	Exchange Sink    // nil: nobody wants exchange records
 	Trace    Sink
 	Observe  func(*trace.Trace) // called for every trace, also those that Sample leaves out; must not keep it
 	Flush    func()             // called when a round of records is complete
@@ -271,6 +280,9 @@ func (p *Pipeline) packet(packet *capture.Packet) {
 
 func (p *Pipeline) exchange(ex *trace.Exchange) {
 	p.exchanges[ex.Outcome]++
+	if p.cfg.Servers != nil {
+		p.cfg.Servers.Exchange(ex)
+	}
 	if p.cfg.Who != nil {
 		p.cfg.Who.Exchange(ex)
 	}
