@@ -29,7 +29,7 @@ WALK_NEEDS := jq:jq dig:bind9-dnsutils
 TEST_NEEDS := gcc:gcc /usr/include/stdlib.h:libc6-dev $(LAB_NEEDS) $(WALK_NEEDS) \
 	ip:iproute2 nft:nftables dnsmasq:dnsmasq-base dig:bind9-dnsutils tcpdump:tcpdump tshark:tshark \
 	script:bsdutils musl-gcc:musl-tools promtool:prometheus
-KERNEL_NEEDS := qemu-system-x86_64:qemu-system-x86 cpio:cpio
+KERNEL_NEEDS := qemu-system-x86_64:qemu-system-x86 cpio:cpio xz:xz-utils nft:nftables ipvsadm:ipvsadm ldd:libc-bin
 GENERATE_NEEDS := clang:clang llvm-strip:llvm /usr/include/bpf/bpf_helpers.h:libbpf-dev
 
 # The packages of a list of needs, each once.
@@ -113,7 +113,7 @@ test-integration: check-test build bin/resolved ## run the real binaries in the 
 
 # Without hardware virtualization; the kernels are downloaded once (300 MB).
 .PHONY: test-kernels
-test-kernels: ## load and run the BPF programs on other kernels, 5.10 to 7.2, under qemu (root, for apt and mknod)
+test-kernels: ## run the BPF programs and the tracer on other kernels, 5.10 to 7.2, under qemu (root, for apt and mknod)
 	$(need_root)
 	$(call need,$(KERNEL_NEEDS))
 	$(GO) run ./integration/kernels

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -31,13 +32,21 @@ func main() {
 }
 
 func run() error {
-	for dir, kind := range map[string]string{"/proc": "proc", "/sys": "sysfs", "/tmp": "tmpfs", "/run": "tmpfs"} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+	for _, m := range []struct{ dir, kind string }{
+		{"/proc", "proc"}, {"/sys", "sysfs"}, {"/tmp", "tmpfs"}, {"/run", "tmpfs"}, {"/sys/fs/cgroup", "cgroup2"},
+	} {
+		if err := os.MkdirAll(m.dir, 0o755); err != nil {
 			return err
 		}
-		if err := unix.Mount(kind, dir, kind, 0, ""); err != nil {
-			return fmt.Errorf("mount %s: %w", dir, err)
+		if err := unix.Mount(m.kind, m.dir, m.kind, 0, ""); err != nil {
+			return fmt.Errorf("mount %s: %w", m.dir, err)
 		}
+	}
+	if err := os.Setenv("PATH", "/bin"); err != nil {
+		return err
+	}
+	if err := loadModules(); err != nil {
+		return err
 	}
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
@@ -58,12 +67,32 @@ func run() error {
 	if len(tests) == 0 {
 		return errors.New("no tests in the image")
 	}
+	var errs []error
 	for _, test := range tests {
-		cmd := exec.Command(test, "-test.v")
+		cmd := exec.Command(test, "-test.v", "-test.run="+strings.Join(os.Args[1:], " "))
 		cmd.Dir = "/tmp"
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
 		if err := cmd.Run(); err != nil {
-			return fmt.Errorf("%s: %w", filepath.Base(test), err)
+			errs = append(errs, fmt.Errorf("%s: %w", filepath.Base(test), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// loadModules loads what the image has, in the order of the names.
+func loadModules() error {
+	modules, err := filepath.Glob("/modules/*.ko")
+	if err != nil {
+		return err
+	}
+	for _, path := range modules {
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		err = unix.FinitModule(int(f.Fd()), "", 0)
+		if err = errors.Join(err, f.Close()); err != nil {
+			return fmt.Errorf("load the module %s: %w", filepath.Base(path), err)
 		}
 	}
 	return nil

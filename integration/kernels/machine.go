@@ -1,0 +1,81 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+// bootTimeout is how long a kernel may take to boot and test: some ten times
+// what it takes on a machine with nothing else to do.
+const bootTimeout = 5 * time.Minute
+
+// machine is how QEMU makes a machine of an architecture.
+type machine struct {
+	arch, qemu string
+	args       []string
+	append     string // to the kernel's command line
+}
+
+var machines = map[string]machine{
+	"amd64": {"amd64", "qemu-system-x86_64", []string{
+		"-M", "microvm,x-option-roms=off,rtc=on",
+		// QEMU 7.2 gets flags wrong around cmpxchg16b, which the slab of newer kernels uses.
+		"-cpu", "max,-cx16",
+	}, "console=ttyS0 reboot=t tsc_early_khz=2600000"},
+	"arm64": {"arm64", "qemu-system-aarch64", []string{
+		"-M", "virt",
+		// Pointer authentication takes QEMU as long as all the rest together.
+		"-cpu", "max,pauth-impdef=on",
+	}, "console=ttyAMA0"},
+}
+
+// errBoot is a machine that did not get as far as init.
+var errBoot = errors.New("the kernel did not boot")
+
+// maxBoots is how often a kernel may try to boot: QEMU without hardware
+// virtualization now and then trips over the kernel patching its own code on one
+// processor while another runs it. What init has begun is never tried again.
+const maxBoots = 3
+
+// test boots a kernel until it runs the tests, and returns what it printed.
+func (m machine) test(ctx context.Context, k kernel, image, dir string) (out string, err error) {
+	image, err = addModules(ctx, k, m.arch, image, dir)
+	if err != nil {
+		return "", fmt.Errorf("add its modules to the test image: %w", err)
+	}
+	defer func() { _ = os.Remove(image) }()
+	for range maxBoots {
+		if out, err = m.boot(ctx, k.image, image); !errors.Is(err, errBoot) {
+			break
+		}
+	}
+	return out, err
+}
+
+func (m machine) boot(ctx context.Context, kernel, image string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, bootTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, m.qemu, append(m.args[:len(m.args):len(m.args)],
+		"-accel", "tcg", "-m", "768", "-smp", "2",
+		"-kernel", kernel, "-initrd", image,
+		"-append", "quiet panic=-1 "+m.append,
+		"-no-reboot", "-nodefaults", "-display", "none", "-serial", "stdio")...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("qemu: %w", errors.Join(err, ctx.Err()))
+	}
+	if !strings.Contains(out.String(), "=== RUN") && !strings.Contains(out.String(), "TEST FAILED") {
+		return out.String(), errBoot
+	}
+	if !strings.Contains(out.String(), "TEST PASSED") {
+		return out.String(), errors.New("the tests did not pass")
+	}
+	return out.String(), nil
+}

@@ -1,0 +1,47 @@
+package onkernel
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// What `dnstrace check` says is limited on this kernel, and that it says what
+// would help.
+func TestCheck(t *testing.T) {
+	out, err := exec.Command(binary(t), "check", "--kubernetes", "off").CombinedOutput()
+	if err != nil {
+		t.Fatalf("check: %v\n%s", err, out)
+	}
+	t.Logf("\n%s", out)
+	var limited []string
+	lines := strings.Split(string(out), "\n")
+	for i, line := range lines {
+		rest, ok := strings.CutPrefix(line, "limited")
+		if !ok {
+			continue
+		}
+		what, _, _ := strings.Cut(strings.TrimSpace(rest), "  ")
+		limited = append(limited, what)
+		if !strings.Contains(lines[i+1], "without it: ") || !strings.Contains(lines[i+2], "remedy: ") {
+			t.Errorf("%s: neither what is lost nor a remedy:\n%s", what, out)
+		}
+	}
+	for _, l := range []struct {
+		what         string
+		major, minor int // since when it is there
+		remedy       string
+	}{
+		{"drop reasons", 5, 17, "Linux 5.17 or later"},
+		{"TCP on virtual devices", 6, 12, "Linux 6.12 or later"},
+		{"processes", 5, 15, "Linux 5.15 or later"},
+		{"silent servers", 5, 19, "Linux 5.19 or later"},
+	} {
+		if want := !atLeast(t, l.major, l.minor); slices.Contains(limited, l.what) != want {
+			t.Errorf("%s limited: %t, expected %t", l.what, !want, want)
+		} else if want && !strings.Contains(string(out), l.remedy) {
+			t.Errorf("%s: no word of %s", l.what, l.remedy)
+		}
+	}
+}
