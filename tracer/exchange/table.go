@@ -63,7 +63,7 @@ type Config struct {
 type Stats struct {
 	Open       int
 	Evicted    uint64 // reported early, because the table was full
-	NotDNS     uint64 // packets on a DNS port that are no DNS message
+	NotDNS     uint64 // packets on a DNS port that are no DNS message, or multicast DNS between equals
 	Orphans    uint64 // responses, fragments and ICMP errors whose query was not seen, or was given up
 	Sightings  uint64 // not kept, because the exchange had too many
 	Unreadable uint64 // TCP segments whose place in the stream is unknown
@@ -126,6 +126,10 @@ func (t *Table) Packet(p *capture.Packet) {
 
 // datagram takes a UDP packet, or its first fragment.
 func (t *Table) datagram(p *capture.Packet) {
+	if amongEquals(p) {
+		t.stats.NotDNS++
+		return
+	}
 	var ex *open
 	response := true
 	if h, err := parseHeader(p.Payload); err == nil {
@@ -141,6 +145,14 @@ func (t *Table) datagram(p *capture.Packet) {
 	if p.Fragment != nil {
 		t.firstFragment(ex, p, response)
 	}
+}
+
+// amongEquals tells multicast DNS between two of those that speak it (RFC 6762,
+// section 5.2): queries to everybody, to which everybody is answered, or nobody: no
+// exchange, and silence means nothing. A simple resolver that asks from a port of
+// its own (section 5.1) is answered by itself.
+func amongEquals(p *capture.Packet) bool {
+	return p.Src.Port() == p.Dst.Port() && p.Dst.Addr().IsMulticast()
 }
 
 // benign tells drops that take nothing from anybody: a bridge floods copies to

@@ -76,7 +76,7 @@ var (
 	evicted         = counter("evicted_total", "Exchanges and lookups passed on early because a table was full.", "table")
 	clockSteps      = counter("clock_steps_total", "Steps of the system's time: lookups under way were passed on as they stood.")
 	noConnect       = counter("tcp_connects_dropped_total", "Dropped packets that asked for a TCP connection to a DNS port.")
-	notDNS          = counter("not_dns_total", "Packets on a DNS port that are no DNS message.")
+	notDNS          = counter("not_dns_total", "Packets on a DNS port that are no DNS message, or multicast DNS that asks and answers everybody.")
 	orphans         = counter("orphan_responses_total", "Responses, fragments and ICMP errors whose query was not seen.")
 	unreadable      = counter("unreadable_segments_total", "TCP segments whose place in the stream is unknown.")
 	records         = counter("plugin_records_total", "Records received from CoreDNS.")
