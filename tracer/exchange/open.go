@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/miekg/dns"
@@ -29,6 +30,7 @@ type open struct {
 	// Responses that reached the origin and were not dropped there. A client
 	// that closed its socket gets its response dropped after it arrived.
 	arrived    []arrival
+	asked      []netip.AddrPort // where the query went: who may answer
 	pieces     []pieces
 	fragmented []datagram
 	connects   bool // the query is the SYN of a connection, on which nothing was asked yet
@@ -78,7 +80,7 @@ func (ex *open) begin(k key, p *capture.Packet, at time.Time, h header, body []b
 	*ex = open{
 		keys: append(ex.keys[:0], k), name: append(ex.name[:0], q.name...), qtype: q.qtype, qclass: q.qclass,
 		first: p.Time, wall: at, lastQuery: p.Time, last: p.Time, origin: placeOf(p),
-		arrived: ex.arrived[:0], pieces: ex.pieces[:0], fragmented: ex.fragmented[:0],
+		arrived: ex.arrived[:0], asked: ex.asked[:0], pieces: ex.pieces[:0], fragmented: ex.fragmented[:0],
 		record: trace.Exchange{Path: ex.record.Path[:0]},
 	}
 	r := &ex.record

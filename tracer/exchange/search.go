@@ -41,9 +41,10 @@ func (t *Table) bare(p *capture.Packet, client netip.AddrPort, body []byte, size
 	if ex == nil {
 		ex = t.search(client, h.id, p.Protocol)
 	}
-	if ex != nil {
-		t.recent.note(p, ex)
-		ex.response(h, body, size)
+	if ex == nil || !ex.mayAnswer(p) {
+		return nil
 	}
+	t.recent.note(p, ex)
+	ex.response(h, body, size)
 	return ex
 }

@@ -64,7 +64,7 @@ type Stats struct {
 	Open       int
 	Evicted    uint64 // reported early, because the table was full
 	NotDNS     uint64 // packets on a DNS port that are no DNS message, or multicast DNS between equals
-	Orphans    uint64 // responses, fragments and ICMP errors whose query was not seen, or was given up
+	Orphans    uint64 // responses, fragments and ICMP errors whose query was not seen, was given up, or went elsewhere
 	Sightings  uint64 // not kept, because the exchange had too many
 	Unreadable uint64 // TCP segments whose place in the stream is unknown
 	Unfinished uint64 // still waiting for a response at the end
@@ -188,6 +188,10 @@ func (t *Table) find(p *capture.Packet, h header, client netip.AddrPort, body []
 			return nil
 		}
 	}
+	if h.response() && !ex.mayAnswer(p) {
+		t.stats.Orphans++
+		return nil
+	}
 	if p.NAT != nil && p.NAT.Reply.Dst != p.NAT.Original.Src {
 		// From here on the client has another address: know it by both.
 		alias := k
@@ -267,6 +271,9 @@ func (t *Table) reuse(ex *open) {
 func (t *Table) see(ex *open, p *capture.Packet, response bool) {
 	if ex.closed {
 		return
+	}
+	if !response {
+		ex.sentTo(p)
 	}
 	if p.Kind == capture.Drop {
 		ex.dropped(p, response)
