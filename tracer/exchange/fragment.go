@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/capture"
@@ -31,8 +32,41 @@ type pieces struct {
 	of       datagram
 	response bool
 	seen     int
-	bytes    int
-	size     int // of the whole; 0: the last fragment has not come
+	have     []span // of the datagram, apart and in order
+	size     int    // of the whole; 0: the last fragment has not come
+}
+
+// span is a stretch of a datagram's payload.
+type span struct{ from, to int }
+
+// maxSpans bounds the stretches that are apart: a datagram of 65,535 bytes in
+// fragments of the least MTU (RFC 791: 68 bytes) that come in the worst order has
+// more, and is then said to be incomplete.
+const maxSpans = 64
+
+// add takes in a stretch, which may overlap what is there: a copy, or an attack
+// (RFC 5722), does not fill a hole.
+func (x *pieces) add(s span) {
+	i := 0
+	for ; i < len(x.have) && x.have[i].to < s.from; i++ {
+	}
+	j := i
+	for ; j < len(x.have) && x.have[j].from <= s.to; j++ {
+		s.from, s.to = min(s.from, x.have[j].from), max(s.to, x.have[j].to)
+	}
+	if i == j && len(x.have) >= maxSpans {
+		return
+	}
+	x.have = slices.Replace(x.have, i, j, s)
+}
+
+// bytes returns how much of the datagram came.
+func (x *pieces) bytes() int {
+	n := 0
+	for _, s := range x.have {
+		n += s.to - s.from
+	}
+	return n
 }
 
 func datagramOf(p *capture.Packet) datagram {
@@ -43,6 +77,10 @@ func datagramOf(p *capture.Packet) datagram {
 func (t *Table) firstFragment(ex *open, p *capture.Packet, response bool) {
 	d := datagramOf(p)
 	if _, known := t.datagrams[d]; !known {
+		if len(ex.fragmented) >= maxSightings {
+			t.stats.Sightings++ // whoever sends the same query in ever new datagrams
+			return
+		}
 		if len(t.datagrams) >= maxDatagrams {
 			t.stats.Evicted += uint64(len(t.datagrams))
 			clear(t.datagrams)
@@ -88,9 +126,10 @@ func (ex *open) piece(p *capture.Packet, d datagram, response bool) {
 		at = &ex.pieces[len(ex.pieces)-1]
 	}
 	at.seen++
-	at.bytes += p.Fragment.Length
+	end := p.Fragment.Offset + p.Fragment.Length
+	at.add(span{p.Fragment.Offset, end})
 	if !p.Fragment.More {
-		at.size = p.Fragment.Offset + p.Fragment.Length
+		at.size = end
 	}
 }
 
@@ -101,10 +140,10 @@ func (ex *open) fragments() *trace.Fragments {
 		return nil
 	}
 	last := ex.pieces[len(ex.pieces)-1]
-	f := &trace.Fragments{Message: message(last.response), Seen: last.seen, SeenBytes: last.bytes}
+	f := &trace.Fragments{Message: message(last.response), Seen: last.seen, SeenBytes: last.bytes()}
 	if last.size > 0 {
 		f.Size = &last.size
-		f.Complete = last.bytes >= last.size
+		f.Complete = last.have[0].from == 0 && last.have[0].to >= last.size
 	}
 	return f
 }

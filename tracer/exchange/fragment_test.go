@@ -59,6 +59,12 @@ func TestFragments(t *testing.T) {
 			f.fragments(capture.TX, serverNS, 5, r, threePieces[:2]...)
 			f.fragments(capture.TX, serverNS, 5, r, piece{2960, 40, false, true})
 		}, trace.Fragments{Message: trace.MessageResponse, Seen: 2, SeenBytes: 2960}, true},
+		{"copies do not fill a hole", func(f *feed, r []byte) {
+			f.fragments(capture.RX, podNS, 5, r, threePieces[0], threePieces[0], threePieces[0], threePieces[2])
+		}, trace.Fragments{Message: trace.MessageResponse, Seen: 4, SeenBytes: 1520, Size: &size}, false},
+		{"overlapping, the last one first", func(f *feed, r []byte) {
+			f.fragments(capture.RX, podNS, 5, r, threePieces[0], threePieces[2], piece{1000, 1000, true, false}, piece{1900, 1080, true, false})
+		}, trace.Fragments{Message: trace.MessageResponse, Seen: 4, SeenBytes: 3000, Size: &size, Complete: true}, false},
 		{"of another datagram", func(f *feed, r []byte) {
 			f.fragments(capture.RX, podNS, 5, r, threePieces[0])
 			f.fragments(capture.RX, podNS, 6, r, threePieces[1:]...)
@@ -105,11 +111,43 @@ func TestFragmentTableIsBounded(t *testing.T) {
 	f := newFeed(t)
 	q := query(t, "big.example.", 7)
 	for id := range uint32(2*maxDatagrams + 1) {
-		f.packet(capture.TX, podNS, 2, pod, service, q, func(p *capture.Packet) {
+		from := netip.AddrPortFrom(pod.Addr(), uint16(1024+id/maxSightings))
+		f.skb++
+		f.packet(capture.TX, podNS, 2, from, service, q, func(p *capture.Packet) {
 			p.Fragment = &capture.Fragment{ID: id, Length: 1480, More: true}
 		})
 	}
 	if n := len(f.table.datagrams); n > maxDatagrams || f.table.Stats().Evicted == 0 {
 		t.Errorf("%d datagrams, stats %+v", n, f.table.Stats())
+	}
+}
+
+// One query that is sent in ever new datagrams does not fill the memory.
+func TestFragmentsOfOneQueryAreBounded(t *testing.T) {
+	f := newFeed(t)
+	q := query(t, "big.example.", 7)
+	for id := range uint32(2*maxDatagrams + 1) {
+		f.packet(capture.TX, podNS, 2, pod, service, q, func(p *capture.Packet) {
+			p.Fragment = &capture.Fragment{ID: id, Length: 1480, More: true}
+		})
+	}
+	for _, ex := range f.table.open {
+		if len(ex.fragmented) > maxSightings || len(ex.pieces) > maxSightings || len(ex.record.Path) > maxSightings {
+			t.Errorf("%d datagrams, %d places, %d sightings", len(ex.fragmented), len(ex.pieces), len(ex.record.Path))
+		}
+	}
+	if f.table.Stats().Sightings == 0 {
+		t.Error("not counted")
+	}
+}
+
+// However its fragments come, what is kept of a datagram is bounded.
+func TestSpansAreBounded(t *testing.T) {
+	var x pieces
+	for i := range 10 * maxSpans {
+		x.add(span{16 * i, 16*i + 8})
+	}
+	if len(x.have) != maxSpans || x.bytes() != 8*maxSpans {
+		t.Errorf("%d stretches, %d bytes", len(x.have), x.bytes())
 	}
 }
