@@ -2,6 +2,7 @@
 package export
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -39,6 +40,7 @@ type Writer struct {
 	full    []block
 	free    [][]byte
 	closed  bool
+	torn    bool // what was written last ends in the middle of a line
 	waits   bool // Write waits for room
 	done    chan struct{}
 	patient time.Duration // of Close
@@ -64,9 +66,28 @@ func Open(spec string) (*Writer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("output: %w", err)
 		}
-		return newWriter(spec, f), nil
+		w := newWriter(spec, f)
+		w.torn = endsTorn(path) // nothing is written before the first Flush
+		return w, nil
 	}
 	return nil, fmt.Errorf("output %q: expected stdout, file:PATH or otlp:URL", spec)
+}
+
+// endsTorn tells whether a file ends in the middle of a line: whoever wrote to it was
+// killed, or its disk was full.
+func endsTorn(path string) bool {
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() || info.Size() == 0 {
+		return false
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return false // it may be written to and not be read
+	}
+	defer f.Close()
+	last := []byte{'\n'}
+	_, err = f.ReadAt(last, info.Size()-1)
+	return err == nil && last[0] != '\n'
 }
 
 // keepOpen keeps standard output open for whoever else prints.
@@ -217,11 +238,29 @@ func (w *Writer) release(lines []byte) {
 	}
 }
 
+// writeOut writes a block. Of one that an output took in part, as a disk that fills
+// up does, the lines that are whole count as written.
 func (w *Writer) writeOut(b block) {
-	if _, err := w.out.Write(b.lines); err != nil {
-		w.failed.CompareAndSwap(nil, &err)
-		w.dropped.Add(b.records)
+	lines := b.lines
+	if w.torn {
+		// Whoever reads on must not take the rest of a line and the next for one.
+		lines = append([]byte{'\n'}, lines...)
+	}
+	n, err := w.out.Write(lines)
+	if n > 0 {
+		w.torn = lines[n-1] != '\n'
+	}
+	if err == nil {
+		w.written.Add(b.records)
 		return
 	}
-	w.written.Add(b.records)
+	w.failed.CompareAndSwap(nil, &err)
+	before := len(lines) - len(b.lines)
+	whole := uint64(0)
+	if n > before {
+		// A line that lacks only its newline gets it before the next.
+		whole = uint64(bytes.Count(lines[before:min(n+1, len(lines))], []byte{'\n'}))
+	}
+	w.written.Add(whole)
+	w.dropped.Add(b.records - whole)
 }
