@@ -1,0 +1,138 @@
+package integration
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/dnstrace/dnstrace/integration/lab"
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// Somebody on the node who knows the client's port, ID and question answers before
+// the server does. The client does not take it, and neither does the trace.
+func TestSpoofedResponse(t *testing.T) {
+	h := newHostileRig(t)
+	for i := range 2 {
+		h.Upstream(i).Set("spoofed.test.", lab.Behaviour{Delay: 300 * time.Millisecond})
+	}
+	const port, id = 45454, 4711
+	client := h.Host("client-a")
+	forged := new(dns.Msg).SetQuestion("spoofed.test.", dns.TypeA)
+	forged.Id = id
+	forged.SetRcode(forged, dns.RcodeNameError)
+	bare := &dns.Msg{MsgHdr: dns.MsgHdr{Id: id, Response: true, Rcode: dns.RcodeRefused}}
+	stopped := make(chan struct{})
+	time.AfterFunc(100*time.Millisecond, func() {
+		defer close(stopped)
+		for _, m := range [][]byte{packed(t, forged), packed(t, bare)} {
+			h.raw(ipv4{src: h.host.V4, dst: client.V4, protocol: 17}.packet(udpHeader(53, port, m)))
+		}
+	})
+	res := h.answered(lab.Query{Name: "spoofed.test.", LocalPort: port, ID: id})
+	<-stopped
+	tr := h.trace("spoofed.test.")
+	if res.Rcode() != dns.RcodeSuccess || tr.RCode != "NOERROR" || tr.Outcome != trace.OutcomeAnswered || tr.Exchange.Drop != nil {
+		t.Errorf("the client saw %d; the trace says %s %s, drop %+v", res.Rcode(), tr.Outcome, tr.RCode, tr.Exchange.Drop)
+	}
+	if tr.Duration == nil || tr.Duration.Duration() < 300*time.Millisecond {
+		t.Errorf("answered after %v, before the server had answered", tr.Duration)
+	}
+	for _, s := range tr.Exchange.Path {
+		if s.Src.Addr() == h.host.V4 {
+			t.Errorf("a packet of the attacker is taken for the server's: %+v", s)
+		}
+	}
+	h.unharmed(t)
+}
+
+// Whoever puts another's trace id into a query does not become a part of that
+// trace, nor does the server hand it on or back; CoreDNS accepts it from nobody
+// unless told to.
+func TestForgedTraceparent(t *testing.T) {
+	h := newHostileRig(t)
+	h.answered(lab.Query{Name: "victim.test."})
+	victim := h.trace("victim.test.")
+	span := victim.Query.SpanID
+	context := append(append(append([]byte{0, 0}, victim.TraceID[:]...), span[:]...), 1)
+	for name, options := range map[string][][]byte{
+		"whole.test.":  {context},
+		"nospan.test.": {context[:18]},
+		"noflags.test": {context[:26]},
+		"short.test.":  {context[:5]},
+		"empty.test.":  {{}},
+		"two.test.":    {context, context},
+		"long.test.":   {bytes.Repeat(context, 15)},
+		"version.test": {append([]byte{7}, context[1:]...)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.TypeA)
+			m.SetEdns0(1232, false)
+			for _, o := range options {
+				m.IsEdns0().Option = append(m.IsEdns0().Option, &dns.EDNS0_LOCAL{Code: trace.DefaultOptionCode, Data: o})
+			}
+			res, err := h.Client("client-b").Exchange(t.Context(), lab.Query{Message: m})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if opt := res.Answer.IsEdns0(); opt != nil && len(opt.Option) > 0 {
+				t.Errorf("the answer has options: %v", opt)
+			}
+			tr := h.trace(name)
+			if tr.TraceID == victim.TraceID || tr.Query == nil || tr.Query.TraceID == victim.TraceID || tr.Query.ParentSpanID != nil && *tr.Query.ParentSpanID == span {
+				t.Fatalf("trace %+v, exchange %+v, query %+v", tr, tr.Exchange, tr.Query)
+			}
+			if tr.TraceID != trace.NewTraceID(tr.Exchange.Time, tr.Exchange.Flow) || len(tr.Upstreams) != 1 || tr.Upstreams[0].Join != trace.JoinExact {
+				t.Errorf("trace %s of flow %s, upstreams %+v, gaps %v", tr.TraceID, tr.Exchange.Flow, tr.Upstreams, tr.Gaps)
+			}
+		})
+	}
+	if all := h.traces("victim.test.", 1); len(all) != 1 || len(all[0].Upstreams) != 1 {
+		t.Errorf("the victim has %d traces", len(all))
+	}
+	h.unharmed(t)
+}
+
+// Segments of any cut carry the same messages: each is answered, and traced once.
+func TestHostileSegments(t *testing.T) {
+	h := newHostileRig(t)
+	names := func(prefix string) (messages []byte, all []string) {
+		for _, n := range []string{"one.", "two.", "three."} {
+			name := n + prefix + ".test."
+			messages = append(messages, framed(question(t, name, uint16(len(all)+1)))...)
+			all = append(all, name)
+		}
+		return messages, all
+	}
+	for _, tc := range []struct {
+		name string
+		cut  func(b []byte) [][]byte
+	}{
+		{"together", func(b []byte) [][]byte { return [][]byte{b} }},
+		{"lengthsplit", func(b []byte) [][]byte { return [][]byte{b[:1], b[1:2], b[2:]} }},
+		{"bytewise", func(b []byte) [][]byte {
+			var pieces [][]byte
+			for i := range b {
+				pieces = append(pieces, b[i:i+1])
+			}
+			return pieces
+		}},
+		{"acrossmessages", func(b []byte) [][]byte { return [][]byte{b[:len(b)/2], b[len(b)/2 : len(b)-1], b[len(b)-1:]} }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			messages, all := names(tc.name)
+			if got := h.stream(tc.cut(messages)...); len(got) == 0 {
+				t.Error("no answer")
+			}
+			for _, name := range all {
+				tr := h.trace(name)
+				if tr.Outcome != trace.OutcomeAnswered || tr.RCode != "NOERROR" || tr.Query == nil || tr.Exchange == nil || tr.Exchange.Protocol != "tcp" {
+					t.Errorf("%s: %s %s, query %t, exchange %t, gaps %v", name, tr.Outcome, tr.RCode, tr.Query != nil, tr.Exchange != nil, tr.Gaps)
+				}
+			}
+		})
+	}
+	h.unharmed(t)
+}
