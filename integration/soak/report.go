@@ -1,0 +1,131 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"text/tabwriter"
+)
+
+// report prints what was seen, and tells whether all of it holds.
+func report(to io.Writer, l *ledger, c counted, vitals []sample) bool {
+	l.close()
+	table := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
+	held := reportLookups(table, l, c)
+	held = reportRecords(table, c) && held
+	held = reportVitals(table, vitals) && held
+	_ = table.Flush()
+	for _, of := range slices.Sorted(maps.Keys(l.examples)) {
+		for _, example := range l.examples[of] {
+			fmt.Fprintf(to, "%s: %s\n", of, example)
+		}
+	}
+	return held
+}
+
+// verdict words a check.
+func verdict(ok bool) string {
+	if ok {
+		return "ok"
+	}
+	return "FAILED"
+}
+
+// reportLookups compares what clients asked with what was traced.
+func reportLookups(w io.Writer, l *ledger, c counted) bool {
+	fmt.Fprintln(w, "LOOKUPS\tASKED\tANSWERED\tTRACED\tWITH COREDNS\tRECORD ALONE\tWRONG\tMISSING\t")
+	var sum tally
+	for _, name := range slices.Sorted(maps.Keys(l.kinds)) {
+		k := l.kinds[name]
+		if k.asked > 0 {
+			fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t\n", name, k.asked, k.answered, k.traced, k.recorded, k.alone, k.wrong, k.missing)
+		}
+		sum.asked, sum.answered, sum.traced = sum.asked+k.asked, sum.answered+k.answered, sum.traced+k.traced
+		sum.alone += k.alone
+		sum.recorded, sum.wrong, sum.missing, sum.twice = sum.recorded+k.recorded, sum.wrong+k.wrong, sum.missing+k.missing, sum.twice+k.twice
+	}
+	accounted := float64(sum.missing+sum.alone) <= c.lost()
+	ok := sum.asked > 0 && sum.wrong == 0 && sum.twice == 0 && accounted
+	fmt.Fprintf(w, "all\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n", sum.asked, sum.answered, sum.traced, sum.recorded, sum.alone, sum.wrong, sum.missing, verdict(ok))
+	fmt.Fprintf(w, "\nTraces beside those of clients:\t%d of an exchange that no client made, %d twice\n", l.legs, sum.twice)
+	fmt.Fprintf(w, "Packets that the tracer saw:\t%.1f for each of these lookups; more than 20 are of others on this machine\n", c.tracer["dnstrace_events_total"]/float64(max(sum.asked, 1)))
+	fmt.Fprintf(w, "\nCOUNTED AS LOST (of the whole machine)\t\t\n")
+	for _, name := range losses {
+		fmt.Fprintf(w, "%s\t%.0f\t\n", name, c.tracer[name])
+	}
+	return ok
+}
+
+// reportRecords compares what CoreDNS wrote with what the tracer got.
+func reportRecords(w io.Writer, c counted) bool {
+	made := c.coredns["coredns_dnstrace_lookups_total"] + c.coredns["coredns_dnstrace_refreshes_total"]
+	wrote, dropped := c.coredns["coredns_dnstrace_records_total"], c.coredns["coredns_dnstrace_records_dropped_total"]
+	got := c.tracer["dnstrace_plugin_records_total"]
+	malformed := c.tracer["dnstrace_plugin_records_malformed_total"]
+	ok := made > 0 && made == wrote+dropped && wrote == got+malformed && malformed == 0
+	fmt.Fprintf(w, "\nRECORDS OF COREDNS\t\t\n")
+	fmt.Fprintf(w, "queries and refreshes\t%.0f\t\n", made)
+	fmt.Fprintf(w, "written + dropped\t%.0f + %.0f\t\n", wrote, dropped)
+	fmt.Fprintf(w, "received + malformed\t%.0f + %.0f\t%s\n", got, malformed, verdict(ok))
+	return ok
+}
+
+// limit is how much a vital may be higher at the end: a share of what it was, and
+// so much at least. Memory goes up and down with garbage collection and with what
+// others on the machine do: its lowest value counts, which rises with a leak. The
+// numbers of files and goroutines go with what is under way: their median counts.
+// Maps must not change at all.
+type limit struct {
+	share, least float64
+	of           func([]sample, vital) float64
+}
+
+var limits = map[string]limit{
+	memoryOwn:  {0.10, 5, lowest},
+	heap:       {0.10, 5, lowest},
+	files:      {0, 4, median},
+	goroutines: {0.10, 6, median},
+	bpfMaps:    {0, 0, median},
+	bpfMemory:  {0, 0, median},
+}
+
+// reportVitals compares the last third of the time with the first after a warm-up
+// of a quarter.
+func reportVitals(w io.Writer, all []sample) bool {
+	warm := all[len(all)/4:]
+	third := len(warm) / 3
+	first, last := warm[:third], warm[len(warm)-third:]
+	fmt.Fprintf(w, "\nOF %d SAMPLES EACH, MEMORY: THE LOWEST, ELSE THE MEDIAN\tFIRST THIRD\tLAST THIRD\tMAY GROW BY\t\n", third)
+	held := true
+	var vitals []vital
+	for v := range all[0] {
+		vitals = append(vitals, v)
+	}
+	slices.SortFunc(vitals, func(a, b vital) int { return slices.Compare([]string{a.process, a.what}, []string{b.process, b.what}) })
+	for _, v := range vitals {
+		l := limits[v.what]
+		from, to := l.of(first, v), l.of(last, v)
+		room := max(l.least, from*l.share)
+		ok := to <= from+room
+		held = held && ok
+		fmt.Fprintf(w, "%s: %s\t%.1f\t%.1f\t%.1f\t%s\n", v.process, v.what, from, to, room, verdict(ok))
+	}
+	return held
+}
+
+func median(samples []sample, v vital) float64 {
+	values := sorted(samples, v)
+	return values[len(values)/2]
+}
+
+func lowest(samples []sample, v vital) float64 { return sorted(samples, v)[0] }
+
+func sorted(samples []sample, v vital) []float64 {
+	values := make([]float64, 0, len(samples))
+	for _, s := range samples {
+		values = append(values, s[v])
+	}
+	slices.Sort(values)
+	return values
+}
