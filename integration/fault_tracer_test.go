@@ -1,0 +1,255 @@
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/dnstrace/dnstrace/integration/lab"
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// load makes lookups in the background, at a rate at which none fails by itself,
+// and returns how to end it and get its results.
+func (r *rig) load(name string) (end func() []lab.Result) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan []lab.Result, 1)
+	go func() {
+		done <- r.Client("client-b").Bulk(ctx, lab.Bulk{Count: 1 << 16, Rate: 100, Query: func(i int) lab.Query {
+			return lab.Query{Name: fmt.Sprintf("%s%d.test.", name, i), RetransmitAfter: time.Second}
+		}})
+	}()
+	return func() []lab.Result {
+		// Those under way end of themselves; only no new ones begin.
+		time.AfterFunc(time.Second, cancel)
+		all := <-done
+		var sent []lab.Result
+		for _, res := range all {
+			if !res.Sent.IsZero() && !errors.Is(res.Err, context.Canceled) {
+				sent = append(sent, res)
+			}
+		}
+		return sent
+	}
+}
+
+// unharmed wants every lookup answered with what the upstream has for it.
+func unharmed(t *testing.T, results []lab.Result) {
+	t.Helper()
+	if len(results) == 0 {
+		t.Fatal("nothing was asked")
+	}
+	for _, res := range results {
+		if res.Err != nil || len(res.Answer.Answer) != 1 || !strings.HasSuffix(res.Answer.Answer[0].String(), lab.AddrA(res.Name).String()) {
+			t.Errorf("%s: %v %v", res.Name, res.Err, res.Answer)
+		}
+	}
+}
+
+// kill ends a process without a chance to clean up, and starts it again.
+func kill(t *testing.T, p *lab.Process) {
+	t.Helper()
+	if err := p.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-p.Exited()
+	if err := p.Stop(); err == nil || !strings.Contains(err.Error(), "killed") {
+		t.Errorf("it ended: %v", err)
+	}
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A tracer that is killed under load and started again, three times: no lookup is
+// harmed, every record in its file can be read, and when it is ready again lookups
+// are traced, in whole as soon as the plugin has found it.
+func TestTracerKilledUnderLoad(t *testing.T) {
+	r := &rig{lab.New(t, lab.Config{}), t}
+	tracer, err := r.StartTracer("--timeout", "1s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.StartCoreDNS(corefile(r.Lab, toTracer(r.Lab))); err != nil {
+		t.Fatal(err)
+	}
+	end := r.load("underload")
+	for i := range 3 {
+		time.Sleep(300 * time.Millisecond)
+		kill(t, tracer)
+		r.recordedAgain(fmt.Sprintf("again%d", i))
+	}
+	unharmed(t, end())
+	if err := tracer.Stop(); err != nil {
+		t.Error(err)
+	}
+	r.records() // fails where one cannot be read
+}
+
+// Somebody deletes the socket of the records: lookups go on, the plugin counts what
+// it cannot deliver, packets are traced still, and the next tracer gets records.
+func TestRecordSocketDeleted(t *testing.T) {
+	r := &rig{lab.New(t, lab.Config{}), t}
+	tracer, err := r.StartTracer("--timeout", "1s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := r.StartCoreDNS(corefile(r.Lab, "prometheus 127.0.0.1:9153\n"+toTracer(r.Lab)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.answered(lab.Query{Name: "before.test."})
+	if r.trace("before.test.").Query == nil {
+		t.Error("no record before")
+	}
+	if err := os.Remove(r.RecordSocket()); err != nil {
+		t.Fatal(err)
+	}
+	// The plugin is connected to the old socket until it is started anew.
+	if err := server.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r.answered(lab.Query{Name: "deleted.test."})
+	if tr := r.trace("deleted.test."); tr.Exchange == nil || tr.Outcome != trace.OutcomeAnswered || tr.Query != nil {
+		t.Errorf("exchange %t, %s, query %t", tr.Exchange != nil, tr.Outcome, tr.Query != nil)
+	}
+	r.waitForMetric(t, `coredns_dnstrace_records_dropped_total{cause="no_receiver"`)
+	if err := errors.Join(tracer.Stop(), tracer.Start()); err != nil {
+		t.Fatal(err)
+	}
+	r.recordedAgain("after")
+}
+
+// recordedAgain makes lookups until one is traced in whole: the plugin tries again
+// from time to time to reach a tracer that went.
+func (r *rig) recordedAgain(prefix string) {
+	r.t.Helper()
+	for i, end := 0, time.Now().Add(patience); time.Now().Before(end); i++ {
+		name := fmt.Sprintf("%s-%d.test.", prefix, i)
+		r.answered(lab.Query{Name: name, RetransmitAfter: time.Second})
+		tr := r.trace(name)
+		if tr.Exchange == nil || tr.Outcome != trace.OutcomeAnswered {
+			r.t.Errorf("%s: exchange %t, %s", name, tr.Exchange != nil, tr.Outcome)
+		}
+		if tr.Query != nil && len(tr.Upstreams) == 1 && tr.Upstreams[0].Join == trace.JoinExact {
+			return
+		}
+	}
+	r.t.Errorf("%s: no record reaches the new tracer", prefix)
+}
+
+// waitForMetric waits until CoreDNS counts something.
+func (r *rig) waitForMetric(t *testing.T, prefix string) {
+	t.Helper()
+	var page string
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		out, err := r.Run(t.Context(), lab.Spec{Name: "metrics", Host: lab.CoreDNS, Path: "/bin/bash",
+			Args: []string{"-c", `exec 3<>/dev/tcp/127.0.0.1/9153; printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3; cat <&3`}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		page = out
+		for line := range strings.Lines(page) {
+			if strings.HasPrefix(line, prefix) && !strings.HasSuffix(strings.TrimSpace(line), " 0") {
+				return
+			}
+		}
+	}
+	t.Errorf("no %s in\n%s", prefix, page)
+}
+
+// A full disk under the records: lookups go on, what is not written is counted, and
+// the end says so.
+func TestOutputDiskFull(t *testing.T) {
+	r := &rig{lab.New(t, lab.Config{}), t}
+	tracer, err := r.StartTracer("--timeout", "1s", "--output", "file:/dev/full")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.StartCoreDNS(corefile(r.Lab, toTracer(r.Lab))); err != nil {
+		t.Fatal(err)
+	}
+	end := r.load("full")
+	time.Sleep(time.Second)
+	unharmed(t, end())
+	if err := tracer.Stop(); err != nil || tracer.ExitCode() != 1 {
+		t.Errorf("it ended with %d: %v", tracer.ExitCode(), err)
+	}
+	wantAll(t, tracer.Stderr(), "output file:/dev/full dropped", "no space left on device")
+	// The other output has all of it.
+	if got := len(r.traces("full0.test.", 1)); got != 1 {
+		t.Errorf("%d traces", got)
+	}
+}
+
+// A pod that is deleted while its query is open: its trace comes, with the name that
+// its namespace had, and says that nothing came back.
+func TestNamespaceDeletedWhileObserved(t *testing.T) {
+	r := newRig(t, "--timeout", "1s")
+	for i := range 2 {
+		r.Upstream(i).Set("open.test.", lab.Behaviour{Silent: true})
+	}
+	pod, err := r.AddPod("short")
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan lab.Result, 1)
+	go func() {
+		res, _ := r.Client("short").Exchange(context.Background(), lab.Query{Name: "open.test.", Timeout: time.Second})
+		asked <- res
+	}()
+	for end := time.Now().Add(patience); len(r.Upstream(0).Received("open.test.")) == 0 && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	netns := pod.Netns
+	if err := r.RemovePod("short"); err != nil {
+		t.Fatal(err)
+	}
+	<-asked
+	r.answered(lab.Query{Name: "beside.test."})
+	tr := r.trace("open.test.")
+	if tr.Outcome == trace.OutcomeAnswered || tr.Exchange == nil || tr.Exchange.Path[0].NetNSName != netns {
+		t.Errorf("%s: %+v", tr.Outcome, tr.Exchange)
+	}
+	if tr := r.trace("beside.test."); tr.Query == nil || len(tr.Diagnosis) != 0 || len(tr.Gaps) != 0 {
+		t.Errorf("query %t, findings %v, gaps %v", tr.Query != nil, findings(tr), tr.Gaps)
+	}
+}
+
+// What stands where a socket should be stops the start with what would help, and is
+// left as it is.
+func TestSocketPathsOccupied(t *testing.T) {
+	r := &rig{lab.New(t, lab.Config{}), t}
+	file := filepath.Join(r.Dir(), "occupied")
+	if err := os.WriteFile(file, []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, flag := range []string{"--api", "--listen"} {
+		args := []string{"run", "--api", r.APISocket(), "--listen", r.RecordSocket(), "--metrics", "", "--kubernetes", "off", flag, file}
+		_, err := r.Dnstrace(t.Context(), args...)
+		if err == nil || !strings.Contains(err.Error(), "exit code 1") {
+			t.Fatalf("%s: %v", flag, err)
+		}
+		wantAll(t, err.Error(), file+" is no socket", "choose another path with "+flag)
+		if content, err := os.ReadFile(file); err != nil || string(content) != "mine" {
+			t.Errorf("%s: the file is %q, %v", flag, content, err)
+		}
+	}
+	if _, err := r.StartTracer(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := r.Dnstrace(t.Context(), "run", "--api", r.APISocket(), "--listen", file+"2", "--metrics", "", "--kubernetes", "off")
+	if err == nil {
+		t.Fatal("two tracers on one socket")
+	}
+	wantAll(t, err.Error(), "another `dnstrace run` serves it")
+}
