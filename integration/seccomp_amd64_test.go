@@ -1,0 +1,205 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/dnstrace/dnstrace/integration/lab"
+)
+
+const seccompProfile = "../deploy/seccomp/dnstrace.json"
+
+// underSeccomp makes this test binary, started again, take on the profile and become
+// the program that its arguments name.
+const underSeccomp = "DNSTRACE_TEST_SECCOMP"
+
+// profile is the part of a profile of the OCI's runtime specification that ours has.
+type profile struct {
+	DefaultAction string `json:"defaultAction"`
+	Syscalls      []struct {
+		Names  []string `json:"names"`
+		Action string   `json:"action"`
+	} `json:"syscalls"`
+}
+
+// allowed reads what a profile allows.
+func allowed(t *testing.T, path string) []string {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var p profile
+	if err := json.Unmarshal(content, &p); err != nil {
+		t.Fatal(err)
+	}
+	if p.DefaultAction != "SCMP_ACT_ERRNO" {
+		t.Fatalf("default action %s", p.DefaultAction)
+	}
+	var names []string
+	for _, group := range p.Syscalls {
+		if group.Action != "SCMP_ACT_ALLOW" {
+			t.Fatalf("action %s", group.Action)
+		}
+		names = append(names, group.Names...)
+	}
+	return names
+}
+
+// systemCalls returns the numbers of system calls on x86-64, as the kernel's header
+// has them (Debian: linux-libc-dev, which libc6-dev brings).
+func systemCalls(t *testing.T, names []string) []uint32 {
+	t.Helper()
+	header, err := os.ReadFile("/usr/include/x86_64-linux-gnu/asm/unistd_64.h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var numbers []uint32
+	for _, name := range names {
+		_, after, found := strings.Cut(string(header), "#define __NR_"+name+" ")
+		if !found {
+			t.Fatalf("this machine has no system call %s", name)
+		}
+		n, err := strconv.ParseUint(strings.Fields(after)[0], 10, 32)
+		if err != nil {
+			t.Fatal(err)
+		}
+		numbers = append(numbers, uint32(n))
+	}
+	return numbers
+}
+
+// confine makes every thread of this process, and what it becomes, get EPERM for all
+// but the given system calls (seccomp(2)).
+func confine(numbers []uint32) error {
+	const number, machine = 0, 4 // offsets in struct seccomp_data
+	program := []bpf.Instruction{
+		bpf.LoadAbsolute{Off: machine, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AUDIT_ARCH_X86_64, SkipTrue: 1},
+		bpf.RetConstant{Val: unix.SECCOMP_RET_KILL_PROCESS},
+		bpf.LoadAbsolute{Off: number, Size: 4},
+	}
+	for _, n := range numbers {
+		program = append(program, bpf.JumpIf{Cond: bpf.JumpEqual, Val: n, SkipFalse: 1}, bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW})
+	}
+	raw, err := bpf.Assemble(append(program, bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)}))
+	if err != nil {
+		return err
+	}
+	filter := make([]unix.SockFilter, len(raw))
+	for i, r := range raw {
+		filter[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
+	}
+	load := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&load)))
+	if errno != 0 {
+		return fmt.Errorf("seccomp: %w", errno)
+	}
+	return nil
+}
+
+// TestBecomeUnderSeccomp is no test by itself: the others start this binary with it.
+// Where nobody asks for it, it checks that the profile names each call once.
+func TestBecomeUnderSeccomp(t *testing.T) {
+	path := os.Getenv(underSeccomp)
+	if path == "" {
+		names := allowed(t, seccompProfile)
+		slices.Sort(names)
+		if once := slices.Compact(slices.Clone(names)); len(once) != len(names) || len(once) == 0 {
+			t.Errorf("%d names, %d different", len(names), len(once))
+		}
+		return
+	}
+	args := strings.Split(os.Getenv(underSeccomp+"_ARGS"), "\n")
+	if err := confine(systemCalls(t, allowed(t, path))); err != nil {
+		t.Fatal(err)
+	}
+	t.Fatal(syscall.Exec(args[0], args, os.Environ()))
+}
+
+// confined is a program that runs under a profile.
+func confined(t *testing.T, profile, program string, args ...string) lab.Spec {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	absolute, err := filepath.Abs(profile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lab.Spec{Name: "confined", Path: self, Args: []string{"-test.run", "^TestBecomeUnderSeccomp$"}, Ready: lab.ReadyLine("dnstrace: ready"),
+		Env: []string{underSeccomp + "=" + absolute, underSeccomp + "_ARGS=" + strings.Join(append([]string{program}, args...), "\n")}}
+}
+
+// Under the profile that is shipped, the tracer does all that it does without.
+func TestRunUnderSeccomp(t *testing.T) {
+	r := &rig{lab.New(t, lab.Config{}), t}
+	tracer, err := r.Start(confined(t, seccompProfile, binary(t), "run", "--listen", r.RecordSocket(), "--api", r.APISocket(),
+		"--output", "file:"+r.RecordFile(), "--metrics", "127.0.0.1:0", "--kubernetes", "off", "--timeout", "1s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", tracer.Pid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantAll(t, string(status), "\nSeccomp:\t2\n")
+	if _, err := r.StartCoreDNS(corefile(r.Lab, toTracer(r.Lab))); err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range []lab.Query{{Name: "udp.test."}, {Name: "tcp.test.", Network: "tcp"}} {
+		r.answered(q)
+		if tr := r.trace(q.Name); tr.Query == nil || len(tr.Upstreams) != 1 || len(tr.Gaps) != 0 || tr.Exchange.Client == nil || tr.Exchange.Client.PID != os.Getpid() {
+			t.Errorf("%s: query %t, %d upstreams, gaps %v, client %+v", q.Name, tr.Query != nil, len(tr.Upstreams), tr.Gaps, tr.Exchange.Client)
+		}
+	}
+	undo, err := r.DropAt(lab.NodeForward, lab.Match{Messages: lab.Queries, Leg: lab.ClientLeg})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.ask(lab.Query{Name: "dropped.test.", Timeout: 500 * time.Millisecond})
+	undo()
+	if d := r.trace("dropped.test.").Exchange.Drop; d == nil || d.Words != "netfilter hook FORWARD" {
+		t.Errorf("drop %+v", d)
+	}
+	out, err := r.Dnstrace(t.Context(), "explain", "--api", r.APISocket(), "udp.test")
+	if err != nil || !strings.Contains(out, "udp.test. A  NOERROR") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if err := tracer.Stop(); err != nil || tracer.ExitCode() != 0 {
+		t.Errorf("it ended with %d, %v\n%s", tracer.ExitCode(), err, tracer.Stderr())
+	}
+}
+
+// Without one call that it needs the tracer does not start, and says why: so a
+// profile that forgets one is noticed.
+func TestRunUnderSeccompWithoutBPF(t *testing.T) {
+	l := lab.New(t, lab.Config{})
+	content, err := os.ReadFile(seccompProfile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	less := filepath.Join(l.Dir(), "less.json")
+	if err := os.WriteFile(less, []byte(strings.Replace(string(content), `"bpf", `, "", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	spec := confined(t, less, binary(t), "run", "--listen", l.RecordSocket(), "--api", l.APISocket(), "--metrics", "", "--kubernetes", "off")
+	_, err = l.Run(t.Context(), spec)
+	if err == nil {
+		t.Fatal("it runs without bpf(2)")
+	}
+	wantAll(t, err.Error(), "exit code 1", "dnstrace:", "operation not permitted")
+}
