@@ -231,6 +231,21 @@ check-generated: ## fail if what is committed in bpf/ is not what its C gives (c
 		exit 1; \
 	fi
 
+.PHONY: check-licenses
+check-licenses: ## fail if a module in the two binaries has a licence that is not known to be fine
+	$(call need)
+	$(GO) run ./.ci/licenses $(LICENSEFLAGS)
+
+# The database is on the Internet; VULNDB names a copy (file:///… or https://…).
+VULNDB ?= https://vuln.go.dev
+
+.PHONY: check-vulnerabilities
+check-vulnerabilities: ## look both binaries up in Go's vulnerability database (internet, or VULNDB)
+	$(call need)
+	@CGO_ENABLED=0 $(GO) tool -modfile=.ci/vulnerabilities/go.mod govulncheck -db $(VULNDB) ./cmd/... || { status=$$?; \
+		if [ $$status = 1 ]; then echo 'make $(MAKECMDGOALS): nothing was checked: see above; where $(VULNDB) cannot be reached, name a copy with VULNDB=' >&2; fi; \
+		exit $$status; }
+
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME each (30s)
 	$(call need)
