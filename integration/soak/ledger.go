@@ -48,6 +48,7 @@ type message struct {
 	ClientIP   netip.Addr `json:"client_ip"`
 	ClientPort uint16     `json:"client_port"`
 	ID         uint16     `json:"id"`
+	LostEvents int        `json:"lost_events"` // of an exchange
 }
 
 func (t *traced) identity() identity {
@@ -74,7 +75,8 @@ type asked struct {
 type tally struct {
 	asked, answered, traced, recorded int
 	alone                             int // CoreDNS's record has a trace, without packets
-	wrong, missing, twice             int
+	holes                             int // the trace says that packets of it were lost, and has not all
+	wrong, missing, twice, late       int
 }
 
 // ledger has an entry for each lookup until client and tracer have both spoken of
@@ -156,6 +158,8 @@ func (l *ledger) trace(t traced) {
 	case ok && t.Exchange != nil:
 		delete(l.open, key)
 		l.match(key, a, t)
+	case l.done[key] && t.Exchange == nil:
+		l.kind("all").late++
 	case l.done[key]:
 		l.kind("all").twice++
 		l.example("traced twice", key.String())
@@ -182,7 +186,12 @@ func (l *ledger) match(key identity, a asked, t traced) {
 		code = *t.RCode
 	}
 	// What came after the client had given up is the tracer's to know.
-	if answered != (t.Outcome == "answered") || answered && code != a.result {
+	if answered == (t.Outcome == "answered") && (!answered || code == a.result) {
+		return
+	}
+	if t.Exchange.LostEvents > 0 {
+		k.holes++
+	} else {
 		k.wrong++
 		l.example(a.kind+": wrong", fmt.Sprintf("%s: the client saw %s, the trace says %s, %s", key, a.result, t.Outcome, code))
 	}

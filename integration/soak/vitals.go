@@ -23,6 +23,7 @@ const (
 	goroutines = "goroutines"
 	bpfMaps    = "BPF maps"
 	bpfMemory  = "memory of BPF maps (MiB)"
+	packets    = "packets a second"
 )
 
 // sample is what was watched at one time, by process and what.
@@ -33,6 +34,7 @@ type vital struct{ process, what string }
 // watch looks at both processes until ctx ends.
 func (n *node) watch(ctx context.Context) ([]sample, error) {
 	var all []sample
+	var seen float64 // packets so far, shed and lost ones included
 	for sleep(ctx, sampleEvery) {
 		s := sample{}
 		for _, p := range []*lab.Process{n.tracer, n.coredns} {
@@ -57,6 +59,11 @@ func (n *node) watch(ctx context.Context) ([]sample, error) {
 				return nil, err
 			}
 			s[vital{name, goroutines}] = metrics["go_goroutines"]
+			if p == n.tracer {
+				now := metrics["dnstrace_events_total"] + metrics["dnstrace_lost_events_total"] + metrics["dnstrace_shed_events_total"]
+				s[vital{name, packets}] = (now - seen) / sampleEvery.Seconds()
+				seen = now
+			}
 			s[vital{name, heap}] = mebibytes(int64(metrics["go_memstats_heap_inuse_bytes"]))
 		}
 		all = append(all, s)
