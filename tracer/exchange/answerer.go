@@ -29,9 +29,10 @@ func (ex *open) sentTo(p *capture.Packet) {
 
 // mayAnswer tells whether a response comes from where the query went. Whoever knows
 // or guesses port, ID and question can send one from elsewhere; the client's
-// resolver does not take it (RFC 5452, section 9.1), and neither does the record.
+// resolver does not take it (RFC 5452, section 9.1), and neither does the record. A
+// multicast query is everybody's to answer (RFC 6762, section 6.7).
 func (ex *open) mayAnswer(p *capture.Packet) bool {
-	if slices.Contains(ex.asked, p.Src) {
+	if slices.ContainsFunc(ex.asked, func(a netip.AddrPort) bool { return a == p.Src || a.Addr().IsMulticast() }) {
 		return true
 	}
 	// The translated query may not have been seen, and connection tracking knows it.
