@@ -57,9 +57,13 @@ func (a *attributes) yes(key attribute.Key, value bool) {
 	}
 }
 
+func (a *attributes) number(key attribute.Key, value float64) {
+	*a = append(*a, &commonpb.KeyValue{Key: string(key), Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_DoubleValue{DoubleValue: value}}})
+}
+
 func (a *attributes) seconds(key attribute.Key, value *trace.Seconds) {
 	if value != nil {
-		*a = append(*a, &commonpb.KeyValue{Key: string(key), Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_DoubleValue{DoubleValue: value.Duration().Seconds()}}})
+		a.number(key, value.Duration().Seconds())
 	}
 }
 

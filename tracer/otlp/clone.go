@@ -11,7 +11,7 @@ import (
 // is not to happen on the way of the packets.
 func cloneTrace(t *trace.Trace) *trace.Trace {
 	c := *t
-	c.Duration = clone(t.Duration)
+	c.Duration, c.ClockOffset, c.Sample = clone(t.Duration), clone(t.ClockOffset), clone(t.Sample)
 	c.Client, c.Server = clone(t.Client), clone(t.Server)
 	c.Exchange, c.Query = cloneExchange(t.Exchange), cloneQuery(t.Query)
 	c.Upstreams = cloneUpstreams(t.Upstreams)
@@ -42,6 +42,7 @@ func cloneExchange(e *trace.Exchange) *trace.Exchange {
 	c.Answers = slices.Clone(e.Answers)
 	if c.NAT = clone(e.NAT); c.NAT != nil {
 		c.NAT.ServerPort, c.NAT.ClientPort = clone(e.NAT.ServerPort), clone(e.NAT.ClientPort)
+		c.NAT.Endpoint = clone(e.NAT.Endpoint)
 	}
 	return c
 }

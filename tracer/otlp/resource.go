@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
@@ -39,7 +40,7 @@ func newIdentity(getenv func(string) string, version, host string) (identity, er
 }
 
 func (id identity) set(key attribute.Key, value string) {
-	if value != "" {
+	if key != "" && value != "" {
 		id[key] = value
 	}
 }
@@ -81,13 +82,20 @@ func (id identity) resource() *resourcepb.Resource {
 }
 
 // pod is whose span it is: spans of one pod share a resource.
-type pod struct{ namespace, name, container, node string }
+type pod struct{ namespace, name, container, node, workload string }
 
 func podOf(e *trace.Endpoint) pod {
 	if e == nil || e.Pod == "" {
 		return pod{}
 	}
-	return pod{e.Namespace, e.Pod, e.Container, e.Node}
+	return pod{e.Namespace, e.Pod, e.Container, e.Node, e.Workload}
+}
+
+// workloadKeys are the attributes for what a pod may be of, by its kind.
+var workloadKeys = map[string]attribute.Key{
+	"Deployment": semconv.K8SDeploymentNameKey, "StatefulSet": semconv.K8SStatefulSetNameKey,
+	"DaemonSet": semconv.K8SDaemonSetNameKey, "ReplicaSet": semconv.K8SReplicaSetNameKey,
+	"Job": semconv.K8SJobNameKey, "CronJob": semconv.K8SCronJobNameKey,
 }
 
 // of returns the identity with the pod that a span is of.
@@ -100,6 +108,9 @@ func (id identity) of(p pod) identity {
 	c.set(semconv.K8SPodNameKey, p.name)
 	c.set(semconv.K8SContainerNameKey, p.container)
 	c.set(semconv.K8SNodeNameKey, p.node)
+	if kind, name, ok := strings.Cut(p.workload, "/"); ok {
+		c.set(workloadKeys[kind], name)
+	}
 	return c
 }
 

@@ -34,8 +34,12 @@ const (
 	keyAttempt       attribute.Key = "dnstrace.attempt"
 	keyJoin          attribute.Key = "dnstrace.join"
 	keyPlugin        attribute.Key = "dnstrace.plugin"
-	keyClient        attribute.Key = "dnstrace.client" // pod, or process and its number
-	keyServer        attribute.Key = "dnstrace.server" // likewise
+	keyClient        attribute.Key = "dnstrace.client"   // pod, or process and its number
+	keyServer        attribute.Key = "dnstrace.server"   // likewise
+	keyService       attribute.Key = "dnstrace.service"  // that was asked, namespace/name
+	keyEndpoint      attribute.Key = "dnstrace.endpoint" // state of what the Service led to
+	keyClockOffset   attribute.Key = "dnstrace.clock_offset_seconds"
+	keySample        attribute.Key = "dnstrace.sample" // the rate by which the lookup was chosen
 )
 
 // lookup adds what was asked and answered.
@@ -76,6 +80,12 @@ func (b *builder) wire(s span, e *trace.Exchange) {
 	a.texts(semconv.DNSAnswersKey, addresses)
 	a.text(keyClient, who(e.Client))
 	a.text(keyServer, who(e.Server))
+	if e.Server != nil {
+		a.text(keyService, e.Server.Service)
+	}
+	if e.NAT != nil && e.NAT.Endpoint != nil {
+		a.text(keyEndpoint, e.NAT.Endpoint.State)
+	}
 	a.text(keyOutcome, e.Outcome)
 	if e.Transmissions > 1 {
 		a.integer(keyTransmissions, int64(e.Transmissions))
@@ -148,6 +158,10 @@ func (b *builder) judged(s span) {
 	t := b.trace
 	a := (*attributes)(&s.Attributes)
 	a.text(keyResolution, t.Resolution)
+	a.seconds(keyClockOffset, t.ClockOffset)
+	if t.Sample != nil {
+		a.number(keySample, *t.Sample)
+	}
 	a.texts(keyGaps, t.Gaps)
 	a.texts(keyFindings, findingCodes(t.Diagnosis))
 	s.findings(t)

@@ -2,6 +2,7 @@ package otlp
 
 import (
 	"cmp"
+	"strings"
 	"time"
 
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
@@ -72,7 +73,8 @@ func (b *builder) build() {
 // add begins a span.
 func (b *builder) add(id, parent trace.SpanID, kind tracepb.Span_SpanKind, name, qtype string, start time.Time, of *trace.Endpoint) span {
 	s := span{&tracepb.Span{
-		TraceId: b.trace.TraceID[:], SpanId: id[:], Kind: kind, Name: name + " " + cmp.Or(qtype, "?"),
+		// There is no type where a TCP connection could not be opened.
+		TraceId: b.trace.TraceID[:], SpanId: id[:], Kind: kind, Name: strings.TrimSuffix(name+" "+qtype, " "),
 		StartTimeUnixNano: nanoseconds(start), EndTimeUnixNano: nanoseconds(start), Flags: uint32(trace.FlagSampled),
 	}, podOf(of)}
 	if !parent.IsZero() {

@@ -284,12 +284,16 @@ func TestUnstampedChain(t *testing.T) {
 // CoreDNS's.
 func TestResourceOfPod(t *testing.T) {
 	tr := one(t, "silent-upstream")
-	tr.Client = &trace.Endpoint{Pod: "web-1", Namespace: "shop", Container: "app", Node: "node-b"}
-	tr.Server = &trace.Endpoint{Pod: "coredns-1", Namespace: "kube-system"}
+	tr.Client = &trace.Endpoint{Pod: "web-1", Namespace: "shop", Container: "app", Node: "node-b", Workload: "Deployment/web"}
+	tr.Server = &trace.Endpoint{Pod: "coredns-1", Namespace: "kube-system", Service: "kube-system/kube-dns"}
+	tr.Exchange.Server = tr.Server
+	rate := 0.25
+	tr.Sample, tr.ClockOffset = &rate, trace.SecondsPtr(-time.Millisecond)
 	got := string(drawSpans(resourceSpans(testIdentity(t), []*trace.Trace{tr})))
 	for _, want := range []string{
-		"resource host.name=node-a k8s.container.name=app k8s.namespace.name=shop k8s.node.name=node-b k8s.pod.name=web-1 service.name=dnstrace service.version=1.2.3\n",
+		"resource host.name=node-a k8s.container.name=app k8s.deployment.name=web k8s.namespace.name=shop k8s.node.name=node-b k8s.pod.name=web-1 service.name=dnstrace service.version=1.2.3\n",
 		"resource host.name=node-a k8s.namespace.name=kube-system k8s.pod.name=coredns-1 service.name=dnstrace service.version=1.2.3\n",
+		" dnstrace.server=kube-system/coredns-1\n", " dnstrace.service=kube-system/kube-dns\n", " dnstrace.sample=0.25\n", " dnstrace.clock_offset_seconds=-0.001\n",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %s in\n%s", want, got)
