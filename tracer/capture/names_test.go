@@ -145,7 +145,11 @@ func TestSymbolNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := newSymbols(path)
-	defer s.close()
+	t.Cleanup(func() {
+		if err := s.close(); err != nil {
+			t.Error(err)
+		}
+	})
 	for range 2 { // the second time from memory
 		addrs := []uint64{
 			0xffffffff80ffffff, 0xffffffff81000000, 0xffffffff810001ff, 0xffffffff81000200,
