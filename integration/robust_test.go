@@ -32,7 +32,7 @@ func TestTwoTracersSeeTheSame(t *testing.T) {
 		t.Fatal(err)
 	}
 	in := func(name string) string { return filepath.Join(r.Dir(), "second-"+name) }
-	second, err := r.Start(lab.Spec{Name: "dnstrace-second", Path: path, Ready: lab.ReadyLine("dnstrace: ready"), Args: []string{
+	second, err := r.Start(lab.Spec{Name: "dnstrace-second", Path: path, Ready: lab.ReadyLine("dnstrace: ready"), Env: []string{"NODE_NAME=" + lab.NodeName}, Args: []string{
 		"run", "--listen", in("records.sock"), "--api", in("api.sock"), "--output", "file:" + in("records.jsonl"),
 		"--record", "exchange", "--metrics", "", "--kubernetes", "off",
 	}})
