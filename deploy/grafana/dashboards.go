@@ -148,7 +148,8 @@ func tracer() *dashboard {
 				graph("Tables", "percentunit", "How full. Alert DNSTraceTableFull.", query{`dnstrace_open_exchanges / ignoring (table) dnstrace_table_limit{table="exchanges"}`, "{{instance}} exchanges"}, query{`dnstrace_pending_traces / ignoring (table) dnstrace_table_limit{table="traces"}`, "{{instance}} traces"}, query{`dnstrace_history_bytes / dnstrace_history_limit_bytes`, "{{instance}} finished"}),
 				graph("Queues", "short", "", query{`dnstrace_plugin_records_queued`, "{{instance}} from CoreDNS"}, query{`dnstrace_output_records_queued`, "{{instance}} to {{output}}"}),
 			}, {
-				graph("Packets", "pps", "Once for every device that they passed.", query{`rate(dnstrace_events_total[$__rate_interval])`, "{{instance}}"}),
+				graph("Packets", "pps", "Once for every device that they passed.", query{`rate(dnstrace_events_total[$__rate_interval])`, "{{instance}}"}, query{`rate(dnstrace_shed_events_total[$__rate_interval])`, "{{instance}} left out"}),
+				graph("Share of the lookups that is reported", "percentunit", "Below 1 where a tracer cannot follow all. Alert DNSTraceLookupsLeftOut.", query{`dnstrace_reported_share`, "{{instance}}"}),
 				graph("Exchanges and traces", "short", "", query{`sum by (instance, outcome) (rate(dnstrace_exchanges_total[$__rate_interval]))`, "{{instance}} exchanges {{outcome}}"}, query{`rate(dnstrace_traces_total[$__rate_interval])`, "{{instance}} traces"}),
 			},
 		},
