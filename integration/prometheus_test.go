@@ -68,7 +68,7 @@ type promResult struct {
 func askPrometheus(t *testing.T, base, query string, last time.Duration) ([]promResult, error) {
 	t.Helper()
 	now := time.Now()
-	form := url.Values{"query": {query}, "start": {unix(now.Add(-last))}, "end": {unix(now)}, "step": {"1"}}
+	form := url.Values{"query": {query}, "start": {unixSeconds(now.Add(-last))}, "end": {unixSeconds(now)}, "step": {"1"}}
 	req, err := http.NewRequest(http.MethodGet, base+"/api/v1/query_range?"+form.Encode(), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -76,7 +76,7 @@ func askPrometheus(t *testing.T, base, query string, last time.Duration) ([]prom
 	return results[promResult](req)
 }
 
-func unix(at time.Time) string { return strconv.FormatFloat(float64(at.UnixMilli())/1e3, 'f', 3, 64) }
+func unixSeconds(at time.Time) string { return strconv.FormatFloat(float64(at.UnixMilli())/1e3, 'f', 3, 64) }
 
 // hasNumbers tells whether a series has any.
 func (p *promResult) hasNumbers() bool {
