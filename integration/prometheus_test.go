@@ -76,7 +76,9 @@ func askPrometheus(t *testing.T, base, query string, last time.Duration) ([]prom
 	return results[promResult](req)
 }
 
-func unixSeconds(at time.Time) string { return strconv.FormatFloat(float64(at.UnixMilli())/1e3, 'f', 3, 64) }
+func unixSeconds(at time.Time) string {
+	return strconv.FormatFloat(float64(at.UnixMilli())/1e3, 'f', 3, 64)
+}
 
 // hasNumbers tells whether a series has any.
 func (p *promResult) hasNumbers() bool {
