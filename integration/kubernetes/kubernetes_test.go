@@ -51,6 +51,16 @@ func (n *node) checked() {
 	if out, err := n.exec("stat", "-L", "-c", "%u", "/proc/"+pid+"/root/var/run/secrets/kubernetes.io/serviceaccount/token"); err != nil || strings.TrimSpace(out) != "0" {
 		n.t.Errorf("the token is not root's: %v %s", err, out)
 	}
+	// Its account reads names, and nothing else. The command fails where it says no.
+	for request, want := range map[string]string{
+		"list pods": "yes", "watch services": "yes", "list endpointslices.discovery.k8s.io": "yes",
+		"list secrets": "no", "get configmaps": "no", "delete pods": "no", "create pods/exec": "no",
+	} {
+		args := append([]string{"auth", "can-i", "--all-namespaces", "--as=system:serviceaccount:dnstrace:dnstrace"}, strings.Fields(request)...)
+		if out, err := n.tryKubectl(args...); strings.TrimSpace(out) != want {
+			n.t.Errorf("%s: %q, expected %s (%v)", request, out, want, err)
+		}
+	}
 }
 
 // servicesAndNames looks up a Service's name, a name outside, and one that is not.
