@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// bootTimeout is how long a kernel may take to boot and test: some ten times
+// bootTimeout is how long a kernel may take to boot and test: some twenty times
 // what it takes on a machine with nothing else to do.
-const bootTimeout = 5 * time.Minute
+const bootTimeout = 10 * time.Minute
 
 // machine is how QEMU makes a machine of an architecture.
 type machine struct {
