@@ -29,10 +29,10 @@ WALK_NEEDS := jq:jq dig:bind9-dnsutils
 TEST_NEEDS := gcc:gcc /usr/include/stdlib.h:libc6-dev $(LAB_NEEDS) $(WALK_NEEDS) \
 	ip:iproute2 nft:nftables dnsmasq:dnsmasq-base dig:bind9-dnsutils tcpdump:tcpdump tshark:tshark \
 	script:bsdutils musl-gcc:musl-tools promtool:prometheus
-ARCH ?= amd64
+KERNEL_ARCH ?= amd64
 QEMU_amd64 := qemu-system-x86_64:qemu-system-x86
 QEMU_arm64 := qemu-system-aarch64:qemu-system-arm
-KERNEL_NEEDS := $(QEMU_$(ARCH)) cpio:cpio xz:xz-utils nft:nftables ipvsadm:ipvsadm ldd:libc-bin
+KERNEL_NEEDS := $(QEMU_$(KERNEL_ARCH)) cpio:cpio xz:xz-utils nft:nftables ipvsadm:ipvsadm ldd:libc-bin
 GENERATE_NEEDS := clang:clang llvm-strip:llvm /usr/include/bpf/bpf_helpers.h:libbpf-dev
 
 # The packages of a list of needs, each once.
@@ -115,12 +115,12 @@ test-integration: check-test build bin/resolved ## run the real binaries in the 
 	CGO_ENABLED=1 $(GO) test -race -p 1 -count 1 -timeout 15m ./integration/...
 
 # Without hardware virtualization; the kernels are downloaded once (300 MB).
-# ARCH=arm64 runs them on Linux 6.12 of that architecture.
+# KERNEL_ARCH=arm64 runs them on Linux 6.12 of that architecture.
 .PHONY: test-kernels
 test-kernels: ## run the BPF programs and the tracer on other kernels, 5.10 to 7.2, under qemu (root, for apt and mknod)
 	$(need_root)
 	$(call need,$(KERNEL_NEEDS))
-	$(GO) run ./integration/kernels -arch $(ARCH) $(KERNELFLAGS)
+	$(GO) run ./integration/kernels -arch $(KERNEL_ARCH) $(KERNELFLAGS)
 
 # The newest patch of each release that the plugin promises to work with.
 COREDNS_VERSIONS ?= v1.13.2 v1.14.7 v1.15.0
