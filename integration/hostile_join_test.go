@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"fmt"
 	"testing"
 	"time"
 
@@ -122,17 +123,35 @@ func TestHostileSegments(t *testing.T) {
 		{"acrossmessages", func(b []byte) [][]byte { return [][]byte{b[:len(b)/2], b[len(b)/2 : len(b)-1], b[len(b)-1:]} }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			messages, all := names(tc.name)
-			if got := h.stream(tc.cut(messages)...); len(got) == 0 {
-				t.Error("no answer")
-			}
-			for _, name := range all {
-				tr := h.trace(name)
-				if tr.Outcome != trace.OutcomeAnswered || tr.RCode != "NOERROR" || tr.Query == nil || tr.Exchange == nil || tr.Exchange.Protocol != "tcp" {
-					t.Errorf("%s: %s %s, query %t, exchange %t, gaps %v", name, tr.Outcome, tr.RCode, tr.Query != nil, tr.Exchange != nil, tr.Gaps)
+			// Where others on the machine fill the rings, once more.
+			for i, end := 0, time.Now().Add(patience); time.Now().Before(end); i++ {
+				messages, all := names(fmt.Sprintf("%s%d", tc.name, i))
+				if got := h.stream(tc.cut(messages)...); len(got) == 0 {
+					t.Error("no answer")
+				}
+				if h.tracedOverTCP(t, all) {
+					return
 				}
 			}
+			t.Error("never traced in whole")
 		})
 	}
 	h.unharmed(t)
+}
+
+// tracedOverTCP wants each name to be traced as answered; false where packets of one
+// were lost, and its trace says so.
+func (h *hostileRig) tracedOverTCP(t *testing.T, names []string) (whole bool) {
+	t.Helper()
+	whole = true
+	for _, name := range names {
+		tr := h.trace(name)
+		switch {
+		case tr.Exchange == nil && len(tr.Gaps) > 0, tr.Exchange != nil && tr.Exchange.LostEvents > 0:
+			whole = false
+		case tr.Outcome != trace.OutcomeAnswered || tr.RCode != "NOERROR" || tr.Query == nil || tr.Exchange == nil || tr.Exchange.Protocol != "tcp":
+			t.Errorf("%s: %s %s, query %t, exchange %t, gaps %v", name, tr.Outcome, tr.RCode, tr.Query != nil, tr.Exchange != nil, tr.Gaps)
+		}
+	}
+	return whole
 }

@@ -241,7 +241,8 @@ func TestUnaskedOption(t *testing.T) {
 // Whatever a client sends: its option ends here, the rest stays, and the server
 // keeps what it has.
 func FuzzReceive(f *testing.F) {
-	for _, options := range []string{"", wireCookie, wireOption(data27), wireOption(data18) + wireCookie, wireOption("") + wireOption("x")} {
+	for _, options := range []string{"", wireCookie, wireOption(data27), wireOption(data18) + wireCookie, wireOption("") + wireOption("x"),
+		wireOption(data27) + wireOption(data27), wireOption(data27[:5]), strings.Repeat(wireOption(data27), 200)} {
 		f.Add(wireQuery(options))
 	}
 	d := &Dnstrace{accept: networks{netip.MustParsePrefix("127.0.0.0/8")}, optionCode: trace.DefaultOptionCode}

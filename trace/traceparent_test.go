@@ -81,6 +81,9 @@ func TestFindTraceparent(t *testing.T) {
 func FuzzParseTraceparent(f *testing.F) {
 	f.Add(traceparentBytes(27))
 	f.Add(traceparentBytes(18))
+	for _, n := range []int{0, 1, 5, 26, 28, 65535} { // cut, without flags, too long
+		f.Add(append(traceparentBytes(27), make([]byte, 65535)...)[:n])
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		p, err := ParseTraceparent(data)
 		if err != nil {

@@ -36,7 +36,18 @@ func hostile(tb testing.TB) [][]byte {
 		join(head(0x80, 0, 1), question, []byte{0, 0, 41, 4, 0, 0, 0, 0, 0, 0, 6, 0, 15, 0xff, 0xff, 0, 1}),             // an option beyond its record
 		join(head(0, 0, 0), deep, []byte{0, 0, 1, 0, 1}),                                                                // a name of 127 labels
 		join(head(0, 0, 0), []byte{63}, bytes.Repeat([]byte{0xff}, 63), []byte{0, 0, 1, 0, 1}),                          // no letters
-		join(head(0x80, 1, 0), question, []byte{0x80, 1}),                                                               // a label of a type that there is not
+		{},
+		head(0, 0, 0),
+		join([]byte{0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, question),                                             // no question
+		join([]byte{0, 1, 0x80, 5, 0, 0, 0, 0, 0, 0, 0, 0}),                                                    // a response without one
+		join([]byte{0, 1, 1, 0, 3, 0xe8, 0, 0, 0, 0, 0, 0}, bytes.Repeat(question, 80)),                        // 1,000 questions
+		join([]byte{0, 1, 0x80, 0, 0, 1, 255, 255, 255, 255, 255, 255}, question),                              // 65,535 records
+		join(head(0, 0, 0), bytes.Repeat([]byte{1, 'a'}, 400), []byte{0, 0, 1, 0, 1}),                          // 400 labels
+		join(head(0, 0, 0), []byte{64}, make([]byte, 100)),                                                     // a label of 64 bytes
+		join(head(0, 0, 2), question, bytes.Repeat([]byte("\x00\x00\x29\x04\x00\x00\x00\x00\x00\x00\x00"), 2)), // two options records
+		bytes.Repeat([]byte{0xff}, 512),
+		join(b, make([]byte, 65535-len(b))),               // the largest
+		join(head(0x80, 1, 0), question, []byte{0x80, 1}), // a label of a type that there is not
 	}
 }
 
@@ -109,6 +120,16 @@ func FuzzPackets(f *testing.F) {
 // Segments of any shape, twice as the same and as the other direction.
 func FuzzStream(f *testing.F) {
 	f.Add([]byte{0, 13, 0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1}, uint8(3), uint32(0xfffffff0))
+	for _, b := range hostile(f) {
+		if len(b) > 1024 {
+			continue
+		}
+		framed := append([]byte{byte(len(b) >> 8), byte(len(b))}, b...)
+		for _, piece := range []uint8{0, 1, 255} { // a byte a segment, two, all that fits
+			f.Add(bytes.Repeat(framed, 3), piece, uint32(0xffffff00))
+		}
+	}
+	f.Add(make([]byte, 64), uint8(0), uint32(1)) // messages of no length
 	f.Fuzz(func(t *testing.T, b []byte, piece uint8, seq uint32) {
 		table := New(Config{Ports: []uint16{53}, Wall: wall})
 		step := int(piece) + 1
