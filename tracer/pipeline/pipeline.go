@@ -133,6 +133,7 @@ type Pipeline struct {
 	steps     uint64 // of the clock
 	evicted   uint64 // by assemblers before the clock was stepped
 	published int64  // monotonic ns
+	told      int64  // monotonic ns: up to when exchanges were passed on
 	counters  atomic.Pointer[Counters]
 	traces    uint64
 	exchanges map[string]uint64
@@ -224,14 +225,25 @@ func (p *Pipeline) round() error {
 	p.attribute(p.losses)
 	p.losses = losses
 	p.reshare(upTo)
-	p.table.Advance(upTo, p.exchange)
-	p.finish(p.assembler.Advance(p.clock.Wall(upTo)))
+	p.told = max(p.told, beforeLosses(upTo, losses))
+	p.table.Advance(p.told, p.exchange)
+	p.finish(p.assembler.Advance(p.clock.Wall(p.told)))
 	p.cfg.Flush()
 	if upTo-p.published >= int64(publishEvery) {
 		p.published = upTo
 		p.publish()
 	}
 	return nil
+}
+
+// beforeLosses returns up to when exchanges may be passed on: those that were open
+// while events were lost have to say so, which they learn in the next round. It
+// matters where the tracer got no processor time for as long as a query may wait.
+func beforeLosses(upTo int64, losses []capture.Loss) int64 {
+	for _, l := range losses {
+		upTo = min(upTo, l.First-1)
+	}
+	return upTo
 }
 
 // maxSlew is how far the clocks may drift apart between two rounds without a step

@@ -273,3 +273,23 @@ func (silent) Records() <-chan trace.Record { return nil }
 
 // Stats implements Receiver.
 func (silent) Stats() receive.Stats { return receive.Stats{} }
+
+// A tracer that got no processor time for longer than a query may wait: what it
+// passes on as unanswered says that events were lost meanwhile.
+func TestLossesOfAStarvedTracer(t *testing.T) {
+	b := newBench(t)
+	b.lookup("open.example.", 1)
+	b.source.packets = b.source.packets[:2] // the responses were lost
+	first := b.source.now
+	b.source.losses = []capture.Loss{{Kind: capture.RX, Events: 2, First: first, Last: first + int64(9*time.Second)}}
+	b.round(10 * time.Second)
+	if len(b.exchanges) != 0 {
+		t.Errorf("passed on before its losses were known: %+v", b.exchanges[0])
+	}
+	// Losses of later times hold it up no longer.
+	b.source.losses = []capture.Loss{{Kind: capture.RX, Events: 7, First: b.source.now, Last: b.source.now + int64(time.Millisecond)}}
+	b.round(20 * time.Millisecond)
+	if len(b.exchanges) != 1 || b.exchanges[0].LostEvents != 2 || b.exchanges[0].Outcome != trace.OutcomeUnanswered {
+		t.Fatalf("%d exchanges: %+v", len(b.exchanges), b.exchanges)
+	}
+}
