@@ -93,7 +93,7 @@ var (
 	historyEvicted  = counter("history_evicted_total", "Finished traces let go, because of their age or because the memory was full.", "cause")
 	followers       = gauge("api_followers", "Readers of the local API that follow new traces.")
 	followersLost   = counter("api_follower_lost_traces_total", "Traces not delivered to a follower that was too slow.")
-	clusterSynced   = gauge("kubernetes_synced", "Whether pods, Services and their endpoints were all listed once: 1, or 0. Only with Kubernetes.")
+	clusterSynced   = gauge("kubernetes_synced", "Whether pods, Services and their endpoints were all listed and the API server can be asked now: 1, or 0. Only with Kubernetes.")
 	clusterFailures = counter("kubernetes_request_failures_total", "Requests to the Kubernetes API that failed. Only with Kubernetes.")
 	clusterObjects  = gauge("kubernetes_objects", "Objects of Kubernetes that are known, by kind: pods (of this node), services (that may speak DNS), endpoints. Only with Kubernetes.", "kind")
 	buildInfo       = gauge("build_info", "The version of the tracer; always 1.", "version")
@@ -169,7 +169,7 @@ func (c Collector) cluster(send func(m metric, v uint64, labels ...string)) {
 		return
 	}
 	synced := uint64(0)
-	if st.Synced {
+	if st.Synced && st.Err == "" {
 		synced = 1
 	}
 	send(clusterSynced, synced)

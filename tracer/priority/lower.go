@@ -8,13 +8,15 @@ import (
 	"kernel.org/pub/linux/libs/security/libcap/psx"
 )
 
-// nice is the lowest priority that still runs (sched(7)): beside one busy thread
-// of the usual priority a thread gets 15 parts in 1,039 of a processor, and all
-// of it where nobody else wants it. With SCHED_IDLE it would be 3 in 1,027, and
-// DNS no faster for it: under a saturated server the throughput was the same.
-const nice = 19
+// nice is how far the tracer steps back (sched(7)): beside one busy thread of the
+// usual priority a thread gets 110 parts in 1,134 of a processor, and all of it where
+// nobody else wants it. With 19 it would be 15 in 1,039, and DNS no faster for it:
+// under a saturated server the throughput was the same, and on a busy machine the
+// tracer needed minutes for what it had read, and longer to end than whoever sends
+// SIGTERM waits.
+const nice = 10
 
-// Lower gives every thread of this process, and those that come, the lowest
+// Lower gives every thread of this process, and those that come, a low
 // priority. It takes no privilege; undoing it does.
 //
 // The kernel compares it with that of the threads in the same cgroup alone. What
