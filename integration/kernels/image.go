@@ -53,7 +53,7 @@ func archive(ctx context.Context, root, file string) error {
 
 // modulesOf are what the tests need beyond the kernel itself: namespaces joined by
 // veth, rules of nftables, Services of IPVS.
-var modulesOf = []string{"veth", "nf_tables", "nf_conntrack", "nf_nat", "nft_chain_nat", "nft_masq", "ip_vs", "ip_vs_rr"}
+var modulesOf = []string{"veth", "nf_tables", "nf_conntrack", "ip_vs", "ip_vs_rr"}
 
 // toolsOf are the programs that set them up, of this machine: with its libraries,
 // and only for its architecture.

@@ -16,6 +16,9 @@ import (
 func serve(t *testing.T, network, address string) {
 	t.Helper()
 	server := &dns.Server{Net: network, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		// The clock of an emulated machine goes by ticks of 4 ms: what is to be seen
+		// after the query must be some of them later.
+		time.Sleep(20 * time.Millisecond)
 		m := new(dns.Msg).SetReply(q)
 		m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 30}, A: net.IPv4(192, 0, 2, 7)}}
 		if err := w.WriteMsg(m); err != nil {
