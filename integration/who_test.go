@@ -165,6 +165,7 @@ func startIn(t *testing.T, r *rig, in group, kind string) *lab.Process {
 // of its own for each connection.
 func checkWho(t *testing.T, ex *trace.Exchange, asks, serves trace.Endpoint) {
 	t.Helper()
+	asks.Node, serves.Node = lab.NodeName, lab.NodeName
 	if ex.Client == nil || *ex.Client != asks {
 		t.Errorf("%s %s: client %+v, expected %+v", ex.QName, ex.QType, ex.Client, asks)
 	}
@@ -179,6 +180,7 @@ func checkWho(t *testing.T, ex *trace.Exchange, asks, serves trace.Endpoint) {
 // checkUpstreamClient wants the server as the client of what it asked the upstream.
 func checkUpstreamClient(t *testing.T, tr *trace.Trace, serves trace.Endpoint) {
 	t.Helper()
+	serves.Node = lab.NodeName
 	if len(tr.Upstreams) != 1 || tr.Upstreams[0].Exchange == nil {
 		t.Errorf("%s %s: upstreams %+v; gaps %v", tr.QName, tr.QType, tr.Upstreams, tr.Gaps)
 		return

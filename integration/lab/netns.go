@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -19,8 +20,9 @@ const netnsDir = "/run/netns"
 type namespace struct {
 	name   string // below /run/netns
 	home   netns.NsHandle
-	handle netns.NsHandle
 	links  *netlink.Handle // talks to the kernel inside the namespace
+	mu     sync.Mutex
+	handle netns.NsHandle // a pod may be removed while its client is in there
 }
 
 // newNamespace makes the namespace name. home is where threads that visit it
@@ -59,6 +61,8 @@ func (n *namespace) do(f func() error) error {
 
 // enter moves the calling thread, which must be locked, into the namespace.
 func (n *namespace) enter() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if err := netns.Set(n.handle); err != nil {
 		return fmt.Errorf("enter network namespace %s: %w", n.name, err)
 	}
@@ -71,6 +75,8 @@ func (n *namespace) delete() error {
 	if n.links != nil {
 		n.links.Close()
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	var closed error
 	if n.handle.IsOpen() {
 		closed = n.handle.Close()

@@ -30,17 +30,24 @@ type namespaces struct {
 	dir     string
 	host    uint32 // the node's own; 0: we may not look
 	names   map[uint32]string
-	gone    map[uint32]string // names before dir changed
-	rounds  int               // since then
-	early   bool              // a file was read that no namespace was mounted on
-	changed time.Time         // when dir was, as far as it was read
-	racy    bool              // it may have changed since without a later time
+	gone    map[uint32]goneName
+	round   int       // how often renew was called
+	since   int       // the round in which dir had last changed
+	early   bool      // a file was read that no namespace was mounted on
+	changed time.Time // when dir was, as far as it was read
+	racy    bool      // it may have changed since without a later time
 	read    time.Time
 	now     func() time.Time
 }
 
+// goneName is the name of a namespace that went.
+type goneName struct {
+	name  string
+	round int // in which that was noticed
+}
+
 func newNamespaces(dir string) *namespaces {
-	n := &namespaces{dir: dir, names: map[uint32]string{}, now: time.Now}
+	n := &namespaces{dir: dir, names: map[uint32]string{}, gone: map[uint32]goneName{}, now: time.Now}
 	// Now, since it takes CAP_SYS_PTRACE, which may be given up. Unknown is 0.
 	n.host, _ = HostNetNS()
 	return n
@@ -86,21 +93,17 @@ func (n *namespaces) renew() {
 	if err != nil {
 		return
 	}
-	n.rounds++
+	n.round++
 	switch changed := !info.ModTime().Equal(n.changed); {
 	case changed || n.racy:
-		before := n.names
-		n.refresh()
-		if changed || !maps.Equal(before, n.names) {
-			n.gone, n.rounds = before, 0
+		if n.refresh() || changed {
+			n.since = n.round
 		}
 		n.changed, n.racy = info.ModTime(), n.read.Sub(info.ModTime()) < tick
-	case n.early && n.rounds <= earlyRounds:
+	case n.early && n.round-n.since <= earlyRounds:
 		n.refresh()
 	}
-	if n.rounds >= goneRounds {
-		n.gone = nil
-	}
+	maps.DeleteFunc(n.gone, func(_ uint32, g goneName) bool { return n.round-g.round >= goneRounds })
 }
 
 func (n *namespaces) name(inode uint32) string {
@@ -119,12 +122,24 @@ func (n *namespaces) name(inode uint32) string {
 	if name, ok := n.names[inode]; ok {
 		return name
 	}
-	return n.gone[inode]
+	return n.gone[inode].name
 }
 
-func (n *namespaces) refresh() {
+// refresh reads dir, and reports whether a name came or went.
+func (n *namespaces) refresh() (changed bool) {
+	before := n.names
 	n.read = n.now()
 	n.names, n.early = map[uint32]string{}, false
+	n.readDir()
+	for inode, name := range before {
+		if n.names[inode] != name {
+			n.gone[inode] = goneName{name, n.round}
+		}
+	}
+	return !maps.Equal(before, n.names)
+}
+
+func (n *namespaces) readDir() {
 	dir, err := stat(n.dir)
 	if err != nil {
 		return

@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -72,7 +73,14 @@ func TestNamespaceNames(t *testing.T) {
 }
 
 func testNamespaceNames(t *testing.T, changed func(dir string)) {
-	dir := t.TempDir()
+	dir, aside := t.TempDir(), t.TempDir()
+	others := make([]string, 3)
+	for i := range others {
+		others[i] = filepath.Join(aside, fmt.Sprintf("other-%d", i))
+		if err := os.WriteFile(others[i], nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	now := time.Unix(0, 0)
 	n := newNamespaces(dir)
 	n.now = func() time.Time { return now }
@@ -115,6 +123,11 @@ func testNamespaceNames(t *testing.T, changed func(dir string)) {
 	changed(dir)
 	for round, want := range []string{"pod-c", "pod-c", ""} {
 		n.renew()
+		// Others come meanwhile.
+		if err := os.Rename(others[round], filepath.Join(dir, filepath.Base(others[round]))); err != nil {
+			t.Fatal(err)
+		}
+		changed(dir)
 		if got := n.name(late); got != want {
 			t.Errorf("round %d after it went: %q, expected %q", round, got, want)
 		}
