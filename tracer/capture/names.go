@@ -38,6 +38,7 @@ type namespaces struct {
 	racy    bool      // it may have changed since without a later time
 	read    time.Time
 	now     func() time.Time
+	come    *arrivals // nil: dir is not there, or cannot be watched
 }
 
 // goneName is the name of a namespace that went.
@@ -79,6 +80,8 @@ const (
 	// A namespace is mounted on its file right after that was made. A file that a
 	// crash left behind stays without.
 	earlyRounds = 4
+	// How often it is tried to watch dir, which is made with its first namespace.
+	watchRounds = 50
 )
 
 // tick is how far apart the times of two changes may be and still be equal: before
@@ -94,6 +97,9 @@ func (n *namespaces) renew() {
 		return
 	}
 	n.round++
+	if n.come == nil && n.round%watchRounds == 1 {
+		n.come = watchArrivals(n.dir)
+	}
 	switch changed := !info.ModTime().Equal(n.changed); {
 	case changed || n.racy:
 		if n.refresh() || changed {
@@ -103,7 +109,27 @@ func (n *namespaces) renew() {
 	case n.early && n.round-n.since <= earlyRounds:
 		n.refresh()
 	}
+	n.addArrivals()
 	maps.DeleteFunc(n.gone, func(_ uint32, g goneName) bool { return n.round-g.round >= goneRounds })
+}
+
+// addArrivals gives their names to namespaces that came and went since the last round.
+func (n *namespaces) addArrivals() {
+	if n.come == nil {
+		return
+	}
+	for inode, name := range n.come.take() {
+		if _, there := n.names[inode]; !there {
+			n.gone[inode] = goneName{name, n.round}
+		}
+	}
+}
+
+func (n *namespaces) close() error {
+	if n.come == nil {
+		return nil
+	}
+	return n.come.close()
 }
 
 func (n *namespaces) name(inode uint32) string {

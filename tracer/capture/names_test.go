@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/cilium/ebpf/btf"
 )
@@ -204,6 +207,50 @@ func TestNamespaceThatComesRightAfterAnother(t *testing.T) {
 		n.renew()
 		if got := n.name(inode); got != tc.want {
 			t.Errorf("round %d: %q, want %q", round, got, tc.want)
+		}
+	}
+}
+
+// A namespace that came and went between two rounds has its name for its packets.
+func TestNamespaceThatLivesShortly(t *testing.T) {
+	dir := t.TempDir()
+	n := newNamespaces(dir)
+	n.renew()
+	if n.come == nil {
+		t.Fatal("the directory is not watched")
+	}
+	t.Cleanup(func() {
+		if err := n.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	path := filepath.Join(dir, "short")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("/proc/self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	inode, err := inodeOf(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	noticed := func() bool {
+		n.come.mu.Lock()
+		defer n.come.mu.Unlock()
+		return n.come.seen[inode] == "short"
+	}
+	for end := time.Now().Add(10 * time.Second); !noticed() && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	if err := errors.Join(unix.Unmount(path, unix.MNT_DETACH), os.Remove(path)); err != nil {
+		t.Fatal(err)
+	}
+	n.host = 0 // this process is in the node's own namespace, perhaps
+	for round, want := range []string{"short", "short", ""} {
+		n.renew()
+		if got := n.name(inode); got != want {
+			t.Errorf("round %d after it went: %q, expected %q", round, got, want)
 		}
 	}
 }

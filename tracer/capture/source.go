@@ -304,7 +304,7 @@ func (s *Source) Close() error {
 	for _, r := range s.rings {
 		errs = append(errs, r.Close())
 	}
-	errs = append(errs, s.decoder.symbols.close())
+	errs = append(errs, s.decoder.symbols.close(), s.decoder.netns.close())
 	s.coll.Close()
 	return errors.Join(errs...)
 }
