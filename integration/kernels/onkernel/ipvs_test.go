@@ -23,8 +23,8 @@ const (
 // A Service of IPVS, as kube-proxy makes it in ipvs mode: the address is the
 // node's own, and IPVS sends what comes for it to the pod. It translates addresses
 // by itself, without telling connection tracking: they are matched, and the record
-// says so. The clock of an emulated machine goes by ticks of 4 ms, too coarse to put
-// the packets of a client in order whose address is translated as well.
+// says so. Without masquerade: with it, emulated kernels failed, perhaps because
+// their clock goes by ticks of 4 ms (KNOWN_ISSUES.md).
 func TestIPVSService(t *testing.T) {
 	ipvsadm, err := exec.LookPath("ipvsadm")
 	if _, missing := os.Stat("/proc/net/ip_vs"); err != nil || missing != nil {
