@@ -23,7 +23,7 @@ func emptyAt(tracepoint string) string { return "empty at " + tracepoint }
 func attachEmpty() (*emptyPrograms, error) {
 	e := &emptyPrograms{programs: make(programs)}
 	for _, tracepoint := range tracepoints {
-		if e.programs[emptyAt(tracepoint)] != nil {
+		if tracepoint == "" || e.programs[emptyAt(tracepoint)] != nil {
 			continue
 		}
 		if err := e.attach(tracepoint); err != nil {
