@@ -16,6 +16,11 @@ type front struct {
 	writer responseWriter
 	first  hopSpan
 	second hopSpan // for the second hop, if there is one
+	// shared tells that others than the ordinary plugins saw it, or may work in the
+	// background: they may be in other goroutines, now and after the query. Where
+	// it is false, only the query's goroutine knows of the front and the recording,
+	// and needs no lock for them. It is set by that goroutine, before they see it.
+	shared bool
 }
 
 // recordings are the recordings that nobody uses just now.
@@ -31,11 +36,11 @@ func (d *Dnstrace) newRecording() (*recording, *front) {
 	f := rec.spare
 	if f == nil {
 		f = new(front)
-	} else {
-		*f = front{}
+	} else if f.second.rec != nil {
+		f.second = hopSpan{}
 	}
-	f.writer.rec, f.writer.plugin, f.writer.use = rec, d, rec.use
-	f.first.rec, f.first.use = rec, rec.use
+	f.writer.front, f.writer.rec, f.writer.plugin, f.writer.use = f, rec, d, rec.use
+	f.first.span = span{front: f, rec: rec, use: rec.use, end: open}
 	rec.plugin, rec.front, rec.spans = d, f, rec.list[:0]
 	return rec, f
 }
@@ -45,29 +50,37 @@ func (d *Dnstrace) newRecording() (*recording, *front) {
 // work in the background, for which the query is still needed, it is not given
 // back.
 func (rec *recording) recycle() {
+	if !rec.front.shared {
+		rec.clear(rec.front)
+		recordings.Put(rec)
+		return
+	}
 	rec.mu.Lock()
 	if rec.plugin.chain.refreshes || rec.kept || len(rec.background) > 0 {
 		rec.mu.Unlock()
 		return
 	}
-	rec.spare = nil
-	if !rec.exposed {
-		rec.spare = rec.front
-	}
-	rec.observation = observation{}
-	rec.use++
+	rec.clear(nil)
 	rec.mu.Unlock()
 	recordings.Put(rec)
+}
+
+// clear makes a recording ready for another query, with the front if nobody else
+// has it.
+func (rec *recording) clear(spare *front) {
+	rec.spare = spare
+	rec.observation = observation{}
+	rec.use++
 }
 
 // start starts the first span, at the time of the query, which comes with ctx.
 // other is the span of another tracer, or nil.
 func (f *front) start(ctx context.Context, other ot.Span) {
 	s, c, h := &f.first.span, &f.first.ctx, f.writer.plugin.first
-	c.Context, c.span, c.exposed = ctx, s, h.exposed
-	s.name, s.end = h.name, open
-	s.rec.exposed = h.exposed || other != nil
+	c.Context, c.span, c.exposed, c.other = ctx, s, h.exposed, nil
+	s.name = h.name
 	s.refresh = s.rec.plugin.chain.refreshes
+	f.shared = h.exposed || other != nil || s.refresh
 	if s.refresh && s.name == cachePlugin {
 		s.md = metadataOf(ctx)
 	}

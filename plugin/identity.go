@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
@@ -29,6 +30,7 @@ type identity struct {
 	tcp     bool
 	adopted bool // traceID and parentID came with the query
 	sampled bool // and whoever sent them records the lookup
+	alone   bool // nobody but the query's goroutine knows of it, now and later
 	q       dns.Question
 
 	named    sync.Once // flow and traceID
@@ -71,11 +73,21 @@ func (i *identity) proto() string {
 // compute derives all ids, once; they are ready when it returns.
 func (i *identity) compute() {
 	i.name()
+	if i.alone {
+		i.deriveSpans()
+		return
+	}
 	i.spanned.Do(i.deriveSpans)
 }
 
 // name derives flow and trace id alone, which is all that sampling needs.
-func (i *identity) name() { i.named.Do(i.deriveName) }
+func (i *identity) name() {
+	if i.alone {
+		i.deriveName()
+		return
+	}
+	i.named.Do(i.deriveName)
+}
 
 func (i *identity) deriveName() {
 	transport := uint8(trace.TransportUDP)
@@ -83,16 +95,43 @@ func (i *identity) deriveName() {
 		transport = trace.TransportTCP
 	}
 	var wire [256]byte
-	// The name came off the wire or out of another plugin's Fqdn; one that
-	// cannot be packed is no name that anybody else could have seen.
-	n, err := dns.PackDomainName(i.q.Name, wire[:], 0, nil, false)
-	if err != nil {
-		n = 0
-	}
-	i.flow = trace.NewFlow(transport, i.client, i.id, i.q.Qtype, i.q.Qclass, wire[:n])
+	i.flow = trace.NewFlow(transport, i.client, i.id, i.q.Qtype, i.q.Qclass, wire[:packName(i.q.Name, &wire)])
 	if !i.adopted {
 		i.traceID = trace.NewTraceID(i.time, i.flow)
 	}
+}
+
+// packName packs a name and returns its length. What has neither escapes nor labels
+// that are too long, which is nearly every name, takes a quarter of the time here.
+func packName(name string, wire *[256]byte) int {
+	if len(name) < 2 || len(name) >= 255 || name[len(name)-1] != '.' {
+		return packAnyName(name, wire)
+	}
+	start := 0 // of the label, as its length octet
+	for i := range len(name) {
+		c := name[i]
+		switch {
+		case c == '\\', c == '.' && (i == start || i-start > 63):
+			return packAnyName(name, wire)
+		case c == '.':
+			wire[start] = byte(i - start)
+			start = i + 1
+		default:
+			wire[i+1] = c
+		}
+	}
+	wire[start] = 0
+	return start + 1
+}
+
+func packAnyName(name string, wire *[256]byte) int {
+	// The name came off the wire or out of another plugin's Fqdn; one that
+	// cannot be packed is no name that anybody else could have seen.
+	n, err := dns.PackDomainName(name, wire[:], 0, nil, false)
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 func (i *identity) deriveSpans() {
@@ -105,11 +144,6 @@ func (i *identity) deriveSpans() {
 // address returns the address and the protocol ("udp", "tcp") of a, as
 // request.Request does: QUIC is udp, everything over a connection is tcp.
 func address(a net.Addr) (netip.AddrPort, string) {
-	if wrapped, ok := a.(interface{ Unwrap() net.Addr }); ok {
-		if inner := wrapped.Unwrap(); inner != nil {
-			a = inner
-		}
-	}
 	var ap netip.AddrPort
 	proto := protoUDP
 	switch a := a.(type) {
@@ -117,6 +151,10 @@ func address(a net.Addr) (netip.AddrPort, string) {
 		ap = a.AddrPort()
 	case *net.TCPAddr:
 		ap, proto = a.AddrPort(), protoTCP
+	case interface{ Unwrap() net.Addr }:
+		if inner := a.Unwrap(); inner != nil {
+			return address(inner)
+		}
 	}
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), proto
 }
@@ -132,8 +170,15 @@ func (i *identity) parent() *trace.SpanID {
 
 type identityKey struct{}
 
+// identities tells that Metadata was ever called, which is only where the metadata
+// plugin is used.
+var identities atomic.Bool
+
 // identityOf returns the identity that Metadata left in ctx.
 func identityOf(ctx context.Context) *identity {
+	if !identities.Load() {
+		return nil
+	}
 	i, _ := ctx.Value(identityKey{}).(*identity)
 	return i
 }

@@ -22,6 +22,9 @@ func (d *Dnstrace) Metadata(ctx context.Context, state request.Request) context.
 			ident = new(identity)
 			ident.init(d, state.W, state.Req)
 			ctx = context.WithValue(ctx, identityKey{}, ident)
+			if !identities.Load() {
+				identities.Store(true)
+			}
 		}
 	}
 	metadata.SetValueFunc(ctx, pluginName+"/trace_id", func() string {
@@ -48,5 +51,8 @@ func nestedIn(ctx context.Context) *identity {
 	}
 	defer q.mu.Unlock()
 	q.kept = true
+	if !q.front.shared {
+		q.front.shared = true // by the query's goroutine: nobody else knows of it yet
+	}
 	return q.ident
 }

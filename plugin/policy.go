@@ -29,10 +29,10 @@ func (p *policy) all() bool { return p.sample == nil || *p.sample >= 1 }
 // chosen reports whether the ordinary lookup i is among those that are
 // recorded, for us or for the server that asks us.
 func (p *policy) chosen(i *identity) bool {
-	if p.all() || i.sampled {
+	switch {
+	case p.all(), i.sampled:
 		return true
-	}
-	if *p.sample <= 0 {
+	case *p.sample <= 0:
 		return false
 	}
 	i.name()

@@ -36,6 +36,7 @@ type recording struct {
 	mu    sync.Mutex // of the query, for the query and its refreshes
 	use   uint64     // how many queries it was used for before
 	spare *front     // of the query before, if nobody else has it
+	list  [inlineSpans]*span
 	observation
 }
 
@@ -57,26 +58,25 @@ type observation struct {
 	ctx       context.Context // of a refresh
 
 	kept     bool // somebody else refers to ident
-	exposed  bool // a plugin that is not ordinary saw the front
 	closed   bool
 	canceled bool   // of a refresh: its client went away
 	merged   bool   // of a refresh: it was done before the answer, and counts to the query
 	attempts uint16 // of the query and its refreshes
 	tried    bool   // there were attempts when the recording was closed
+	decision decision
 	spans    []*span
 	result   scope
 	// Of the answer, or of its absence.
 	rcode      int
 	respSize   int
-	sentAt     int64 // nanoseconds since the start
+	answer     *dns.Msg // of which the size is not yet in respSize, or nil
+	sentAt     int64    // nanoseconds since the start
 	answeredBy string
 	cache      string
 	outcome    string
 	errText    string
 	// Work in the background that started before the query was closed.
 	background []*recording
-
-	list [inlineSpans]*span
 }
 
 // scope is a lookup as its client sees it: the query itself, or a nested one.
@@ -90,8 +90,12 @@ const notAnswered = -1
 // begin starts the recording of a query, or returns nil for a query that makes
 // no record of its own: it is not in our zones, or part of another one.
 func (d *Dnstrace) begin(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) *front {
-	if d.Next == nil || spanOf(ctx) != nil || !d.records(r) {
+	if d.Next == nil || !d.records(r) {
 		return nil
+	}
+	other := ot.SpanFromContext(ctx)
+	if _, ok := other.(*span); ok || ctx.Value(hopKey{}) != nil {
+		return nil // see spanOf
 	}
 	ident := identityOf(ctx)
 	if ident != nil && ident.req != r {
@@ -114,7 +118,7 @@ func (d *Dnstrace) begin(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	}
 	rec.bufsize = edns.Size(ident.proto(), size)
 	f.writer.ResponseWriter = w
-	f.start(ctx, ot.SpanFromContext(ctx))
+	f.start(ctx, other)
 	return f
 }
 
@@ -168,14 +172,14 @@ func (rec *recording) end(rcode int, err error) {
 	rec.close()
 }
 
-// lockToEnd locks the recording of a query and ends its first span.
+// lockToEnd locks the recording of a query whose plugins returned.
 func (rec *recording) lockToEnd() {
-	first := &rec.front.first
-	if first.other != nil {
-		first.other.Finish()
+	if other := rec.front.first.other; other != nil {
+		other.Finish()
 	}
-	rec.mu.Lock()
-	first.end = rec.now()
+	if rec.front.shared {
+		rec.mu.Lock()
+	}
 }
 
 // endPanic closes the recording of a query in which a plugin panicked.
@@ -221,8 +225,22 @@ func (rec *recording) close() {
 		}
 	}
 	rec.closed, rec.tried = true, rec.attempts > 0
-	rec.mu.Unlock()
-	rec.publish()
+	wanted := !rec.unremarkable() || rec.chosen()
+	if wanted { // else nobody reads these, and they are not for free
+		rec.front.first.end = rec.now()
+		if rec.answer != nil {
+			rec.respSize += rec.answer.Len()
+		}
+	}
+	if rec.front.shared {
+		rec.mu.Unlock()
+	}
+	if wanted {
+		rec.own.alone = rec.ident == &rec.own && !rec.front.shared
+		rec.publish()
+	} else {
+		countLookup(rec.cache)
+	}
 	for _, refresh := range done {
 		refresh.publish()
 	}
@@ -234,10 +252,6 @@ func (rec *recording) close() {
 // made of is still in the processor's caches, nothing of it has to be kept, and
 // nothing changes it any more.
 func (rec *recording) publish() {
-	if rec.unremarkable() && !rec.plugin.policy.chosen(rec.ident) {
-		countLookup(rec.cache)
-		return
-	}
 	b := builders.Get().(*builder)
 	b.load(rec)
 	b.count()
@@ -256,6 +270,36 @@ func (rec *recording) publish() {
 func (rec *recording) unremarkable() bool {
 	return rec == rec.query && !rec.tried && !rec.failed() && rec.took() < rec.plugin.policy.slow
 }
+
+// chosen reports whether sampling chooses rec if it is unremarkable.
+func (rec *recording) chosen() bool {
+	if rec.decision == undecided {
+		rec.decision = leftOut
+		rec.own.alone = rec.ident == &rec.own && !rec.front.shared
+		if rec.plugin.policy.chosen(rec.ident) {
+			rec.decision = picked
+		}
+		rec.own.alone = false
+	}
+	return rec.decision == picked
+}
+
+// mayBeWanted reports whether rec may become a record, from what is known while
+// plugins return. Where it may not, the clock is not read for them, which costs as
+// much as half of their hop: of a query that fails after it was answered their
+// durations are unknown.
+func (rec *recording) mayBeWanted() bool {
+	return rec.result.answeredAt == notAnswered || !rec.unremarkable() || rec.chosen()
+}
+
+// decision is what sampling says of a query that is unremarkable.
+type decision uint8
+
+const (
+	undecided decision = iota
+	picked
+	leftOut
+)
 
 func errorText(s string) string {
 	if len(s) > maxErrorText {

@@ -14,18 +14,30 @@ const headerSize = 12
 type responseWriter struct {
 	dns.ResponseWriter
 	plugin *Dnstrace
+	front  *front // that it is part of
 	rec    *recording
 	use    uint64 // the use of the recording that it belongs to
 }
 
-// lock locks the recording, unless the query is over.
+// lock locks the recording, unless the query is over. Where nobody else can have
+// it, that takes no lock.
 func (w *responseWriter) lock() (rec *recording, ok bool) {
+	if !w.front.shared {
+		return w.rec, true
+	}
 	w.rec.mu.Lock()
 	if w.use != w.rec.use {
 		w.rec.mu.Unlock()
 		return nil, false
 	}
 	return w.rec, true
+}
+
+// unlock undoes lock.
+func (w *responseWriter) unlock() {
+	if w.front.shared {
+		w.rec.mu.Unlock()
+	}
 }
 
 // WriteMsg implements dns.ResponseWriter.
@@ -36,7 +48,7 @@ func (w *responseWriter) WriteMsg(m *dns.Msg) error {
 	}
 	err := w.ResponseWriter.WriteMsg(m)
 	// Afterwards, because the server truncates the message on its way out.
-	w.answered(m.Rcode, m.Len(), err)
+	w.answered(m, m.Rcode, 0, err)
 	return err
 }
 
@@ -48,7 +60,7 @@ func (w *responseWriter) Write(b []byte) (int, error) {
 	if len(b) >= headerSize {
 		rcode = int(b[3] & 0xf)
 	}
-	w.answered(rcode, n, err)
+	w.answered(nil, rcode, n, err)
 	return n, err
 }
 
@@ -59,7 +71,7 @@ func (w *responseWriter) answering(m *dns.Msg) {
 	if !ok {
 		return
 	}
-	defer rec.mu.Unlock()
+	defer w.unlock()
 	if rec.closed || rec.result.answeredAt != notAnswered {
 		return
 	}
@@ -73,19 +85,28 @@ func (w *responseWriter) answering(m *dns.Msg) {
 	rec.cache = rec.answeredCache(m)
 }
 
-// answered notes what was sent. A zone transfer is many messages: their sizes
-// add up, as in CoreDNS's log.
-func (w *responseWriter) answered(rcode, size int, err error) {
+// answered notes what was sent: m, or size bytes if it is nil. A zone transfer is many
+// messages: their sizes add up, as in CoreDNS's log.
+func (w *responseWriter) answered(m *dns.Msg, rcode, size int, err error) {
 	rec, ok := w.lock()
 	if !ok {
 		return
 	}
-	defer rec.mu.Unlock()
+	defer w.unlock()
 	switch {
 	case rec.closed:
 	case err == nil:
 		rec.rcode = rcode
-		rec.respSize += size
+		switch {
+		case m == nil:
+			rec.respSize += size
+		case rec.answer == nil && !w.front.shared:
+			// Its size is asked for in few records if sampling is on, and takes its
+			// time. The ordinary plugins leave what they have sent alone.
+			rec.answer = m
+		default:
+			rec.respSize += m.Len()
+		}
 		rec.sentAt = rec.now()
 		if rec.result.answeredAt == notAnswered {
 			rec.result.answeredAt = rec.sentAt

@@ -43,6 +43,7 @@ const open = -1
 // used again. All but use, parent, other and name is guarded by the lock of its
 // query.
 type span struct {
+	front  *front     // nil for a refresh
 	rec    *recording // never nil
 	use    uint64     // the use of the recording that it belongs to
 	parent *span      // nil for the first

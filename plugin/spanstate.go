@@ -8,6 +8,10 @@ import "context"
 // will see it. A child of a cache waits for place: only its context tells whether it
 // works for the answer or in the background.
 func (s *span) startSpan(name string, exposed bool) *hopSpan {
+	if f := s.front; f != nil && !f.shared {
+		f.shared = exposed
+		return s.addSpan(s.rec, name)
+	}
 	q, ok := s.lock()
 	if !ok {
 		late := new(hopSpan)
@@ -15,9 +19,14 @@ func (s *span) startSpan(name string, exposed bool) *hopSpan {
 		return late
 	}
 	defer q.mu.Unlock()
+	return s.addSpan(q, name)
+}
+
+// addSpan is startSpan for a query that is not over. It is called with the lock, unless
+// the front is not shared.
+func (s *span) addSpan(q *recording, name string) *hopSpan {
 	child, rec := q.newSpan(), s.rec
-	q.exposed = q.exposed || exposed
-	child.rec, child.use, child.parent, child.name, child.end, child.state = rec, s.use, s, name, open, stateIgnored
+	child.front, child.rec, child.use, child.parent, child.name, child.end, child.state = s.front, rec, s.use, s, name, open, stateIgnored
 	child.stamper, child.refresh = s.stamper, q.plugin.chain.refreshes
 	child.began = rec.now()
 	switch {
@@ -108,6 +117,12 @@ func (s *span) setPeer(peer string) {
 
 // finish ends a span, and with the first span of a refresh the refresh.
 func (s *span) finish() {
+	if f := s.front; f != nil && !f.shared {
+		if s.end == open && s.rec.mayBeWanted() {
+			s.end = s.rec.now()
+		}
+		return
+	}
 	q, ok := s.lock()
 	if !ok {
 		return
