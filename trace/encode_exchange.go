@@ -125,12 +125,7 @@ func (t *endsText) appendJSON(b []byte, src, dst netip.AddrPort) []byte {
 
 func (s *Sighting) appendJSON(b []byte, ends *endsText) []byte {
 	b = s.Offset.appendJSON(append(b, `{"offset_seconds":`...))
-	b = appendString(append(b, `,"message":`...), s.Message)
-	b = appendUint(append(b, `,"netns":`...), s.NetNS)
-	b = appendString(append(b, `,"netns_name":`...), s.NetNSName)
-	b = appendUint(append(b, `,"ifindex":`...), s.IfIndex)
-	b = appendString(append(b, `,"ifname":`...), s.IfName)
-	b = appendString(append(b, `,"direction":`...), s.Direction)
+	b = s.appendPlace(b)
 	b = ends.appendJSON(b, s.Src, s.Dst)
 	if s.VLAN != 0 {
 		b = appendUint(append(b, `,"vlan":`...), s.VLAN)
@@ -158,31 +153,6 @@ func (d *Drop) appendJSON(b []byte) []byte {
 	if d.ConntrackMax != 0 {
 		b = appendUint(append(b, `,"conntrack_count":`...), d.ConntrackCount)
 		b = appendUint(append(b, `,"conntrack_max":`...), d.ConntrackMax)
-	}
-	return append(b, '}')
-}
-
-func (e *Endpoint) appendJSON(b []byte) []byte {
-	if e == nil {
-		return append(b, "null"...)
-	}
-	b = appendString(append(b, `{"pod":`...), e.Pod)
-	b = appendString(append(b, `,"namespace":`...), e.Namespace)
-	b = appendString(append(b, `,"node":`...), e.Node)
-	b = appendString(append(b, `,"container":`...), e.Container)
-	b = appendString(append(b, `,"process":`...), e.Process)
-	b = append(b, `,"pid":`...)
-	if e.PID == 0 {
-		b = append(b, "null"...)
-	} else {
-		b = appendInt(b, e.PID)
-	}
-	b = appendString(append(b, `,"cgroup":`...), e.Cgroup)
-	if e.Workload != "" {
-		b = appendString(append(b, `,"workload":`...), e.Workload)
-	}
-	if e.Service != "" {
-		b = appendString(append(b, `,"service":`...), e.Service)
 	}
 	return append(b, '}')
 }
