@@ -47,11 +47,11 @@ func (t *Table) beginConnect(client netip.AddrPort, p *capture.Packet) *open {
 
 // beginConnect makes ex the exchange of an attempt to connect.
 func (ex *open) beginConnect(k key, p *capture.Packet, at time.Time) {
+	ex.empty()
 	*ex = open{
-		keys: append(ex.keys[:0], k), name: ex.name[:0], connects: true,
+		emitted: ex.emitted, keys: append(ex.keys[:0], k), name: ex.name[:0], connects: true,
 		first: p.Time, wall: at, lastQuery: p.Time, last: p.Time, origin: placeOf(p),
 		arrived: ex.arrived[:0], pieces: ex.pieces[:0], fragmented: ex.fragmented[:0],
-		record: trace.Exchange{Path: ex.record.Path[:0]},
 	}
 	r := &ex.record
 	r.V, r.Record = trace.Version, trace.KindExchange

@@ -10,36 +10,45 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// emitted is an exchange that is passed on: thousands of them wait in the
-// assembler.
+// emitted is the record of an exchange, in one piece of memory with what most have:
+// thousands of them wait in the assembler.
 type emitted struct {
-	trace.Exchange
-	parts
+	record trace.Exchange
+	parts  parts
 }
 
-// pointers makes the record refer to its own parts, not to those of the open
-// exchange that it was copied from.
+// parts is what most exchanges have.
+type parts struct {
+	client, server         trace.Endpoint
+	nat                    trace.NAT
+	duration               trace.Seconds
+	size, answers          int
+	minTTL                 uint32
+	clientPort, serverPort uint16 // of nat
+}
+
+// pointers makes a copy of a record refer to its own parts.
 func (e *emitted) pointers() {
-	r := &e.Exchange
+	r, own := &e.record, &e.parts
 	if r.Client != nil {
-		r.Client = &e.client
+		r.Client = &own.client
 	}
 	if r.Server != nil {
-		r.Server = &e.server
+		r.Server = &own.server
 	}
 	if r.ResponseSize != nil {
-		r.ResponseSize, r.AnswerCount = &e.size, &e.answers
+		r.ResponseSize, r.AnswerCount = &own.size, &own.answers
 	}
 	if r.MinTTL != nil {
-		r.MinTTL = &e.minTTL
+		r.MinTTL = &own.minTTL
 	}
 	if r.NAT != nil {
-		r.NAT = &e.nat
+		r.NAT = &own.nat
 		if r.NAT.ServerPort != nil {
-			r.NAT.ServerPort = &e.serverPort
+			r.NAT.ServerPort = &own.serverPort
 		}
 		if r.NAT.ClientPort != nil {
-			r.NAT.ClientPort = &e.clientPort
+			r.NAT.ClientPort = &own.clientPort
 		}
 	}
 	if r.Drop != nil {
@@ -48,15 +57,33 @@ func (e *emitted) pointers() {
 	}
 }
 
-// emit returns the exchange as it stands; the receiver owns it, and may give its
-// path back ([Table.Reuse]).
+// emit returns the exchange as it stands; the receiver owns it, and may give it back
+// ([Table.Reuse]).
 func (t *Table) emit(ex *open) *trace.Exchange {
-	e := &emitted{ex.record, ex.parts}
+	e := t.records.take()
+	*e = *ex.emitted
 	e.pointers()
-	r := &e.Exchange
+	e.record.Path = t.paths.copyOf(e.record.Path)
+	return t.lend(ex, e)
+}
+
+// emitLast does so with an exchange that is over, whose record need not be copied.
+func (t *Table) emitLast(ex *open) *trace.Exchange {
+	if !ex.reusable() {
+		return t.emit(ex)
+	}
+	e := ex.emitted
+	ex.emitted = nil
+	e.record.Path = t.paths.fitted(e.record.Path)
+	return t.lend(ex, e)
+}
+
+// lend finishes the record of an exchange and passes it on.
+func (t *Table) lend(ex *open, e *emitted) *trace.Exchange {
+	r := &e.record
+	t.lent.add(e)
 	// Who is known by its process or cgroup is on this node.
-	r.Node, e.client.Node, e.server.Node = t.cfg.Node, t.cfg.Node, t.cfg.Node
-	r.Path = t.paths.copyOf(ex.record.Path)
+	r.Node, e.parts.client.Node, e.parts.server.Node = t.cfg.Node, t.cfg.Node, t.cfg.Node
 	r.Time = ex.wall
 	// The server sees the translated client: its name for the lookup counts.
 	client := netip.AddrPortFrom(r.ClientIP, r.ClientPort)
@@ -69,8 +96,8 @@ func (t *Table) emit(ex *open) *trace.Exchange {
 	switch {
 	case len(ex.arrived) > 0:
 		r.Outcome = trace.OutcomeAnswered
-		e.duration = trace.Seconds(time.Duration(ex.arrived[0].time - ex.first))
-		r.Duration = &e.duration
+		e.parts.duration = trace.Seconds(time.Duration(ex.arrived[0].time - ex.first))
+		r.Duration = &e.parts.duration
 	case ex.dropSeen:
 		r.Outcome = trace.OutcomeDropped
 	default:

@@ -13,12 +13,11 @@ import (
 // open is an exchange that is not over. It is used again for another when it is,
 // with the memory of its lists.
 type open struct {
-	record trace.Exchange // its parts stay here; emit copies them
-	parts  parts
-	keys   []key
-	name   []byte // QNAME in wire format
-	qtype  uint16
-	qclass uint16
+	*emitted // nil when it was passed on and is over
+	keys     []key
+	name     []byte // QNAME in wire format
+	qtype    uint16
+	qclass   uint16
 
 	first     int64 // monotonic time of the first sighting
 	wall      time.Time
@@ -42,16 +41,6 @@ type open struct {
 	closed     bool  // out of the table: a connection may still remember it
 }
 
-// parts is what most exchanges have, in one piece of memory with the rest.
-type parts struct {
-	client, server         trace.Endpoint
-	nat                    trace.NAT
-	duration               trace.Seconds
-	size, answers          int
-	minTTL                 uint32
-	clientPort, serverPort uint16 // of nat
-}
-
 // place is a device, and the direction in which a packet passes it.
 type place struct {
 	netns, ifindex uint32
@@ -65,9 +54,6 @@ type arrival struct {
 	time int64 // of its last sighting
 }
 
-// usualSightings is how often a lookup is seen through a Service and a bridge.
-const usualSightings = 12
-
 // begin makes ex the exchange of a query; false if its name cannot be read. at is
 // the time of the packet.
 func (ex *open) begin(k key, p *capture.Packet, at time.Time, h header, body []byte, size int) bool {
@@ -77,11 +63,11 @@ func (ex *open) begin(k key, p *capture.Packet, at time.Time, h header, body []b
 		return false
 	}
 	q := splitQuestion(h.question)
+	ex.empty()
 	*ex = open{
-		keys: append(ex.keys[:0], k), name: append(ex.name[:0], q.name...), qtype: q.qtype, qclass: q.qclass,
+		emitted: ex.emitted, keys: append(ex.keys[:0], k), name: append(ex.name[:0], q.name...), qtype: q.qtype, qclass: q.qclass,
 		first: p.Time, wall: at, lastQuery: p.Time, last: p.Time, origin: placeOf(p),
 		arrived: ex.arrived[:0], asked: ex.asked[:0], pieces: ex.pieces[:0], fragmented: ex.fragmented[:0],
-		record: trace.Exchange{Path: ex.record.Path[:0]},
 	}
 	r := &ex.record
 	r.V, r.Record = trace.Version, trace.KindExchange
@@ -99,6 +85,13 @@ func (ex *open) begin(k key, p *capture.Packet, at time.Time, h header, body []b
 	ex.readRequest(p.Protocol, h, body)
 	return true
 }
+
+// empty makes the record that of nobody.
+func (ex *open) empty() { *ex.emitted = emitted{record: trace.Exchange{Path: ex.record.Path[:0]}} }
+
+// reusable tells whether nothing refers to the exchange when it is out of the table. A
+// connection may remember the exchange of a message.
+func (ex *open) reusable() bool { return ex.keys[0].protocol != trace.TransportTCP }
 
 // readRequest fills in what a query says of the answers it can take: 512 bytes
 // over UDP unless it says more (RFC 6891, section 6.2.5).
@@ -164,9 +157,6 @@ func (ex *open) sighted(p *capture.Packet, response bool, names Names) bool {
 	}
 	if o := p.Outer; o != nil {
 		s.Tunnel = &trace.Tunnel{Src: o.Src, Dst: o.Dst, VNI: o.VNI}
-	}
-	if r.Path == nil {
-		r.Path = make([]trace.Sighting, 0, usualSightings)
 	}
 	r.Path = append(r.Path, s)
 	return true

@@ -5,7 +5,16 @@ import "github.com/dnstrace/dnstrace/trace"
 // paths keeps the memory of paths that nobody needs any more: they are most of
 // what a lookup takes, and to collect them as garbage took a fifth of the tracer's
 // time. Their capacities are multiples of pathStep; index 0 is for the first.
-type paths [maxReused / pathStep][][]trace.Sighting
+type paths struct {
+	free  [maxReused / pathStep]freePaths
+	usual int // how long the last one was that was passed on: most are like it
+}
+
+// freePaths are those of one capacity.
+type freePaths struct {
+	list [][]trace.Sighting
+	idle int // how many were not needed since trim
+}
 
 const (
 	pathStep  = 4
@@ -13,33 +22,71 @@ const (
 	maxFree   = 1024
 )
 
+// empty returns an empty path, with room for as many sightings as usual.
+func (p *paths) empty() []trace.Sighting { return p.room(max(p.usual, 1)) }
+
+// room returns an empty path with room for n sightings.
+func (p *paths) room(n int) []trace.Sighting {
+	class := (n - 1) / pathStep
+	if n == 0 || class >= len(p.free) {
+		return make([]trace.Sighting, 0, n)
+	}
+	free := &p.free[class]
+	last := len(free.list) - 1
+	if last < 0 {
+		return make([]trace.Sighting, 0, (class+1)*pathStep)
+	}
+	path := free.list[last]
+	free.list[last] = nil
+	free.list = free.list[:last]
+	free.idle = min(free.idle, last)
+	return path
+}
+
 // copyOf returns a copy of a path, in memory of its own.
 func (p *paths) copyOf(path []trace.Sighting) []trace.Sighting {
-	class := (len(path) - 1) / pathStep
-	if len(path) == 0 || class >= len(p) {
-		return append(make([]trace.Sighting, 0, len(path)), path...)
+	return append(p.room(len(path)), path...)
+}
+
+// grown returns a path with room for one more.
+func (p *paths) grown(path []trace.Sighting) []trace.Sighting {
+	if len(path) < cap(path) {
+		return path
 	}
-	free := p[class]
-	if n := len(free); n > 0 {
-		p[class] = free[:n-1]
-		return append(free[n-1], path...)
+	larger := p.room(len(path) + max(pathStep, len(path)/2))
+	larger = append(larger, path...)
+	p.reuse(path)
+	return larger
+}
+
+// fitted returns a path that takes no more memory than it needs: it may be held for
+// long.
+func (p *paths) fitted(path []trace.Sighting) []trace.Sighting {
+	p.usual = min(len(path), maxReused)
+	if cap(path)-len(path) < pathStep {
+		return path
 	}
-	return append(make([]trace.Sighting, 0, (class+1)*pathStep), path...)
+	fitted := p.copyOf(path)
+	p.reuse(path)
+	return fitted
 }
 
 // reuse takes the memory of a path.
 func (p *paths) reuse(path []trace.Sighting) {
 	class := cap(path)/pathStep - 1
-	if class < 0 || class >= len(p) || cap(path)%pathStep != 0 || len(p[class]) >= maxFree {
+	if class < 0 || class >= len(p.free) || cap(path)%pathStep != 0 || len(p.free[class].list) >= maxFree {
 		return
 	}
-	p[class] = append(p[class], path[:0])
+	p.free[class].list = append(p.free[class].list, path[:0])
 }
 
-// Reuse takes back the memory of a record that nobody refers to any more: its path
-// may become that of another. It is for the owner of the record alone; to leave it
-// to the garbage collector is never wrong.
-func (t *Table) Reuse(ex *trace.Exchange) {
-	t.paths.reuse(ex.Path)
-	ex.Path = nil
+// trim lets go of what was not needed since the last time.
+func (p *paths) trim() {
+	for i := range p.free {
+		free := &p.free[i]
+		keep := len(free.list) - min(free.idle, len(free.list))
+		list := make([][]trace.Sighting, keep)
+		copy(list, free.list[:keep])
+		free.list, free.idle = list, keep
+	}
 }

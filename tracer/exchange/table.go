@@ -38,7 +38,6 @@ const (
 	DefaultMaxOpen = 24576
 	maxSightings   = 256 // of one exchange: a loop must not eat the node's memory
 	maxKeys        = 8   // addresses that one client is known by
-	maxUnused      = 512 // exchanges kept to be used again
 )
 
 // Names names what packets carry numbers of.
@@ -84,8 +83,11 @@ type Table struct {
 	sweep     int64
 	searches  int
 	evicted   []*trace.Exchange // because the table was full, until Advance
-	unused    []*open
+	unused    spare[open]
+	records   spare[emitted]
 	paths     paths
+	lent      lent
+	peak      peak
 	stats     Stats
 }
 
@@ -239,7 +241,7 @@ func (t *Table) add(ex *open) {
 	if len(t.due) >= t.cfg.MaxOpen {
 		oldest := heap.Pop(&t.due).(*open)
 		if oldest.worthTelling() {
-			t.evicted = append(t.evicted, t.emit(oldest))
+			t.evicted = append(t.evicted, t.emitLast(oldest))
 		}
 		t.stats.Evicted++
 		t.forget(oldest)
@@ -247,24 +249,7 @@ func (t *Table) add(ex *open) {
 	t.open[ex.keys[0]] = ex
 	ex.due = ex.first + int64(t.cfg.Timeout)
 	heap.Push(&t.due, ex)
-}
-
-// fresh returns memory for an exchange.
-func (t *Table) fresh() *open {
-	n := len(t.unused)
-	if n == 0 {
-		return &open{}
-	}
-	ex := t.unused[n-1]
-	t.unused = t.unused[:n-1]
-	return ex
-}
-
-// reuse keeps the memory of an exchange that nothing refers to any more.
-func (t *Table) reuse(ex *open) {
-	if len(t.unused) < maxUnused && cap(ex.record.Path) <= 4*usualSightings {
-		t.unused = append(t.unused, ex)
-	}
+	t.peak.open = max(t.peak.open, len(t.due))
 }
 
 // see notes a packet of an exchange at a place.
@@ -279,6 +264,7 @@ func (t *Table) see(ex *open, p *capture.Packet, response bool) {
 		ex.dropped(p, response)
 		return
 	}
+	ex.record.Path = t.paths.grown(ex.record.Path)
 	if !ex.sighted(p, response, t.cfg.Names) {
 		t.stats.Sightings++
 	}
@@ -320,6 +306,7 @@ func (t *Table) Advance(now int64, emit func(*trace.Exchange)) {
 		t.over(ex, now, emit)
 	}
 	t.sweepConns(now)
+	t.shrink(now)
 }
 
 func (t *Table) over(ex *open, now int64, emit func(*trace.Exchange)) {
@@ -333,7 +320,7 @@ func (t *Table) over(ex *open, now int64, emit func(*trace.Exchange)) {
 	}
 	heap.Remove(&t.due, ex.index)
 	if news {
-		emit(t.emit(ex))
+		emit(t.emitLast(ex))
 	}
 	t.forget(ex)
 }
@@ -346,7 +333,7 @@ func (t *Table) Flush(emit func(*trace.Exchange)) {
 		switch {
 		case ex.reported != 0 && ex.last <= ex.reported, !ex.worthTelling():
 		case len(ex.arrived) > 0 || ex.dropSeen:
-			emit(t.emit(ex))
+			emit(t.emitLast(ex))
 		default:
 			t.stats.Unfinished++
 		}
@@ -374,8 +361,7 @@ func (t *Table) forget(ex *open) {
 			delete(t.datagrams, d)
 		}
 	}
-	// A connection may remember the exchange of a message.
-	if ex.keys[0].protocol != trace.TransportTCP {
+	if ex.reusable() {
 		t.reuse(ex)
 	}
 }

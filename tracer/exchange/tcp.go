@@ -147,6 +147,7 @@ func (t *Table) connection(p *capture.Packet, fromClient bool) *conn {
 			c.keys = append(c.keys, k)
 		}
 	}
+	t.peak.conns = max(t.peak.conns, len(t.conns))
 	return c
 }
 
