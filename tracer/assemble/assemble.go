@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/spare"
 )
 
 // How long a lookup waits for a side that is missing.
@@ -28,6 +29,9 @@ const (
 	// A node on which no server wrote a record for this long has none that does:
 	// its lookups are not held for one, which would be most of the memory.
 	noRecords = 30 * time.Second
+	// Nor has one where none came for so many lookups that were answered settle
+	// ago: a busy node need not wait for long to know.
+	manyUnrecorded = 1000
 	// CoreDNS works on a query for at most 6 s (plugin/forward).
 	holdServer = 7 * time.Second
 	// A lookup that others claim as their upstream leg waits for them; this is
@@ -61,14 +65,20 @@ type Assembler struct {
 	due       dueHeap
 	byFlow    map[trace.Flow][]*lookup
 	questions map[question]*asked
-	unused    unusedQuestions
+	unused    spare.Of[asked]
+	lookups   spare.Of[lookup]
+	traces    spare.Of[trace.Trace]
 	servers   *servers
 	calls     *calls
 	early     []*trace.Trace // evicted, until Advance
 	began     time.Time      // of the first record
 	recorded  bool           // a server wrote records
-	stats     Stats
-	sequence  uint64
+	// How many answered lookups had no record after settle, while there were none.
+	unrecorded int
+	stats      Stats
+	sequence   uint64
+	most       int       // held since shrink last looked
+	shrunk     time.Time // when it last did
 }
 
 // New returns an empty Assembler.
@@ -144,7 +154,7 @@ func (a *Assembler) addExchange(ex *trace.Exchange) {
 		}
 	}
 	a.remember(ex)
-	a.hold(&lookup{exchange: ex, key: question{ex.QName, ex.QType, ex.QClass}, flow: ex.Flow})
+	a.hold(lookup{exchange: ex, key: question{ex.QName, ex.QType, ex.QClass}, flow: ex.Flow})
 }
 
 // remember keeps a client's lookup, to find the others of its call. What servers
@@ -175,7 +185,7 @@ func (a *Assembler) addQuery(q *trace.Query) {
 		a.servers.records(l.serverSide())
 		return
 	}
-	a.hold(&lookup{query: q, key: question{q.QName, q.QType, q.QClass}, flow: q.Flow})
+	a.hold(lookup{query: q, key: question{q.QName, q.QType, q.QClass}, flow: q.Flow})
 }
 
 // recordOf gives l the server's record, if that came when only the client's side
@@ -198,7 +208,7 @@ func (a *Assembler) addRefresh(r *trace.Refresh) {
 			return
 		}
 	}
-	a.hold(&lookup{refresh: r, key: question{r.QName, r.QType, r.QClass}, flow: r.Flow})
+	a.hold(lookup{refresh: r, key: question{r.QName, r.QType, r.QClass}, flow: r.Flow})
 }
 
 // change alters a lookup that is held.
@@ -228,19 +238,22 @@ func belongs(ex *trace.Exchange, q *trace.Query) bool {
 	return at >= -clocks && at <= last+queue+clocks
 }
 
-func (a *Assembler) hold(l *lookup) {
+func (a *Assembler) hold(held lookup) {
 	if len(a.due) >= a.cfg.MaxPending {
 		a.stats.Evicted++
 		l := a.due[0]
 		l.evicted = true
 		a.early = append(a.early, a.finish(l))
 	}
+	l := a.lookups.Take()
+	*l = held
 	a.sequence++
 	l.sequence = a.sequence
 	l.added = a.now
 	a.index(l)
 	l.due = l.readyAt(a)
 	heap.Push(&a.due, l)
+	a.most = max(a.most, len(a.due))
 	a.byFlow[l.flow] = append(a.byFlow[l.flow], l)
 }
 
@@ -259,6 +272,7 @@ func (a *Assembler) Advance(now time.Time) []*trace.Trace {
 		}
 		done = append(done, a.finish(l))
 	}
+	a.shrink()
 	return done
 }
 
@@ -286,7 +300,9 @@ func (a *Assembler) Stats() Stats {
 func (a *Assembler) finish(l *lookup) *trace.Trace {
 	a.reunite(l)
 	a.forget(l)
-	return a.build(l)
+	t := a.build(l)
+	a.lookups.Give(l)
+	return t
 }
 
 func (a *Assembler) forget(l *lookup) {

@@ -14,7 +14,8 @@ const maxDepth = 8
 // legs that it takes.
 func (a *Assembler) build(l *lookup) *trace.Trace {
 	a.firstRecord(l)
-	t := &trace.Trace{Exchange: l.exchange, Query: l.query, Diagnosis: []trace.Finding{}, Gaps: []string{}}
+	t := a.traces.Take()
+	*t = trace.Trace{Exchange: l.exchange, Query: l.query, Diagnosis: []trace.Finding{}, Gaps: []string{}}
 	if l.exchange != nil {
 		a.fromExchange(t, l)
 	}

@@ -7,11 +7,12 @@ import (
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/spare"
 )
 
 // Bounds of what is remembered to find the lookups of one getaddrinfo call. A
 // lookup is remembered until what it may belong to was passed on; one has some
-// 450 bytes.
+// 350 bytes.
 const (
 	rememberCall = 20 * time.Second
 	maxCalls     = 16384
@@ -26,9 +27,11 @@ const (
 // call.
 type calls struct {
 	byCaller map[caller]*recent
+	unused   spare.Of[recent]
 	cut      []truncated  // oldest first
 	order    []remembered // oldest first, from head on
 	head     int
+	most     int // remembered since shrink last looked
 	sequence uint64
 }
 
@@ -43,32 +46,34 @@ type caller struct {
 }
 
 type remembered struct {
-	caller   caller
+	of       *recent
 	sequence uint64
-	until    time.Time
+	until    int64
 }
 
 // recent are the lookups of a caller, in order of their start.
 type recent struct {
-	list []asking
-	one  [1]asking // most are asked once
+	caller caller
+	list   []asking  // the end of room
+	room   []asking  // from its beginning
+	one    [1]asking // most are asked once
 }
 
 // asking is what matters of a lookup here. Times are in nanoseconds since 1970.
 type asking struct {
 	id         trace.TraceID
-	sequence   uint64
+	told       trace.TraceID // what its call was named when it was passed on
 	name       string
 	qtype      string
-	tcp        bool
+	sequence   uint64
+	start, end int64
+	group      int // index in its cluster of the first of its group
 	port       uint16
+	tcp        bool
 	answered   bool
 	failed     bool // answered, but not with what was asked for
 	truncated  bool
-	start, end int64
-	group      int // index in its cluster of the first of its group
 	inferred   bool
-	told       trace.TraceID // what its call was named when it was passed on
 }
 
 func newCalls() *calls { return &calls{byCaller: map[caller]*recent{}} }
@@ -87,12 +92,12 @@ func (c *calls) add(ex *trace.Exchange, now time.Time) {
 	key := callerOf(ex)
 	r := c.byCaller[key]
 	if r == nil {
-		r = &recent{}
-		r.list = r.one[:0]
+		r = c.fresh(key)
 		c.byCaller[key] = r
 	}
 	a := newAsking(ex)
-	if i := r.find(ex); i >= 0 {
+	i := r.find(ex)
+	if i >= 0 {
 		a.sequence, a.told = r.list[i].sequence, r.list[i].told
 		r.list[i] = a
 		return
@@ -102,15 +107,39 @@ func (c *calls) add(ex *trace.Exchange, now time.Time) {
 	if a.truncated {
 		c.noteTruncated(ex, key)
 	}
+	r.insert(a)
+	if len(r.list) > maxAlike {
+		r.dropFirst()
+	}
+	c.order = append(c.order, remembered{r, a.sequence, now.Add(rememberCall).UnixNano()})
+	c.most = max(c.most, len(c.order)-c.head)
+}
+
+// insert keeps the order.
+func (r *recent) insert(a asking) {
+	if len(r.list) == cap(r.list) && len(r.list) < cap(r.room) {
+		// What was dropped from the front left room there.
+		n := copy(r.room[:cap(r.room)], r.list)
+		clear(r.room[n:cap(r.room)])
+		r.list = r.room[:n]
+	}
 	i := len(r.list)
 	for i > 0 && a.before(&r.list[i-1]) {
 		i--
 	}
-	r.list = slices.Insert(r.list, i, a)
-	if len(r.list) > maxAlike {
-		r.dropFirst()
+	before := cap(r.list)
+	if r.list = slices.Insert(r.list, i, a); cap(r.list) != before {
+		r.room = r.list[:0]
 	}
-	c.order = append(c.order, remembered{key, a.sequence, now.Add(rememberCall)})
+}
+
+// fresh returns the memory of a caller's lookups, none so far.
+func (c *calls) fresh(key caller) *recent {
+	r := c.unused.Take()
+	*r = recent{caller: key}
+	r.room = r.one[:0]
+	r.list = r.room
+	return r
 }
 
 func newAsking(ex *trace.Exchange) asking {
@@ -137,13 +166,14 @@ func (a *asking) before(b *asking) bool {
 
 // expire forgets what is old, or too much.
 func (c *calls) expire(now time.Time) {
-	for c.head < len(c.order) && (now.After(c.order[c.head].until) || len(c.order)-c.head >= maxCalls) {
+	at := now.UnixNano()
+	for c.head < len(c.order) && (at > c.order[c.head].until || len(c.order)-c.head >= maxCalls) {
 		old := c.order[c.head]
 		c.order[c.head] = remembered{}
 		c.head++
-		r := c.byCaller[old.caller]
-		if r == nil {
-			continue
+		r := old.of
+		if len(r.list) == 0 {
+			continue // dropped before, as one of too many, and since then all others
 		}
 		// Nearly always the first; it may also have been dropped already.
 		if r.list[0].sequence == old.sequence {
@@ -152,7 +182,8 @@ func (c *calls) expire(now time.Time) {
 			r.list = slices.DeleteFunc(r.list, func(a asking) bool { return a.sequence == old.sequence })
 		}
 		if len(r.list) == 0 {
-			delete(c.byCaller, old.caller)
+			delete(c.byCaller, r.caller)
+			c.unused.Give(r)
 		}
 	}
 	if c.head > len(c.order)/2 {
@@ -168,7 +199,13 @@ func (r *recent) dropFirst() {
 
 func (r *recent) find(ex *trace.Exchange) int {
 	at := ex.Time.UnixNano()
-	return slices.IndexFunc(r.list, func(a asking) bool { return a.start == at && a.id == ex.TraceID })
+	// Most are asked for while they are among the newest.
+	for i := len(r.list) - 1; i >= 0 && r.list[i].start >= at; i-- {
+		if r.list[i].start == at && r.list[i].id == ex.TraceID {
+			return i
+		}
+	}
+	return -1
 }
 
 // of returns the call that a lookup is part of, and whether that is inferred;

@@ -37,3 +37,33 @@ func TestHoldForRecords(t *testing.T) {
 		}
 	}
 }
+
+// Where a thousand lookups were answered and no server has written a record, the next
+// are not held for one; those that were are passed on too.
+func TestManyWithoutRecordAreNotHeld(t *testing.T) {
+	const took = time.Millisecond
+	for _, tc := range []struct {
+		lookups  int
+		recorded bool
+		held     bool
+	}{{manyUnrecorded / 2, false, true}, {2 * manyUnrecorded, false, false}, {2 * manyUnrecorded, true, true}} {
+		a := New(Config{Timeout: 5 * time.Second})
+		for n := range tc.lookups {
+			ex := fromClient("first.", uint16(n), 0, took)
+			a.Add(ex)
+			if tc.recorded && n == 0 {
+				a.Add(record(ex, 0, took))
+			}
+		}
+		early := len(a.Advance(epoch.Add(took + settle + time.Millisecond)))
+		a.Add(fromClient("second.", 60_000, 10*time.Millisecond, took))
+		early += len(a.Advance(epoch.Add(12*time.Millisecond + settle)))
+		if late := tc.lookups + 1 - early; (late > tc.lookups/2) != tc.held {
+			t.Errorf("%d lookups, recorded %v: %d are held for longer than %v", tc.lookups, tc.recorded, late, settle)
+		}
+		all := early + len(a.Advance(epoch.Add(12*time.Millisecond+holdRecord)))
+		if all != tc.lookups+1 {
+			t.Errorf("%d lookups, recorded %v: %d traces after %v", tc.lookups, tc.recorded, all, holdRecord)
+		}
+	}
+}

@@ -52,7 +52,7 @@ type position struct {
 func (a *Assembler) index(l *lookup) {
 	q := a.questions[l.key]
 	if q == nil {
-		q = a.unused.take()
+		q = a.unused.Take()
 		a.questions[l.key] = q
 	}
 	q.lookups++
@@ -88,33 +88,16 @@ func (a *Assembler) unindex(l *lookup) {
 	l.position = position{}
 	if q.lookups--; q.lookups == 0 {
 		delete(a.questions, l.key)
-		a.unused.give(q)
+		a.reuse(q)
 	}
 }
 
-// unusedQuestions keeps the memory of questions that nobody asks any more: where
-// names are not asked twice, there is one a lookup.
-type unusedQuestions []*asked
-
-// maxUnused is how many are kept: what comes and goes in a round of a busy node.
-const maxUnused = 512
-
-func (u *unusedQuestions) take() *asked {
-	n := len(*u)
-	if n == 0 {
-		return &asked{}
-	}
-	q := (*u)[n-1]
-	*u = (*u)[:n-1]
-	return q
-}
-
-// give takes a question without lookups. What many had asked in many places is not
-// kept.
-func (u *unusedQuestions) give(q *asked) {
-	if len(*u) < maxUnused && cap(q.sent) <= 4 && cap(q.callers) <= 4 && q.room() <= 64 {
+// reuse keeps the memory of a question that nobody asks any more: where names are not
+// asked twice, there is one a lookup. What many had asked in many places is not kept.
+func (a *Assembler) reuse(q *asked) {
+	if cap(q.sent) <= 4 && cap(q.callers) <= 4 && q.room() <= 64 {
 		q.sent, q.callers = q.sent[:0], q.callers[:0]
-		*u = append(*u, q)
+		a.unused.Give(q)
 	}
 }
 

@@ -17,6 +17,8 @@ type lookup struct {
 
 	matched string // how the record was found, unless by its flow
 	evicted bool
+	// It was answered so long ago that most records would have come, and has none.
+	unrecorded bool
 	// How many lookups that were passed on it could have been a leg of, among
 	// others: it stays nobody's.
 	contested int
@@ -170,16 +172,34 @@ func (l *lookup) readyWithoutRecord(a *Assembler, end time.Time) time.Time {
 	switch {
 	case ex.Connects():
 		return l.added.Add(settle) // there is nothing to record
-	case ex.Outcome == trace.OutcomeAnswered && !a.recorded && end.Sub(a.began) > noRecords:
-		return end.Add(settle)
 	case ex.Outcome == trace.OutcomeAnswered:
-		return end.Add(holdRecord)
+		return l.readyAnswered(a, end)
 	case ex.Drop != nil && ex.Drop.Message == trace.MessageQuery:
 		// It died on the way to the server: there will be no record. But what left
 		// the same socket with it, and shows why, is to be passed on before.
 		return l.added.Add(holdRecord + settle)
 	}
 	return end.Add(a.unanswered())
+}
+
+// readyAnswered returns how long an answered lookup waits for its server's record:
+// for those of a batch that comes late, unless there are no records here.
+func (l *lookup) readyAnswered(a *Assembler, end time.Time) time.Time {
+	soon := end.Add(settle)
+	if a.recorded {
+		return end.Add(holdRecord)
+	}
+	if !a.now.Before(soon) && !l.unrecorded {
+		l.unrecorded = true
+		a.unrecorded++
+	}
+	if end.Sub(a.began) > noRecords || a.unrecorded > manyUnrecorded {
+		return soon
+	}
+	if a.now.Before(soon) {
+		return soon // to be counted
+	}
+	return end.Add(holdRecord)
 }
 
 // unanswered is how long what a silent server leaves behind may take.

@@ -107,6 +107,9 @@ func (s *servers) recordsAt(netns uint32) bool { return s.recorders[netns] }
 // for, which records its queries. A query that did arrive there and has no record
 // proves nothing: the server may sample, or record some zones only.
 func (s *servers) missed(ex *trace.Exchange) bool {
+	if len(s.recorded) == 0 {
+		return false
+	}
 	addrs := serverAddrs(ex)
 	// Of the servers behind one address, the translated one is the right one.
 	places := s.recorded[addrs[len(addrs)-1]]

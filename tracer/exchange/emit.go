@@ -60,7 +60,7 @@ func (e *emitted) pointers() {
 // emit returns the exchange as it stands; the receiver owns it, and may give it back
 // ([Table.Reuse]).
 func (t *Table) emit(ex *open) *trace.Exchange {
-	e := t.records.take()
+	e := t.records.Take()
 	*e = *ex.emitted
 	e.pointers()
 	e.record.Path = t.paths.copyOf(e.record.Path)

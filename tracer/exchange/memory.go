@@ -1,62 +1,14 @@
 package exchange
 
 import (
-	"maps"
-	"time"
-
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/spare"
 )
-
-// The memory of exchanges that are over is used again, as collecting it as garbage
-// would cost more than what is done with it. What a burst needed and nothing else
-// does is let go of within two of these times.
-const shrinkEvery = int64(30 * time.Second)
-
-// smallTable is how many exchanges a table may be made for without it mattering
-// that it is too large: they take some 100 KiB.
-const smallTable = 1024
-
-// maxSpare bounds what is kept to be used again: what ends in a round of a busy node.
-const maxSpare = 1024
-
-// spare keeps memory to be used again.
-type spare[T any] struct {
-	list []*T
-	idle int // how many were not needed since trim
-}
-
-// take returns memory in which anything may be.
-func (s *spare[T]) take() *T {
-	last := len(s.list) - 1
-	if last < 0 {
-		return new(T)
-	}
-	x := s.list[last]
-	s.list[last] = nil
-	s.list = s.list[:last]
-	s.idle = min(s.idle, last)
-	return x
-}
-
-// give takes what nothing refers to any more.
-func (s *spare[T]) give(x *T) {
-	if len(s.list) < maxSpare {
-		s.list = append(s.list, x)
-	}
-}
-
-// trim lets go of what was not needed since the last time.
-func (s *spare[T]) trim() {
-	keep := len(s.list) - min(s.idle, len(s.list))
-	list := make([]*T, keep)
-	copy(list, s.list[:keep])
-	s.list, s.idle = list, keep
-}
 
 // fresh returns memory for an exchange.
 func (t *Table) fresh() *open {
-	ex := t.unused.take()
-	ex.emitted = t.records.take()
+	ex := t.unused.Take()
+	ex.emitted = t.records.Take()
 	ex.record.Path = t.paths.empty()
 	return ex
 }
@@ -67,14 +19,14 @@ func (t *Table) reuse(ex *open) {
 		t.giveBack(ex.emitted)
 		ex.emitted = nil
 	}
-	t.unused.give(ex)
+	t.unused.Give(ex)
 }
 
 // giveBack keeps the memory of a record.
 func (t *Table) giveBack(e *emitted) {
 	t.paths.reuse(e.record.Path)
 	*e = emitted{} // it must not keep what it refers to
-	t.records.give(e)
+	t.records.Give(e)
 }
 
 // lent knows the records that were passed on, to know them again when they are given
@@ -118,30 +70,22 @@ type peak struct {
 	next  int64
 }
 
-// shrink lets go of the memory that only a burst needed: Go's maps and lists keep the
-// size of the most that they held.
+// shrink lets go of the memory that only a burst needed.
 func (t *Table) shrink(now int64) {
 	if now < t.peak.next {
 		return
 	}
-	t.peak.next = now + shrinkEvery
-	t.unused.trim()
-	t.records.trim()
+	t.peak.next = now + int64(spare.Every)
+	t.unused.Trim()
+	t.records.Trim()
 	t.paths.trim()
 	t.lent = lent{before: t.lent.now}
-	if cap(t.due) > 4*max(t.peak.open, smallTable) {
+	if spare.TooLarge(cap(t.due), t.peak.open) {
 		t.due = append(make(dueHeap, 0, 2*len(t.due)), t.due...)
-		t.open, t.datagrams, t.evicted = rebuilt(t.open), rebuilt(t.datagrams), nil
+		t.open, t.datagrams, t.evicted = spare.Map(t.open), spare.Map(t.datagrams), nil
 	}
-	if t.peak.conns > 4*max(len(t.conns), smallTable) {
-		t.conns, t.peak.conns = rebuilt(t.conns), len(t.conns)
+	if spare.TooLarge(t.peak.conns, len(t.conns)) {
+		t.conns, t.peak.conns = spare.Map(t.conns), len(t.conns)
 	}
 	t.peak.open = len(t.due)
-}
-
-// rebuilt returns a map in as much memory as it needs.
-func rebuilt[K comparable, V any](m map[K]V) map[K]V {
-	smaller := make(map[K]V, len(m))
-	maps.Copy(smaller, m)
-	return smaller
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/capture"
+	"github.com/dnstrace/dnstrace/tracer/spare"
 )
 
 // numberedPacket is a packet of the lookup with a number, whose client and server
@@ -46,7 +47,7 @@ func TestBurstIsForgotten(t *testing.T) {
 		t.Fatalf("%d open, expected %d", len(tbl.open), burst)
 	}
 	kept := func() int {
-		n := cap(tbl.due) + len(tbl.unused.list) + len(tbl.records.list) + len(tbl.lent.now) + len(tbl.lent.before)
+		n := cap(tbl.due) + tbl.unused.Len() + tbl.records.Len() + len(tbl.lent.now) + len(tbl.lent.before)
 		for i := range tbl.paths.free {
 			n += cap(tbl.paths.free[i].list)
 		}
@@ -57,7 +58,7 @@ func TestBurstIsForgotten(t *testing.T) {
 		ask(1)
 		tbl.Advance(now, back)
 	}
-	if n := kept(); n > 4*smallTable {
+	if n := kept(); n > 4*spare.Small {
 		t.Errorf("two minutes later there is memory for %d exchanges", n)
 	}
 	// The same load again: what is kept is what it needs, and it goes on so.
@@ -80,10 +81,10 @@ func TestShrinkingKeepsWhatIsOpen(t *testing.T) {
 		q := numberedPacket(t, now, capture.TX, n, false)
 		tbl.Packet(&q)
 	}
-	tbl.due = append(make(dueHeap, 0, 100*smallTable), tbl.due...)
-	tbl.peak.next, tbl.peak.conns = 0, 100*smallTable
+	tbl.due = append(make(dueHeap, 0, 100*spare.Small), tbl.due...)
+	tbl.peak.next, tbl.peak.conns = 0, 100*spare.Small
 	tbl.shrink(now)
-	if cap(tbl.due) > smallTable {
+	if cap(tbl.due) > spare.Small {
 		t.Fatalf("it did not shrink: %d", cap(tbl.due))
 	}
 	answered := 0

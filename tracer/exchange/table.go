@@ -14,6 +14,7 @@ import (
 
 	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/capture"
+	"github.com/dnstrace/dnstrace/tracer/spare"
 )
 
 // settle is how long an answered exchange stays open for what may still come:
@@ -83,8 +84,8 @@ type Table struct {
 	sweep     int64
 	searches  int
 	evicted   []*trace.Exchange // because the table was full, until Advance
-	unused    spare[open]
-	records   spare[emitted]
+	unused    spare.Of[open]
+	records   spare.Of[emitted]
 	paths     paths
 	lent      lent
 	peak      peak

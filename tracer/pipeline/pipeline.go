@@ -327,6 +327,7 @@ func (p *Pipeline) finish(done []*trace.Trace) {
 			p.leftOut[trace.KindTrace]++
 		}
 		p.reuse(t.Exchange, t.Upstreams)
+		p.assembler.Reuse(t)
 	}
 }
 
