@@ -135,7 +135,8 @@ func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
 		say(err.Error())
 	}
 	// Everything is attached and open: what took a second of work is over, and DNS
-	// comes first from here on.
+	// comes first from here on. To load programs took more memory than to run does.
+	debug.FreeOSMemory()
 	if err := priority.Lower(); err != nil {
 		return err
 	}

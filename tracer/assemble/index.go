@@ -56,6 +56,7 @@ func (a *Assembler) index(l *lookup) {
 		a.questions[l.key] = q
 	}
 	q.lookups++
+	l.asked = q
 	var p position
 	if ex := l.exchange; ex != nil && len(ex.Path) > 0 && ex.Path[0].Direction == trace.DirectionTX {
 		p.leg, p.sent, p.at = true, ex.Path[0].NetNS, ex.Time
@@ -75,7 +76,7 @@ func (a *Assembler) index(l *lookup) {
 }
 
 func (a *Assembler) unindex(l *lookup) {
-	q, p := a.questions[l.key], l.position
+	q, p := l.asked, l.position
 	if p.leg {
 		q.sentFrom(p.sent).remove(p.at, l)
 	}
@@ -85,7 +86,7 @@ func (a *Assembler) unindex(l *lookup) {
 	if p.caller {
 		q.callersAt(p.placed, p.arrived).remove(l, p.start, p.span)
 	}
-	l.position = position{}
+	l.position, l.asked = position{}, nil
 	if q.lookups--; q.lookups == 0 {
 		delete(a.questions, l.key)
 		a.reuse(q)
@@ -141,10 +142,19 @@ func (q *asked) callersAt(placed bool, netns uint32) *spans {
 	return &last.spans
 }
 
-// legs calls each for the exchanges that began in a time where the server of l
+// sameQuestion returns the lookups of l's question, nil if there are none; l itself
+// may have been forgotten.
+func (a *Assembler) sameQuestion(l *lookup) *asked {
+	if l.asked != nil {
+		return l.asked
+	}
+	return a.questions[l.key]
+}
+
+// legsOf calls each for the exchanges that began in a time where the server of l
 // is, until it returns false.
 func (a *Assembler) legsOf(l *lookup, from, to time.Time, each func(*lookup) bool) {
-	q := a.questions[l.key]
+	q := a.sameQuestion(l)
 	if q == nil {
 		return
 	}
@@ -162,7 +172,7 @@ func (a *Assembler) legsOf(l *lookup, from, to time.Time, each func(*lookup) boo
 // callersOf calls each for the lookups that may have caused an exchange, until
 // it returns false.
 func (a *Assembler) callersOf(leg *lookup, each func(*lookup) bool) {
-	q := a.questions[leg.key]
+	q := a.sameQuestion(leg)
 	if q == nil {
 		return
 	}

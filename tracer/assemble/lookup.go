@@ -24,6 +24,7 @@ type lookup struct {
 	contested int
 
 	key       question
+	asked     *asked // while it is in the index
 	flow      trace.Flow
 	position  position
 	added     time.Time

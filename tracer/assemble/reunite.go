@@ -76,7 +76,7 @@ func within(ex *trace.Exchange, q *trace.Query) bool {
 // question of an exchange without a record, during it, from another client
 // address: somebody translated it where nobody watched.
 func (a *Assembler) translatedRecord(l *lookup) (*lookup, bool) {
-	q := a.questions[l.key]
+	q := a.sameQuestion(l)
 	if q == nil {
 		return nil, false
 	}

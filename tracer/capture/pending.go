@@ -10,7 +10,9 @@ import (
 type pending struct {
 	events []event
 	data   []byte
-	spare  []byte // for those that stay
+	left   []byte // those that stay, on their way to the front
+	most   int    // bytes of a round, since trim
+	rounds int    // since then
 }
 
 // event is where an event is in the data, and when it was.
@@ -23,8 +25,12 @@ type event struct {
 const (
 	// What nearly every event fits: 2 KiB of payload, and all parts.
 	eventRoom = 4 << 10
-	// What is kept after a burst: 20 ms of 200,000 packets a second.
-	maxKept = 1 << 20
+	// What is kept in any case: 20 ms of 15,000 packets a second.
+	smallRound = 128 << 10
+	// What is never kept: 20 ms of half a million packets a second.
+	maxKept = 4 << 20
+	// How long what a burst needed is kept: half a minute.
+	trimRounds = 1500
 )
 
 // room returns memory for the next event, empty.
@@ -58,17 +64,30 @@ func (p *pending) take(upTo int64, deliver func(raw []byte) error) error {
 	return nil
 }
 
-// keep forgets all but the events that are left.
+// keep forgets all but the events that are left, which are few: what came in the last
+// moment.
 func (p *pending) keep(left []event) {
-	kept := p.spare[:0]
+	p.most = max(p.most, len(p.data))
+	kept := p.left[:0]
 	for i := range left {
 		from := len(kept)
 		kept = append(kept, p.data[left[i].from:left[i].to]...)
 		left[i].from, left[i].to = from, len(kept)
 	}
+	p.left = kept
 	p.events = append(p.events[:0], left...)
-	p.data, p.spare = kept, p.data
-	if cap(p.spare) > maxKept {
-		p.spare, p.events = nil, slices.Clone(p.events)
+	p.data = append(p.data[:0], kept...)
+	p.trim()
+}
+
+// trim lets go of the memory that only a burst needed.
+func (p *pending) trim() {
+	p.rounds++
+	due := p.rounds >= trimRounds
+	if cap(p.data) > maxKept || due && cap(p.data) > 4*max(p.most, smallRound) {
+		p.events, p.data, p.left = slices.Clone(p.events), slices.Clone(p.data), nil
+	}
+	if due {
+		p.rounds, p.most = 0, 0
 	}
 }

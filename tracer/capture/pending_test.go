@@ -49,3 +49,53 @@ func TestPendingInOrder(t *testing.T) {
 		t.Errorf("%d bytes and %d events are left", len(p.data), len(p.events))
 	}
 }
+
+// The memory of usual rounds is used again; that of a burst is let go of, at once or
+// when it was not needed for long. What stays in between is not lost.
+func TestPendingAfterABurst(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		bytes int
+		kept  bool
+	}{{"large", maxKept / 4, true}, {"huge", 2 * maxKept, false}} {
+		var p pending
+		now := int64(1)
+		round := func(events int) {
+			for range events {
+				now++
+				p.add(append(p.room(), numbered(1)...))
+				binary.NativeEndian.PutUint64(p.data[p.events[len(p.events)-1].from:], uint64(now))
+				p.events[len(p.events)-1].time = now
+			}
+			// The last one is to stay for the next round.
+			first := int64(0)
+			err := p.take(now-1, func(raw []byte) error {
+				if first == 0 {
+					first = eventTime(raw)
+				}
+				return nil
+			})
+			if err != nil || len(p.events) != 1 || eventTime(p.data) != now || events < 2 && first != now-1 {
+				t.Fatalf("%s: %v, %d events are left, of %d at %d", tc.name, err, len(p.events), eventTime(p.data), now)
+			}
+		}
+		round(tc.bytes / len(numbered(1)))
+		if kept := cap(p.data) >= tc.bytes; kept != tc.kept {
+			t.Errorf("%s: %d bytes are kept after the round", tc.name, cap(p.data))
+		}
+		for range 2 * trimRounds {
+			round(1)
+		}
+		if cap(p.data) > 4*smallRound {
+			t.Errorf("%s: %d bytes are kept for ever", tc.name, cap(p.data))
+		}
+		p.rounds = 0 // what follows is within one trim
+		before := cap(p.data)
+		for range trimRounds / 2 {
+			round(2)
+		}
+		if cap(p.data) != before {
+			t.Errorf("%s: memory for %d bytes became that for %d", tc.name, before, cap(p.data))
+		}
+	}
+}

@@ -34,13 +34,16 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/receive"
 )
 
-// How often the rings are read: while packets come, and while none do. It bounds
+// How often the rings are read: while many packets come, and while few do. It bounds
 // how long a trace waits and how much a ring must hold (4 MiB hold 20 ms of half
-// a million packets a second); a wakeup for every packet would cost ten times
-// what the packet does, and a round itself some 100 µs.
+// a million packets a second, 50 ms of 200,000); a wakeup for every packet would cost
+// ten times what the packet does, and a round itself some 100 µs.
 const (
 	pollBusy = 20 * time.Millisecond
 	pollIdle = 50 * time.Millisecond
+	// manyPackets is what a round has at least after which the next comes soon: some
+	// 300 KiB of a ring.
+	manyPackets = 1000
 )
 
 // lastPackets is how long after a packet was seen it surely is delivered: longer
@@ -204,7 +207,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 			if err := p.round(); err != nil {
 				return err
 			}
-			if p.packets != packets {
+			if p.packets-packets >= manyPackets {
 				tick.Reset(pollBusy)
 			} else {
 				tick.Reset(pollIdle)
