@@ -92,43 +92,6 @@ func TestTracerKilledUnderLoad(t *testing.T) {
 	r.records() // fails where one cannot be read
 }
 
-// Somebody deletes the socket of the records: lookups go on, the plugin counts what
-// it cannot deliver, packets are traced still, and the next tracer gets records.
-func TestRecordSocketDeleted(t *testing.T) {
-	r := &rig{lab.New(t, lab.Config{}), t}
-	tracer, err := r.StartTracer("--timeout", "1s")
-	if err != nil {
-		t.Fatal(err)
-	}
-	server, err := r.StartCoreDNS(corefile(r.Lab, "prometheus 127.0.0.1:9153\n"+toTracer(r.Lab)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.answered(lab.Query{Name: "before.test."})
-	if r.trace("before.test.").Query == nil {
-		t.Error("no record before")
-	}
-	if err := os.Remove(r.RecordSocket()); err != nil {
-		t.Fatal(err)
-	}
-	// The plugin is connected to the old socket until it is started anew.
-	if err := server.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	if err := server.Start(); err != nil {
-		t.Fatal(err)
-	}
-	r.answered(lab.Query{Name: "deleted.test."})
-	if tr := r.trace("deleted.test."); tr.Exchange == nil || tr.Outcome != trace.OutcomeAnswered || tr.Query != nil {
-		t.Errorf("exchange %t, %s, query %t", tr.Exchange != nil, tr.Outcome, tr.Query != nil)
-	}
-	r.waitForMetric(t, `coredns_dnstrace_records_dropped_total{cause="no_receiver"`)
-	if err := errors.Join(tracer.Stop(), tracer.Start()); err != nil {
-		t.Fatal(err)
-	}
-	r.recordedAgain("after")
-}
-
 // recordedAgain makes lookups until one is traced in whole: the plugin tries again
 // from time to time to reach a tracer that went.
 func (r *rig) recordedAgain(prefix string) {
@@ -145,26 +108,6 @@ func (r *rig) recordedAgain(prefix string) {
 		}
 	}
 	r.t.Errorf("%s: no record reaches the new tracer", prefix)
-}
-
-// waitForMetric waits until CoreDNS counts something.
-func (r *rig) waitForMetric(t *testing.T, prefix string) {
-	t.Helper()
-	var page string
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-		out, err := r.Run(t.Context(), lab.Spec{Name: "metrics", Host: lab.CoreDNS, Path: "/bin/bash",
-			Args: []string{"-c", `exec 3<>/dev/tcp/127.0.0.1/9153; printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3; cat <&3`}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		page = out
-		for line := range strings.Lines(page) {
-			if strings.HasPrefix(line, prefix) && !strings.HasSuffix(strings.TrimSpace(line), " 0") {
-				return
-			}
-		}
-	}
-	t.Errorf("no %s in\n%s", prefix, page)
 }
 
 // A full disk under the records: lookups go on, what is not written is counted, and

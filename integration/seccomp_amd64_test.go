@@ -179,6 +179,10 @@ func TestRunUnderSeccomp(t *testing.T) {
 	if err != nil || !strings.Contains(out, "udp.test. A  NOERROR") {
 		t.Errorf("%v\n%s", err, out)
 	}
+	if err := os.Remove(r.RecordSocket()); err != nil {
+		t.Fatal(err)
+	}
+	appears(t, r.RecordSocket())
 	if err := tracer.Stop(); err != nil || tracer.ExitCode() != 0 {
 		t.Errorf("it ended with %d, %v\n%s", tracer.ExitCode(), err, tracer.Stderr())
 	}

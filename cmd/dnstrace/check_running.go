@@ -29,12 +29,17 @@ var losses = []struct{ counter, what, lost, remedy string }{
 func running(ctx context.Context, path string) []capture.Finding {
 	ctx, cancel := context.WithTimeout(ctx, statusPatience)
 	defer cancel()
-	status, err := api.NewClient(path).Status(ctx)
+	client := api.NewClient(path)
+	status, err := client.Status(ctx)
 	if err != nil {
 		return nil
 	}
 	up := time.Duration(status.Uptime * float64(time.Second)).Round(time.Second)
 	findings := []capture.Finding{{What: "running tracer", OK: true, Detail: fmt.Sprintf("version %s for %s, %d traces", status.Version, up, status.Counters["traces"])}}
+	if err := client.Ready(ctx); err != nil {
+		findings = append(findings, capture.Finding{What: "its work", Detail: err.Error(),
+			Lost: "lookups, or CoreDNS's side of them", Remedy: "mend what the line says, or start the tracer anew"})
+	}
 	for _, l := range losses {
 		if n := status.Counters[l.counter]; n > 0 {
 			findings = append(findings, capture.Finding{What: "lost " + l.what, Detail: fmt.Sprintf("%d since its start", n), Lost: l.lost, Remedy: l.remedy})

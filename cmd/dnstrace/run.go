@@ -161,7 +161,7 @@ func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
 	if _, err := fmt.Fprintln(stderr, "dnstrace: ready"); err != nil {
 		return err
 	}
-	err = n.serve(ctx, p)
+	err = n.serve(ctx, p, say)
 	n.report(stderr, p.Counters())
 	return errors.Join(err, n.closeOutputs())
 }
@@ -225,7 +225,7 @@ type node struct {
 	sockets  *listener.Sockets // nil: this kernel does not tell of them
 	receiver *receive.Receiver
 	outputs  []output
-	api      net.Listener
+	api      *api.Listener
 	metrics  net.Listener
 	lookups  *metrics.Lookups // nil: no metrics
 	history  *history.History
@@ -333,7 +333,7 @@ func (n *node) last() {
 }
 
 // serve runs the pipeline, the API and the metrics until ctx ends or one fails.
-func (n *node) serve(ctx context.Context, p *pipeline.Pipeline) error {
+func (n *node) serve(ctx context.Context, p *pipeline.Pipeline, say func(string)) error {
 	started := time.Now()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.Run(ctx) })
@@ -341,18 +341,22 @@ func (n *node) serve(ctx context.Context, p *pipeline.Pipeline) error {
 		return api.Serve(ctx, n.api, api.NewHandler(api.Config{
 			Version: buildVersion(), Started: started, History: n.history,
 			Counters: func() map[string]uint64 { return n.status(p.Counters()) },
-			Health:   func() error { return health(p.Counters().At, time.Now()) },
+			Health: func() error {
+				return errors.Join(health(p.Counters().At, time.Now()), n.receiver.State().Err, n.api.State().Err)
+			},
 			Messages: n.captured,
 		}))
 	})
 	g.Go(func() error { n.expire(ctx); return nil })
+	g.Go(func() error { n.receiver.Run(ctx, say); return nil })
+	g.Go(func() error { n.api.Run(ctx, say); return nil })
 	if n.cluster != nil {
 		g.Go(func() error { n.cluster.Run(ctx); return nil })
 	}
 	if n.metrics != nil {
 		g.Go(func() error {
 			return metrics.Serve(ctx, n.metrics, metrics.Collector{
-				Version: buildVersion(), Counters: p.Counters, Outputs: n.outputStats, Queued: n.receiver.Queued,
+				Version: buildVersion(), Counters: p.Counters, Outputs: n.outputStats, Queued: n.receiver.Queued, Sockets: n.socketStates,
 				History: n.history.Stats, HistoryBytes: historyBytes, Cluster: n.clusterState,
 			}, n.lookups)
 		})

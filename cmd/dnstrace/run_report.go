@@ -9,6 +9,7 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/capture"
 	"github.com/dnstrace/dnstrace/tracer/metrics"
 	"github.com/dnstrace/dnstrace/tracer/pipeline"
+	"github.com/dnstrace/dnstrace/tracer/unixsocket"
 )
 
 func (n *node) outputStats() []metrics.Output {
@@ -18,6 +19,10 @@ func (n *node) outputStats() []metrics.Output {
 		all = append(all, metrics.Output{Name: w.Name(), Written: written, Dropped: dropped, Queued: w.Queued()})
 	}
 	return all
+}
+
+func (n *node) socketStates() map[string]unixsocket.State {
+	return map[string]unixsocket.State{"records": n.receiver.State(), "api": n.api.State()}
 }
 
 func (n *node) status(c *pipeline.Counters) map[string]uint64 {

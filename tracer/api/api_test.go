@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -162,10 +161,7 @@ func TestListen(t *testing.T) {
 		t.Errorf("a live socket: %v", err)
 	}
 	// As if the process had died: the file stays, nobody listens.
-	if u, ok := l.(*net.UnixListener); ok {
-		u.SetUnlinkOnClose(false)
-	}
-	if err := l.Close(); err != nil {
+	if err := l.current.Load().Close(); err != nil {
 		t.Fatal(err)
 	}
 	again, err := Listen(path)
@@ -250,4 +246,40 @@ func FuzzParseQuery(f *testing.F) {
 			t.Errorf("%q: %+v reads again as %+v, %v", raw, q, again, err)
 		}
 	})
+}
+
+// Somebody removes the socket: who is connected goes on, and who comes finds it again.
+func TestSocketRemoved(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "api.sock")
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	served, kept := make(chan error, 1), make(chan string, 1)
+	go func() { served <- Serve(ctx, l, NewHandler(Config{})) }()
+	go l.Run(ctx, func(what string) { kept <- what })
+	before := NewClient(path)
+	if err := before.Ready(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if what := <-kept; !strings.Contains(what, "made again") {
+		t.Errorf("told %q", what)
+	}
+	if err := errors.Join(before.Ready(ctx), NewClient(path).Ready(ctx)); err != nil {
+		t.Error(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != socketMode {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	cancel()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the socket is left: %v", err)
+	}
 }

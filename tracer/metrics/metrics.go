@@ -23,6 +23,7 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/history"
 	"github.com/dnstrace/dnstrace/tracer/kube"
 	"github.com/dnstrace/dnstrace/tracer/pipeline"
+	"github.com/dnstrace/dnstrace/tracer/unixsocket"
 )
 
 const namespace = "dnstrace"
@@ -40,6 +41,7 @@ type Collector struct {
 	Counters func() *pipeline.Counters
 	Outputs  func() []Output
 	Queued   func() int // records of CoreDNS that wait to be taken
+	Sockets  func() map[string]unixsocket.State
 	History  func() history.Stats
 	// HistoryBytes is the bound of the memory of finished traces.
 	HistoryBytes int
@@ -82,6 +84,8 @@ var (
 	records         = counter("plugin_records_total", "Records received from CoreDNS.")
 	malformed       = counter("plugin_records_malformed_total", "Lines received that are no record.")
 	recordsDropped  = counter("plugin_records_dropped_total", "Records received and not taken in time.")
+	socketReachable = gauge("socket_reachable", "Whether a unix socket is where CoreDNS (records) or the commands (api) look for it: 1, or 0.", "socket")
+	socketRebound   = counter("socket_rebound_total", "How often somebody removed a unix socket's file and it was made again.", "socket")
 	written         = counter("output_records_total", "Records written.", "output")
 	recordsQueued   = gauge("plugin_records_queued", "Records received that wait to be taken.")
 	outputDropped   = counter("output_records_dropped_total", "Records that an output did not take.", "output")
@@ -141,6 +145,14 @@ func (c Collector) Collect(ch chan<- prometheus.Metric) {
 	send(malformed, n.Receive.Malformed)
 	send(recordsDropped, n.Receive.Dropped)
 	send(recordsQueued, uint64(c.Queued()))
+	for socket, state := range c.Sockets() {
+		reachable := uint64(1)
+		if state.Err != nil {
+			reachable = 0
+		}
+		send(socketReachable, reachable, socket)
+		send(socketRebound, state.Rebound, socket)
+	}
 	for _, o := range c.Outputs() {
 		send(written, o.Written, o.Name)
 		send(outputDropped, o.Dropped, o.Name)

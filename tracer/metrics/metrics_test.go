@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/kube"
 	"github.com/dnstrace/dnstrace/tracer/pipeline"
 	"github.com/dnstrace/dnstrace/tracer/receive"
+	"github.com/dnstrace/dnstrace/tracer/unixsocket"
 )
 
 func sample() Collector {
@@ -32,6 +34,9 @@ func sample() Collector {
 		Version: "v1",
 		Outputs: func() []Output { return []Output{{Name: "stdout", Written: 3, Dropped: 1, Queued: 2}} },
 		Queued:  func() int { return 5 },
+		Sockets: func() map[string]unixsocket.State {
+			return map[string]unixsocket.State{"records": {Rebound: 31, Err: errors.New("read-only")}, "api": {}}
+		},
 		Cluster: func() *kube.State { return &kube.State{Synced: true, Pods: 21, Failures: 22} },
 		History: func() history.Stats { return history.Stats{Traces: 7, Bytes: 9, EvictedAge: 11} }, HistoryBytes: 13,
 	}
@@ -77,6 +82,7 @@ func TestServe(t *testing.T) {
 		`dnstrace_history_evicted_total{cause="age"} 11`, `dnstrace_table_limit{table="traces"} 65536`,
 		`dnstrace_lookups_total{client="local",outcome="unanswered"} 0`, `dnstrace_build_info{version="v1"} 1`,
 		`dnstrace_output_records_dropped_total{output="stdout"} 1`,
+		`dnstrace_socket_reachable{socket="records"} 0`, `dnstrace_socket_reachable{socket="api"} 1`, `dnstrace_socket_rebound_total{socket="records"} 31`,
 	} {
 		if !strings.Contains(string(body), want+"\n") {
 			t.Errorf("no %s in:\n%s", want, body)

@@ -161,7 +161,7 @@ func BenchmarkLookup(b *testing.B) {
 			}
 			kept := history.New(history.Config{Keep: 10 * time.Minute, MaxBytes: 16 << 20})
 			p := New(Config{
-				Source: newReplay(b, lookup), Receiver: silent{}, Ports: []uint16{53}, Timeout: 5 * time.Second,
+				Source: newReplay(b, lookup), Receiver: make(silent), Ports: []uint16{53}, Timeout: 5 * time.Second,
 				Exchange: func(_ trace.Record, line []byte) { out.Write(line) },
 				Trace:    func(_ trace.Record, line []byte) { kept.Add(time.Now(), line); out.Write(line) },
 				Flush:    out.Flush,

@@ -76,6 +76,9 @@ type Source interface {
 type Receiver interface {
 	Records() <-chan trace.Record
 	Stats() receive.Stats
+	// Close lets no more records come. Those that came are delivered, and then the
+	// channel is closed.
+	Close() error
 }
 
 // Who names the clients and servers of records ([kube.Cluster]). It must not block.
@@ -359,16 +362,9 @@ func (p *Pipeline) stop() error {
 		time.Sleep(lastPackets)
 		err = p.round()
 	}
-	for {
-		select {
-		case r, ok := <-p.cfg.Receiver.Records():
-			if ok {
-				p.assembler.Add(r)
-				continue
-			}
-		default:
-		}
-		break
+	err = errors.Join(err, p.cfg.Receiver.Close())
+	for r := range p.cfg.Receiver.Records() {
+		p.assembler.Add(r)
 	}
 	p.attribute(p.losses)
 	p.table.Flush(p.exchange)

@@ -76,7 +76,7 @@ func newBench(t *testing.T) *bench {
 	t.Helper()
 	b := &bench{t: t, source: &scripted{now: int64(time.Hour)}, clock: &stepped{}}
 	b.pipeline = New(Config{
-		Source: b.source, Receiver: silent{}, Ports: []uint16{53}, Timeout: 5 * time.Second, Clock: b.clock,
+		Source: b.source, Receiver: make(silent), Ports: []uint16{53}, Timeout: 5 * time.Second, Clock: b.clock,
 		Exchange: func(r trace.Record, line []byte) {
 			b.exchanges = append(b.exchanges, decoded(t, r, line).(*trace.Exchange))
 		},
@@ -266,13 +266,16 @@ func TestStop(t *testing.T) {
 }
 
 // silent is a record socket that nobody writes to.
-type silent struct{}
+type silent chan trace.Record
 
 // Records implements Receiver.
-func (silent) Records() <-chan trace.Record { return nil }
+func (s silent) Records() <-chan trace.Record { return s }
 
 // Stats implements Receiver.
 func (silent) Stats() receive.Stats { return receive.Stats{} }
+
+// Close implements Receiver.
+func (s silent) Close() error { close(s); return nil }
 
 // A tracer that got no processor time for longer than a query may wait: what it
 // passes on as unanswered says that events were lost meanwhile.

@@ -6,10 +6,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/unixsocket"
@@ -35,13 +38,17 @@ const queued = 16384
 
 // Receiver reads records from a socket.
 type Receiver struct {
-	conn      *net.UnixConn
+	*unixsocket.Keeper
 	path      string
+	mu        sync.Mutex
+	conn      *net.UnixConn
+	readers   sync.WaitGroup
 	records   chan trace.Record
 	received  atomic.Uint64
 	malformed atomic.Uint64
 	dropped   atomic.Uint64
 	lastError atomic.Pointer[error]
+	close     func() error
 }
 
 // Stats counts records. All only grow.
@@ -53,24 +60,47 @@ type Stats struct {
 
 // Listen binds the socket at path, in a directory that it makes if need be, and
 // starts to read. It takes the place of a socket that nobody reads any more.
-// The caller must close the receiver.
+// The caller must close the receiver, and should let its Keeper run.
 func Listen(path string) (*Receiver, error) {
-	if err := unixsocket.Prepare("unixgram", path, "--listen"); err != nil {
-		return nil, fmt.Errorf("record socket: %w", err)
+	r := &Receiver{path: path, records: make(chan trace.Record, queued)}
+	r.close = sync.OnceValue(r.end)
+	var err error
+	if r.Keeper, err = unixsocket.Keep(path, r.bind); err != nil {
+		return nil, errors.Join(fmt.Errorf("record socket: %w", err), r.retire(nil))
 	}
-	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	return r, nil
+}
+
+// bind opens a socket at the path, and reads from it in the place of the one before.
+func (r *Receiver) bind() error {
+	if err := unixsocket.Prepare("unixgram", r.path, "--listen"); err != nil {
+		return err
+	}
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: r.path, Net: "unixgram"})
 	if err != nil {
-		return nil, fmt.Errorf("record socket: %w", err)
+		return err
 	}
 	// A smaller buffer than asked for loses records sooner, and the plugin
 	// counts what it could not send.
 	_ = conn.SetReadBuffer(receiveBuffer)
-	if err := os.Chmod(path, socketMode); err != nil {
-		return nil, errors.Join(fmt.Errorf("record socket: %w", err), conn.Close())
+	if err := os.Chmod(r.path, socketMode); err != nil {
+		return errors.Join(err, conn.Close())
 	}
-	r := &Receiver{conn: conn, path: path, records: make(chan trace.Record, queued)}
-	go r.read()
-	return r, nil
+	r.readers.Go(func() { r.read(conn) })
+	return r.retire(conn)
+}
+
+// retire lets the next socket take the place of the one that there is. Who sends to
+// that learns it at once (EPIPE), and what was sent before is read.
+func (r *Receiver) retire(next *net.UnixConn) error {
+	r.mu.Lock()
+	before := r.conn
+	r.conn = next
+	r.mu.Unlock()
+	if before == nil {
+		return nil
+	}
+	return errors.Join(before.CloseRead(), before.SetReadDeadline(time.Now()))
 }
 
 // Records delivers the records; it is closed after Close.
@@ -92,25 +122,50 @@ func (r *Receiver) LastError() error {
 	return nil
 }
 
-// Close stops reading and removes the socket.
-func (r *Receiver) Close() error {
+// Close removes the socket. What was sent before is delivered still.
+func (r *Receiver) Close() error { return r.close() }
+
+func (r *Receiver) end() error {
 	// Gone before it is closed, so that a new tracer's socket is not removed.
-	err := os.Remove(r.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
-	return errors.Join(err, r.conn.Close())
+	err := errors.Join(r.Remove(), r.retire(nil))
+	go func() {
+		r.readers.Wait()
+		close(r.records)
+	}()
+	return err
 }
 
-func (r *Receiver) read() {
-	defer close(r.records)
+// read takes datagrams until the socket is retired, then those that are left.
+func (r *Receiver) read(conn *net.UnixConn) {
+	defer conn.Close()
 	buf := make([]byte, maxDatagram)
 	for {
-		n, err := r.conn.Read(buf)
+		n, err := conn.Read(buf)
 		if err != nil {
-			return // closed
+			break
 		}
 		r.datagram(buf[:n])
+	}
+	raw, err := conn.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) { r.rest(int(fd), buf) })
+	}
+	if err != nil {
+		r.lastError.Store(&err)
+	}
+}
+
+// rest reads what the kernel still holds.
+func (r *Receiver) rest(fd int, buf []byte) {
+	for {
+		n, _, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return
+		default:
+			r.datagram(buf[:n])
+		}
 	}
 }
 

@@ -1,12 +1,15 @@
 package receive
 
 import (
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
@@ -91,5 +94,97 @@ func TestListenReplacesADeadSocketOnly(t *testing.T) {
 	}
 	if _, err := Listen(path); err == nil || !strings.Contains(err.Error(), "is no socket") {
 		t.Errorf("%v", err)
+	}
+}
+
+// wait waits until a number of records was received.
+func wait(t *testing.T, r *Receiver, records uint64) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); r.Stats().Received < records; {
+		if time.Now().After(end) {
+			t.Fatalf("%d records, expected %d", r.Stats().Received, records)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// Somebody removes the socket while a plugin is connected: what was sent is read, the
+// plugin learns at its next datagram that it has to look for the path, and nothing is
+// lost.
+func TestSocketRemoved(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "records.sock")
+	r, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go r.Run(t.Context(), func(string) {})
+	sent := uint64(0)
+	for range 3 {
+		conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rebound := r.State().Rebound
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		for end := time.Now().Add(10 * time.Second); ; sent++ {
+			_, err := conn.Write(line(trace.KindQuery))
+			if errors.Is(err, unix.EPIPE) {
+				break
+			}
+			if err != nil || time.Now().After(end) {
+				t.Fatalf("%d sent: %v", sent, err)
+			}
+		}
+		if err := conn.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for end := time.Now().Add(10 * time.Second); r.State().Rebound == rebound && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	wait(t, r, sent)
+	if got := r.State(); got.Rebound != 3 || got.Err != nil {
+		t.Errorf("%+v", got)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What was sent before the end is delivered before the channel is closed.
+func TestCloseDelivers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "records.sock")
+	r, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	const records = 300
+	sent := make(chan int, 1)
+	go func() {
+		n := 0
+		for ; n < records; n++ {
+			if _, err := conn.Write(line(trace.KindQuery)); err != nil {
+				break // closed already
+			}
+		}
+		sent <- n
+	}()
+	wait(t, r, 1)
+	if err := errors.Join(r.Close(), r.Close()); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for range r.Records() {
+		n++
+	}
+	if want := <-sent; n != want {
+		t.Errorf("%d records delivered of %d", n, want)
 	}
 }
