@@ -23,6 +23,12 @@ const (
 	probeTimeout  = 100 * time.Millisecond
 )
 
+// The workloads: answered from the cache, or by asking the upstream.
+const (
+	cachedName    = "cached"
+	forwardedName = "forwarded"
+)
+
 // workload is what is asked.
 type workload struct {
 	name    string
@@ -33,7 +39,7 @@ type workload struct {
 // from another one.
 func (w workload) packets() ([][]byte, error) {
 	zone := cachedZone
-	if w.name == "forwarded" {
+	if w.name == forwardedName {
 		zone = "forwarded.test"
 	}
 	var all [][]byte
@@ -105,7 +111,7 @@ func exchange(conn net.Conn, packet []byte, id uint16, timeout time.Duration) er
 
 // probe asks one question.
 func probe(addr string) error {
-	w := workload{name: "cached"}
+	w := workload{name: cachedName}
 	packets, err := w.packets()
 	if err != nil {
 		return err

@@ -13,7 +13,10 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"time"
+
+	"github.com/dnstrace/dnstrace/integration/figures"
 )
 
 func main() {
@@ -24,7 +27,9 @@ func main() {
 	flag.IntVar(&cfg.starts, "starts", 5, "how often the servers are started anew, after a share of the rounds")
 	flag.IntVar(&cfg.cached, "cached", 2000, "queries of a turn with cached answers")
 	flag.IntVar(&cfg.forwarded, "forwarded", 1000, "queries of a turn with forwarded ones")
-	flag.DurationVar(&cfg.limit, "time", 100*time.Second, "no round starts when this is over; half of it for cached answers")
+	flag.DurationVar(&cfg.limit, "time", 100*time.Second, "no round starts when this is over; shared by the two")
+	flag.StringVar(&cfg.only, "only", "", "only one of cached and forwarded")
+	flag.StringVar(&cfg.results, "results", "", "append the results to this file, a JSON line for each part")
 	flag.BoolVar(&cfg.minimal, "minimal", false, "only cache and forward, without errors, prometheus and loadbalance")
 	flag.Parse()
 	if err := run(cfg); err != nil {
@@ -39,6 +44,7 @@ type config struct {
 	rounds, starts    int
 	cached, forwarded int
 	limit             time.Duration
+	only, results     string
 	minimal           bool
 }
 
@@ -51,6 +57,9 @@ func (c config) check() error {
 			return err
 		}
 	}
+	if c.only != "" && c.only != cachedName && c.only != forwardedName {
+		return fmt.Errorf("-only %s: expected cached or forwarded", c.only)
+	}
 	if c.rounds < 1 || c.starts < 1 || c.starts > c.rounds || c.cached < 1 || c.forwarded < 1 {
 		return errors.New("-rounds, -starts, -cached and -forwarded: expected at least 1, and no more starts than rounds")
 	}
@@ -59,6 +68,10 @@ func (c config) check() error {
 
 func run(cfg config) (err error) {
 	if err := cfg.check(); err != nil {
+		return err
+	}
+	m, err := figures.Here(cfg.binary, "-version")
+	if err != nil {
 		return err
 	}
 	dir, err := os.MkdirTemp("", "dnstrace-bench")
@@ -72,14 +85,20 @@ func run(cfg config) (err error) {
 	}
 	defer b.close()
 
-	for _, w := range []workload{{"cached", cfg.cached}, {"forwarded", cfg.forwarded}} {
-		if err := b.measure(w, time.Now().Add(cfg.limit/2)); err != nil {
+	workloads := []workload{{cachedName, cfg.cached}, {forwardedName, cfg.forwarded}}
+	if cfg.only != "" {
+		workloads = slices.DeleteFunc(workloads, func(w workload) bool { return w.name != cfg.only })
+	}
+	fmt.Println(m)
+	for _, w := range workloads {
+		if err := b.measure(w, time.Now().Add(cfg.limit/time.Duration(len(workloads)))); err != nil {
 			return err
 		}
-	}
-	fmt.Println("CPU time of CoreDNS a query (user + system), each turn relative to vanilla's of the same round")
-	for _, w := range []string{"cached", "forwarded"} {
-		b.print(w)
+		part := figures.Part{Machine: m, Command: "make bench BENCHFLAGS='-only " + w.name + "'",
+			Title: "CoreDNS, " + w.name + " answers: what recording costs", Figures: b.figures(w.name)}
+		if err := errors.Join(figures.Print(os.Stdout, part.Title, part.Figures), part.Append(cfg.results)); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -7,11 +7,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	framestream "github.com/farsightsec/golang-framestream"
 	"github.com/miekg/dns"
+
+	"github.com/dnstrace/dnstrace/integration/figures"
 )
 
 // settle is how long a round waits for what the servers do after the answers:
@@ -201,27 +202,44 @@ func (b *bench) checkRecords(v variant, w workload, asked int) error {
 	return os.Remove(v.records)
 }
 
-// print shows the ratios of a workload.
-func (b *bench) print(w string) {
+// Goals of what dnstrace costs, relative to vanilla: each query recorded, one in a
+// hundred recorded, and the allocations that it adds.
+const (
+	goalCached, goalForwarded = 1.10, 1.08
+	goalSampled               = 1.03
+	goalAllocations           = 2
+)
+
+// goals returns the goals of a variant: of its CPU time and of its allocations.
+func goals(w, variant string) (ratio, allocations figures.Goal) {
+	switch {
+	case variant == sampledName:
+		return figures.AtMost(goalSampled), figures.Goal{}
+	case variant != tracedName:
+		return figures.Goal{}, figures.Goal{}
+	case w == cachedName:
+		return figures.AtMost(goalCached), figures.AtMost(goalAllocations)
+	}
+	return figures.AtMost(goalForwarded), figures.AtMost(goalAllocations)
+}
+
+// figures returns what was measured of a workload.
+func (b *bench) figures(w string) []figures.Figure {
+	var all figures.Figures
+	var order []string
 	base := b.cost[w][vanilla]
-	fmt.Printf("\n%-10s %12s   ratio to vanilla: min – median – max of %d rounds", w, "µs a query", len(base))
-	if !b.cfg.minimal {
-		fmt.Print("   allocations more")
-	}
-	fmt.Println()
 	for _, v := range b.variants() {
-		costs := b.cost[w][v.name]
-		ratios := make([]float64, len(costs))
-		for i, c := range costs {
-			ratios[i] = float64(c) / float64(base[i])
+		order = append(order, v.name)
+		ratio, allocations := goals(w, v.name)
+		for i, c := range b.cost[w][v.name] {
+			all.Add("CPU time a query", v.name, "µs", float64(c)/1e3, figures.Goal{})
+			if v.name != vanilla {
+				all.Add("CPU time ÷ vanilla", v.name, "", float64(c)/float64(base[i]), ratio)
+			}
 		}
-		slices.Sort(ratios)
-		sorted := slices.Sorted(slices.Values(costs))
-		n := len(ratios)
-		fmt.Printf("%-10s %12.2f   %.3f – %.3f – %.3f", v.name, float64(sorted[n/2])/1e3, ratios[0], ratios[n/2], ratios[n-1])
-		if !b.cfg.minimal {
-			fmt.Printf("%35.2f", b.allocated[w][v.name].perQuery()-b.allocated[w][vanilla].perQuery())
+		if v.name != vanilla && !b.cfg.minimal {
+			all.Add("allocations a query more than vanilla", v.name, "", b.allocated[w][v.name].perQuery()-b.allocated[w][vanilla].perQuery(), allocations)
 		}
-		fmt.Println()
 	}
+	return all.Sorted(order)
 }

@@ -19,7 +19,11 @@ type variant struct {
 }
 
 // vanilla is what the others are compared with.
-const vanilla = "vanilla"
+const (
+	vanilla     = "vanilla"
+	tracedName  = "dnstrace"
+	sampledName = "sample 1 %"
+)
 
 // variants returns all of them, vanilla first. CoreDNS's standard output goes
 // to a file, as the records do.
@@ -29,8 +33,8 @@ func (b *bench) variants() []variant {
 		{name: "log", directive: "log"},
 		{name: "log JSON", directive: "log", args: []string{"-log-format=json"}},
 		{name: "dnstap", directive: "dnstap " + b.tap},
-		b.traced("dnstrace", "", true),
-		b.traced("sample 1 %", sampled, false),
+		b.traced(tracedName, "", true),
+		b.traced(sampledName, sampled, false),
 	}
 	for i := range all {
 		all[i].binary = b.cfg.binary

@@ -5,32 +5,31 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"github.com/dnstrace/dnstrace/integration/figures"
 )
 
-const (
-	cpuTurn  = 3 * time.Second
-	idleTurn = 2 * time.Second
-)
+const cpuTurn = 3 * time.Second
 
 // cpuTurns are what is measured in a round. Only dnstrace is asked more than one rate.
 var cpuTurns = []struct {
 	variant string
 	rate    int // lookups a second
-	cpu     goal
-	lost    goal
-	memory  goal
+	cpu     figures.Goal
+	lost    figures.Goal
+	memory  figures.Goal
 }{
-	{dnstraceRun, 1_000, atMost(15), goal{}, goal{}},
-	{dnstraceRun, 5_000, atMost(15), never(), goal{}},
-	{dnstraceRun, 10_000, atMost(15), never(), atMost(64)},
-	{dnstraceRun, 20_000, goal{}, never(), goal{}},
-	{tcpdump, 5_000, goal{}, goal{}, goal{}},
-	{packetSockets, 5_000, goal{}, goal{}, goal{}},
+	{dnstraceRun, 1_000, figures.AtMost(15), figures.Goal{}, figures.Goal{}},
+	{dnstraceRun, 5_000, figures.AtMost(15), figures.Never(), figures.Goal{}},
+	{dnstraceRun, 10_000, figures.AtMost(15), figures.Never(), figures.AtMost(64)},
+	{dnstraceRun, 20_000, figures.Goal{}, figures.Never(), figures.Goal{}},
+	{tcpdump, 5_000, figures.Goal{}, figures.Goal{}, figures.Goal{}},
+	{packetSockets, 5_000, figures.Goal{}, figures.Goal{}, figures.Goal{}},
 }
 
 // measureCPU asks at steady rates and looks at the observers' processes.
-func measureCPU(ctx context.Context, r *rig, s schedule) ([]figure, error) {
-	var all figures
+func measureCPU(ctx context.Context, r *rig, s schedule) ([]figures.Figure, error) {
+	var all figures.Figures
 	var order []string
 	for n := range s.all() {
 		for i := range cpuTurns {
@@ -40,31 +39,25 @@ func measureCPU(ctx context.Context, r *rig, s schedule) ([]figure, error) {
 				return nil, fmt.Errorf("%s at %d lookups/s: %w", turn.variant, turn.rate, err)
 			}
 			variant := fmt.Sprintf("%s, %d/s", turn.variant, turn.rate)
-			all.add("lookups a second", variant, "lookups/s", u.rate, goal{})
-			all.add("CPU a lookup", variant, "µs", u.cpu, turn.cpu)
-			all.add("lost packets", variant, "packets", u.tally.lost, turn.lost)
+			all.Add("lookups a second", variant, "lookups/s", u.rate, figures.Goal{})
+			all.Add("CPU a lookup", variant, "µs", u.cpu, turn.cpu)
+			all.Add("lost packets", variant, "packets", u.tally.lost, turn.lost)
 			if turn.variant == dnstraceRun {
-				all.add("packets of lookups left out whole", variant, "packets", u.tally.shed, turn.lost)
+				all.Add("packets of lookups left out whole", variant, "packets", u.tally.shed, turn.lost)
 			}
-			all.add("seen packets", variant, "a lookup", u.tally.seen/u.lookups, goal{})
-			all.add("memory, at most", variant, "MiB", u.peak, turn.memory)
+			all.Add("seen packets", variant, "a lookup", u.tally.seen/u.lookups, figures.Goal{})
+			all.Add("memory, at most", variant, "MiB", u.peak, turn.memory)
 			if turn.variant == dnstraceRun {
-				all.add("memory of its own, at the end", variant, "MiB", u.own, goal{})
-				all.add("traces", variant, "a lookup", u.tally.traces/u.lookups, goal{})
-				all.add("written", variant, "KiB a lookup", u.written, goal{})
+				all.Add("memory of its own, at the end", variant, "MiB", u.own, figures.Goal{})
+				all.Add("traces", variant, "a lookup", u.tally.traces/u.lookups, figures.Goal{})
+				all.Add("written", variant, "KiB a lookup", u.written, figures.Goal{})
 			}
 		}
-		startup, idle, err := r.idle(ctx)
-		if err != nil {
-			return nil, err
-		}
-		all.add("start-up, until ready", dnstraceRun, "ms", startup, goal{})
-		all.add("CPU without lookups", dnstraceRun, "ms a second", idle, goal{})
 	}
 	for _, turn := range cpuTurns {
 		order = append(order, fmt.Sprintf("%s, %d/s", turn.variant, turn.rate))
 	}
-	return all.sorted(order), nil
+	return all.Sorted(order), nil
 }
 
 // usage is what an observer took in a turn.
@@ -121,28 +114,4 @@ func (o *observer) use(ctx context.Context, rate int, u *usage) error {
 	u.cpu = micros(after-before) / u.lookups
 	u.peak, u.own = float64(held.peak)/mebi, float64(held.own)/mebi
 	return nil
-}
-
-// idle returns how long dnstrace takes to be ready, in ms, to the ten ms with which
-// the lab looks, and the CPU time that it takes when nothing happens, in ms a second.
-func (r *rig) idle(ctx context.Context) (startup, cpu float64, err error) {
-	o, err := r.observe(dnstraceRun)
-	if err != nil {
-		return 0, 0, err
-	}
-	if err := pause(ctx, settle); err != nil {
-		return 0, 0, o.abandon(err)
-	}
-	before, err := o.cpu()
-	if err != nil {
-		return 0, 0, o.abandon(err)
-	}
-	if err := pause(ctx, idleTurn); err != nil {
-		return 0, 0, o.abandon(err)
-	}
-	after, err := o.cpu()
-	if err != nil {
-		return 0, 0, o.abandon(err)
-	}
-	return micros(o.startup) / 1e3, micros(after-before) / 1e3 / idleTurn.Seconds(), o.stop()
 }

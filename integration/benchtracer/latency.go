@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/dnstrace/dnstrace/integration/figures"
 )
 
 const (
@@ -13,8 +15,8 @@ const (
 )
 
 // measureLatency compares how long lookups take on a machine that is not at its limit.
-func measureLatency(ctx context.Context, r *rig, s schedule) ([]figure, error) {
-	var all figures
+func measureLatency(ctx context.Context, r *rig, s schedule) ([]figures.Figure, error) {
+	var all figures.Figures
 	for n := range s.all() {
 		turns := make(map[string]latency)
 		for i := range variants {
@@ -28,19 +30,19 @@ func measureLatency(ctx context.Context, r *rig, s schedule) ([]figure, error) {
 		base := turns[off]
 		for _, name := range variants {
 			if name == off {
-				all.add("p50", off, "µs", base.p50, goal{})
-				all.add("mean", off, "µs", base.mean, goal{})
+				all.Add("p50", off, "µs", base.p50, figures.Goal{})
+				all.Add("mean", off, "µs", base.mean, figures.Goal{})
 				continue
 			}
-			g := goal{}
+			g := figures.Goal{}
 			if name == dnstraceRun {
-				g = atMost(3)
+				g = figures.AtMost(3)
 			}
-			all.add("p50", name, "µs more than off", turns[name].p50-base.p50, g)
-			all.add("mean", name, "µs more than off", turns[name].mean-base.mean, g)
+			all.Add("p50", name, "µs more than off", turns[name].p50-base.p50, g)
+			all.Add("mean", name, "µs more than off", turns[name].mean-base.mean, g)
 		}
 	}
-	return all.sorted(variants), nil
+	return all.Sorted(variants), nil
 }
 
 // latency is that of a turn, in µs.

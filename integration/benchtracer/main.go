@@ -24,6 +24,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/dnstrace/dnstrace/integration/figures"
 )
 
 func main() {
@@ -39,8 +41,8 @@ func main() {
 	flag.StringVar(&cfg.coredns, "coredns", "bin/coredns", "CoreDNS")
 	flag.StringVar(&cfg.dnstrace, "dnstrace", "bin/dnstrace", "the node tracer")
 	flag.IntVar(&cfg.rounds, "rounds", 20, "rounds of a part, at most")
-	flag.DurationVar(&cfg.limit, "time", 220*time.Second, "how long all parts together may take, about")
-	flag.StringVar(&cfg.results, "results", "", "append the results to this file, a JSON line each")
+	flag.DurationVar(&cfg.limit, "time", 6*time.Minute, "how long all parts together may take, about")
+	flag.StringVar(&cfg.results, "results", "", "append the results to this file, a JSON line for each part")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -58,6 +60,7 @@ func exit(err error) {
 // roles are the processes that this program starts of itself.
 var roles = map[string]func(args []string) error{
 	echoRole:          func([]string) error { return serveEcho() },
+	sinkRole:          func([]string) error { return serveSink() },
 	packetSocketsRole: readPacketSockets,
 }
 
@@ -74,13 +77,15 @@ type part struct {
 	name, title string
 	// weight is its share of the time.
 	weight  int
-	measure func(ctx context.Context, r *rig, s schedule) ([]figure, error)
+	measure func(ctx context.Context, r *rig, s schedule) ([]figures.Figure, error)
 }
 
 var parts = []part{
-	{"throughput", "Throughput of a closed loop, with an observer ÷ without", 24, measureThroughput},
+	{"throughput", "Throughput of DNS in a closed loop, with an observer ÷ without", 24, measureThroughput},
+	{"bulk", "Throughput of TCP that is no DNS, with an observer ÷ without", 16, measureBulk},
 	{"programs", "Time in the eBPF programs a packet, above an empty program on the same tracepoint", 6, measurePrograms},
 	{"cpu", "What the observers take at a steady rate, asking the echo server", 46, measureCPU},
+	{"start", "Start-up, and what the tracer takes where nobody asks", 8, measureStart},
 	{"latency", fmt.Sprintf("Latency of an open loop at %d lookups a second, asking the echo server", latencyRate), 24, measureLatency},
 }
 
@@ -116,7 +121,7 @@ func run(ctx context.Context, cfg config, only string) (err error) {
 	if cfg.rounds < 1 {
 		return errors.New("-rounds: expected at least 1")
 	}
-	m, err := thisMachine()
+	m, err := figures.Here(cfg.dnstrace, "--version")
 	if err != nil {
 		return err
 	}
@@ -133,14 +138,15 @@ func run(ctx context.Context, cfg config, only string) (err error) {
 	for _, p := range chosen {
 		share := time.Until(end) * time.Duration(p.weight) / time.Duration(weights)
 		weights -= p.weight
-		figures, err := p.measure(ctx, r, schedule{cfg.rounds, time.Now().Add(share)})
+		measured, err := p.measure(ctx, r, schedule{cfg.rounds, time.Now().Add(share)})
 		if err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
-		if err := printTable(os.Stdout, p.title, figures); err != nil {
+		if err := figures.Print(os.Stdout, p.title, measured); err != nil {
 			return err
 		}
-		if err := m.appendResults(cfg.results, p.name, figures); err != nil {
+		alone := "make bench-tracer BENCHFLAGS='-only " + p.name + "'"
+		if err := (figures.Part{Machine: m, Command: alone, Title: p.title, Figures: measured}).Append(cfg.results); err != nil {
 			return err
 		}
 	}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/dnstrace/dnstrace/integration/figures"
 )
 
 const (
@@ -31,24 +33,24 @@ var tracepoints = map[string]string{
 
 // measurePrograms compares the run time of the tracer's programs with that of
 // empty ones, as the kernel counts it.
-func measurePrograms(ctx context.Context, r *rig, s schedule) (list []figure, err error) {
+func measurePrograms(ctx context.Context, r *rig, s schedule) (list []figures.Figure, err error) {
 	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
 	if err != nil {
 		return nil, fmt.Errorf("count the run time of BPF programs: %w", err)
 	}
 	defer func() { err = errors.Join(err, stats.Close()) }()
-	var all figures
+	var all figures.Figures
 	for range s.all() {
 		if err := r.programRound(ctx, &all); err != nil {
 			return nil, err
 		}
 	}
-	return all.sorted(nil), nil
+	return all.Sorted(nil), nil
 }
 
 // programRound starts the tracer beside empty programs, and asks for names, and
 // then as much of what is no DNS.
-func (r *rig) programRound(ctx context.Context, all *figures) (err error) {
+func (r *rig) programRound(ctx context.Context, all *figures.Figures) (err error) {
 	empty, err := attachEmpty()
 	if err != nil {
 		return err
@@ -68,7 +70,7 @@ func (r *rig) programRound(ctx context.Context, all *figures) (err error) {
 		_, err := r.closedLoop(ctx, echo, programQueries)
 		return err
 	}
-	if err := compare(tracer, empty.programs, dns, "a DNS packet", atMost(250), all); err != nil {
+	if err := compare(tracer, empty.programs, dns, "a DNS packet", figures.AtMost(250), all); err != nil {
 		return err
 	}
 	// The echo pod's own address, so that other ports stay as they are.
@@ -76,12 +78,12 @@ func (r *rig) programRound(ctx context.Context, all *figures) (err error) {
 	return compare(tracer, empty.programs, func() error {
 		_, err := r.closedLoopTo(ctx, other, echo.names, programQueries)
 		return err
-	}, "another packet", atMost(30), all)
+	}, "another packet", figures.AtMost(30), all)
 }
 
 // compare notes what a run of each of the tracer's programs takes under a load,
 // above the empty program at the same place.
-func compare(tracer, empty programs, load func() error, packet string, g goal, all *figures) error {
+func compare(tracer, empty programs, load func() error, packet string, g figures.Goal, all *figures.Figures) error {
 	before, err := readRuns(tracer, empty)
 	if err != nil {
 		return err
@@ -108,11 +110,11 @@ func compare(tracer, empty programs, load func() error, packet string, g goal, a
 		if run.count < fewRuns || floor.count < fewRuns {
 			continue
 		}
-		all.add(packet+" in "+name, "above an empty program", "ns", run.mean()-floor.mean(), g)
-		all.add(packet+" in "+name, "an empty program", "ns", floor.mean(), goal{})
-		all.add(packet+" in "+name, "runs", "a lookup", float64(run.count)/programQueries, goal{})
+		all.Add(packet+" in "+name, "above an empty program", "ns", run.mean()-floor.mean(), g)
+		all.Add(packet+" in "+name, "an empty program", "ns", floor.mean(), figures.Goal{})
+		all.Add(packet+" in "+name, "runs", "a lookup", float64(run.count)/programQueries, figures.Goal{})
 	}
-	all.add(packet+", all programs", "with what a run costs anyway", "µs a lookup", micros(sum)/programQueries, goal{})
+	all.Add(packet+", all programs", "with what a run costs anyway", "µs a lookup", micros(sum)/programQueries, figures.Goal{})
 	return nil
 }
 

@@ -3,21 +3,23 @@ package main
 import (
 	"context"
 	"fmt"
+
+	"github.com/dnstrace/dnstrace/integration/figures"
 )
 
 // loops are the queries of a turn: about half a second of each.
 var loops = []struct {
 	server  server
 	queries int
-	goal    goal
+	goal    figures.Goal
 }{
-	{cached, 24_000, atLeast(0.97)},
-	{echo, 48_000, atLeast(0.92)},
+	{cached, 24_000, figures.AtLeast(0.97)},
+	{echo, 48_000, figures.AtLeast(0.92)},
 }
 
 // measureThroughput compares how many lookups a second are answered.
-func measureThroughput(ctx context.Context, r *rig, s schedule) ([]figure, error) {
-	var all figures
+func measureThroughput(ctx context.Context, r *rig, s schedule) ([]figures.Figure, error) {
+	var all figures.Figures
 	for n := range s.all() {
 		rates, tallies := make(map[string][]float64), make(map[string]tally)
 		for i := range variants {
@@ -31,22 +33,22 @@ func measureThroughput(ctx context.Context, r *rig, s schedule) ([]figure, error
 		for i, l := range loops {
 			for _, name := range variants {
 				if name == off {
-					all.add(l.server.name, off, "lookups/s", rates[off][i], goal{})
+					all.Add(l.server.name, off, "lookups/s", rates[off][i], figures.Goal{})
 					continue
 				}
-				g := goal{}
+				g := figures.Goal{}
 				if name == dnstraceRun {
 					g = l.goal
 				}
-				all.add(l.server.name, name, "÷ off", rates[name][i]/rates[off][i], g)
+				all.Add(l.server.name, name, "÷ off", rates[name][i]/rates[off][i], g)
 			}
 		}
 		for _, name := range variants[1:] {
-			all.add("packets that the observer lost", name, "%", tallies[name].lostShare(), goal{})
+			all.Add("packets that the observer lost", name, "%", tallies[name].lostShare(), figures.Goal{})
 		}
-		all.add("packets of lookups left out whole", dnstraceRun, "%", tallies[dnstraceRun].shedShare(), goal{})
+		all.Add("packets of lookups left out whole", dnstraceRun, "%", tallies[dnstraceRun].shedShare(), figures.Goal{})
 	}
-	return all.sorted(variants), nil
+	return all.Sorted(variants), nil
 }
 
 // throughputTurn asks each server with an observer on, and returns the lookups a
