@@ -43,6 +43,7 @@ func TestPage(t *testing.T) {
 ## One
 
 ` + "`make one`" + `
+
 1970-01-01T00:00:00Z · v1 · Linux 6.12.0 amd64 · 2 CPUs · load before 0.25
 
 | | | min – median – max of 3 rounds | unit | goal |

@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,7 +19,11 @@ func serve(t *testing.T, network, address string) {
 	server := &dns.Server{Net: network, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		// The clock of an emulated machine goes by ticks of 4 ms: what is to be seen
 		// after the query must be some of them later.
-		time.Sleep(20 * time.Millisecond)
+		wait := 20 * time.Millisecond
+		if strings.HasPrefix(q.Question[0].Name, "slow") {
+			wait = slow
+		}
+		time.Sleep(wait)
 		m := new(dns.Msg).SetReply(q)
 		m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 30}, A: net.IPv4(192, 0, 2, 7)}}
 		if err := w.WriteMsg(m); err != nil {
