@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"bytes"
 	"fmt"
 	"testing"
 	"time"
@@ -56,44 +55,51 @@ func TestForgedTraceparent(t *testing.T) {
 	h := newHostileRig(t)
 	h.answered(lab.Query{Name: "victim.test."})
 	victim := h.trace("victim.test.")
-	span := victim.Query.SpanID
-	context := append(append(append([]byte{0, 0}, victim.TraceID[:]...), span[:]...), 1)
-	for name, options := range map[string][][]byte{
-		"whole.test.":  {context},
-		"nospan.test.": {context[:18]},
-		"noflags.test": {context[:26]},
-		"short.test.":  {context[:5]},
-		"empty.test.":  {{}},
-		"two.test.":    {context, context},
-		"long.test.":   {bytes.Repeat(context, 15)},
-		"version.test": {append([]byte{7}, context[1:]...)},
-	} {
+	for name, options := range forgedOptions(victim.TraceID, victim.Query.SpanID) {
 		t.Run(name, func(t *testing.T) {
-			m := new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.TypeA)
-			m.SetEdns0(1232, false)
-			for _, o := range options {
-				m.IsEdns0().Option = append(m.IsEdns0().Option, &dns.EDNS0_LOCAL{Code: trace.DefaultOptionCode, Data: o})
+			// Where others on the machine fill the rings, once more.
+			for i, end := 0, time.Now().Add(patience); time.Now().Before(end); i++ {
+				if h.forge(t, victim, fmt.Sprintf("%d.%s", i, name), options) {
+					return
+				}
 			}
-			res, err := h.Client("client-b").Exchange(t.Context(), lab.Query{Message: m})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if opt := res.Answer.IsEdns0(); opt != nil && len(opt.Option) > 0 {
-				t.Errorf("the answer has options: %v", opt)
-			}
-			tr := h.trace(name)
-			if tr.TraceID == victim.TraceID || tr.Query == nil || tr.Query.TraceID == victim.TraceID || tr.Query.ParentSpanID != nil && *tr.Query.ParentSpanID == span {
-				t.Fatalf("trace %+v, exchange %+v, query %+v", tr, tr.Exchange, tr.Query)
-			}
-			if tr.TraceID != trace.NewTraceID(tr.Exchange.Time, tr.Exchange.Flow) || len(tr.Upstreams) != 1 || tr.Upstreams[0].Join != trace.JoinExact {
-				t.Errorf("trace %s of flow %s, upstreams %+v, gaps %v", tr.TraceID, tr.Exchange.Flow, tr.Upstreams, tr.Gaps)
-			}
+			t.Error("never traced in whole")
 		})
 	}
 	if all := h.traces("victim.test.", 1); len(all) != 1 || len(all[0].Upstreams) != 1 {
 		t.Errorf("the victim has %d traces", len(all))
 	}
 	h.unharmed(t)
+}
+
+// forge asks with the options, and wants a trace that has nothing to do with the
+// victim's; false where packets of it were lost or left out, and it says so.
+func (h *hostileRig) forge(t *testing.T, victim *trace.Trace, name string, options [][]byte) (whole bool) {
+	t.Helper()
+	res, err := h.Client("client-b").Exchange(t.Context(), lab.Query{Message: withOptions(name, options)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if opt := res.Answer.IsEdns0(); opt != nil && len(opt.Option) > 0 {
+		t.Errorf("the answer has options: %v", opt)
+	}
+	tr := h.trace(name)
+	if tr.TraceID == victim.TraceID {
+		t.Errorf("%s: the victim's trace: %+v", name, tr)
+	}
+	if q := tr.Query; q != nil && (q.TraceID == victim.TraceID || q.ParentSpanID != nil && *q.ParentSpanID == victim.Query.SpanID) {
+		t.Errorf("%s: CoreDNS took the forged context: %+v", name, q)
+	}
+	switch {
+	case tr.Query == nil, tr.Exchange == nil, tr.Exchange.LostEvents > 0, len(tr.Upstreams) == 1 && tr.Upstreams[0].Exchange == nil:
+		if len(tr.Gaps) == 0 && (tr.Exchange == nil || tr.Exchange.LostEvents == 0) {
+			t.Errorf("%s: parts are missing without a word: %+v", name, tr)
+		}
+		return false
+	case tr.TraceID != trace.NewTraceID(tr.Exchange.Time, tr.Exchange.Flow) || len(tr.Upstreams) != 1 || tr.Upstreams[0].Join != trace.JoinExact:
+		t.Errorf("%s: trace %s of flow %s, upstreams %+v, gaps %v", name, tr.TraceID, tr.Exchange.Flow, tr.Upstreams, tr.Gaps)
+	}
+	return true
 }
 
 // Segments of any cut carry the same messages: each is answered, and traced once.

@@ -352,6 +352,12 @@ func FuzzDecode(f *testing.F) {
 	f.Add(make([]byte, eventSize+64))
 	all := bpf.DnstraceEvent{Parts: 2*partICMP - 1, Kind: uint8(Drop), IpVersion: 4, Captured: 12}
 	f.Add(append(bytes.Clone(bytesOf(&all)), make([]byte, 512)...))
+	for _, m := range hostileMessages(f) {
+		for _, parts := range []uint8{0, 2*partICMP - 1} {
+			e := bpf.DnstraceEvent{Kind: uint8(TX), IpVersion: 6, Captured: uint16(len(m)), Parts: parts}
+			f.Add(append(bytes.Clone(bytesOf(&e)), m...))
+		}
+	}
 	d := decoder{names: map[[16]int8]string{}, netns: newNamespaces(f.TempDir()), symbols: newSymbols(os.DevNull)}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		var p Packet

@@ -171,3 +171,17 @@ func TestOwnCgroup(t *testing.T) {
 		t.Errorf("the root is %q", p)
 	}
 }
+
+// Whoever may make cgroups chooses their names: what is taken for a container's id is
+// in the path, and has its length.
+func FuzzContainer(f *testing.F) {
+	id := strings.Repeat("0f", idLength/2)
+	for _, path := range []string{"", "/", "///", "/docker/" + id, "/x/crio-conmon-" + id + ".scope", "/kubepods-podx.slice:cri-containerd:" + id, "/a" + id + "/-" + id + ".scope.scope"} {
+		f.Add(path)
+	}
+	f.Fuzz(func(t *testing.T, path string) {
+		if got := Container(path); got != "" && (len(got) != idLength || !strings.Contains(path, got)) {
+			t.Errorf("%q: %q", path, got)
+		}
+	})
+}

@@ -139,3 +139,17 @@ func TestContainer(t *testing.T) {
 		}
 	}
 }
+
+// Whoever may make cgroups chooses their names: what is taken for a UID is of one
+// part of the path, and looks like one.
+func FuzzPodUID(f *testing.F) {
+	for _, path := range []string{"", "/", "//pod", "/kubepods/pod" + uid, "/kubepods.slice/kubepods-pod" + strings.ReplaceAll(uid, "-", "_") + ".slice:cri-containerd:x",
+		"/pod" + strings.Repeat("-", 36), "/kubepods/pod" + uid + "/../pod" + otherUID} {
+		f.Add(path)
+	}
+	f.Fuzz(func(t *testing.T, path string) {
+		if got := podUID(path); got != "" && (!isUID(got) || !strings.Contains(strings.ReplaceAll(path, "_", "-"), got)) {
+			t.Errorf("%q: %q", path, got)
+		}
+	})
+}

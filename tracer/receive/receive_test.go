@@ -1,10 +1,12 @@
 package receive
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -187,4 +189,27 @@ func TestCloseDelivers(t *testing.T) {
 	if want := <-sent; n != want {
 		t.Errorf("%d records delivered of %d", n, want)
 	}
+}
+
+// Whoever reaches the socket may send what he likes: each line is a record or is
+// counted as malformed.
+func FuzzDatagram(f *testing.F) {
+	f.Add(slices.Concat(line(trace.KindQuery), []byte("\n\r\n nonsense\n"), line(trace.KindTrace)))
+	f.Add(line(trace.KindQuery)[:20])
+	f.Add([]byte(`{"v":1,"record":"query","hops":[{"parent":0},{"parent":99999999}],"upstreams":[{"attempt":-1}],"duration_seconds":1e308}`))
+	f.Add([]byte(strings.Repeat(`{"record":`, 10_000)))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r := &Receiver{records: make(chan trace.Record, 1)}
+		r.datagram(b)
+		lines := uint64(0)
+		for l := range bytes.Lines(b) {
+			if len(bytes.TrimSpace(l)) > 0 {
+				lines++
+			}
+		}
+		got := r.Stats()
+		if got.Received+got.Malformed != lines || got.Dropped != max(got.Received, 1)-1 || got.Malformed > 0 && r.LastError() == nil {
+			t.Errorf("%d lines: %+v, %v", lines, got, r.LastError())
+		}
+	})
 }
