@@ -53,14 +53,27 @@ func (s span) lookup(qname, qtype, protocol, rcode string) {
 
 func (s span) question(d *trace.DNS) {
 	s.lookup(d.QName, d.QType, d.Protocol, d.RCode)
-	a := (*attributes)(&s.Attributes)
-	a.text(keyID, fmt.Sprintf("0x%04x", d.ID))
-	a.address(semconv.ClientAddressKey, semconv.ClientPortKey, d.ClientIP, d.ClientPort)
+	(*attributes)(&s.Attributes).text(keyID, fmt.Sprintf("0x%04x", d.ID))
+	s.client(d)
+}
+
+// connection is an attempt to open one: no message was sent, so there is no ID.
+func (s span) connection(d *trace.DNS) {
+	(*attributes)(&s.Attributes).text(semconv.NetworkTransportKey, d.Protocol)
+	s.client(d)
+}
+
+func (s span) client(d *trace.DNS) {
+	(*attributes)(&s.Attributes).address(semconv.ClientAddressKey, semconv.ClientPortKey, d.ClientIP, d.ClientPort)
 }
 
 // wire adds what an exchange says of the two sides.
 func (b *builder) wire(s span, e *trace.Exchange) {
-	s.question(&e.DNS)
+	if e.Connects() {
+		s.connection(&e.DNS)
+	} else {
+		s.question(&e.DNS)
+	}
 	a := (*attributes)(&s.Attributes)
 	a.address(semconv.ServerAddressKey, semconv.ServerPortKey, e.ServerIP, e.ServerPort)
 	peer, port := e.ServerIP, e.ServerPort
