@@ -95,5 +95,8 @@ func encodeEndpoint(b []byte, e Endpoint) []byte {
 	if e.Service != "" {
 		b = appendString(append(b, `,"service":`...), e.Service)
 	}
+	if e.ServiceState != "" {
+		b = appendString(append(b, `,"service_state":`...), e.ServiceState)
+	}
 	return append(b, '}')
 }

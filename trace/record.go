@@ -272,7 +272,13 @@ type Endpoint struct {
 	// JSON leaves these out where they are not known.
 	Workload string `json:"workload"` // what the pod is of: Deployment/coredns
 	Service  string `json:"service"`  // whose address was asked, namespace/name: kube-system/kube-dns
+	// ServiceState is ServiceNoEndpoints where that is why the Service led nowhere.
+	ServiceState string `json:"service_state"`
 }
+
+// ServiceNoEndpoints says of a Service that none of its endpoints was ready when it was
+// asked, as the EndpointSlices tell.
+const ServiceNoEndpoints = "no_ready_endpoint"
 
 // Exchange is a query and its response on the wire, as one node saw them.
 type Exchange struct {

@@ -66,7 +66,7 @@ func sampleRecords() []Record {
 	tr := &Trace{
 		Header: head, QName: "example.com.", QType: "A", RCode: "NOERROR", Duration: SecondsPtr(22 * time.Millisecond),
 		Outcome: OutcomeAnswered, Client: &Endpoint{Pod: "mypod", Namespace: "demo", Workload: "Deployment/mypod"},
-		Server: &Endpoint{Service: "kube-system/kube-dns"}, Exchange: exchange, Query: query,
+		Server: &Endpoint{Service: "kube-system/kube-dns", ServiceState: ServiceNoEndpoints}, Exchange: exchange, Query: query,
 		Upstreams:  []Upstream{{Attempt: &attempt, Join: JoinNone, Upstreams: []Upstream{{Exchange: exchange, Join: JoinInferred, Upstreams: []Upstream{}}}}},
 		Resolution: "6b01090041156cb99fd7e9f79b794954", ResolutionJoin: JoinInferred, ClockOffset: SecondsPtr(-3 * time.Millisecond),
 		Gaps:      []string{"the way back was not observed"},

@@ -29,6 +29,11 @@ func complaint(t *trace.Trace) (trace.Finding, bool) {
 		fmt.Sprintf("ICMP error type %d code %d from %s, %s after the query", ex.ICMP.Type, ex.ICMP.Code, ex.ICMP.From, since(ex.ICMP.Offset)),
 	}, lastSightings(ex)...)}
 	switch {
+	case portUnreachable(ex.ICMP) && noEndpoints(ex) != nil:
+		f.Code = DroppedByNetfilter
+		f.Summary = fmt.Sprintf("The Service %s has no ready endpoint: %s rejected the client's query.", ex.Server.Service, ex.ICMP.From)
+		f.Evidence = append(f.Evidence, noEndpoints(ex)...)
+		f.Advice = noEndpointsAdvice
 	case portUnreachable(ex.ICMP):
 		f.Code = DroppedNoSocket
 		f.Summary = fmt.Sprintf("Nothing listens where the client's query went: %s says that the port is closed.", ex.ICMP.From)

@@ -18,11 +18,30 @@ func droppedByNetfilter(_ *memory, _ *trace.Trace, l leg) (trace.Finding, bool) 
 	if l.exchange.Connects() {
 		advice += " Let TCP port 53 pass too: answers that do not fit into a datagram need it."
 	}
+	if evidence := noEndpoints(l.exchange); d.Message == trace.MessageQuery && evidence != nil {
+		return trace.Finding{
+			Code:     DroppedByNetfilter,
+			Summary:  fmt.Sprintf("The Service %s has no ready endpoint: %s was rejected in %s.", l.exchange.Server.Service, l.name(), droppedWhere(d)),
+			Evidence: evidence,
+			Advice:   noEndpointsAdvice,
+		}, true
+	}
 	return trace.Finding{
 		Code:    DroppedByNetfilter,
 		Summary: fmt.Sprintf("A firewall rule dropped %s in %s.", droppedWhat(l), droppedWhere(d)),
 		Advice:  advice,
 	}, true
+}
+
+const noEndpointsAdvice = "kube-proxy rejects what is sent to such a Service. See why its pods are not there or not ready " +
+	"(`kubectl get endpointslices -A`, `kubectl describe pod`), and that the Service's selector fits them."
+
+// noEndpoints quotes Kubernetes where a Service had no ready endpoint.
+func noEndpoints(ex *trace.Exchange) []string {
+	if ex.Server == nil || ex.Server.ServiceState != trace.ServiceNoEndpoints {
+		return nil
+	}
+	return []string{fmt.Sprintf("the EndpointSlices of %s list no address as ready", ex.Server.Service)}
 }
 
 func byNetfilter(d *trace.Drop) bool {

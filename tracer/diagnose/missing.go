@@ -44,6 +44,7 @@ func missing(m *memory, t *trace.Trace) []trace.Finding {
 			Advice:  "The server, or what lies behind the place where the query was last seen, is the next place to look.",
 		}
 	}
+	f.Evidence = append(f.Evidence, noEndpoints(ex)...)
 	f.Evidence = append(append(f.Evidence, lastSightings(ex)...), "the kernel reported no drop of it on this node", recorded(t))
 	if ex.LostEvents > 0 {
 		f.Evidence = append(f.Evidence, fmt.Sprintf("%d events were lost on this node meanwhile: what was seen may not be all", ex.LostEvents))

@@ -56,6 +56,29 @@ func TestDropQuotesTheEndpoint(t *testing.T) {
 	}
 }
 
+// A Service without a ready endpoint is named as the cause where kube-proxy's rule
+// rejected the query, whether the drop or the complaint about it was seen.
+func TestServiceWithoutEndpoints(t *testing.T) {
+	for name, seen := range map[string]func(*trace.Exchange){
+		"drop": func(ex *trace.Exchange) {
+			ex.Outcome = trace.OutcomeDropped
+			ex.Drop = &trace.Drop{Reason: "NETFILTER_DROP", Where: "nft_do_chain", Message: trace.MessageQuery}
+		},
+		"complaint": func(ex *trace.Exchange) {
+			ex.ICMP = &trace.ICMP{Type: 3, Code: 3, From: ex.ServerIP, Message: trace.MessageQuery}
+		},
+	} {
+		ex := behindService(time.Date(2026, 11, 21, 3, 0, 0, 0, time.UTC), nil)
+		ex.NAT, ex.Server.ServiceState = nil, trace.ServiceNoEndpoints
+		seen(ex)
+		found := diagnose.New().Trace(&trace.Trace{Header: ex.Header, Exchange: ex})
+		if len(found) != 1 || found[0].Code != diagnose.DroppedByNetfilter || !strings.Contains(found[0].Summary, "The Service kube-system/kube-dns has no ready endpoint") ||
+			!strings.Contains(strings.Join(found[0].Evidence, "\n"), "the EndpointSlices of kube-system/kube-dns list no address as ready") {
+			t.Errorf("%s: %+v", name, found)
+		}
+	}
+}
+
 func behindService(at time.Time, e *trace.ServiceEndpoint) *trace.Exchange {
 	ex := &trace.Exchange{
 		ServerIP: netip.MustParseAddr("10.96.0.10"), ServerPort: 53, Outcome: trace.OutcomeUnanswered, Transmissions: 1,

@@ -165,7 +165,7 @@ func normalise(v any) {
 			v["vlan"], v["tunnel"] = 0.0, nil
 		}
 		// Nor does it write what Kubernetes does not tell.
-		for beside, left := range map[string][]string{"cgroup": {"workload", "service"}, "server_port": {"endpoint"}} {
+		for beside, left := range map[string][]string{"cgroup": {"workload", "service", "service_state"}, "server_port": {"endpoint"}} {
 			for _, name := range left {
 				if _, has := v[beside]; has && v[name] == nil {
 					delete(v, name)

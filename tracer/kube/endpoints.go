@@ -49,18 +49,22 @@ type endpoints struct {
 	ports    []uint16
 	slices   map[types.NamespacedName]*slice
 	byAddr   map[netip.Addr][]*slice
-	services map[string]int // how many slices a Service has
+	services map[string]*tally
 	removed  map[listing]removal
+	emptied  map[string]time.Time // when the last ready endpoint of a Service was lost
 }
+
+// tally counts what a Service has.
+type tally struct{ slices, ready int }
 
 func newEndpoints(ports []uint16) *endpoints {
 	return &endpoints{
 		ports: ports, slices: map[types.NamespacedName]*slice{}, byAddr: map[netip.Addr][]*slice{},
-		services: map[string]int{}, removed: map[listing]removal{},
+		services: map[string]*tally{}, removed: map[listing]removal{}, emptied: map[string]time.Time{},
 	}
 }
 
-func (e *endpoints) count() int { return len(e.byAddr) }
+func (e *endpoints) addrs() int { return len(e.byAddr) }
 
 // set adds a slice, or replaces what was known of it.
 func (e *endpoints) set(o *discoveryv1.EndpointSlice, now time.Time) {
@@ -74,7 +78,7 @@ func (e *endpoints) set(o *discoveryv1.EndpointSlice, now time.Time) {
 		delete(e.slices, key)
 	} else {
 		e.slices[key] = n
-		e.services[n.service]++
+		e.count(n)
 		for a, ep := range n.endpoints {
 			e.byAddr[a] = append(e.byAddr[a], n)
 			delete(e.removed, listing{n.service, a})
@@ -89,6 +93,31 @@ func (e *endpoints) set(o *discoveryv1.EndpointSlice, now time.Time) {
 	if old != nil {
 		e.gone(old, now)
 	}
+}
+
+// count adds a slice to what its Service has.
+func (e *endpoints) count(s *slice) {
+	t := e.services[s.service]
+	if t == nil {
+		t = &tally{}
+		e.services[s.service] = t
+	}
+	t.slices++
+	t.ready += s.ready()
+	if t.ready > 0 {
+		delete(e.emptied, s.service)
+	}
+}
+
+// ready counts its endpoints that are.
+func (s *slice) ready() int {
+	n := 0
+	for _, ep := range s.endpoints {
+		if ep.ready {
+			n++
+		}
+	}
+	return n
 }
 
 // strip leaves the name of a slice whose Service does not speak DNS.
@@ -156,7 +185,9 @@ func (e *endpoints) remove(key types.NamespacedName, now time.Time) {
 }
 
 func (e *endpoints) unindex(s *slice) {
-	if e.services[s.service]--; e.services[s.service] == 0 {
+	t := e.services[s.service]
+	t.ready -= s.ready()
+	if t.slices--; t.slices == 0 {
 		delete(e.services, s.service)
 	}
 	for a := range s.endpoints {
@@ -170,6 +201,12 @@ func (e *endpoints) unindex(s *slice) {
 // gone remembers the endpoints of a former slice that no slice of its Service lists
 // any more.
 func (e *endpoints) gone(s *slice, now time.Time) {
+	if t := e.services[s.service]; s.ready() > 0 && (t == nil || t.ready == 0) {
+		if len(e.emptied) >= maxRemoved {
+			clear(e.emptied)
+		}
+		e.emptied[s.service] = now
+	}
 	for a, ep := range s.endpoints {
 		if slices.ContainsFunc(e.byAddr[a], func(x *slice) bool { return x.service == s.service }) {
 			continue
@@ -220,7 +257,7 @@ func (e *endpoints) state(service string, addr netip.Addr, query time.Time) *tra
 	if r, ok := e.removed[listing{service, addr}]; ok {
 		return &trace.ServiceEndpoint{State: trace.EndpointRemoved, Pod: r.pod, Since: trace.SecondsPtr(r.at.Sub(query))}
 	}
-	if e.services[service] > 0 {
+	if e.services[service] != nil {
 		return &trace.ServiceEndpoint{State: trace.EndpointUnlisted}
 	}
 	return nil
@@ -238,6 +275,13 @@ func (ep *endpoint) state(query time.Time) *trace.ServiceEndpoint {
 		}
 	}
 	return s
+}
+
+// none tells whether a Service had no ready endpoint when a query was sent. Its slices
+// must all be known, as those of a Service with a UDP port are.
+func (e *endpoints) none(service string, query time.Time) bool {
+	t := e.services[service]
+	return (t == nil || t.ready == 0) && !e.emptied[service].After(query)
 }
 
 // pod returns the pod that has an address, as the slices tell; empty if none does.

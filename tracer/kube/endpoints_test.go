@@ -3,6 +3,7 @@ package kube
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -59,6 +60,48 @@ func TestEndpointState(t *testing.T) {
 	}
 }
 
+// A Service without a ready endpoint: since when, and only where all of its slices
+// would be known.
+func TestNoReadyEndpoint(t *testing.T) {
+	addr := serverIP.String()
+	for _, tc := range []struct {
+		name     string
+		protocol corev1.Protocol
+		told     func(c *Cluster)
+		asked    time.Duration // after start
+		want     string
+	}{
+		{"never had one", corev1.ProtocolUDP, func(*Cluster) {}, 0, trace.ServiceNoEndpoints},
+		{"of TCP, whose slices may have another port", corev1.ProtocolTCP, func(*Cluster) {}, 0, ""},
+		{"ready", corev1.ProtocolUDP, func(c *Cluster) { c.endpoints.set(aSlice("a", true, addr), start) }, 0, ""},
+		{"not ready", corev1.ProtocolUDP, func(c *Cluster) { c.endpoints.set(aSlice("a", false, addr), start) }, 0, trace.ServiceNoEndpoints},
+		{"asked before it was lost", corev1.ProtocolUDP, lose, time.Second, ""},
+		{"asked after it was lost", corev1.ProtocolUDP, lose, 3 * time.Second, trace.ServiceNoEndpoints},
+		{"there again", corev1.ProtocolUDP, func(c *Cluster) { lose(c); c.endpoints.set(aSlice("a", true, addr), start) }, 3 * time.Second, ""},
+		{"one of two left", corev1.ProtocolUDP, func(c *Cluster) { c.endpoints.set(aSlice("b", true, "10.244.1.9"), start); lose(c) }, 3 * time.Second, ""},
+		{"moved to another slice", corev1.ProtocolUDP, func(c *Cluster) { c.endpoints.set(aSlice("b", true, addr), start); lose(c) }, 3 * time.Second, ""},
+		{"its slice is gone", corev1.ProtocolUDP, func(c *Cluster) {
+			c.endpoints.set(aSlice("a", true, addr), start)
+			c.endpoints.remove(keyOf(aSlice("a", true)), start.Add(2*time.Second))
+		}, 3 * time.Second, trace.ServiceNoEndpoints},
+	} {
+		c := known(aService("kube-dns", vip.String(), tc.protocol, 53))
+		tc.told(c)
+		ex := lookup(tc.asked)
+		ex.NAT, ex.Protocol = nil, strings.ToLower(string(tc.protocol))
+		c.Exchange(ex)
+		if got := ex.Server.ServiceState; got != tc.want {
+			t.Errorf("%s: %q, expected %q", tc.name, got, tc.want)
+		}
+	}
+}
+
+// lose tells of an endpoint that is ready at start, and lost two seconds later.
+func lose(c *Cluster) {
+	c.endpoints.set(aSlice("a", true, serverIP.String()), start)
+	c.endpoints.set(aSlice("a", true), start.Add(2*time.Second))
+}
+
 // Slices of what speaks no DNS are not kept; a slice that stops to is let go of.
 func TestOnlySlicesThatSpeakDNS(t *testing.T) {
 	e := newEndpoints([]uint16{53})
@@ -66,7 +109,7 @@ func TestOnlySlicesThatSpeakDNS(t *testing.T) {
 	web := aSlice("a", true, serverIP.String())
 	web.Ports = []discoveryv1.EndpointPort{{Protocol: &tcp, Port: &port}}
 	e.set(web, start)
-	if e.count() != 0 {
+	if e.addrs() != 0 {
 		t.Error("a web server's slice is kept")
 	}
 	e.set(aSlice("a", true, serverIP.String()), start)
@@ -74,7 +117,7 @@ func TestOnlySlicesThatSpeakDNS(t *testing.T) {
 		t.Error("what is needed is stripped, or what is not is left")
 	}
 	e.set(e.strip(web), start)
-	if e.count() != 0 || len(e.slices) != 0 {
+	if e.addrs() != 0 || len(e.slices) != 0 {
 		t.Error("it is kept for ever")
 	}
 }

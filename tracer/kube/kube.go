@@ -87,7 +87,7 @@ type State struct {
 // State returns the state as of now.
 func (c *Cluster) State() State {
 	c.mu.RLock()
-	st := State{Synced: true, Pods: c.pods.count(), Services: len(c.services.byKey), Endpoints: c.endpoints.count()}
+	st := State{Synced: true, Pods: c.pods.count(), Services: len(c.services.byKey), Endpoints: c.endpoints.addrs()}
 	c.mu.RUnlock()
 	for _, s := range c.sources {
 		synced, failures, err := s.health()

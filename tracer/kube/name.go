@@ -29,7 +29,13 @@ func (c *Cluster) nameServer(ex *trace.Exchange, reliable bool) {
 		ex.Server = &trace.Endpoint{}
 	}
 	ex.Server.Service = service
-	if !translated || !reliable {
+	switch {
+	case !reliable:
+		return
+	case !translated:
+		if c.services.hasPort(service, ex.Protocol, ex.ServerPort) && c.endpoints.none(service, ex.Time) {
+			ex.Server.ServiceState = trace.ServiceNoEndpoints
+		}
 		return
 	}
 	if state := c.endpoints.state(service, addr, ex.Time); state != nil {

@@ -3,6 +3,7 @@ package kube
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -12,12 +13,18 @@ import (
 // services are the Services that may speak DNS, by their addresses.
 type services struct {
 	ports  []uint16
-	byKey  map[types.NamespacedName][]netip.Addr
+	byKey  map[types.NamespacedName]service
 	byAddr map[netip.Addr][]string // namespace/name
 }
 
+// service is what is kept of one.
+type service struct {
+	addrs []netip.Addr
+	ports []corev1.ServicePort
+}
+
 func newServices(ports []uint16) *services {
-	return &services{ports: ports, byKey: map[types.NamespacedName][]netip.Addr{}, byAddr: map[netip.Addr][]string{}}
+	return &services{ports: ports, byKey: map[types.NamespacedName]service{}, byAddr: map[netip.Addr][]string{}}
 }
 
 // speaksDNS tells whether a port may be that of a DNS server. Few Services have a
@@ -45,7 +52,7 @@ func (s *services) set(o *corev1.Service) {
 		return
 	}
 	addrs := serviceAddrs(o)
-	s.byKey[key] = addrs
+	s.byKey[key] = service{addrs, slices.Clone(o.Spec.Ports)}
 	for _, a := range addrs {
 		s.byAddr[a] = append(s.byAddr[a], key.String())
 	}
@@ -71,7 +78,7 @@ func serviceAddrs(o *corev1.Service) []netip.Addr {
 }
 
 func (s *services) remove(key types.NamespacedName) {
-	for _, a := range s.byKey[key] {
+	for _, a := range s.byKey[key].addrs {
 		left := slices.DeleteFunc(s.byAddr[a], func(name string) bool { return name == key.String() })
 		if s.byAddr[a] = left; len(left) == 0 {
 			delete(s.byAddr, a)
@@ -86,4 +93,15 @@ func (s *services) name(addr netip.Addr) string {
 		return names[0]
 	}
 	return ""
+}
+
+// hasPort tells whether a Service, namespace/name, has that port, and all of its
+// EndpointSlices are kept: they have its UDP port.
+func (s *services) hasPort(name, protocol string, port uint16) bool {
+	namespace, name, _ := strings.Cut(name, "/")
+	ports := s.byKey[types.NamespacedName{Namespace: namespace, Name: name}].ports
+	return slices.ContainsFunc(ports, func(p corev1.ServicePort) bool { return p.Protocol == corev1.ProtocolUDP }) &&
+		slices.ContainsFunc(ports, func(p corev1.ServicePort) bool {
+			return strings.EqualFold(string(p.Protocol), protocol) && p.Port == int32(port)
+		})
 }
