@@ -14,6 +14,7 @@ const (
 	nodeIP    = "172.31.255.1"
 	outsideIP = "172.31.255.53"
 	dnsIP     = "10.96.0.10"
+	dnsServer = dnsIP + ":53"
 )
 
 // configs are the files of the node; DIR and MODE are replaced.

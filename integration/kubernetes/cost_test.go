@@ -19,33 +19,45 @@ const (
 )
 
 // BenchmarkTracer measures what the tracer costs in the cluster, with the manifests as
-// they are, at some rates of lookups through the Service, each of a name of its own that
-// CoreDNS knows not to exist.
+// they are, at some rates of lookups through a Service, each of a name of its own: by
+// CoreDNS, which knows them not to exist, and by a server that takes so little of a
+// machine with two cores that it leaves room for ten thousand.
 func BenchmarkTracer(b *testing.B) {
 	n := startNode(b, "iptables")
 	n.install()
-	for _, rate := range []int{0, 1000, 10000} {
-		b.Run(fmt.Sprintf("lookups=%d", rate), func(b *testing.B) {
+	n.startServers()
+	for _, c := range []struct {
+		server, addr, process string
+		rate                  int
+	}{
+		{"none", "", "coredns", 0},
+		{"coredns", dnsServer, "coredns", 1000},
+		{"echo", echoServer, "pod", 1000},
+		{"echo", echoServer, "pod", 10000},
+		{"coredns", dnsServer, "coredns", 10000},
+	} {
+		b.Run(fmt.Sprintf("server=%s/lookups=%d", c.server, c.rate), func(b *testing.B) {
 			for b.Loop() {
-				n.measure(b, rate)
+				n.measure(b, c.addr, c.process, c.rate)
 			}
 		})
 	}
 }
 
-// measure reports memory and CPU time of the tracer, and of CoreDNS beside it.
-func (n *node) measure(b *testing.B, rate int) {
+// measure reports memory and CPU time of the tracer, and CPU time of the server beside it
+// (with the load, where both are a pod).
+func (n *node) measure(b *testing.B, server, process string, rate int) {
 	if rate > 0 {
-		n.startLoad(rate, "kubernetes.default.svc.cluster.local")
+		n.startLoad(rate, server, "kubernetes.default.svc.cluster.local")
 	}
 	began := time.Now()
 	time.Sleep(settle)
-	tracer, coredns := n.cpuTime("dnstrace"), n.cpuTime("coredns")
+	tracer, beside := n.cpuTime("dnstrace"), n.cpuTime(process)
 	started := time.Now()
 	time.Sleep(measured)
 	elapsed := time.Since(started)
 	b.ReportMetric(100*(n.cpuTime("dnstrace")-tracer).Seconds()/elapsed.Seconds(), "tracer-%cpu")
-	b.ReportMetric(100*(n.cpuTime("coredns")-coredns).Seconds()/elapsed.Seconds(), "coredns-%cpu")
+	b.ReportMetric(100*(n.cpuTime(process)-beside).Seconds()/elapsed.Seconds(), process+"-%cpu")
 	b.ReportMetric(n.memory("VmRSS"), "tracer-MB")
 	b.ReportMetric(n.memory("VmHWM"), "tracer-peak-MB")
 	if rate > 0 {

@@ -21,7 +21,7 @@ func (n *node) install() {
 	})
 	n.kubectl("apply", "-f", n.manifest("clients.yaml"))
 	n.kubectl("-n", "demo", "wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s")
-	n.startLoad(200, "install.example.org")
+	n.startLoad(200, dnsServer, "install.example.org")
 	deploy := filepath.Join(n.bin, "..", "deploy")
 	n.kubectl("apply", "-k", filepath.Join(deploy, "base"))
 	n.kubectl("-n", "dnstrace", "rollout", "status", "daemonset/dnstrace", "--timeout=120s")
@@ -104,12 +104,13 @@ func (n *node) signal(name, component string) {
 // counts are what became of the lookups of a load.
 type counts struct{ asked, answered, retried, failed int }
 
-// startLoad starts the pod load: so many lookups a second of names below another.
-func (n *node) startLoad(rate int, below string) {
+// startLoad starts the pod load: so many lookups a second of names below another, by a
+// server.
+func (n *node) startLoad(rate int, server, below string) {
 	n.t.Helper()
 	n.kubectl("-n", "demo", "delete", "pod", "load", "--now", "--ignore-not-found")
 	n.kubectl("-n", "demo", "run", "load", "--image=localhost/pod:latest", "--image-pull-policy=IfNotPresent", "--restart=Never",
-		"--", "load", strconv.Itoa(rate), dnsIP+":53", below)
+		"--", "load", strconv.Itoa(rate), server, below)
 	n.kubectl("-n", "demo", "wait", "--for=condition=Ready", "pod/load", "--timeout=60s")
 }
 
