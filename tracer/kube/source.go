@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
@@ -113,7 +114,13 @@ func (s *source) WatchWithContext(ctx context.Context, options metav1.ListOption
 		}
 		err = errNoAnswer
 	}
-	s.note(err)
+	if options.SendInitialEvents != nil && apierrors.IsInvalid(err) {
+		// It answers: before Kubernetes 1.32 it cannot send a list so, and is asked for
+		// one the old way.
+		s.note(nil)
+	} else {
+		s.note(err)
+	}
 	if err != nil {
 		cancel()
 		return nil, err

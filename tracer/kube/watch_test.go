@@ -12,8 +12,10 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
@@ -27,6 +29,8 @@ type apiServer struct {
 	pods, services, slices *cachetest.FakeControllerSource
 	mu                     sync.Mutex
 	down                   bool
+	takes                  time.Duration // to answer a request
+	asked                  []time.Time
 }
 
 var errDown = errors.New("connection refused")
@@ -37,22 +41,51 @@ type kindOf struct {
 	from   *cachetest.FakeControllerSource
 }
 
-func (k kindOf) ListWithContext(_ context.Context, o metav1.ListOptions) (runtime.Object, error) {
-	k.server.mu.Lock()
-	defer k.server.mu.Unlock()
-	if k.server.down {
-		return nil, errDown
+func (k kindOf) ListWithContext(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+	if err := k.server.answers(ctx); err != nil {
+		return nil, err
 	}
 	return k.from.List(o)
 }
 
-func (k kindOf) WatchWithContext(_ context.Context, o metav1.ListOptions) (watch.Interface, error) {
-	k.server.mu.Lock()
-	defer k.server.mu.Unlock()
-	if k.server.down || o.SendInitialEvents != nil { // the fake cannot stream a list
-		return nil, errDown
+func (k kindOf) WatchWithContext(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+	if err := k.server.answers(ctx); err != nil {
+		return nil, err
+	}
+	if o.SendInitialEvents != nil { // the fake cannot stream a list, as servers before 1.32
+		return nil, apierrors.NewInvalid(schema.GroupKind{}, "", nil)
 	}
 	return k.from.Watch(o)
+}
+
+// answers returns when a request is answered, and an error if it is not.
+func (a *apiServer) answers(ctx context.Context) error {
+	a.mu.Lock()
+	takes := a.takes
+	a.asked = append(a.asked, time.Now())
+	a.mu.Unlock()
+	if takes > 0 {
+		select {
+		case <-time.After(takes):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.down {
+		return errDown
+	}
+	return nil
+}
+
+// requests returns when it was asked since the last call.
+func (a *apiServer) requests() []time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	asked := a.asked
+	a.asked = nil
+	return asked
 }
 
 func (a *apiServer) setDown(down bool) {
