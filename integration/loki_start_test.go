@@ -29,8 +29,9 @@ ingester: {lifecycler: {min_ready_duration: 0s, final_sleep: 0s}}
 analytics: {reporting_enabled: false}
 `
 
-// startLoki runs bin/loki, with the labels of deploy/logs, and returns its address.
-func startLoki(t *testing.T, l *lab.Lab) string {
+// startLoki runs bin/loki, with the labels of deploy/logs and more flags, and returns its
+// address.
+func startLoki(t *testing.T, l *lab.Lab, more ...string) string {
 	t.Helper()
 	path, err := filepath.Abs(filepath.Join("..", "bin", "loki"))
 	if err != nil {
@@ -66,7 +67,7 @@ func startLoki(t *testing.T, l *lab.Lab) string {
 		}
 		return nil
 	}
-	if _, err := l.Start(lab.Spec{Name: "loki", Path: path, Args: []string{"-config.file=" + file, "-target=all"}, Ready: ready, ReadyTimeout: 2 * time.Minute}); err != nil {
+	if _, err := l.Start(lab.Spec{Name: "loki", Path: path, Args: append([]string{"-config.file=" + file, "-target=all"}, more...), Ready: ready, ReadyTimeout: 2 * time.Minute}); err != nil {
 		t.Fatalf("%v; `make bin/loki` builds it", err)
 	}
 	return url

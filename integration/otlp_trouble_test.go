@@ -31,7 +31,12 @@ const (
 	gateOpen int32 = iota
 	gateRefuses
 	gateSilent
+	gateSlow
+	gateFull
 )
+
+// slowness of a gate is just below the tracer's patience with a request.
+const slowness = 900 * time.Millisecond
 
 // ServeHTTP implements http.Handler.
 func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -43,6 +48,12 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// The server sees that the client has gone only when its request is read.
 		_, _ = io.Copy(io.Discard, r.Body)
 		<-r.Context().Done()
+	case gateFull:
+		// As Loki and others do where they have no room left.
+		http.Error(w, "no space left on device", http.StatusInternalServerError)
+	case gateSlow:
+		time.Sleep(slowness)
+		g.open.ServeHTTP(w, r)
 	default:
 		g.open.ServeHTTP(w, r)
 	}
@@ -52,9 +63,9 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // a trace.
 const storm = 2500
 
-// A collector that is down, refuses or does not answer holds up no lookup, no record
-// in a file and no other receiver. What it misses is counted; when it is back, what
-// waited is delivered.
+// A collector that is down, refuses, is full, slow or does not answer holds up no lookup, no record
+// in a file and no other receiver. What it misses is counted, and `check` says so; when
+// it is back, what waited is delivered.
 func TestOTLPTrouble(t *testing.T) {
 	r := &rig{lab.New(t, lab.Config{}), t}
 	jaeger := startJaeger(t, r.Lab)
@@ -92,6 +103,8 @@ func TestOTLPTrouble(t *testing.T) {
 	}{
 		{"down", func() { must(collector.Stop()) }, func() { must(collector.Start()) }, []string{direct, throughGate}, nil},
 		{"refusing", func() { g.state.Store(gateRefuses) }, func() { g.state.Store(gateOpen) }, []string{throughGate}, []string{direct}},
+		{"slow", func() { g.state.Store(gateSlow) }, func() { g.state.Store(gateOpen) }, []string{throughGate}, []string{direct}},
+		{"full", func() { g.state.Store(gateFull) }, func() { g.state.Store(gateOpen) }, []string{throughGate}, []string{direct}},
 		{"silent", func() { g.state.Store(gateSilent) }, func() { g.state.Store(gateOpen) }, []string{throughGate}, []string{direct}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -112,13 +125,15 @@ func TestOTLPTrouble(t *testing.T) {
 				if during[name].dropped == before[name].dropped {
 					t.Errorf("%s: nothing was dropped", name)
 				}
+				wantAll(t, r.check(), "limited  lost records not written", " by "+name)
 			}
 			tc.end()
 			after := waitOutputs(t, metrics, "every record is delivered or dropped", func(o map[string]counts) bool {
 				return o[direct].sum() == o[file].written && o[throughGate].sum() == o[file].written
 			})
 			for _, name := range tc.hurt {
-				if after[name].written == before[name].written {
+				// What is refused for good does not wait.
+				if tc.name != "full" && after[name].written == before[name].written {
 					t.Errorf("%s: nothing of what waited was delivered", name)
 				}
 				t.Logf("%s: of %d, %d delivered and %d dropped", name, storm, after[name].written-before[name].written, after[name].dropped-before[name].dropped)
@@ -137,6 +152,48 @@ func TestOTLPTrouble(t *testing.T) {
 	}
 	wantAll(t, tracer.Stderr(), throughGate+": ", "429 Too Many Requests: too many requests", "connection refused", "no answer within 1s", "delivers again after",
 		"records were not delivered at the end: Post ")
+}
+
+// check returns what `dnstrace check` says; it fails where this machine lacks
+// something for a tracer of its own.
+func (r *rig) check() string {
+	r.t.Helper()
+	out, err := r.Dnstrace(context.Background(), "check", "--api", r.APISocket(), "--kubernetes", "off")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return out
+}
+
+// Loki itself, with a limit that a busy node is beyond: it refuses with 429, nothing is
+// held up, and what it did not take is counted and said.
+func TestOTLPLokiRefuses(t *testing.T) {
+	r := &rig{lab.New(t, lab.Config{}), t}
+	loki := startLoki(t, r.Lab, "-distributor.ingestion-rate-limit-mb=0.01", "-distributor.ingestion-burst-size-mb=0.05")
+	metrics := fmt.Sprintf("127.0.0.1:%d", freePorts(t, 1)[0])
+	out := "otlp:" + loki + "/otlp/v1/logs"
+	tracer, err := r.StartTracer("--record", "trace", "--metrics", metrics, "-f", `qname endsWith ".trouble.test."`, "--output", out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.StartCoreDNS(corefile(r.Lab, toTracer(r.Lab))); err != nil {
+		t.Fatal(err)
+	}
+	for i, res := range r.Client("client-a").Bulk(context.Background(), lab.Bulk{Count: storm, Rate: 1000, Query: func(i int) lab.Query {
+		return lab.Query{Name: fmt.Sprintf("refused-%d.trouble.test.", i)}
+	}}) {
+		if res.Err != nil {
+			t.Errorf("lookup %d: %v", i, res.Err)
+		}
+	}
+	waitOutputs(t, metrics, "the file has every record, and Loki's misses are counted", func(o map[string]counts) bool {
+		return o["file:"+r.RecordFile()].written >= storm && o[out].dropped > 0
+	})
+	wantAll(t, r.check(), "limited  lost records not written", " by "+out)
+	if err := tracer.Stop(); err != nil || tracer.ExitCode() != 0 {
+		t.Errorf("exit %d, %v", tracer.ExitCode(), err)
+	}
+	wantAll(t, tracer.Stderr(), out+": ", "429 Too Many Requests", "ingestion rate limit")
 }
 
 // counts are what the metrics say of an output.

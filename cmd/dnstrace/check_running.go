@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/dnstrace/dnstrace/tracer/api"
@@ -19,8 +22,8 @@ var losses = []struct{ counter, what, lost, remedy string }{
 		"give the tracer more CPU time: `dnstrace_hook_lost_events_total` says which hook lost them"},
 	{"plugin_records_dropped", "records of CoreDNS", "traces of that time lack CoreDNS's side", "give the tracer more CPU time"},
 	{"plugin_records_malformed", "malformed records", "whoever sends them is not heard", "let CoreDNS and the tracer be of one version"},
-	{"output_records_dropped", "records not written", "they are missing from the output and all behind it",
-		"let the reader of the output be faster, or free its disk; `--record trace` halves what is written"},
+	{outputDropped, "records not written", "they are missing from the output and all behind it",
+		"let the receiver or reader take more (standard error of `dnstrace run` says what is wrong), or free the disk; `--record trace` halves what is written"},
 	{"follower_lost_traces", "traces for slow readers", "`dnstrace watch` or another reader of the local API missed them", "filter what is watched with -f"},
 }
 
@@ -42,8 +45,22 @@ func running(ctx context.Context, path string) []capture.Finding {
 	}
 	for _, l := range losses {
 		if n := status.Counters[l.counter]; n > 0 {
-			findings = append(findings, capture.Finding{What: "lost " + l.what, Detail: fmt.Sprintf("%d since its start", n), Lost: l.lost, Remedy: l.remedy})
+			findings = append(findings, capture.Finding{What: "lost " + l.what, Detail: fmt.Sprintf("%d since its start%s", n, parts(status.Counters, l.counter)), Lost: l.lost, Remedy: l.remedy})
 		}
 	}
 	return findings
+}
+
+// parts names what a counter is the sum of, as far as that has any.
+func parts(counters map[string]uint64, counter string) string {
+	var list []string
+	for _, key := range slices.Sorted(maps.Keys(counters)) {
+		if name, ok := strings.CutPrefix(key, counter+" "); ok && counters[key] > 0 {
+			list = append(list, fmt.Sprintf("%d by %s", counters[key], name))
+		}
+	}
+	if len(list) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(list, ", ")
 }

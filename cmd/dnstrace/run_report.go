@@ -12,6 +12,10 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/unixsocket"
 )
 
+// outputDropped counts the records that all outputs lost; with an output's name behind
+// it, those of that one.
+const outputDropped = "output_records_dropped"
+
 func (n *node) outputStats() []metrics.Output {
 	var all []metrics.Output
 	for _, w := range n.outputs {
@@ -26,16 +30,17 @@ func (n *node) socketStates() map[string]unixsocket.State {
 }
 
 func (n *node) status(c *pipeline.Counters) map[string]uint64 {
-	var dropped uint64
-	for _, o := range n.outputStats() {
-		dropped += o.Dropped
-	}
-	return map[string]uint64{
+	counters := map[string]uint64{
 		"events": c.Events, "lost_events": c.LostEvents, "shed_events": c.ShedEvents, "traces": c.Traces,
 		"plugin_records": c.Receive.Received, "plugin_records_malformed": c.Receive.Malformed,
 		"plugin_records_dropped": c.Receive.Dropped, "orphan_responses": c.Orphans,
-		"output_records_dropped": dropped, "follower_lost_traces": n.history.Stats().LostQueued,
+		"follower_lost_traces": n.history.Stats().LostQueued,
 	}
+	for _, o := range n.outputStats() {
+		counters[outputDropped] += o.Dropped
+		counters[outputDropped+" "+o.Name] += o.Dropped
+	}
+	return counters
 }
 
 // report says at the end what did not become a record: a reader of the output

@@ -120,6 +120,10 @@ func refusal(resp *http.Response, body []byte) *failure {
 	return f
 }
 
+// maxReason bounds a quoted reason: Loki's, which names the limit that was exceeded,
+// takes 230 bytes.
+const maxReason = 300
+
 // reason returns the words of an error's body: protobuf by the specification, text
 // from everything else.
 func reason(resp *http.Response, body []byte) string {
@@ -131,8 +135,11 @@ func reason(resp *http.Response, body []byte) string {
 		return ": " + s.GetMessage()
 	}
 	line, _, _ := strings.Cut(strings.TrimSpace(string(body)), "\n")
-	if line == "" || len(line) > 200 || strings.HasPrefix(line, "<") {
+	if line == "" || strings.HasPrefix(line, "<") {
 		return "" // a page for a browser
+	}
+	if len(line) > maxReason {
+		line = line[:maxReason] + "…"
 	}
 	return ": " + sound(line)
 }
