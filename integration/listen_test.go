@@ -2,87 +2,34 @@ package integration
 
 import (
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
-	"github.com/prometheus/procfs"
-
 	"github.com/dnstrace/dnstrace/integration/lab"
 )
 
-// tcpListen is the state of a TCP socket that listens (include/net/tcp_states.h).
-const tcpListen = 10
-
-// sockets returns what a process can be reached at: addresses of TCP and UDP, and
-// files of unix sockets. What is of another kind, raw or packet sockets for
-// example, is there by the number of its inode.
-func sockets(t *testing.T, pid int) []string {
+// sockets returns where a process in a host's namespace can be reached, as ss tells:
+// by TCP, UDP, raw and packet sockets, and unix sockets.
+func sockets(t *testing.T, l *lab.Lab, host string, pid int) []string {
 	t.Helper()
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	process, err := procfs.NewProc(pid)
-	must(err)
-	targets, err := process.FileDescriptorTargets()
-	must(err)
-	// Those of its network namespace, whoever's they are.
-	space, err := procfs.NewFS(fmt.Sprintf("/proc/%d", pid))
-	must(err)
-	known := map[uint64]string{}
-	for _, read := range []func() (procfs.NetTCP, error){space.NetTCP, space.NetTCP6} {
-		lines, err := read()
-		must(err)
-		for _, l := range lines {
-			known[l.Inode] = ""
-			if l.St == tcpListen {
-				known[l.Inode] = address("tcp", l.LocalAddr, l.LocalPort)
-			}
-		}
-	}
-	for _, read := range []func() (procfs.NetUDP, error){space.NetUDP, space.NetUDP6} {
-		lines, err := read()
-		must(err)
-		for _, l := range lines {
-			known[l.Inode] = address("udp", l.LocalAddr, l.LocalPort)
-		}
-	}
-	files, err := space.NetUNIX()
-	must(err)
-	for _, f := range files.Rows {
-		known[f.Inode] = f.Path
+	out, err := l.Run(t.Context(), lab.Spec{Name: "ss", Host: host, Path: "ss",
+		Args: []string{"--no-header", "--listening", "--numeric", "--processes", "--tcp", "--udp", "--raw", "--packet", "--unix"}})
+	if err != nil {
+		t.Fatalf("%v (of the Debian package iproute2)", err)
 	}
 	var reached []string
-	for _, target := range targets {
-		text, ok := strings.CutPrefix(target, "socket:[")
-		if !ok {
-			continue
-		}
-		inode, err := strconv.ParseUint(strings.TrimSuffix(text, "]"), 10, 64)
-		must(err)
-		at, ok := known[inode]
-		if !ok {
-			at = target
-		}
-		if at != "" {
-			reached = append(reached, at)
+	for line := range strings.Lines(out) {
+		// Kind, state, two queues, then the local address.
+		if f := strings.Fields(line); strings.Contains(line, fmt.Sprintf("pid=%d,", pid)) {
+			reached = append(reached, f[0]+" "+f[4])
 		}
 	}
 	slices.Sort(reached)
 	return reached
-}
-
-func address(network string, ip []byte, port uint64) string {
-	a, _ := netip.AddrFromSlice(ip)
-	return network + " " + netip.AddrPortFrom(a.Unmap(), uint16(port)).String()
 }
 
 // The tracer can be reached at its two unix sockets, which are root's, and at
@@ -97,7 +44,7 @@ func TestNothingListensBeyondLoopback(t *testing.T) {
 		{"as it is", nil, []string{"tcp 127.0.0.1:9464"}},
 		{"with OTLP", []string{"--output", "otlp:http://127.0.0.1:1", "--output", "otlp:grpc://127.0.0.1:1"}, []string{"tcp 127.0.0.1:9464"}},
 		{"without metrics", []string{"--metrics", ""}, nil},
-		{"as asked for", []string{"--metrics", ":9999"}, []string{"tcp [::]:9999"}},
+		{"as asked for", []string{"--metrics", ":9999"}, []string{"tcp *:9999"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			l := lab.New(t, lab.Config{})
@@ -108,9 +55,9 @@ func TestNothingListensBeyondLoopback(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := append([]string{l.APISocket(), l.RecordSocket()}, tc.beside...)
+			want := append([]string{"u_str " + l.APISocket(), "u_dgr " + l.RecordSocket()}, tc.beside...)
 			slices.Sort(want)
-			if got := sockets(t, tracer.Pid()); !slices.Equal(got, want) {
+			if got := sockets(t, l, "client-b", tracer.Pid()); !slices.Equal(got, want) {
 				t.Errorf("it can be reached at %q, expected %q", got, want)
 			}
 			for path, mode := range map[string]os.FileMode{l.APISocket(): 0o600, l.RecordSocket(): 0o666} {

@@ -54,6 +54,10 @@ func (n *node) checked() {
 	if out, err := n.exec("stat", "-L", "-c", "%u", "/proc/"+pid+"/root/var/run/secrets/kubernetes.io/serviceaccount/token"); err != nil || strings.TrimSpace(out) != "0" {
 		n.t.Errorf("the token is not root's: %v %s", err, out)
 	}
+	// Nobody beyond the pod can reach it.
+	if out, err := n.exec("nsenter", "-t", pid, "-n", "ss", "-H", "-l", "-n", "-t", "-u", "-w", "-0"); err != nil || !strings.Contains(out, " 127.0.0.1:9464 ") || strings.Count(out, "\n") != 1 {
+		n.t.Errorf("%v; the tracer's pod listens on\n%s", err, out)
+	}
 	// Its account reads names, and nothing else. The command fails where it says no.
 	for request, want := range map[string]string{
 		"list pods": "yes", "watch services": "yes", "list endpointslices.discovery.k8s.io": "yes",
