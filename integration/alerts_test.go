@@ -6,6 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -14,14 +18,13 @@ import (
 	"github.com/dnstrace/dnstrace/integration/lab"
 )
 
-// fault is what is broken, in a way that lookups below the zone notice, and the
-// alerts that tell of it.
+// fault is what is broken, lookups that notice, and the alerts that tell of it, each with
+// the labels that it must have.
 type fault struct {
-	zone   string
-	inject func(r *faultRig) func()
-	ask    lab.Query
-	count  int
-	alerts []string
+	name    string
+	inject  func(r *faultRig) func()
+	provoke func(r *faultRig, zone string)
+	alerts  []string
 }
 
 func behaves(zone string, b lab.Behaviour) func(r *faultRig) func() {
@@ -46,33 +49,83 @@ func must(r *faultRig, undo func(), err error) func() {
 	return undo
 }
 
-// many lookups are what stands out among others of the machine, which count too.
+// asks makes so many lookups below the fault's zone, each as the query says. They stand
+// out among others of the machine, which count too.
+func asks(n int, q lab.Query) func(r *faultRig, zone string) {
+	return func(r *faultRig, zone string) {
+		r.Client("client-a").Bulk(context.Background(), lab.Bulk{Count: n, Rate: 200, InFlight: n, Query: func(i int) lab.Query {
+			q := q
+			q.Name = fmt.Sprintf("n%d.%s", i, zone)
+			return q
+		}})
+	}
+}
+
 const many = 300
 
+// calmDown is how long other lookups of this machine may fail before the first fault.
+const calmDown = 3 * time.Minute
+
 var faults = []fault{
-	{"silent.test.", func(r *faultRig) func() { return r.SilentUpstream(0, "silent.test.") }, lab.Query{Timeout: 5 * time.Second}, many,
+	{"silent.test.", func(r *faultRig) func() { return r.SilentUpstream(0, "silent.test.") }, asks(many, lab.Query{Timeout: 5 * time.Second}),
 		[]string{"DNSTraceUpstreamTimeouts", "DNSTraceUpstreamDown", "DNSTraceLatencyHigh"}},
-	{"servfail.test.", behaves("servfail.test.", lab.Behaviour{Rcode: dns.RcodeServerFailure}), lab.Query{}, many, []string{"DNSTraceServfailHigh", "DNSTraceUpstreamErrors"}},
-	{"refused.test.", behaves("refused.test.", lab.Behaviour{Rcode: dns.RcodeRefused}), lab.Query{}, many, []string{"DNSTraceRefusedHigh"}},
-	{"slow.test.", behaves("slow.test.", lab.Behaviour{Delay: 1200 * time.Millisecond}), lab.Query{Timeout: 5 * time.Second}, many, []string{"DNSTraceUpstreamSlow"}},
-	{"large.test.", behaves("large.test.", lab.Behaviour{Size: 3000}), lab.Query{}, many, []string{"DNSTraceLargeResponses"}},
+	{"servfail.test.", behaves("servfail.test.", lab.Behaviour{Rcode: dns.RcodeServerFailure}), asks(many, lab.Query{}), []string{"DNSTraceServfailHigh", "DNSTraceUpstreamErrors"}},
+	{"refused.test.", behaves("refused.test.", lab.Behaviour{Rcode: dns.RcodeRefused}), asks(many, lab.Query{}), []string{"DNSTraceRefusedHigh"}},
+	{"slow.test.", behaves("slow.test.", lab.Behaviour{Delay: 1200 * time.Millisecond}), asks(many, lab.Query{Timeout: 5 * time.Second}), []string{"DNSTraceUpstreamSlow"}},
+	{"large.test.", behaves("large.test.", lab.Behaviour{Size: 3000}), asks(many, lab.Query{}), []string{`DNSTraceLargeResponses{code="oversized-response"}`}},
 	{"dropped.test.", func(r *faultRig) func() {
 		undo, err := r.DropAt(lab.NodeForward, lab.Match{Messages: lab.Queries, Leg: lab.ClientLeg})
 		return must(r, undo, err)
-	}, lab.Query{Timeout: time.Second}, many, []string{"DNSTracePacketsDropped", "DNSTraceLookupsUnanswered"}},
+	}, asks(many, lab.Query{Timeout: time.Second}), []string{`DNSTracePacketsDropped{code="dropped-by-netfilter"}`, "DNSTraceLookupsUnanswered"}},
 	{"vanished.test.", func(r *faultRig) func() {
 		undo, err := r.VanishAt(lab.CoreDNS)
 		return must(r, undo, err)
-	}, lab.Query{Timeout: time.Second}, many, []string{"DNSTracePacketsLost"}},
+	}, asks(many, lab.Query{Timeout: time.Second}), []string{`DNSTracePacketsLost{code="query-never-arrived"}`}},
 	{"gave-up.test.", func(r *faultRig) func() {
 		slow := behaves("gave-up.test.", lab.Behaviour{Delay: 300 * time.Millisecond})(r)
 		closed := r.ClosedClientPort("client-a")
 		return func() { slow(); closed() }
-	}, lab.Query{}, many, []string{"DNSTraceClientsGaveUp"}},
+	}, asks(many, lab.Query{}), []string{`DNSTraceClientsGaveUp{code="client-gave-up"}`}},
 	{"closed.test.", func(r *faultRig) func() {
 		undo, err := r.NoListener(r.server)
 		return must(r, undo, err)
-	}, lab.Query{Timeout: time.Second}, many, []string{"DNSTraceNoServer"}},
+	}, asks(many, lab.Query{Timeout: time.Second}), []string{`DNSTraceNoServer{code="dropped-no-socket"}`}},
+	{"stale.test.", func(r *faultRig) func() {
+		pod := r.Host(lab.CoreDNS)
+		to := func(v4 netip.Addr) {
+			must(r, nil, r.SetEndpoints(netip.AddrPortFrom(v4, 53), netip.AddrPortFrom(pod.V6, 53)))
+		}
+		to(lab.PodNetV4.Addr().Next().Next().Next().Next().Next().Next()) // nobody's
+		return func() { to(pod.V4) }
+	}, asks(20, lab.Query{Timeout: 4 * time.Second}), []string{`DNSTracePacketsDropped{code="stale-endpoint"}`}},
+	{"starved.test.", func(r *faultRig) func() {
+		signal := func(s syscall.Signal) { must(r, nil, r.server.Signal(s)) }
+		signal(syscall.SIGSTOP)
+		time.AfterFunc(700*time.Millisecond, func() { _ = r.server.Signal(syscall.SIGCONT) })
+		return func() { signal(syscall.SIGCONT) }
+	}, asks(many, lab.Query{Timeout: 5 * time.Second}), []string{`DNSTraceServerOverloaded{code="server-overloaded"}`}},
+	{"raced.test.", func(r *faultRig) func() {
+		undo, err := r.RaceLostBy("raced.test.", dns.TypeA)
+		return must(r, undo, err)
+	}, func(r *faultRig, zone string) {
+		var group sync.WaitGroup
+		for range 20 {
+			group.Go(func() {
+				r.Client("client-a").ExchangeTogether(context.Background(), lab.Query{Name: zone, Timeout: time.Second}, lab.Query{Name: zone, Type: dns.TypeAAAA})
+			})
+		}
+		group.Wait()
+	}, []string{`DNSTraceConntrack{code="conntrack-race"}`}},
+	{"full.test.", func(r *faultRig) func() {
+		undo, err := r.FillConntrack()
+		return must(r, undo, err)
+	}, asks(20, lab.Query{Timeout: time.Second}), []string{`DNSTraceConntrack{code="conntrack-full"}`}},
+	{"search.test.", behaves("cluster.local.", lab.Behaviour{Rcode: dns.RcodeNameError}), func(r *faultRig, zone string) {
+		glibc := buildResolver(r.t, "glibc")
+		for i := range 120 {
+			r.resolve("client-a", glibc, fmt.Sprintf("n%d.%s", i, strings.TrimSuffix(zone, ".")), kubernetesResolvConf("demo", ""))
+		}
+	}, []string{`DNSTraceSearchPath{code="search-path-amplification"}`}},
 }
 
 // The faults of the lab raise the alerts that tell of them, in a real Prometheus that
@@ -80,12 +133,13 @@ var faults = []fault{
 // output that is full are told of too.
 func TestFaultsRaiseAlerts(t *testing.T) {
 	addr := freeAddr(t)
-	r := newFaultRig(t, plainForwarding, "--timeout", "2s", "--metrics", addr)
+	r := newFaultRig(t, plainForwarding, "--timeout", "4s", "--metrics", addr)
 	prometheus := startPrometheus(t, r.Lab, addr, hasten(t, r.Lab), nativeHistograms)
 	r.together(numbered(20, "healthy.test."), lab.Query{})
 	r.trace("n19.healthy.test.")
-	// Until the first scrape no tracer is known; then the rules have looked at it.
-	for end := time.Now().Add(alertWait); ; time.Sleep(time.Second) {
+	// Until the first scrape no tracer is known; then the rules have looked at it. What
+	// else this machine looks up counts, too: it may have to calm down first.
+	for end := time.Now().Add(calmDown); ; time.Sleep(time.Second) {
 		scraped, err := askPrometheus(t, prometheus, `min_over_time(up[3s]) == 1 and count_over_time(up[3s]) > 2`, 0)
 		found, failed := askPrometheus(t, prometheus, `ALERTS{alertstate="firing"}`, 0)
 		if err = errors.Join(err, failed); err == nil && len(scraped) == 1 && len(found) == 0 {
@@ -96,13 +150,9 @@ func TestFaultsRaiseAlerts(t *testing.T) {
 		}
 	}
 	for _, f := range faults {
-		t.Run(f.zone, func(t *testing.T) {
+		t.Run(f.name, func(t *testing.T) {
 			undo := f.inject(r)
-			r.Client("client-a").Bulk(context.Background(), lab.Bulk{Count: f.count, Rate: 200, InFlight: f.count, Query: func(i int) lab.Query {
-				q := f.ask
-				q.Name = fmt.Sprintf("n%d.%s", i, f.zone)
-				return q
-			}})
+			f.provoke(r, f.name)
 			undo()
 			for _, alert := range f.alerts {
 				firing(t, r.rig, prometheus, alert)

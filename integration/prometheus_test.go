@@ -120,10 +120,11 @@ func hastened(t *testing.T, l *lab.Lab, name string) string {
 	return file
 }
 
-// firing waits until an alert fires.
+// firing waits until an alert fires; behind its name may be labels, in braces.
 func firing(t *testing.T, r *rig, base, alert string) {
 	t.Helper()
-	query := fmt.Sprintf(`ALERTS{alertname=%q,alertstate="firing"}`, alert)
+	name, labels, _ := strings.Cut(strings.TrimSuffix(alert, "}"), "{")
+	query := fmt.Sprintf(`ALERTS{alertname=%q,alertstate="firing",%s}`, name, labels)
 	for end := time.Now().Add(alertWait); ; time.Sleep(500 * time.Millisecond) {
 		found, err := askPrometheus(t, base, query, 2*time.Second)
 		if len(found) > 0 {
