@@ -27,8 +27,9 @@ func newExplainCommand() *cobra.Command {
 		Short: "Show the complete way of one lookup, with its diagnosis",
 		Long: "Draws one lookup as a waterfall: every device, plugin and upstream that it passed, where\n" +
 			"it was and what it cost, and under it what is wrong, with the evidence.\n\n" +
-			"The latest come first, so all are read before the first is drawn; of those that match,\n" +
-			"the latest N (--limit) are kept meanwhile, or all (--all), some 2 KB each.\n\n" +
+			"The latest come first, so all are read before the first is drawn. That takes the same\n" +
+			"memory however many there are: what of a file is more is sorted in temporary files\n" +
+			"without a name, which take up to half its size (TMPDIR says where).\n\n" +
 			"The lookups of one call of the program (A and AAAA, search suffixes, repeats) are drawn\n" +
 			"together, as far as they were seen.\n\n" +
 			"Without an argument it is the latest lookup; with one, the latest of that\n" +
@@ -75,31 +76,25 @@ func (o *explainOptions) explain(cmd *cobra.Command, args []string) error {
 		request.Names, request.Text, request.ID = target.Names(), target.Text(), target.ID()
 	}
 	s := o.open(cmd, cmd.ErrOrStderr())
-	found := latest{limit: o.limit, alone: o.output == outputJSON || !request.ID.IsZero()}
+	limit := o.limit
 	if o.all {
-		found.limit = 0
+		limit = 0
 	}
+	found := newSearch(limit, o.output == outputJSON || !request.ID.IsZero())
+	defer found.close()
 	read, err := each(cmd.Context(), s, request, keep, cmd.ErrOrStderr(), func(l source.Lookup) error {
 		if target == nil || target.Match(l.Trace) {
-			found.add(l)
-		} else {
-			found.addOther(l)
+			return found.add(l)
 		}
-		return nil
+		return found.addOther(l)
 	})
 	if err != nil {
 		return err
 	}
-	if found.matched == 0 {
+	if found.found() == 0 {
 		return o.nothing(target, s, read)
 	}
-	groups := found.groups()
-	if o.pcap != "" {
-		if err := o.writePackets(cmd, groups); err != nil || o.pcap == "-" {
-			return err
-		}
-	}
-	return o.show(cmd, &found, groups)
+	return o.show(cmd, found)
 }
 
 // nothing says what was searched in vain.
@@ -121,26 +116,37 @@ func (o *explainOptions) nothing(target *filter.Target, s source.Source, read so
 	return fmt.Errorf("%s: %s searched in %s; `dnstrace watch` shows what there is", what, searched, s)
 }
 
-func (o *explainOptions) show(cmd *cobra.Command, found *latest, groups [][]kept) error {
+// show draws what was found, and writes its packets if they are wanted.
+func (o *explainOptions) show(cmd *cobra.Command, found search) error {
+	packets, err := o.newPackets(cmd)
+	if err != nil {
+		return err
+	}
+	defer packets.close()
 	out := cmd.OutOrStdout()
 	width, color := terminal(cmd)
-	for i, group := range groups {
-		if o.output == outputJSON {
-			if err := writeGroup(out, group); err != nil {
-				return err
-			}
-			continue
+	first := true
+	if err := found.each(func(group []kept) error {
+		if err := packets.add(group); err != nil || o.pcap == "-" {
+			return err
 		}
-		if i > 0 {
+		if o.output == outputJSON {
+			return writeGroup(out, group)
+		}
+		if !first {
 			if _, err := io.WriteString(out, "\n\n"); err != nil {
 				return err
 			}
 		}
-		if err := drawGroup(out, group, render.Options{Width: width, Color: color}); err != nil {
-			return err
-		}
+		first = false
+		return drawGroup(out, group, render.Options{Width: width, Color: color})
+	}); err != nil {
+		return err
 	}
-	if more := found.left(); more > 0 && o.output == outputTable {
+	if err := packets.write(); err != nil {
+		return err
+	}
+	if more := found.left(); more > 0 && o.output == outputTable && o.pcap != "-" {
 		_, err := fmt.Fprintf(cmd.ErrOrStderr(), "dnstrace: %d earlier lookups match too; --limit N or --all shows them\n", more)
 		return err
 	}

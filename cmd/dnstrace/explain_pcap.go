@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,31 +23,72 @@ const (
 	afterExchange  = 15 * time.Second // a late response, after timeout and retries
 )
 
-// writePackets writes the packets of lookups where --pcap says.
-func (o *explainOptions) writePackets(cmd *cobra.Command, groups [][]kept) error {
-	traces, err := tracesOf(slices.Concat(groups...))
-	if err != nil {
-		return err
+// packets are those of the lookups that explain shows; nil if --pcap is not given.
+type packets struct {
+	to   io.Writer
+	file *os.File // nil: standard output
+	all  *pcap.Packets
+}
+
+func (o *explainOptions) newPackets(cmd *cobra.Command) (*packets, error) {
+	if o.pcap == "" {
+		return nil, nil
+	}
+	p := &packets{to: cmd.OutOrStdout()}
+	if o.pcap != "-" {
+		var err error
+		if p.file, err = os.OpenFile(o.pcap, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600); err != nil {
+			return nil, fmt.Errorf("--pcap: %w", err)
+		}
+		p.to = p.file
 	}
 	var captured pcap.Captured
 	if !o.isFile() && o.loki == "" {
 		captured = fromTracer(cmd.Context(), api.NewClient(o.api))
 	}
-	if o.pcap == "-" {
-		return o.writeTo(cmd.OutOrStdout(), traces, captured)
+	p.all = pcap.New(captured)
+	return p, nil
+}
+
+func (p *packets) add(group []kept) error {
+	if p == nil {
+		return nil
 	}
-	f, err := os.OpenFile(o.pcap, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	traces, err := tracesOf(group)
+	if err != nil {
+		return err
+	}
+	for _, t := range traces {
+		if err := p.all.Add(t); err != nil {
+			return fmt.Errorf("--pcap: %w", err)
+		}
+	}
+	return nil
+}
+
+func (p *packets) write() error {
+	if p == nil {
+		return nil
+	}
+	err := p.all.Write(p.to)
+	if p.file != nil {
+		err = errors.Join(err, p.file.Close())
+		p.file = nil
+	}
 	if err != nil {
 		return fmt.Errorf("--pcap: %w", err)
 	}
-	return errors.Join(o.writeTo(f, traces, captured), f.Close())
+	return nil
 }
 
-func (o *explainOptions) writeTo(w io.Writer, traces []*trace.Trace, captured pcap.Captured) error {
-	if err := pcap.Write(w, traces, captured); err != nil {
-		return fmt.Errorf("--pcap %s: %w", o.pcap, err)
+func (p *packets) close() {
+	if p == nil {
+		return
 	}
-	return nil
+	p.all.Close()
+	if p.file != nil {
+		_ = p.file.Close() // what went wrong before is told
+	}
 }
 
 // fromTracer asks the tracer for what it still has of the messages. Where it has

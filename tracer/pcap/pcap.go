@@ -11,16 +11,18 @@ package pcap
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"io"
-	"slices"
 	"time"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 	"github.com/gopacket/gopacket/pcapgo"
+	"github.com/klauspost/compress/s2"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/linesort"
 )
 
 // Message is a DNS message as it was captured.
@@ -34,52 +36,59 @@ type Message struct {
 // responses, in order of time; none where nobody has any.
 type Captured func(ex *trace.Exchange, response bool) []Message
 
-// Write writes the packets of lookups in order of time. captured may be nil.
-func Write(w io.Writer, traces []*trace.Trace, captured Captured) error {
-	b := builder{captured: captured}
-	for _, t := range traces {
-		b.trace(t)
-	}
-	slices.SortStableFunc(b.packets, func(x, y packet) int { return x.at.Compare(y.at) })
-	return b.write(w)
-}
-
-// place is where packets are seen: an interface of the file.
-type place struct {
-	netns  uint32
-	ifname string // empty: the packet had no device yet
-	alias  string // of the namespace; empty: it has none
-}
-
-// name is how the interface is called: namespace and device.
-func (p place) name() string {
-	netns := cmp.Or(p.alias, fmt.Sprint(p.netns))
-	return netns + "/" + cmp.Or(p.ifname, "(no device)")
-}
-
-// packet is one sighting.
-type packet struct {
-	at      time.Time
-	place   place
-	data    []byte
-	size    int // on the wire
-	comment string
-	inbound bool
-}
-
-type builder struct {
+// Packets are the packets of lookups on their way into a file, in constant memory:
+// those that are many are sorted outside of it. It is for one goroutine.
+type Packets struct {
 	captured Captured
-	packets  []packet
+	sorter   *linesort.Sorter // of packets in JSON, by time
+	line     []byte
+	err      error // of the sorter, which ends it
 }
 
-func (b *builder) trace(t *trace.Trace) {
+// sortMemory holds the packets of some thousand lookups.
+const sortMemory = 4 << 20
+
+// New returns no packets. captured may be nil.
+func New(captured Captured) *Packets {
+	return &Packets{captured: captured, sorter: linesort.New(sortMemory)}
+}
+
+// Add adds the packets of a lookup.
+func (b *Packets) Add(t *trace.Trace) error {
 	if t.Exchange != nil {
 		b.exchange(t, t.Exchange, "client leg")
 	}
 	b.upstreams(t, t.Upstreams, "upstream")
+	return b.err
 }
 
-func (b *builder) upstreams(t *trace.Trace, list []trace.Upstream, name string) {
+// Close gives back what the packets take.
+func (b *Packets) Close() { b.sorter.Close() }
+
+// place is where packets are seen: an interface of the file.
+type place struct {
+	NetNS  uint32
+	IfName string // empty: the packet had no device yet
+	Alias  string // of the namespace; empty: it has none
+}
+
+// name is how the interface is called: namespace and device.
+func (p place) name() string {
+	netns := cmp.Or(p.Alias, fmt.Sprint(p.NetNS))
+	return netns + "/" + cmp.Or(p.IfName, "(no device)")
+}
+
+// packet is one sighting.
+type packet struct {
+	At      time.Time
+	Place   place
+	Data    []byte
+	Size    int // on the wire
+	Comment string
+	Inbound bool
+}
+
+func (b *Packets) upstreams(t *trace.Trace, list []trace.Upstream, name string) {
 	for i := range list {
 		u := &list[i]
 		stage := fmt.Sprintf("%s %d", name, i+1)
@@ -91,7 +100,7 @@ func (b *builder) upstreams(t *trace.Trace, list []trace.Upstream, name string) 
 }
 
 // exchange adds every sighting of a query and its response, and the drop.
-func (b *builder) exchange(t *trace.Trace, ex *trace.Exchange, stage string) {
+func (b *Packets) exchange(t *trace.Trace, ex *trace.Exchange, stage string) {
 	messages := b.messages(ex)
 	var last [2]*trace.Sighting // query, response
 	for i := range ex.Path {
@@ -104,7 +113,7 @@ func (b *builder) exchange(t *trace.Trace, ex *trace.Exchange, stage string) {
 		if s.Tunnel != nil {
 			words = append(words, fmt.Sprintf("in a tunnel from %s to %s, network %d", s.Tunnel.Src, s.Tunnel.Dst, s.Tunnel.VNI))
 		}
-		p := packet{at: ex.Time.Add(s.Offset.Duration()), place: place{s.NetNS, s.IfName, s.NetNSName}, inbound: s.Direction == trace.DirectionRX}
+		p := packet{At: ex.Time.Add(s.Offset.Duration()), Place: place{s.NetNS, s.IfName, s.NetNSName}, Inbound: s.Direction == trace.DirectionRX}
 		b.add(t, ex, p, s, messages, stage, words)
 	}
 	if d := ex.Drop; d != nil {
@@ -117,7 +126,7 @@ func (b *builder) exchange(t *trace.Trace, ex *trace.Exchange, stage string) {
 		if d.Words != "" {
 			words = append(words, d.Words)
 		}
-		b.add(t, ex, packet{at: ex.Time.Add(d.Offset.Duration()), place: place{d.NetNS, d.IfName, d.NetNSName}, inbound: true}, s, messages, stage, words)
+		b.add(t, ex, packet{At: ex.Time.Add(d.Offset.Duration()), Place: place{d.NetNS, d.IfName, d.NetNSName}, Inbound: true}, s, messages, stage, words)
 	}
 }
 
@@ -141,7 +150,7 @@ type source struct {
 	rebuilt  []byte
 }
 
-func (b *builder) messages(ex *trace.Exchange) [2]source {
+func (b *Packets) messages(ex *trace.Exchange) [2]source {
 	var all [2]source
 	for i := range all {
 		response := i == 1
@@ -166,14 +175,14 @@ func (s *source) near(at time.Time) *Message {
 }
 
 // add makes a packet of a sighting, and leaves out what cannot be made.
-func (b *builder) add(t *trace.Trace, ex *trace.Exchange, p packet, s *trace.Sighting, messages [2]source, stage string, words []string) {
+func (b *Packets) add(t *trace.Trace, ex *trace.Exchange, p packet, s *trace.Sighting, messages [2]source, stage string, words []string) {
 	from := &messages[index(s.Message)]
 	wire, size := from.rebuilt, ex.RequestSize
 	if index(s.Message) == 1 && ex.ResponseSize != nil {
 		size = *ex.ResponseSize
 	}
 	origin := "message rebuilt from the record"
-	if m := from.near(p.at); m != nil {
+	if m := from.near(p.At); m != nil {
 		wire, size, origin = m.Wire, m.Size, "message as captured"
 	}
 	if wire == nil {
@@ -183,54 +192,92 @@ func (b *builder) add(t *trace.Trace, ex *trace.Exchange, p packet, s *trace.Sig
 	// that was cut. A compression that is worse than the sender's makes it longer.
 	size = max(size, len(wire))
 	var err error
-	if p.data, p.size, err = wrap(s, ex.Protocol, index(s.Message) == 1, wire, size); err != nil {
+	if p.Data, p.Size, err = wrap(s, ex.Protocol, index(s.Message) == 1, wire, size); err != nil {
 		return
 	}
-	p.comment = fmt.Sprintf("trace %s, %s %s: %s", t.TraceID, stage, s.Message, p.place.name())
+	p.Comment = fmt.Sprintf("trace %s, %s %s: %s", t.TraceID, stage, s.Message, p.Place.name())
 	for _, w := range words {
-		p.comment += ", " + w
+		p.Comment += ", " + w
 	}
-	p.comment += "; headers rebuilt, " + origin
-	b.packets = append(b.packets, p)
+	p.Comment += "; headers rebuilt, " + origin
+	b.keep(&p)
 }
 
-// write writes the file. Its interfaces stand in order of their first packet.
-func (b *builder) write(w io.Writer) error {
-	var out *pcapgo.NgWriter
-	numbers := map[place]int{}
-	options := pcapgo.NgWriterOptions{SectionInfo: pcapgo.NgSectionInfo{
-		Application: "dnstrace explain", Comment: "One packet for every place at which it was seen; see the comments.",
-	}}
-	for _, p := range b.packets {
-		n, ok := numbers[p.place]
-		if !ok {
-			itf := pcapgo.NgInterface{Name: p.place.name(), LinkType: layers.LinkTypeRaw,
-				Description: fmt.Sprintf("network namespace %d", p.place.netns)}
-			var err error
-			if out == nil {
-				out, err = pcapgo.NewNgWriterInterface(w, itf, options)
-			} else {
-				n, err = out.AddInterface(itf)
-			}
-			if err != nil {
-				return fmt.Errorf("pcapng: %w", err)
-			}
-			numbers[p.place] = n
-		}
-		flags := &pcapgo.NgEpbFlags{Direction: pcapgo.NgEpbFlagDirectionOutbound}
-		if p.inbound {
-			flags.Direction = pcapgo.NgEpbFlagDirectionInbound
-		}
-		info := gopacket.CaptureInfo{Timestamp: p.at, CaptureLength: len(p.data), Length: p.size, InterfaceIndex: n}
-		if err := out.WritePacketWithOptions(info, p.data, pcapgo.NgPacketOptions{Comments: []string{p.comment}, Flags: flags}); err != nil {
-			return fmt.Errorf("pcapng: %w", err)
-		}
+// keep gives a packet to the sorter.
+func (b *Packets) keep(p *packet) {
+	if b.err != nil {
+		return
 	}
-	if out == nil {
+	line, err := json.Marshal(p)
+	if err == nil {
+		b.line = s2.Encode(b.line[:cap(b.line)], line)
+		err = b.sorter.Add(linesort.Key{Major: p.At.UnixNano()}, b.line)
+	}
+	b.err = err
+}
+
+// Write writes the file, in order of time. Its interfaces stand in order of their
+// first packet. Nothing is written if there is no packet, and the error says so.
+func (b *Packets) Write(w io.Writer) error {
+	out := file{to: w, numbers: map[place]int{}}
+	var line []byte
+	if err := b.sorter.Each(func(_ linesort.Key, packed []byte) error {
+		var err error
+		if line, err = s2.Decode(line[:cap(line)], packed); err != nil {
+			return err
+		}
+		var p packet
+		if err := json.Unmarshal(line, &p); err != nil {
+			return err
+		}
+		return out.packet(&p)
+	}); err != nil {
+		return fmt.Errorf("pcapng: %w", err)
+	}
+	if out.ng == nil {
 		return errNothing
 	}
-	if err := out.Flush(); err != nil {
+	if err := out.ng.Flush(); err != nil {
 		return fmt.Errorf("pcapng: %w", err)
 	}
 	return nil
+}
+
+// file is the pcapng file. It has at least one interface from its front on, that of
+// its first packet.
+type file struct {
+	to      io.Writer
+	ng      *pcapgo.NgWriter
+	numbers map[place]int
+}
+
+func (f *file) packet(p *packet) error {
+	n, err := f.number(p.Place)
+	if err != nil {
+		return err
+	}
+	flags := &pcapgo.NgEpbFlags{Direction: pcapgo.NgEpbFlagDirectionOutbound}
+	if p.Inbound {
+		flags.Direction = pcapgo.NgEpbFlagDirectionInbound
+	}
+	info := gopacket.CaptureInfo{Timestamp: p.At, CaptureLength: len(p.Data), Length: p.Size, InterfaceIndex: n}
+	return f.ng.WritePacketWithOptions(info, p.Data, pcapgo.NgPacketOptions{Comments: []string{p.Comment}, Flags: flags})
+}
+
+// number returns that of a place's interface, which it writes if it is new.
+func (f *file) number(p place) (n int, err error) {
+	n, ok := f.numbers[p]
+	if ok {
+		return n, nil
+	}
+	itf := pcapgo.NgInterface{Name: p.name(), LinkType: layers.LinkTypeRaw, Description: fmt.Sprintf("network namespace %d", p.NetNS)}
+	if f.ng == nil {
+		f.ng, err = pcapgo.NewNgWriterInterface(f.to, itf, pcapgo.NgWriterOptions{SectionInfo: pcapgo.NgSectionInfo{
+			Application: "dnstrace explain", Comment: "One packet for every place at which it was seen; see the comments.",
+		}})
+	} else {
+		n, err = f.ng.AddInterface(itf)
+	}
+	f.numbers[p] = n
+	return n, err
 }

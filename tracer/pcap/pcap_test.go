@@ -29,6 +29,17 @@ func sighting(offset time.Duration, message string, src, dst netip.AddrPort, net
 	return trace.Sighting{Offset: trace.Seconds(offset), Message: message, NetNS: 4026532000, NetNSName: netns, IfName: ifname, Direction: direction, Src: src, Dst: dst}
 }
 
+func writeAll(w io.Writer, captured Captured, traces ...*trace.Trace) error {
+	p := New(captured)
+	defer p.Close()
+	for _, t := range traces {
+		if err := p.Add(t); err != nil {
+			return err
+		}
+	}
+	return p.Write(w)
+}
+
 // answered is a lookup through a Service, seen in two namespaces.
 func answered() *trace.Trace {
 	size := 120
@@ -74,7 +85,7 @@ type read struct {
 func write(t *testing.T, captured Captured, traces ...*trace.Trace) []read {
 	t.Helper()
 	var file bytes.Buffer
-	if err := Write(&file, traces, captured); err != nil {
+	if err := writeAll(&file, captured, traces...); err != nil {
 		t.Fatal(err)
 	}
 	ng, err := pcapgo.NewNgReader(&file, pcapgo.NgReaderOptions{WantMixedLinkType: true})
@@ -181,7 +192,7 @@ func TestDropAndTunnel(t *testing.T) {
 
 func TestNothingSeen(t *testing.T) {
 	var out bytes.Buffer
-	if err := Write(&out, []*trace.Trace{{Query: &trace.Query{}}}, nil); !errors.Is(err, errNothing) || out.Len() != 0 {
+	if err := writeAll(&out, nil, &trace.Trace{Query: &trace.Query{}}); !errors.Is(err, errNothing) || out.Len() != 0 {
 		t.Errorf("%v, %d bytes", err, out.Len())
 	}
 }
@@ -207,7 +218,7 @@ func FuzzWrite(f *testing.F) {
 			return
 		}
 		var file bytes.Buffer
-		if err := Write(&file, []*trace.Trace{tr}, nil); err != nil {
+		if err := writeAll(&file, nil, tr); err != nil {
 			return
 		}
 		ng, err := pcapgo.NewNgReader(&file, pcapgo.NgReaderOptions{WantMixedLinkType: true})

@@ -5,25 +5,34 @@ import (
 	"errors"
 	"time"
 
+	"github.com/klauspost/compress/s2"
+
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/linesort"
 )
 
 // collection is one reading of a source that ends: all records first, in any
-// order, then the lookups that they make, in order of time.
+// order, then the lookups that they make, in order of time. Records of one lookup
+// may stand anywhere in a file, as where that of one node follows that of another.
 type collection struct {
 	joining Joining
 	request Request
 	since   time.Time
-	sorter  sorter
+	sorter  *linesort.Sorter // of lines compressed with S2
 	seen    Read
+	packed  []byte
 }
+
+// sortMemory holds some ten megabytes of records, compressed: what is not more
+// than that needs no temporary file.
+const sortMemory = 4 << 20
 
 // around is how much earlier than a lookup its records may begin, by the clocks
 // of two nodes.
 const around = time.Minute
 
 func newCollection(j Joining, r Request) *collection {
-	c := &collection{joining: j, request: r, sorter: sorter{memory: j.bound()}}
+	c := &collection{joining: j, request: r, sorter: linesort.New(min(sortMemory, j.bound()))}
 	if r.Since > 0 {
 		c.since = j.Now().Add(-r.Since)
 	}
@@ -40,7 +49,8 @@ func (c *collection) record(rec trace.Record, line []byte) error {
 	if !c.since.IsZero() && rec.Head().Time.Before(c.since.Add(-around)) {
 		return nil
 	}
-	return c.sorter.add(at.UnixNano(), line)
+	c.packed = s2.Encode(c.packed[:cap(c.packed)], line)
+	return c.sorter.Add(linesort.Key{Major: at.UnixNano()}, c.packed)
 }
 
 // wants is false of records that a reader need not look at. One without a name, an
@@ -66,14 +76,19 @@ func nameOf(rec trace.Record) string {
 
 // lookups calls each with what the records make, and returns what was read.
 func (c *collection) lookups(ctx context.Context, each func(Lookup) error) (Read, error) {
-	defer c.sorter.close()
+	defer c.sorter.Close()
 	j := newJoiner(c.joining, c.pass(each))
-	err := c.sorter.each(func(line []byte) error {
+	var line []byte
+	err := c.sorter.Each(func(_ linesort.Key, packed []byte) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		// It was decoded once before: only what is wrong with the machine can
 		// make it fail now.
+		var err error
+		if line, err = s2.Decode(line[:cap(line)], packed); err != nil {
+			return err
+		}
 		rec, err := trace.Decode(line)
 		if err != nil {
 			return err

@@ -51,7 +51,7 @@ func (f File) Each(ctx context.Context, r Request, each func(Lookup) error) (Rea
 		return f.follow(ctx, c, in, each)
 	}
 	if err := f.read(ctx, in, c.record); err != nil {
-		c.sorter.close()
+		c.sorter.Close()
 		return c.seen, err
 	}
 	return c.lookups(ctx, each)

@@ -2,7 +2,6 @@ package source
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"strings"
 	"testing"
@@ -158,31 +157,5 @@ func TestJoinerIsBounded(t *testing.T) {
 	}
 	if len(j.flows) > 100 || len(j.waiting) > 100 {
 		t.Errorf("%d flows, %d records held", len(j.flows), len(j.waiting))
-	}
-}
-
-func TestSorter(t *testing.T) {
-	rng := rand.New(rand.NewPCG(1, 2))
-	for _, memory := range []int{1, 100, 1000, 1 << 20} {
-		s := sorter{memory: memory}
-		const n = 500
-		for i := range n {
-			at := rng.Int64N(50) - 25
-			if err := s.add(at, fmt.Appendf(nil, "%03d %03d", at+25, i)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		last, count := "", 0
-		if err := s.each(func(line []byte) error {
-			if string(line) <= last {
-				t.Fatalf("memory %d: %q after %q", memory, line, last)
-			}
-			last = string(line)
-			count++
-			return nil
-		}); err != nil || count != n {
-			t.Errorf("memory %d: %d of %d lines, %v", memory, count, n, err)
-		}
-		s.close()
 	}
 }

@@ -86,7 +86,7 @@ func (l Loki) Each(ctx context.Context, r Request, each func(Lookup) error) (Rea
 	})
 	bad.end()
 	if err != nil {
-		all.sorter.close()
+		all.sorter.Close()
 		return all.seen, err
 	}
 	return all.lookups(ctx, each)
