@@ -107,7 +107,7 @@ func (a *Assembler) fromExchange(t *trace.Trace, l *lookup) {
 	t.Duration, t.Outcome = ex.Duration, ex.Outcome
 	t.Client, t.Server = ex.Client, ex.Server
 	if ex.LostEvents > 0 {
-		t.Gaps = append(t.Gaps, fmt.Sprintf("%d events were lost on this node while it lasted: packets may be missing", ex.LostEvents))
+		t.Gaps = append(t.Gaps, fmt.Sprintf("%d packets, of this lookup or of others, were lost by the tracer while it lasted: some may be missing here", ex.LostEvents))
 	}
 	if t.Query == nil && !ex.Connects() && a.servers.missed(ex) {
 		t.Gaps = append(t.Gaps, trace.GapNotRecorded)

@@ -111,6 +111,9 @@ func (s *servers) missed(ex *trace.Exchange) bool {
 		return false
 	}
 	addrs := serverAddrs(ex)
+	if ex.LostEvents > 0 {
+		return false // that it was not seen to arrive proves nothing
+	}
 	// Of the servers behind one address, the translated one is the right one.
 	places := s.recorded[addrs[len(addrs)-1]]
 	if len(places) == 0 {

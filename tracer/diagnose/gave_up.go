@@ -7,7 +7,8 @@ import (
 )
 
 // clientGaveUp finds a response that reached the client's own namespace and
-// found its socket closed. Proof: the kernel's drop there for lack of a socket.
+// found its socket closed. Proof: the kernel's drop there for lack of a socket, and
+// that no response came before.
 func clientGaveUp(_ *memory, t *trace.Trace) []trace.Finding {
 	if t.Exchange == nil || !gaveUp(t.Exchange) {
 		return nil
@@ -27,7 +28,7 @@ func clientGaveUp(_ *memory, t *trace.Trace) []trace.Finding {
 	if t.Query != nil {
 		f.Evidence = append(f.Evidence, recorded(t))
 	}
-	return []trace.Finding{f}
+	return []trace.Finding{inDoubt(f, ex)}
 }
 
 func gaveUp(ex *trace.Exchange) bool {

@@ -1,7 +1,6 @@
 package diagnose
 
 import (
-	"fmt"
 	"slices"
 
 	"github.com/dnstrace/dnstrace/trace"
@@ -16,7 +15,11 @@ func missing(m *memory, t *trace.Trace) []trace.Finding {
 		return nil
 	}
 	if f, ok := complaint(t); ok {
+		f.Evidence = appendLost(f.Evidence, ex)
 		return []trace.Finding{f}
+	}
+	if packetsLost(ex) {
+		return []trace.Finding{unknown(m, t)}
 	}
 	if ex.Connects() {
 		return []trace.Finding{noConnection(m, t)}
@@ -46,10 +49,31 @@ func missing(m *memory, t *trace.Trace) []trace.Finding {
 	}
 	f.Evidence = append(f.Evidence, noEndpoints(ex)...)
 	f.Evidence = append(append(f.Evidence, lastSightings(ex)...), "the kernel reported no drop of it on this node", recorded(t))
-	if ex.LostEvents > 0 {
-		f.Evidence = append(f.Evidence, fmt.Sprintf("%d events were lost on this node meanwhile: what was seen may not be all", ex.LostEvents))
-	}
 	return []trace.Finding{f}
+}
+
+// unknown is what is known of a lookup without a response if packets of it may be
+// missing: not even that there was none.
+func unknown(m *memory, t *trace.Trace) trace.Finding {
+	ex := t.Exchange
+	f := trace.Finding{
+		Code:     NoResponseSeen,
+		Summary:  "No response was seen, but the tracer lost packets in this time: there may have been one.",
+		Evidence: appendLost(lastSightings(ex), ex),
+		Advice:   "Do not act on this one alone: ask the client whether it was answered, and look at lookups without lost packets. `dnstrace_lost_events_total` that rises says that this node's tracer is overrun.",
+	}
+	if q := t.Query; q != nil && q.Outcome != trace.OutcomeNoResponse {
+		f.Summary = "The server answered, but the tracer lost packets in this time: whether the client got it is not known."
+	}
+	if ex.NAT != nil && ex.NAT.Endpoint != nil {
+		f.Evidence = append(f.Evidence, listed(ex)...)
+	}
+	if ex.Connects() {
+		f.Evidence = append(f.Evidence, whyConnect(m, t)...)
+		return f
+	}
+	f.Evidence = append(f.Evidence, recorded(t))
+	return f
 }
 
 // lastSightings quotes how far the query and its response came.

@@ -12,8 +12,8 @@ import (
 const longWait = 250 * time.Millisecond
 
 // serverOverloaded finds a query that waited for the server to read it. Proof:
-// it arrived in the server's namespace, and CoreDNS's record starts much later,
-// on the same clock.
+// it arrived in the server's namespace, for the last time before CoreDNS read it,
+// and CoreDNS's record starts much later, on the same clock.
 func serverOverloaded(_ *memory, t *trace.Trace) []trace.Finding {
 	if t.Exchange == nil || t.Query == nil {
 		return nil
@@ -26,7 +26,7 @@ func serverOverloaded(_ *memory, t *trace.Trace) []trace.Finding {
 	if wait < longWait {
 		return nil
 	}
-	return []trace.Finding{{
+	return []trace.Finding{inDoubt(trace.Finding{
 		Code:    ServerOverloaded,
 		Summary: fmt.Sprintf("The query waited %s in the server's socket before the server read it.", took(wait)),
 		Evidence: []string{
@@ -34,7 +34,7 @@ func serverOverloaded(_ *memory, t *trace.Trace) []trace.Finding {
 			fmt.Sprintf("CoreDNS's record of it starts %s later and takes %s", took(wait), orUnknown(t.Query.DNS.Duration)),
 		},
 		Advice: "See the server's CPU limit and throttling (`container_cpu_cfs_throttled_periods_total`), its load and that of its node; add replicas or a node-local cache.",
-	}}
+	}, t.Exchange)}
 }
 
 // arrival returns when the query last came to its server's namespace before the

@@ -36,13 +36,14 @@ func oversizedResponse(_ *memory, t *trace.Trace) []trace.Finding {
 }
 
 // fragmentLost tells whether a response's missing fragments kept it from the
-// client: some were seen nowhere, or the kernel dropped one.
+// client: some were seen nowhere, where the tracer lost nothing itself, or the
+// kernel dropped one.
 func fragmentLost(ex *trace.Exchange) bool {
 	f := ex.Fragments
 	if f == nil || f.Message != trace.MessageResponse {
 		return false
 	}
-	return !f.Complete && ex.Outcome != trace.OutcomeAnswered || fragmentDropped(ex)
+	return !f.Complete && ex.Outcome != trace.OutcomeAnswered && !packetsLost(ex) || fragmentDropped(ex)
 }
 
 func fragmentDropped(ex *trace.Exchange) bool {
@@ -63,5 +64,5 @@ func fragmentEvidence(ex *trace.Exchange) []string {
 	if last, ok := lastSighting(ex, trace.MessageResponse); ok {
 		evidence = append(evidence, last)
 	}
-	return evidence
+	return appendLost(evidence, ex)
 }

@@ -8,12 +8,15 @@ import (
 
 // refusedByServer finds a server that does not serve the client or the name.
 // Proof: it answered REFUSED of its own accord: its record says so, and no
-// upstream did.
+// upstream did, as far as their packets or that record tell.
 func refusedByServer(_ *memory, t *trace.Trace) []trace.Finding {
 	if t.RCode != "REFUSED" || t.Exchange == nil && t.Query == nil {
 		return nil
 	}
 	if anyUpstream(t.Upstreams, func(u *trace.Upstream) bool { return u.Exchange != nil && u.Exchange.RCode == "REFUSED" }) {
+		return nil
+	}
+	if _, passedOn := forwarded(t); passedOn {
 		return nil
 	}
 	f := trace.Finding{
@@ -24,13 +27,15 @@ func refusedByServer(_ *memory, t *trace.Trace) []trace.Finding {
 	if t.Exchange != nil {
 		f.Evidence = append(f.Evidence, fmt.Sprintf("%s answered REFUSED to %s after %s", server(t.Exchange), who(t.Exchange), orUnknown(t.Exchange.Duration)))
 	}
-	if q := t.Query; q != nil {
-		by := q.AnsweredBy
-		if by == "" {
-			by = "no plugin: no server block serves the name"
-		}
-		f.Evidence = append(f.Evidence, fmt.Sprintf("CoreDNS recorded the query: outcome %s, zone %q, answered by %s, %s", q.Outcome, q.Zone, by, count(len(q.Upstreams), "upstream attempt")))
+	q := t.Query
+	if q == nil {
+		return []trace.Finding{inDoubt(f, t.Exchange)}
 	}
+	by := q.AnsweredBy
+	if by == "" {
+		by = "no plugin: no server block serves the name"
+	}
+	f.Evidence = append(f.Evidence, fmt.Sprintf("CoreDNS recorded the query: outcome %s, zone %q, answered by %s, %s", q.Outcome, q.Zone, by, count(len(q.Upstreams), "upstream attempt")))
 	return []trace.Finding{f}
 }
 

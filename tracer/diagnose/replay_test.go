@@ -25,21 +25,24 @@ import (
 func TestRecordedCases(t *testing.T) {
 	for _, path := range recordedCases(t) {
 		t.Run(caseName(path), func(t *testing.T) {
-			got := describe(assembled(t, path))
-			golden := filepath.Join("testdata", caseName(path)+".golden")
-			if os.Getenv("DNSTRACE_UPDATE") != "" {
-				if err := os.WriteFile(golden, got, 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !bytes.Equal(got, want) {
-				t.Errorf("differs from %s; got:\n%s", golden, got)
-			}
+			compare(t, filepath.Join("testdata", caseName(path)+".golden"), describe(assembled(t, path)))
 		})
+	}
+}
+
+func compare(t *testing.T, golden string, got []byte) {
+	t.Helper()
+	if os.Getenv("DNSTRACE_UPDATE") != "" {
+		if err := os.WriteFile(golden, got, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("differs from %s; got:\n%s", golden, got)
 	}
 }
 
@@ -138,6 +141,12 @@ func caseName(path string) string {
 // assembled replays a file, in order of time as a tracer gets it.
 func assembled(t *testing.T, path string) []*trace.Trace {
 	t.Helper()
+	return assembledWith(t, path, func(trace.Record) {})
+}
+
+// assembledWith replays a file whose records were changed.
+func assembledWith(t *testing.T, path string, change func(trace.Record)) []*trace.Trace {
+	t.Helper()
 	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
@@ -159,6 +168,7 @@ func assembled(t *testing.T, path string) []*trace.Trace {
 		if err != nil {
 			t.Fatal(err)
 		}
+		change(r)
 		a.Add(r)
 	}
 }

@@ -34,6 +34,9 @@ func slowUpstream(_ *memory, t *trace.Trace) []trace.Finding {
 			f.Evidence = append(f.Evidence, fmt.Sprintf("CoreDNS's %s took %s", attemptName(at), since(*at.Duration)))
 		}
 		f.Evidence = appendInferred(f.Evidence, u)
+		if u.Attempt == nil || u.Attempt.Duration == nil {
+			f = inDoubt(f, u.Exchange) // its first response may not have been seen
+		}
 		findings = append(findings, f)
 	}
 	return findings

@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
@@ -11,7 +12,29 @@ import (
 // Where the upstream is an observed server whose own upstream failed, that is
 // the finding.
 func upstreamError(_ *memory, t *trace.Trace) []trace.Finding {
-	return upstreamErrors(nil, t.Upstreams)
+	findings := upstreamErrors(nil, t.Upstreams)
+	if u, ok := forwarded(t); ok && len(findings) == 0 && errorCode(t.Query.RCode) {
+		findings = append(findings, trace.Finding{
+			Code:    UpstreamError,
+			Summary: fmt.Sprintf("The upstream %s answered %s.", address(u), t.Query.RCode),
+			Evidence: []string{
+				fmt.Sprintf("CoreDNS's %s ended as %s, and %s passed the answer on: rcode %s", attemptName(u.Attempt), u.Attempt.Outcome, t.Query.AnsweredBy, t.Query.RCode),
+				"its packets were not observed",
+			},
+			Advice: adviceFor(t.Query.RCode),
+		})
+	}
+	return findings
+}
+
+// forwarded returns the upstream whose answer CoreDNS passed on, if only its record
+// tells of it.
+func forwarded(t *trace.Trace) (*trace.Upstream, bool) {
+	if t.Query == nil || !slices.Contains(forwarders, t.Query.AnsweredBy) || len(t.Upstreams) == 0 {
+		return nil, false
+	}
+	u := &t.Upstreams[len(t.Upstreams)-1]
+	return u, u.Exchange == nil && u.Attempt != nil && u.Attempt.Outcome == trace.OutcomeOK
 }
 
 func upstreamErrors(findings []trace.Finding, upstreams []trace.Upstream) []trace.Finding {

@@ -8,12 +8,12 @@ import (
 
 // upstreamTimeout finds upstreams that were silent, in a chain of servers at
 // every step. Proof: CoreDNS's attempt ended at its timeout, or the upstream
-// query left and nothing came back.
+// query left, nothing came back, and the tracer lost nothing meanwhile.
 func upstreamTimeout(_ *memory, t *trace.Trace) []trace.Finding {
 	var findings []trace.Finding
 	eachUpstream(t.Upstreams, func(u *trace.Upstream) {
 		timedOut := u.Attempt != nil && u.Attempt.Outcome == trace.OutcomeTimeout
-		noAnswer := u.Exchange != nil && u.Exchange.Outcome == trace.OutcomeUnanswered && u.Exchange.RCode == ""
+		noAnswer := u.Exchange != nil && u.Exchange.Outcome == trace.OutcomeUnanswered && u.Exchange.RCode == "" && !packetsLost(u.Exchange)
 		// A dropped one has a finding of its own, and so has a lost fragment.
 		if u.Exchange != nil && (u.Exchange.Outcome == trace.OutcomeDropped || fragmentLost(u.Exchange)) || !timedOut && !noAnswer {
 			return
@@ -64,7 +64,11 @@ func timeoutEvidence(u *trace.Upstream) []string {
 	case ex.RCode != "" || ex.Duration != nil:
 		evidence = append(evidence, fmt.Sprintf("a response came too late: query with ID %d, answered %s", ex.ID, orNone(ex.RCode)))
 	default:
-		evidence = append(evidence, fmt.Sprintf("its query with ID %d left from %s port %d and nothing came back", ex.ID, ex.ClientIP, ex.ClientPort))
+		seen := "nothing came back"
+		if packetsLost(ex) {
+			seen = "nothing was seen to come back"
+		}
+		evidence = append(evidence, fmt.Sprintf("its query with ID %d left from %s port %d and %s", ex.ID, ex.ClientIP, ex.ClientPort, seen))
 		for i := len(ex.Path) - 1; i >= 0; i-- {
 			if s := &ex.Path[i]; s.Message == trace.MessageQuery {
 				evidence = append(evidence, fmt.Sprintf("it was last seen at device %s (%s) in %s", s.IfName, s.Direction, netns(s.NetNSName, s.NetNS)))
@@ -73,5 +77,5 @@ func timeoutEvidence(u *trace.Upstream) []string {
 		}
 		evidence = appendInferred(evidence, u)
 	}
-	return evidence
+	return appendLost(evidence, ex)
 }

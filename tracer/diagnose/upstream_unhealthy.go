@@ -54,13 +54,11 @@ func eachUpstream(upstreams []trace.Upstream, visit func(*trace.Upstream)) {
 }
 
 // askedAt says when an upstream was asked, and whether it failed; not known
-// where it cannot be told, and for a leg whose address is unknown.
+// where it cannot be told: packets may be missing, or the address is unknown.
 func askedAt(t *trace.Trace, u *trace.Upstream) (at time.Time, failed, known bool) {
-	switch {
-	case u.Exchange != nil:
-		at = u.Exchange.Time
-		failed = u.Exchange.Outcome != trace.OutcomeAnswered || errorCode(u.Exchange.RCode)
-		return at, failed, true
+	switch ex := u.Exchange; {
+	case ex != nil && (ex.Outcome != trace.OutcomeUnanswered || !packetsLost(ex)):
+		return ex.Time, ex.Outcome != trace.OutcomeAnswered || errorCode(ex.RCode), true
 	case u.Attempt != nil && u.Attempt.Address != "" && u.Attempt.Outcome != "":
 		start := t.Time
 		if t.Query != nil {

@@ -79,6 +79,8 @@ func verdict(t *trace.Trace) (string, tone) {
 	switch {
 	case t.Outcome == trace.OutcomeDropped:
 		return "NO RESPONSE: DROPPED on the way" + lostWay(t), bad
+	case t.Outcome == trace.OutcomeUnanswered && lostPackets(t):
+		return "NO RESPONSE was seen, but the tracer lost packets", bad
 	case t.Outcome == trace.OutcomeUnanswered:
 		return "NO RESPONSE was seen", bad
 	case t.RCode == "NOERROR":
@@ -90,6 +92,10 @@ func verdict(t *trace.Trace) (string, tone) {
 	}
 	return clean(t.Outcome) + after, plain
 }
+
+// lostPackets tells whether the tracer missed some while the lookup lasted: then
+// that nothing was seen does not prove that there was nothing.
+func lostPackets(t *trace.Trace) bool { return t.Exchange != nil && t.Exchange.LostEvents > 0 }
 
 // circumstances sums up how the answer came about.
 func circumstances(t *trace.Trace) string {

@@ -62,10 +62,12 @@ func unansweredTrace() *trace.Trace {
 	e.Outcome, e.Transmissions = trace.OutcomeUnanswered, 2
 	t := lookup(e, nil)
 	t.Server = nil
-	t.Gaps = []string{"3 events were lost on this node while it lasted: packets may be missing", trace.GapNotRecorded}
+	t.Gaps = []string{"3 packets, of this lookup or of others, were lost by the tracer while it lasted: some may be missing here"}
 	t.Exchange.LostEvents = 3
-	t.Diagnosis = []trace.Finding{{Code: "query-never-arrived", Summary: "The query was seen last on its way into coredns; CoreDNS has no record of it.",
-		Evidence: []string{"last sighting: eth0 in, netns coredns, 91 µs after it was sent"}, Advice: "Check that CoreDNS listens on 10.244.0.2:53 and is not overloaded."}}
+	t.Diagnosis = []trace.Finding{{Code: "no-response-seen", Summary: "No response was seen, but the tracer lost packets in this time: there may have been one.",
+		Evidence: []string{"the query was last seen 5.000s after the client sent it, received from device eth0 in namespace coredns (10.244.0.4:50202 > 10.244.0.2:53)",
+			"3 packets were lost by the tracer in this time, of this lookup or of others: what was not seen may have happened all the same"},
+		Advice: "Do not act on this one alone: ask the client whether it was answered, and look at lookups without lost packets."}}
 	return t
 }
 
