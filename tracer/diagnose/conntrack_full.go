@@ -2,27 +2,39 @@ package diagnose
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
 
 // conntrackFull finds a packet of a new connection for which connection tracking
 // had no room. Proof: the kernel dropped it by a hook and not by a rule of
-// nftables (nf_hook_slow), before it had an entry, while the table of that
-// namespace was at its maximum. What iptables-legacy, or any rule before Linux
-// 6.12, drops ahead of connection tracking in just that moment looks the same.
+// nftables (nf_hook_slow), before it had an entry, at a hook where new ones are
+// made, while the table of that namespace was at its maximum. What iptables-legacy,
+// or any rule before Linux 6.12, drops ahead of connection tracking in just that
+// moment looks the same: the finding says so, and what tells them apart.
 func conntrackFull(_ *memory, _ *trace.Trace, l leg) (trace.Finding, bool) {
 	d := l.exchange.Drop
-	if d.Where != "nf_hook_slow" || !byNetfilter(d) || !tableFull(d) {
+	if d.Where != "nf_hook_slow" || !byNetfilter(d) || !tableFull(d) || !beforeTracking(d) {
 		return trace.Finding{}, false
 	}
 	return trace.Finding{
 		Code: ConntrackFull,
-		Summary: fmt.Sprintf("Connection tracking in %s was full and let no new connection through: it dropped %s.",
+		Summary: fmt.Sprintf("Connection tracking in %s was full; %s was dropped where new connections are turned away.",
 			netns(d.NetNSName, d.NetNS), droppedWhat(l)),
-		Evidence: []string{fmt.Sprintf("its table had %d entries of at most %d at that moment, and none for this packet", d.ConntrackCount, d.ConntrackMax)},
-		Advice:   "Raise net.netfilter.nf_conntrack_max on the node, and see who fills its table: `conntrack -L`. A node-local DNS cache needs fewer entries.",
+		Evidence: []string{
+			fmt.Sprintf("its table had %d entries of at most %d at that moment, and none for this packet", d.ConntrackCount, d.ConntrackMax),
+			"a rule that drops it there by chance looks the same: one of iptables-legacy in the table raw or, before Linux 6.12, any ahead of connection tracking",
+		},
+		Advice: "To be sure: `dmesg` there says \"nf_conntrack: table full, dropping packet\". Then raise net.netfilter.nf_conntrack_max on the node, and see who fills its table: `conntrack -L`; a node-local DNS cache needs fewer entries. Otherwise find the rule: `iptables-legacy -t raw -S`, `nft list ruleset`.",
 	}, true
+}
+
+// beforeTracking tells whether a packet died at a hook where connection tracking
+// makes entries (nf_conntrack_proto.c), or where the kernel does not tell at which.
+func beforeTracking(d *trace.Drop) bool {
+	_, hook, told := strings.Cut(d.Words, "netfilter hook ")
+	return !told || strings.HasPrefix(hook, "PREROUTING") || strings.HasPrefix(hook, "OUTPUT")
 }
 
 // tableFull allows for entries that ended between the kernel's verdict and the

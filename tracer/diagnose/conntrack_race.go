@@ -33,8 +33,11 @@ func conntrackRace(m *memory, t *trace.Trace, l leg) (trace.Finding, bool) {
 		return trace.Finding{
 			Code:    ConntrackRace,
 			Summary: fmt.Sprintf("Two queries left one socket %s apart; connection tracking on the node dropped %s.", took(apart.Abs()), l.name()),
-			Evidence: []string{fmt.Sprintf("the %s query for the same name, DNS ID %d, left port %d %s apart and was answered (trace %s)",
-				s.qtype, s.dnsID, s.port, took(apart.Abs()), s.id)},
+			Evidence: []string{
+				fmt.Sprintf("the %s query for the same name, DNS ID %d, left port %d %s apart and was answered (trace %s)",
+					s.qtype, s.dnsID, s.port, took(apart.Abs()), s.id),
+				"a rule that drops just one of the two at that hook looks the same, if it is one of iptables-legacy or the kernel is before Linux 6.12",
+			},
 			Advice: "Run a node-local DNS cache, or have the client send one query at a time (`options single-request-reopen` in resolv.conf, glibc only). Kernels from 5.9 on lose fewer.",
 		}, true
 	}
