@@ -35,11 +35,12 @@ func staleEndpoint(_ *memory, _ *trace.Trace, l leg) (trace.Finding, bool) {
 // goneEndpoint finds an unanswered query to a Service that was translated to an
 // address which is none of the Service's endpoints: an old entry of connection
 // tracking leads there, or kube-proxy is behind. Proof: the translation, and what
-// the EndpointSlices said of the address when the query was sent.
+// the EndpointSlices said of the address when the query was sent; and no server
+// is known to have got it.
 func goneEndpoint(t *trace.Trace) (trace.Finding, bool) {
 	ex := t.Exchange
 	n := ex.NAT
-	if n == nil || n.Endpoint == nil || !n.ServerIP.IsValid() {
+	if n == nil || n.Endpoint == nil || !n.ServerIP.IsValid() || responseSeen(t) || t.Query != nil {
 		return trace.Finding{}, false
 	}
 	e := n.Endpoint

@@ -1,0 +1,60 @@
+package diagnose_test
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/dnstrace/dnstrace/tracer/diagnose"
+)
+
+// contractCodes are the codes that users rely on.
+const contractCodes = `upstream-timeout upstream-error upstream-unhealthy dropped-by-netfilter dropped-no-socket
+	dropped-receive-buffer dropped-other conntrack-race conntrack-full stale-endpoint no-response-seen
+	query-never-arrived response-lost client-gave-up search-path-amplification nxdomain-storm truncated-retry
+	oversized-response server-slow server-overloaded refused-by-server retransmission slow-upstream`
+
+// Every code has a rule in a file of its own, which says what proves it, and a
+// scenario in the lab that wants it found in a real fault.
+func TestEveryCodeHasARuleAndAScenario(t *testing.T) {
+	codes := strings.Fields(contractCodes)
+	slices.Sort(codes)
+	if !slices.Equal(codes, slices.Sorted(slices.Values(diagnose.Codes))) {
+		t.Errorf("the codes are not those that users rely on: %q", diagnose.Codes)
+	}
+	scenarios := labTests(t)
+	for _, code := range codes {
+		file := strings.ReplaceAll(code, "-", "_") + ".go"
+		rule, err := os.ReadFile(file)
+		if err != nil {
+			t.Errorf("%s has no rule of its own: %v", code, err)
+		}
+		if !regexp.MustCompile(`(?s)// .*\bProof:.*\nfunc `).Match(rule) {
+			t.Errorf("%s does not say what proves it", file)
+		}
+		if !regexp.MustCompile(`(?:\bfinds\(|\bevidence\(|code == )[^\n]*"` + code + `"`).MatchString(scenarios) {
+			t.Errorf("no test in the lab wants a finding %s", code)
+		}
+	}
+}
+
+// labTests is the text of the tests that diagnose faults in the lab.
+func labTests(t *testing.T) string {
+	t.Helper()
+	paths, err := filepath.Glob("../../integration/*_test.go")
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no tests of the lab: %v", err)
+	}
+	var all strings.Builder
+	for _, path := range paths {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Write(b)
+	}
+	return all.String()
+}
