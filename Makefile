@@ -114,6 +114,15 @@ test-integration: check-test build bin/resolved ## run the real binaries in the 
 	bin/dnstrace check
 	CGO_ENABLED=1 $(GO) test -race -p 1 -count 1 -timeout 15m ./integration/...
 
+# What the short tests show for seconds, for as long as the project promises it. The
+# first part needs two CPUs for itself: where the tracer gets too little of them it
+# leaves lookups out, and says so.
+.PHONY: test-long
+test-long: check-test build ## 5,000 lookups a second joined for 60 s, ten minutes of healthy traffic without a finding, what joining costs (root; 14 minutes)
+	DNSTRACE_JOIN_LOAD=60s CGO_ENABLED=0 $(GO) test -run TestJoinUnderLoad -v -count 1 -timeout 10m ./integration
+	DNSTRACE_HEALTHY=10m CGO_ENABLED=0 $(GO) test -run TestDiagnoseHealthy -v -count 1 -timeout 20m ./integration
+	CGO_ENABLED=0 $(GO) test -run - -bench Assemble -cpu 1 ./tracer/assemble
+
 # Without hardware virtualization; the kernels are downloaded once (300 MB).
 # KERNEL_ARCH=arm64 runs them on Linux 6.12 of that architecture.
 .PHONY: test-kernels
@@ -130,7 +139,7 @@ bin/loki: integration/loki/go.mod
 	cd integration/loki && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(CURDIR)/bin/loki github.com/grafana/loki/v3/cmd/loki
 
 .PHONY: test-loki
-test-loki: check-test build bin/loki ## read records of several observers back from a real Loki (root; the first build takes 5 minutes)
+test-loki: check-test build bin/loki ## read records of several observers back from a real Loki (root; 1 minute, and the first build 5)
 	CGO_ENABLED=1 $(GO) test -race -tags loki -run Loki -count 1 -timeout 10m ./integration
 
 # Likewise Jaeger and a small OpenTelemetry Collector.

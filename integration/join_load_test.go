@@ -22,13 +22,7 @@ const joinLoad = 4 * time.Second
 // makes: of 99.9 % all three parts are joined, and none is joined wrongly. The
 // name is the truth.
 func TestJoinUnderLoad(t *testing.T) {
-	length := joinLoad
-	if s := os.Getenv("DNSTRACE_JOIN_LOAD"); s != "" {
-		var err error
-		if length, err = time.ParseDuration(s); err != nil {
-			t.Fatalf("DNSTRACE_JOIN_LOAD: %v", err)
-		}
-	}
+	length := wanted(t, "DNSTRACE_JOIN_LOAD", joinLoad)
 	const rate = 5000
 	r := newRig(t, "--record", "trace")
 	begin := time.Now()
@@ -64,6 +58,20 @@ func TestJoinUnderLoad(t *testing.T) {
 	if len(joined) < enough {
 		t.Errorf("%d of %d lookups are whole, expected 99.9 %%\n%s", len(joined), len(answered), r.Outputs())
 	}
+}
+
+// wanted is how long a test lasts: as the environment says, or else the usual time.
+func wanted(t *testing.T, variable string, usual time.Duration) time.Duration {
+	t.Helper()
+	s := os.Getenv(variable)
+	if s == "" {
+		return usual
+	}
+	length, err := time.ParseDuration(s)
+	if err != nil {
+		t.Fatalf("%s: %v", variable, err)
+	}
+	return length
 }
 
 // wholeAndRight reports whether the three parts of a lookup are there and
