@@ -204,12 +204,12 @@ bench: build ## print the measurements of CoreDNS side by side (2 minutes)
 	CGO_ENABLED=0 $(GO) run ./integration/bench $(BENCHFLAGS)
 
 .PHONY: bench-tracer
-bench-tracer: check-bench-tracer build ## print what dnstrace run costs, beside tcpdump and packet sockets (root; 6 minutes)
+bench-tracer: check-bench-tracer build ## print what dnstrace run costs, beside tcpdump and packet sockets (root; 8 minutes)
 	CGO_ENABLED=0 $(GO) run ./integration/benchtracer $(BENCHFLAGS)
 
 # Only a machine that does nothing else gives figures to keep.
 .PHONY: benchmarks
-benchmarks: check-bench-tracer build ## measure everything and write docs/benchmarks.md (root; 10 minutes on a quiet machine)
+benchmarks: check-bench-tracer build ## measure everything and write docs/benchmarks.md (root; 11 minutes on a quiet machine)
 	rm -f bin/benchmarks.jsonl
 	CGO_ENABLED=0 $(GO) run ./integration/bench -results bin/benchmarks.jsonl $(BENCHFLAGS)
 	CGO_ENABLED=0 $(GO) run ./integration/benchtracer -results bin/benchmarks.jsonl $(BENCHFLAGS)

@@ -33,7 +33,8 @@ func TestEachCapability(t *testing.T) {
 		{"BPF", ",+bpf", false, []string{"ok       CAP_BPF", "MISSING  CAP_PERFMON"}},
 		{"PERFMON", ",+perfmon", false, []string{"MISSING  CAP_BPF", "ok       CAP_PERFMON"}},
 		{"NET_ADMIN and SYS_PTRACE", ",+net_admin,+sys_ptrace", false, []string{"MISSING  CAP_BPF", "MISSING  CAP_PERFMON"}},
-		{"BPF and PERFMON", ",+bpf,+perfmon", true, []string{"ok       CAP_BPF", "ok       CAP_PERFMON"}},
+		// All hooks: three BTF tracepoints, and the iterator over sockets.
+		{"BPF and PERFMON", ",+bpf,+perfmon", true, []string{"ok       CAP_BPF", "ok       CAP_PERFMON", "ok       load and attach", "ok       silent servers"}},
 		{"BPF, PERFMON and SYS_PTRACE", ",+bpf,+perfmon,+sys_ptrace", true, []string{"ok       CAP_BPF"}},
 		{"BPF, PERFMON and SYSLOG", ",+bpf,+perfmon,+syslog", true, []string{"ok       kernel symbols"}},
 		{"SYS_ADMIN alone, as before Linux 5.8", ",+sys_admin", true, []string{"ok       CAP_BPF", "ok       CAP_PERFMON", "CAP_SYS_ADMIN stands for it"}},

@@ -11,7 +11,7 @@ import (
 
 const cpuTurn = 3 * time.Second
 
-// cpuTurns are what is measured in a round. Only dnstrace is asked more than one rate.
+// cpuTurns are what is measured in a round.
 var cpuTurns = []struct {
 	variant string
 	rate    int // lookups a second
@@ -23,8 +23,14 @@ var cpuTurns = []struct {
 	{dnstraceRun, 5_000, figures.AtMost(15), figures.Never(), figures.Goal{}},
 	{dnstraceRun, 10_000, figures.AtMost(15), figures.Never(), figures.AtMost(64)},
 	{dnstraceRun, 20_000, figures.Goal{}, figures.Never(), figures.Goal{}},
-	{tcpdump, 5_000, figures.Goal{}, figures.Goal{}, figures.Goal{}},
-	{packetSockets, 5_000, figures.Goal{}, figures.Goal{}, figures.Goal{}},
+	{variant: tcpdump, rate: 1_000},
+	{variant: tcpdump, rate: 5_000},
+	{variant: tcpdump, rate: 10_000},
+	{variant: tcpdump, rate: 20_000},
+	{variant: packetSockets, rate: 1_000},
+	{variant: packetSockets, rate: 5_000},
+	{variant: packetSockets, rate: 10_000},
+	{variant: packetSockets, rate: 20_000},
 }
 
 // measureCPU asks at steady rates and looks at the observers' processes.

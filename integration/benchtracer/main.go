@@ -41,7 +41,7 @@ func main() {
 	flag.StringVar(&cfg.coredns, "coredns", "bin/coredns", "CoreDNS")
 	flag.StringVar(&cfg.dnstrace, "dnstrace", "bin/dnstrace", "the node tracer")
 	flag.IntVar(&cfg.rounds, "rounds", 20, "rounds of a part, at most")
-	flag.DurationVar(&cfg.limit, "time", 6*time.Minute, "how long all parts together may take, about")
+	flag.DurationVar(&cfg.limit, "time", 8*time.Minute, "how long all parts together may take, about")
 	flag.StringVar(&cfg.results, "results", "", "append the results to this file, a JSON line for each part")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -84,8 +84,8 @@ var parts = []part{
 	{"throughput", "Throughput of DNS in a closed loop, with an observer ÷ without", 24, measureThroughput},
 	{"bulk", "Throughput of TCP that is no DNS, with an observer ÷ without", 16, measureBulk},
 	{"programs", "Time in the eBPF programs a packet, above an empty program on the same tracepoint", 6, measurePrograms},
-	{"cpu", "What the observers take at a steady rate, asking the echo server", 46, measureCPU},
-	{"start", "Start-up, and what the tracer takes where nobody asks", 8, measureStart},
+	{"cpu", "What the observers take at a steady rate, asking the echo server", 60, measureCPU},
+	{"start", "Start-up, and what an observer takes where nobody asks", 8, measureStart},
 	{"latency", fmt.Sprintf("Latency of an open loop at %d lookups a second, asking the echo server", latencyRate), 24, measureLatency},
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/dnstrace/dnstrace/integration/figures"
@@ -9,25 +10,28 @@ import (
 
 const idleTurn = 2 * time.Second
 
-// measureStart starts the tracer, and looks at what it takes while nothing happens.
+// measureStart starts each observer, and looks at what it takes while nothing happens.
 func measureStart(ctx context.Context, r *rig, s schedule) ([]figures.Figure, error) {
 	var all figures.Figures
-	for range s.all() {
-		if err := r.startRound(ctx, &all); err != nil {
-			return nil, err
+	for n := range s.all() {
+		for i := range variants[1:] {
+			name := variants[1:][(i+n)%len(variants[1:])]
+			if err := r.startTurn(ctx, name, &all); err != nil {
+				return nil, fmt.Errorf("%s: %w", name, err)
+			}
 		}
 	}
-	return all.Sorted([]string{dnstraceRun}), nil
+	return all.Sorted(variants), nil
 }
 
-// startRound notes how long dnstrace takes to be ready, to the ten ms with which the
+// startTurn notes how long an observer takes to be ready, to the ten ms with which the
 // lab looks, and the CPU time that this and the rest after it take.
-func (r *rig) startRound(ctx context.Context, all *figures.Figures) error {
-	o, err := r.observe(dnstraceRun)
+func (r *rig) startTurn(ctx context.Context, name string, all *figures.Figures) error {
+	o, err := r.observe(name)
 	if err != nil {
 		return err
 	}
-	all.Add("until it is ready", dnstraceRun, "ms", micros(o.startup)/1e3, figures.Goal{})
+	all.Add("until it is ready", name, "ms", micros(o.startup)/1e3, figures.Goal{})
 	if err := pause(ctx, settle); err != nil {
 		return o.abandon(err)
 	}
@@ -35,7 +39,7 @@ func (r *rig) startRound(ctx context.Context, all *figures.Figures) error {
 	if err != nil {
 		return o.abandon(err)
 	}
-	all.Add("CPU time until then", dnstraceRun, "ms", micros(before)/1e3, figures.Goal{})
+	all.Add("CPU time until then", name, "ms", micros(before)/1e3, figures.Goal{})
 	if err := pause(ctx, idleTurn); err != nil {
 		return o.abandon(err)
 	}
@@ -47,7 +51,7 @@ func (r *rig) startRound(ctx context.Context, all *figures.Figures) error {
 	if err != nil {
 		return o.abandon(err)
 	}
-	all.Add("CPU time without lookups", dnstraceRun, "ms a second", micros(after-before)/1e3/idleTurn.Seconds(), figures.Goal{})
-	all.Add("memory of its own then", dnstraceRun, "MiB", float64(held.own)/(1<<20), figures.Goal{})
+	all.Add("CPU time without lookups", name, "ms a second", micros(after-before)/1e3/idleTurn.Seconds(), figures.Goal{})
+	all.Add("memory of its own then", name, "MiB", float64(held.own)/(1<<20), figures.Goal{})
 	return o.stop()
 }
