@@ -37,6 +37,7 @@ func cloneExchange(e *trace.Exchange) *trace.Exchange {
 	}
 	c := e.Clone()
 	c.Duration, c.ResponseSize = clone(e.Duration), clone(e.ResponseSize)
+	c.AnswerCount, c.MinTTL = clone(e.AnswerCount), clone(e.MinTTL)
 	c.Client, c.Server = clone(e.Client), clone(e.Server)
 	c.Drop, c.ICMP, c.ExtendedError = clone(e.Drop), clone(e.ICMP), clone(e.ExtendedError)
 	c.Answers = slices.Clone(e.Answers)

@@ -51,6 +51,12 @@ func spoilExchange(e *trace.Exchange) {
 	if e.Duration != nil {
 		*e.Duration = 1
 	}
+	if e.AnswerCount != nil {
+		*e.AnswerCount, *e.ResponseSize = 99, 99
+	}
+	if e.MinTTL != nil {
+		*e.MinTTL = 99
+	}
 }
 
 func spoilQuery(q *trace.Query) {
