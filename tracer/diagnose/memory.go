@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/spare"
 )
 
 // Bounds of what is remembered: some six megabytes.
@@ -26,6 +27,7 @@ type memory struct {
 	order     []*seen               // oldest first, from head on
 	unused    []*seen               // forgotten, to be used again
 	head      int
+	room      int // lookups that the maps have held
 	now       time.Time
 }
 
@@ -104,6 +106,7 @@ func (m *memory) add(t *trace.Trace) {
 	}
 	m.expire()
 	m.order = append(m.order, s)
+	m.room = max(m.room, len(m.order)-m.head)
 	m.lookups[s.key] = append(m.lookups[s.key], s)
 	c := m.calls[s.call]
 	if c == nil {
@@ -168,6 +171,15 @@ func (m *memory) expire() {
 	if m.head > len(m.order)/2 {
 		m.order = append(m.order[:0:0], m.order[m.head:]...)
 		m.head = 0
+		m.shrink()
+	}
+}
+
+// shrink lets go of the memory that only a burst needed: some two megabytes.
+func (m *memory) shrink() {
+	if spare.TooLarge(m.room, len(m.order)) {
+		m.lookups, m.calls, m.unused = spare.Map(m.lookups), spare.Map(m.calls), nil
+		m.room = len(m.order)
 	}
 }
 

@@ -98,3 +98,29 @@ func BenchmarkDiagnose(b *testing.B) {
 		i++
 	}
 }
+
+// The memory that a burst needed is let go of when it is forgotten, and what is
+// remembered then is still found.
+func TestMemoryAfterABurst(t *testing.T) {
+	d := New()
+	for i := range maxLookups {
+		d.Trace(lookup(i, "NOERROR"))
+	}
+	const quiet = 4000 // one every ten milliseconds: 2,000 within rememberFor
+	for i := range quiet {
+		tr := lookup(maxLookups+10*i, "NOERROR")
+		d.Trace(tr)
+		m := d.memory
+		key := lookupKey{clientOf(tr.Exchange), tr.Exchange.QName}
+		if len(m.lookups[key]) != 1 || len(m.calls[callID(tr)].lookups) != 1 {
+			t.Fatalf("lookup %d is not remembered", i)
+		}
+	}
+	m := d.memory
+	if m.room > maxLookups/2 || len(m.unused) > maxUnused || cap(m.order) > maxLookups {
+		t.Errorf("there is memory for %d lookups, in order for %d, and %d unused; %d are remembered", m.room, cap(m.order), len(m.unused), len(m.order)-m.head)
+	}
+	if n := len(m.order) - m.head; n < 1000 || len(m.lookups) != n || len(m.calls) != n {
+		t.Errorf("%d in order, %d lookups, %d calls", n, len(m.lookups), len(m.calls))
+	}
+}
