@@ -1,6 +1,7 @@
 package assemble
 
 import (
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -57,6 +58,7 @@ type recent struct {
 	list   []asking  // the end of room
 	room   []asking  // from its beginning
 	one    [1]asking // most are asked once
+	least  uint64    // no sequence in list is below
 }
 
 // asking is what matters of a lookup here. Times are in nanoseconds since 1970.
@@ -172,14 +174,14 @@ func (c *calls) expire(now time.Time) {
 		c.order[c.head] = remembered{}
 		c.head++
 		r := old.of
-		if len(r.list) == 0 {
-			continue // dropped before, as one of too many, and since then all others
+		if len(r.list) == 0 || old.sequence < r.least {
+			continue // dropped before, as one of too many
 		}
-		// Nearly always the first; it may also have been dropped already.
+		// Nearly always the first.
 		if r.list[0].sequence == old.sequence {
 			r.dropFirst()
 		} else {
-			r.list = slices.DeleteFunc(r.list, func(a asking) bool { return a.sequence == old.sequence })
+			r.drop(old.sequence)
 		}
 		if len(r.list) == 0 {
 			delete(c.byCaller, r.caller)
@@ -195,6 +197,15 @@ func (c *calls) expire(now time.Time) {
 func (r *recent) dropFirst() {
 	r.list[0] = asking{}
 	r.list = r.list[1:]
+}
+
+// drop takes out the lookup with a sequence, if it is still there.
+func (r *recent) drop(sequence uint64) {
+	r.list = slices.DeleteFunc(r.list, func(a asking) bool { return a.sequence == sequence })
+	r.least = math.MaxUint64
+	for i := range r.list {
+		r.least = min(r.least, r.list[i].sequence)
+	}
 }
 
 func (r *recent) find(ex *trace.Exchange) int {

@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"bytes"
 	"net/netip"
 
 	"github.com/dnstrace/dnstrace/trace"
@@ -72,21 +73,25 @@ func (p *parts) translatedClient(a netip.AddrPort) {
 const sameSKB = 2_000_000 // ns
 
 // recent remembers which packets belong to which exchange, by their buffers, to
-// know a packet again whose addresses were translated. It is small: a packet that
-// passed in between takes the place of one that did not come back.
+// know a packet again at its next place, also if its addresses were translated. It is
+// small: a packet that passed in between takes the place of one that did not come back.
 type recent [1 << 10]struct {
-	skb  uint64
-	time int64
-	ex   *open
+	skb      uint64
+	time     int64
+	ex       *open
+	response bool
 }
 
 func (r *recent) slot(skb uint64) int {
 	return int(skb * 0x9e3779b97f4a7c15 >> 54) // Fibonacci hashing, to ten bits
 }
 
-func (r *recent) note(p *capture.Packet, ex *open) {
+func (r *recent) note(p *capture.Packet, ex *open, response bool) {
 	at := &r[r.slot(p.SKB)]
-	at.skb, at.time, at.ex = p.SKB, p.Time, ex
+	at.skb, at.time, at.response = p.SKB, p.Time, response
+	if at.ex != ex {
+		at.ex = ex
+	}
 }
 
 // in returns the exchange of what was in the same buffer just before.
@@ -98,13 +103,35 @@ func (r *recent) in(p *capture.Packet) *open {
 	return at.ex
 }
 
+// same returns the exchange of what was in the same buffer, if the table would find it
+// by what the packet says: most sightings are of a packet that was just seen, for
+// which to compare is faster than to search.
+func (r *recent) same(p *capture.Packet, h *header, client netip.AddrPort) *open {
+	ex := r.in(p)
+	if ex == nil || ex.connects || ex.keys[0].id != h.id || ex.keys[0].protocol != p.Protocol {
+		return nil
+	}
+	// As it was written first: whoever mixes the case of letters on the way is found
+	// in the table.
+	q := splitQuestion(h.question)
+	if q.qtype != ex.qtype || q.qclass != ex.qclass || !bytes.Equal(q.name, ex.name) {
+		return nil
+	}
+	for i := range ex.keys {
+		if ex.keys[i].client == client {
+			return ex
+		}
+	}
+	return nil
+}
+
 // query returns the exchange of the query that was in the same buffer, if it is
 // the same query. What a socket sends is new, whatever was in its buffer before: a
 // forwarder may ask on with the client's own question and ID, as dnsmasq does over
 // TCP.
 func (r *recent) query(p *capture.Packet, k key) *open {
 	ex := r.in(p)
-	if ex == nil || p.PID != 0 || p.CgroupID != 0 {
+	if ex == nil || p.PID != 0 || p.CgroupID != 0 || r[r.slot(p.SKB)].response {
 		return nil
 	}
 	if first := ex.keys[0]; first.question != k.question || first.id != k.id || first.protocol != k.protocol {

@@ -44,7 +44,7 @@ func (t *Table) bare(p *capture.Packet, client netip.AddrPort, body []byte, size
 	if ex == nil || !ex.mayAnswer(p) {
 		return nil
 	}
-	t.recent.note(p, ex)
+	t.recent.note(p, ex, true)
 	ex.response(h, body, size)
 	return ex
 }

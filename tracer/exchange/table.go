@@ -176,20 +176,12 @@ func clientOf(p *capture.Packet, response bool) netip.AddrPort {
 // find returns the exchange of a message, opening one for a new query, or nil.
 // body is the message as far as it was captured, size its length on the wire.
 func (t *Table) find(p *capture.Packet, h header, client netip.AddrPort, body []byte, size int) *open {
-	k := key{client: client, question: hash(h.question), id: h.id, protocol: p.Protocol}
-	ex := t.open[k]
-	if ex == nil && !h.response() {
-		ex = t.fromSameBuffer(p, k)
+	ex := t.recent.same(p, &h, client)
+	if ex == nil {
+		ex = t.lookUp(p, h, client, body, size)
 	}
 	if ex == nil {
-		if h.response() {
-			t.stats.Orphans++
-			return nil
-		}
-		if ex = t.begin(k, p, h, body, size); ex == nil {
-			t.stats.NotDNS++
-			return nil
-		}
+		return nil
 	}
 	if h.response() && !ex.mayAnswer(p) {
 		t.stats.Orphans++
@@ -197,14 +189,33 @@ func (t *Table) find(p *capture.Packet, h header, client netip.AddrPort, body []
 	}
 	if p.NAT != nil && p.NAT.Reply.Dst != p.NAT.Original.Src {
 		// From here on the client has another address: know it by both.
-		alias := k
+		alias := ex.keys[0]
 		alias.client = p.NAT.Reply.Dst
 		t.alias(alias, ex)
 	}
 	if h.response() {
 		ex.response(h, body, size)
-	} else {
-		t.recent.note(p, ex)
+	}
+	t.recent.note(p, ex, h.response())
+	return ex
+}
+
+// lookUp does so for a packet that was not seen just before.
+func (t *Table) lookUp(p *capture.Packet, h header, client netip.AddrPort, body []byte, size int) *open {
+	k := key{client: client, question: hash(h.question), id: h.id, protocol: p.Protocol}
+	ex := t.open[k]
+	switch {
+	case ex != nil:
+		return ex
+	case h.response():
+		t.stats.Orphans++
+		return nil
+	}
+	if ex = t.fromSameBuffer(p, k); ex != nil {
+		return ex
+	}
+	if ex = t.begin(k, p, h, body, size); ex == nil {
+		t.stats.NotDNS++
 	}
 	return ex
 }
