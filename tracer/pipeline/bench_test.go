@@ -127,13 +127,13 @@ func (r *replay) one(deliver func(*capture.Packet)) {
 	r.asked++
 	for i := range plan {
 		s := &plan[i]
-		payload := r.queries[n]
+		payload, skb := r.queries[n], uint64(r.asked)<<1
 		if s.response {
-			payload = r.answers[n]
+			payload, skb = r.answers[n], skb|1
 		}
 		payload[0], payload[1] = byte(id>>8), byte(id)
 		r.packet = capture.Packet{
-			Time: r.now + int64(i)*5000, SKB: uint64(r.asked)<<1 + uint64(i), Kind: s.kind, Protocol: trace.TransportUDP,
+			Time: r.now + int64(i)*5000, SKB: skb, Kind: s.kind, Protocol: trace.TransportUDP,
 			Src: s.src, Dst: s.dst, NetNS: s.netns, NetNSName: "cni-5c6b", IfIndex: s.ifindex, IfName: "eth0",
 			Payload: payload, PayloadLen: len(payload), NAT: s.nat, PID: s.pid, Comm: "dnsperf",
 		}
