@@ -112,7 +112,7 @@ func (fs *Figures) Sorted(variants []string) []Figure {
 func Print(w io.Writer, title string, list []Figure) error {
 	fmt.Fprintf(w, "\n%s\n", title)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "\t\tmin – median – max of %d rounds\tunit\tgoal\n", rounds(list))
+	fmt.Fprintf(t, "\t\tmin – median – max, rounds: %d\tunit\tgoal\n", rounds(list))
 	for _, row := range rows(list) {
 		fmt.Fprintln(t, strings.Join(row, "\t"))
 	}

@@ -46,7 +46,7 @@ func TestPage(t *testing.T) {
 
 1970-01-01T00:00:00Z · v1 · Linux 6.12.0 amd64 · 2 CPUs · load before 0.25
 
-| | | min – median – max of 3 rounds | unit | goal |
+| | | min – median – max, rounds: 3 | unit | goal |
 |---|---|---|---|---|
 | CPU | off | 0.500 – 0.500 – 0.500 | µs | ≥ 1.00 missed |
 |  | dnstrace | 1.00 – 2.00 – 3.00 | µs | ≤ 2.00 reached |

@@ -67,7 +67,7 @@ func Read(r io.Reader) ([]Part, error) {
 func (p Part) Markdown(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n## %s\n\n`%s`\n\n%s\n\n", p.Title, p.Command, p.Machine)
-	fmt.Fprintf(&b, "| | | min – median – max of %d rounds | unit | goal |\n|---|---|---|---|---|\n", rounds(p.Figures))
+	fmt.Fprintf(&b, "| | | min – median – max, rounds: %d | unit | goal |\n|---|---|---|---|---|\n", rounds(p.Figures))
 	for _, row := range rows(p.Figures) {
 		fmt.Fprintf(&b, "| %s |\n", strings.Join(row, " | "))
 	}
