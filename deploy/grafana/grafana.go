@@ -97,8 +97,9 @@ func (d *dashboard) json() ([]byte, error) {
 		"schemaVersion": 39, "editable": true, "timezone": "browser", "refresh": "1m",
 		"time":       object{"from": "now-1h", "to": "now"},
 		"templating": object{"list": append(variables, d.variables...)},
-		"links":      []any{object{"type": "dashboards", "tags": []string{"dnstrace"}, "asDropdown": false, "title": "dnstrace", "includeVars": true, "keepTime": true}},
-		"panels":     panels,
+		"links": []any{object{"type": "dashboards", "tags": []string{"dnstrace"}, "asDropdown": false, "title": "dnstrace", "includeVars": true, "keepTime": true,
+			"icon": "external link", "targetBlank": false, "tooltip": ""}},
+		"panels": panels,
 	}, "", " ")
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", d.uid, err)
