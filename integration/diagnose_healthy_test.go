@@ -34,7 +34,9 @@ func TestDiagnoseHealthy(t *testing.T) {
 	for end := time.Now().Add(length); time.Now().Before(end); lookups++ {
 		client := []string{"client-a", "client-a", "client-b", lab.Node}[rng.IntN(4)]
 		if res, _ := r.Client(client).Exchange(t.Context(), healthyQuery(rng, lookups)); res.Err != nil {
-			t.Fatalf("%s: %v", res.Name, res.Err)
+			time.Sleep(8 * time.Second)
+			why, err := r.Dnstrace(t.Context(), "explain", "--api", r.APISocket(), res.Name)
+			t.Fatalf("%s: %v\n%s%v", res.Name, res.Err, why, err)
 		}
 		time.Sleep(time.Duration(float64(time.Second) / rate * rng.ExpFloat64()))
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -46,8 +47,8 @@ func newExplainCommand() *cobra.Command {
 			"  dnstrace explain example.com --from records.jsonl\n" +
 			"  dnstrace explain SERVFAIL --pcap servfail.pcapng\n" +
 			"  dnstrace explain example.com --pcap - | tshark -r -\n" +
-			"  dnstrace explain 6b01090041156cb99fd7e9f79b794954 --loki http://loki:3100 --since 24h",
-		Args: cobra.MaximumNArgs(1),
+			"  dnstrace explain 'www.*' --loki http://loki:3100 --since 24h",
+		Args: oneTarget,
 		RunE: func(cmd *cobra.Command, args []string) error { return o.explain(cmd, args) },
 	}
 	o.readOptions.register(cmd, outputTable, outputJSON)
@@ -56,6 +57,14 @@ func newExplainCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&o.all, "all", false, "show all lookups that match")
 	cmd.Flags().StringVar(&o.pcap, "pcap", "", "write the packets of what is shown to this pcapng file; - for standard output alone")
 	return cmd
+}
+
+// oneTarget allows for what explain looks for.
+func oneTarget(_ *cobra.Command, args []string) error {
+	if len(args) > 1 {
+		return fmt.Errorf("expected one name, pod, address, result or trace id, got %d: %s", len(args), strings.Join(args, " "))
+	}
+	return nil
 }
 
 func (o *explainOptions) explain(cmd *cobra.Command, args []string) error {
@@ -112,6 +121,9 @@ func (o *explainOptions) nothing(target *filter.Target, s source.Source, read so
 	searched := fmt.Sprintf("%d traces", read.Traces)
 	if read.Others > 0 {
 		searched += fmt.Sprintf(" and %d records of other names", read.Others)
+	}
+	if read.Traces+read.Others == 0 {
+		return fmt.Errorf("%s: there is none in %s; %s", what, s, o.emptyRemedy())
 	}
 	return fmt.Errorf("%s: %s searched in %s; `dnstrace watch` shows what there is", what, searched, s)
 }

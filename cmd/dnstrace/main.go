@@ -77,7 +77,7 @@ func newRootCommand() *cobra.Command {
 			"CoreDNS with its plugins, upstream, and back; where it was lost, and why.",
 		Example: "  dnstrace check                      # would it work on this node?\n" +
 			"  dnstrace run                        # observe this node\n" +
-			"  dnstrace watch                      # in another terminal: lookups as they finish\n" +
+			"  dnstrace watch                      # elsewhere: lookups as they finish\n" +
 			"  dnstrace top                        # who waits, and how each upstream fares\n" +
 			"  dnstrace explain example.com        # the latest lookup of a name, in full",
 		Version:       buildVersion(),
@@ -89,6 +89,7 @@ func newRootCommand() *cobra.Command {
 	root.PersistentFlags().Bool("no-color", false, "no colours; also off if NO_COLOR is set, or the output is no terminal")
 	root.AddCommand(newRunCommand(), newWatchCommand(), newExplainCommand(), newTopCommand(), newCheckCommand())
 	markUsageErrors(root)
+	fitHelp(root)
 	return root
 }
 

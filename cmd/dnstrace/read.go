@@ -115,6 +115,17 @@ func (o *readOptions) open(cmd *cobra.Command, stderr io.Writer) source.Source {
 	return source.API{Path: o.api, Stderr: stderr}
 }
 
+// emptyRemedy says what to look at where a source has no lookup at all.
+func (o *readOptions) emptyRemedy() string {
+	switch {
+	case o.from != "":
+		return "is it what `dnstrace run --output file:PATH` or the CoreDNS plugin writes?"
+	case o.loki != "":
+		return "does --loki-query select the streams with the records, and does --since go back far enough?"
+	}
+	return "has a client on this node asked anything since it was started?"
+}
+
 // unlessStopped takes the end of a context for no error: being stopped is how
 // watching ends.
 func unlessStopped(ctx context.Context, err error) error {

@@ -187,7 +187,7 @@ func TestErrors(t *testing.T) {
 		want   string
 	}{
 		{[]string{"explan"}, exitUsage, "unknown command"},
-		{[]string{"explain", "a", "b"}, exitUsage, "accepts at most 1 arg"},
+		{[]string{"explain", "a", "b"}, exitUsage, "got 2: a b"},
 		{[]string{"explain", "--nope"}, exitUsage, "unknown flag: --nope; see `dnstrace explain --help`"},
 		{[]string{"explain", "--limit", "0"}, exitUsage, "--limit: expected a number above 0"},
 		{[]string{"explain", "--since", "-5m"}, exitUsage, "--since: expected a duration above 0"},

@@ -81,7 +81,8 @@ func newRunCommand() *cobra.Command {
 		Example: "  dnstrace run\n" +
 			"  dnstrace run --output file:/var/log/dnstrace.json --record trace\n" +
 			"  dnstrace run --output otlp:http://collector:4318\n" +
-			"  dnstrace run --output otlp:grpc://tempo:4317/v1/traces --output otlp:http://loki:3100/otlp/v1/logs\n" +
+			"  dnstrace run --output otlp:grpc://tempo:4317/v1/traces \\\n" +
+			"               --output otlp:http://loki:3100/otlp/v1/logs\n" +
 			"  dnstrace run --port 53 --port 5353 -f 'outcome != \"answered\"'",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

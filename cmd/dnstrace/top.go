@@ -39,7 +39,7 @@ func newTopCommand() *cobra.Command {
 	o := &topOptions{}
 	cmd := &cobra.Command{
 		Use:   "top",
-		Short: "Show timeouts, latency and volume per client, and the health of each upstream",
+		Short: "Show timeouts, latency, volume per client, and how upstreams fare",
 		Long: "Sums up the lookups of the last minute (--window): for each client (its pod, else its\n" +
 			"container or address with the process) how many there were, how many got no response,\n" +
 			"and how long the others took; for each upstream how its attempts fared. /S is the\n" +

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os/signal"
 	"strings"
 	"syscall"
@@ -35,7 +36,7 @@ func newWatchCommand() *cobra.Command {
 			"  dnstrace watch -f 'rcode == \"NXDOMAIN\" and client.namespace == \"demo\"'\n" +
 			"  dnstrace watch --columns date,client,name,type,result,took,upstream,trace\n" +
 			"  dnstrace watch -o json > lookups.json\n" +
-			"  dnstrace watch --loki http://loki:3100 --loki-query '{app=\"dnstrace\"}' --since 10m\n" +
+			"  dnstrace watch --loki http://loki:3100 --loki-query '{app=\"dnstrace\"}'\n" +
 			"  kubectl logs ds/dnstrace | dnstrace watch --from -",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -95,6 +96,9 @@ func (o *watchOptions) watch(ctx context.Context, cmd *cobra.Command) error {
 		show = func(l source.Lookup) error { return writeLine(out, l.Line) }
 	}
 	s := o.open(cmd, cmd.ErrOrStderr())
-	_, err = each(ctx, s, source.Request{Since: o.since, Follow: true}, keep, cmd.ErrOrStderr(), show)
+	read, err := each(ctx, s, source.Request{Since: o.since, Follow: true}, keep, cmd.ErrOrStderr(), show)
+	if err == nil && ctx.Err() == nil && read.Traces == 0 {
+		_, err = fmt.Fprintf(cmd.ErrOrStderr(), "dnstrace: there is no lookup in %s; %s\n", s, o.emptyRemedy())
+	}
 	return unlessStopped(ctx, err)
 }
