@@ -38,12 +38,15 @@ func lastSighting(ex *trace.Exchange, message string) (string, bool) {
 func lastSightingBefore(ex *trace.Exchange, message string, offset trace.Seconds) (string, bool) {
 	for i := len(ex.Path) - 1; i >= 0; i-- {
 		if s := &ex.Path[i]; s.Message == message && s.Offset <= offset {
-			verb := "received from"
+			verb, what := "received from", "it"
 			if s.Direction == trace.DirectionTX {
 				verb = "sent to"
 			}
-			return fmt.Sprintf("the %s was last seen %s after %s, %s device %s in %s (%s > %s)",
-				packet(ex, message), since(s.Offset), "the client sent it", verb, s.IfName, netns(s.NetNSName, s.NetNS), s.Src, s.Dst), true
+			if message == trace.MessageResponse {
+				what = "its " + packet(ex, trace.MessageQuery)
+			}
+			return fmt.Sprintf("the %s was last seen %s after the client sent %s, %s device %s in %s (%s > %s)",
+				packet(ex, message), since(s.Offset), what, verb, s.IfName, netns(s.NetNSName, s.NetNS), s.Src, s.Dst), true
 		}
 	}
 	return "", false
