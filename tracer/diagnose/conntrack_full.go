@@ -26,7 +26,7 @@ func conntrackFull(_ *memory, _ *trace.Trace, l leg) (trace.Finding, bool) {
 			fmt.Sprintf("its table had %d entries of at most %d at that moment, and none for this packet", d.ConntrackCount, d.ConntrackMax),
 			"a rule that drops it there by chance looks the same: one of iptables-legacy in the table raw or, before Linux 6.12, any ahead of connection tracking",
 		},
-		Advice: "To be sure: `dmesg` there says \"nf_conntrack: table full, dropping packet\". Then raise net.netfilter.nf_conntrack_max on the node, and see who fills its table: `conntrack -L`; a node-local DNS cache needs fewer entries. Otherwise find the rule: `iptables-legacy -t raw -S`, `nft list ruleset`.",
+		Advice: "To be sure: `dmesg | grep \"table full\"` on the node. If it is, raise net.netfilter.nf_conntrack_max, and see who fills the table: `conntrack -L`; a node-local DNS cache needs fewer entries. If not, find the rule: `iptables-legacy -t raw -S`, `nft list ruleset`.",
 	}, true
 }
 
