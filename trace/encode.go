@@ -187,6 +187,9 @@ func (f *Finding) appendJSON(b []byte) []byte {
 	b = appendString(append(b, `,"summary":`...), f.Summary)
 	b = appendStrings(append(b, `,"evidence":`...), f.Evidence)
 	b = appendString(append(b, `,"advice":`...), f.Advice)
+	if f.InDoubt {
+		b = append(b, `,"in_doubt":true`...)
+	}
 	return append(b, '}')
 }
 

@@ -327,6 +327,9 @@ type Finding struct {
 	Summary  string   `json:"summary"`
 	Evidence []string `json:"evidence"`
 	Advice   string   `json:"advice"`
+	// InDoubt says that it rests on something that was not seen, while the tracer lost
+	// packets. JSON leaves it out where it is false.
+	InDoubt bool `json:"in_doubt"`
 }
 
 // Upstream is one attempt to resolve a lookup further up.

@@ -30,6 +30,7 @@ func appendLost(evidence []string, ex *trace.Exchange) []string {
 // packets of that may be missing.
 func inDoubt(f trace.Finding, ex *trace.Exchange) trace.Finding {
 	if packetsLost(ex) {
+		f.InDoubt = true
 		f.Summary = "In doubt, packets are missing: " + f.Summary
 		f.Evidence = appendLost(f.Evidence, ex)
 	}

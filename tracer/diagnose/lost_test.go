@@ -46,7 +46,7 @@ func TestLostPackets(t *testing.T) {
 		diagnose.DroppedNoSocket:         {"no-listener", quotes},
 		diagnose.DroppedOther:            {"dropped-other", quotes},
 		diagnose.DroppedReceiveBuffer:    {"dropped-receive-buffer", quotes},
-		diagnose.NoResponseSeen:          {"no-response-seen", quotes}, // in other words: there may have been one
+		diagnose.NoResponseSeen:          {"no-response-seen", inDoubt}, // there may have been one
 		diagnose.NXDomainStorm:           {"nxdomain-storm", stands},
 		diagnose.OversizedResponse:       {"lost-fragment", quotes}, // the kernel told of its drop
 		diagnose.QueryNeverArrived:       {"lost-without-a-drop", silent},
@@ -112,8 +112,8 @@ func TestLostPacketsOfFragments(t *testing.T) {
 	if got := behaviour(of(diagnose.OversizedResponse, torn(26))); got != silent {
 		t.Errorf("%s, want %s", got, silent)
 	}
-	if got := behaviour(of(diagnose.NoResponseSeen, torn(26))); got != quotes {
-		t.Errorf("no response: %s, want %s", got, quotes)
+	if got := behaviour(of(diagnose.NoResponseSeen, torn(26))); got != inDoubt {
+		t.Errorf("no response: %s, want %s", got, inDoubt)
 	}
 }
 
@@ -136,7 +136,7 @@ func behaviour(found []trace.Finding) string {
 	for _, f := range found {
 		quoted := slices.ContainsFunc(f.Evidence, func(e string) bool { return strings.HasPrefix(e, "26 packets were lost by the tracer") })
 		switch {
-		case strings.HasPrefix(f.Summary, "In doubt") && quoted:
+		case f.InDoubt && quoted:
 			return inDoubt
 		case quoted:
 			all = quotes

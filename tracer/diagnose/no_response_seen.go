@@ -18,6 +18,7 @@ func unknown(m *memory, t *trace.Trace) trace.Finding {
 	ex := t.Exchange
 	f := trace.Finding{
 		Code:     NoResponseSeen,
+		InDoubt:  true,
 		Summary:  "No response was seen, but the tracer lost packets in this time: there may have been one.",
 		Evidence: appendLost(lastSightings(ex), ex),
 		Advice:   "Do not act on this one alone: ask the client whether it was answered, and look at lookups without lost packets. `dnstrace_lost_events_total` that rises says that this node's tracer is overrun.",

@@ -204,7 +204,11 @@ func describe(traces []*trace.Trace) []byte {
 			fmt.Fprintf(&out, "  gap: %s\n", g)
 		}
 		for _, f := range found {
-			fmt.Fprintf(&out, "  %s: %s\n", f.Code, f.Summary)
+			doubt := ""
+			if f.InDoubt {
+				doubt = " (in doubt)"
+			}
+			fmt.Fprintf(&out, "  %s%s: %s\n", f.Code, doubt, f.Summary)
 			for _, e := range f.Evidence {
 				fmt.Fprintf(&out, "    - %s\n", e)
 			}

@@ -164,6 +164,9 @@ func normalise(v any) {
 		if _, has := v["vlan"]; !has && v["direction"] != nil {
 			v["vlan"], v["tunnel"] = 0.0, nil
 		}
+		if _, isFinding := v["advice"]; isFinding && v["in_doubt"] == nil {
+			v["in_doubt"] = false
+		}
 		// Nor does it write what Kubernetes does not tell.
 		for beside, left := range map[string][]string{"cgroup": {"workload", "service", "service_state"}, "server_port": {"endpoint"}} {
 			for _, name := range left {

@@ -72,7 +72,7 @@ var (
 	exchanges       = counter("exchanges_total", "Exchanges by outcome.", "outcome")
 	traces          = counter("traces_total", "Traces assembled.")
 	sampledOut      = counter("sampled_out_total", "Records of ordinary lookups that --sample left out, by kind.", "record")
-	findings        = counter("findings_total", "Findings by code.", "code")
+	findings        = counter("findings_total", "Findings by code, but for those in doubt since the tracer lost packets.", "code")
 	openExchanges   = gauge("open_exchanges", "Exchanges that wait for a response or for their last packets.")
 	pendingTraces   = gauge("pending_traces", "Lookups that wait for their parts.")
 	evicted         = counter("evicted_total", "Exchanges and lookups passed on early because a table was full.", "table")

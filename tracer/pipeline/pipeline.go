@@ -322,7 +322,9 @@ func (p *Pipeline) finish(done []*trace.Trace) {
 		t.Diagnosis = p.diagnoser.Trace(t)
 		p.traces++
 		for i := range t.Diagnosis {
-			p.findings[t.Diagnosis[i].Code]++
+			if f := &t.Diagnosis[i]; !f.InDoubt {
+				p.findings[f.Code]++
+			}
 		}
 		if p.cfg.Observe != nil {
 			p.cfg.Observe(t)

@@ -183,6 +183,9 @@ func findingsCell(t *trace.Trace) (string, tone) {
 	codes := make([]string, len(t.Diagnosis))
 	for i, f := range t.Diagnosis {
 		codes[i] = f.Code
+		if f.InDoubt {
+			codes[i] += "?"
+		}
 	}
 	return strings.Join(codes, " "), bad
 }

@@ -64,7 +64,7 @@ func unansweredTrace() *trace.Trace {
 	t.Server = nil
 	t.Gaps = []string{"3 packets, of this lookup or of others, were lost by the tracer while it lasted: some may be missing here"}
 	t.Exchange.LostEvents = 3
-	t.Diagnosis = []trace.Finding{{Code: "no-response-seen", Summary: "No response was seen, but the tracer lost packets in this time: there may have been one.",
+	t.Diagnosis = []trace.Finding{{Code: "no-response-seen", InDoubt: true, Summary: "No response was seen, but the tracer lost packets in this time: there may have been one.",
 		Evidence: []string{"the query was last seen 5.000s after the client sent it, received from device eth0 in namespace coredns (10.244.0.4:50202 > 10.244.0.2:53)",
 			"3 packets were lost by the tracer in this time, of this lookup or of others: what was not seen may have happened all the same"},
 		Advice: "Do not act on this one alone: ask the client whether it was answered, and look at lookups without lost packets."}}

@@ -243,7 +243,11 @@ func (d *drawing) diagnosis(t *trace.Trace) {
 		d.line(d.paint(good, " DIAGNOSIS: nothing wrong was found"))
 	}
 	for _, f := range t.Diagnosis {
-		d.line(d.paint(bad, fit(" DIAGNOSIS: "+clean(f.Code), d.width)))
+		code := clean(f.Code)
+		if f.InDoubt {
+			code += " (in doubt)"
+		}
+		d.line(d.paint(bad, fit(" DIAGNOSIS: "+code, d.width)))
 		d.item(plain, "   ", f.Summary)
 		for i, e := range f.Evidence {
 			leader := "            · "
