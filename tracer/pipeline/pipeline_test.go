@@ -295,4 +295,13 @@ func TestLossesOfAStarvedTracer(t *testing.T) {
 	if len(b.exchanges) != 1 || b.exchanges[0].LostEvents != 2 || b.exchanges[0].Outcome != trace.OutcomeUnanswered {
 		t.Fatalf("%d exchanges: %+v", len(b.exchanges), b.exchanges)
 	}
+	// What is found is in doubt, and is not counted.
+	b.round(30 * time.Second)
+	if len(b.traces) != 1 || len(b.traces[0].Diagnosis) != 1 || !b.traces[0].Diagnosis[0].InDoubt {
+		t.Fatalf("%d traces: %+v", len(b.traces), b.traces)
+	}
+	b.pipeline.publish()
+	if found := b.pipeline.Counters().Findings; len(found) != 0 {
+		t.Errorf("counted: %v", found)
+	}
 }
