@@ -130,7 +130,8 @@ test-long: check-test build ## 5,000 lookups a second joined for 60 s, ten minut
 	DNSTRACE_HEALTHY=10m CGO_ENABLED=0 $(GO) test -run TestDiagnoseHealthy -v -count 1 -timeout 20m ./integration
 	CGO_ENABLED=0 $(GO) test -run - -bench Assemble -cpu 1 ./tracer/assemble
 
-# Without hardware virtualization; the kernels are downloaded once (300 MB).
+# Without hardware virtualization; the kernels are downloaded once (300 MB). What each is
+# expected to lack is listed in integration/kernels/lacks.go.
 # KERNEL_ARCH=arm64 runs them on Linux 6.12 of that architecture.
 .PHONY: test-kernels
 test-kernels: ## run the BPF programs and the tracer on other kernels, 5.10 to 7.2, under qemu (root, for apt and mknod)

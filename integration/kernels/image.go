@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/dnstrace/dnstrace/integration/kernels/feature"
 )
 
 // buildImage makes an initial file system of init, the tests and the tracer,
@@ -33,8 +35,8 @@ func buildImage(ctx context.Context, dir, arch string) (string, error) {
 	err = errors.Join(
 		static("build", "-o", filepath.Join(root, "init"), "./integration/kernels/init"),
 		static("build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(root, "bin", "dnstrace"), "./cmd/dnstrace"),
-		static("test", "-c", "-o", filepath.Join(root, "tests", "capture"), "./tracer/capture"),
-		static("test", "-c", "-o", filepath.Join(root, "tests", "onkernel"), "./integration/kernels/onkernel"),
+		static("test", "-c", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(root, "tests", "capture"), "./tracer/capture"),
+		static("test", "-c", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(root, "tests", "onkernel"), "./integration/kernels/onkernel"),
 		command(ctx, "mknod", filepath.Join(root, "dev", "console"), "c", "5", "1"),
 		command(ctx, "mknod", filepath.Join(root, "dev", "null"), "c", "1", "3"),
 	)
@@ -52,22 +54,30 @@ func archive(ctx context.Context, root, file string) error {
 }
 
 // modulesOf are what the tests need beyond the kernel itself: namespaces joined by
-// veth, rules of nftables, Services of IPVS.
-var modulesOf = []string{"veth", "nf_tables", "nf_conntrack", "ip_vs", "ip_vs_rr"}
+// veth, rules of nftables and masquerade, Services of IPVS.
+var modulesOf = []string{"veth", "nf_tables", "nf_conntrack", "nf_nat", "nft_chain_nat", "nft_masq", "ip_vs", "ip_vs_rr"}
 
 // toolsOf are the programs that set them up, of this machine: with its libraries,
 // and only for its architecture.
 var toolsOf = []string{"nft", "ipvsadm"}
 
-// addModules returns a copy of the image that has a kernel's modules, numbered in
-// the order in which they can be loaded, and the tools that need them. A kernel
-// takes several archives behind each other for one. The caller removes the copy.
-func addModules(ctx context.Context, k kernel, arch, image, dir string) (string, error) {
+// withKernel returns a copy of the image that has a kernel's modules, numbered in
+// the order in which they can be loaded, the tools that need them, and the list of
+// what it lacks. A kernel takes several archives behind each other for one. The
+// caller removes the copy.
+func withKernel(ctx context.Context, k kernel, lacks []lack, arch, image, dir string) (string, error) {
 	root, err := os.MkdirTemp(dir, "root-")
 	if err != nil {
 		return "", err
 	}
 	defer func() { _ = os.RemoveAll(root) }()
+	var list strings.Builder
+	for _, l := range lacks {
+		list.WriteString(string(l.feature) + "\n")
+	}
+	if err := os.WriteFile(filepath.Join(root, feature.LacksFile), []byte(list.String()), 0o644); err != nil {
+		return "", err
+	}
 	if k.modules != "" {
 		if err := copyModules(ctx, k, filepath.Join(root, "modules")); err != nil {
 			return "", err

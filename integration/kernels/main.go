@@ -1,7 +1,7 @@
 // Command kernels runs the tests of the eBPF programs, and the tracer itself, on
 // other kernels, each in a virtual machine of its own; `make test-kernels` runs it.
-// It needs qemu, cpio and xz, and takes half a minute a kernel: the machines run
-// without hardware virtualization.
+// It needs qemu, cpio and xz, and takes a minute a kernel, of which two run at once:
+// the machines have no hardware virtualization.
 package main
 
 import (
@@ -15,6 +15,10 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dnstrace/dnstrace/integration/kernels/feature"
 )
 
 func main() {
@@ -22,6 +26,7 @@ func main() {
 	arch := flag.String("arch", "amd64", "architecture of the machines: amd64 or arm64")
 	only := flag.String("only", "", "only the kernels whose version begins so")
 	tests := flag.String("run", "", "only the tests that this regular expression names, as go test -run")
+	jobs := flag.Int("jobs", 2, "how many machines run at once; each has two processors, and is busy on one for most of its time")
 	verbose := flag.Bool("v", false, "print what every machine prints")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -34,49 +39,97 @@ func main() {
 	if *arch != "amd64" {
 		*dir = filepath.Join(*dir, *arch)
 	}
+	m.whole = *tests == ""
 	if *tests != "" { // what follows -- on the kernel's command line is for init
 		m.append += " -- " + *tests
 	}
-	if err := run(ctx, m, *dir, *only, *verbose); err != nil {
+	if err := run(ctx, m, options{*dir, *only, *jobs, *verbose}); err != nil {
 		fmt.Fprintln(os.Stderr, "kernels:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, m machine, dir, only string, verbose bool) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+type options struct {
+	dir, only string
+	jobs      int
+	verbose   bool
+}
+
+// result is what came of a kernel.
+type result struct {
+	kernel
+	out   string
+	err   error
+	took  time.Duration
+	lacks []lack
+	found map[feature.Feature]feature.Verdict
+}
+
+func run(ctx context.Context, m machine, o options) error {
+	began := time.Now()
+	if err := os.MkdirAll(o.dir, 0o755); err != nil {
 		return err
 	}
-	if err := command(ctx, "integration/kernels/get-kernels", dir, m.arch); err != nil {
+	if err := command(ctx, "integration/kernels/get-kernels", o.dir, m.arch); err != nil {
 		return fmt.Errorf("get the kernels: %w", err)
 	}
-	all, err := kernels(dir, only)
+	all, err := kernels(o.dir, o.only)
 	if err != nil {
 		return err
 	}
-	image, err := buildImage(ctx, dir, m.arch)
+	image, err := buildImage(ctx, o.dir, m.arch)
 	if err != nil {
 		return fmt.Errorf("build the test image: %w", err)
 	}
+	results := make([]result, len(all))
+	var g errgroup.Group
+	g.SetLimit(o.jobs)
+	for i, k := range all {
+		g.Go(func() error {
+			results[i] = m.judged(ctx, k, image, o.dir)
+			results[i].print(o.verbose)
+			return nil
+		})
+	}
+	_ = g.Wait() // the results have the errors
+	fmt.Println(table(results))
 	failures := 0
-	for _, k := range all {
-		start := time.Now()
-		out, err := m.test(ctx, k, image, dir)
-		if err == nil && verbose {
-			fmt.Print(out)
-		}
-		result := "ok"
-		if err != nil {
+	for _, r := range results {
+		if r.err != nil {
 			failures++
-			result = "FAILED: " + err.Error() + "\n" + out
 		}
-		fmt.Printf("%-32s %5.1f s  %s\n", k.version, time.Since(start).Seconds(), result)
 	}
 	if failures > 0 {
 		return fmt.Errorf("%d of %d kernels failed", failures, len(all))
 	}
-	fmt.Printf("%d kernels passed\n", len(all))
+	fmt.Printf("%d kernels passed in %.0f s\n", len(all), time.Since(began).Seconds())
 	return nil
+}
+
+// judged tests a kernel, and compares what it proved with the list of what it lacks.
+func (m machine) judged(ctx context.Context, k kernel, image, dir string) result {
+	start := time.Now()
+	r := result{kernel: k}
+	if r.lacks, r.err = lacksOf(m.arch, k.version); r.err != nil {
+		return r
+	}
+	r.out, r.err = m.test(ctx, k, r.lacks, image, dir)
+	r.took, r.found = time.Since(start), verdicts(r.out)
+	if r.err == nil && m.whole {
+		r.err = judge(r.found, r.lacks)
+	}
+	return r
+}
+
+func (r *result) print(verbose bool) {
+	verdict := "ok"
+	switch {
+	case r.err != nil:
+		verdict = "FAILED: " + r.err.Error() + "\n" + r.out
+	case verbose:
+		verdict += "\n" + r.out
+	}
+	fmt.Printf("%-32s %5.1f s  %s\n", r.version, r.took.Seconds(), verdict)
 }
 
 // kernel is one that is unpacked.

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
@@ -26,7 +28,7 @@ func Probe(ports []uint16) []Finding {
 	if kernel, err := btf.LoadKernelSpec(); err == nil {
 		findings = append(findings, probeDropReasons(kernel), probePagedPayload(kernel), probeProcess(kernel), probeConntrack(kernel))
 	}
-	return append(findings, probeNetNS(netnsDir))
+	return append(findings, probeClock(), probeNetNS(netnsDir))
 }
 
 func probeKernel() Finding {
@@ -125,6 +127,35 @@ func probeConntrack(kernel *btf.Spec) Finding {
 		f.Detail = "the kernel's types have no nf_conn"
 	}
 	return f
+}
+
+// coarseClock is a step of the clock that puts packets on two processors at one
+// time: a packet crosses a node in some ten of it.
+const coarseClock = time.Microsecond
+
+// probeClock tells how exact the times of packets are, by which those of all
+// processors are put in order. Without a counter that the kernel trusts they are
+// those of its timer interrupt.
+func probeClock() Finding {
+	f := Finding{What: "clock", Lost: "packets of one moment are out of order: lookups with translated addresses may look unanswered",
+		Remedy: "a better clock source than " + clockSource() + ": see /sys/devices/system/clocksource/clocksource0/available_clocksource, or boot with tsc=reliable"}
+	var step unix.Timespec
+	if err := unix.ClockGetres(unix.CLOCK_MONOTONIC, &step); err != nil {
+		f.Detail = err.Error()
+		return f
+	}
+	d := time.Duration(step.Nano())
+	f.OK, f.Detail = d <= coarseClock, fmt.Sprintf("packets are timed to %s, by %s", d, clockSource())
+	return f
+}
+
+// clockSource returns the name of the kernel's, in words where it cannot be read.
+func clockSource() string {
+	name, err := os.ReadFile("/sys/devices/system/clocksource/clocksource0/current_clocksource")
+	if err != nil {
+		return "the kernel's clock"
+	}
+	return strings.TrimSpace(string(name))
 }
 
 func probeNetNS(dir string) Finding {

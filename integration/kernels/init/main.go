@@ -12,6 +12,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/dnstrace/dnstrace/integration/kernels/feature"
 )
 
 // Lines that the host reads (integration/kernels/main.go).
@@ -42,8 +44,13 @@ func run() error {
 			return fmt.Errorf("mount %s: %w", m.dir, err)
 		}
 	}
+	lacks, err := os.ReadFile(feature.LacksFile)
+	if err != nil {
+		return err
+	}
 	// The machine is the tests' alone: one of them steps its clock.
-	if err := errors.Join(os.Setenv("PATH", "/bin"), os.Setenv("DNSTRACE_TEST_MACHINE", "own")); err != nil {
+	if err := errors.Join(os.Setenv("PATH", "/bin"), os.Setenv("DNSTRACE_TEST_MACHINE", "own"),
+		os.Setenv(feature.LacksVariable, string(lacks))); err != nil {
 		return err
 	}
 	if err := loadModules(); err != nil {

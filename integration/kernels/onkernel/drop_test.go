@@ -3,7 +3,6 @@ package onkernel
 import (
 	"fmt"
 	"net"
-	"os/exec"
 	"strings"
 	"testing"
 
@@ -12,6 +11,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/miekg/dns"
 
+	"github.com/dnstrace/dnstrace/integration/kernels/feature"
 	"github.com/dnstrace/dnstrace/trace"
 )
 
@@ -38,7 +38,7 @@ func ask(t *testing.T, server, name string) {
 func (tr *tracer) dropped(name, reason, words string) *trace.Exchange {
 	tr.t.Helper()
 	ex := tr.exchange(name)
-	if !atLeast(tr.t, 5, 17) {
+	if lacks(tr.t, feature.Reason) {
 		reason = ""
 	}
 	if d := ex.Drop; ex.Outcome != trace.OutcomeDropped || d == nil || d.Reason != reason || d.Words != words || d.Where == "" {
@@ -50,6 +50,8 @@ func (tr *tracer) dropped(name, reason, words string) *trace.Exchange {
 }
 
 func TestNoSocket(t *testing.T) {
+	proves(t, feature.DropPlace)
+	proves(t, feature.ICMP)
 	tr := startTracer(t)
 	for _, tc := range []struct {
 		name, server string
@@ -90,11 +92,8 @@ func TestReceiveBufferFull(t *testing.T) {
 	}
 }
 
-// Rules of nftables, where the machine has it.
 func TestNftablesDrop(t *testing.T) {
-	nft, err := exec.LookPath("nft")
-	if err != nil {
-		t.Logf("nothing to test with: %v", err)
+	if lacks(t, feature.Nftables) {
 		return
 	}
 	tr := startTracer(t)
@@ -103,8 +102,8 @@ func TestNftablesDrop(t *testing.T) {
 		chain input { type filter hook input priority filter; ip daddr 127.0.0.5 drop; }
 		chain prerouting { type filter hook prerouting priority filter; ip daddr 127.0.0.6 drop; }
 		chain postrouting { type filter hook postrouting priority filter; ip daddr 127.0.0.7 drop; }
-	}`, nft, "-f", "-")
-	defer run(t, "", nft, "delete", "table", "inet", "dnstrace_test")
+	}`, "nft", "-f", "-")
+	defer run(t, "", "nft", "delete", "table", "inet", "dnstrace_test")
 	hooks := map[string]string{
 		"127.0.0.4:53": "OUTPUT", "127.0.0.5:53": "INPUT", "127.0.0.6:53": "PREROUTING", "127.0.0.7:53": "POSTROUTING",
 	}
@@ -118,17 +117,18 @@ func TestNftablesDrop(t *testing.T) {
 
 // Programs as hooks of netfilter, since Linux 6.4: they need no module.
 func TestNetfilterProgramDrop(t *testing.T) {
-	if !atLeast(t, 6, 4) {
-		return
-	}
-	tr := startTracer(t)
+	lack := lacks(t, feature.Program)
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Name: "drop", Type: ebpf.Netfilter, AttachType: ebpf.AttachNetfilter, License: "GPL",
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}, // NF_DROP
 	})
-	if err != nil {
-		t.Fatal(err)
+	if lack != (err != nil) {
+		t.Fatalf("load: %v", err)
 	}
+	if lack {
+		return
+	}
+	tr := startTracer(t)
 	defer prog.Close()
 	const ipv4 = 2                                                                                         // NFPROTO_IPV4
 	hooks := map[string]link.NetfilterInetHook{"PREROUTING": 0, "INPUT": 1, "OUTPUT": 3, "POSTROUTING": 4} // enum nf_inet_hooks
