@@ -158,6 +158,8 @@ const (
 	DnstraceProgNetDevQueue    = "net_dev_queue"
 	DnstraceProgNetifReceive   = "netif_receive"
 	DnstraceVarCpuCounters     = "cpu_counters"
+	DnstraceVarNetnsInodes     = "netns_inodes"
+	DnstraceVarNetnsListed     = "netns_listed"
 	DnstraceVarPorts           = "ports"
 	DnstraceVarReadPaged       = "read_paged"
 	DnstraceVarShare           = "share"
@@ -232,6 +234,8 @@ type DnstraceMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type DnstraceVariableSpecs struct {
 	CpuCounters     *ebpf.VariableSpec `ebpf:"cpu_counters"`
+	NetnsInodes     *ebpf.VariableSpec `ebpf:"netns_inodes"`
+	NetnsListed     *ebpf.VariableSpec `ebpf:"netns_listed"`
 	Ports           *ebpf.VariableSpec `ebpf:"ports"`
 	ReadPaged       *ebpf.VariableSpec `ebpf:"read_paged"`
 	Share           *ebpf.VariableSpec `ebpf:"share"`
@@ -282,6 +286,8 @@ func (m *DnstraceMaps) Close() error {
 // It can be passed to LoadDnstraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DnstraceVariables struct {
 	CpuCounters     *ebpf.Variable `ebpf:"cpu_counters"`
+	NetnsInodes     *ebpf.Variable `ebpf:"netns_inodes"`
+	NetnsListed     *ebpf.Variable `ebpf:"netns_listed"`
 	Ports           *ebpf.Variable `ebpf:"ports"`
 	ReadPaged       *ebpf.Variable `ebpf:"read_paged"`
 	Share           *ebpf.Variable `ebpf:"share"`

@@ -87,6 +87,8 @@ func TestWrongArguments(t *testing.T) {
 		{[]string{"run", "--record", "query"}, "--record query: expected exchange or trace"},
 		{[]string{"run", "--filter", "rcod == 1"}, "--filter"},
 		{[]string{"run", "--timeout", "-1s"}, "--timeout"},
+		{[]string{"run", "--netns", "nobody"}, "--netns: no network namespace nobody in /run/netns: `ip netns list` shows"},
+		{[]string{"run", "--netns", "/proc/self/ns/mnt"}, "--netns: /proc/self/ns/mnt is not a network namespace"},
 		{[]string{"run", "--kubernetes", "kube.conf"}, "--kubernetes kube.conf: expected auto, off, or a kubeconfig"},
 		{[]string{"run", "--output", "nonsense"}, `output "nonsense": expected stdout, file:PATH or otlp:URL`},
 		{[]string{"run", "--output", "otlp:collector:4318"}, "expected http://HOST[:4318], https://, grpc://HOST[:4317] or grpcs://"},

@@ -54,6 +54,7 @@ type runOptions struct {
 	metricsLabels        []string
 	outputs, records     []string
 	ports                []uint
+	netns                []string
 	history, timeout     time.Duration
 	sample               float64
 	filter, kubernetes   string
@@ -69,6 +70,10 @@ func newRunCommand() *cobra.Command {
 			"exchange and trace records as JSON lines. Needs root, or CAP_BPF and CAP_PERFMON;\n" +
 			"gives up every capability when its hooks are attached and its files are open.\n" +
 			"Prints `dnstrace: ready` on standard error then.\n\n" +
+			"--netns observes only some network namespaces; the kernel passes over what is in\n" +
+			"others. What a packet meets there, drops included, is then not known. A name or path\n" +
+			"must exist at the start, and is followed, within a tenth of a second, when it is\n" +
+			"deleted and made again.\n\n" +
 			"--output otlp:URL sends records to an OpenTelemetry collector, or to a backend that\n" +
 			"takes OTLP: each record as a log record, and each trace as spans. URL is\n" +
 			"http://HOST[:4318], https://, grpc://HOST[:4317] or grpcs://; with /v1/logs or\n" +
@@ -83,6 +88,7 @@ func newRunCommand() *cobra.Command {
 			"  dnstrace run --output otlp:http://collector:4318\n" +
 			"  dnstrace run --output otlp:grpc://tempo:4317/v1/traces \\\n" +
 			"               --output otlp:http://loki:3100/otlp/v1/logs\n" +
+			"  dnstrace run --netns client-a --netns /proc/4711/ns/net\n" +
 			"  dnstrace run --port 53 --port 5353 -f 'outcome != \"answered\"'",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -99,6 +105,7 @@ func newRunCommand() *cobra.Command {
 	f.StringVar(&o.metrics, "metrics", "127.0.0.1:9464", "address of the Prometheus endpoint; empty for none")
 	f.StringSliceVar(&o.metricsLabels, "metrics-labels", nil, "more labels for metrics: pod tells clients apart, 512 at most")
 	f.UintSliceVar(&o.ports, "port", []uint{53}, "DNS port to observe; may be repeated")
+	f.StringSliceVar(&o.netns, "netns", nil, "observe only this network namespace: a name of `ip netns`, host, a path, or an inode number; may be repeated")
 	f.DurationVar(&o.history, "history", 10*time.Minute, "how long finished traces stay in memory for the local API")
 	f.DurationVar(&o.timeout, "timeout", 5*time.Second, "a query without a response for this long is unanswered")
 	f.Float64Var(&o.sample, "sample", 1, "share of ordinary lookups to write and keep, 0 to 1; those that fail, are slow or have a finding always are")
@@ -177,6 +184,9 @@ func (o *runOptions) validate() ([]uint16, *filter.Filter, error) {
 			return nil, nil, usageError{fmt.Errorf("--record %s: expected exchange or trace", r)}
 		}
 	}
+	if err := capture.CheckNetNS(o.netns); err != nil {
+		return nil, nil, usageError{fmt.Errorf("--netns: %w", err)}
+	}
 	for _, l := range o.metricsLabels {
 		if l != labelPod {
 			return nil, nil, usageError{fmt.Errorf("--metrics-labels %s: expected pod", l)}
@@ -248,7 +258,7 @@ func (n *node) open(ports []uint16, stderr io.Writer) error {
 		n.outputs = append(n.outputs, opened...)
 	}
 	// Before the sockets: who lacks privileges should hear of those first.
-	if n.source, err = capture.Open(capture.Config{Ports: ports}); err != nil {
+	if n.source, err = capture.Open(capture.Config{Ports: ports, NetNS: o.netns}); err != nil {
 		return err
 	}
 	if n.receiver, err = receive.Listen(o.listen); err != nil {

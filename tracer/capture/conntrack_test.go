@@ -17,7 +17,14 @@ import (
 // loopback device that is up. The thread ends with it.
 func inNewNamespace(t *testing.T, f func() error) {
 	t.Helper()
-	done := make(chan error)
+	if err := <-goInNewNamespace(f); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// goInNewNamespace does not wait for f; what it returns tells when f is done.
+func goInNewNamespace(f func() error) <-chan error {
+	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread is of no use to others
 		done <- func() error {
@@ -34,9 +41,7 @@ func inNewNamespace(t *testing.T, f func() error) {
 			return f()
 		}()
 	}()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	return done
 }
 
 // A drop of a packet that is not tracked says how many entries its namespace has,

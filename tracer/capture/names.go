@@ -137,7 +137,7 @@ func (n *namespaces) name(inode uint32) string {
 	case 0:
 		return ""
 	case n.host:
-		return "host"
+		return hostName
 	}
 	if name, ok := n.names[inode]; ok {
 		return name

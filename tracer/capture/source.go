@@ -50,6 +50,10 @@ const settle = int64(time.Millisecond)
 type Config struct {
 	Ports     []uint16 // 1 to MaxPorts
 	RingBytes int      // per CPU, a power of two; 0: up to 4 MiB, 64 MiB in all
+	// NetNS are the network namespaces to observe, MaxNetNS at most: names as
+	// ip-netns(8) has them, "host", paths, inode numbers. Empty: all. A name or path
+	// is followed, from one Poll to the next, when another namespace takes it.
+	NetNS []string
 }
 
 // Source delivers the packets that the programs saw. Its methods are for one
@@ -64,6 +68,7 @@ type Source struct {
 	decoder  decoder
 	pending  pending
 	sharer   sharer
+	chosen   []chosen               // namespaces; none: all are observed
 	reshares []Reshare              // to be told
 	polled   []bpf.DnstraceCounters // by CPU, at the last poll
 }
@@ -79,7 +84,11 @@ const (
 // Open loads and attaches the programs. The error names what is missing and the
 // remedy. The caller owns the source and must close it.
 func Open(cfg Config) (*Source, error) {
-	spec, err := newSpec(cfg)
+	observe, err := choose(netnsDir, cfg.NetNS)
+	if err != nil {
+		return nil, err
+	}
+	spec, err := newSpec(cfg, observe)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +105,7 @@ func Open(cfg Config) (*Source, error) {
 	if err != nil {
 		return nil, remedy(fmt.Errorf("load the eBPF programs: %w", err))
 	}
-	s := &Source{coll: coll, decoder: decoder{
+	s := &Source{coll: coll, chosen: observe, decoder: decoder{
 		names:   map[[16]int8]string{},
 		netns:   newNamespaces(netnsDir),
 		symbols: newSymbols("/proc/kallsyms"),
@@ -108,7 +117,7 @@ func Open(cfg Config) (*Source, error) {
 	return s, nil
 }
 
-func newSpec(cfg Config) (*ebpf.CollectionSpec, error) {
+func newSpec(cfg Config, observe []chosen) (*ebpf.CollectionSpec, error) {
 	if len(cfg.Ports) == 0 || len(cfg.Ports) > MaxPorts {
 		return nil, fmt.Errorf("expected 1 to %d ports, got %d", MaxPorts, len(cfg.Ports))
 	}
@@ -123,6 +132,10 @@ func newSpec(cfg Config) (*ebpf.CollectionSpec, error) {
 	}
 	if err := spec.Variables[bpf.DnstraceVarReadPaged].Set(kernelAtLeast(6, 12)); err != nil {
 		return nil, fmt.Errorf("set whether paged data is readable: %w", err)
+	}
+	if err := errors.Join(spec.Variables[bpf.DnstraceVarNetnsListed].Set(uint32(len(observe))),
+		spec.Variables[bpf.DnstraceVarNetnsInodes].Set(inodes(observe))); err != nil {
+		return nil, fmt.Errorf("set the namespaces: %w", err)
 	}
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
@@ -213,6 +226,9 @@ func (s *Source) openRings(ring *ebpf.MapSpec) error {
 func (s *Source) Poll(deliver func(*Packet)) (int64, error) {
 	upTo := Now() - settle
 	s.decoder.netns.renew()
+	if err := s.rechoose(); err != nil {
+		return 0, err
+	}
 	for cpu, r := range s.rings {
 		s.look(cpu, r)
 		if err := s.drain(r); err != nil {
@@ -264,6 +280,21 @@ func (s *Source) reshare() error {
 		return fmt.Errorf("change the share of lookups that is reported: %w", err)
 	}
 	s.reshares = append(s.reshares, change)
+	return nil
+}
+
+// rechoose makes the programs observe the namespaces that have the chosen names now.
+func (s *Source) rechoose() error {
+	changed := false
+	for i := range s.chosen {
+		changed = s.chosen[i].renew() || changed
+	}
+	if !changed {
+		return nil
+	}
+	if err := s.coll.Variables[bpf.DnstraceVarNetnsInodes].Set(inodes(s.chosen)); err != nil {
+		return fmt.Errorf("change the namespaces that are observed: %w", err)
+	}
 	return nil
 }
 
