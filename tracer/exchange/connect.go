@@ -40,7 +40,7 @@ func (t *Table) connected(c *conn) {
 
 func (t *Table) beginConnect(client netip.AddrPort, p *capture.Packet) *open {
 	ex := t.fresh()
-	ex.beginConnect(key{client: client, protocol: p.Protocol}, p, t.cfg.Wall(p.Time))
+	ex.beginConnect(key{client: client, netns: loopbackOf(client, p), protocol: p.Protocol}, p, t.cfg.Wall(p.Time))
 	t.add(ex)
 	return ex
 }

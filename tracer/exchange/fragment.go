@@ -16,6 +16,7 @@ const maxDatagrams = 4096
 // 2.3).
 type datagram struct {
 	src, dst netip.Addr
+	netns    uint32 // as loopbackOf has it
 	protocol uint8
 	id       uint32
 }
@@ -70,7 +71,7 @@ func (x *pieces) bytes() int {
 }
 
 func datagramOf(p *capture.Packet) datagram {
-	return datagram{p.Src.Addr(), p.Dst.Addr(), p.Protocol, p.Fragment.ID}
+	return datagram{p.Src.Addr(), p.Dst.Addr(), loopbackOf(p.Src, p), p.Protocol, p.Fragment.ID}
 }
 
 // firstFragment notes a fragment that names its exchange.

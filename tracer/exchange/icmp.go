@@ -37,24 +37,25 @@ func (t *Table) quoted(p *capture.Packet) (ex *open, response bool) {
 		client = p.NAT.Original.Src
 	}
 	if q.Protocol == trace.TransportTCP {
-		return t.quotedSegment(q, response), response
+		return t.quotedSegment(p, response), response
 	}
 	if h, err := parseHeader(q.Payload); err == nil {
-		k := key{client: client, question: hash(h.question), id: h.id, protocol: q.Protocol}
-		return t.open[k], h.response()
+		k := key{client: client, netns: loopbackOf(client, p), question: hash(h.question), id: h.id, protocol: q.Protocol}
+		return t.openAt(k), h.response()
 	}
 	if len(q.Payload) < 2 {
 		return nil, false
 	}
-	return t.search(client, binary.BigEndian.Uint16(q.Payload), q.Protocol), response
+	return t.search(p, client, binary.BigEndian.Uint16(q.Payload), q.Protocol), response
 }
 
 // quotedSegment returns the exchange of the first message that a quoted segment
 // may be a part of.
-func (t *Table) quotedSegment(q *capture.ICMP, response bool) *open {
-	k := connKey{q.Src, q.Dst}
+func (t *Table) quotedSegment(p *capture.Packet, response bool) *open {
+	q := p.ICMP
+	k := connKeyOf(q.Src, q.Dst, p)
 	if response {
-		k = connKey{q.Dst, q.Src}
+		k = connKeyOf(q.Dst, q.Src, p)
 	}
 	c := t.conns[k]
 	if c == nil {

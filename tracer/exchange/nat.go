@@ -117,8 +117,9 @@ func (r *recent) same(p *capture.Packet, h *header, client netip.AddrPort) *open
 	if q.qtype != ex.qtype || q.qclass != ex.qclass || !bytes.Equal(q.name, ex.name) {
 		return nil
 	}
+	netns := loopbackOf(client, p)
 	for i := range ex.keys {
-		if ex.keys[i].client == client {
+		if ex.keys[i].client == client && ex.keys[i].netns == netns {
 			return ex
 		}
 	}
@@ -134,7 +135,11 @@ func (r *recent) query(p *capture.Packet, k key) *open {
 	if ex == nil || p.PID != 0 || p.CgroupID != 0 || r[r.slot(p.SKB)].response {
 		return nil
 	}
-	if first := ex.keys[0]; first.question != k.question || first.id != k.id || first.protocol != k.protocol {
+	first := ex.keys[0]
+	if first.question != k.question || first.id != k.id || first.protocol != k.protocol {
+		return nil
+	}
+	if k.netns != 0 && k.netns != first.netns {
 		return nil
 	}
 	return ex

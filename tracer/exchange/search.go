@@ -12,14 +12,15 @@ const maxSearches = 100
 
 // search returns the one open exchange of a client with a DNS ID. Two cannot be
 // told apart.
-func (t *Table) search(client netip.AddrPort, id uint16, protocol uint8) *open {
+func (t *Table) search(p *capture.Packet, client netip.AddrPort, id uint16, protocol uint8) *open {
 	if t.searches >= maxSearches {
 		return nil
 	}
 	t.searches++
+	netns := loopbackOf(client, p)
 	var found *open
 	for k, ex := range t.open {
-		if k.client != client || k.id != id || k.protocol != protocol {
+		if k.client != client || k.id != id || k.protocol != protocol || netns != 0 && k.netns != netns {
 			continue
 		}
 		if found != nil && found != ex {
@@ -39,7 +40,7 @@ func (t *Table) bare(p *capture.Packet, client netip.AddrPort, body []byte, size
 	}
 	ex := t.recent.response(p, h.id)
 	if ex == nil {
-		ex = t.search(client, h.id, p.Protocol)
+		ex = t.search(p, client, h.id, p.Protocol)
 	}
 	if ex == nil || !ex.mayAnswer(p) {
 		return nil

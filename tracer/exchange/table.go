@@ -94,6 +94,7 @@ type Table struct {
 
 type key struct {
 	client   netip.AddrPort
+	netns    uint32 // as loopbackOf has it
 	question uint64
 	id       uint16
 	protocol uint8
@@ -191,6 +192,7 @@ func (t *Table) find(p *capture.Packet, h header, client netip.AddrPort, body []
 		// From here on the client has another address: know it by both.
 		alias := ex.keys[0]
 		alias.client = p.NAT.Reply.Dst
+		alias.netns = loopbackOf(alias.client, p)
 		t.alias(alias, ex)
 	}
 	if h.response() {
@@ -202,8 +204,8 @@ func (t *Table) find(p *capture.Packet, h header, client netip.AddrPort, body []
 
 // lookUp does so for a packet that was not seen just before.
 func (t *Table) lookUp(p *capture.Packet, h header, client netip.AddrPort, body []byte, size int) *open {
-	k := key{client: client, question: hash(h.question), id: h.id, protocol: p.Protocol}
-	ex := t.open[k]
+	k := key{client: client, netns: loopbackOf(client, p), question: hash(h.question), id: h.id, protocol: p.Protocol}
+	ex := t.openAt(k)
 	switch {
 	case ex != nil:
 		return ex

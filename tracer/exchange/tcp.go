@@ -20,6 +20,16 @@ const (
 
 type connKey struct {
 	client, server netip.AddrPort
+	netns          uint32 // as loopbackOf has it
+}
+
+// connKeyOf is the key of a connection with these addresses, where p was seen.
+func connKeyOf(client, server netip.AddrPort, p *capture.Packet) connKey {
+	k := connKey{client: client, server: server, netns: loopbackOf(client, p)}
+	if k.netns == 0 {
+		k.netns = loopbackOf(server, p)
+	}
+	return k
 }
 
 // conn is a TCP connection. Every segment is seen at many devices; the first
@@ -106,27 +116,27 @@ func (t *Table) fromClient(p *capture.Packet) (fromClient, ok bool) {
 	if n := p.NAT; n != nil && !src && slices.Contains(t.cfg.Ports, n.Original.Dst.Port()) {
 		return p.Src == n.Original.Src || p.Src == n.Reply.Dst, true
 	}
-	if _, known := t.conns[connKey{p.Src, p.Dst}]; known {
+	if _, known := t.conns[connKeyOf(p.Src, p.Dst, p)]; known {
 		return true, true
 	}
-	_, known := t.conns[connKey{p.Dst, p.Src}]
+	_, known := t.conns[connKeyOf(p.Dst, p.Src, p)]
 	return false, known
 }
 
 // connection returns the connection of a packet, by the addresses it has here
 // and, where connection tracking tells them, those it has elsewhere.
 func (t *Table) connection(p *capture.Packet, fromClient bool) *conn {
-	here := connKey{p.Src, p.Dst}
+	here := connKeyOf(p.Src, p.Dst, p)
 	if !fromClient {
-		here = connKey{p.Dst, p.Src}
+		here = connKeyOf(p.Dst, p.Src, p)
 	}
 	keys := [3]connKey{here}
 	n := 1
 	client := here.client
 	if p.NAT != nil {
 		client = p.NAT.Original.Src
-		keys[1] = connKey{p.NAT.Original.Src, p.NAT.Original.Dst}
-		keys[2] = connKey{p.NAT.Reply.Dst, p.NAT.Reply.Src}
+		keys[1] = connKeyOf(p.NAT.Original.Src, p.NAT.Original.Dst, p)
+		keys[2] = connKeyOf(p.NAT.Reply.Dst, p.NAT.Reply.Src, p)
 		n = 3
 	}
 	var c *conn

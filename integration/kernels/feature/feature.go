@@ -17,10 +17,11 @@ const (
 	Nftables  Feature = "drops by nftables rules"
 	Program   Feature = "drops by netfilter programs"
 	IPVS      Feature = "Services of IPVS, masqueraded too"
+	ClockStep Feature = "a step of the system's time"
 )
 
 // All is every one, in the order in which they are shown.
-var All = []Feature{Lookup, TCP, Process, Silent, DropPlace, Reason, ICMP, Nftables, Program, IPVS}
+var All = []Feature{Lookup, TCP, Process, Silent, DropPlace, Reason, ICMP, Nftables, Program, IPVS, ClockStep}
 
 // LacksFile is where a virtual machine has the features that its kernel is expected
 // to lack, a line each; LacksVariable is how its tests get to know them. A machine

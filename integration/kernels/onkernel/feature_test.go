@@ -68,6 +68,8 @@ func has(t *testing.T, f feature.Feature) bool {
 		return atLeast(t, 6, 4)
 	case feature.TCP:
 		return atLeast(t, 6, 12)
+	case feature.ClockStep:
+		return os.Getenv(ownMachine) != ""
 	case feature.Nftables:
 		// It fails without the kernel's part, too.
 		return exec.Command("nft", "list", "tables").Run() == nil

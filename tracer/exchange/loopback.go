@@ -1,0 +1,47 @@
+package exchange
+
+import (
+	"net/netip"
+
+	"github.com/dnstrace/dnstrace/tracer/capture"
+)
+
+// loopbackOf returns the namespace of a packet with a loopback address (127.0.0.0/8,
+// ::1), which is an address of that namespace alone: such a packet leaves it nowhere.
+// It is 0 for any other address, by which an exchange is known wherever it is seen.
+func loopbackOf(addr netip.AddrPort, p *capture.Packet) uint32 {
+	if !addr.Addr().IsLoopback() {
+		return 0
+	}
+	return p.NetNS
+}
+
+// openAt returns the open exchange with a key.
+func (t *Table) openAt(k key) *open {
+	if ex := t.open[k]; ex != nil {
+		return ex
+	}
+	return t.inSomeNamespace(k)
+}
+
+// inSomeNamespace returns the one open exchange that differs from k in nothing but
+// its namespace, for a packet with loopback addresses of which that is unknown: one
+// that is freed has no device any more, and often no socket.
+func (t *Table) inSomeNamespace(k key) *open {
+	if k.netns != 0 || !k.client.Addr().IsLoopback() || t.searches >= maxSearches {
+		return nil
+	}
+	t.searches++
+	var found *open
+	for other, ex := range t.open {
+		netns := other.netns
+		if other.netns = 0; other != k || netns == 0 {
+			continue
+		}
+		if found != nil && found != ex {
+			return nil
+		}
+		found = ex
+	}
+	return found
+}
