@@ -128,7 +128,7 @@ func packAnyName(name string, wire *[256]byte) int {
 	// The name came off the wire or out of another plugin's Fqdn; one that
 	// cannot be packed is no name that anybody else could have seen.
 	n, err := dns.PackDomainName(name, wire[:], 0, nil, false)
-	if err != nil {
+	if err != nil || n > len(wire) { // the latter in miekg/dns 1.1.68
 		return 0
 	}
 	return n
