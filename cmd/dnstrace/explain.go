@@ -29,8 +29,8 @@ func newExplainCommand() *cobra.Command {
 		Long: "Draws one lookup as a waterfall: every device, plugin and upstream that it passed, where\n" +
 			"it was and what it cost, and under it what is wrong, with the evidence.\n\n" +
 			"The latest come first, so all are read before the first is drawn. That takes the same\n" +
-			"memory however many there are: what of a file is more is sorted in temporary files\n" +
-			"without a name, which take up to half its size (TMPDIR says where).\n\n" +
+			"memory however large a file is: what is more is sorted on disk, which takes half as much\n" +
+			"room as the file, with --all three quarters (TMPDIR says where).\n\n" +
 			"The lookups of one call of the program (A and AAAA, search suffixes, repeats) are drawn\n" +
 			"together, as far as they were seen.\n\n" +
 			"Without an argument it is the latest lookup; with one, the latest of that\n" +
