@@ -49,8 +49,7 @@ func must(r *faultRig, undo func(), err error) func() {
 	return undo
 }
 
-// asks makes so many lookups below the fault's zone, each as the query says. They stand
-// out among others of the machine, which count too.
+// asks makes so many lookups below the fault's zone, each as the query says.
 func asks(n int, q lab.Query) func(r *faultRig, zone string) {
 	return func(r *faultRig, zone string) {
 		r.Client("client-a").Bulk(context.Background(), lab.Bulk{Count: n, Rate: 200, InFlight: n, Query: func(i int) lab.Query {
@@ -62,9 +61,6 @@ func asks(n int, q lab.Query) func(r *faultRig, zone string) {
 }
 
 const many = 300
-
-// calmDown is how long other lookups of this machine may fail before the first fault.
-const calmDown = 3 * time.Minute
 
 var faults = []fault{
 	{"silent.test.", func(r *faultRig) func() { return r.SilentUpstream(0, "silent.test.") }, asks(many, lab.Query{Timeout: 5 * time.Second}),
@@ -133,13 +129,12 @@ var faults = []fault{
 // output that is full are told of too.
 func TestFaultsRaiseAlerts(t *testing.T) {
 	addr := freeAddr(t)
-	r := newFaultRig(t, plainForwarding, "--timeout", "4s", "--metrics", addr)
+	r := newFaultRigInLab(t, plainForwarding, "--timeout", "4s", "--metrics", addr)
 	prometheus := startPrometheus(t, r.Lab, addr, hasten(t, r.Lab), nativeHistograms)
 	r.together(numbered(20, "healthy.test."), lab.Query{})
 	r.trace("n19.healthy.test.")
-	// Until the first scrape no tracer is known; then the rules have looked at it. What
-	// else this machine looks up counts, too: it may have to calm down first.
-	for end := time.Now().Add(calmDown); ; time.Sleep(time.Second) {
+	// Until the first scrape no tracer is known; then the rules have looked at it.
+	for end := time.Now().Add(alertWait); ; time.Sleep(time.Second) {
 		scraped, err := askPrometheus(t, prometheus, `min_over_time(up[3s]) == 1 and count_over_time(up[3s]) > 2`, 0)
 		found, failed := askPrometheus(t, prometheus, `ALERTS{alertstate="firing"}`, 0)
 		if err = errors.Join(err, failed); err == nil && len(scraped) == 1 && len(found) == 0 {
@@ -165,7 +160,7 @@ func TestFaultsRaiseAlerts(t *testing.T) {
 func TestLossesRaiseAlerts(t *testing.T) {
 	addr := freeAddr(t)
 	r := &rig{lab.New(t, lab.Config{}), t}
-	tracer, err := r.StartTracer("--output", "file:/dev/full", "--metrics", addr)
+	tracer, err := r.StartTracer(append(onlyIn(r.Lab, labHosts...), "--output", "file:/dev/full", "--metrics", addr)...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -103,7 +103,7 @@ func day(r *faultRig, rounds int) string {
 // recorded; each brings data.
 func TestEveryQueryBringsData(t *testing.T) {
 	addr := freeAddr(t)
-	r := newFaultRig(t, plainForwarding, "--timeout", "2s", "--metrics", addr, "--metrics-labels", "pod")
+	r := newFaultRigInLab(t, plainForwarding, "--timeout", "2s", "--metrics", addr, "--metrics-labels", "pod")
 	prometheus := startPrometheus(t, r.Lab, addr, nil)
 	began := time.Now()
 	id := day(r, 3)

@@ -39,6 +39,24 @@ func recording(l *lab.Lab) string {
 // front of it.
 func forwarding(l *lab.Lab, plugins string) string { return corefile(l, recording(l)+"\n"+plugins) }
 
+// labHosts are all hosts of a lab, at first.
+var labHosts = []string{lab.Node, lab.CoreDNS, lab.Upstream, "client-a", "client-b"}
+
+// newFaultRigInLab is newFaultRig with a tracer that leaves out what others of the
+// machine look up: what it counts is the lab's.
+func newFaultRigInLab(t *testing.T, corefile func(*lab.Lab) string, tracerArgs ...string) *faultRig {
+	t.Helper()
+	r := &faultRig{rig: &rig{lab.New(t, lab.Config{}), t}}
+	_, err := r.StartTracer(append(onlyIn(r.Lab, labHosts...), tracerArgs...)...)
+	if err == nil {
+		r.server, err = r.StartCoreDNS(corefile(r.Lab))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
 // newFaultRig starts the tracer and CoreDNS with a Corefile.
 func newFaultRig(t *testing.T, corefile func(*lab.Lab) string, tracerArgs ...string) *faultRig {
 	t.Helper()

@@ -63,6 +63,16 @@ func tracerOnly(t *testing.T, args ...string) *rig {
 	return r
 }
 
+// onlyIn are the flags of a tracer that observes some hosts of a lab and not what else
+// the machine looks up.
+func onlyIn(l *lab.Lab, hosts ...string) []string {
+	var flags []string
+	for _, h := range hosts {
+		flags = append(flags, "--netns", l.Host(h).Netns)
+	}
+	return flags
+}
+
 // ask makes one lookup; its error is part of the result.
 func (r *rig) ask(q lab.Query) lab.Result {
 	r.t.Helper()
