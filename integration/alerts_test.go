@@ -124,6 +124,23 @@ var faults = []fault{
 	}, []string{`DNSTraceSearchPath{code="search-path-amplification"}`}},
 }
 
+// calm waits until the rules have looked at some scrapes of the tracer, and wants no
+// alert. Until the first scrape no tracer is known; and the increase of what is counted
+// before it would not be seen.
+func calm(t *testing.T, prometheus string) {
+	t.Helper()
+	for end := time.Now().Add(alertWait); ; time.Sleep(time.Second) {
+		scraped, err := askPrometheus(t, prometheus, `min_over_time(up[3s]) == 1 and count_over_time(up[3s]) > 2`, 0)
+		found, failed := askPrometheus(t, prometheus, `ALERTS{alertstate="firing"}`, 0)
+		if err = errors.Join(err, failed); err == nil && len(scraped) == 1 && len(found) == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("all is well, and these fire: %v %v", found, err)
+		}
+	}
+}
+
 // The faults of the lab raise the alerts that tell of them, in a real Prometheus that
 // reads a real tracer. Nothing fires before the first; a tracer that stops and an
 // output that is full are told of too.
@@ -133,17 +150,7 @@ func TestFaultsRaiseAlerts(t *testing.T) {
 	prometheus := startPrometheus(t, r.Lab, addr, hasten(t, r.Lab), nativeHistograms)
 	r.together(numbered(20, "healthy.test."), lab.Query{})
 	r.trace("n19.healthy.test.")
-	// Until the first scrape no tracer is known; then the rules have looked at it.
-	for end := time.Now().Add(alertWait); ; time.Sleep(time.Second) {
-		scraped, err := askPrometheus(t, prometheus, `min_over_time(up[3s]) == 1 and count_over_time(up[3s]) > 2`, 0)
-		found, failed := askPrometheus(t, prometheus, `ALERTS{alertstate="firing"}`, 0)
-		if err = errors.Join(err, failed); err == nil && len(scraped) == 1 && len(found) == 0 {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatalf("all is well, and these fire: %v %v", found, err)
-		}
-	}
+	calm(t, prometheus)
 	for _, f := range faults {
 		t.Run(f.name, func(t *testing.T) {
 			undo := f.inject(r)
@@ -168,6 +175,7 @@ func TestLossesRaiseAlerts(t *testing.T) {
 		t.Fatal(err)
 	}
 	prometheus := startPrometheus(t, r.Lab, addr, hasten(t, r.Lab))
+	calm(t, prometheus)
 	for i := range 5 {
 		r.Client("client-a").Bulk(context.Background(), lab.Bulk{Count: 10, Rate: 20, Query: func(n int) lab.Query {
 			return lab.Query{Name: fmt.Sprintf("n%d-%d.test.", i, n)}
