@@ -157,7 +157,7 @@ bin/otelcol: integration/otelcol/go.mod integration/otelcol/main.go
 	cd integration/otelcol && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(CURDIR)/bin/otelcol .
 
 .PHONY: test-otlp
-test-otlp: check-test build bin/loki bin/jaeger bin/otelcol ## read spans and records back from a real Jaeger and Loki, through a real OpenTelemetry Collector (root; 1 minute, and the first build 10)
+test-otlp: check-test build bin/loki bin/jaeger bin/otelcol ## read spans and records back from a real Jaeger and Loki, through a real OpenTelemetry Collector (root; 2 minutes, and the first build 10)
 	CGO_ENABLED=1 $(GO) test -race -tags otlp -run OTLP -count 1 -timeout 10m ./integration
 
 # One node: what its pods' kubelet, proxy and containers need beside the programs of
@@ -176,7 +176,7 @@ bin/kubernetes/kubelet: integration/kubernetes/components/go.mod
 
 # The architecture of this machine, and what the pods of the test run.
 .PHONY: test-kubernetes
-test-kubernetes: check-test-kubernetes build bin/kubernetes/kubelet ## install deploy/ in a real one-node Kubernetes and look up names there (root; 4 minutes, and 13 for the first build)
+test-kubernetes: check-test-kubernetes build bin/kubernetes/kubelet ## install deploy/ in a real one-node Kubernetes and look up names there (root; 5 minutes, and 13 for the first build)
 	$(MAKE) images IMAGES=$$($(GO) env GOARCH)
 	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o bin/images/pod ./integration/kubernetes/pod
 	$(GO) run ./deploy/images -o bin/images/pod.tar -name localhost/pod:latest $$($(GO) env GOARCH)=bin/images/pod
@@ -197,7 +197,7 @@ bin/promtail: integration/promtail/go.mod
 	cd integration/promtail && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(CURDIR)/bin/promtail github.com/grafana/loki/v3/clients/cmd/promtail
 
 .PHONY: test-dashboards
-test-dashboards: check-test build bin/loki bin/promtail bin/otelcol ## dashboards, alerts and shippers on a real Prometheus and Loki (root; 5 minutes on a quiet machine, and the first build 15)
+test-dashboards: check-test build bin/loki bin/promtail bin/otelcol ## dashboards, alerts and shippers on a real Prometheus and Loki (root; 3 minutes, and the first build 15)
 	CGO_ENABLED=1 $(GO) test -race -tags dashboards -run 'Shippers|Alloy|EveryQuery|RaiseAlerts' -count 1 -timeout 15m ./integration
 
 .PHONY: bench
