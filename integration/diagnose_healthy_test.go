@@ -46,9 +46,9 @@ func TestDiagnoseHealthy(t *testing.T) {
 	traces := 0
 	eachTrace(t, r.RecordFile(), func(tr *trace.Trace) {
 		traces++
-		found := findings(tr)
-		// A machine that is short of CPU lets queries wait, and it is right to say so.
-		found = slices.DeleteFunc(found, func(code string) bool { return code == "server-overloaded" })
+		// A machine that is short of CPU lets queries wait, and the tracer lose packets: it
+		// is right to say so.
+		found := slices.DeleteFunc(slices.Clone(tr.Diagnosis), func(f trace.Finding) bool { return f.Code == "server-overloaded" || f.InDoubt })
 		if len(found) != 0 {
 			t.Errorf("%s %s: %v", tr.QName, tr.QType, tr.Diagnosis)
 		}
