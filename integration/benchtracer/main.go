@@ -42,6 +42,7 @@ func main() {
 	flag.StringVar(&cfg.dnstrace, "dnstrace", "bin/dnstrace", "the node tracer")
 	flag.IntVar(&cfg.rounds, "rounds", 20, "rounds of a part, at most")
 	flag.DurationVar(&cfg.limit, "time", 8*time.Minute, "how long all parts together may take, about")
+	flag.BoolVar(&cfg.netns, "netns", false, "observe the namespaces of this run only, where others on the machine ask DNS, too: costs a comparison a packet")
 	flag.StringVar(&cfg.results, "results", "", "append the results to this file, a JSON line for each part")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -70,6 +71,7 @@ type config struct {
 	rounds            int
 	limit             time.Duration
 	results           string
+	netns             bool
 }
 
 // part is one of the things to measure.
@@ -145,7 +147,11 @@ func run(ctx context.Context, cfg config, only string) (err error) {
 		if err := figures.Print(os.Stdout, p.title, measured); err != nil {
 			return err
 		}
-		alone := "make bench-tracer BENCHFLAGS='-only " + p.name + "'"
+		flags := "-only " + p.name
+		if cfg.netns {
+			flags += " -netns"
+		}
+		alone := "make bench-tracer BENCHFLAGS='" + flags + "'"
 		if err := (figures.Part{Machine: m, Command: alone, Title: p.title, Figures: measured}).Append(cfg.results); err != nil {
 			return err
 		}

@@ -52,12 +52,19 @@ func (r *rig) observe(name string) (*observer, error) {
 	return o, nil
 }
 
-// startTracer starts `dnstrace run` as it is by default, writing to a file.
+// startTracer starts `dnstrace run` as it is by default but for -netns, writing to a
+// file.
 func (o *observer) startTracer() (err error) {
 	if o.metrics, err = freeAddress(); err != nil {
 		return err
 	}
-	p, err := o.rig.StartTracer("--metrics", o.metrics)
+	args := []string{"--metrics", o.metrics}
+	if o.rig.netns {
+		for _, host := range hosts {
+			args = append(args, "--netns", o.rig.Host(host).Netns)
+		}
+	}
+	p, err := o.rig.StartTracer(args...)
 	if err != nil {
 		return err
 	}

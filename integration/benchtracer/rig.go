@@ -26,7 +26,8 @@ const cacheTTL = 3600
 // rig is the node with its servers, and who asks them.
 type rig struct {
 	*lab.Lab
-	port uint16 // the newest source port
+	port  uint16 // the newest source port
+	netns bool   // only this lab's namespaces are observed
 }
 
 // firstPort is below the ports that the kernel chooses from. Every socket gets a
@@ -41,7 +42,7 @@ func newRig(ctx context.Context, cfg config) (r *rig, err error) {
 	if err != nil {
 		return nil, err
 	}
-	r = &rig{Lab: l, port: firstPort}
+	r = &rig{Lab: l, port: firstPort, netns: cfg.netns}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.close())
