@@ -2,10 +2,12 @@ package capture
 
 import (
 	"bytes"
+	"fmt"
 	"net/netip"
 	"os"
 	"reflect"
 	"runtime"
+	"strconv"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -175,12 +177,8 @@ func manyExtensions(n int) []byte {
 // namespace of its own, as they are: seen once on its way out and once on its way
 // in, or not at all.
 func TestCraftedPackets(t *testing.T) {
-	source, err := Open(Config{Ports: []uint16{dport}, RingBytes: 1 << 18})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer source.Close()
-	send := loopbackOfItsOwn(t)
+	netns, send := loopbackOfItsOwn(t)
+	source := openIn(t, netns)
 	for _, tc := range crafted {
 		t.Run(tc.name, func(t *testing.T) {
 			for _, f := range tc.frames {
@@ -225,19 +223,44 @@ func compare(t *testing.T, got, want *Packet) {
 
 // loopbackOfItsOwn returns a function that sends frames on the loopback device of
 // a new network namespace, which ends with the test. prepare runs in it.
-func loopbackOfItsOwn(t *testing.T, prepare ...func() error) func(ethertype uint16, frame []byte) {
+func loopbackOfItsOwn(t *testing.T, prepare ...func() error) (netns string, send func(ethertype uint16, frame []byte)) {
 	t.Helper()
 	fd, err := packetSocket(prepare)
 	if err != nil {
 		t.Fatal(os.NewSyscallError("a socket in a namespace", err))
 	}
 	t.Cleanup(func() { _ = unix.Close(fd) })
-	return func(ethertype uint16, frame []byte) {
+	ns, err := unix.IoctlRetInt(fd, unix.SIOCGSKNS)
+	if err != nil {
+		t.Fatal(os.NewSyscallError("the namespace of a socket", err))
+	}
+	defer unix.Close(ns)
+	return netnsAt(t, fmt.Sprintf("/proc/self/fd/%d", ns)), func(ethertype uint16, frame []byte) {
 		t.Helper()
 		if err := unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Protocol: ethertype<<8 | ethertype>>8, Ifindex: 1}); err != nil {
 			t.Fatal(os.NewSyscallError("send", err))
 		}
 	}
+}
+
+// openIn observes one namespace: others may send what these tests send, too.
+func openIn(t *testing.T, netns string) *Source {
+	t.Helper()
+	source, err := Open(Config{Ports: []uint16{dport}, RingBytes: 1 << 18, NetNS: []string{netns}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = source.Close() })
+	return source
+}
+
+func netnsAt(t *testing.T, path string) string {
+	t.Helper()
+	inode, err := inodeOf(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strconv.FormatUint(uint64(inode), 10)
 }
 
 // packetSocket opens a socket in a new namespace whose loopback device is up; the
@@ -286,11 +309,6 @@ func TestOffloadedTag(t *testing.T) {
 	if !kernelAtLeast(6, 6) {
 		return
 	}
-	source, err := Open(Config{Ports: []uint16{dport}, RingBytes: 1 << 18})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer source.Close()
 	push, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "GPL", Instructions: asm.Instructions{
 		asm.Mov.Imm(asm.R2, 0x0081), // 802.1Q in network order
 		asm.Mov.Imm(asm.R3, 7),
@@ -303,11 +321,12 @@ func TestOffloadedTag(t *testing.T) {
 	}
 	defer push.Close()
 	var attached link.Link
-	send := loopbackOfItsOwn(t, func() (err error) {
+	netns, send := loopbackOfItsOwn(t, func() (err error) {
 		attached, err = link.AttachTCX(link.TCXOptions{Interface: 1, Program: push, Attach: ebpf.AttachTCXEgress})
 		return err
 	})
 	defer attached.Close()
+	source := openIn(t, netns)
 	send(etherIPv4, ethernet(etherIPv4, plain))
 	packets := poll(t, source)
 	if len(packets) != 2 {

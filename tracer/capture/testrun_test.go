@@ -3,6 +3,7 @@ package capture
 import (
 	"bytes"
 	"embed"
+	"fmt"
 	"os"
 	"path"
 	"runtime"
@@ -25,7 +26,7 @@ import (
 
 // testRun returns a function that gives frames to a program at tc, which sends them to
 // the loopback device of a namespace of its own.
-func testRun(t *testing.T) func(frame []byte) error {
+func testRun(t *testing.T) (netns string, run func(frame []byte) error) {
 	t.Helper()
 	send, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "GPL", Instructions: asm.Instructions{
 		asm.Mov.Imm(asm.R2, 1), // the loopback device
@@ -37,10 +38,11 @@ func testRun(t *testing.T) func(frame []byte) error {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = send.Close() })
-	frames, results := make(chan []byte), make(chan error)
+	frames, results, tid := make(chan []byte), make(chan error), make(chan int, 1)
 	go func() {
 		// Not unlocked: the thread ends with the goroutine, and with it its namespace.
 		runtime.LockOSThread()
+		tid <- unix.Gettid()
 		results <- ownNamespace()
 		for f := range frames {
 			code, _, err := send.Test(f)
@@ -54,7 +56,7 @@ func testRun(t *testing.T) func(frame []byte) error {
 	if err := <-results; err != nil {
 		t.Fatal(os.NewSyscallError("a namespace", err))
 	}
-	return func(frame []byte) error {
+	return netnsAt(t, fmt.Sprintf("/proc/self/task/%d/ns/net", <-tid)), func(frame []byte) error {
 		frames <- frame
 		return <-results
 	}
@@ -80,12 +82,8 @@ func ownNamespace() error {
 
 // Every frame of TestCraftedPackets, through BPF_PROG_TEST_RUN: seen alike.
 func TestCraftedPacketsInATestRun(t *testing.T) {
-	source, err := Open(Config{Ports: []uint16{dport}, RingBytes: 1 << 18})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer source.Close()
-	run := testRun(t)
+	netns, run := testRun(t)
+	source := openIn(t, netns)
 	for _, tc := range crafted {
 		t.Run(tc.name, func(t *testing.T) {
 			for _, f := range tc.frames {
@@ -142,12 +140,8 @@ func hostileMessages(tb testing.TB) map[string][]byte {
 // Every hostile message, in packets of five kinds, through BPF_PROG_TEST_RUN: what is
 // long enough for a message is reported as it is, and what is not is left out.
 func TestHostileMessagesInATestRun(t *testing.T) {
-	source, err := Open(Config{Ports: []uint16{dport}, RingBytes: 1 << 18})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer source.Close()
-	run := testRun(t)
+	netns, run := testRun(t)
+	source := openIn(t, netns)
 	for name, m := range hostileMessages(t) {
 		framed := slices.Concat(be(2, uint64(len(m))), m)
 		options := with4(plain4, func(h *ipv4) { h.options = make([]byte, 40) })
