@@ -40,7 +40,7 @@ func TestCheck(t *testing.T) {
 		{"processes", feature.Process, "Linux 5.15 or later"},
 		{"silent servers", feature.Silent, "Linux 5.19 or later"},
 	} {
-		if want := lacks(t, l.feature); slices.Contains(limited, l.what) != want {
+		if want := absent(t, l.feature); slices.Contains(limited, l.what) != want {
 			t.Errorf("%s limited: %t, expected %t", l.what, !want, want)
 		} else if want && !strings.Contains(string(out), l.remedy) {
 			t.Errorf("%s: no word of %s", l.what, l.remedy)

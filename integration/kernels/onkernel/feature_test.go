@@ -11,10 +11,10 @@ import (
 	"github.com/dnstrace/dnstrace/integration/kernels/feature"
 )
 
-// lacks tells whether this kernel lacks a feature, which its test then proves. What
-// it finds must be what the list of the kernel says, if there is one: a module that
-// could not be loaded must not look like a test that passed.
-func lacks(t *testing.T, f feature.Feature) bool {
+// absent tells whether this kernel should lack a feature. That must be what the list
+// of the kernel says, if there is one: a module that could not be loaded must not look
+// like a test that passed.
+func absent(t *testing.T, f feature.Feature) bool {
 	t.Helper()
 	lack := !has(t, f)
 	if list, ok := os.LookupEnv(feature.LacksVariable); ok {
@@ -22,6 +22,14 @@ func lacks(t *testing.T, f feature.Feature) bool {
 			t.Fatalf("%s: absent: %t, on the list of what this kernel lacks: %t", f, lack, listed)
 		}
 	}
+	return lack
+}
+
+// lacks is absent for the test that proves the feature, or its absence: it says so
+// when it has passed.
+func lacks(t *testing.T, f feature.Feature) bool {
+	t.Helper()
+	lack := absent(t, f)
 	t.Cleanup(func() {
 		switch {
 		case t.Failed():
