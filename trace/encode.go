@@ -104,11 +104,15 @@ func (d *DNS) appendJSON(b []byte) []byte {
 	b = appendString(append(b, `,"qtype":`...), d.QType)
 	b = appendString(append(b, `,"qclass":`...), d.QClass)
 	b = appendString(append(b, `,"protocol":`...), d.Protocol)
-	b = appendUint(append(b, `,"id":`...), d.ID)
-	b = appendInt(append(b, `,"opcode":`...), d.Opcode)
-	b = appendInt(append(b, `,"request_size":`...), d.RequestSize)
-	b = strconv.AppendBool(append(b, `,"dnssec_ok":`...), d.DNSSECOK)
-	b = appendInt(append(b, `,"bufsize":`...), d.BufSize)
+	if d.Connects() {
+		b = append(b, `,"id":null,"opcode":null,"request_size":null,"dnssec_ok":null,"bufsize":null`...)
+	} else {
+		b = appendUint(append(b, `,"id":`...), d.ID)
+		b = appendInt(append(b, `,"opcode":`...), d.Opcode)
+		b = appendInt(append(b, `,"request_size":`...), d.RequestSize)
+		b = strconv.AppendBool(append(b, `,"dnssec_ok":`...), d.DNSSECOK)
+		b = appendInt(append(b, `,"bufsize":`...), d.BufSize)
+	}
 	b = appendString(append(b, `,"rcode":`...), d.RCode)
 	b = appendIntPtr(append(b, `,"response_size":`...), d.ResponseSize)
 	return appendSeconds(append(b, `,"duration_seconds":`...), d.Duration)

@@ -310,8 +310,9 @@ type Exchange struct {
 }
 
 // Connects tells whether it is an attempt to open a TCP connection, of which
-// nothing came: its query is the SYN, and there is no question.
-func (e *Exchange) Connects() bool { return e.QName == "" && e.Protocol == "tcp" }
+// nothing came: its query is the SYN, and there is no question. The numbers of a
+// message mean nothing then, and are null in JSON.
+func (d *DNS) Connects() bool { return d.QName == "" && d.Protocol == "tcp" }
 
 // Clone returns a copy whose lists can be appended to, and whose parts can be
 // replaced, without a change to e.

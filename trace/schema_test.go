@@ -115,6 +115,9 @@ func readSchema(t *testing.T) (text []byte, root schemaNode) {
 	return text, root
 }
 
+// ofMessage are the fields of an exchange that an attempt to connect has not.
+var ofMessage = []string{"id", "opcode", "request_size", "dnssec_ok", "bufsize"}
+
 // The schema has the fields of the Go types, and nothing else.
 func TestSchemaHasTheGoTypes(t *testing.T) {
 	_, root := readSchema(t)
@@ -136,6 +139,9 @@ func TestSchemaHasTheGoTypes(t *testing.T) {
 		for _, f := range reflect.VisibleFields(goType) {
 			if tag, ok := f.Tag.Lookup("json"); ok {
 				fields[tag] = wantTypes(f)
+				if name == "exchange" && slices.Contains(ofMessage, tag) {
+					fields[tag] += " null"
+				}
 			}
 		}
 		for field, want := range fields {
@@ -232,4 +238,30 @@ func validate(t *testing.T, schema *jsonschema.Schema, line []byte) error {
 		t.Fatal(err)
 	}
 	return schema.Validate(value)
+}
+
+// An attempt to open a TCP connection has no message: what it would say is null, and
+// stays so.
+func TestConnectionAttempt(t *testing.T) {
+	attempt := &Exchange{Header: Header{V: Version, Time: time.Unix(1, 0).UTC(), TraceID: TraceID{1}, Flow: Flow{1}}, DNS: DNS{Protocol: "tcp", ID: 1, BufSize: 65535}}
+	line := attempt.AppendJSON(nil)
+	for _, field := range ofMessage {
+		if !bytes.Contains(line, []byte(`"`+field+`":null`)) {
+			t.Errorf("%s is not null: %s", field, line)
+		}
+	}
+	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(line))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := compileSchema(t).Validate(document); err != nil {
+		t.Error(err)
+	}
+	again, err := Decode(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := again.AppendJSON(nil); !bytes.Equal(got, line) {
+		t.Errorf("read and written again: %s", got)
+	}
 }
