@@ -173,7 +173,7 @@ func TestBlockedOutputs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantAll(t, out, "running tracer", "lost records not written", "remedy: let the reader of the output be faster")
+	wantAll(t, out, "running tracer", "lost records not written", "by file:/dev/full", "by stdout", "remedy: let the receiver or reader take more")
 
 	// Still nobody reads: it ends all the same.
 	if err := tracer.Process.Signal(syscall.SIGTERM); err != nil {
