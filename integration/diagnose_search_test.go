@@ -29,6 +29,7 @@ func TestDiagnoseSearchPath(t *testing.T) {
 			with := buildResolver(t, name)
 			r := newFaultRig(t, clusterForwarding)
 			conf := kubernetesResolvConf("demo", "")
+			r.resolveBefore("client-a", with)
 			r.resolve("client-a", with, "www.out.test", conf)
 			time.Sleep(100 * time.Millisecond) // another call
 			r.resolve("client-a", with, "www.dotted.test.", conf)
@@ -125,6 +126,7 @@ func TestJoinRetryIsOneResolution(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			with := buildResolver(t, name)
 			r := newFaultRig(t, plainForwarding, "--timeout", "3s")
+			r.resolveBefore("client-a", with)
 			undo, err := r.DropAt(lab.NodeForward, lab.Match{Messages: lab.Queries, Leg: lab.ClientLeg})
 			if err != nil {
 				t.Fatal(err)

@@ -50,3 +50,11 @@ func (r *faultRig) resolve(pod string, with resolver, name, resolvConf string) {
 		r.t.Fatal(err)
 	}
 }
+
+// resolveBefore resolves another name, so that the pod knows the link address of its
+// gateway: of two threads that ask at once, as Go's resolver does, one may send what
+// the other's query waited for, and whose that was is then not proven.
+func (r *faultRig) resolveBefore(pod string, with resolver) {
+	r.t.Helper()
+	r.resolve(pod, with, "www.before.test.", "nameserver "+lab.ServiceV4.Addr().String()+"\n")
+}
