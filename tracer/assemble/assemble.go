@@ -254,7 +254,11 @@ func (a *Assembler) hold(held lookup) {
 	l.due = l.readyAt(a)
 	heap.Push(&a.due, l)
 	a.most = max(a.most, len(a.due))
-	a.byFlow[l.flow] = append(a.byFlow[l.flow], l)
+	same := a.byFlow[l.flow]
+	if same == nil {
+		same = l.alone[:0]
+	}
+	a.byFlow[l.flow] = append(same, l)
 }
 
 // Advance returns the traces that are complete, or will not get more complete,
@@ -308,9 +312,10 @@ func (a *Assembler) finish(l *lookup) *trace.Trace {
 func (a *Assembler) forget(l *lookup) {
 	heap.Remove(&a.due, l.heapIndex)
 	a.unindex(l)
-	a.byFlow[l.flow] = without(a.byFlow[l.flow], l)
-	if len(a.byFlow[l.flow]) == 0 {
+	if same := without(a.byFlow[l.flow], l); len(same) == 0 {
 		delete(a.byFlow, l.flow)
+	} else {
+		a.byFlow[l.flow] = same
 	}
 }
 

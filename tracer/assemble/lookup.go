@@ -26,6 +26,7 @@ type lookup struct {
 	key       question
 	asked     *asked // while it is in the index
 	flow      trace.Flow
+	alone     [1]*lookup // room for the list of those of its flow: most are one
 	position  position
 	added     time.Time
 	due       time.Time

@@ -23,9 +23,10 @@ type memory struct {
 	upstreams map[string]*window    // by address
 	clients   map[clientKey]*client // who asks
 	lookups   map[lookupKey][]*seen // of one client and name
-	calls     map[string]*call      // by resolution
-	order     []*seen               // oldest first, from head on
-	unused    []*seen               // forgotten, to be used again
+	calls     map[trace.TraceID]*call
+	order     []*seen // oldest first, from head on
+	unused    []*seen // forgotten, to be used again
+	ended     spare.Of[call]
 	head      int
 	room      int // lookups that the maps have held
 	now       time.Time
@@ -45,7 +46,7 @@ type lookupKey struct {
 // seen is what rules need of one earlier lookup.
 type seen struct {
 	key       lookupKey
-	call      string
+	call      trace.TraceID
 	id        trace.TraceID
 	qtype     string
 	protocol  string
@@ -58,19 +59,21 @@ type seen struct {
 	truncated bool
 	bufsize   int
 	size      int
-	queryDrop bool // a query of it was dropped
+	queryDrop bool     // a query of it was dropped
+	alone     [1]*seen // room for the list of what the client asked for by that name
 }
 
 // call is what is remembered of the lookups of one resolution.
 type call struct {
 	lookups []*seen
-	told    bool // that it cost too many
+	alone   [1]*seen // room for it: most are one lookup
+	told    bool     // that it cost too many
 }
 
 func newMemory() *memory {
 	return &memory{
 		upstreams: map[string]*window{}, clients: map[clientKey]*client{},
-		lookups: map[lookupKey][]*seen{}, calls: map[string]*call{},
+		lookups: map[lookupKey][]*seen{}, calls: map[trace.TraceID]*call{},
 	}
 }
 
@@ -86,11 +89,13 @@ func clientOf(ex *trace.Exchange) clientKey {
 
 // callID names the call that a lookup is of: the first lookup of a call may have
 // been passed on before it was known to be one, and its trace id is the call's.
-func callID(t *trace.Trace) string {
+func callID(t *trace.Trace) trace.TraceID {
 	if t.Resolution != "" {
-		return t.Resolution
+		if id, err := trace.ParseTraceID(t.Resolution); err == nil {
+			return id
+		}
 	}
-	return t.Exchange.TraceID.String()
+	return t.Exchange.TraceID
 }
 
 // add remembers a client's lookup.
@@ -107,10 +112,16 @@ func (m *memory) add(t *trace.Trace) {
 	m.expire()
 	m.order = append(m.order, s)
 	m.room = max(m.room, len(m.order)-m.head)
-	m.lookups[s.key] = append(m.lookups[s.key], s)
+	list := m.lookups[s.key]
+	if list == nil {
+		list = s.alone[:0]
+	}
+	m.lookups[s.key] = append(list, s)
 	c := m.calls[s.call]
 	if c == nil {
-		c = &call{}
+		c = m.ended.Take()
+		*c = call{}
+		c.lookups = c.alone[:0]
 		m.calls[s.call] = c
 	}
 	c.lookups = append(c.lookups, s)
@@ -163,6 +174,7 @@ func (m *memory) expire() {
 		c := m.calls[s.call]
 		if c.lookups = without(c.lookups, s); len(c.lookups) == 0 {
 			delete(m.calls, s.call)
+			m.ended.Give(c)
 		}
 		if len(m.unused) < maxUnused {
 			m.unused = append(m.unused, s)
@@ -179,6 +191,7 @@ func (m *memory) expire() {
 func (m *memory) shrink() {
 	if spare.TooLarge(m.room, len(m.order)) {
 		m.lookups, m.calls, m.unused = spare.Map(m.lookups), spare.Map(m.calls), nil
+		m.ended.Trim()
 		m.room = len(m.order)
 	}
 }

@@ -22,7 +22,7 @@ func searchPath(m *memory, t *trace.Trace) []trace.Finding {
 	if t.Exchange == nil || t.Resolution == "" {
 		return nil
 	}
-	c := m.calls[t.Resolution]
+	c := m.calls[callID(t)]
 	if c == nil || c.told {
 		return nil
 	}
