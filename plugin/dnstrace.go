@@ -78,7 +78,7 @@ func (d *Dnstrace) pass(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (
 	if s := spanOf(ctx); s != nil && d.Next != nil {
 		return d.serveNested(ctx, s, w, r)
 	}
-	return plugin.NextOrFailure(d.Name(), d.Next, ctx, w, r)
+	return plugin.NextOrFailure(d.Name(), d.Next, ctx, &strippingWriter{w, d.optionCode}, r)
 }
 
 // records reports whether r is to be recorded. A query without a question

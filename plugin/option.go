@@ -1,6 +1,8 @@
 package dnstrace
 
 import (
+	"bytes"
+	"encoding/binary"
 	"slices"
 	"strconv"
 
@@ -31,6 +33,10 @@ var assignedCodes = map[uint16]string{
 	20292: "Umbrella Ident (Cisco)", 26946: "DeviceID (Cisco)",
 }
 
+// maxOptionCode is the last code for local use; the one after it is reserved (RFC
+// 6891, section 9).
+const maxOptionCode = 65534
+
 func (d *Dnstrace) parseOptionCode(c *caddy.Controller, args []string) error {
 	switch {
 	case d.optionCode != 0:
@@ -39,8 +45,8 @@ func (d *Dnstrace) parseOptionCode(c *caddy.Controller, args []string) error {
 		return c.Errf("option-code: expected one EDNS option code, got %d arguments", len(args))
 	}
 	code, err := strconv.ParseUint(args[0], 10, 16)
-	if err != nil || code == 0 {
-		return c.Errf("option-code %s: expected a whole number from 1 to 65535", args[0])
+	if err != nil || code == 0 || code > maxOptionCode {
+		return c.Errf("option-code %s: expected a whole number from 1 to %d", args[0], maxOptionCode)
 	}
 	if use, ok := assignedCodes[uint16(code)]; ok {
 		return c.Errf("option-code %d: IANA assigned it to %s: expected a code that nobody has, such as %d", code, use, trace.DefaultOptionCode)
@@ -76,6 +82,25 @@ func withoutOption(m *dns.Msg, code uint16) *dns.Msg {
 		}
 	}
 	return &stripped
+}
+
+// withoutOptionInWire is withoutOption for a message in wire format. What cannot be
+// read, or is signed, stays as it is.
+func withoutOptionInWire(wire []byte, code uint16) []byte {
+	if !bytes.Contains(wire, binary.BigEndian.AppendUint16(nil, code)) {
+		return wire
+	}
+	m := new(dns.Msg)
+	if m.Unpack(wire) != nil || signed(m) || !hasOption(m, code) {
+		return wire
+	}
+	m = withoutOption(m, code)
+	m.Compress = true // so that it does not grow
+	stripped, err := m.Pack()
+	if err != nil {
+		return wire
+	}
+	return stripped
 }
 
 // withoutOPT returns m without OPT: m itself where it has none, or else a copy.

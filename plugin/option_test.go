@@ -2,8 +2,10 @@ package dnstrace
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"slices"
@@ -30,7 +32,7 @@ func TestParseTraceContext(t *testing.T) {
 		{"stamp all\noption-code 1234", "all", "", 1234},
 		{"stamp 10.0.0.0/8 fd00::/8\naccept 192.0.2.1/24 ::ffff:127.0.0.0/104", "10.0.0.0/8 fd00::/8", "192.0.2.0/24 127.0.0.0/8", 65500},
 		{"option-code 1", "", "", 0},
-		{"option-code 65535", "off", "", 65535},
+		{"option-code 65534", "off", "", 65534},
 	} {
 		c := caddy.NewTestController("dns", "dnstrace {\n"+tc.properties+"\n}")
 		d, err := parse(c)
@@ -67,11 +69,12 @@ func TestParseTraceContextErrors(t *testing.T) {
 		{"accept ::ffff:0:0/64", "accept ::ffff:0:0/64: expected IPv4 networks in their own form, such as 10.0.0.0/8"},
 		{"option-code", "option-code: expected one EDNS option code, got 0 arguments"},
 		{"option-code 65500 65501", "option-code: expected one EDNS option code, got 2 arguments"},
-		{"option-code 0", "option-code 0: expected a whole number from 1 to 65535"},
-		{"option-code -1", "option-code -1: expected a whole number from 1 to 65535"},
-		{"option-code 65536", "option-code 65536: expected a whole number from 1 to 65535"},
-		{"option-code 0xffdc", "option-code 0xffdc: expected a whole number from 1 to 65535"},
+		{"option-code 0", "option-code 0: expected a whole number from 1 to 65534"},
+		{"option-code -1", "option-code -1: expected a whole number from 1 to 65534"},
+		{"option-code 65536", "option-code 65536: expected a whole number from 1 to 65534"},
+		{"option-code 0xffdc", "option-code 0xffdc: expected a whole number from 1 to 65534"},
 		{"option-code 10", "option-code 10: IANA assigned it to COOKIE (RFC 7873): expected a code that nobody has, such as 65500"},
+		{"option-code 65535", "option-code 65535: expected a whole number from 1 to 65534"},
 		{"option-code 20292", "option-code 20292: IANA assigned it to Umbrella Ident (Cisco): expected a code that nobody has, such as 65500"},
 	} {
 		want := "plugin/dnstrace: Testfile:2 - Error during parsing: " + tc.want
@@ -174,6 +177,84 @@ func TestStampKeepsTheQuery(t *testing.T) {
 	}
 }
 
+// With another code that one is ours, and 65500 is as any option that nobody knows:
+// it passes, both ways.
+func TestStampWithAnotherCode(t *testing.T) {
+	const code = 1234
+	up := newCapture(t, echoA)
+	s := start(t, `.:0 {
+		bind 127.0.0.1
+		dnstrace {
+			output file $RECORDS
+			stamp all
+			option-code 1234
+		}
+		forward . `+up.addr+`
+	}`)
+	unknown := wireOption("\x00\x00" + strings.Repeat("\xaa", 24) + "\x01")
+	foreign := wireOption("\x00\x00"+strings.Repeat("\xbb", 24)+"\x01", code)
+	answer := unpack(t, s.exchangeWire(wireQuery(unknown+foreign)))
+	q := s.query(1)
+	own := trace.Traceparent{TraceID: q.TraceID, SpanID: attemptSpan(q, 1), Flags: trace.FlagSampled}
+	want := wireQuery(unknown + wireOption(string(own.Append(nil)), code))
+	if seen := up.seen(); len(seen) != 1 || !bytes.Equal(seen[0][2:], want[2:]) {
+		t.Errorf("the upstream got\n%x, want\n%x", seen, want)
+	}
+	if hasOption(answer, code) || !hasOption(answer, trace.DefaultOptionCode) {
+		t.Errorf("the client got\n%s", answer)
+	}
+}
+
+// A message that a plugin from elsewhere writes as bytes keeps the option from the
+// client, too; where it cannot be read, is signed or has none, it stays as it is.
+func TestUnaskedOptionInBytes(t *testing.T) {
+	with, without := wireQuery(wireCookie+wireOption(data27)), wireQuery(wireCookie)
+	key := &dns.TSIG{Hdr: dns.RR_Header{Name: "key.", Rrtype: dns.TypeTSIG, Class: dns.ClassANY}, Algorithm: dns.HmacSHA256}
+	m := unpack(t, with)
+	m.Extra = append(m.Extra, key)
+	secret := pack(t, m)
+	for _, tc := range []struct{ wire, want []byte }{
+		{with, without}, {without, without}, {secret, secret}, {with[:len(with)-3], with[:len(with)-3]}, {nil, nil},
+	} {
+		r := new(dns.Msg).SetQuestion("example.org.", dns.TypeA)
+		for _, zone := range []string{"example.org.", "example.net."} {
+			d := traced(t, writing(tc.wire), false)
+			d.zones, d.optionCode = []string{zone}, trace.DefaultOptionCode
+			var client keepingBytes
+			if _, err := d.ServeDNS(t.Context(), &client, r); err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(client.wire, tc.want) {
+				t.Errorf("zone %s: of %x the client got %x", zone, tc.wire, client.wire)
+			}
+		}
+	}
+}
+
+// writing is a plugin that answers in wire format.
+type writing []byte
+
+func (writing) Name() string { return "writing" }
+
+func (b writing) ServeDNS(_ context.Context, w dns.ResponseWriter, _ *dns.Msg) (int, error) {
+	n, err := w.Write(b)
+	if err == nil && n != len(b) {
+		err = io.ErrShortWrite
+	}
+	return dns.RcodeSuccess, err
+}
+
+// keepingBytes is a client that keeps what it got.
+type keepingBytes struct {
+	discarding
+	wire []byte
+}
+
+func (c *keepingBytes) Write(b []byte) (int, error) {
+	c.wire = b
+	return len(b), nil
+}
+
 // A client that sent no OPT gets none, and what fits into 512 bytes whole.
 func TestStampWithoutOPT(t *testing.T) {
 	var records, rcode atomic.Int32
@@ -219,9 +300,11 @@ func TestStampWithoutOPT(t *testing.T) {
 	}
 }
 
-// An option that an upstream sends unasked stays here, too.
+// An option that an upstream sends unasked stays here, too, whether the query is
+// recorded or not.
 func TestUnaskedOption(t *testing.T) {
-	for _, plugins := range []string{"dnstrace {\n output file $RECORDS\n}", stampAll} {
+	for _, plugins := range []string{"dnstrace {\n output file $RECORDS\n}", stampAll, "dnstrace example.net {\n output file $RECORDS\n}",
+		"dnstrace example.net {\n output file $RECORDS\n stamp all\n}", "dnstrace {\n output file $RECORDS\n sample 0\n}"} {
 		up := newCapture(t, func(q *dns.Msg) *dns.Msg {
 			m := echoA(q)
 			m.Extra = nil

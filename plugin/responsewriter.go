@@ -43,9 +43,7 @@ func (w *responseWriter) unlock() {
 // WriteMsg implements dns.ResponseWriter.
 func (w *responseWriter) WriteMsg(m *dns.Msg) error {
 	w.answering(m)
-	if code := w.plugin.optionCode; len(m.Extra) > 0 && !signed(m) {
-		m = withoutOption(m, code) // an upstream may send one unasked
-	}
+	m = forClient(m, w.plugin.optionCode)
 	err := w.ResponseWriter.WriteMsg(m)
 	// Afterwards, because the server truncates the message on its way out.
 	w.answered(m, m.Rcode, 0, err)
@@ -55,13 +53,41 @@ func (w *responseWriter) WriteMsg(m *dns.Msg) error {
 // Write implements dns.ResponseWriter.
 func (w *responseWriter) Write(b []byte) (int, error) {
 	w.answering(nil)
-	n, err := w.ResponseWriter.Write(b)
+	sent := withoutOptionInWire(b, w.plugin.optionCode)
+	n, err := w.ResponseWriter.Write(sent)
 	rcode := notSent
 	if len(b) >= headerSize {
 		rcode = int(b[3] & 0xf)
 	}
 	w.answered(nil, rcode, n, err)
-	return n, err
+	return n + len(b) - len(sent), err
+}
+
+// forClient returns m without the option, which an upstream may send unasked. A
+// signed answer cannot be changed.
+func forClient(m *dns.Msg, code uint16) *dns.Msg {
+	if len(m.Extra) == 0 || signed(m) {
+		return m
+	}
+	return withoutOption(m, code)
+}
+
+// strippingWriter keeps the option from the client of a query that makes no record.
+type strippingWriter struct {
+	dns.ResponseWriter
+	code uint16
+}
+
+// WriteMsg implements dns.ResponseWriter.
+func (w *strippingWriter) WriteMsg(m *dns.Msg) error {
+	return w.ResponseWriter.WriteMsg(forClient(m, w.code))
+}
+
+// Write implements dns.ResponseWriter.
+func (w *strippingWriter) Write(b []byte) (int, error) {
+	sent := withoutOptionInWire(b, w.code)
+	n, err := w.ResponseWriter.Write(sent)
+	return n + len(b) - len(sent), err
 }
 
 // answering notes who answers a query, while that plugin is at it. m is nil for
