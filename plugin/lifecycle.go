@@ -13,6 +13,7 @@ type lifecycle struct {
 var (
 	startedMu sync.Mutex
 	started   []*Dnstrace // since the reload began
+	stopping  []*Dnstrace // the others of those that stop, or will when the reload succeeds
 )
 
 func (l *lifecycle) start() error {
@@ -48,7 +49,7 @@ func (d *Dnstrace) prepareChain() {
 func (l *lifecycle) restart() error {
 	l.restarting = true
 	startedMu.Lock()
-	started = nil
+	started, stopping = nil, append(stopping, l.plugin)
 	startedMu.Unlock()
 	return nil
 }
@@ -57,11 +58,9 @@ func (l *lifecycle) restartFailed() error {
 	l.restarting = false
 	startedMu.Lock()
 	failed := started
-	started = nil
+	started, stopping = nil, nil
 	startedMu.Unlock()
-	for _, d := range failed {
-		d.releaseOutputs()
-	}
+	releaseAll(failed)
 	return nil
 }
 
@@ -70,14 +69,37 @@ func (l *lifecycle) restartFailed() error {
 // stay for finalShutdown.
 func (l *lifecycle) shutdown() error {
 	if l.restarting {
-		l.plugin.releaseOutputs()
+		releaseStopping()
+		return nil
 	}
+	startedMu.Lock()
+	stopping = append(stopping, l.plugin)
+	startedMu.Unlock()
 	return nil
 }
 
 func (l *lifecycle) finalShutdown() error {
-	l.plugin.releaseOutputs()
+	releaseStopping()
 	return nil
+}
+
+// releaseStopping gives back what all server blocks that stop had. CoreDNS calls each of
+// them; the first does it for all, so that several with blocked outputs take no longer
+// than one.
+func releaseStopping() {
+	startedMu.Lock()
+	all := stopping
+	stopping = nil
+	startedMu.Unlock()
+	releaseAll(all)
+}
+
+func releaseAll(all []*Dnstrace) {
+	var wg sync.WaitGroup
+	for _, d := range all {
+		wg.Go(d.releaseOutputs)
+	}
+	wg.Wait()
 }
 
 // releaseOutputs gives back what the server block had. Its slice stays: queries

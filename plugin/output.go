@@ -120,7 +120,10 @@ func (o *output) close() {
 	select {
 	case <-o.done:
 	case <-timer.C:
-		log.Warningf("output %s: still blocked after %v; its last records are lost", o.config, flushTimeout)
+		if lost := o.queue.abandon(); lost > 0 {
+			recordsDropped.WithLabelValues(o.config.String(), causeClosed).Add(float64(lost))
+			log.Warningf("output %s: still blocked after %v; its last %d records are lost", o.config, flushTimeout, lost)
+		}
 	}
 }
 
@@ -132,11 +135,8 @@ func (o *output) run() {
 	var chunks []*chunk
 	for {
 		chunks = o.queue.take(chunks, timer)
-		if len(chunks) == 0 {
+		if len(chunks) == 0 || !o.writeAll(chunks) {
 			break
-		}
-		for _, c := range chunks {
-			o.write(c)
 		}
 	}
 	if err := o.sink.close(); err != nil {
@@ -144,11 +144,18 @@ func (o *output) run() {
 	}
 }
 
-// write writes a chunk and counts its records.
-func (o *output) write(c *chunk) {
-	done, err := o.sink.write(c.lines)
-	o.report(err)
-	o.count(c.ends, done, err)
+// writeAll writes chunks and counts their records. It returns false when close has
+// given up the records, and counted them.
+func (o *output) writeAll(chunks []*chunk) bool {
+	for _, c := range chunks {
+		done, err := o.sink.write(c.lines)
+		if !o.queue.finish(len(c.ends)) {
+			return false
+		}
+		o.report(err)
+		o.count(c.ends, done, err)
+	}
+	return true
 }
 
 // count counts the records of a write, of which done bytes went out.

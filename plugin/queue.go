@@ -44,6 +44,7 @@ type queue struct {
 	pending int // records in chunks
 	writing int // taken and not yet done
 	closed  bool
+	gone    bool // nobody waits for what is left
 }
 
 // newQueue returns a queue of at most limit records, in chunks of size bytes; a
@@ -126,7 +127,6 @@ func (q *queue) take(done []*chunk, timer *time.Timer) []*chunk {
 
 // recycle takes back chunks that are written.
 func (q *queue) recycle(done []*chunk) {
-	q.writing = 0
 	for _, c := range done {
 		if len(q.spare) < spareChunks && cap(c.lines) <= q.size {
 			c.lines, c.ends = c.lines[:0], c.ends[:0]
@@ -134,6 +134,23 @@ func (q *queue) recycle(done []*chunk) {
 		}
 	}
 	clear(done)
+}
+
+// finish notes that n of the records that were taken are done with. It returns false
+// where abandon has given them up.
+func (q *queue) finish(n int) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.writing -= n
+	return !q.gone
+}
+
+// abandon gives up the records that are not done with, and returns how many they are.
+func (q *queue) abandon() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.gone = true
+	return q.pending + q.writing
 }
 
 // grow raises the limit, for another user of the same output.

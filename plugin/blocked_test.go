@@ -1,0 +1,179 @@
+package dnstrace
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coredns/caddy"
+
+	"github.com/dnstrace/dnstrace/trace"
+
+	"github.com/miekg/dns"
+)
+
+// stuckSink is an output that takes lines when it is told to, and knows no deadline,
+// like a socket on standard output.
+type stuckSink struct{ let chan struct{} }
+
+func newStuckSink() *stuckSink { return &stuckSink{make(chan struct{})} }
+
+func (s *stuckSink) write(lines []byte) (int, error) {
+	<-s.let
+	return len(lines), nil
+}
+
+func (s *stuckSink) limit() int { return pipeLimit }
+
+func (s *stuckSink) interrupt(time.Time) {}
+
+func (s *stuckSink) close() error { return nil }
+
+// No query waits for an output that takes nothing, ever: in a bubble the clock
+// stands still as long as one goroutine can run, so it would tell of the shortest
+// wait, and a wait without end is a deadlock. No machine is too slow for that.
+func TestNoQueryWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const buffer, queries = 300, 2000
+		config := outputConfig{kind: outputFile, path: t.Name()}
+		before := fateOf(t, config.String())
+		sink := newStuckSink()
+		o := startOutput(config, sink, buffer)
+		r := new(dns.Msg).SetQuestion("example.org.", dns.TypeA)
+		zones := []string{"."}
+		d := &Dnstrace{Next: answering{new(dns.Msg).SetReply(r)}, zones: zones, serverZones: zones, outputs: []*output{o}}
+		d.prepareChain()
+		serve := func(n int) {
+			start := time.Now()
+			for range n {
+				if _, err := d.ServeDNS(context.Background(), discarding{}, r); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if waited := time.Since(start); waited != 0 {
+				t.Errorf("%d queries waited %v", n, waited)
+			}
+		}
+		serve(buffer / 2)
+		time.Sleep(2 * batchDelay) // now the writer has some, and is stuck
+		serve(queries)
+		close(sink.let)
+		o.close()
+		f := fateOf(t, config.String()).since(before)
+		if f.written != buffer || f.lost[causeQueueFull] != buffer/2+queries-buffer || f.all() != buffer/2+queries {
+			t.Errorf("%v written and %v lost", f.written, f.lost)
+		}
+	})
+}
+
+// What an output holds that is still stuck when CoreDNS has waited long enough is
+// lost, and counted as that, once: also if it is taken after all.
+func TestStuckOutputCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		config := outputConfig{kind: outputStdout, path: t.Name()}
+		sink := newStuckSink()
+		o := startOutput(config, sink, 100)
+		push := func(n int) {
+			for range n {
+				o.queue.push([]byte(strings.Repeat("x", pipeLimit/2)+"\n"), trace.KindQuery)
+			}
+		}
+		push(3) // two chunks
+		time.Sleep(2 * batchDelay)
+		sink.let <- struct{}{} // the first is written
+		push(4)
+		begin := time.Now()
+		o.close()
+		if took := time.Since(begin); took > 2*flushTimeout {
+			t.Errorf("closing took %v", took)
+		}
+		push(1)
+		close(sink.let)
+		<-o.done
+		if f := fateOf(t, config.String()); f.written != 1 || f.lost[causeClosed] != 7 || f.all() != 8 {
+			t.Errorf("%v written and %v lost", f.written, f.lost)
+		}
+	})
+}
+
+// deafPipes makes named pipes that nobody reads, whose readers are there.
+func deafPipes(t *testing.T, n int) []string {
+	t.Helper()
+	dir := t.TempDir()
+	var paths []string
+	for i := range n {
+		path := filepath.Join(dir, fmt.Sprint("pipe", i))
+		if err := syscall.Mkfifo(path, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		reader, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { reader.Close() })
+		paths = append(paths, path)
+	}
+	return paths
+}
+
+// Server blocks with outputs of their own that are all blocked: what the first takes
+// to give up is what all take, in a reload and at the end.
+func TestBlockedOutputsOfBlocks(t *testing.T) {
+	const blocks, queries = 4, 400
+	corefile := func(port string, outputs []string) string {
+		var c strings.Builder
+		for i := range blocks {
+			output := ""
+			if i < len(outputs) {
+				output = "output file " + outputs[i]
+			}
+			fmt.Fprintf(&c, "zone%d.org:%s {\n bind 127.0.0.1\n dnstrace {\n output file $RECORDS\n %s\n }\n whoami\n}\n", i, port, output)
+		}
+		return c.String()
+	}
+	first, second := deafPipes(t, blocks), deafPipes(t, blocks)
+	s := start(t, corefile("0", first))
+	port := s.addr[strings.LastIndexByte(s.addr, ':')+1:]
+	fill := func() {
+		for i := range blocks {
+			for range queries {
+				s.ask(fmt.Sprintf("zone%d.org.", i), dns.TypeA)
+			}
+		}
+	}
+	for _, outputs := range [][]string{second, nil} {
+		fill()
+		begin := time.Now()
+		instance, err := s.instance.Restart(caddy.CaddyfileInput{
+			Contents: []byte(s.expand(corefile(port, outputs))), Filepath: "Corefile", ServerTypeName: "dns"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.instance = instance
+		if took := time.Since(begin); took > 3*flushTimeout {
+			t.Errorf("the reload took %v", took)
+		}
+	}
+	// The last Corefile has none that is blocked.
+	last := deafPipes(t, blocks)
+	end := start(t, corefile("0", last))
+	s.stop()
+	s = end
+	fill()
+	begin := time.Now()
+	s.stop()
+	if took := time.Since(begin); took > 3*flushTimeout {
+		t.Errorf("stopping took %v", took)
+	}
+	for _, path := range append(append(first, second...), last...) {
+		if f := fateOf(t, "file "+path); f.all() != queries || f.written == queries {
+			t.Errorf("%s: %v written and %v lost of %d", filepath.Base(path), f.written, f.lost, queries)
+		}
+	}
+}
