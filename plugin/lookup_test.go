@@ -2,9 +2,12 @@ package dnstrace
 
 import (
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
+
+	clog "github.com/coredns/coredns/plugin/pkg/log"
 
 	"github.com/dnstrace/dnstrace/trace"
 
@@ -149,6 +152,9 @@ func TestFailover(t *testing.T) {
 	if q.Outcome != trace.OutcomeAnswered || q.Cache != trace.CacheNone || q.AnsweredBy != "forward" || q.Upstreams[0].Error != "" {
 		t.Errorf("%s, cache %s, answered by %s", q.Outcome, q.Cache, q.AnsweredBy)
 	}
+	if got := observed(t, quiet, trace.OutcomeTimeout); got != 1 {
+		t.Errorf("%d timeouts are counted", got)
+	}
 	if d := q.Duration.Duration(); d < 2*time.Second || d > 3*time.Second {
 		t.Errorf("it took %s", d)
 	}
@@ -156,6 +162,9 @@ func TestFailover(t *testing.T) {
 }
 
 func TestUpstreamsDown(t *testing.T) {
+	var out syncBuffer
+	clog.SetOutput(&out)
+	defer clog.SetOutput(os.Stderr)
 	down := refusing(t)
 	s := start(t, `.:0 {
 		bind 127.0.0.1
@@ -182,6 +191,10 @@ func TestUpstreamsDown(t *testing.T) {
 	if got := attempts(q.Upstreams); got != "1 error "+down+", 2 error "+down {
 		t.Errorf("attempts: %s", got)
 	}
+	// The error goes on to the errors plugin.
+	if got := out.String(); !strings.Contains(got, "[ERROR] plugin/errors: 2 example.org. A: ") || !strings.Contains(got, "connection refused") {
+		t.Errorf("the log is\n%s", got)
+	}
 	// Only the last error gets out of forward.
 	if q.Upstreams[0].Error != "" || q.Upstreams[1].Error != q.Error {
 		t.Errorf("errors: %q, %q", q.Upstreams[0].Error, q.Upstreams[1].Error)
@@ -204,6 +217,9 @@ func TestFailoverByRcode(t *testing.T) {
 	// Whether the first failed or answered SERVFAIL does not show.
 	if got := attempts(s.query(1).Upstreams); got != "1  "+first+", 2 ok "+second {
 		t.Errorf("attempts: %s", got)
+	}
+	if got := observed(t, first, unknownLabel); got != 1 {
+		t.Errorf("%d attempts of an unknown outcome are counted", got)
 	}
 }
 

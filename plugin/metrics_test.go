@@ -66,6 +66,35 @@ func TestRefreshMetric(t *testing.T) {
 	if got := value(refreshes.WithLabelValues("prefetch")) - before; got != 1 {
 		t.Errorf("%v refreshes counted", got)
 	}
+	s.stop()
+	for kind, want := range map[string]float64{trace.KindQuery: 2, trace.KindRefresh: 1} {
+		if got := value(recordsWritten.WithLabelValues("file "+s.records, kind)); got != want {
+			t.Errorf("%v records of kind %s are counted, want %v", got, kind, want)
+		}
+	}
+}
+
+// A cache status that stays null is counted as unknown.
+func TestUnknownLookup(t *testing.T) {
+	before := value(lookups.WithLabelValues(unknownLabel))
+	countLookup("")
+	if got := value(lookups.WithLabelValues(unknownLabel)) - before; got != 1 {
+		t.Errorf("%v lookups of an unknown cache status are counted", got)
+	}
+}
+
+// A record that comes when its output is closed is counted.
+func TestClosedMetric(t *testing.T) {
+	s := whoami(t, "output file $RECORDS")
+	d := s.plugin()
+	s.stop()
+	r := new(dns.Msg).SetQuestion("example.org.", dns.TypeA)
+	if _, err := d.ServeDNS(t.Context(), discarding{}, r); err != nil {
+		t.Fatal(err)
+	}
+	if got := dropped("file "+s.records, causeClosed); got != 1 {
+		t.Errorf("%v records are counted as closed", got)
+	}
 }
 
 // However many upstreams there are, the labels are bounded.

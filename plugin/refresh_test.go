@@ -100,6 +100,8 @@ func TestPrefetch(t *testing.T) {
 func TestServeStale(t *testing.T) {
 	a := &aging{delay: 50 * time.Millisecond}
 	s := a.start(t, "serve_stale 1h immediate")
+	staleLookups, staleRefreshes := lookups.WithLabelValues(trace.CacheStale), refreshes.WithLabelValues("stale")
+	lookupsBefore, refreshesBefore := value(staleLookups), value(staleRefreshes)
 	s.ask("example.org.", dns.TypeA)
 	time.Sleep(expired)
 	s.ask("example.org.", dns.TypeA)
@@ -109,6 +111,9 @@ func TestServeStale(t *testing.T) {
 	}
 	if q := queries[1]; q.Cache != trace.CacheStale || hops(q.Hops) != "cache" {
 		t.Errorf("cache %s, hops %s", q.Cache, hops(q.Hops))
+	}
+	if l, r := value(staleLookups)-lookupsBefore, value(staleRefreshes)-refreshesBefore; l != 1 || r != 1 {
+		t.Errorf("%v stale lookups and %v refreshes of them are counted", l, r)
 	}
 }
 

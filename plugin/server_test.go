@@ -215,6 +215,7 @@ func decode(t *testing.T, content []byte) []trace.Record {
 		if err != nil {
 			t.Fatalf("%v\n%s", err, line)
 		}
+		checkSchema(t, line)
 		records = append(records, rec)
 	}
 }
