@@ -52,7 +52,8 @@ func New(c Config) *Sums {
 }
 
 // Add counts a lookup, by the time at which it began. One that began before the
-// window is only counted as late.
+// window is only counted as late. Of work in the background only the attempts
+// are counted: no client asked for it.
 func (s *Sums) Add(t *trace.Trace) {
 	p := s.slot(t.Time)
 	if p == nil {
@@ -65,9 +66,11 @@ func (s *Sums) Add(t *trace.Trace) {
 	if p.from.IsZero() || t.Time.Before(p.from) {
 		p.from = t.Time
 	}
-	l := newLookup(t)
-	p.total.add(&l)
-	row(p.clients, clientName(t), s.config.MaxNames).lookup(&l)
+	if t.Exchange != nil || t.Query != nil { // else: a refresh, which no client waited for
+		l := newLookup(t)
+		p.total.add(&l)
+		row(p.clients, clientName(t), s.config.MaxNames).lookup(&l)
+	}
 	s.upstreams(p, t.Time, t.Upstreams)
 	if len(t.Upstreams) == 0 && t.Query != nil {
 		for i := range t.Query.Upstreams {

@@ -76,8 +76,8 @@ func TestClients(t *testing.T) {
 			lookupOf(0, func(t *trace.Trace) { t.Client = &trace.Endpoint{Process: "dig"} }),
 			lookupOf(0, func(t *trace.Trace) { t.Client = &trace.Endpoint{Container: "web", Process: "nginx"} }),
 			lookupOf(0, func(t *trace.Trace) { t.Client = &trace.Endpoint{Pod: "lone"} }),
-			lookupOf(0, func(t *trace.Trace) { t.Exchange = nil }),
-			lookupOf(0, func(t *trace.Trace) { t.Exchange, t.Client = nil, &trace.Endpoint{Process: "dig"} }),
+			lookupOf(0, func(t *trace.Trace) { t.Exchange.ClientIP = netip.Addr{} }),
+			lookupOf(0, func(t *trace.Trace) { t.Exchange.ClientIP, t.Client = netip.Addr{}, &trace.Endpoint{Process: "dig"} }),
 			lookupOf(0, func(t *trace.Trace) {
 				t.Exchange, t.Query = nil, &trace.Query{DNS: trace.DNS{ClientIP: netip.MustParseAddr("fd00::4")}}
 			}),
@@ -132,6 +132,23 @@ func TestUpstreams(t *testing.T) {
 	want := []string{b + " failing 3 attempts 1 timeouts 0 failed", a + " down 2 attempts 1 timeouts 1 failed", c + " failing 2 attempts 0 timeouts 1 failed"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// What CoreDNS does in the background is no client's lookup, and no timeout of
+// one, but tells of the upstream as any other.
+func TestRefresh(t *testing.T) {
+	s := New(Config{})
+	s.Add(lookupOf(0, pod("cart")))
+	s.Add(lookupOf(time.Second, asked(attempt("192.168.49.1:53", trace.OutcomeTimeout, 2*time.Second)), func(t *trace.Trace) {
+		t.Exchange, t.Outcome, t.RCode, t.Duration = nil, trace.OutcomeUnanswered, "", nil
+	}))
+	v := s.View(start)
+	if len(v.Clients) != 1 || v.Clients[0].Client != "demo/cart" || v.Total.Lookups != 1 || v.Total.Timeouts != 0 {
+		t.Errorf("clients %+v, total %+v", v.Clients, v.Total)
+	}
+	if len(v.Upstreams) != 1 || v.Upstreams[0].Attempts != 1 || v.Upstreams[0].Timeouts != 1 {
+		t.Errorf("upstreams %+v", v.Upstreams)
 	}
 }
 
