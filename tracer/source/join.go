@@ -153,7 +153,7 @@ func (j *joiner) release() error {
 func (j *joiner) leave() error {
 	e := heap.Pop(&j.waiting).(*entry)
 	j.memory -= e.size
-	if e.trace != nil && j.alone(e) {
+	if e.trace != nil && (isRefresh(e.trace) || j.alone(e)) {
 		return j.pass(e)
 	}
 	for _, r := range e.parts {
@@ -194,13 +194,19 @@ func (j *joiner) alone(e *entry) bool {
 			continue
 		}
 		for _, p := range f.parts {
-			if !own[p.key] && near(p.key.time, e.at) {
+			// A refresh has the flow of the query that set it off, and is a
+			// trace of its own.
+			if !own[p.key] && p.key.kind != trace.KindRefresh && near(p.key.time, e.at) {
 				return false
 			}
 		}
 	}
 	return true
 }
+
+// isRefresh tells traces of work in the background, which no client waited for.
+// They do not hold the record that they were made of, so they are not made anew.
+func isRefresh(t *trace.Trace) bool { return t.Exchange == nil && t.Query == nil }
 
 // near tells whether two records of one flow may be of one lookup: the flow
 // comes again only when a client uses its port and ID again.
@@ -272,11 +278,15 @@ func (j *joiner) emitAll(traces []*trace.Trace) error {
 	return nil
 }
 
-// partsOf lists what a record is made of: itself, or the records in a trace.
+// partsOf lists what a record is made of: itself, or the records in a trace. Of a
+// refresh it is one that has the name only, so that CoreDNS's own is known for it.
 func partsOf(list []trace.Record, rec trace.Record) []trace.Record {
 	t, ok := rec.(*trace.Trace)
 	if !ok {
 		return append(list, rec)
+	}
+	if isRefresh(t) {
+		list = append(list, &trace.Refresh{Header: t.Header})
 	}
 	list = appendParts(list, t.Exchange, t.Query)
 	return upstreamParts(list, t.Upstreams)

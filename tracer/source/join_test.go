@@ -3,6 +3,7 @@ package source
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -113,6 +114,44 @@ func TestRecordsOfTwoNodesAreJoined(t *testing.T) {
 		f := File{Path: "-", Stdin: strings.NewReader(lines(tc.records...)), Stderr: t.Output(), Joining: realJoining()}
 		if got := joined(t, f, Request{}); got != tc.want {
 			t.Errorf("%s: got %q, want %q", tc.name, got, tc.want)
+		}
+	}
+}
+
+// A refresh is shown once, as the tracer made it, also where CoreDNS's own record
+// of it comes beside its trace, and the lookup that set it off stays as it was.
+func TestRefreshIsShownOnce(t *testing.T) {
+	hit := lookup(1)
+	r := &trace.Refresh{Header: hit.query.Header, DNS: hit.query.DNS, Cause: "prefetch", Upstreams: hit.query.Upstreams}
+	r.Record, r.Time = trace.KindRefresh, r.Time.Add(time.Second)
+	later := *hit.upstream
+	later.Time = r.Time.Add(time.Millisecond)
+	hit.query.Upstreams, hit.query.Cache = nil, trace.CacheHit
+	whole := traceOf(hit.client, hit.query)
+	background := &trace.Trace{Header: r.Header, QName: r.QName, QType: r.QType, Outcome: trace.OutcomeAnswered,
+		Upstreams: []trace.Upstream{{Attempt: &r.Upstreams[0], Exchange: &later, Join: trace.JoinExact}}}
+	background.Record = trace.KindTrace
+	unseen := *background
+	unseen.Upstreams = []trace.Upstream{{Attempt: &r.Upstreams[0], Join: trace.JoinNone}}
+	for _, tc := range []struct {
+		name    string
+		records []trace.Record
+		want    string
+	}{
+		{"its trace", []trace.Record{whole, background}, "n1.eq n1.u"},
+		{"its trace and its record", []trace.Record{whole, background, r}, "n1.eq n1.u"},
+		{"its record first, and the packets", []trace.Record{r, &later, background, whole}, "n1.eq n1.u"},
+		{"its trace twice", []trace.Record{background, background}, "n1.u"},
+		{"packets not seen", []trace.Record{&unseen, r, &unseen}, "n1."},
+		{"its record alone", []trace.Record{r}, "n1."},
+	} {
+		for _, follow := range []bool{false, true} {
+			f := File{Path: "-", Stdin: strings.NewReader(lines(tc.records...)), Stderr: t.Output(), Joining: realJoining()}
+			got := strings.Fields(joined(t, f, Request{Follow: follow, Since: 2 * time.Hour}))
+			slices.Sort(got) // followed input passes traces on as they come
+			if text := strings.Join(got, " "); text != tc.want {
+				t.Errorf("%s, followed %t: got %q, want %q", tc.name, follow, text, tc.want)
+			}
 		}
 	}
 }
