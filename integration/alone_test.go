@@ -43,6 +43,9 @@ func TestTracerAlone(t *testing.T) {
 			if n := len(r.traces("alone.test.", 1)); n != 1 {
 				t.Errorf("%d traces of one lookup", n)
 			}
+			if server == "coredns" {
+				(&faultRig{rig: r}).keep("tracer-alone", "alone.test")
+			}
 		})
 	}
 }
@@ -50,7 +53,7 @@ func TestTracerAlone(t *testing.T) {
 // A server that keeps no records and takes a query without answering: what is
 // known is where it was seen last.
 func TestNoResponseSeen(t *testing.T) {
-	r := tracerOnly(t, "--timeout", "2s")
+	r := &faultRig{rig: tracerOnly(t, "--timeout", "2s")}
 	server, err := r.Serve(lab.CoreDNS, netip.AddrPortFrom(r.Host(lab.CoreDNS).V4, 53))
 	if err != nil {
 		t.Fatal(err)
@@ -62,6 +65,7 @@ func TestNoResponseSeen(t *testing.T) {
 	if tr.Outcome != trace.OutcomeUnanswered {
 		t.Errorf("outcome %s", tr.Outcome)
 	}
+	r.keep("no-response-seen", "mute.test")
 }
 
 // The plugin alone gives query records that are complete in themselves.

@@ -116,6 +116,9 @@ func (r *faultRig) keep(name string, zones ...string) {
 	for _, file := range []string{r.RecordFile(), pluginRecords(r.Lab)} {
 		for _, rec := range readRecords(r.t, file) {
 			if q, ok := questionOf(rec); ok && slices.ContainsFunc(zones, func(z string) bool { return z == q || z != "" && dns.IsSubDomain(dns.Fqdn(z), q) }) {
+				if ex, ok := rec.(*trace.Exchange); ok && ex.LostEvents > 0 {
+					r.t.Fatalf("%s: the tracer lost %d packets meanwhile: record it again on a machine with less to do", name, ex.LostEvents)
+				}
 				lines = append(rec.AppendJSON(lines), '\n')
 			}
 		}

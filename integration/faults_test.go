@@ -34,7 +34,7 @@ func wantAll(t *testing.T, text string, parts ...string) {
 // A dropped query names namespace, device or hook, and the kernel's reason, and
 // says that CoreDNS never recorded it; at each place that a firewall may stand.
 func TestDroppedByFirewall(t *testing.T) {
-	r := newRig(t, "--timeout", "2s")
+	r := newFaultRig(t, plainForwarding, "--timeout", "2s")
 	r.answered(lab.Query{Name: "healthy.test."})
 	for _, tc := range []struct {
 		name  string
@@ -71,24 +71,53 @@ func TestDroppedByFirewall(t *testing.T) {
 			wantAll(t, evidence(t, tr, "dropped-by-netfilter"), "NETFILTER_DROP", d.Where, d.NetNSName, "CoreDNS never recorded it")
 		})
 	}
+	r.keep("dropped-query", "healthy.test", "client-output.test", "forward.test", "server-input.test")
 }
 
+// A dropped response says where it died, and that CoreDNS had answered: on its way
+// out of CoreDNS, where it has no device yet, at the node, and in the client's own
+// namespace, which it reached.
 func TestDroppedResponse(t *testing.T) {
-	r := newRig(t, "--timeout", "2s")
-	if _, err := r.DropAt(lab.NodeForward, lab.Match{Messages: lab.Responses, Leg: lab.ClientLeg}); err != nil {
-		t.Fatal(err)
+	r := newFaultRig(t, plainForwarding, "--timeout", "2s")
+	for _, tc := range []struct {
+		name  string
+		place lab.Place
+		host  string
+	}{
+		{"server-output", lab.ServerOutput, lab.CoreDNS},
+		{"forward", lab.NodeForward, lab.Node},
+		{"client-input", lab.ClientInput("client-a"), "client-a"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			undo, err := r.DropAt(tc.place, lab.Match{Messages: lab.Responses, Leg: lab.ClientLeg})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer undo()
+			name := tc.name + ".back.test."
+			if res := r.ask(lab.Query{Name: name, Timeout: time.Second}); res.Err == nil {
+				t.Fatal("the firewall let the response pass")
+			}
+			tr := r.trace(name)
+			d := tr.Exchange.Drop
+			if tr.Outcome != trace.OutcomeDropped || tr.Query == nil || d == nil || d.Message != trace.MessageResponse {
+				t.Fatalf("outcome %s, query %v, drop %+v", tr.Outcome, tr.Query != nil, d)
+			}
+			if d.NetNSName != r.Host(tc.host).Netns || d.Reason != "NETFILTER_DROP" || tc.place != lab.ServerOutput && d.IfName == "" {
+				t.Errorf("drop %+v", d)
+			}
+			if tr.Exchange.Duration != nil {
+				t.Errorf("it took %v, though the client got nothing", tr.Exchange.Duration)
+			}
+			wantAll(t, evidence(t, tr, "dropped-by-netfilter"), "the response", r.Host(tc.host).Netns, "CoreDNS recorded the query")
+		})
 	}
-	r.ask(lab.Query{Name: "back.test.", Timeout: time.Second})
-	tr := r.trace("back.test.")
-	if tr.Outcome != trace.OutcomeDropped || tr.Query == nil || tr.Exchange.Drop.Message != trace.MessageResponse {
-		t.Errorf("outcome %s, drop %+v", tr.Outcome, tr.Exchange.Drop)
-	}
-	wantAll(t, evidence(t, tr, "dropped-by-netfilter"), "the response", "CoreDNS recorded the query")
+	r.keep("dropped-response", "back.test")
 }
 
 // A silent upstream shows both attempts, and which one timed out.
 func TestSilentUpstream(t *testing.T) {
-	r := newRig(t)
+	r := newFaultRig(t, plainForwarding)
 	r.SilentUpstream(0, "failover.test.")
 	r.answered(lab.Query{Name: "failover.test."})
 	tr := r.trace("failover.test.")
@@ -105,12 +134,13 @@ func TestSilentUpstream(t *testing.T) {
 		t.Errorf("first upstream exchange %+v", first)
 	}
 	wantAll(t, evidence(t, tr, "upstream-timeout"), r.Upstream(0).V4().String(), "nothing came back")
+	r.keep("silent-upstream", "failover.test")
 }
 
 // The client waits as long as a resolver does; CoreDNS answers SERVFAIL after
 // 6 s, when the tracer has reported the exchange as unanswered already.
 func TestAllUpstreamsSilent(t *testing.T) {
-	r := newRig(t)
+	r := newFaultRig(t, plainForwarding)
 	r.SilentUpstream(0, ".")
 	r.SilentUpstream(1, ".")
 	r.ask(lab.Query{Name: "dead.test.", Timeout: 5 * time.Second})
@@ -122,16 +152,13 @@ func TestAllUpstreamsSilent(t *testing.T) {
 	if !slices.Contains(codes, "client-gave-up") || !slices.Contains(codes, "upstream-timeout") || slices.Contains(codes, "response-lost") {
 		t.Errorf("findings %v", codes)
 	}
+	r.keep("all-upstreams-silent", "dead.test")
 }
 
 func TestNoListener(t *testing.T) {
-	r := tracerOnly(t, "--timeout", "2s")
-	server, err := r.StartCoreDNS(corefile(r.Lab, toTracer(r.Lab)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := newFaultRig(t, plainForwarding, "--timeout", "2s")
 	r.answered(lab.Query{Name: "before.test."})
-	undo, err := r.NoListener(server)
+	undo, err := r.NoListener(r.server)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,10 +167,11 @@ func TestNoListener(t *testing.T) {
 	wantAll(t, evidence(t, tr, "dropped-no-socket"), "NO_SOCKET", r.Host(lab.CoreDNS).Netns, "CoreDNS never recorded it")
 	undo()
 	r.answered(lab.Query{Name: "after.test."})
+	r.keep("no-listener", "before.test", "closed.test")
 }
 
 func TestClientGaveUp(t *testing.T) {
-	r := newRig(t)
+	r := newFaultRigInLab(t, plainForwarding)
 	for i := range 2 {
 		r.Upstream(i).Set("late.test.", lab.Behaviour{Delay: 300 * time.Millisecond})
 	}
@@ -158,12 +186,13 @@ func TestClientGaveUp(t *testing.T) {
 	if slices.Contains(findings(tr), "dropped-no-socket") {
 		t.Error("the same fault twice")
 	}
+	r.keep("client-gave-up", "late.test")
 }
 
 // Packets that vanish without a drop that the kernel announces: as in a network
 // card, a hypervisor, or another's eBPF program.
 func TestLostWithoutADrop(t *testing.T) {
-	r := newRig(t, "--timeout", "2s")
+	r := newFaultRig(t, plainForwarding, "--timeout", "2s")
 	r.answered(lab.Query{Name: "fine.test."})
 
 	undo, err := r.VanishAt(lab.CoreDNS)
@@ -185,4 +214,5 @@ func TestLostWithoutADrop(t *testing.T) {
 	if tr.Outcome != trace.OutcomeUnanswered || tr.RCode != "NOERROR" {
 		t.Errorf("outcome %s, rcode %s", tr.Outcome, tr.RCode)
 	}
+	r.keep("lost-without-a-drop", "fine.test", "in.test")
 }

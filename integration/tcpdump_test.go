@@ -102,15 +102,27 @@ func mixedRun(t *testing.T, r *rig) {
 // answered when the client has gone.
 func faultyRun(t *testing.T, r *rig) {
 	t.Helper()
-	for i, place := range []lab.Place{lab.ClientOutput("client-a"), lab.NodeForward, lab.ServerInput} {
-		for _, messages := range []lab.Match{{Messages: lab.Queries, Leg: lab.ClientLeg}, {Messages: lab.Responses, Leg: lab.ClientLeg}} {
-			undo, err := r.DropAt(place, messages)
-			if err != nil {
-				t.Fatal(err)
-			}
-			r.ask(lab.Query{Name: fmt.Sprintf("drop%d.test.", i), Timeout: 700 * time.Millisecond, RetransmitAfter: 300 * time.Millisecond})
-			undo()
+	for i, drop := range []struct {
+		place    lab.Place
+		messages lab.Match
+	}{
+		{lab.ClientOutput("client-a"), lab.Match{Messages: lab.Queries}},
+		{lab.NodeForward, lab.Match{Messages: lab.Queries}},
+		{lab.ServerInput, lab.Match{Messages: lab.Queries}},
+		{lab.ServerOutput, lab.Match{Messages: lab.Responses}},
+		{lab.NodeForward, lab.Match{Messages: lab.Responses}},
+		{lab.ClientInput("client-a"), lab.Match{Messages: lab.Responses}},
+	} {
+		drop.messages.Leg = lab.ClientLeg
+		undo, err := r.DropAt(drop.place, drop.messages)
+		if err != nil {
+			t.Fatal(err)
 		}
+		res := r.ask(lab.Query{Name: fmt.Sprintf("drop%d.test.", i), Timeout: 700 * time.Millisecond, RetransmitAfter: 300 * time.Millisecond})
+		if res.Err == nil {
+			t.Errorf("the firewall let drop%d.test. pass", i)
+		}
+		undo()
 	}
 	r.SilentUpstream(0, "silent.test.")
 	r.answered(lab.Query{Name: "silent.test."})

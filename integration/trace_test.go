@@ -17,7 +17,7 @@ import (
 
 // A miss shows the whole way in one record, over every transport and family.
 func TestMissIsCompleteInOneTrace(t *testing.T) {
-	r := newRig(t)
+	r := newFaultRig(t, plainForwarding)
 	for _, tc := range []struct {
 		network string
 		service netip.AddrPort
@@ -28,11 +28,11 @@ func TestMissIsCompleteInOneTrace(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			res := r.answered(lab.Query{Name: name, Network: tc.network, Server: tc.service})
 			tr := r.trace(name)
-			checkComplete(t, r, tr, res)
+			checkComplete(t, r.rig, tr, res)
 			if len(tr.Upstreams) != 1 {
 				t.Fatalf("%d upstream attempts, expected 1", len(tr.Upstreams))
 			}
-			checkUpstream(t, r, tr)
+			checkUpstream(t, r.rig, tr)
 			if tr.Query.Cache != trace.CacheMiss || tr.Query.AnsweredBy != "forward" {
 				t.Errorf("cache %s, answered by %s", tr.Query.Cache, tr.Query.AnsweredBy)
 			}
@@ -41,6 +41,7 @@ func TestMissIsCompleteInOneTrace(t *testing.T) {
 			}
 		})
 	}
+	r.keep("healthy", "miss-udp-true.test", "miss-tcp-true.test", "miss-udp-false.test", "miss-tcp-false.test")
 }
 
 func TestHitHasNoUpstream(t *testing.T) {

@@ -41,6 +41,33 @@ func TestEveryCodeHasARuleAndAScenario(t *testing.T) {
 	}
 }
 
+// kept is how a test of the lab writes a recorded case.
+var kept = regexp.MustCompile(`\.keep\("([^"]+)"`)
+
+// Every recorded case is one that a test in the lab makes: it can be made again,
+// by the tracer of today. A name that the test goes on with stands for all that
+// begin with it.
+func TestEveryCaseCanBeMadeAgain(t *testing.T) {
+	var names, begins []string
+	for _, m := range kept.FindAllStringSubmatch(labTests(t), -1) {
+		if strings.HasSuffix(m[1], "-") {
+			begins = append(begins, m[1])
+		} else {
+			names = append(names, m[1])
+		}
+	}
+	cases, err := filepath.Glob("testdata/*.jsonl*")
+	if err != nil || len(cases) == 0 {
+		t.Fatalf("no recorded cases: %v", err)
+	}
+	for _, path := range cases {
+		name := caseName(path)
+		if !slices.Contains(names, name) && !slices.ContainsFunc(begins, func(b string) bool { return strings.HasPrefix(name, b) }) {
+			t.Errorf("no test in the lab keeps the case %s", name)
+		}
+	}
+}
+
 // labTests is the text of the tests that diagnose faults in the lab.
 func labTests(t *testing.T) string {
 	t.Helper()
