@@ -149,19 +149,32 @@ func (f *follower) Write(b []byte) (int, error) {
 	return f.out.Write(b)
 }
 
-func TestWatchFollowsUntilStopped(t *testing.T) {
+// serving is the API of a tracer that keeps one lookup.
+func serving(t *testing.T) (socket string) {
+	t.Helper()
 	h := history.New(history.Config{Keep: time.Hour, MaxBytes: 1 << 20})
 	e, _ := recorded(1, "api.example.com.")
 	kept := &trace.Trace{Header: e.Header, QName: e.QName, Exchange: e, Outcome: e.Outcome}
 	h.Add(time.Now(), kept.AppendJSON(nil))
-	socket := filepath.Join(t.TempDir(), "api.sock")
+	socket = filepath.Join(t.TempDir(), "api.sock")
 	l, err := api.Listen(socket)
 	if err != nil {
 		t.Fatal(err)
 	}
-	serving, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan error, 1)
-	go func() { done <- api.Serve(serving, l, api.NewHandler(api.Config{History: h})) }()
+	go func() { done <- api.Serve(ctx, l, api.NewHandler(api.Config{History: h})) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return socket
+}
+
+func TestWatchFollowsUntilStopped(t *testing.T) {
+	socket := serving(t)
 	for _, format := range []string{"table", "json"} {
 		ctx, stop := context.WithCancel(t.Context())
 		out := &follower{stop: stop}
@@ -172,9 +185,19 @@ func TestWatchFollowsUntilStopped(t *testing.T) {
 		}
 		stop()
 	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
+}
+
+// With --once nobody has to stop it: what it prints can be counted by a pipe.
+func TestWatchOnce(t *testing.T) {
+	socket := serving(t)
+	for _, args := range [][]string{{"-o", "json"}, {"--since", "1h"}, {}} {
+		status, out, stderr := call(t, "", append([]string{"watch", "--once", "--api", socket}, args...)...)
+		if status != exitOK || strings.Count(out, "api.example.com.") == 0 || stderr != "" {
+			t.Errorf("%q: status %d, %s, %s", args, status, out, stderr)
+		}
+	}
+	if status, out, stderr := call(t, "", "watch", "--once", "--api", socket, "-f", `qname == "none."`); status != exitOK || out != "" || stderr != "" {
+		t.Errorf("status %d, %s, %s", status, out, stderr)
 	}
 }
 

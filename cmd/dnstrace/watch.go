@@ -17,6 +17,7 @@ type watchOptions struct {
 	readOptions
 	sinceOptions
 	columns []string
+	once    bool
 }
 
 func newWatchCommand() *cobra.Command {
@@ -26,13 +27,15 @@ func newWatchCommand() *cobra.Command {
 		Short: "Follow lookups live, one line each",
 		Long: "Shows every lookup as it finishes: who asked whom for what, with what result, how long\n" +
 			"it took, what the cache and the upstreams did, and what is wrong with it.\n" +
-			"Reads from the tracer on this node until stopped; --since begins in the past.\n" +
-			"From a file, shows what is in it and ends. From Loki, lookups come some 15 s late:\n" +
-			"that is how long the records of several nodes wait for each other.\n\n" +
+			"Reads from the tracer on this node until stopped; --since begins in the past, and\n" +
+			"with --once it ends with what there is now. From a file, shows what is in it and ends.\n" +
+			"From Loki, lookups come some 15 s late: that is how long the records of several nodes\n" +
+			"wait for each other; --once does not wait, and goes back an hour unless --since says.\n\n" +
 			"Columns (--columns time,client,name,...; without it, those that fit the terminal):\n" +
 			columnHelp(),
 		Example: "  dnstrace watch\n" +
 			"  dnstrace watch --since 5m -f 'len(diagnosis) > 0'\n" +
+			"  dnstrace watch --once --since 10m -o json | jq -r .qname | sort | uniq -c\n" +
 			"  dnstrace watch -f 'rcode == \"NXDOMAIN\" and client.namespace == \"demo\"'\n" +
 			"  dnstrace watch --columns date,client,name,type,result,took,upstream,trace\n" +
 			"  dnstrace watch -o json > lookups.json\n" +
@@ -47,6 +50,7 @@ func newWatchCommand() *cobra.Command {
 	}
 	o.readOptions.register(cmd, outputTable, outputJSON)
 	o.sinceOptions.register(cmd)
+	cmd.Flags().BoolVar(&o.once, "once", false, "show the lookups that there are, and end")
 	cmd.Flags().StringSliceVar(&o.columns, "columns", nil, "show these columns, in this order")
 	// The name of a flag that was just defined is no possible error.
 	_ = cmd.RegisterFlagCompletionFunc("columns", completeColumns)
@@ -96,7 +100,7 @@ func (o *watchOptions) watch(ctx context.Context, cmd *cobra.Command) error {
 		show = func(l source.Lookup) error { return writeLine(out, l.Line) }
 	}
 	s := o.open(cmd, cmd.ErrOrStderr())
-	read, err := each(ctx, s, source.Request{Since: o.since, Follow: true}, keep, cmd.ErrOrStderr(), show)
+	read, err := each(ctx, s, source.Request{Since: o.since, Follow: !o.once}, keep, cmd.ErrOrStderr(), show)
 	if err == nil && ctx.Err() == nil && read.Traces == 0 {
 		_, err = fmt.Fprintf(cmd.ErrOrStderr(), "dnstrace: there is no lookup in %s; %s\n", s, o.emptyRemedy())
 	}
