@@ -38,6 +38,7 @@ func newWatchCommand() *cobra.Command {
 			"  dnstrace watch --once --since 10m -o json | jq -r .qname | sort | uniq -c\n" +
 			"  dnstrace watch -f 'rcode == \"NXDOMAIN\" and client.namespace == \"demo\"'\n" +
 			"  dnstrace watch --columns date,client,name,type,result,took,upstream,trace\n" +
+			"  dnstrace watch --columns client,source,name,process,pid,container,netns\n" +
 			"  dnstrace watch -o json > lookups.json\n" +
 			"  dnstrace watch --loki http://loki:3100 --loki-query '{app=\"dnstrace\"}'\n" +
 			"  kubectl logs ds/dnstrace | dnstrace watch --from -",

@@ -181,7 +181,7 @@ func recordClock(ex *trace.Exchange, q *trace.Query) (ahead time.Duration, said 
 	if !known || o.from <= slack && o.to >= -slack {
 		return 0, "", false
 	}
-	return o.best(), fmt.Sprintf("the clock of the server is %s that of the client's node, judged by query and response; its times are as recorded", o), true
+	return o.best(), fmt.Sprintf("the clock of the server is %s that of the client's node, judged by query and response; its record keeps its own times, what is drawn is corrected for that", o), true
 }
 
 // seenAnswering tells whether a response was seen where the server is.

@@ -18,11 +18,12 @@ func serverOverloaded(_ *memory, t *trace.Trace) []trace.Finding {
 	if t.Exchange == nil || t.Query == nil {
 		return nil
 	}
-	arrived, at, ok := arrival(t.Exchange, t.Query.Time)
+	read := t.OnClientClock(t.Query.Time) // as the packets' times are
+	arrived, at, ok := arrival(t.Exchange, read)
 	if !ok {
 		return nil
 	}
-	wait := t.Query.Time.Sub(arrived)
+	wait := read.Sub(arrived)
 	if wait < longWait {
 		return nil
 	}
@@ -38,8 +39,7 @@ func serverOverloaded(_ *memory, t *trace.Trace) []trace.Finding {
 }
 
 // arrival returns when the query last came to its server's namespace before the
-// server read it. Only a server that was seen answering on this node has the
-// same clock.
+// server read it. Only of a server that was seen answering the clock is known.
 func arrival(ex *trace.Exchange, read time.Time) (time.Time, *trace.Sighting, bool) {
 	var from *trace.Sighting
 	for i := range ex.Path {

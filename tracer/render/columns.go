@@ -45,7 +45,13 @@ func usualColumns() []column {
 func moreColumns() []column {
 	return []column{
 		{name: "DATE", width: 24, cell: dateCell, cut: fit},
+		{name: "SOURCE", width: 21, grows: true, cell: sourceCell, cut: fitMiddle},
+		{name: "DESTINATION", width: 21, grows: true, cell: destinationCell, cut: fitMiddle},
+		{name: "TRANSLATED", width: 21, grows: true, cell: translatedCell, cut: fitMiddle},
 		{name: "PROCESS", width: 12, cell: processCell, cut: fit},
+		{name: "PID", width: 7, right: true, cell: pidCell, cut: fit},
+		{name: "CONTAINER", width: 12, grows: true, cell: containerCell, cut: fitMiddle},
+		{name: "NETNS", width: 10, grows: true, cell: netnsCell, cut: fitMiddle},
 		{name: "NODE", width: 12, grows: true, cell: nodeCell, cut: fitMiddle},
 		{name: "PROTOCOL", width: 8, cell: protocolCell, cut: fit},
 		{name: "ID", width: 6, cell: idCell, cut: fit},
@@ -199,6 +205,64 @@ func orDash(s string) (string, tone) {
 
 func dateCell(t *trace.Trace) (string, tone) {
 	return t.Time.UTC().Format("2006-01-02T15:04:05.000Z"), plain
+}
+
+// sourceCell is the client's address and port, also where its pod is known.
+func sourceCell(t *trace.Trace) (string, tone) {
+	if q := question(t); q != nil {
+		return orDash(endpoint(q.ClientIP, q.ClientPort))
+	}
+	return orDash("")
+}
+
+// destinationCell is the address that the client asked, which may be a Service's.
+func destinationCell(t *trace.Trace) (string, tone) {
+	if t.Exchange == nil {
+		return orDash("")
+	}
+	return orDash(endpoint(t.Exchange.ServerIP, t.Exchange.ServerPort))
+}
+
+// translatedCell is the address that the query was sent on to instead.
+func translatedCell(t *trace.Trace) (string, tone) {
+	if t.Exchange == nil || t.Exchange.NAT == nil || !t.Exchange.NAT.ServerIP.IsValid() {
+		return orDash("")
+	}
+	port := t.Exchange.ServerPort
+	if p := t.Exchange.NAT.ServerPort; p != nil {
+		port = *p
+	}
+	return orDash(endpoint(t.Exchange.NAT.ServerIP, port))
+}
+
+func pidCell(t *trace.Trace) (string, tone) {
+	if t.Client == nil || t.Client.PID == 0 {
+		return orDash("")
+	}
+	return strconv.Itoa(t.Client.PID), plain
+}
+
+func containerCell(t *trace.Trace) (string, tone) {
+	if t.Client == nil {
+		return orDash("")
+	}
+	return orDash(t.Client.Container)
+}
+
+// netnsCell is the network namespace from which the query was sent, by its name
+// or its number.
+func netnsCell(t *trace.Trace) (string, tone) {
+	if t.Exchange == nil || len(t.Exchange.Path) == 0 {
+		return orDash("")
+	}
+	first := &t.Exchange.Path[0]
+	switch {
+	case first.Message != trace.MessageQuery || first.Direction != trace.DirectionTX:
+		return orDash("") // the client is on another node
+	case first.NetNSName != "":
+		return first.NetNSName, plain
+	}
+	return strconv.FormatUint(uint64(first.NetNS), 10), plain
 }
 
 func processCell(t *trace.Trace) (string, tone) {

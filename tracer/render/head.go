@@ -157,6 +157,9 @@ func question(t *trace.Trace) *trace.DNS {
 
 func client(t *trace.Trace, p *places) []string {
 	var parts []string
+	if t.Exchange == nil && t.Query == nil {
+		return []string{"none: the server did this in the background"}
+	}
 	if q := question(t); q != nil {
 		if a := endpoint(q.ClientIP, q.ClientPort); a != "" {
 			parts = append(parts, a)

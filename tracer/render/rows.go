@@ -55,8 +55,11 @@ func (s *story) note(depth int, t tone, format string, args ...any) {
 	s.add(row{depth: depth, note: true, tone: t, label: fmt.Sprintf(format, args...)})
 }
 
-// since returns where a record's own time begins in the trace.
-func (s *story) since(h *trace.Header) time.Duration { return h.Time.Sub(s.trace.Time) }
+// since returns where a record of the server begins in the trace, whose times are
+// those of the client's node.
+func (s *story) since(h *trace.Header) time.Duration {
+	return s.trace.OnClientClock(h.Time).Sub(s.trace.Time)
+}
 
 // tell makes all rows: the way there, the server with its upstreams, the way
 // back.
@@ -66,7 +69,7 @@ func (s *story) tell() {
 		s.server(0, t.Query, t.Upstreams, stretch{})
 		return
 	}
-	l := newLeg(t.Exchange, s.since(&t.Exchange.Header))
+	l := newLeg(t.Exchange, t.Exchange.Time.Sub(t.Time))
 	if len(l.there) > 0 {
 		label := "QUERY to " + s.serverName()
 		if t.Exchange.Connects() {

@@ -127,6 +127,7 @@ func ambiguousTrace() *trace.Trace {
 // answeredTrace holds what a response can say, from a pod on another node.
 func answeredTrace() *trace.Trace {
 	t := missTrace()
+	t.Client.Container = "web"
 	e := t.Exchange
 	four, ttl := 4, uint32(30)
 	e.Flags, e.AnswerCount, e.MinTTL = []string{"rd", "ra", "ad"}, &four, &ttl
@@ -176,6 +177,47 @@ func chainTrace() *trace.Trace {
 	t := lookup(e, outer, trace.Upstream{Attempt: &a, Exchange: hopExchange, Join: trace.JoinExact, Query: inner})
 	t.QName, t.RCode = "kubernetes.default.svc.cluster.local.demo.svc.cluster.local.", "NXDOMAIN"
 	return t
+}
+
+// refreshTrace is work that a lookup set off: no client waited for it.
+func refreshTrace() *trace.Trace {
+	m := missTrace()
+	t := &trace.Trace{
+		Header: header(trace.KindTrace, 300), QName: "example.com.", QType: "A", RCode: "NOERROR",
+		Duration: trace.SecondsPtr(us(1470)), Outcome: trace.OutcomeAnswered, Upstreams: m.Upstreams,
+	}
+	t.Upstreams[0].Attempt.Plugin, t.Upstreams[0].Exchange.Protocol = "forward", "tcp"
+	t.Gaps = []string{"no client waited for it: it is a prefetch: the cache renewed a popular answer before it ran out, set off by the lookup with the same trace id"}
+	return t
+}
+
+// twoNodesTrace is of a pod whose CoreDNS runs on another node, whose clock is
+// ahead; that node translates the client's address.
+func twoNodesTrace() *trace.Trace {
+	const ahead = 25_000
+	t := missTrace()
+	t.Client.Node, t.Server.Node = "node-1", "node-2"
+	t.ClockOffset = trace.SecondsPtr(us(ahead))
+	e := t.Exchange
+	port := uint16(61034)
+	e.NAT.ClientIP, e.NAT.ClientPort = netip.MustParseAddr("192.168.49.20"), &port
+	for i := range e.Path {
+		if s := &e.Path[i]; s.NetNS == nsCoreDNS {
+			s.Src, s.Dst = translated(s.Src, port), translated(s.Dst, port)
+		}
+	}
+	t.Query.Time = t.Query.Time.Add(us(ahead))
+	t.Upstreams[0].Exchange.Time = t.Upstreams[0].Exchange.Time.Add(us(ahead))
+	t.Gaps = []string{"two nodes saw it: the clock of the server's node is 25ms (± 40µs) ahead of that of the client's, judged by query and response; its times are corrected for that"}
+	return t
+}
+
+// translated is the pod's address as the other node sees it.
+func translated(a netip.AddrPort, port uint16) netip.AddrPort {
+	if a == podAddr {
+		return netip.AddrPortFrom(netip.MustParseAddr("192.168.49.20"), port)
+	}
+	return a
 }
 
 // hostileTrace holds what must not reach a terminal, and nothing that adds up.

@@ -20,6 +20,7 @@ var waterfalls = []struct {
 	{"response-lost", responseLostTrace}, {"plugin-only", pluginOnlyTrace}, {"tracer-only", tracerOnlyTrace},
 	{"ambiguous", ambiguousTrace}, {"chain", chainTrace}, {"hostile", hostileTrace}, {"answered", answeredTrace},
 	{"refused-packet", refusedPacketTrace}, {"asked-again", askedAgainTrace}, {"connect", connectTrace},
+	{"refresh", refreshTrace}, {"two-nodes", twoNodesTrace},
 }
 
 func draw(t testing.TB, tr *trace.Trace, o Options) string {
