@@ -18,10 +18,7 @@ import (
 const (
 	// usualAPI is where everybody else's tracer listens: the default of --api.
 	usualAPI = "/run/dnstrace/api.sock"
-	// watching is how long a command that goes on until it is stopped goes on: it
-	// prints what there is at once.
-	watching = 2 * time.Second
-	// working is far above what any other command takes.
+	// working is far above what any command takes.
 	working = time.Minute
 )
 
@@ -58,14 +55,9 @@ done
 exec %s "$@" --api %s
 `
 
-// run returns what a command prints, on both outputs. One that follows lookups
-// is stopped after a while, as by Ctrl-C.
+// run returns what a command prints, on both outputs.
 func (s *shell) run(ctx context.Context, command string) (string, error) {
-	limit, follows := working, strings.Contains(command, "dnstrace watch")
-	if follows {
-		limit = watching
-	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeout(ctx, working)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
 	cmd.Env = append(os.Environ(), "PATH="+s.bin+":"+os.Getenv("PATH"))
@@ -73,7 +65,7 @@ func (s *shell) run(ctx context.Context, command string) (string, error) {
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Run(); err != nil && (!follows || ctx.Err() == nil) {
+	if err := cmd.Run(); err != nil {
 		return "", fmt.Errorf("%w: %s", err, out.String())
 	}
 	return strings.ReplaceAll(out.String(), s.l.APISocket(), usualAPI), nil
