@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/miekg/dns"
@@ -34,21 +35,58 @@ func (i identity) String() string {
 
 // traced is what a trace says of a lookup.
 type traced struct {
-	V        int      `json:"v"`
-	Record   string   `json:"record"`
-	QName    string   `json:"qname"`
-	Outcome  string   `json:"outcome"`
-	RCode    *string  `json:"rcode"`
-	Exchange *message `json:"exchange"`
-	Query    *message `json:"query"`
+	V         int      `json:"v"`
+	Record    string   `json:"record"`
+	QName     string   `json:"qname"`
+	Outcome   string   `json:"outcome"`
+	RCode     *string  `json:"rcode"`
+	Exchange  *message `json:"exchange"`
+	Query     *message `json:"query"`
+	Upstreams []struct {
+		Exchange *message `json:"exchange"`
+	} `json:"upstreams"`
 }
 
-// message is who asked, in an exchange or in CoreDNS's record.
+// message is who asked what, in an exchange or in CoreDNS's record.
 type message struct {
 	ClientIP   netip.Addr `json:"client_ip"`
 	ClientPort uint16     `json:"client_port"`
 	ID         uint16     `json:"id"`
+	QName      string     `json:"qname"`
 	LostEvents int        `json:"lost_events"` // of an exchange
+	Path       []struct{} `json:"path"`        // of an exchange
+	Drop       *struct{}  `json:"drop"`        // of an exchange
+}
+
+// parts are the exchanges and the record that the trace is joined of.
+func (t *traced) parts() []*message {
+	all := []*message{t.Exchange, t.Query}
+	for _, u := range t.Upstreams {
+		all = append(all, u.Exchange)
+	}
+	return slices.DeleteFunc(all, func(m *message) bool { return m == nil })
+}
+
+// foreign returns the name of another lookup that is among the parts, or nothing:
+// nobody asks for one name by another here.
+func (t *traced) foreign() string {
+	for _, m := range t.parts() {
+		if m.QName != t.QName {
+			return m.QName
+		}
+	}
+	return ""
+}
+
+// packets is how many of those that the tracer saw the trace tells.
+func (t *traced) packets() (n int) {
+	for _, m := range t.parts() {
+		n += len(m.Path)
+		if m.Drop != nil {
+			n++
+		}
+	}
+	return n
 }
 
 func (t *traced) identity() identity {
@@ -74,9 +112,11 @@ type asked struct {
 // tally counts the lookups of one kind.
 type tally struct {
 	asked, answered, traced, recorded int
+	failed                            int // did not end as the lookup must
 	alone                             int // CoreDNS's record has a trace, without packets
 	holes                             int // the trace says that packets of it were lost, and has not all
 	wrong, missing, twice, late       int
+	foreign                           int // the trace has a part of another lookup
 }
 
 // ledger has an entry for each lookup until client and tracer have both spoken of
@@ -89,6 +129,7 @@ type ledger struct {
 	alone    map[identity]bool // records without packets
 	kinds    map[string]*tally
 	legs     int // upstream exchanges that are nobody's
+	told     int // packets in all traces
 	examples map[string][]string
 }
 
@@ -97,8 +138,8 @@ func newLedger() *ledger {
 		examples: map[string][]string{}}
 }
 
-// ask enters a lookup that is over.
-func (l *ledger) ask(kind string, r lab.Result, left bool) {
+// ask enters a lookup that is over, and whether it ended as it must.
+func (l *ledger) ask(kind string, r lab.Result, well, left bool) {
 	if r.Transmissions == 0 || !r.Local.IsValid() {
 		return // nothing was sent
 	}
@@ -113,6 +154,10 @@ func (l *ledger) ask(kind string, r lab.Result, left bool) {
 	k.asked++
 	if r.Answer != nil {
 		k.answered++
+	}
+	if !well {
+		k.failed++
+		l.example(kind+": failed", fmt.Sprintf("%s: %v %v", key, r.Err, r.Answer))
 	}
 	if t, ok := l.early[key]; ok {
 		delete(l.early, key)
@@ -153,6 +198,11 @@ func (l *ledger) trace(t traced) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	key := t.identity()
+	l.told += t.packets()
+	if other := t.foreign(); other != "" {
+		l.kind("all").foreign++
+		l.example("joined with another lookup", fmt.Sprintf("%s with %s", key, other))
+	}
 	a, ok := l.open[key]
 	switch {
 	case ok && t.Exchange != nil:

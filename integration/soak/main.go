@@ -4,8 +4,12 @@
 //   - that memory, file descriptors, goroutines and BPF maps of the tracer and of
 //     CoreDNS do not grow: the last third of the time is compared with the first
 //     third after a warm-up, not with a number that suits one machine only;
+//   - that every lookup ended as it must, with the address or the response code that
+//     the upstream has for its name;
 //   - that every lookup which a client made has one trace that says what the client
-//     saw, or is among the losses that were counted;
+//     saw, and has no part of another, or is among the losses that were counted. The
+//     tracer observes this run alone, so that they are its own;
+//   - that every packet which the tracer saw is told in a trace, or was counted;
 //   - that every record which CoreDNS wrote reached the tracer, or was counted.
 //
 // It ends by itself, prints a table, leaves nothing behind, and exits 1 where

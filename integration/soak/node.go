@@ -12,8 +12,7 @@ import (
 	"github.com/dnstrace/dnstrace/integration/lab"
 )
 
-// suffix of all names that are asked for; other labs may run on the machine, and
-// the tracer sees those, too.
+// suffix of all names that are asked for: what else is asked on the node is not traced.
 var suffix = fmt.Sprintf(".soak%d.test.", os.Getpid())
 
 // Names that do not resolve, each for its own reason.
@@ -26,6 +25,9 @@ var (
 
 // corednsMetrics is where CoreDNS serves its metrics, in its own namespace.
 const corednsMetrics = "127.0.0.1:9153"
+
+// observed are the namespaces that are there all the time.
+var observed = []string{lab.Node, lab.CoreDNS, lab.Upstream, "client-a", "client-b"}
 
 // retention is short, so that the memory of finished traces is full soon.
 const retention = "30s"
@@ -105,8 +107,14 @@ func (n *node) startTracer() error {
 	if n.metrics, err = freeAddress(); err != nil {
 		return errors.Join(err, both.Close())
 	}
-	n.tracer, err = n.StartTracer("--record", "trace", "--output", "file:"+pipe, "--metrics", n.metrics, "--history", retention,
-		"--filter", fmt.Sprintf("qname endsWith %q", suffix))
+	args := []string{"--record", "trace", "--output", "file:" + pipe, "--metrics", n.metrics, "--history", retention,
+		"--filter", fmt.Sprintf("qname endsWith %q", suffix)}
+	// What it counts as lost is then lost of this run, whatever else the machine asks.
+	// Of pods that come and go it sees what passes the node.
+	for _, host := range observed {
+		args = append(args, "--netns", n.Host(host).Netns)
+	}
+	n.tracer, err = n.StartTracer(args...)
 	if err != nil {
 		return errors.Join(err, both.Close())
 	}

@@ -13,11 +13,44 @@ import (
 	"github.com/dnstrace/dnstrace/integration/lab"
 )
 
-// kind is a sort of lookup, and its share of all, in parts of 100.
+// kind is a sort of lookup, its share of all, in parts of 100, and how it must end
+// whether somebody watches or not.
 type kind struct {
 	name  string
 	share int
 	query func(i int) lab.Query
+	ends  ending
+}
+
+// ending tells whether a lookup ended as it must.
+type ending func(q lab.Query, r lab.Result) bool
+
+// addressed wants the address that the upstream has for the name, and no other.
+func addressed(q lab.Query, r lab.Result) bool {
+	if r.Answer == nil || r.Answer.Rcode != dns.RcodeSuccess || len(r.Answer.Answer) != 1 {
+		return false
+	}
+	switch rr := r.Answer.Answer[0].(type) {
+	case *dns.A:
+		return q.Type != dns.TypeAAAA && rr.A.Equal(lab.AddrA(q.Name).AsSlice())
+	case *dns.AAAA:
+		return q.Type == dns.TypeAAAA && rr.AAAA.Equal(lab.AddrAAAA(q.Name).AsSlice())
+	}
+	return false
+}
+
+// refused wants an answer of this response code.
+func refused(rcode int) ending {
+	return func(_ lab.Query, r lab.Result) bool { return r.Answer != nil && r.Answer.Rcode == rcode }
+}
+
+// unanswered wants none.
+func unanswered(_ lab.Query, r lab.Result) bool { return r.Answer == nil }
+
+// givenUp wants none, or that CoreDNS says that its upstream is silent, as its cache
+// does for some seconds after the first lookup.
+func givenUp(q lab.Query, r lab.Result) bool {
+	return unanswered(q, r) || refused(dns.RcodeServerFailure)(q, r)
 }
 
 // clientPatience is less than CoreDNS's, as resolvers with `timeout:1` have it.
@@ -27,16 +60,16 @@ const clientPatience = time.Second
 const popular = 20
 
 var kinds = []kind{
-	{"cache hit", 45, func(i int) lab.Query { return lab.Query{Name: fmt.Sprintf("popular%d%s", i%popular, suffix)} }},
-	{"cache miss", 24, func(i int) lab.Query { return lab.Query{Name: fmt.Sprintf("n%d%s", i, suffix)} }},
-	{"NXDOMAIN", 10, func(i int) lab.Query { return lab.Query{Name: fmt.Sprintf("n%d.%s", i, absentZone)} }},
-	{"SERVFAIL", 3, func(i int) lab.Query { return lab.Query{Name: fmt.Sprintf("n%d.%s", i, failedZone)} }},
-	{"TCP", 8, func(i int) lab.Query { return lab.Query{Name: fmt.Sprintf("t%d%s", i, suffix), Network: "tcp"} }},
+	{"cache hit", 45, func(i int) lab.Query { return lab.Query{Name: fmt.Sprintf("popular%d%s", i%popular, suffix)} }, addressed},
+	{"cache miss", 24, func(i int) lab.Query { return lab.Query{Name: fmt.Sprintf("n%d%s", i, suffix)} }, addressed},
+	{"NXDOMAIN", 10, func(i int) lab.Query { return lab.Query{Name: fmt.Sprintf("n%d.%s", i, absentZone)} }, refused(dns.RcodeNameError)},
+	{"SERVFAIL", 3, func(i int) lab.Query { return lab.Query{Name: fmt.Sprintf("n%d.%s", i, failedZone)} }, refused(dns.RcodeServerFailure)},
+	{"TCP", 8, func(i int) lab.Query { return lab.Query{Name: fmt.Sprintf("t%d%s", i, suffix), Network: "tcp"} }, addressed},
 	{"IPv6, AAAA", 8, func(i int) lab.Query {
 		return lab.Query{Name: fmt.Sprintf("six%d%s", i, suffix), Type: dns.TypeAAAA, Server: lab.ServiceV6}
-	}},
-	{"upstream silent", 1, func(int) lab.Query { return lab.Query{Name: silentName, Timeout: clientPatience} }},
-	{"dropped", 1, func(int) lab.Query { return lab.Query{Name: droppedName, Timeout: clientPatience} }},
+	}, addressed},
+	{"upstream silent", 1, func(int) lab.Query { return lab.Query{Name: silentName, Timeout: clientPatience} }, givenUp},
+	{"dropped", 1, func(int) lab.Query { return lab.Query{Name: droppedName, Timeout: clientPatience} }, unanswered},
 }
 
 // draw returns a kind by its share.
@@ -83,8 +116,10 @@ func (n *node) traffic(ctx context.Context, cfg config) error {
 // lookup makes one lookup, and enters it. It does not end with the context: a
 // client that goes away is another kind of lookup.
 func (n *node) lookup(client *lab.Client, k *kind, i int, left func() bool) {
-	result, _ := client.Exchange(context.Background(), k.query(i))
-	n.ledger.ask(k.name, result, left())
+	q := k.query(i)
+	result, _ := client.Exchange(context.Background(), q)
+	gone := left()
+	n.ledger.ask(k.name, result, gone || k.ends(q, result), gone)
 }
 
 // Pods: the lab has addresses for some 240 of them, and each asks a few times.
@@ -122,7 +157,7 @@ func (n *node) livePod(name string, i int) error {
 	}
 	var gone atomic.Bool
 	var asking sync.WaitGroup
-	silent := &kind{name: "pod deleted meanwhile", query: kinds[len(kinds)-2].query}
+	silent := &kind{name: "pod deleted meanwhile", query: kinds[len(kinds)-2].query, ends: givenUp}
 	for j := range podsLookups {
 		asking.Go(func() { n.lookup(client, silent, j, gone.Load) })
 	}
