@@ -51,6 +51,7 @@ func measureCPU(ctx context.Context, r *rig, s schedule) ([]figures.Figure, erro
 			}
 			variant := fmt.Sprintf("%s, %d/s", turn.variant, turn.rate)
 			all.Add("lookups a second", variant, "lookups/s", u.rate, figures.Goal{})
+			all.Add("answered lookups", variant, "÷ sent", u.answered, everyAnswer(turn.variant))
 			all.Add("CPU a lookup", variant, "µs", u.cpu, turn.cpu)
 			all.Add("lost packets", variant, "packets", u.tally.lost, turn.lost)
 			if turn.variant == dnstraceRun {
@@ -78,6 +79,7 @@ func measureCPU(ctx context.Context, r *rig, s schedule) ([]figures.Figure, erro
 // usage is what an observer took in a turn.
 type usage struct {
 	lookups, rate float64
+	answered      float64 // ÷ lookups
 	cpu           float64 // µs a lookup
 	peak, own     float64 // MiB
 	written       float64 // KiB a lookup
@@ -126,6 +128,7 @@ func (o *observer) use(ctx context.Context, rate int, u *usage) error {
 	}
 	const mebi = 1 << 20
 	u.lookups, u.rate = float64(res.sent), float64(res.sent)/res.elapsed.Seconds()
+	u.answered = res.answered()
 	u.cpu = micros(after-before) / u.lookups
 	u.peak, u.own = float64(held.peak)/mebi, float64(held.own)/mebi
 	return nil

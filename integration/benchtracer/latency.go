@@ -29,6 +29,7 @@ func measureLatency(ctx context.Context, r *rig, s schedule) ([]figures.Figure, 
 		}
 		base := turns[off]
 		for _, name := range variants {
+			all.Add("answered lookups", name, "÷ sent", turns[name].answered, everyAnswer(name))
 			if name == off {
 				all.Add("p50", off, "µs", base.p50, figures.Goal{})
 				all.Add("mean", off, "µs", base.mean, figures.Goal{})
@@ -45,8 +46,8 @@ func measureLatency(ctx context.Context, r *rig, s schedule) ([]figures.Figure, 
 	return all.Sorted(variants), nil
 }
 
-// latency is that of a turn, in µs.
-type latency struct{ p50, mean float64 }
+// latency is that of a turn, in µs, and the share of lookups that were answered.
+type latency struct{ p50, mean, answered float64 }
 
 func (r *rig) latencyTurn(ctx context.Context, name string) (latency, error) {
 	o, err := r.observe(name)
@@ -66,7 +67,7 @@ func (r *rig) latencyTurn(ctx context.Context, name string) (latency, error) {
 		sum += l
 	}
 	n := len(res.latencies)
-	l := latency{p50: micros(res.latencies[n/2]), mean: micros(sum) / float64(n)}
+	l := latency{p50: micros(res.latencies[n/2]), mean: micros(sum) / float64(n), answered: res.answered()}
 	return l, o.stop()
 }
 

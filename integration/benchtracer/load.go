@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dnstrace/dnstrace/integration/figures"
 )
 
 const (
@@ -78,6 +80,18 @@ type openResult struct {
 	// latencies are those of the queries that were answered, from before the system
 	// call that sends to after the one that receives.
 	latencies []time.Duration
+}
+
+// answered is the share of the queries that were.
+func (r openResult) answered() float64 { return float64(len(r.latencies)) / float64(r.sent) }
+
+// everyAnswer is the goal of that share: nobody may lose an answer because dnstrace
+// watches, not in one round.
+func everyAnswer(variant string) figures.Goal {
+	if variant != dnstraceRun {
+		return figures.Goal{}
+	}
+	return figures.Always(1)
 }
 
 // openLoop asks a server behind the Service at a steady rate, whether it answers

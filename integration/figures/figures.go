@@ -34,6 +34,9 @@ func AtLeast(v float64) Goal { return Goal{AtLeast: &v} }
 // AtMost is reached up to v.
 func AtMost(v float64) Goal { return Goal{AtMost: &v} }
 
+// Always is reached if every round is at v or above.
+func Always(v float64) Goal { return Goal{AtLeast: &v, EveryRound: true} }
+
 // Never is for what must not be, not even in one round.
 func Never() Goal { return Goal{AtMost: new(float64), EveryRound: true} }
 
