@@ -81,8 +81,9 @@ func TestSocketsDeletedUnderLoad(t *testing.T) {
 	}
 	recorded := map[string]bool{}
 	for _, rec := range r.records() {
-		if tr, ok := rec.(*trace.Trace); ok && tr.Query != nil {
-			recorded[tr.QName] = true
+		if tr, ok := rec.(*trace.Trace); ok {
+			wholeAndRight(t, tr)
+			recorded[tr.QName] = recorded[tr.QName] || tr.Query != nil
 		}
 	}
 	missing := 0

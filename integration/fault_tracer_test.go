@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -52,7 +53,7 @@ func unharmed(t *testing.T, results []lab.Result) {
 	}
 }
 
-// kill ends a process without a chance to clean up, and starts it again.
+// kill ends a process without a chance to clean up.
 func kill(t *testing.T, p *lab.Process) {
 	t.Helper()
 	if err := p.Signal(syscall.SIGKILL); err != nil {
@@ -62,34 +63,77 @@ func kill(t *testing.T, p *lab.Process) {
 	if err := p.Stop(); err == nil || !strings.Contains(err.Error(), "killed") {
 		t.Errorf("it ended: %v", err)
 	}
-	if err := p.Start(); err != nil {
-		t.Fatal(err)
+}
+
+// term ends a tracer as systemd and Kubernetes do.
+func term(t *testing.T, p *lab.Process) {
+	t.Helper()
+	if err := p.Stop(); err != nil || p.ExitCode() != 0 {
+		t.Errorf("it ended with %d: %v\n%s", p.ExitCode(), err, p.Stderr())
 	}
 }
 
-// A tracer that is killed under load and started again, three times: no lookup is
-// harmed, every record in its file can be read, and when it is ready again lookups
-// are traced, in whole as soon as the plugin has found it.
+// receivedLine is what a tracer says at its end.
+var receivedLine = regexp.MustCompile(`; (\d+) plugin records, (\d+) malformed, (\d+) dropped;`)
+
+// received returns how many records the tracers that had a chance to said at their end
+// to have received.
+func received(t *testing.T, p *lab.Process) (sum int) {
+	t.Helper()
+	for _, said := range receivedLine.FindAllStringSubmatch(p.Stderr(), -1) {
+		var n int
+		if _, err := fmt.Sscan(said[1], &n); err != nil {
+			t.Fatal(err)
+		}
+		if said[2] != "0" || said[3] != "0" {
+			t.Errorf("records malformed or dropped:\n%s", said[0])
+		}
+		sum += n
+	}
+	return sum
+}
+
+// A tracer that is ended under load and started again, three times: no lookup is
+// harmed, every record in its file can be read, none is joined with another lookup, and
+// when it is ready again lookups are traced, in whole as soon as the plugin has found it.
+// CoreDNS's records reach one tracer or another, or the plugin counts them as lost; but
+// for one that is killed, which takes along what it had.
 func TestTracerKilledUnderLoad(t *testing.T) {
-	r := &rig{lab.New(t, lab.Config{}), t}
-	tracer, err := r.StartTracer("--timeout", "1s")
-	if err != nil {
-		t.Fatal(err)
+	for name, end := range map[string]func(*testing.T, *lab.Process){"SIGTERM": term, "SIGKILL": kill} {
+		t.Run(name, func(t *testing.T) {
+			r := &rig{lab.New(t, lab.Config{}), t}
+			tracer, err := r.StartTracer("--timeout", "1s")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.StartCoreDNS(corefile(r.Lab, "prometheus 127.0.0.1:9153\n"+toTracer(r.Lab))); err != nil {
+				t.Fatal(err)
+			}
+			endLoad := r.load("underload")
+			for i := range 3 {
+				time.Sleep(300 * time.Millisecond)
+				end(t, tracer)
+				if err := tracer.Start(); err != nil {
+					t.Fatal(err)
+				}
+				r.recordedAgain(fmt.Sprintf("again%d", i))
+			}
+			unharmed(t, endLoad())
+			made, dropped := r.coreDNSCounter(t, "coredns_dnstrace_lookups_total"), r.coreDNSCounter(t, "coredns_dnstrace_records_dropped_total")
+			term(t, tracer)
+			got := received(t, tracer)
+			away := int(made-dropped) - got
+			t.Logf("%v records made, %d received, %v counted as dropped, %d gone with a tracer", made, got, dropped, away)
+			if made == 0 || got == 0 || away < 0 || name == "SIGTERM" && away != 0 {
+				t.Error("they do not add up")
+			}
+			for _, rec := range r.records() { // fails where one cannot be read
+				if tr, ok := rec.(*trace.Trace); ok {
+					wholeAndRight(t, tr)
+				}
+			}
+		})
 	}
-	if _, err := r.StartCoreDNS(corefile(r.Lab, toTracer(r.Lab))); err != nil {
-		t.Fatal(err)
-	}
-	end := r.load("underload")
-	for i := range 3 {
-		time.Sleep(300 * time.Millisecond)
-		kill(t, tracer)
-		r.recordedAgain(fmt.Sprintf("again%d", i))
-	}
-	unharmed(t, end())
-	if err := tracer.Stop(); err != nil {
-		t.Error(err)
-	}
-	r.records() // fails where one cannot be read
 }
 
 // soon is how long the trace of a lookup may take, of a tracer with a timeout of a
