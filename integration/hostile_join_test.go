@@ -132,8 +132,12 @@ func TestHostileSegments(t *testing.T) {
 			// Where others on the machine fill the rings, once more.
 			for i, end := 0, time.Now().Add(patience); time.Now().Before(end); i++ {
 				messages, all := names(fmt.Sprintf("%s%d", tc.name, i))
-				if got := h.stream(tc.cut(messages)...); len(got) == 0 {
+				pieces, before := tc.cut(messages), h.transmitted(t)
+				if got := h.stream(pieces...); len(got) == 0 {
 					t.Error("no answer")
+				}
+				if left := h.transmitted(t) - before; left < len(pieces) {
+					t.Errorf("%d pieces in %d segments: the kernel put some together", len(pieces), left)
 				}
 				if h.tracedOverTCP(t, all) {
 					return

@@ -18,6 +18,7 @@ type attacker struct {
 	t      *testing.T
 	host   *lab.Host
 	v4, v6 int // raw sockets, to which whole IP packets are given
+	sent   int // packets and segments that the attacker's own kernel took
 }
 
 func newAttacker(t *testing.T, host *lab.Host) *attacker {
@@ -50,7 +51,10 @@ func (a *attacker) raw(packet []byte) {
 	} else {
 		err = unix.Sendto(a.v6, packet, 0, &unix.SockaddrInet6{Addr: [16]byte(packet[24:40])})
 	}
-	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EMSGSIZE) && !errors.Is(err, unix.ENOBUFS) {
+	switch {
+	case err == nil:
+		a.sent++
+	case !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EMSGSIZE) && !errors.Is(err, unix.ENOBUFS):
 		a.t.Fatal(err)
 	}
 }
@@ -62,7 +66,11 @@ func (a *attacker) datagram(server netip.AddrPort, payloads ...[]byte) {
 	defer conn.Close()
 	for _, p := range payloads {
 		// An answer of ICMP to the one before is an error of this one.
-		if _, err := conn.Write(p); err != nil && !errors.Is(err, unix.ECONNREFUSED) {
+		_, err := conn.Write(p)
+		switch {
+		case err == nil:
+			a.sent++
+		case !errors.Is(err, unix.ECONNREFUSED):
 			a.t.Fatal(err)
 		}
 	}
@@ -81,6 +89,7 @@ func (a *attacker) stream(pieces ...[]byte) (answer []byte) {
 		if _, err := conn.Write(p); err != nil {
 			return nil // the server has had enough
 		}
+		a.sent++
 	}
 	buf := make([]byte, 1<<16)
 	for {

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/dnstrace/dnstrace/integration/lab"
 	"github.com/dnstrace/dnstrace/trace"
 )
@@ -27,23 +29,28 @@ const floods = 3000
 type hostileRig struct {
 	*rig
 	*attacker
-	tracer *lab.Process
-	before int64 // memory of the tracer
-	beside int
+	tracer, server       *lab.Process
+	metrics              string
+	before, beforeServer int64 // their memory
+	beside               int
 }
 
-func newHostileRig(t *testing.T) *hostileRig {
+// newHostileRig starts a tracer that observes the lab alone, and CoreDNS with these
+// options of the plugin.
+func newHostileRig(t *testing.T, options ...string) *hostileRig {
 	r := &rig{lab.New(t, lab.Config{}), t}
-	tracer, err := r.StartTracer("--timeout", "2s")
-	if err != nil {
+	h := &hostileRig{rig: r, attacker: newAttacker(t, r.Host("client-b")), metrics: freeAddr(t)}
+	args := append(onlyIn(r.Lab, lab.Node, lab.CoreDNS, lab.Upstream, "client-a", "client-b"), "--timeout", "2s", "--metrics", h.metrics)
+	var err error
+	if h.tracer, err = r.StartTracer(args...); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.StartCoreDNS(corefile(r.Lab, toTracer(r.Lab))); err != nil {
+	plugin := strings.TrimSuffix(toTracer(r.Lab), "}") + strings.Join(append(options, "}"), "\n")
+	if h.server, err = r.StartCoreDNS(corefile(r.Lab, plugin)); err != nil {
 		t.Fatal(err)
 	}
-	h := &hostileRig{rig: r, attacker: newAttacker(t, r.Host("client-b")), tracer: tracer}
 	h.wholeBeside(t)
-	h.before = anonymousMemory(t, tracer.Pid())
+	h.before, h.beforeServer = anonymousMemory(t, h.tracer.Pid()), anonymousMemory(t, h.server.Pid())
 	return h
 }
 
@@ -102,6 +109,62 @@ func (h *hostileRig) unharmed(t *testing.T) {
 	if now := anonymousMemory(t, h.tracer.Pid()); now > h.before+boundedGrowth {
 		t.Errorf("the tracer has %d MiB of memory, %d before", now>>20, h.before>>20)
 	}
+	if now := anonymousMemory(t, h.server.Pid()); now > h.beforeServer+boundedGrowth {
+		t.Errorf("CoreDNS has %d MiB of memory, %d before", now>>20, h.beforeServer>>20)
+	}
+}
+
+// arrived wants an attack to have left its pod, and the tracer to have been handed so
+// many packets of it, whether it could report them or not.
+func (h *hostileRig) arrived(t *testing.T, attack func(), least int) {
+	t.Helper()
+	sent, left, handed := h.sent, h.transmitted(t), h.handed(t)
+	attack()
+	sent, left = h.sent-sent, h.transmitted(t)-left
+	if sent == 0 || left < sent {
+		t.Errorf("%d packets were sent, and %d left", sent, left)
+	}
+	got := h.handed(t) - handed
+	for end := time.Now().Add(patience); got < least && time.Now().Before(end); got = h.handed(t) - handed {
+		time.Sleep(50 * time.Millisecond)
+	}
+	if got < least {
+		t.Errorf("the tracer was handed %d packets of %d, expected %d", got, sent, least)
+	}
+	t.Logf("%d packets sent, %d left, the tracer was handed %d, once for each place", sent, left, got)
+}
+
+// transmitted is how many packets have left the attacker's pod.
+func (h *hostileRig) transmitted(t *testing.T) (n int) {
+	t.Helper()
+	err := h.host.Do(func() error {
+		device, err := netlink.LinkByName("eth0")
+		if err == nil {
+			n = int(device.Attrs().Statistics.TxPackets)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// handed is how many packets the tracer has seen, lost or left out so far.
+func (h *hostileRig) handed(t *testing.T) (sum int) {
+	t.Helper()
+	for line := range strings.Lines(scrape(t, h.metrics)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		switch name {
+		case "dnstrace_events_total", "dnstrace_lost_events_total", "dnstrace_shed_events_total":
+			n, err := strconv.ParseFloat(value, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sum += int(n)
+		}
+	}
+	return sum
 }
 
 // anonymousMemory is what a process has that is of no file (proc_pid_status(5)).
@@ -127,32 +190,33 @@ func TestHostilePackets(t *testing.T) {
 	fromMe := func(protocol byte) ipv4 { return ipv4{src: me, dst: coredns.V4, protocol: protocol} }
 	for _, tc := range []struct {
 		name   string
+		least  int // packets of it that the tracer is handed
 		attack func(t *testing.T)
 	}{
-		{"messages over UDP", func(*testing.T) {
+		{"messages over UDP", 40, func(*testing.T) {
 			for _, m := range hostileMessages {
 				h.datagram(lab.ServiceV4, m, response(m))
 				h.datagram(lab.ServiceV6, m, response(m))
 			}
 		}},
-		{"messages to a client's socket", func(*testing.T) {
+		{"messages to a client's socket", 40, func(*testing.T) {
 			for _, m := range hostileMessages {
 				h.raw(ipv4{src: me, dst: h.Host("client-a").V4, protocol: 17}.packet(udpHeader(53, 40000, response(m))))
 			}
 		}},
-		{"messages over TCP", func(*testing.T) {
+		{"messages over TCP", 40, func(*testing.T) {
 			for _, m := range hostileMessages {
 				h.stream(framed(m))
 			}
 		}},
-		{"the largest messages", func(t *testing.T) {
+		{"the largest messages", 4, func(t *testing.T) {
 			huge := append(bytes.Clone(good), make([]byte, 65507-len(good))...) // what UDP over IPv4 can carry
 			h.datagram(lab.ServiceV4, huge, response(huge))
 			huge = append(huge, make([]byte, 65535-len(huge))...)
 			h.stream(framed(huge))
 			h.stream(be16(0), be16(0), be16(0), framed(good))
 		}},
-		{"IPv4 options", func(*testing.T) {
+		{"IPv4 options", 20, func(*testing.T) {
 			for words := range 10 {
 				options := bytes.Repeat([]byte{1}, 4*(words+1)) // no operation
 				p := fromMe(17)
@@ -162,7 +226,7 @@ func TestHostilePackets(t *testing.T) {
 				h.raw(p.packet(udpHeader(5000, 53, good)))
 			}
 		}},
-		{"IPv4 headers that lie", func(*testing.T) {
+		{"IPv4 headers that lie", 10, func(*testing.T) {
 			for words := range 16 {
 				p := fromMe(17)
 				p.words = words
@@ -178,7 +242,7 @@ func TestHostilePackets(t *testing.T) {
 				h.raw(fromMe(6).packet(make([]byte, n)))
 			}
 		}},
-		{"IPv6 extension headers", func(*testing.T) {
+		{"IPv6 extension headers", 10, func(*testing.T) {
 			u := udpHeader(5000, 53, good)
 			chain, next := u, byte(17)
 			for range 20 {
@@ -195,7 +259,7 @@ func TestHostilePackets(t *testing.T) {
 			h.raw(ipv6(me6, coredns.V6, destination, []byte{17, 255}))
 			h.raw(ipv6(me6, coredns.V6, destination, extension(destination, nil)))
 		}},
-		{"overlapping fragments", func(*testing.T) {
+		{"overlapping fragments", 100, func(*testing.T) {
 			large := udpHeader(5000, 53, append(bytes.Clone(good), make([]byte, 400)...))
 			for id := 1; id < 50; id++ {
 				for _, piece := range []struct{ from, to, more int }{
@@ -209,7 +273,7 @@ func TestHostilePackets(t *testing.T) {
 				}
 			}
 		}},
-		{"many datagrams of one query", func(*testing.T) {
+		{"many datagrams of one query", 2 * floods, func(*testing.T) {
 			p := fromMe(17)
 			p.fragment = moreFragments
 			for id := range 2 * floods {
@@ -217,23 +281,23 @@ func TestHostilePackets(t *testing.T) {
 				h.raw(p.packet(udpHeader(5000, 53, append(bytes.Clone(good), make([]byte, 8)...))))
 			}
 		}},
-		{"segments of no connection", func(*testing.T) {
+		{"segments of no connection", floods / 2, func(*testing.T) {
 			for i := range floods {
 				segment := slices.Concat(be16(1024+i), be16(53), be16(i), be16(i*7), be16(0), be16(0), []byte{byte(i%11) << 4, byte(i)}, be16(1024), be16(0), be16(0), framed(good))
 				h.raw(fromMe(6).packet(segment))
 			}
 		}},
-		{"one port and ID, other names at speed", func(t *testing.T) {
+		{"one port and ID, other names at speed", floods, func(t *testing.T) {
 			for i := range floods {
 				h.raw(fromMe(17).packet(udpHeader(5353, 53, question(t, fmt.Sprintf("speed%d.test.", i), 7))))
 			}
 		}},
-		{"one port and ID, one name at speed", func(*testing.T) {
+		{"one port and ID, one name at speed", floods, func(*testing.T) {
 			for range floods {
 				h.raw(fromMe(17).packet(udpHeader(5354, 53, good)))
 			}
 		}},
-		{"every address as its own", func(*testing.T) {
+		{"every address as its own", floods, func(*testing.T) {
 			for i := range floods {
 				p := fromMe(17)
 				p.src = netip.AddrFrom4([4]byte{10, 244, byte(i >> 8), byte(i)})
@@ -242,7 +306,7 @@ func TestHostilePackets(t *testing.T) {
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			tc.attack(t)
+			h.arrived(t, func() { tc.attack(t) }, tc.least)
 			h.unharmed(t)
 		})
 	}
