@@ -7,6 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -16,6 +19,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/dnstrace/dnstrace/integration/lab"
+	"github.com/dnstrace/dnstrace/tracer/diagnose"
 )
 
 // fault is what is broken, lookups that notice, and the alerts that tell of it, each with
@@ -122,6 +126,70 @@ var faults = []fault{
 			r.resolve("client-a", glibc, fmt.Sprintf("n%d.%s", i, strings.TrimSuffix(zone, ".")), kubernetesResolvConf("demo", ""))
 		}
 	}, []string{`DNSTraceSearchPath{code="search-path-amplification"}`}},
+	{"nohost.test.", nothing, asks(20, lab.Query{Server: netip.MustParseAddrPort("192.168.49.99:53"), Timeout: 4 * time.Second}),
+		[]string{`DNSTracePacketsDropped{code="dropped-other"}`}},
+	{"burst.test.", func(r *faultRig) func() {
+		must(r, nil, r.server.Signal(syscall.SIGSTOP))
+		return func() { must(r, nil, r.server.Signal(syscall.SIGCONT)) }
+	}, func(r *faultRig, zone string) {
+		// The usual receive buffer of 208 KiB holds some 270 queries.
+		r.Client("client-a").Bulk(context.Background(), lab.Bulk{Count: 600, Rate: 1e6, InFlight: 600, Query: func(i int) lab.Query {
+			return lab.Query{Name: fmt.Sprintf("n%d.%s", i, zone), Timeout: 500 * time.Millisecond}
+		}})
+	}, []string{`DNSTraceServerOverloaded{code="dropped-receive-buffer"}`}},
+	{"mute.test.", nothing, func(r *faultRig, zone string) {
+		addr := netip.AddrPortFrom(r.Host("client-b").V4, 53)
+		server, err := r.Serve("client-b", addr)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		server.Set(zone, lab.Behaviour{Silent: true})
+		asks(20, lab.Query{Server: addr, Timeout: time.Second})(r, zone)
+	}, []string{`DNSTracePacketsLost{code="no-response-seen"}`}},
+	{"unheard.test.", func(r *faultRig) func() {
+		// Answers vanish before the client; its neighbour entry is known by now.
+		undo, err := r.VanishAt("client-a")
+		return must(r, undo, err)
+	}, asks(many, lab.Query{Timeout: time.Second}), []string{`DNSTracePacketsLost{code="response-lost"}`}},
+	{"late.test.", behaves("late.test.", lab.Behaviour{Delay: 400 * time.Millisecond}),
+		asks(100, lab.Query{RetransmitAfter: 250 * time.Millisecond}), []string{`DNSTraceClientsGaveUp{code="retransmission"}`}},
+	{"erratic.test.", nothing, asks(100, lab.Query{}), []string{`DNSTraceServerOverloaded{code="server-slow"}`}},
+	{"truncated.test.", behaves("truncated.test.", lab.Behaviour{Truncated: true}), func(r *faultRig, zone string) {
+		for i := range 120 {
+			name := fmt.Sprintf("n%d.%s", i, zone)
+			r.ask(lab.Query{Name: name})
+			r.ask(lab.Query{Name: name, Network: "tcp"})
+		}
+	}, []string{`DNSTraceLargeResponses{code="truncated-retry"}`}},
+	{"torn.test.", func(r *faultRig) func() {
+		undo, err := r.DropFragments("client-a")
+		return must(r, undo, err)
+	}, func(r *faultRig, zone string) {
+		r.Upstream(0).Set(zone, lab.Behaviour{Size: 3000})
+		r.Client("client-a").Bulk(context.Background(), lab.Bulk{Count: 120, Rate: 200, InFlight: 120, Query: func(i int) lab.Query {
+			name := fmt.Sprintf("n%d.%s", i, zone)
+			return lab.Query{Name: name, Message: new(dns.Msg).SetQuestion(name, dns.TypeA).SetEdns0(4096, false), Server: r.Upstream(0).V4(), Timeout: time.Second}
+		}})
+	}, []string{`DNSTraceLargeResponses{code="oversized-response"}`, "DNSTraceLookupsUnanswered"}},
+}
+
+// nothing is broken: it is the lookups that are not well.
+func nothing(*faultRig) func() { return func() {} }
+
+// otherwise are the findings whose code no row of faults has in the labels of an alert.
+var otherwise = map[string]string{
+	diagnose.UpstreamTimeout:   "the alerts on attempts say it: silent.test.",
+	diagnose.UpstreamUnhealthy: "the alerts on attempts say it: silent.test.",
+	diagnose.UpstreamError:     "the alerts on attempts say it: servfail.test.",
+	diagnose.SlowUpstream:      "the alert on upstreams' time says it: slow.test.",
+	diagnose.RefusedByServer:   "the alert on responses says it: refused.test.",
+	diagnose.NXDomainStorm:     "told once in 12 s: more than the hastened windows hold; alerts_test.yaml has it in its own time",
+}
+
+// warped is the Corefile of these faults: plain forwarding, and a zone whose plugin
+// takes its time.
+func warped(l *lab.Lab) string {
+	return plainForwarding(l) + erratic(l, "erratic.test", 700*time.Millisecond)
 }
 
 // calm waits until the rules have looked at some scrapes of the tracer, and wants no
@@ -145,8 +213,16 @@ func calm(t *testing.T, prometheus string) {
 // reads a real tracer. Nothing fires before the first; a tracer that stops and an
 // output that is full are told of too.
 func TestFaultsRaiseAlerts(t *testing.T) {
+	for _, code := range diagnose.Codes {
+		inRow := slices.ContainsFunc(faults, func(f fault) bool {
+			return slices.ContainsFunc(f.alerts, func(alert string) bool { return strings.Contains(alert, `{code="`+code+`"}`) })
+		})
+		if inRow == (otherwise[code] != "") {
+			t.Errorf("the finding %s is in a fault's alerts: %t; otherwise: %q", code, inRow, otherwise[code])
+		}
+	}
 	addr := freeAddr(t)
-	r := newFaultRigInLab(t, plainForwarding, "--timeout", "4s", "--metrics", addr)
+	r := newFaultRigInLab(t, warped, "--timeout", "4s", "--metrics", addr)
 	prometheus := startPrometheus(t, r.Lab, addr, hasten(t, r.Lab), nativeHistograms)
 	r.together(numbered(20, "healthy.test."), lab.Query{})
 	r.trace("n19.healthy.test.")
@@ -185,4 +261,52 @@ func TestLossesRaiseAlerts(t *testing.T) {
 	// It ends with an error, because of the output.
 	_ = tracer.Stop()
 	firing(t, r, prometheus, "DNSTraceDown")
+}
+
+// nowhere is a kubeconfig of an API server that is not there.
+const nowhere = `apiVersion: v1
+kind: Config
+clusters: [{name: c, cluster: {server: "http://127.0.0.1:1"}}]
+contexts: [{name: x, context: {cluster: c}}]
+current-context: x
+`
+
+// What ails the tracer raises alerts: it finds no API server, loses a socket that it
+// may not make again, and gets no processor time while packets come.
+func TestAilingTracerRaiseAlerts(t *testing.T) {
+	addr := freeAddr(t)
+	r := &rig{lab.New(t, lab.Config{}), t}
+	folder, kubeconfig := filepath.Join(r.Dir(), "run"), filepath.Join(r.Dir(), "kubeconfig")
+	sockets := []string{filepath.Join(folder, "records.sock"), filepath.Join(folder, "api.sock")}
+	if err := os.WriteFile(kubeconfig, []byte(nowhere), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tracer, err := r.StartTracer(append(onlyIn(r.Lab, labHosts...), "--timeout", "1s", "--record", "trace", "--metrics", addr,
+		"--listen", sockets[0], "--api", sockets[1], "--kubernetes", kubeconfig)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.StartCoreDNS(corefile(r.Lab, "dnstrace {\n output unix "+sockets[0]+"\n}")); err != nil {
+		t.Fatal(err)
+	}
+	prometheus := startPrometheus(t, r.Lab, addr, hasten(t, r.Lab))
+	firing(t, r, prometheus, "DNSTraceNamesStale")
+
+	const nobody = 65534
+	if err := errors.Join(os.Chown(folder, nobody, nobody), os.Remove(sockets[0])); err != nil {
+		t.Fatal(err)
+	}
+	firing(t, r, prometheus, `DNSTraceSocketUnreachable{socket="records"}`)
+
+	// As TestRingsTooSmall: four times what the rings hold.
+	if err := tracer.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	r.Client("client-a").Bulk(context.Background(), lab.Bulk{Count: 6000, Rate: 1500, Query: func(i int) lab.Query {
+		return lab.Query{Name: fmt.Sprintf("stalled%d.test.", i), RetransmitAfter: time.Second}
+	}})
+	if err := tracer.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	firing(t, r, prometheus, "DNSTraceEventsLost")
 }
