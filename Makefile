@@ -104,10 +104,12 @@ test: check-test build test-unit test-integration ## run every test that must pa
 
 UNIT_PACKAGES := $(GO) list ./... | grep -v /dnstrace/integration
 
+# The race detector changes what is allocated, so that is tested without it.
 .PHONY: test-unit
 test-unit: ## run the tests outside integration/ (those that load BPF programs need root)
 	$(call need,$(filter gcc:% /usr/include/stdlib.h:%,$(TEST_NEEDS)))
 	packages=$$($(UNIT_PACKAGES)); CGO_ENABLED=1 $(GO) test -race -timeout 10m $$packages
+	CGO_ENABLED=0 $(GO) test -run '^TestAllocations$$' ./plugin
 
 # The package systemd-resolved takes over the machine's resolv.conf when it is
 # installed, so it is only unpacked.

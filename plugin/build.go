@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/coredns/coredns/plugin"
-
 	"github.com/dnstrace/dnstrace/trace"
 
 	"github.com/miekg/dns"
@@ -52,7 +50,7 @@ func (b *builder) appendRecord(line []byte, rate *float64) ([]byte, string) {
 	b.header(&r.Header)
 	b.dns(&r.DNS, q)
 	r.SpanID, r.ParentSpanID = q.ident.spanID, q.ident.parent()
-	r.Zone, r.Cache, r.AnsweredBy = plugin.Zones(q.plugin.serverZones).Matches(q.ident.q.Name), q.cache, q.answeredBy
+	r.Zone, r.Cache, r.AnsweredBy = zones(q.plugin.serverZones).match(q.ident.q.Name), q.cache, q.answeredBy
 	r.Outcome, r.Error, r.Stamped, r.Sample = q.outcome, q.errText, b.stamped, rate
 	r.Hops, r.Upstreams = b.hops, b.tries
 	// A server that listens on the wildcard address does not tell on which of

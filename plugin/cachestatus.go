@@ -4,8 +4,6 @@ import (
 	"runtime"
 	"strings"
 
-	"github.com/coredns/coredns/plugin"
-
 	"github.com/dnstrace/dnstrace/trace"
 
 	"github.com/miekg/dns"
@@ -63,8 +61,8 @@ func (rec *recording) missOrNone() string {
 	c, name := &rec.plugin.chain, rec.ident.q.Name
 	switch {
 	case int(rec.opcode) != dns.OpcodeQuery,
-		len(c.cacheZones) > 0 && plugin.Zones(c.cacheZones).Matches(name) == "",
-		plugin.Zones(c.cacheBypass).Matches(name) != "":
+		len(c.cacheZones) > 0 && zones(c.cacheZones).match(name) == "",
+		zones(c.cacheBypass).match(name) != "":
 		return trace.CacheNone
 	}
 	return trace.CacheMiss

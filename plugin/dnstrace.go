@@ -84,7 +84,7 @@ func (d *Dnstrace) pass(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (
 // records reports whether r is to be recorded. A query without a question
 // never gets this far.
 func (d *Dnstrace) records(r *dns.Msg) bool {
-	return len(r.Question) > 0 && plugin.Zones(d.zones).Matches(r.Question[0].Name) != ""
+	return len(r.Question) > 0 && zones(d.zones).match(r.Question[0].Name) != ""
 }
 
 // nestedHop stands for this plugin where a lookup passes it again.
