@@ -109,7 +109,7 @@ UNIT_PACKAGES := $(GO) list ./... | grep -v /dnstrace/integration
 test-unit: ## run the tests outside integration/ (those that load BPF programs need root)
 	$(call need,$(filter gcc:% /usr/include/stdlib.h:%,$(TEST_NEEDS)))
 	packages=$$($(UNIT_PACKAGES)); CGO_ENABLED=1 $(GO) test -race -timeout 10m $$packages
-	CGO_ENABLED=0 $(GO) test -run '^TestAllocations$$' ./plugin
+	CGO_ENABLED=0 $(GO) test -run 'Allocations$$' ./plugin
 
 # The package systemd-resolved takes over the machine's resolv.conf when it is
 # installed, so it is only unpacked.

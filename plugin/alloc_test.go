@@ -42,6 +42,23 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
+// A record that is lost, since its output takes none, costs no allocation either.
+func TestLostRecordAllocations(t *testing.T) {
+	sink := newStuckSink()
+	o := startOutput(outputConfig{kind: outputFile, path: t.Name()}, sink, 1)
+	defer o.close()
+	defer close(sink.let)
+	r := new(dns.Msg).SetQuestion("example.org.", dns.TypeANY)
+	d := traced(t, anyplugin.Any{}, false)
+	d.outputs = []*output{o}
+	if got := perQuery(t, d, r) - perQuery(t, anyplugin.Any{}, r); got > 0 {
+		t.Errorf("%v allocations a query", got)
+	}
+	if dropped(o.config.String(), causeQueueFull) < 1000 {
+		t.Error("no record was lost")
+	}
+}
+
 // perQuery returns the allocations of a handler for a query.
 func perQuery(t *testing.T, h plugin.Handler, r *dns.Msg) float64 {
 	t.Helper()

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // flushTimeout bounds the wait for an output's last records when CoreDNS stops
@@ -86,11 +88,22 @@ func acquire(c outputConfig, buffer int) (*output, error) {
 
 func startOutput(c outputConfig, s sink, buffer int) *output {
 	o := &output{config: c, sink: s, done: make(chan struct{})}
+	// Queries count what the queue does not take, so the counters are looked up once.
+	full, closed := lossCounter(c, causeQueueFull), lossCounter(c, causeClosed)
 	o.queue = newQueue(buffer, s.limit(), func(cause string) {
-		recordsDropped.WithLabelValues(c.String(), cause).Inc()
+		if cause == causeClosed {
+			closed().Inc()
+		} else {
+			full().Inc()
+		}
 	})
 	go o.run()
 	return o
+}
+
+// lossCounter returns what finds the counter of a cause of loss, once there is one.
+func lossCounter(c outputConfig, cause string) func() prometheus.Counter {
+	return sync.OnceValue(func() prometheus.Counter { return recordsDropped.WithLabelValues(c.String(), cause) })
 }
 
 // release gives back an output; the last user closes it, and waits for its

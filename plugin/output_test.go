@@ -248,8 +248,9 @@ func TestDatagramLimit(t *testing.T) {
 	}
 }
 
-// Standard output on a pipe is written without blocking, in whole lines that
-// other writers do not tear, and keeps its own mode.
+// Standard output on a pipe is written without blocking, a whole line at a time, and
+// keeps its own mode. (That CoreDNS's own log beside it tears no line is
+// TestRecordsBesideTheLog's matter, in integration.)
 func TestStreamPipe(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {

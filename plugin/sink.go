@@ -15,7 +15,8 @@ const (
 	fileLimit = 64 << 10
 	// pipeLimit is the size of a write to a pipe: up to PIPE_BUF bytes are
 	// written whole or not at all, so that CoreDNS's own log on the same pipe
-	// never ends up inside a line.
+	// never ends up inside a line. A record that is longer, by some twenty attempts,
+	// may be written in pieces if the pipe is full just then.
 	pipeLimit = 4096
 	// datagramLimit is the size of a datagram: well below the usual send
 	// buffer, of which the kernel's own bookkeeping takes a share.
