@@ -32,18 +32,27 @@ func (s *server) mallocs() (float64, error) {
 	return second - s.scraped, nil
 }
 
-// scrape reads the metric.
-func (s *server) scrape() (float64, error) {
+// families reads the metrics.
+func (s *server) families() (map[string]*dto.MetricFamily, error) {
 	client := http.Client{Timeout: scrapePatience}
 	resp, err := client.Get("http://" + s.metrics + "/metrics")
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer resp.Body.Close()
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	families, err := parser.TextToMetricFamilies(resp.Body)
 	if err != nil {
-		return 0, fmt.Errorf("the metrics of CoreDNS: %w", err)
+		return nil, fmt.Errorf("the metrics of CoreDNS: %w", err)
+	}
+	return families, nil
+}
+
+// scrape reads the metric.
+func (s *server) scrape() (float64, error) {
+	families, err := s.families()
+	if err != nil {
+		return 0, err
 	}
 	f := families[mallocsMetric]
 	if f == nil || f.GetType() != dto.MetricType_COUNTER || len(f.GetMetric()) != 1 {

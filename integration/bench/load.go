@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -55,33 +56,37 @@ func (w workload) packets() ([][]byte, error) {
 	return all, nil
 }
 
-// ask sends n queries from several clients and waits for all answers.
-func (w workload) ask(addr string, n int) error {
-	errs := make([]error, clients)
+// ask sends n queries from several clients, waits for all answers, and returns how
+// long each took.
+func (w workload) ask(addr string, n int) ([]time.Duration, error) {
+	errs, took := make([]error, clients), make([][]time.Duration, clients)
 	var wg sync.WaitGroup
 	for i := range clients {
-		wg.Go(func() { errs[i] = w.client(addr, (n+clients-1)/clients) })
+		wg.Go(func() { took[i], errs[i] = w.client(addr, (n+clients-1)/clients) })
 	}
 	wg.Wait()
-	return errors.Join(errs...)
+	return slices.Concat(took...), errors.Join(errs...)
 }
 
-func (w workload) client(addr string, n int) error {
+func (w workload) client(addr string, n int) ([]time.Duration, error) {
 	packets, err := w.packets()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	conn, err := net.Dial("udp", addr)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer conn.Close()
+	took := make([]time.Duration, 0, n)
 	for i := range n {
+		begin := time.Now()
 		if err := exchange(conn, packets[i%len(packets)], uint16(i), answerTimeout); err != nil {
-			return err
+			return nil, err
 		}
+		took = append(took, time.Since(begin))
 	}
-	return nil
+	return took, nil
 }
 
 // exchange sends a query with the given id and reads its answer.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	framestream "github.com/farsightsec/golang-framestream"
@@ -27,8 +28,11 @@ type bench struct {
 	upstream string
 	tap      string // path of the dnstap socket
 	listener net.Listener
+	blocked  *blockedOutputs
 	// cost is the CPU time a query, by workload and variant, one a round.
 	cost map[string]map[string][]time.Duration
+	// took are the latencies of a round, sorted, likewise.
+	took map[string]map[string][][]time.Duration
 	// allocated is what was allocated, by workload and variant.
 	allocated map[string]map[string]allocations
 }
@@ -40,7 +44,10 @@ func newBench(cfg config, dir string) (*bench, error) {
 	}
 	b := &bench{cfg: cfg, dir: dir, server: srv, upstream: srv.PacketConn.LocalAddr().String(),
 		tap: filepath.Join(dir, "dnstap.sock"), cost: make(map[string]map[string][]time.Duration),
-		allocated: make(map[string]map[string]allocations)}
+		took: make(map[string]map[string][][]time.Duration), allocated: make(map[string]map[string]allocations)}
+	if b.blocked, err = newBlockedOutputs(dir); err != nil {
+		return nil, err
+	}
 	if b.listener, err = net.Listen("unix", b.tap); err != nil {
 		return nil, err
 	}
@@ -68,6 +75,7 @@ func (b *bench) readTap() {
 
 func (b *bench) close() {
 	_ = b.listener.Close()
+	b.blocked.close()
 	_ = b.server.Shutdown()
 }
 
@@ -77,6 +85,7 @@ func (b *bench) close() {
 // same program started again.
 func (b *bench) measure(w workload, until time.Time) error {
 	b.cost[w.name] = make(map[string][]time.Duration)
+	b.took[w.name] = make(map[string][][]time.Duration)
 	b.allocated[w.name] = make(map[string]allocations)
 	for start := range b.cfg.starts {
 		rounds := b.cfg.rounds / b.cfg.starts
@@ -105,7 +114,7 @@ func (b *bench) measureStart(w workload, rounds int, until time.Time) (err error
 		if servers[i], err = b.start(v); err != nil {
 			return err
 		}
-		if err := servers[i].ask(w, max(w.queries, clients*names)); err != nil {
+		if _, err := servers[i].ask(w, max(w.queries, clients*names)); err != nil {
 			return fmt.Errorf("%s: %w", v.name, err)
 		}
 	}
@@ -146,6 +155,11 @@ func (b *bench) countAllocations(w workload, servers []*server) (stop func() err
 			sum.count += after - before[i]
 			sum.queries += s.asked - asked[i]
 			b.allocated[w.name][all[i].name] = sum
+			if all[i].name == blockedName {
+				if err := s.checkBlocked(); err != nil {
+					return err
+				}
+			}
 		}
 		return nil
 	}, nil
@@ -161,9 +175,13 @@ func (b *bench) round(w workload, number int, servers []*server) error {
 		if before[turn], err = servers[turn].cpu(); err != nil {
 			return err
 		}
-		if err := servers[turn].ask(w, w.queries); err != nil {
-			return fmt.Errorf("%s: %w", all[turn].name, err)
+		name := all[turn].name
+		took, err := servers[turn].ask(w, w.queries)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
 		}
+		slices.Sort(took)
+		b.took[w.name][name] = append(b.took[w.name][name], took)
 	}
 	time.Sleep(settle)
 	for i, v := range all {
@@ -178,7 +196,7 @@ func (b *bench) round(w workload, number int, servers []*server) error {
 }
 
 // ask sends n queries and counts them.
-func (s *server) ask(w workload, n int) error {
+func (s *server) ask(w workload, n int) ([]time.Duration, error) {
 	s.asked += w.sent(n)
 	return w.ask(s.addr, n)
 }
@@ -208,6 +226,8 @@ const (
 	goalCached, goalForwarded = 1.10, 1.08
 	goalSampled               = 1.03
 	goalAllocations           = 2
+	// goalLog is of the CPU time relative to that with plain log.
+	goalLog = 1
 )
 
 // goals returns the goals of a variant: of its CPU time and of its allocations.
@@ -227,19 +247,35 @@ func goals(w, variant string) (ratio, allocations figures.Goal) {
 func (b *bench) figures(w string) []figures.Figure {
 	var all figures.Figures
 	var order []string
-	base := b.cost[w][vanilla]
+	base, logged := b.cost[w][vanilla], b.cost[w][logName]
 	for _, v := range b.variants() {
 		order = append(order, v.name)
 		ratio, allocations := goals(w, v.name)
 		for i, c := range b.cost[w][v.name] {
-			all.Add("CPU time a query", v.name, "µs", float64(c)/1e3, figures.Goal{})
+			all.Add("CPU time a query", v.name, "µs", micros(c), figures.Goal{})
 			if v.name != vanilla {
 				all.Add("CPU time ÷ vanilla", v.name, "", float64(c)/float64(base[i]), ratio)
+			}
+			if v.name == tracedName {
+				all.Add("CPU time ÷ log", v.name, "", float64(c)/float64(logged[i]), figures.AtMost(goalLog))
 			}
 		}
 		if v.name != vanilla && !b.cfg.minimal {
 			all.Add("allocations a query more than vanilla", v.name, "", b.allocated[w][v.name].perQuery()-b.allocated[w][vanilla].perQuery(), allocations)
 		}
 	}
+	for _, name := range []string{vanilla, tracedName, blockedName} {
+		for _, took := range b.took[w][name] {
+			all.Add("latency, p50", name, "µs", micros(quantile(took, 0.5)), figures.Goal{})
+			all.Add("latency, p99", name, "µs", micros(quantile(took, 0.99)), figures.Goal{})
+		}
+	}
 	return all.Sorted(order)
 }
+
+// quantile returns the value below which a share of sorted values is.
+func quantile(sorted []time.Duration, share float64) time.Duration {
+	return sorted[min(int(share*float64(len(sorted))), len(sorted)-1)]
+}
+
+func micros(d time.Duration) float64 { return float64(d) / 1e3 }

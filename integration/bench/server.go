@@ -48,6 +48,7 @@ func (b *bench) start(v variant) (*server, error) {
 	}
 	s := &server{addr: fmt.Sprintf("127.0.0.1:%d", port), metrics: fmt.Sprintf("127.0.0.1:%d", metrics), out: out}
 	s.cmd = exec.Command(v.binary, append([]string{"-conf", corefile}, v.args...)...)
+	s.cmd.Env = append(os.Environ(), v.env...)
 	s.cmd.Stdout, s.cmd.Stderr = out, out
 	// The bench may be killed; a server that nobody knows must not stay.
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -16,12 +16,15 @@ type variant struct {
 	records   string // the file that its records go to
 	all       bool   // it records every query
 	binary    string
+	env       []string // beside ours
 }
 
 // vanilla is what the others are compared with.
 const (
 	vanilla     = "vanilla"
+	logName     = "log"
 	tracedName  = "dnstrace"
+	blockedName = "dnstrace, blocked"
 	sampledName = "sample 1 %"
 )
 
@@ -30,10 +33,11 @@ const (
 func (b *bench) variants() []variant {
 	all := []variant{
 		{name: vanilla},
-		{name: "log", directive: "log"},
+		{name: logName, directive: "log"},
 		{name: "log JSON", directive: "log", args: []string{"-log-format=json"}},
 		{name: "dnstap", directive: "dnstap " + b.tap},
 		b.traced(tracedName, "", true),
+		{name: blockedName, directive: b.blocked.directive()},
 		b.traced(sampledName, sampled, false),
 	}
 	for i := range all {
