@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -101,6 +102,7 @@ func TestRecordsBesideTheLog(t *testing.T) {
 	p := startPiped(t, "log\n dnstrace")
 	var content bytes.Buffer
 	done := make(chan error, 1)
+	var asked atomic.Bool
 	go func() {
 		for {
 			// Less than a pipe holds, and in the middle of lines.
@@ -109,11 +111,14 @@ func TestRecordsBesideTheLog(t *testing.T) {
 				done <- err
 				return
 			}
-			time.Sleep(20 * time.Millisecond)
+			if !asked.Load() {
+				time.Sleep(20 * time.Millisecond)
+			}
 		}
 	}()
 	const clients, each = 4, 750
 	p.ask(clients, each)
+	asked.Store(true)
 	p.stop()
 	if err := <-done; err != io.EOF {
 		t.Fatal(err)

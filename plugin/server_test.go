@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -56,27 +55,6 @@ func TestMain(m *testing.M) {
 		}
 	}
 	os.Exit(code)
-}
-
-// leftGoroutines returns the stacks of this package's goroutines, after giving
-// them time to end.
-func leftGoroutines() string {
-	var left []string
-	for range 40 {
-		stacks := make([]byte, 1<<20)
-		stacks = stacks[:runtime.Stack(stacks, true)]
-		left = left[:0]
-		for g := range strings.SplitSeq(string(stacks), "\n\n") {
-			if strings.Contains(g, "dnstrace/plugin.(*output)") {
-				left = append(left, g)
-			}
-		}
-		if len(left) == 0 {
-			return ""
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	return strings.Join(left, "\n\n")
 }
 
 // server is a CoreDNS in this process.

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -84,6 +85,35 @@ func TestChain(t *testing.T) {
 	}
 	if miss.AnsweredBy != "forward" || miss.Cache != trace.CacheMiss || attempts(miss.Upstreams) != "1 ok "+last.addr {
 		t.Errorf("answered by %s, cache %s, attempts %s", miss.AnsweredBy, miss.Cache, attempts(miss.Upstreams))
+	}
+}
+
+// Two servers in a row that sample choose the same lookups: what the first records, the
+// second does.
+func TestChainSamplesAlike(t *testing.T) {
+	const queries, rate = 200, "sample 0.3"
+	back := start(t, ".:0 {\n bind 127.0.0.1\n dnstrace {\n output file $RECORDS\n accept 127.0.0.0/8\n "+rate+"\n }\n whoami\n}")
+	front := start(t, ".:0 {\n bind 127.0.0.1\n dnstrace {\n output file $RECORDS\n stamp all\n "+rate+"\n slow 1h\n }\n forward . "+back.addr+"\n}")
+	for range queries {
+		front.ask("example.org.", dns.TypeA)
+	}
+	front.stop()
+	back.stop()
+	chosen := func(s *server) []string {
+		var ids []string
+		for _, r := range readRecords(t, s.records) {
+			ids = append(ids, r.(*trace.Query).TraceID.String())
+		}
+		slices.Sort(ids)
+		return ids
+	}
+	first, second := chosen(front), chosen(back)
+	// Six standard deviations around the mean.
+	if n := len(first); n < 60-39 || n > 60+39 {
+		t.Errorf("%d of %d recorded", n, queries)
+	}
+	if !slices.Equal(first, second) {
+		t.Errorf("the first recorded %d, the second %d:\n%s\n%s", len(first), len(second), first, second)
 	}
 }
 
