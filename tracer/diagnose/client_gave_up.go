@@ -20,7 +20,7 @@ func clientGaveUp(_ *memory, t *trace.Trace) []trace.Finding {
 		Evidence: []string{
 			fmt.Sprintf("kernel drop of the response in %s, %s: reason %s, in %s", netns(ex.Drop.NetNSName, ex.Drop.NetNS), device(ex.Drop.IfName), orNone(ex.Drop.Reason), orNone(ex.Drop.Where)),
 		},
-		Advice: "The client's timeout is shorter than the answer took: find out what was slow in the rows above, or raise the client's timeout (`options timeout:` in resolv.conf).",
+		Advice: "Find what was slow in the rows above, or have the client wait longer (`options timeout:` in its resolv.conf).",
 	}
 	if last, ok := lastSighting(ex, trace.MessageResponse); ok {
 		f.Evidence = append(f.Evidence, last)

@@ -41,7 +41,7 @@ func complaint(t *trace.Trace) (trace.Finding, bool) {
 	case hostUnreachable(ex.ICMP) && ex.NAT != nil && ex.NAT.ServerIP.IsValid():
 		f.Code = StaleEndpoint
 		f.Summary = fmt.Sprintf("The Service sent the client's query to %s, which %s cannot reach.", ex.NAT.ServerIP, ex.ICMP.From)
-		f.Advice = fmt.Sprintf("Compare with the Service's endpoints. If %s is none of them, an old connection tracking entry leads there: `conntrack -D -p %s --reply-src %s`.", ex.NAT.ServerIP, ex.Protocol, ex.NAT.ServerIP)
+		f.Advice = fmt.Sprintf("If %s is no endpoint of the Service, an old entry leads there: `conntrack -D -p %s --reply-src %s` removes it.", ex.NAT.ServerIP, ex.Protocol, ex.NAT.ServerIP)
 	default:
 		return f, false
 	}

@@ -24,9 +24,9 @@ func conntrackFull(_ *memory, _ *trace.Trace, l leg) (trace.Finding, bool) {
 			netns(d.NetNSName, d.NetNS), droppedWhat(l)),
 		Evidence: []string{
 			fmt.Sprintf("its table had %d entries of at most %d at that moment, and none for this packet", d.ConntrackCount, d.ConntrackMax),
-			"a rule that drops it there by chance looks the same: one of iptables-legacy in the table raw or, before Linux 6.12, any ahead of connection tracking",
+			"a rule that drops it there by chance looks the same: one of iptables-legacy in the table raw (`iptables-legacy -t raw -S`) or, before Linux 6.12, any ahead of connection tracking (`nft list ruleset`)",
 		},
-		Advice: "To be sure: `dmesg | grep \"table full\"` on the node. If it is, raise net.netfilter.nf_conntrack_max, and see who fills the table: `conntrack -L`; a node-local DNS cache needs fewer entries. If not, find the rule: `iptables-legacy -t raw -S`, `nft list ruleset`.",
+		Advice: "To be sure: `dmesg | grep \"table full\"`. If it says so, raise net.netfilter.nf_conntrack_max; if not, look for a rule.",
 	}, true
 }
 

@@ -32,13 +32,13 @@ func conntrackRace(m *memory, t *trace.Trace, l leg) (trace.Finding, bool) {
 		}
 		return trace.Finding{
 			Code:    ConntrackRace,
-			Summary: fmt.Sprintf("Two queries left one socket %s apart; connection tracking on the node dropped %s.", took(apart.Abs()), l.name()),
+			Summary: fmt.Sprintf("Two queries left one socket %s apart; connection tracking dropped %s in %s.", took(apart.Abs()), l.name(), netns(d.NetNSName, d.NetNS)),
 			Evidence: []string{
 				fmt.Sprintf("the %s query for the same name, DNS ID %d, left port %d %s apart and was answered (trace %s)",
 					s.qtype, s.dnsID, s.port, took(apart.Abs()), s.id),
 				"a rule that drops just one of the two at that hook looks the same, if it is one of iptables-legacy or the kernel is before Linux 6.12",
 			},
-			Advice: "Run a node-local DNS cache, or have the client send one query at a time (`options single-request-reopen` in resolv.conf, glibc only). Kernels from 5.9 on lose fewer.",
+			Advice: "Run a node-local DNS cache, or set `options single-request-reopen` in the client's resolv.conf (glibc); newer kernels lose fewer.",
 		}, true
 	}
 	return trace.Finding{}, false

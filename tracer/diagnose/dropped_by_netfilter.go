@@ -14,9 +14,9 @@ func droppedByNetfilter(_ *memory, _ *trace.Trace, l leg) (trace.Finding, bool) 
 	if !byNetfilter(d) {
 		return trace.Finding{}, false
 	}
-	advice := "Look for the rule in that namespace: `nft list ruleset`, `iptables-save -c` (counters that rise); in Kubernetes, the NetworkPolicies of both pods."
+	advice := "Find the rule there: `nft list ruleset`, `iptables-save -c` (counters that rise); in Kubernetes, the NetworkPolicies of both pods."
 	if l.exchange.Connects() {
-		advice += " Let TCP port 53 pass too: answers that do not fit into a datagram need it."
+		advice = "Let TCP port 53 pass too, large answers need it: `nft list ruleset` there; in Kubernetes, the NetworkPolicies of both pods."
 	}
 	if evidence := noEndpoints(l.exchange); d.Message == trace.MessageQuery && evidence != nil {
 		return trace.Finding{
@@ -33,15 +33,14 @@ func droppedByNetfilter(_ *memory, _ *trace.Trace, l leg) (trace.Finding, bool) 
 	}, true
 }
 
-const noEndpointsAdvice = "kube-proxy rejects what is sent to such a Service. See why its pods are not there or not ready " +
-	"(`kubectl get endpointslices -A`, `kubectl describe pod`), and that the Service's selector fits them."
+const noEndpointsAdvice = "See why its pods are missing or not ready (`kubectl get endpointslices -A`, `kubectl describe pod`), and its selector."
 
 // noEndpoints quotes Kubernetes where a Service had no ready endpoint.
 func noEndpoints(ex *trace.Exchange) []string {
 	if ex.Server == nil || ex.Server.ServiceState != trace.ServiceNoEndpoints {
 		return nil
 	}
-	return []string{fmt.Sprintf("the EndpointSlices of %s list no address as ready", ex.Server.Service)}
+	return []string{fmt.Sprintf("the EndpointSlices of %s list no address as ready: kube-proxy rejects what is sent to it", ex.Server.Service)}
 }
 
 func byNetfilter(d *trace.Drop) bool {

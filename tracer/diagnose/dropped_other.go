@@ -12,6 +12,6 @@ func droppedOther(_ *memory, _ *trace.Trace, l leg) (trace.Finding, bool) {
 	return trace.Finding{
 		Code:    DroppedOther,
 		Summary: fmt.Sprintf("The kernel dropped %s in %s.", droppedWhat(l), droppedWhere(l.exchange.Drop)),
-		Advice:  "The reason is the kernel's own name (enum skb_drop_reason); routes and neighbours of that namespace are the first place to look: `ip route`, `ip neigh`.",
+		Advice:  "Look at routes and neighbours there first (`ip route`, `ip neigh`); the reason is the kernel's own name (enum skb_drop_reason).",
 	}, true
 }

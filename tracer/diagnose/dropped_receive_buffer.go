@@ -16,7 +16,7 @@ func droppedReceiveBuffer(_ *memory, _ *trace.Trace, l leg) (trace.Finding, bool
 		return trace.Finding{}, false
 	}
 	whose := "the server's"
-	advice := "The server reads more slowly than queries come: see its CPU limit and load, add replicas or a node-local cache, raise net.core.rmem_default for bursts."
+	advice := "It reads too slowly: see its CPU limit and load, add replicas or a node-local cache; for bursts, raise net.core.rmem_default."
 	if d.Message == trace.MessageResponse {
 		whose = "the client's"
 		advice = "The client reads more slowly than responses come: see its CPU limit, and what its process is busy with."

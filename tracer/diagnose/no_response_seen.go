@@ -4,10 +4,10 @@ import "github.com/dnstrace/dnstrace/trace"
 
 // noResponseSeen finds a client that got no response, and nothing that tells why.
 // Proof: its query was seen, and no response to it anywhere on this node.
-func noResponseSeen(*trace.Trace) (trace.Finding, bool) {
+func noResponseSeen(t *trace.Trace) (trace.Finding, bool) {
 	return trace.Finding{
 		Code:    NoResponseSeen,
-		Summary: "No response was seen, and nothing shows why.",
+		Summary: "No response was seen, and nothing shows why" + lastPlace(t.Exchange, trace.MessageQuery) + ".",
 		Advice:  "The server, or what lies behind the place where the query was last seen, is the next place to look.",
 	}, true
 }
@@ -21,7 +21,7 @@ func unknown(m *memory, t *trace.Trace) trace.Finding {
 		InDoubt:  true,
 		Summary:  "No response was seen, but the tracer lost packets in this time: there may have been one.",
 		Evidence: appendLost(lastSightings(ex), ex),
-		Advice:   "Do not act on this one alone: ask the client whether it was answered, and look at lookups without lost packets. `dnstrace_lost_events_total` that rises says that this node's tracer is overrun.",
+		Advice:   "Do not act on this one alone: ask the client, and look at lookups without lost packets. Does `dnstrace_lost_events_total` rise?",
 	}
 	if recordedAnswer(t) {
 		f.Summary = "The server answered, but the tracer lost packets in this time: whether the client got it is not known."

@@ -44,7 +44,7 @@ func nxdomainStorm(m *memory, t *trace.Trace) []trace.Finding {
 	f := trace.Finding{
 		Code:    NXDomainStorm,
 		Summary: fmt.Sprintf("%s asks for names that do not exist: %d of its %d lookups within %s.", who(ex), nx, all, stormWindow),
-		Advice:  "Find the misspelt or removed name in the client's configuration; a final dot, or fewer `ndots`, spares the search list's share of it.",
+		Advice:  "Find the misspelt or removed name in the client's configuration; a final dot or fewer `ndots` spares the search list's share.",
 	}
 	for _, name := range c.names {
 		if name != "" {

@@ -26,7 +26,7 @@ func oversizedResponse(_ *memory, t *trace.Trace) []trace.Finding {
 		case ex.ResponseSize != nil && ex.BufSize > 0 && *ex.ResponseSize > ex.BufSize:
 			f.Summary = fmt.Sprintf("The response to %s has %d bytes; only %d were asked for.", l.name(), *ex.ResponseSize, ex.BufSize)
 			f.Evidence = []string{fmt.Sprintf("response of %d bytes over UDP, advertised size %d bytes, truncated: %t", *ex.ResponseSize, ex.BufSize, ex.Truncated)}
-			f.Advice = fmt.Sprintf("The server %s does not keep to what its clients can take and should truncate: a client may cut or discard such a response.", server(ex))
+			f.Advice = fmt.Sprintf("The server %s should truncate what its clients cannot take: they may cut or discard such a response.", server(ex))
 		default:
 			continue
 		}

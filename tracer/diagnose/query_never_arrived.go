@@ -11,7 +11,7 @@ import (
 func queryNeverArrived(t *trace.Trace) (trace.Finding, bool) {
 	return trace.Finding{
 		Code:    QueryNeverArrived,
-		Summary: "The query did not reach CoreDNS.",
+		Summary: "The query did not reach CoreDNS" + lastPlace(t.Exchange, trace.MessageQuery) + ".",
 		Advice:  "Follow the way of the query from where it was last seen; what lies beyond is not observed on this node.",
 	}, t.Query == nil && notRecorded(t)
 }

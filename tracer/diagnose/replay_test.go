@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/assemble"
@@ -121,6 +122,36 @@ func TestHealthyTrafficHasNoFindings(t *testing.T) {
 }
 
 const healthy = "healthy-ten-minutes.jsonl.gz"
+
+// A finding is read at three in the morning: what was seen is two lines of a
+// terminal of 80 columns, what to do next two more. The evidence beneath may be
+// longer.
+func TestFindingsAreShort(t *testing.T) {
+	const summary, advice = 2 * 77, 2 * 65 // the room that explain leaves beside its margin
+	for _, path := range recordedCases(t) {
+		for _, f := range findings(assembled(t, path)) {
+			if n := utf8.RuneCountInString(f.Summary); n > summary {
+				t.Errorf("%s, %s: the summary has %d characters, more than %d: %s", caseName(path), f.Code, n, summary, f.Summary)
+			}
+			if n := utf8.RuneCountInString(f.Advice); n > advice {
+				t.Errorf("%s, %s: the advice has %d characters, more than %d: %s", caseName(path), f.Code, n, advice, f.Advice)
+			}
+		}
+	}
+}
+
+// What is missing was last seen somewhere, and the summary says where.
+func TestSummariesSayWhere(t *testing.T) {
+	places := []string{diagnose.QueryNeverArrived, diagnose.ResponseLost, diagnose.NoResponseSeen, diagnose.ConntrackRace,
+		diagnose.ConntrackFull, diagnose.DroppedByNetfilter, diagnose.DroppedNoSocket, diagnose.DroppedOther, diagnose.DroppedReceiveBuffer}
+	for _, path := range recordedCases(t) {
+		for _, f := range findings(assembled(t, path)) {
+			if slices.Contains(places, f.Code) && !strings.Contains(f.Summary, " in namespace ") {
+				t.Errorf("%s, %s: no place in %q", caseName(path), f.Code, f.Summary)
+			}
+		}
+	}
+}
 
 // recordedCases are the files that hold a case each, with what is expected
 // beside it.

@@ -6,9 +6,13 @@ import "github.com/dnstrace/dnstrace/trace"
 // Proof: it was seen on its way, or the server's record says that it answered, and
 // the client's own host did not see it.
 func responseLost(t *trace.Trace) (trace.Finding, bool) {
+	last := trace.MessageQuery
+	if responseSeen(t) {
+		last = trace.MessageResponse
+	}
 	return trace.Finding{
 		Code:    ResponseLost,
-		Summary: "The server answered, and the response did not reach the client.",
+		Summary: "The server answered, and the response did not reach the client" + lastPlace(t.Exchange, last) + ".",
 		Advice:  "Follow the way back from where the response was last seen: routes, firewalls, and address translation of replies.",
 	}, responseSeen(t) || recordedAnswer(t)
 }

@@ -21,7 +21,7 @@ func retransmission(_ *memory, t *trace.Trace) []trace.Finding {
 	f := trace.Finding{
 		Code:    Retransmission,
 		Summary: fmt.Sprintf("The client asked %d times before the response came, %s after the first.", len(sent), since(*ex.Duration)),
-		Advice:  "If the first query or its response was lost, a finding above says where; if the server was slow, that is the cause, and the client asks again sooner than it answers.",
+		Advice:  "If a packet was lost, a finding above says where; if the server was slow, the client asks again sooner than it answers.",
 	}
 	for i, at := range sent {
 		f.Evidence = append(f.Evidence, fmt.Sprintf("query %d left %s after the first", i+1, since(at)))

@@ -61,7 +61,7 @@ func searchPath(m *memory, t *trace.Trace) []trace.Finding {
 	f := trace.Finding{
 		Code:    SearchPathAmplification,
 		Summary: fmt.Sprintf("One name took %d queries: %s of the search list failed before %s.", queries, count(len(failed), "name"), lastResult(last)),
-		Advice:  "Ask for the full name with a final dot, or set `options ndots:1` for the pod (dnsConfig); the `autopath` plugin of CoreDNS answers such a search at once.",
+		Advice:  "Ask for the full name with a final dot, set `options ndots:1` for the pod (dnsConfig), or let CoreDNS's `autopath` answer at once.",
 	}
 	for _, name := range failed {
 		f.Evidence = append(f.Evidence, "answered NXDOMAIN: "+name)

@@ -34,7 +34,7 @@ func serverOverloaded(_ *memory, t *trace.Trace) []trace.Finding {
 			fmt.Sprintf("the query came to %s, device %s, %s after the client sent it", netns(at.NetNSName, at.NetNS), at.IfName, since(at.Offset)),
 			fmt.Sprintf("CoreDNS's record of it starts %s later and takes %s", took(wait), orUnknown(t.Query.DNS.Duration)),
 		},
-		Advice: "See the server's CPU limit and throttling (`container_cpu_cfs_throttled_periods_total`), its load and that of its node; add replicas or a node-local cache.",
+		Advice: "See its CPU limit (`container_cpu_cfs_throttled_periods_total`) and the load of its node; add replicas or a node-local cache.",
 	}, t.Exchange)}
 }
 

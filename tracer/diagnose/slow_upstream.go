@@ -25,7 +25,7 @@ func slowUpstream(_ *memory, t *trace.Trace) []trace.Finding {
 		f := trace.Finding{
 			Code:    SlowUpstream,
 			Summary: fmt.Sprintf("The upstream %s took %s of the lookup's %s to answer.", address(u), took(d), took(total)),
-			Advice:  "Ask it directly from the server's namespace (`dig @ADDRESS NAME`, a few times); if it is slow there too, use a nearer one, or let the cache keep answers longer (`cache` with `serve_stale`).",
+			Advice:  "Ask it from the server's namespace (`dig @ADDRESS NAME`); if slow there too, use a nearer one, or `serve_stale` in `cache`.",
 		}
 		if ex := u.Exchange; ex != nil {
 			f.Evidence = append(f.Evidence, fmt.Sprintf("its query with ID %d left from %s port %d, and the response (%s) came %s later", ex.ID, ex.ClientIP, ex.ClientPort, orNone(ex.RCode), took(d)))

@@ -27,7 +27,7 @@ func staleEndpoint(_ *memory, _ *trace.Trace, l leg) (trace.Finding, bool) {
 		Code:     StaleEndpoint,
 		Summary:  fmt.Sprintf("The Service sent %s to %s, an address that nobody has.", l.name(), endpoint),
 		Evidence: append([]string{fmt.Sprintf("%s port %d was translated to %s (%s)", ex.ServerIP, ex.ServerPort, endpoint, n.Source)}, listed(ex)...),
-		Advice: fmt.Sprintf("Compare with the Service's endpoints. If %s is none of them, an old connection tracking entry leads there: `conntrack -D -p %s --reply-src %s`; if it is one, its pod is gone or not ready.",
+		Advice: fmt.Sprintf("If %s is none of its endpoints, `conntrack -D -p %s --reply-src %s` removes the old entry; else its pod is gone.",
 			n.ServerIP, ex.Protocol, n.ServerIP),
 	}, true
 }
@@ -51,7 +51,7 @@ func goneEndpoint(t *trace.Trace) (trace.Finding, bool) {
 		Code:     StaleEndpoint,
 		Summary:  fmt.Sprintf("The Service sent the client's query to %s, which is none of its endpoints.", n.ServerIP),
 		Evidence: append([]string{fmt.Sprintf("%s port %d was translated to %s (%s)", ex.ServerIP, ex.ServerPort, n.ServerIP, n.Source)}, listed(ex)...),
-		Advice: fmt.Sprintf("See that kube-proxy on the client's node is up to date, and delete the old connection tracking entry: `conntrack -D -p %s --reply-src %s`.",
+		Advice: fmt.Sprintf("Remove the old entry (`conntrack -D -p %s --reply-src %s`), and see that kube-proxy on the client's node is up to date.",
 			ex.Protocol, n.ServerIP),
 	}, true
 }

@@ -34,7 +34,7 @@ func truncatedRetry(m *memory, t *trace.Trace) []trace.Finding {
 				fmt.Sprintf("the response over UDP, DNS ID %d, had %d bytes and TC set (trace %s)", s.dnsID, s.size, s.id),
 				fmt.Sprintf("the same question left over TCP %s later: %s", took(after), tcpResult(ex)),
 			},
-			Advice: "Harmless now and then. If it is frequent, let clients take more (`options edns0` in resolv.conf), make the answer smaller, and see that policies let TCP port 53 pass.",
+			Advice: "Harmless now and then. Else let clients take more (`options edns0`), make the answer smaller, and let TCP port 53 pass.",
 		}}
 	}
 	return nil

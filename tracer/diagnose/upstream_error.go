@@ -96,7 +96,7 @@ func adviceFor(rcode string) string {
 	if rcode == "REFUSED" {
 		return "The upstream does not serve this server or this name: see its access list, and whether it is meant to resolve for others."
 	}
-	return "Ask it directly (`dig @ADDRESS NAME`): the failure is there or further up (DNSSEC, the zone's own servers); another upstream may do better."
+	return "Ask it directly (`dig @ADDRESS NAME`): the fault is there or further up (DNSSEC, the zone's servers); try another upstream."
 }
 
 // silent tells whether nothing came from an upstream.

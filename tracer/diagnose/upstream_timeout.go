@@ -22,7 +22,7 @@ func upstreamTimeout(_ *memory, t *trace.Trace) []trace.Finding {
 			Code:     UpstreamTimeout,
 			Summary:  fmt.Sprintf("The upstream %s did not answer%s.", address(u), cost(u)),
 			Evidence: timeoutEvidence(u),
-			Advice:   "Ask it directly from the server's namespace (`dig @ADDRESS NAME`); if it is gone for good, take it out of the server's list of upstreams.",
+			Advice:   "Ask it from the server's namespace (`dig @ADDRESS NAME`); if it is gone for good, take it out of the server's upstreams.",
 		})
 	})
 	return findings

@@ -39,7 +39,7 @@ func upstreamUnhealthy(m *memory, t *trace.Trace) []trace.Finding {
 			Evidence: []string{
 				fmt.Sprintf("of the last %s to it until %s UTC, %d got no response or an error, %d were answered", count(all, "query"), at.UTC().Format("15:04:05"), bad, all-bad),
 			},
-			Advice: "Take it out of the server's list of upstreams until it is well (`forward`), or let CoreDNS do so: `max_fails`, `health_check`. See the findings beside this for how it fails.",
+			Advice: "Take it out of the server's upstreams (`forward`) until it is well, or let CoreDNS do so: `max_fails`, `health_check`.",
 		})
 	})
 	return findings

@@ -52,6 +52,16 @@ func lastSightingBefore(ex *trace.Exchange, message string, offset trace.Seconds
 	return "", false
 }
 
+// lastPlace goes on with where a message was last seen, if it was seen at all.
+func lastPlace(ex *trace.Exchange, message string) string {
+	for i := len(ex.Path) - 1; i >= 0; i-- {
+		if s := &ex.Path[i]; s.Message == message {
+			return fmt.Sprintf("; the %s was last seen at device %s in %s", packet(ex, message), s.IfName, netns(s.NetNSName, s.NetNS))
+		}
+	}
+	return ""
+}
+
 // packet names what carries a message: of an attempt to connect, there is none.
 func packet(ex *trace.Exchange, message string) string {
 	switch {
