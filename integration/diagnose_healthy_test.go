@@ -31,6 +31,7 @@ func TestDiagnoseHealthy(t *testing.T) {
 		r.Upstream(i).Set("far.calm.test.", lab.Behaviour{Delay: 120 * time.Millisecond})
 	}
 	rng := rand.New(rand.NewPCG(7, 11))
+	starved := watchForStarvation(t)
 	lookups := 0
 	for end := time.Now().Add(length); time.Now().Before(end); lookups++ {
 		client := []string{"client-a", "client-a", "client-b", lab.Node}[rng.IntN(4)]
@@ -43,16 +44,21 @@ func TestDiagnoseHealthy(t *testing.T) {
 	}
 	// What may be an upstream query waits longest; then all are there.
 	time.Sleep(8 * time.Second)
-	traces := 0
+	waits := starved()
+	traces, spared := 0, 0
 	eachTrace(t, r.RecordFile(), func(tr *trace.Trace) {
 		traces++
 		// A machine that is short of CPU lets queries wait, and the tracer lose packets: it
-		// is right to say so.
-		found := slices.DeleteFunc(slices.Clone(tr.Diagnosis), func(f trace.Finding) bool { return f.Code == "server-overloaded" || f.InDoubt })
+		// is right to say so, where it was.
+		found := slices.DeleteFunc(slices.Clone(tr.Diagnosis), func(f trace.Finding) bool {
+			return f.InDoubt && lostPackets(tr) || f.Code == "server-overloaded" && waits.during(tr)
+		})
+		spared += len(tr.Diagnosis) - len(found)
 		if len(found) != 0 {
 			t.Errorf("%s %s: %v", tr.QName, tr.QType, tr.Diagnosis)
 		}
 	})
+	t.Logf("%d traces, %d findings of a machine that was short of CPU, which let this test wait %d times", traces, spared, len(waits))
 	if traces < lookups {
 		t.Errorf("%d traces of %d lookups", traces, lookups)
 	}
@@ -82,4 +88,56 @@ func healthyQuery(rng *rand.Rand, i int) lab.Query {
 		q.Server = lab.ServiceV6
 	}
 	return q
+}
+
+// lostPackets tells whether the tracer lost packets during a lookup.
+func lostPackets(tr *trace.Trace) bool {
+	lost := tr.Exchange != nil && tr.Exchange.LostEvents > 0
+	for _, u := range tr.Upstreams {
+		lost = lost || u.Exchange != nil && u.Exchange.LostEvents > 0
+	}
+	return lost
+}
+
+// starvation lists when this process was left waiting for a CPU, as others then
+// are too.
+type starvation []stall
+
+type stall struct{ from, to time.Time }
+
+// during tells whether there was such a time while a lookup was under way.
+func (s starvation) during(tr *trace.Trace) bool {
+	end := tr.Time
+	if tr.Duration != nil {
+		end = end.Add(tr.Duration.Duration())
+	}
+	return slices.ContainsFunc(s, func(x stall) bool { return x.from.Before(end) && x.to.After(tr.Time) })
+}
+
+// watchForStarvation sleeps for short times, and notes where it was woken so late
+// that a server would have kept a query waiting. The result ends it.
+func watchForStarvation(t *testing.T) func() starvation {
+	t.Helper()
+	const nap, late = 20 * time.Millisecond, 100 * time.Millisecond
+	stop, done := make(chan struct{}), make(chan starvation, 1)
+	go func() {
+		var all starvation
+		for from := time.Now(); ; {
+			select {
+			case <-stop:
+				done <- all
+				return
+			case <-time.After(nap):
+			}
+			now := time.Now()
+			if now.Sub(from) > nap+late {
+				all = append(all, stall{from, now})
+			}
+			from = now
+		}
+	}()
+	return func() starvation {
+		close(stop)
+		return <-done
+	}
 }

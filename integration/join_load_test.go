@@ -20,7 +20,8 @@ const joinLoad = 4 * time.Second
 
 // Five thousand lookups a second with unique names, or as many as the machine
 // makes: of 99.9 % all three parts are joined, and none is joined wrongly. The
-// name is the truth.
+// name is the truth. Where DNSTRACE_JOIN_LOAD is set, the rate must be reached, and
+// as many lookups answered: else it shows nothing about 5,000 a second.
 func TestJoinUnderLoad(t *testing.T) {
 	length := wanted(t, "DNSTRACE_JOIN_LOAD", joinLoad)
 	const rate = 5000
@@ -33,6 +34,11 @@ func TestJoinUnderLoad(t *testing.T) {
 		if results[i].Err == nil {
 			answered[dns.CanonicalName(results[i].Name)] = true
 		}
+	}
+	reached := float64(len(results)) / took.Seconds()
+	if os.Getenv("DNSTRACE_JOIN_LOAD") != "" && (reached < 0.98*rate || len(answered) < len(results)*999/1000) {
+		t.Errorf("%.0f lookups a second, expected %d; %d of %d answered, expected 99.9 %%: has the machine two CPUs for this alone?",
+			reached, rate, len(answered), len(results))
 	}
 	enough := len(answered) * 999 / 1000
 	joined, partial := map[string]bool{}, []*trace.Trace{}
@@ -50,8 +56,8 @@ func TestJoinUnderLoad(t *testing.T) {
 			}
 		})
 	}
-	t.Logf("%d lookups at %.0f a second, %d answered, %d of these whole (%.3f %%)", len(results),
-		float64(len(results))/took.Seconds(), len(answered), len(joined), 100*float64(len(joined))/float64(len(answered)))
+	t.Logf("%d lookups at %.0f a second, %d unanswered, %d of the others whole (%.3f %%)", len(results),
+		reached, len(results)-len(answered), len(joined), 100*float64(len(joined))/float64(len(answered)))
 	for _, tr := range partial[:min(len(partial), 3)] {
 		t.Logf("in part: %s", tr.AppendJSON(nil))
 	}

@@ -124,6 +124,8 @@ func readingHeap(t *testing.T, file largeFile, args []string) int {
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("%v: %s", err, stderr.String())
 	}
+	state := cmd.ProcessState
+	t.Logf("dnstrace %s: %s of CPU time", strings.Join(args, " "), (state.UserTime() + state.SystemTime()).Round(10*time.Millisecond))
 	if want := fmt.Sprintf("%s: line %d: ", file.path, file.broken); !strings.Contains(stderr.String(), want) {
 		t.Errorf("the broken line is not named as %q", want)
 	}
