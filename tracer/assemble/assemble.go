@@ -130,16 +130,17 @@ func (a *Assembler) advanceTo(now time.Time) {
 func (a *Assembler) addExchange(ex *trace.Exchange) {
 	a.servers.learn(ex)
 	for _, l := range a.byFlow[ex.Flow] {
+		old := l.written(ex)
 		switch {
-		case l.replaces(ex):
+		case old != nil:
 			// Something of it came after it was reported, and this is all of it;
 			// or it is the same once more.
-			if !moreThan(ex, l.exchange) {
+			if !moreThan(ex, *old) {
 				a.stats.Duplicates++
 				return
 			}
-			a.change(l, func() { l.exchange = ex })
-			a.remember(ex)
+			a.change(l, func() { *old = ex })
+			a.remember(l.exchange)
 			return
 		case l.exchange == nil && l.query != nil && belongs(ex, l.query):
 			a.change(l, func() { l.exchange = ex })

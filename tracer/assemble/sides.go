@@ -14,14 +14,29 @@ import (
 // a DNS ID that come again within seconds are a client's retry.
 const maxClockOffset = 5 * time.Second
 
-// replaces tells whether an exchange is what l has, as the same node wrote it.
-func (l *lookup) replaces(ex *trace.Exchange) bool {
-	return l.exchange != nil && l.exchange.Time.Equal(ex.Time) || l.far != nil && l.far.Time.Equal(ex.Time)
+// written returns where l holds an exchange as the same node wrote it, nil if it
+// does not.
+func (l *lookup) written(ex *trace.Exchange) **trace.Exchange {
+	switch {
+	case l.exchange != nil && l.exchange.Time.Equal(ex.Time):
+		return &l.exchange
+	case l.far != nil && l.far.Time.Equal(ex.Time):
+		return &l.far
+	}
+	return nil
 }
 
-// moreThan tells whether a node's later record of an exchange says more.
+// moreThan tells whether a node's record of an exchange says more than another of
+// its records of it, whichever came first: what a node writes again is longer, or
+// has ended.
 func moreThan(ex, old *trace.Exchange) bool {
-	return len(ex.Path) > len(old.Path) || ex.Outcome != old.Outcome || ex.Duration != nil && old.Duration == nil
+	switch {
+	case len(ex.Path) != len(old.Path):
+		return len(ex.Path) > len(old.Path)
+	case (ex.Duration == nil) != (old.Duration == nil):
+		return ex.Duration != nil
+	}
+	return ex.Outcome != old.Outcome && old.Outcome == trace.OutcomeUnanswered
 }
 
 // seenAtClient tells whether an exchange was seen where the client is: its first

@@ -67,6 +67,32 @@ func TestTwoNodes(t *testing.T) {
 	}
 }
 
+// A node writes an exchange again when more of it came, and a shipper may deliver
+// either twice, in any order: each side is the fullest that there was, and neither
+// takes the place of the other.
+func TestTwoNodesWriteAgain(t *testing.T) {
+	const took, way = 5 * time.Millisecond, 300 * time.Microsecond
+	for order := range uint64(40) {
+		near, far := seenBy("a.example.", 1000, took, way, 20*time.Millisecond)
+		q := record(far, 50*time.Microsecond, 4*time.Millisecond)
+		records := []trace.Record{near, near, far, far, q}
+		for _, ex := range []*trace.Exchange{near, far} {
+			early := *ex
+			early.Path, early.Outcome, early.Duration, early.RCode = ex.Path[:2], trace.OutcomeUnanswered, nil, ""
+			records = append(records, &early, &early)
+		}
+		rand.New(rand.NewPCG(order, 1)).Shuffle(len(records), func(i, j int) { records[i], records[j] = records[j], records[i] })
+		traces := assemble(records...)
+		if len(traces) != 1 {
+			t.Fatalf("order %d: %d traces", order, len(traces))
+		}
+		tr := traces[0]
+		if tr.Query == nil || tr.Outcome != trace.OutcomeAnswered || len(tr.Exchange.Path) != 8 || !tr.Time.Equal(near.Time) || tr.ClockOffset == nil {
+			t.Errorf("order %d: outcome %s, seen %d times, record %t, gaps %q", order, tr.Outcome, len(tr.Exchange.Path), tr.Query != nil, tr.Gaps)
+		}
+	}
+}
+
 func TestOffset(t *testing.T) {
 	at := func(d time.Duration) time.Time { return epoch.Add(d) }
 	for _, tc := range []struct {

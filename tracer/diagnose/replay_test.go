@@ -2,12 +2,15 @@ package diagnose_test
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -169,7 +172,8 @@ func caseName(path string) string {
 	return name
 }
 
-// assembled replays a file, in order of time as a tracer gets it.
+// assembled replays a file, in the order in which its records were written; all
+// traces are made at the end.
 func assembled(t *testing.T, path string) []*trace.Trace {
 	t.Helper()
 	return assembledWith(t, path, func(trace.Record) {})
@@ -177,6 +181,17 @@ func assembled(t *testing.T, path string) []*trace.Trace {
 
 // assembledWith replays a file whose records were changed.
 func assembledWith(t *testing.T, path string, change func(trace.Record)) []*trace.Trace {
+	t.Helper()
+	a := assemble.New(assemble.Config{})
+	for _, r := range readCase(t, path) {
+		change(r)
+		a.Add(r)
+	}
+	return a.Flush()
+}
+
+// readCase reads the records of a case.
+func readCase(t *testing.T, path string) []trace.Record {
 	t.Helper()
 	f, err := os.Open(path)
 	if err != nil {
@@ -189,19 +204,85 @@ func assembledWith(t *testing.T, path string, change func(trace.Record)) []*trac
 			t.Fatal(err)
 		}
 	}
-	a := assemble.New(assemble.Config{})
+	var all []trace.Record
 	reader := trace.NewReader(in)
 	for {
 		r, _, err := reader.Read()
 		if errors.Is(err, io.EOF) {
-			return a.Flush()
+			return all
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		change(r)
-		a.Add(r)
+		all = append(all, r)
 	}
+}
+
+// Whatever the order of the records, as they come from two processes, the traces
+// and what is found in them are the same; and so they are where they come as a
+// tracer gets them, each when it is over, while time passes, but for what a lookup
+// that was passed on could not know: that its client would ask again.
+func TestRecordedCasesInAnyOrder(t *testing.T) {
+	for _, path := range recordedCases(t) {
+		t.Run(caseName(path), func(t *testing.T) {
+			want := inOrder(assembled(t, path))
+			for seed := range uint64(5) {
+				records := readCase(t, path)
+				rand.New(rand.NewPCG(seed, 3)).Shuffle(len(records), func(i, j int) { records[i], records[j] = records[j], records[i] })
+				a := assemble.New(assemble.Config{})
+				for _, r := range records {
+					a.Add(r)
+				}
+				if got := inOrder(a.Flush()); !bytes.Equal(got, want) {
+					t.Fatalf("shuffled with seed %d:\n%s\nwant:\n%s", seed, got, want)
+				}
+			}
+			records := readCase(t, path)
+			slices.SortStableFunc(records, func(a, b trace.Record) int { return ended(a).Compare(ended(b)) })
+			a := assemble.New(assemble.Config{})
+			var live []*trace.Trace
+			for _, r := range records {
+				a.Add(r)
+				live = append(live, a.Advance(ended(r))...)
+			}
+			want = resolutionLines.ReplaceAll(want, nil)
+			if got := resolutionLines.ReplaceAll(inOrder(append(live, a.Flush()...)), nil); !bytes.Equal(got, want) {
+				t.Errorf("as a tracer gets them:\n%s\nwant:\n%s", got, want)
+			}
+		})
+	}
+}
+
+// resolutionLines say which lookups are of one call.
+var resolutionLines = regexp.MustCompile(`(?m)^  (resolution: |gap: that it is part of resolution ).*\n`)
+
+// inOrder describes traces in the order in which the lookups began.
+func inOrder(traces []*trace.Trace) []byte {
+	slices.SortFunc(traces, func(a, b *trace.Trace) int {
+		return cmp.Or(a.Time.Compare(b.Time), bytes.Compare(a.TraceID[:], b.TraceID[:]))
+	})
+	return describe(traces)
+}
+
+// ended is when a record is written: what is unanswered, after its timeout.
+func ended(r trace.Record) time.Time {
+	at := r.Head().Time
+	switch r := r.(type) {
+	case *trace.Exchange:
+		if r.Duration == nil {
+			return at.Add(5 * time.Second)
+		}
+		return at.Add(r.Duration.Duration())
+	case *trace.Query:
+		if r.Duration != nil {
+			return at.Add(r.Duration.Duration())
+		}
+	case *trace.Refresh:
+		if r.Duration != nil {
+			return at.Add(r.Duration.Duration())
+		}
+	}
+	return at
 }
 
 func findings(traces []*trace.Trace) []trace.Finding {
