@@ -42,6 +42,16 @@ static __always_inline void map_ipv4(__u8 *dst, const __u8 *src)
 	*(__u32 *)(dst + 12) = *(const __u32 *)src;
 }
 
+/*
+ * What a tag or a tunnel says that follows it. 0 is no protocol: next_header() takes it
+ * for what stands behind an IP header, of which this packet may have had none.
+ */
+static __always_inline int follows(struct scratch *s, __u16 ethertype)
+{
+	s->ethertype = bpf_htons(ethertype);
+	return ethertype ? NEXT_HEADER : NOT_DNS;
+}
+
 /* Whether n more bytes stand at the cursor. */
 static __always_inline bool has(struct scratch *s, __u32 n)
 {
@@ -59,9 +69,8 @@ static __always_inline int vlan_header(struct scratch *s)
 		s->e.vlan = be16(h) & 0xfff;
 	else
 		s->e.inner_vlan = be16(h) & 0xfff;
-	s->ethertype = bpf_htons(be16(h + 2));
 	s->at += sizeof(h);
-	return NEXT_HEADER;
+	return follows(s, be16(h + 2));
 }
 
 /* A fragment that is not the first: is it one of a DNS packet? */
@@ -198,14 +207,13 @@ static __always_inline int tunnel_header(struct scratch *s)
 		inner = be16(ethernet + 12);
 		s->at += 14;
 	}
-	s->ethertype = bpf_htons(inner);
 	s->e.parts |= PART_OUTER;
 	__builtin_memcpy(s->outer.saddr, s->e.saddr, 16);
 	__builtin_memcpy(s->outer.daddr, s->e.daddr, 16);
 	s->outer.sport = s->e.sport;
 	s->outer.dport = s->e.dport;
 	s->outer.vni = be32(h + 4) >> 8;
-	return NEXT_HEADER;
+	return follows(s, inner);
 }
 
 /* Errors only: RFC 792, RFC 4443 section 3. */

@@ -88,6 +88,8 @@ var crafted = []struct {
 	{"802.1ad", 0x88a8, [][]byte{tag(4094, 0x8100, tag(6, etherIPv6, plain6))},
 		[]Packet{with(seen6(), func(p *Packet) { p.VLAN, p.InnerVLAN = 4094, 6 })}},
 	{"a tag around something else", 0x8100, [][]byte{tag(5, 0x0806, plain)}, nil},
+	// The packet before left its protocol and addresses behind.
+	{"a tag around nothing", 0x8100, [][]byte{tag(5, etherIPv4, plain4.packet(udp(cport, dport+1, query))), tag(5, 0, udp(cport, dport, query))}, nil},
 
 	{"VXLAN", etherIPv4, [][]byte{node.packet(udp(12345, 4789, vxlan(77, ethernet(etherIPv4, plain))))},
 		[]Packet{with(seen4(), func(p *Packet) { p.Outer = outer(4789, 77) })}},
@@ -96,6 +98,8 @@ var crafted = []struct {
 	{"VXLAN with a tag", etherIPv4, [][]byte{node.packet(udp(12345, 4789, vxlan(77, ethernet(0x8100, tag(9, etherIPv4, plain)))))},
 		[]Packet{with(seen4(), func(p *Packet) { p.Outer, p.VLAN = outer(4789, 77), 9 })}},
 	{"VXLAN without a network", etherIPv4, [][]byte{node.packet(udp(12345, 4789, append(make([]byte, 8), ethernet(etherIPv4, plain)...)))}, nil},
+	{"VXLAN around nothing", etherIPv4, [][]byte{node.packet(udp(12345, 4789, vxlan(77, ethernet(0, udp(cport, dport, query)))))}, nil},
+	{"Geneve around nothing", etherIPv4, [][]byte{node.packet(udp(12345, 6081, geneve(3, 0, nil, udp(cport, dport, query))))}, nil},
 	{"VXLAN in VXLAN", etherIPv4, [][]byte{node.packet(udp(12345, 4789,
 		vxlan(1, ethernet(etherIPv4, node.packet(udp(12345, 4789, vxlan(2, ethernet(etherIPv4, plain))))))))}, nil},
 	{"Geneve", etherIPv4, [][]byte{node.packet(udp(12345, 6081, geneve(1<<24-1, 0x6558, nil, ethernet(etherIPv4, plain))))},
@@ -244,7 +248,7 @@ func loopbackOfItsOwn(t *testing.T, prepare ...func() error) (netns string, send
 }
 
 // openIn observes one namespace: others may send what these tests send, too.
-func openIn(t *testing.T, netns string) *Source {
+func openIn(t testing.TB, netns string) *Source {
 	t.Helper()
 	source, err := Open(Config{Ports: []uint16{dport}, RingBytes: 1 << 18, NetNS: []string{netns}})
 	if err != nil {
@@ -254,7 +258,7 @@ func openIn(t *testing.T, netns string) *Source {
 	return source
 }
 
-func netnsAt(t *testing.T, path string) string {
+func netnsAt(t testing.TB, path string) string {
 	t.Helper()
 	inode, err := inodeOf(path)
 	if err != nil {

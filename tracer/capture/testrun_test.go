@@ -26,7 +26,7 @@ import (
 
 // testRun returns a function that gives frames to a program at tc, which sends them to
 // the loopback device of a namespace of its own.
-func testRun(t *testing.T) (netns string, run func(frame []byte) error) {
+func testRun(t testing.TB) (netns string, run func(frame []byte) error) {
 	t.Helper()
 	send, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "GPL", Instructions: asm.Instructions{
 		asm.Mov.Imm(asm.R2, 1), // the loopback device
