@@ -2,12 +2,18 @@ package integration
 
 import (
 	"encoding/json"
+	"encoding/pem"
+	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -17,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dnstrace/dnstrace/integration/lab"
+	"github.com/dnstrace/dnstrace/trace"
 )
 
 const seccompProfile = "../deploy/seccomp/dnstrace.json"
@@ -144,22 +151,68 @@ func confined(t *testing.T, profile, program string, args ...string) lab.Spec {
 		Env: []string{underSeccomp + "=" + absolute, underSeccomp + "_ARGS=" + strings.Join(append([]string{program}, args...), "\n")}}
 }
 
-// Under the profile that is shipped, the tracer does all that it does without.
-func TestRunUnderSeccomp(t *testing.T) {
-	r := &rig{lab.New(t, lab.Config{}), t}
-	tracer, err := r.Start(confined(t, seccompProfile, binary(t), "run", "--listen", r.RecordSocket(), "--api", r.APISocket(),
-		"--output", "file:"+r.RecordFile(), "--metrics", "127.0.0.1:0", "--kubernetes", "off", "--timeout", "1s"))
-	if err != nil {
+// receiver is one of OTLP over HTTP that takes everything, and counts.
+type receiver struct {
+	*httptest.Server
+	requests atomic.Int64
+}
+
+func newReceiver(t *testing.T, start func(http.Handler) *httptest.Server) *receiver {
+	r := &receiver{}
+	r.Server = start(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
+		if _, err := io.Copy(io.Discard, req.Body); err == nil {
+			r.requests.Add(1)
+		}
+	}))
+	t.Cleanup(r.Close)
+	return r
+}
+
+// outputs are a file, a receiver that is known by name, and one over TLS.
+func (c *confinedRig) outputs(t *testing.T) []string {
+	t.Helper()
+	c.byName, c.overTLS = newReceiver(t, httptest.NewServer), newReceiver(t, httptest.NewTLSServer)
+	certificate := filepath.Join(c.Dir(), "receiver.pem")
+	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.overTLS.Certificate().Raw})
+	if err := os.WriteFile(certificate, block, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", tracer.Pid()))
+	t.Setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", certificate)
+	_, port, _ := strings.Cut(c.byName.Listener.Addr().String(), ":")
+	return []string{"--output", "file:" + c.RecordFile(), "--output", "otlp:http://localhost:" + port, "--output", "otlp:" + c.overTLS.URL}
+}
+
+// confinedRig is a tracer under the profile that is shipped, and CoreDNS.
+type confinedRig struct {
+	*rig
+	tracer, server  *lab.Process
+	metrics         string
+	byName, overTLS *receiver
+}
+
+func newConfinedRig(t *testing.T) *confinedRig {
+	t.Helper()
+	c := &confinedRig{rig: &rig{lab.New(t, lab.Config{}), t}, metrics: freeAddr(t)}
+	args := append([]string{"run", "--listen", c.RecordSocket(), "--api", c.APISocket(), "--metrics", c.metrics,
+		"--kubernetes", "off", "--timeout", "1s"}, c.outputs(t)...)
+	var err error
+	if c.tracer, err = c.Start(confined(t, seccompProfile, binary(t), args...)); err != nil {
+		t.Fatal(err)
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.tracer.Pid()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	wantAll(t, string(status), "\nSeccomp:\t2\n")
-	if _, err := r.StartCoreDNS(corefile(r.Lab, toTracer(r.Lab))); err != nil {
+	if c.server, err = c.StartCoreDNS(corefile(c.Lab, toTracer(c.Lab))); err != nil {
 		t.Fatal(err)
 	}
+	return c
+}
+
+// Under the profile that is shipped, the tracer does what it does without.
+func TestRunUnderSeccomp(t *testing.T) {
+	r := newConfinedRig(t)
 	for _, q := range []lab.Query{{Name: "udp.test."}, {Name: "tcp.test.", Network: "tcp"}} {
 		r.answered(q)
 		if tr := r.trace(q.Name); tr.Query == nil || len(tr.Upstreams) != 1 || len(tr.Gaps) != 0 || tr.Exchange.Client == nil || tr.Exchange.Client.PID != os.Getpid() {
@@ -175,6 +228,8 @@ func TestRunUnderSeccomp(t *testing.T) {
 	if d := r.trace("dropped.test.").Exchange.Drop; d == nil || d.Words != "netfilter hook FORWARD" {
 		t.Errorf("drop %+v", d)
 	}
+	r.silent(t)
+	unharmed(t, r.Client("client-b").Bulk(t.Context(), lab.Bulk{Count: 500, Rate: 500}))
 	out, err := r.Dnstrace(t.Context(), "explain", "--api", r.APISocket(), "udp.test")
 	if err != nil || !strings.Contains(out, "udp.test. A  NOERROR") {
 		t.Errorf("%v\n%s", err, out)
@@ -183,8 +238,30 @@ func TestRunUnderSeccomp(t *testing.T) {
 		t.Fatal(err)
 	}
 	appears(t, r.RecordSocket())
-	if err := tracer.Stop(); err != nil || tracer.ExitCode() != 0 {
-		t.Errorf("it ended with %d, %v\n%s", tracer.ExitCode(), err, tracer.Stderr())
+	wantAll(t, scrape(t, r.metrics), "dnstrace_events_total ", "process_open_fds ", "go_goroutines ")
+	if err := r.tracer.Stop(); err != nil || r.tracer.ExitCode() != 0 || strings.Contains(r.tracer.Stderr(), "not permitted") {
+		t.Errorf("it ended with %d, %v\n%s", r.tracer.ExitCode(), err, r.tracer.Stderr())
+	}
+	for what, got := range map[string]*receiver{"by name": r.byName, "over TLS": r.overTLS} {
+		if got.requests.Load() == 0 {
+			t.Errorf("the receiver %s got nothing\n%s", what, r.tracer.Stderr())
+		}
+	}
+}
+
+// silent wants a server that was never seen to answer to be named by its socket.
+func (c *confinedRig) silent(t *testing.T) {
+	t.Helper()
+	if err := errors.Join(c.server.Stop(), c.server.Start(), c.server.Signal(syscall.SIGSTOP)); err != nil {
+		t.Fatal(err)
+	}
+	c.ask(lab.Query{Name: "hangs.test.", Timeout: time.Second})
+	ex := c.trace("hangs.test.").Exchange
+	if err := c.server.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if ex.Outcome != trace.OutcomeUnanswered || ex.Server == nil || ex.Server.PID != c.server.Pid() {
+		t.Errorf("%s, server %+v, expected %d", ex.Outcome, ex.Server, c.server.Pid())
 	}
 }
 
