@@ -9,8 +9,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/dnstrace/dnstrace/integration/lab"
+	"github.com/dnstrace/dnstrace/trace"
 )
 
 // with runs a program as another user with these capabilities and no others.
@@ -20,60 +22,121 @@ func with(capabilities string, program ...string) lab.Spec {
 	return lab.Spec{Name: "as-nobody", Path: "setpriv", Args: append(args, program...), Ready: lab.ReadyLine("dnstrace: ready")}
 }
 
-// Capability by capability: what is needed, what each further one is for, and that
-// who lacks one is told which.
+// Capability by capability: what is needed, what each further one is for, that who
+// lacks one is told which, and what is then seen and what is lost.
 func TestEachCapability(t *testing.T) {
-	l := lab.New(t, lab.Config{})
+	r := &rig{lab.New(t, lab.Config{}), t}
+	server, err := r.StartCoreDNS(corefile(r.Lab, ""))
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, tc := range []struct {
 		name, capabilities string
 		starts             bool
 		says               []string // of `check`
+		drop               string   // the drop in words, where a drop can be seen
 	}{
-		{"none", "", false, []string{"MISSING  CAP_BPF", "MISSING  CAP_PERFMON"}},
-		{"BPF", ",+bpf", false, []string{"ok       CAP_BPF", "MISSING  CAP_PERFMON"}},
-		{"PERFMON", ",+perfmon", false, []string{"MISSING  CAP_BPF", "ok       CAP_PERFMON"}},
-		{"NET_ADMIN and SYS_PTRACE", ",+net_admin,+sys_ptrace", false, []string{"MISSING  CAP_BPF", "MISSING  CAP_PERFMON"}},
+		{"none", "", false, []string{"MISSING  CAP_BPF", "MISSING  CAP_PERFMON"}, ""},
+		{"BPF", ",+bpf", false, []string{"ok       CAP_BPF", "MISSING  CAP_PERFMON"}, ""},
+		{"PERFMON", ",+perfmon", false, []string{"MISSING  CAP_BPF", "ok       CAP_PERFMON"}, ""},
+		{"NET_ADMIN and SYS_PTRACE", ",+net_admin,+sys_ptrace", false, []string{"MISSING  CAP_BPF", "MISSING  CAP_PERFMON"}, ""},
 		// All hooks: three BTF tracepoints, and the iterator over sockets.
-		{"BPF and PERFMON", ",+bpf,+perfmon", true, []string{"ok       CAP_BPF", "ok       CAP_PERFMON", "ok       load and attach", "ok       silent servers"}},
-		{"BPF, PERFMON and SYS_PTRACE", ",+bpf,+perfmon,+sys_ptrace", true, []string{"ok       CAP_BPF"}},
-		{"BPF, PERFMON and SYSLOG", ",+bpf,+perfmon,+syslog", true, []string{"ok       kernel symbols"}},
-		{"SYS_ADMIN alone, as before Linux 5.8", ",+sys_admin", true, []string{"ok       CAP_BPF", "ok       CAP_PERFMON", "CAP_SYS_ADMIN stands for it"}},
+		{"BPF and PERFMON", ",+bpf,+perfmon", true,
+			[]string{"ok       CAP_BPF", "ok       CAP_PERFMON", "ok       load and attach", "ok       silent servers", "limited  kernel symbols"}, withoutSymbols},
+		{"BPF, PERFMON and SYS_PTRACE", ",+bpf,+perfmon,+sys_ptrace", true, []string{"ok       CAP_BPF", "limited  kernel symbols"}, withoutSymbols},
+		{"BPF, PERFMON and SYSLOG", ",+bpf,+perfmon,+syslog", true, []string{"ok       kernel symbols"}, "netfilter hook FORWARD"},
+		{"SYS_ADMIN alone, as before Linux 5.8", ",+sys_admin", true,
+			[]string{"ok       CAP_BPF", "ok       CAP_PERFMON", "CAP_SYS_ADMIN stands for it", "limited  kernel symbols"}, withoutSymbols},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			out, err := l.Run(t.Context(), with(tc.capabilities, binary(t), "check", "--api", filepath.Join(l.Dir(), "none.sock")))
+			out, err := r.Run(t.Context(), with(tc.capabilities, binary(t), "check", "--api", filepath.Join(r.Dir(), "none.sock")))
 			if (err == nil) != tc.starts {
 				t.Errorf("check: %v", err)
 			}
 			wantAll(t, out, tc.says...)
-			dir := t.TempDir()
-			// The folders above belong to root.
-			for at := dir; at != filepath.Dir(os.TempDir()) && at != os.TempDir(); at = filepath.Dir(at) {
-				if err := os.Chmod(at, 0o755); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if err := os.Chown(dir, 65534, 65534); err != nil {
-				t.Fatal(err)
-			}
+			dir := nobodysFolder(t)
+			records := filepath.Join(dir, "records")
 			run := with(tc.capabilities, binary(t), "run", "--listen", filepath.Join(dir, "r.sock"), "--api", filepath.Join(dir, "a.sock"),
-				"--output", "file:"+filepath.Join(dir, "records"), "--metrics", "", "--kubernetes", "off")
+				"--output", "file:"+records, "--metrics", "", "--kubernetes", "off", "--timeout", "1s")
 			if !tc.starts {
-				_, err := l.Run(t.Context(), run)
+				_, err := r.Run(t.Context(), run)
 				if err == nil {
 					t.Fatal("it runs")
 				}
 				wantAll(t, err.Error(), "exit code 1", "CAP_")
 				return
 			}
-			tracer, err := l.Start(run)
+			tracer, err := r.Start(run)
 			if err != nil {
 				t.Fatal(err)
 			}
 			checkPowerless(t, tracer, "CapInh", "CapPrm", "CapEff", "CapAmb")
+			r.answered(lab.Query{Name: "answered.test."})
+			r.dropped("dropped.test.")
 			if err := tracer.Stop(); err != nil || tracer.ExitCode() != 0 {
 				t.Errorf("it ended with %d, %v\n%s", tracer.ExitCode(), err, tracer.Stderr())
 			}
+			checkDelivered(t, records, server.Pid(), tc.drop)
 		})
+	}
+}
+
+// withoutSymbols is what is said of a drop by a firewall, the function being unknown.
+const withoutSymbols = "netfilter"
+
+// dropped asks for a name while a firewall drops what the node forwards.
+func (r *rig) dropped(name string) {
+	r.t.Helper()
+	undo, err := r.DropAt(lab.NodeForward, lab.Match{Messages: lab.Queries, Leg: lab.ClientLeg})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer undo()
+	r.ask(lab.Query{Name: name, Timeout: 500 * time.Millisecond})
+}
+
+// nobodysFolder makes a folder in which a process without privileges may write.
+func nobodysFolder(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	// The folders above belong to root.
+	for at := dir; at != filepath.Dir(os.TempDir()) && at != os.TempDir(); at = filepath.Dir(at) {
+		if err := os.Chmod(at, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chown(dir, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// checkDelivered wants what each hook delivers: packets on their way out and in, both
+// ends' processes, and a drop, told in these words.
+func checkDelivered(t *testing.T, records string, server int, drop string) {
+	t.Helper()
+	found := map[string]*trace.Exchange{}
+	for _, rec := range readRecords(t, records) {
+		if ex, ok := rec.(*trace.Exchange); ok && ex.ServerIP == lab.ServiceV4.Addr() {
+			found[ex.QName] = ex
+		}
+	}
+	answered, dropped := found["answered.test."], found["dropped.test."]
+	if answered == nil || dropped == nil || dropped.Drop == nil {
+		t.Fatalf("seen %+v, dropped %+v", answered, dropped)
+	}
+	ways := map[string]bool{}
+	for _, s := range answered.Path {
+		ways[s.Direction] = true
+	}
+	if !ways[trace.DirectionTX] || !ways[trace.DirectionRX] || answered.Outcome != trace.OutcomeAnswered {
+		t.Errorf("%s, seen %v", answered.Outcome, ways)
+	}
+	if c, s := answered.Client, answered.Server; c == nil || c.PID != os.Getpid() || s == nil || s.PID != server {
+		t.Errorf("client %+v, server %+v, expected %d and %d", c, s, os.Getpid(), server)
+	}
+	if d := dropped.Drop; d.Reason != "NETFILTER_DROP" || d.Words != drop || (d.Where == "") != (drop == withoutSymbols) {
+		t.Errorf("drop %+v, expected %q", d, drop)
 	}
 }
 
