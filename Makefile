@@ -265,6 +265,7 @@ check-generated: ## fail if what is committed in bpf/ is not what its C gives (c
 .PHONY: check-licenses
 check-licenses: ## fail if a module in the two binaries has a licence that is not known to be fine
 	$(call need)
+	$(GO) test ./.ci/licenses
 	$(GO) run ./.ci/licenses $(LICENSEFLAGS)
 
 # The database is on the Internet. VULNDB names a copy: https://…, or file:///… of a

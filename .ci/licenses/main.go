@@ -10,6 +10,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,7 +25,8 @@ var allowed = []struct {
 	name      string
 	sentences []string
 }{
-	{"Apache-2.0", []string{"Apache License", "Version 2.0"}},
+	{choice, []string{"SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only", "The licensed conditions are one or the other of these two Licenses"}},
+	{"Apache-2.0", []string{"Apache License", "Version 2.0", "TERMS AND CONDITIONS FOR USE, REPRODUCTION, AND DISTRIBUTION"}},
 	{"MPL-2.0", []string{"Mozilla Public License", "2.0"}},
 	{"BSD-3-Clause", []string{"Redistribution and use in source and binary forms", "endorse or promote products"}},
 	{"BSD-2-Clause", []string{"Redistribution and use in source and binary forms"}},
@@ -32,6 +34,13 @@ var allowed = []struct {
 	{"CC0-1.0", []string{"CC0 1.0 Universal", "Creative Commons Legal Code"}},
 	{"MIT", []string{"Permission is hereby granted, free of charge, to any person obtaining a copy of this software", "without restriction"}},
 }
+
+// choice is libcap's: whoever passes it on takes the one or the other.
+const choice = "BSD-3-Clause OR GPL-2.0-only"
+
+// refused are the titles of licences that a file may have beside one that is allowed,
+// if it does not leave the choice. MPL names them, too, but not in capitals.
+var refused = []string{"GNU GENERAL PUBLIC LICENSE", "GNU LESSER GENERAL PUBLIC LICENSE", "GNU AFFERO GENERAL PUBLIC LICENSE"}
 
 func main() {
 	list := flag.Bool("list", false, "print the licence of every module")
@@ -60,9 +69,9 @@ func run(list bool) error {
 			fmt.Printf("%-14s %s\n", name, m.path)
 		}
 	}
-	for _, l := range allowed {
-		if n := count[l.name]; n > 0 && !list {
-			fmt.Printf("%4d %s\n", n, l.name)
+	for _, name := range slices.Sorted(maps.Keys(count)) {
+		if !list {
+			fmt.Printf("%4d %s\n", count[name], name)
 		}
 	}
 	return errors.Join(bad...)
@@ -95,32 +104,42 @@ func compiledIn(commands ...string) ([]module, error) {
 	return modules, nil
 }
 
-// licence names the licence of the module in a folder.
+// licence names the licences of the module in a folder: every file of one must be known.
 func licence(dir string) (string, error) {
 	files, err := os.ReadDir(dir)
 	if err != nil {
 		return "", err
 	}
+	var names []string
 	for _, f := range files {
 		name := strings.ToUpper(f.Name())
-		if f.IsDir() || !strings.HasPrefix(name, "LICEN") && !strings.HasPrefix(name, "COPYING") {
+		// A table of what was taken from others is no licence.
+		if f.IsDir() || !strings.HasPrefix(name, "LICEN") && !strings.HasPrefix(name, "COPYING") || strings.HasSuffix(name, ".CSV") {
 			continue
 		}
 		text, err := os.ReadFile(filepath.Join(dir, f.Name()))
 		if err != nil {
 			return "", err
 		}
-		if known := judge(string(text)); known != "" {
-			return known, nil
+		known := judge(string(text))
+		if known == "" {
+			return "", fmt.Errorf("%s is no licence that is known to be fine: read it, and add it to .ci/licenses or leave the module out", f.Name())
+		}
+		if !slices.Contains(names, known) {
+			names = append(names, known)
 		}
 	}
-	return "", errors.New("no licence that is known to be fine: read what it ships, and add it to .ci/licenses or leave the module out")
+	if len(names) == 0 {
+		return "", errors.New("no licence: read what it ships, or leave the module out")
+	}
+	return strings.Join(names, ", "), nil
 }
 
 func judge(text string) string {
 	text = strings.Join(strings.Fields(text), " ") // lines are broken differently everywhere
+	has := func(s string) bool { return strings.Contains(text, s) }
 	for _, l := range allowed {
-		if !slices.ContainsFunc(l.sentences, func(s string) bool { return !strings.Contains(text, s) }) {
+		if !slices.ContainsFunc(l.sentences, func(s string) bool { return !has(s) }) && (l.name == choice || !slices.ContainsFunc(refused, has)) {
 			return l.name
 		}
 	}
