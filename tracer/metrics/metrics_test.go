@@ -54,6 +54,19 @@ func TestNamesAreAsPrometheusWants(t *testing.T) {
 	}
 }
 
+// Names that were never listed, or that nobody can be asked for now, are not up to date.
+func TestNamesAreNotUpToDate(t *testing.T) {
+	for _, st := range []kube.State{{}, {Synced: true, Err: "connection refused"}} {
+		c := sample()
+		c.Cluster = func() *kube.State { return &st }
+		const want = "# HELP dnstrace_kubernetes_synced Whether pods, Services and their endpoints were all listed and the API server can be asked now: 1, or 0. " +
+			"Only with Kubernetes.\n# TYPE dnstrace_kubernetes_synced gauge\ndnstrace_kubernetes_synced 0\n"
+		if err := testutil.CollectAndCompare(c, strings.NewReader(want), "dnstrace_kubernetes_synced"); err != nil {
+			t.Errorf("%+v: %v", st, err)
+		}
+	}
+}
+
 func TestServe(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 )
 
 // Bounds of a queue. A batch of a megabyte stays below the 4 MiB that gRPC servers
-// take by default; eight of them are some fifteen hundred traces: a minute of a
+// take by default; eight of them are some 1,300 traces: a minute of a
 // node with 25 lookups a second, in which a collector restarts.
 const (
 	queueBytes = 8 << 20
