@@ -46,7 +46,17 @@ func (s *source) run(ctx context.Context) {
 	// It logs each failure; we say what changed.
 	silent := logr.Discard()
 	ctx = klog.NewContext(ctx, silent)
-	cache.NewReflectorWithOptions(s, s.kind, s.store, cache.ReflectorOptions{Logger: &silent, Name: s.what}).RunWithContext(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		cache.NewReflectorWithOptions(s, s.kind, s.store, cache.ReflectorOptions{Logger: &silent, Name: s.what}).RunWithContext(ctx)
+	}()
+	// While a server refuses connections the reflector pauses without regard to ctx
+	// (client-go's reflector.watchList). What it does after that is to end.
+	select {
+	case <-ended:
+	case <-ctx.Done():
+	}
 }
 
 // health tells whether all was listed once, how many requests failed, and the
