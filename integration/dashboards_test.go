@@ -8,17 +8,20 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/dnstrace/dnstrace/integration/lab"
+	"github.com/dnstrace/dnstrace/trace"
 )
 
 // dashboardQuery is one query of a dashboard.
-type dashboardQuery struct{ dashboard, panel, source, expr string }
+type dashboardQuery struct{ dashboard, panel, description, source, expr string }
 
 func dashboardQueries(t *testing.T) []dashboardQuery {
 	t.Helper()
@@ -34,8 +37,8 @@ func dashboardQueries(t *testing.T) []dashboardQuery {
 		}
 		var d struct {
 			Panels []struct {
-				Title   string
-				Targets []struct {
+				Title, Description string
+				Targets            []struct {
 					Expr       string
 					Datasource struct{ Type string }
 				}
@@ -46,7 +49,7 @@ func dashboardQueries(t *testing.T) []dashboardQuery {
 		}
 		for _, p := range d.Panels {
 			for _, q := range p.Targets {
-				all = append(all, dashboardQuery{filepath.Base(file), p.Title, q.Datasource.Type, q.Expr})
+				all = append(all, dashboardQuery{filepath.Base(file), p.Title, p.Description, q.Datasource.Type, q.Expr})
 			}
 		}
 	}
@@ -62,7 +65,7 @@ func pageQueries(t *testing.T) []dashboardQuery {
 	}
 	var all []dashboardQuery
 	for _, m := range regexp.MustCompile("(?s)```logql\n(.*?)```").FindAllStringSubmatch(string(b), -1) {
-		all = append(all, dashboardQuery{"docs/logql.md", strings.SplitN(m[1], "\n", 2)[0], "loki", m[1]})
+		all = append(all, dashboardQuery{"docs/logql.md", strings.SplitN(m[1], "\n", 2)[0], "", "loki", m[1]})
 	}
 	if len(all) == 0 {
 		t.Fatal("docs/logql.md has no query")
@@ -98,51 +101,122 @@ func day(r *faultRig, rounds int) string {
 	return r.trace("www.example.com.").TraceID.String()
 }
 
+// startAsDeployed starts a second tracer, with the arguments of the DaemonSet, and
+// returns the file that stands for its log.
+func startAsDeployed(t *testing.T, r *rig, socket string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("..", "deploy", "base", "daemonset.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var set struct {
+		Spec struct {
+			Template struct {
+				Spec struct{ Containers []struct{ Args []string } }
+			}
+		}
+	}
+	if err := yaml.Unmarshal(b, &set); err != nil {
+		t.Fatal(err)
+	}
+	path, err := r.DnstracePath()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(r.Dir(), "deployed.jsonl")
+	args := append(set.Spec.Template.Spec.Containers[0].Args, onlyIn(r.Lab, labHosts...)...)
+	args = append(args, "--listen", socket, "--api", socket+".api", "--output", "file:"+file, "--metrics", "", "--kubernetes", "off", "--timeout", "2s")
+	if _, err := r.Start(lab.Spec{Name: "deployed", Path: path, Args: args, Ready: lab.ReadyLine("dnstrace: ready")}); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// bringsData asks one query, with its variables replaced, of Prometheus or of what
+// Loki has of a cluster.
+func bringsData(t *testing.T, q dashboardQuery, values *strings.Replacer, prometheus string, since time.Duration, loki, cluster string) {
+	t.Helper()
+	expr := values.Replace(q.expr)
+	if q.source == "loki" {
+		expr = strings.ReplaceAll(expr, `{job="dnstrace"`, fmt.Sprintf(`{job="dnstrace",cluster=%q`, cluster))
+	}
+	if m := regexp.MustCompile(`\$\w+`).FindString(expr); m != "" {
+		t.Errorf("%s, %s: the variable %s is unknown", q.dashboard, q.panel, m)
+		return
+	}
+	var err error
+	data := false
+	switch q.source {
+	case "prometheus":
+		var found []promResult
+		found, err = askPrometheus(t, prometheus, expr, since)
+		for i := range found {
+			data = data || found[i].hasNumbers()
+		}
+	case "loki":
+		var found []lokiResult
+		found, err = askLoki(t, loki, expr)
+		data = len(found) > 0
+	}
+	if err != nil || !data {
+		t.Errorf("%s, %s brings no data: %v\n%s", q.dashboard, q.panel, err, expr)
+	}
+}
+
 // Every query of the dashboards and of docs/logql.md is asked of a real Prometheus,
 // which reads a real tracer, and of a real Loki, to which promtail brought what was
-// recorded; each brings data.
+// recorded; each brings data. So it does of what a tracer with the DaemonSet's
+// arguments writes, but for those that need records which that leaves out: they say so.
 func TestEveryQueryBringsData(t *testing.T) {
 	addr := freeAddr(t)
-	r := newFaultRigInLab(t, plainForwarding, "--timeout", "2s", "--metrics", addr, "--metrics-labels", "pod")
+	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := os.WriteFile(kubeconfig, []byte(nowhere), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var deployed string
+	r := newFaultRigInLab(t, func(l *lab.Lab) string {
+		socket := filepath.Join(l.Dir(), "deployed.sock")
+		deployed = startAsDeployed(t, &rig{l, t}, socket)
+		return corefile(l, fmt.Sprintf("dnstrace {\n output unix %s\n output unix %s\n output file %s\n}", l.RecordSocket(), socket, pluginRecords(l)))
+	}, "--timeout", "2s", "--metrics", addr, "--metrics-labels", "pod", "--kubernetes", kubeconfig)
 	prometheus := startPrometheus(t, r.Lab, addr, nil)
 	began := time.Now()
 	id := day(r, 3)
 	r.settled("www.r2.search.test", 8)
 	last := fmt.Sprintf("n2.r2-%v.dropped.test.", lab.Responses)
-	r.trace(last)
+	lost := r.trace(last).TraceID.String()
 	time.Sleep(2 * time.Second) // a scrape
-
-	pods, records := writePodLogs(t, r.rig)
-	loki := startLoki(t, r.Lab)
-	startPromtail(t, r.Lab, loki, pods, "lab")
-	shippedAll(t, r.rig, loki, "lab", records)
-
-	values := strings.NewReplacer("$__range", "1h", "$__rate_interval", "30s", "$trace_id", id, "TRACE-ID", id, "[5m]", "[1h]", "[10m]", "[1h]")
-	asked := map[string]int{}
-	for _, q := range append(dashboardQueries(t), pageQueries(t)...) {
-		asked[q.source]++
-		expr := values.Replace(q.expr)
-		if m := regexp.MustCompile(`\$\w+`).FindString(expr); m != "" {
-			t.Errorf("%s, %s: the variable %s is unknown", q.dashboard, q.panel, m)
-			continue
-		}
-		var err error
-		data := false
-		switch q.source {
-		case "prometheus":
-			var found []promResult
-			found, err = askPrometheus(t, prometheus, expr, time.Since(began))
-			for i := range found {
-				data = data || found[i].hasNumbers()
-			}
-		case "loki":
-			var found []lokiResult
-			found, err = askLoki(t, loki, expr)
-			data = len(found) > 0
-		}
-		if err != nil || !data {
-			t.Errorf("%s, %s brings no data: %v\n%s", q.dashboard, q.panel, err, expr)
+	for end := time.Now().Add(patience); !slices.ContainsFunc(readRecords(t, deployed), func(rec trace.Record) bool {
+		tr, ok := rec.(*trace.Trace)
+		return ok && tr.QName == last
+	}); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("the tracer with the DaemonSet's arguments has no record of %s\n%s", last, r.Outputs())
 		}
 	}
-	t.Logf("asked %v", asked)
+
+	loki := startLoki(t, r.Lab)
+	for cluster, files := range map[string]map[string]string{
+		"all":  {tracerPod: r.RecordFile(), coreDNSPod: pluginRecords(r.Lab)},
+		"base": {tracerPod: deployed},
+	} {
+		pods, records := writePodLogs(t, r.rig, cluster, files)
+		startPromtail(t, r.Lab, loki, pods, cluster)
+		shippedAll(t, r.rig, loki, cluster, records)
+	}
+	leftOut := regexp.MustCompile(`record="(exchange|query)"|\| rcode="NXDOMAIN"|resolution!=""`)
+	for cluster, of := range map[string]struct{ id, name string }{"all": {id, "www.example.com."}, "base": {lost, last}} {
+		values := strings.NewReplacer("$__range", "1h", "$__rate_interval", "30s", "$trace_id", of.id, "TRACE-ID", of.id, "www.example.com.", of.name, "[5m]", "[1h]", "[10m]", "[1h]")
+		for _, q := range append(dashboardQueries(t), pageQueries(t)...) {
+			switch {
+			case cluster == "base" && q.source == "prometheus":
+			case cluster == "base" && leftOut.MatchString(q.expr):
+				if q.description != "" && !strings.Contains(q.description, "which deploy/base does not write") {
+					t.Errorf("%s, %s needs what deploy/base does not write, and does not say so", q.dashboard, q.panel)
+				}
+			default:
+				bringsData(t, q, values, prometheus, time.Since(began), loki, cluster)
+			}
+		}
+	}
 }

@@ -30,17 +30,19 @@ import (
 // split at 16 KiB; here every record is split, to see it put together again.
 const pieceBytes = 1500
 
-// writePodLogs writes what the tracer and CoreDNS of a lab have recorded as the log
-// files of their pods, in the format of CRI, and returns their folder and how many
-// records they hold. What else the machine looked up meanwhile is left out.
-func writePodLogs(t *testing.T, r *rig) (dir string, records int) {
+// Pods whose logs the lab writes, as the kubelet names their folders.
+const (
+	tracerPod  = "kube-system_dnstrace-x7k2p_3b9f1a52-4a0d-4c5e-9d7a-0d8c5a1b2c3d/dnstrace"
+	coreDNSPod = "kube-system_coredns-6948557899-m7d49_8f14e45f-ceea-467f-a0e6-6c6f4d2b1a0e/coredns"
+)
+
+// writePodLogs writes files of records as the log files of pods, in the format of CRI,
+// and returns their folder, one for each cluster, and how many records they hold. Of a tracer's, what else the machine looked up meanwhile is left out.
+func writePodLogs(t *testing.T, r *rig, cluster string, files map[string]string) (dir string, records int) {
 	t.Helper()
-	dir = filepath.Join(r.Dir(), "pods")
+	dir = filepath.Join(r.Dir(), cluster, "pods")
 	ours := strings.TrimSuffix(r.Host(lab.Node).Netns, lab.Node) // of every namespace of this lab
-	for pod, from := range map[string]string{
-		"kube-system_dnstrace-x7k2p_3b9f1a52-4a0d-4c5e-9d7a-0d8c5a1b2c3d/dnstrace":          r.RecordFile(),
-		"kube-system_coredns-6948557899-m7d49_8f14e45f-ceea-467f-a0e6-6c6f4d2b1a0e/coredns": pluginRecords(r.Lab),
-	} {
+	for pod, from := range files {
 		in, err := os.Open(from)
 		if err != nil {
 			t.Fatal(err)
@@ -52,7 +54,7 @@ func writePodLogs(t *testing.T, r *rig) (dir string, records int) {
 		lines.Buffer(nil, 1<<20)
 		for lines.Scan() {
 			line := lines.Text()
-			if from == r.RecordFile() && !strings.Contains(line, ours) {
+			if pod == tracerPod && !strings.Contains(line, ours) {
 				continue
 			}
 			records++
@@ -96,8 +98,12 @@ func edited(t *testing.T, l *lab.Lab, path string, pairs ...string) string {
 // startPromtail ships the pods' logs to Loki with deploy/logs/promtail.yaml.
 func startPromtail(t *testing.T, l *lab.Lab, loki, pods, cluster string) {
 	t.Helper()
-	file := edited(t, l, "logs/promtail.yaml", "http://loki:3100", loki, "/var/log/pods", pods, "/run/promtail", l.Dir(),
+	positions := filepath.Join(l.Dir(), "promtail-"+cluster)
+	file := edited(t, l, "logs/promtail.yaml", "http://loki:3100", loki, "/var/log/pods", pods, "/run/promtail", positions,
 		"http_listen_port: 9080", "http_listen_port: "+strconv.Itoa(freePorts(t, 1)[0]))
+	if err := os.Mkdir(positions, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	startShipper(t, l, "promtail", []string{"CLUSTER=" + cluster, "NODE_NAME=node-1"}, "-config.expand-env=true", "-config.file="+file)
 }
 
@@ -194,7 +200,11 @@ func TestShippers(t *testing.T) {
 	r := newFaultRig(t, plainForwarding)
 	r.answered(lab.Query{Name: "www.example.com."})
 	r.trace("www.example.com.")
-	pods, records := writePodLogs(t, r.rig)
+	inPod := filepath.Join(r.Dir(), "pod.jsonl")
+	if err := os.WriteFile(inPod, ofPod(t, r.RecordFile()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	pods, records := writePodLogs(t, r.rig, "lab", map[string]string{tracerPod: inPod, coreDNSPod: pluginRecords(r.Lab)})
 	loki := startLoki(t, r.Lab)
 	for name, start := range map[string]func(t *testing.T, l *lab.Lab, loki, pods, cluster string){"promtail": startPromtail, "otelcol": startCollector} {
 		t.Run(name, func(t *testing.T) {
@@ -204,7 +214,7 @@ func TestShippers(t *testing.T) {
 			if err != nil || len(streams) == 0 {
 				t.Fatal(streams, err)
 			}
-			components := map[string]int{}
+			components, ofPods := map[string]int{}, 0
 			for _, s := range streams {
 				labels := s.Stream
 				components[labels["component"]]++
@@ -215,10 +225,13 @@ func TestShippers(t *testing.T) {
 				}
 				for _, v := range s.Values {
 					checkEntry(t, v)
+					if strings.Contains(v[1].(string), podRecord) {
+						ofPods++
+					}
 				}
 			}
-			if len(components) != 2 {
-				t.Errorf("components %v", components)
+			if len(components) != 2 || ofPods == 0 {
+				t.Errorf("components %v, %d records of a pod", components, ofPods)
 			}
 			out, err := r.Dnstrace(context.Background(), "explain", "www.example.com", "-o", "json", "--loki", loki, "--loki-query", fmt.Sprintf(`{job="dnstrace",cluster=%q}`, name))
 			if err != nil {
@@ -230,6 +243,27 @@ func TestShippers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// podRecord is the client of a lookup from a pod of Kubernetes, of which the lab has none.
+const (
+	podRecord    = `"client":{"pod":"web-5d9f7c","namespace":"demo",`
+	podlessStart = `"client":{"pod":null,"namespace":null,`
+)
+
+// ofPod returns a file's records as a tracer in a cluster writes them: their clients
+// are a pod.
+func ofPod(t *testing.T, file string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := bytes.ReplaceAll(b, []byte(podlessStart), []byte(podRecord))
+	if bytes.Equal(named, b) {
+		t.Fatalf("no record knows its client: %s", b)
+	}
+	return named
 }
 
 // checkEntry wants a line that is a record, at the record's time, with its ids and
@@ -249,6 +283,9 @@ func checkEntry(t *testing.T, v []any) {
 	want := map[string]string{"record": rec.Kind(), "trace_id": rec.Head().TraceID.String(), "qname": "www.example.com."}
 	if q, ok := rec.(*trace.Query); ok {
 		want["span_id"] = q.SpanID.String()
+	}
+	if strings.Contains(line, podRecord) {
+		want["pod"] = "web-5d9f7c"
 	}
 	for key, value := range want {
 		if metadata[key] != value {

@@ -61,7 +61,7 @@ func clients() *dashboard {
 	}
 	return &dashboard{
 		uid: "dnstrace-clients", title: "DNS: who suffers",
-		description: "Timeouts, latency and volume by client: its pod, else its address and program. From the records in Loki, and from Prometheus where the tracers run with --metrics-labels pod.",
+		description: "Timeouts, latency and volume by client: its pod, else its address and program. From the records in Loki, which with deploy/base are the lookups with a finding, and of all lookups from Prometheus where the tracers run with --metrics-labels pod.",
 		rows: [][]panel{
 			{
 				table(fromLoki, "Timeouts", "short", "Lookups without a response.", query{byClient(` | outcome!="answered"`), ""}),
@@ -72,6 +72,7 @@ func clients() *dashboard {
 				table(fromLoki, "Latency: worst of a hundred", "s", "", query{took(`quantile_over_time(0.99, `), ""}),
 				table(fromLoki, "Latency: worst", "s", "", query{took(`max_over_time(`), ""}),
 			}, {
+				graph("Lookups", "reqps", "All of them, whatever is logged. Needs --metrics-labels pod.", query{`topk(10, sum by (namespace, pod, client_ip) (rate(dnstrace_client_lookups_total[$__rate_interval])))`, "{{namespace}}/{{pod}} {{client_ip}}"}),
 				graph("Lookups without a response", "reqps", "Needs --metrics-labels pod.", query{`topk(10, sum by (namespace, pod, client_ip) (rate(dnstrace_client_lookups_total{result="unanswered"}[$__rate_interval])))`, "{{namespace}}/{{pod}} {{client_ip}}"}),
 				graph("Mean latency", "s", "Needs --metrics-labels pod.", query{`topk(10, sum by (namespace, pod, client_ip) (rate(dnstrace_client_duration_seconds_sum[$__rate_interval])) / (sum by (namespace, pod, client_ip) (rate(dnstrace_client_duration_seconds_count[$__rate_interval])) > 0))`, "{{namespace}}/{{pod}} {{client_ip}}"}),
 			}, {
@@ -111,26 +112,37 @@ func lookup() *dashboard {
 		description: "Everything that was recorded of one lookup, by its trace id: in Loki, and as spans in Tempo or Jaeger under the same id. `dnstrace explain --loki URL TRACE-ID` draws it.",
 		variables: []any{
 			object{"name": "trace_id", "type": "textbox", "label": "trace id", "query": ""},
-			object{"name": "tempo", "type": "datasource", "query": "tempo", "label": "traces", "refresh": 1},
+			object{"name": "tempo", "type": "datasource", "query": "tempo", "label": "Tempo", "refresh": 1},
+			object{"name": "jaeger", "type": "datasource", "query": "jaeger", "label": "Jaeger", "refresh": 1},
 		},
 		rows: [][]panel{
 			{
 				lines("What was found", "", traces+` | trace_id="$trace_id" | json outcome, rcode, took="duration_seconds", ip="exchange.client_ip", process="client.process", code="diagnosis[0].code", summary="diagnosis[0].summary", advice="diagnosis[0].advice" | line_format `+"`{{.qname}} {{.outcome}} {{.rcode}} {{.took}}s, asked by {{.ip}} {{.process}}. {{.code}} {{.summary}} {{.advice}}`"),
 				panel{
 					kind: "table", title: "The same lookup elsewhere", source: fromLoki, unit: "none", height: 10,
-					description: "Which nodes and which components wrote records of it. The link opens its spans.",
+					description: "Which nodes and which components wrote records of it. The links open its spans.",
 					queries:     []query{{`sum by (trace_id, node, component, record) (count_over_time({job="dnstrace"} | trace_id="$trace_id" [$__range]))`, ""}},
 					transformations: []any{
 						object{"id": "merge", "options": object{}},
 						object{"id": "organize", "options": object{"excludeByName": object{"Time": true}}},
 					},
-					links: []any{object{"title": "Spans of this lookup", "url": `/explore?schemaVersion=1&panes={"t":{"datasource":"${tempo}","queries":[{"refId":"A","datasource":{"type":"tempo","uid":"${tempo}"},"queryType":"traceql","query":"${trace_id}"}],"range":{"from":"${__from}","to":"${__to}"}}}`}},
+					links: []any{
+						spans("Tempo", `{"refId":"A","datasource":{"type":"tempo","uid":"${tempo}"},"queryType":"traceql","query":"${trace_id}"}`),
+						spans("Jaeger", `{"refId":"A","datasource":{"type":"jaeger","uid":"${jaeger}"},"query":"${trace_id}"}`),
+					},
 				},
 			}, {
 				lines("Every record of it", "The tracer's `trace` holds the exchanges with their path, the upstream queries, and the diagnosis; `query` is what CoreDNS says.", `{job="dnstrace"} | trace_id="$trace_id"`),
 			},
 		},
 	}
+}
+
+// spans links to a query of a backend of traces in Grafana's Explore.
+func spans(backend, query string) object {
+	uid := "${" + strings.ToLower(backend) + "}"
+	return object{"title": "Spans of this lookup in " + backend,
+		"url": `/explore?schemaVersion=1&panes={"t":{"datasource":"` + uid + `","queries":[` + query + `],"range":{"from":"${__from}","to":"${__to}"}}}`}
 }
 
 func tracer() *dashboard {
@@ -150,6 +162,7 @@ func tracer() *dashboard {
 			}, {
 				graph("Packets", "pps", "Once for every device that they passed.", query{`rate(dnstrace_events_total[$__rate_interval])`, "{{instance}}"}, query{`rate(dnstrace_shed_events_total[$__rate_interval])`, "{{instance}} left out"}),
 				graph("Share of the lookups that is reported", "percentunit", "Below 1 where a tracer cannot follow all. Alert DNSTraceLookupsLeftOut.", query{`dnstrace_reported_share`, "{{instance}}"}),
+				graph("API server", "short", "1 where the names of pods and Services are up to date. Alert DNSTraceNamesStale.", query{`dnstrace_kubernetes_synced`, "{{instance}}"}),
 				graph("Exchanges and traces", "short", "", query{`sum by (instance, outcome) (rate(dnstrace_exchanges_total[$__rate_interval]))`, "{{instance}} exchanges {{outcome}}"}, query{`rate(dnstrace_traces_total[$__rate_interval])`, "{{instance}} traces"}),
 			},
 		},

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"strings"
 )
 
 func main() {
@@ -72,6 +73,22 @@ func table(source, title, unit, description string, queries ...query) panel {
 		object{"id": "merge", "options": object{}},
 		object{"id": "organize", "options": object{"excludeByName": object{"Time": true}}},
 	}}
+}
+
+// written says which records a panel of Loki can count. The DaemonSet of deploy/base
+// writes lookups with a finding alone; a table of volumes would be wrong, not empty.
+func (p *panel) written() string {
+	if p.source != fromLoki {
+		return p.description
+	}
+	which, expr := "Of the lookups that are written: with deploy/base, those with a finding alone.", p.queries[0].expr
+	switch {
+	case strings.Contains(expr, `record="exchange"`):
+		which = "Needs records of exchanges, which deploy/base does not write: give the tracers --record=exchange,trace and no --filter."
+	case strings.Contains(expr, `| rcode="NXDOMAIN"`), strings.Contains(expr, `resolution!=""`):
+		which = "Needs healthy lookups too, which deploy/base does not write: give the tracers no --filter."
+	}
+	return strings.TrimSpace(p.description + " " + which)
 }
 
 func lines(title, description, expr string) panel {
@@ -140,7 +157,7 @@ func (p *panel) json(id, x, y, width int) object {
 		defaults["links"] = p.links
 	}
 	o := object{
-		"id": id, "type": p.kind, "title": p.title, "description": p.description,
+		"id": id, "type": p.kind, "title": p.title, "description": p.written(),
 		"datasource": object{"type": p.source, "uid": "${" + p.source + "}"}, "targets": targets,
 		"gridPos":     object{"x": x, "y": y, "w": width, "h": p.rows()},
 		"fieldConfig": object{"defaults": defaults, "overrides": []any{}},

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -70,5 +72,38 @@ func TestDashboardsAreWhole(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// The links to spans are queries by the trace id, each of a data source that the
+// dashboard lets its user choose.
+func TestLinksToSpans(t *testing.T) {
+	var backends []string
+	for _, p := range lookup().rows[0] {
+		for _, l := range p.links {
+			_, panes, _ := strings.Cut(l.(object)["url"].(string), "panes=")
+			var explore map[string]struct {
+				Datasource string
+				Queries    []struct {
+					Datasource struct{ Type, UID string }
+					Query      string
+				}
+			}
+			if err := json.Unmarshal([]byte(panes), &explore); err != nil {
+				t.Fatalf("%v: %s", err, panes)
+			}
+			q := explore["t"].Queries[0]
+			variable := "${" + q.Datasource.Type + "}"
+			if explore["t"].Datasource != variable || q.Datasource.UID != variable || q.Query != "${trace_id}" {
+				t.Errorf("%s", panes)
+			}
+			if !slices.ContainsFunc(lookup().variables, func(v any) bool { return v.(object)["query"] == q.Datasource.Type }) {
+				t.Errorf("no variable for %s", q.Datasource.Type)
+			}
+			backends = append(backends, q.Datasource.Type)
+		}
+	}
+	if !slices.Equal(backends, []string{"tempo", "jaeger"}) {
+		t.Errorf("links to %v", backends)
 	}
 }
