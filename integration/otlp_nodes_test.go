@@ -28,7 +28,7 @@ func TestOTLPTwoNodes(t *testing.T) {
 		args := append([]string{"run", "--listen", socket, "--api", filepath.Join(r.Dir(), node+"-api.sock"), "--metrics", "", "--kubernetes", "off",
 			"--output", "otlp:" + jaeger.otlp + "/v1/traces"}, onlyIn(r.Lab, hosts...)...)
 		if _, err := r.Start(lab.Spec{Name: node, Path: path, Args: args, Ready: lab.ReadyLine("dnstrace: ready"),
-			Env: []string{"NODE_NAME=" + node, "OTEL_RESOURCE_ATTRIBUTES=k8s.node.name=" + node}}); err != nil {
+			Env: []string{"NODE_NAME=" + node}}); err != nil {
 			t.Fatal(err)
 		}
 	}

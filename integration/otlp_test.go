@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -24,7 +25,7 @@ func TestOTLPIsReadBack(t *testing.T) {
 	jaeger, loki := startJaeger(t, r.Lab), startLoki(t, r.Lab)
 	collector := startOTLPCollector(t, r.Lab, jaeger.otlp, loki)
 	t.Setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", collector.cert)
-	t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "k8s.cluster.name=lab")
+	t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "k8s.cluster.name=lab,k8s.namespace.name=dnstrace")
 	if _, err := r.StartTracer(append(onlyIn(r.Lab, labHosts...), "--output", "otlp:"+collector.grpcs)...); err != nil {
 		t.Fatal(err)
 	}
@@ -190,6 +191,22 @@ func checkLogs(t *testing.T, r *rig, loki string, tr *trace.Trace) {
 		rec, err := trace.Decode([]byte(entry.line))
 		if err != nil || rec.Kind() != kind || rec.Head().TraceID != tr.TraceID {
 			t.Errorf("%s: the line is not the record (%v): %s", kind, err, entry.line)
+		}
+	}
+	// The labels are those of a shipper of files, and no others: their number is bounded.
+	var series struct {
+		Data []map[string]string `json:"data"`
+	}
+	getJSON(t, loki+"/loki/api/v1/series?match[]="+url.QueryEscape(`{job="dnstrace"}`), &series)
+	if len(series.Data) != 1 {
+		t.Errorf("streams %v", series.Data)
+	}
+	for _, labels := range series.Data {
+		delete(labels, "service_name") // Loki's own
+		if got, want := fmt.Sprint(labels), fmt.Sprint(map[string]string{
+			"job": "dnstrace", "component": "tracer", "cluster": "lab", "namespace": "dnstrace", "node": lab.NodeName,
+		}); got != want {
+			t.Errorf("labels %s, expected %s", got, want)
 		}
 	}
 	out, err := r.Dnstrace(context.Background(), "explain", tr.TraceID.String(), "--loki", loki)
