@@ -43,16 +43,11 @@
 #include "glance.h"
 #include "share.h"
 #include "netns.h"
+#include "paged.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define MAX_CPUS	256	/* counters are shared above that, rings are not */
-
-/*
- * Whether tracing programs may call bpf_dynptr_from_skb: since 6.12. It exists
- * since 6.4, so its presence does not tell; set before loading.
- */
-const volatile bool read_paged;
 
 /* In a section of its own, which user space maps into its memory. */
 struct counters cpu_counters[MAX_CPUS] SEC(".data.counters");
@@ -78,43 +73,6 @@ const struct drop *unused_drop __attribute__((unused));
 const struct outer *unused_outer __attribute__((unused));
 const struct fragment *unused_fragment __attribute__((unused));
 const struct icmp_error *unused_icmp_error __attribute__((unused));
-
-extern int bpf_dynptr_from_skb(struct __sk_buff *skb, __u64 flags,
-			       struct bpf_dynptr *ptr) __ksym __weak;
-
-/* Returns how many bytes were read, 0 if the payload is out of reach. */
-static __always_inline __u32 read_payload(struct scratch *s, struct sk_buff *skb, struct bpf_dynptr *ptr)
-{
-	__u64 off = s->at - *(volatile __u64 *)&s->start;
-	__u64 len = skb->len, want = s->left;
-	bool paged;
-
-	if (off >= len)
-		return 0;
-	/* An ICMP error may quote less than there was. */
-	if (want > len - off)
-		want = len - off;
-	if (want > MAX_PAYLOAD)
-		want = MAX_PAYLOAD;
-	/* Paged data, as TCP on a veth always is: since Linux 6.12. */
-	paged = s->at + want > s->end;
-	if (paged && !(read_paged && bpf_dynptr_from_skb)) {
-		/* Before, the front of it has to do. */
-		if (s->at >= s->end)
-			return 0;
-		want = s->end - s->at;
-		paged = false;
-	}
-	/* Makes the compiler check again what the verifier must see checked. */
-	barrier_var(want);
-	if (!want || want > MAX_PAYLOAD)
-		return 0;
-	if (!paged)
-		return bpf_probe_read_kernel(s->tail, want, (void *)s->at) ? 0 : want;
-	if (bpf_dynptr_from_skb((struct __sk_buff *)skb, 0, ptr))
-		return 0;
-	return bpf_dynptr_read(s->tail, want, ptr, off, 0) ? 0 : want;
-}
 
 /* Where the packet is. */
 static __always_inline void locate(struct event *e, struct net_device *dev, __u32 netns)
@@ -222,17 +180,22 @@ static __always_inline void append_rest(struct scratch *s, __u8 parts)
  * A wakeup costs ten times what the event does, so there is none: user space
  * polls. A drop is rare and waits for the poll too.
  */
-static __always_inline void send(struct scratch *s, __u32 kind)
+static __always_inline void send(struct scratch *s, struct sk_buff *skb, __u32 kind)
 {
 	__u32 cpu = bpf_get_smp_processor_id();
 	struct counters *count = &cpu_counters[cpu & (MAX_CPUS - 1)];
 	void *ring = bpf_map_lookup_elem(&rings, &cpu);
 	__u64 used = s->used;
+	long refused;
 
 	barrier_var(used);
 	if (!ring || used > MAX_PAYLOAD + MAX_PARTS)
 		return;
-	if (bpf_ringbuf_output(ring, s, sizeof(s->e) + used, BPF_RB_NO_WAKEUP)) {
+	if (output_paged && s->paged)
+		refused = send_paged(s, skb, used);
+	else
+		refused = bpf_ringbuf_output(ring, s, sizeof(s->e) + used, BPF_RB_NO_WAKEUP);
+	if (refused) {
 		__sync_fetch_and_add(&count->lost[kind & 3], 1);
 		count->last_lost = s->e.time;
 	} else {
@@ -264,6 +227,7 @@ static __always_inline void emit(void *ctx, struct sk_buff *skb, const __u8 *l3,
 	s->e.kind = kind;
 	locate(&s->e, dev, netns);
 	captured = 0;
+	s->paged = 0;
 	s->e.payload_len = 0;
 	if (!(s->e.parts & PART_FRAGMENT) || !s->fragment.offset) {
 		s->e.payload_len = s->left;
@@ -274,6 +238,7 @@ static __always_inline void emit(void *ctx, struct sk_buff *skb, const __u8 *l3,
 		return;
 	}
 	s->e.captured = captured;
+	s->e.skip = 0;
 	s->used = captured;
 	if (kind != EVENT_RX)
 		append_sender(s, dev, sk);
@@ -282,7 +247,7 @@ static __always_inline void emit(void *ctx, struct sk_buff *skb, const __u8 *l3,
 		append_drop(s, ctx, skb, location, reason);
 	if (s->e.parts & (PART_OUTER | PART_FRAGMENT | PART_ICMP))
 		append_rest(s, s->e.parts);
-	send(s, kind);
+	send(s, skb, kind);
 }
 
 /*

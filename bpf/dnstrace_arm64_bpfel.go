@@ -50,7 +50,8 @@ type DnstraceEvent struct {
 	Protocol   uint8
 	TcpFlags   uint8
 	Parts      uint8
-	Pad        [3]uint8
+	Pad        uint8
+	Skip       uint16
 	Vlan       uint16
 	InnerVlan  uint16
 	Ifname     [16]int8
@@ -125,6 +126,8 @@ type DnstraceScratch struct {
 	E                DnstraceEvent
 	Tail             [2368]uint8
 	Used             uint32
+	Paged            uint32
+	Before           uint32
 	H                [40]uint8
 	_                [4]byte
 	At               uint64
@@ -151,6 +154,7 @@ type DnstraceSender struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	DnstraceMapFragmented      = "fragmented"
+	DnstraceMapPagedEvents     = "paged_events"
 	DnstraceMapRings           = "rings"
 	DnstraceMapScratches       = "scratches"
 	DnstraceProgKfreeSkb       = "kfree_skb"
@@ -160,6 +164,7 @@ const (
 	DnstraceVarCpuCounters     = "cpu_counters"
 	DnstraceVarNetnsInodes     = "netns_inodes"
 	DnstraceVarNetnsListed     = "netns_listed"
+	DnstraceVarOutputPaged     = "output_paged"
 	DnstraceVarPorts           = "ports"
 	DnstraceVarReadPaged       = "read_paged"
 	DnstraceVarShare           = "share"
@@ -224,9 +229,10 @@ type DnstraceProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DnstraceMapSpecs struct {
-	Fragmented *ebpf.MapSpec `ebpf:"fragmented"`
-	Rings      *ebpf.MapSpec `ebpf:"rings"`
-	Scratches  *ebpf.MapSpec `ebpf:"scratches"`
+	Fragmented  *ebpf.MapSpec `ebpf:"fragmented"`
+	PagedEvents *ebpf.MapSpec `ebpf:"paged_events"`
+	Rings       *ebpf.MapSpec `ebpf:"rings"`
+	Scratches   *ebpf.MapSpec `ebpf:"scratches"`
 }
 
 // DnstraceVariableSpecs contains global variables before they are loaded into the kernel.
@@ -236,6 +242,7 @@ type DnstraceVariableSpecs struct {
 	CpuCounters     *ebpf.VariableSpec `ebpf:"cpu_counters"`
 	NetnsInodes     *ebpf.VariableSpec `ebpf:"netns_inodes"`
 	NetnsListed     *ebpf.VariableSpec `ebpf:"netns_listed"`
+	OutputPaged     *ebpf.VariableSpec `ebpf:"output_paged"`
 	Ports           *ebpf.VariableSpec `ebpf:"ports"`
 	ReadPaged       *ebpf.VariableSpec `ebpf:"read_paged"`
 	Share           *ebpf.VariableSpec `ebpf:"share"`
@@ -268,14 +275,16 @@ func (o *DnstraceObjects) Close() error {
 //
 // It can be passed to LoadDnstraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DnstraceMaps struct {
-	Fragmented *ebpf.Map `ebpf:"fragmented"`
-	Rings      *ebpf.Map `ebpf:"rings"`
-	Scratches  *ebpf.Map `ebpf:"scratches"`
+	Fragmented  *ebpf.Map `ebpf:"fragmented"`
+	PagedEvents *ebpf.Map `ebpf:"paged_events"`
+	Rings       *ebpf.Map `ebpf:"rings"`
+	Scratches   *ebpf.Map `ebpf:"scratches"`
 }
 
 func (m *DnstraceMaps) Close() error {
 	return _DnstraceClose(
 		m.Fragmented,
+		m.PagedEvents,
 		m.Rings,
 		m.Scratches,
 	)
@@ -288,6 +297,7 @@ type DnstraceVariables struct {
 	CpuCounters     *ebpf.Variable `ebpf:"cpu_counters"`
 	NetnsInodes     *ebpf.Variable `ebpf:"netns_inodes"`
 	NetnsListed     *ebpf.Variable `ebpf:"netns_listed"`
+	OutputPaged     *ebpf.Variable `ebpf:"output_paged"`
 	Ports           *ebpf.Variable `ebpf:"ports"`
 	ReadPaged       *ebpf.Variable `ebpf:"read_paged"`
 	Share           *ebpf.Variable `ebpf:"share"`

@@ -33,6 +33,7 @@ typedef __u32 __wsum;
 
 /* include/uapi/linux/bpf.h */
 enum bpf_map_type {
+	BPF_MAP_TYPE_PERF_EVENT_ARRAY = 4,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
@@ -43,6 +44,8 @@ enum {
 	BPF_ANY = 0,
 	BPF_RB_NO_WAKEUP = 1,
 };
+
+#define BPF_F_CURRENT_CPU	0xffffffffULL
 
 enum bpf_func_id {
 	BPF_FUNC_task_pt_regs = 175,	/* since Linux 5.15 */

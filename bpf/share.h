@@ -18,7 +18,8 @@ volatile __u32 share SEC(".data.share") = WHOLE_SHARE;
 /*
  * By what all packets of a lookup have in common, translated or not: over UDP the
  * DNS ID, over TCP, where only the first segment has one, the two ports. A fragment
- * without the ID is in every share: it is of no use without its first, and rare.
+ * without the ID is in every share: it is of no use without its first, and rare. So is
+ * a datagram in pages before Linux 6.12, of which the program sees no ID (paged.h).
  */
 static __always_inline bool in_share(const struct scratch *s, __u32 captured)
 {

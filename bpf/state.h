@@ -46,6 +46,8 @@ struct scratch {
 	struct event e;
 	__u8 tail[MAX_PAYLOAD + MAX_PARTS];
 	__u32 used;		/* bytes of tail */
+	__u32 paged;		/* bytes of payload that are left to send_paged */
+	__u32 before;		/* bytes of the packet before them */
 	/* From here on, nothing is sent as it stands. */
 	__u8 h[40];		/* the header that is looked at */
 	__u64 at;		/* kernel address of the next header, then of the payload */

@@ -19,8 +19,8 @@ var (
 	noProcess = lack{feature.Process, "bpf_task_pt_regs is in Linux 5.15 and later"}
 	noReason  = lack{feature.Reason, "kfree_skb has a reason in Linux 5.17 and later"}
 	noSilent  = lack{feature.Silent, "an attached iterator is readable without privileges in Linux 5.19 and later"}
+	noFewest  = lack{feature.FewestTCP, "Debian's kernel.perf_event_paranoid is 3, and tracing programs may call bpf_dynptr_from_skb in Linux 6.12 and later"}
 	noProgram = lack{feature.Program, "BPF_PROG_TYPE_NETFILTER is in Linux 6.4 and later"}
-	noTCP     = lack{feature.TCP, "tracing programs may call bpf_dynptr_from_skb in Linux 6.12 and later"}
 )
 
 // lostModules are absent where Debian's archive has kept the kernel of a series that
@@ -40,8 +40,8 @@ var foreignTools = []lack{
 // absent and not listed makes the tests fail, as does what is listed and present.
 var lists = map[string]map[string][]lack{
 	"amd64": {
-		"5.10": {noProcess, noReason, noSilent, noProgram, noTCP},
-		"6.1":  {noProgram, noTCP},
+		"5.10": {noFewest, noProcess, noReason, noSilent, noProgram},
+		"6.1":  {noFewest, noProgram},
 		"6.12": {},
 		"6.19": lostModules,
 		"7.0":  lostModules,

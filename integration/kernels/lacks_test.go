@@ -26,7 +26,7 @@ func TestJudge(t *testing.T) {
 	} {
 		found := maps.Clone(asListed)
 		tc.change(found)
-		err := judge(found, []lack{noTCP})
+		err := judge(found, []lack{{feature.TCP, "of old"}})
 		if (err != nil) != (tc.want != "") || err != nil && !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: %v, expected %q", tc.name, err, tc.want)
 		}

@@ -58,8 +58,13 @@ func (d *decoder) decode(p *Packet, raw []byte) error {
 	var e bpf.DnstraceEvent
 	copy(bytesOf(&e), raw)
 	tail := raw[eventSize:]
-	if int(e.Captured) > len(tail) {
-		return fmt.Errorf("event claims %d bytes of payload, has %d", e.Captured, len(tail))
+	from, to := int(e.Skip), int(e.Skip)+int(e.Captured)
+	if to > len(tail) {
+		return fmt.Errorf("event claims %d bytes of payload behind %d, has %d", e.Captured, from, len(tail))
+	}
+	rest := tail[to:]
+	if from > 0 { // the kernel put the packet behind them (bpf/paged.h)
+		rest = tail[:from]
 	}
 	*p = Packet{
 		Time:       int64(e.Time),
@@ -74,15 +79,15 @@ func (d *decoder) decode(p *Packet, raw []byte) error {
 		NetNSName:  d.netns.name(e.Netns),
 		IfIndex:    e.Ifindex,
 		IfName:     d.intern(e.Ifname, e.Ifindex),
-		Payload:    tail[:e.Captured],
+		Payload:    tail[from:to],
 		PayloadLen: int(e.PayloadLen),
 		VLAN:       e.Vlan,
 		InnerVLAN:  e.InnerVlan,
 	}
-	return d.decodeParts(p, &e, tail[e.Captured:])
+	return d.decodeParts(p, &e, rest)
 }
 
-// decodeParts reads what follows the payload.
+// decodeParts reads what an event has beside its payload.
 func (d *decoder) decodeParts(p *Packet, e *bpf.DnstraceEvent, tail []byte) error {
 	r := parts{tail: tail, present: e.Parts}
 	var (

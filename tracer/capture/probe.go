@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,9 +25,9 @@ type Finding struct {
 // Probe finds out what this kernel allows, by trying; package privilege tells what
 // these privileges do.
 func Probe(ports []uint16) []Finding {
-	findings := []Finding{probeKernel(), probeBTF(), probeAttach(ports)}
+	findings := slices.Concat([]Finding{probeKernel(), probeBTF()}, probeAttach(ports))
 	if kernel, err := btf.LoadKernelSpec(); err == nil {
-		findings = append(findings, probeDropReasons(kernel), probePagedPayload(kernel), probeProcess(kernel), probeConntrack(kernel))
+		findings = append(findings, probeDropReasons(kernel), probeProcess(kernel), probeConntrack(kernel))
 	}
 	return append(findings, probeClock(), probeNetNS(netnsDir))
 }
@@ -51,20 +52,21 @@ func probeBTF() Finding {
 	return f
 }
 
-// probeAttach does what `dnstrace run` does, and undoes it.
-func probeAttach(ports []uint16) Finding {
+// probeAttach does what `dnstrace run` does, tells what came of it, and undoes it.
+func probeAttach(ports []uint16) []Finding {
 	f := Finding{What: "load and attach", Required: true, Lost: "no packet is seen", Detail: "every program loaded and attached"}
 	s, err := Open(Config{Ports: ports, RingBytes: 1 << 16})
 	if err != nil {
 		f.Detail, f.Remedy = err.Error(), "see the lines above"
-		return f
+		return []Finding{f}
 	}
+	paged := probePagedPayload(s)
 	if err := s.Close(); err != nil {
 		f.Detail = err.Error()
-		return f
+		return []Finding{f}
 	}
 	f.OK = true
-	return f
+	return []Finding{f, paged}
 }
 
 func probeDropReasons(kernel *btf.Spec) Finding {
@@ -73,15 +75,33 @@ func probeDropReasons(kernel *btf.Spec) Finding {
 		Lost: "a drop says where, not why", Remedy: "Linux 5.17 or later gives reasons"}
 }
 
-func probePagedPayload(kernel *btf.Spec) Finding {
-	var fn *btf.Func
-	err := kernel.TypeByName("bpf_dynptr_from_skb", &fn)
-	f := Finding{What: "TCP on virtual devices", OK: err == nil && kernelAtLeast(6, 12), Detail: "payload in pages is readable",
-		Lost: "DNS over TCP between pods is not seen", Remedy: "Linux 6.12 or later"}
-	if !f.OK {
-		f.Detail = "the kernel does not let tracing programs read payload in pages"
+// probePagedPayload tells whether the source that was opened sees payload in pages.
+func probePagedPayload(s *Source) Finding {
+	f := Finding{What: "TCP on virtual devices", OK: s.pagedErr == nil, Detail: "payload in pages is read in place",
+		Lost:   "DNS over TCP between pods is not seen",
+		Remedy: "allow perf_event_open (the seccomp profile) and more locked memory (ulimit -l), or Linux 6.12 or later"}
+	switch {
+	case s.pagedErr != nil:
+		f.Detail = s.pagedErr.Error()
+		if perfParanoid() > 2 {
+			f.Remedy = "sysctl kernel.perf_event_paranoid=2, or CAP_SYS_ADMIN, or Linux 6.12 or later"
+		}
+	case s.paged != nil:
+		f.Detail = "payload in pages is copied by the kernel (perf buffers)"
 	}
 	return f
+}
+
+// perfParanoid returns how far perf_event_open is restricted: distributions have levels
+// above the kernel's own, which end at 2, and at which CAP_PERFMON may not be enough.
+// Unknown is 0.
+func perfParanoid() (level int) {
+	b, err := os.ReadFile("/proc/sys/kernel/perf_event_paranoid")
+	if err != nil {
+		return 0
+	}
+	level, _ = strconv.Atoi(strings.TrimSpace(string(b)))
+	return level
 }
 
 // kernelAtLeast compares the running kernel's version. It stands in where BTF

@@ -51,10 +51,11 @@ type sharer struct {
 }
 
 // saw notes how full a ring was at a poll: how much of it was in use, and how many
-// events it took and lost since the last.
+// events it took and lost since the last. What was lost found it full, or a perf buffer
+// (paged.go).
 func (s *sharer) saw(used float64, taken, lost uint64) {
 	if lost > 0 {
-		used *= 1 + float64(lost)/float64(max(taken, 1))
+		used = max(used, 1) * (1 + float64(lost)/float64(max(taken, 1)))
 	}
 	s.full = max(s.full, used)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/perf"
 	"github.com/cilium/ebpf/ringbuf"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
@@ -62,6 +63,8 @@ type Source struct {
 	coll     *ebpf.Collection
 	links    []link.Link
 	rings    []*ringbuf.Reader
+	paged    *perf.Reader // nil: the programs read payload in pages, or nobody does
+	pagedErr error        // why nobody does
 	counters *ebpf.Memory
 	cpus     int
 	loss     lossReader
@@ -84,6 +87,10 @@ const (
 // Open loads and attaches the programs. The error names what is missing and the
 // remedy. The caller owns the source and must close it.
 func Open(cfg Config) (*Source, error) {
+	return open(cfg, wayOfKernel())
+}
+
+func open(cfg Config, way pagedWay) (*Source, error) {
 	observe, err := choose(netnsDir, cfg.NetNS)
 	if err != nil {
 		return nil, err
@@ -101,16 +108,15 @@ func Open(cfg Config) (*Source, error) {
 		return nil, remedy(fmt.Errorf("read the kernel's BTF: %w", err))
 	}
 	chooseDropProgram(spec, kernel)
-	coll, err := ebpf.NewCollection(spec)
-	if err != nil {
-		return nil, remedy(fmt.Errorf("load the eBPF programs: %w", err))
-	}
-	s := &Source{coll: coll, chosen: observe, decoder: decoder{
+	s := &Source{chosen: observe, decoder: decoder{
 		names:   map[[16]int8]string{},
 		netns:   newNamespaces(netnsDir),
 		symbols: newSymbols("/proc/kallsyms"),
 		reasons: dropReasons(kernel),
 	}}
+	if err := s.load(spec, way); err != nil {
+		return nil, errors.Join(remedy(err), s.Close())
+	}
 	if err := s.start(spec.Maps[bpf.DnstraceMapRings].InnerMap); err != nil {
 		return nil, errors.Join(remedy(err), s.Close())
 	}
@@ -130,9 +136,6 @@ func newSpec(cfg Config, observe []chosen) (*ebpf.CollectionSpec, error) {
 	if err := spec.Variables[bpf.DnstraceVarPorts].Set(ports); err != nil {
 		return nil, fmt.Errorf("set the ports: %w", err)
 	}
-	if err := spec.Variables[bpf.DnstraceVarReadPaged].Set(kernelAtLeast(6, 12)); err != nil {
-		return nil, fmt.Errorf("set whether paged data is readable: %w", err)
-	}
 	if err := errors.Join(spec.Variables[bpf.DnstraceVarNetnsListed].Set(uint32(len(observe))),
 		spec.Variables[bpf.DnstraceVarNetnsInodes].Set(inodes(observe))); err != nil {
 		return nil, fmt.Errorf("set the namespaces: %w", err)
@@ -145,6 +148,24 @@ func newSpec(cfg Config, observe []chosen) (*ebpf.CollectionSpec, error) {
 	rings.MaxEntries = uint32(cpus)
 	rings.InnerMap.MaxEntries = uint32(cmp.Or(cfg.RingBytes, defaultRingBytes(cpus)))
 	return spec, nil
+}
+
+// load loads the programs.
+func (s *Source) load(spec *ebpf.CollectionSpec, way pagedWay) error {
+	ring := int(spec.Maps[bpf.DnstraceMapRings].InnerMap.MaxEntries)
+	events, err := s.preparePaged(spec, way, min(ring, maxPagedBytes))
+	if err != nil {
+		return fmt.Errorf("set how payload in pages is read: %w", err)
+	}
+	var options ebpf.CollectionOptions
+	if events != nil {
+		defer events.Close() // the collection and the reader have it too
+		options.MapReplacements = map[string]*ebpf.Map{bpf.DnstraceMapPagedEvents: events}
+	}
+	if s.coll, err = ebpf.NewCollectionWithOptions(spec, options); err != nil {
+		return fmt.Errorf("load the eBPF programs: %w", err)
+	}
+	return nil
 }
 
 // chooseDropProgram keeps the program that fits the tracepoint's arguments: the
@@ -234,6 +255,9 @@ func (s *Source) Poll(deliver func(*Packet)) (int64, error) {
 		if err := s.drain(r); err != nil {
 			return 0, err
 		}
+	}
+	if err := s.drainPaged(); err != nil {
+		return 0, err
 	}
 	if err := s.reshare(); err != nil {
 		return 0, err
@@ -335,8 +359,13 @@ func (s *Source) Close() error {
 	for _, r := range s.rings {
 		errs = append(errs, r.Close())
 	}
+	if s.paged != nil {
+		errs = append(errs, s.paged.Close())
+	}
 	errs = append(errs, s.decoder.symbols.close(), s.decoder.netns.close())
-	s.coll.Close()
+	if s.coll != nil {
+		s.coll.Close()
+	}
 	return errors.Join(errs...)
 }
 

@@ -9,6 +9,7 @@ type Feature string
 const (
 	Lookup    Feature = "lookups over UDP"
 	TCP       Feature = "lookups over TCP"
+	FewestTCP Feature = "TCP with the fewest capabilities"
 	Process   Feature = "processes of clients and servers"
 	Silent    Feature = "servers that never answer"
 	DropPlace Feature = "places of drops"
@@ -21,7 +22,7 @@ const (
 )
 
 // All is every one, in the order in which they are shown.
-var All = []Feature{Lookup, TCP, Process, Silent, DropPlace, Reason, ICMP, Nftables, Program, IPVS, ClockStep}
+var All = []Feature{Lookup, TCP, FewestTCP, Process, Silent, DropPlace, Reason, ICMP, Nftables, Program, IPVS, ClockStep}
 
 // LacksFile is where a virtual machine has the features that its kernel is expected
 // to lack, a line each; LacksVariable is how its tests get to know them. A machine

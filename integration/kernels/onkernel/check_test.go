@@ -36,7 +36,7 @@ func TestCheck(t *testing.T) {
 		remedy  string
 	}{
 		{"drop reasons", feature.Reason, "Linux 5.17 or later"},
-		{"TCP on virtual devices", feature.TCP, "Linux 6.12 or later"},
+		{"TCP on virtual devices", feature.TCP, "perf_event_open"},
 		{"processes", feature.Process, "Linux 5.15 or later"},
 		{"silent servers", feature.Silent, "Linux 5.19 or later"},
 	} {

@@ -66,6 +66,8 @@ func say(v feature.Verdict, f feature.Feature) {
 func has(t *testing.T, f feature.Feature) bool {
 	t.Helper()
 	switch f {
+	case feature.FewestTCP:
+		return os.Getenv(ownMachine) != "" && (atLeast(t, 6, 12) || !strictPerf(t))
 	case feature.Process:
 		return atLeast(t, 5, 15)
 	case feature.Reason:
@@ -74,8 +76,6 @@ func has(t *testing.T, f feature.Feature) bool {
 		return atLeast(t, 5, 19)
 	case feature.Program:
 		return atLeast(t, 6, 4)
-	case feature.TCP:
-		return atLeast(t, 6, 12)
 	case feature.ClockStep:
 		return os.Getenv(ownMachine) != ""
 	case feature.Nftables:
