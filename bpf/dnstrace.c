@@ -154,6 +154,7 @@ static __always_inline void append_drop(struct scratch *s, void *ctx, struct sk_
 	__builtin_memset(d, 0, sizeof(*d));
 	d->location = location;
 	d->reason = reason;
+	d->other_host = BPF_CORE_READ_BITFIELD(skb, pkt_type) == PACKET_OTHERHOST;
 	if (ct) {
 		d->ct_known = 1;
 		d->ct_status = ct_status(ct);

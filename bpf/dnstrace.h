@@ -77,7 +77,8 @@ struct drop {
 	__u32 ct_known;		/* whether the packet has a connection tracking entry */
 	__u32 ct_count;		/* entries in the namespace's table, where it has none for the packet */
 	__u32 ct_max;		/* how many there may be; 0: neither is known */
-	__u32 pad;
+	__u8 other_host;	/* PACKET_OTHERHOST: its link layer address is another machine's */
+	__u8 pad[3];
 	__u64 callers[DROP_CALLERS];	/* return addresses, innermost first; 0 ends */
 };
 

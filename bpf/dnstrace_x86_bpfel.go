@@ -23,15 +23,16 @@ type DnstraceCounters struct {
 }
 
 type DnstraceDrop struct {
-	_        structs.HostLayout
-	Location uint64
-	Reason   uint32
-	CtStatus uint32
-	CtKnown  uint32
-	CtCount  uint32
-	CtMax    uint32
-	Pad      uint32
-	Callers  [12]uint64
+	_         structs.HostLayout
+	Location  uint64
+	Reason    uint32
+	CtStatus  uint32
+	CtKnown   uint32
+	CtCount   uint32
+	CtMax     uint32
+	OtherHost uint8
+	Pad       [3]uint8
+	Callers   [12]uint64
 }
 
 type DnstraceEvent struct {

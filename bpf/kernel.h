@@ -67,6 +67,9 @@ enum bpf_func_id {
 #define IPPROTO_ICMPV6	58
 #define IPPROTO_DSTOPTS	60
 
+/* include/uapi/linux/if_packet.h */
+#define PACKET_OTHERHOST	3
+
 /* include/net/tcp_states.h: sockets that are not whole */
 #define TCP_TIME_WAIT	6
 #define TCP_NEW_SYN_RECV 12
@@ -154,6 +157,7 @@ struct sk_buff {
 	unsigned int data_len;
 	unsigned long _nfct;
 	__be16 protocol;
+	__u8 pkt_type : 3;
 	__u16 vlan_tci;
 	__u8 vlan_present : 1;	/* before Linux 6.2; since then vlan_tci is 0 without a tag */
 	__u16 network_header;

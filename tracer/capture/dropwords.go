@@ -181,9 +181,30 @@ func netfilterWords(s dropSite) string {
 }
 
 // notDropped are reasons that are none: the packet did its duty (SKB_CONSUMED), or
-// nobody misses it: what a bridge floods to ports whose host it is not for, and
-// what TCP has already.
-var notDropped = []string{"CONSUMED", "NOT_DROPPED_YET", "OTHERHOST", "TCP_OFOMERGE", "TCP_OLD_DATA"}
+// nobody misses it: what a bridge floods to ports whose host it is not for, what
+// TCP has already, and the copy of one who watches (copyPlaces).
+var notDropped = []string{"CONSUMED", "NOT_DROPPED_YET", "OTHERHOST", "TCP_OFOMERGE", "TCP_OLD_DATA", "PACKET_SOCK_ERROR"}
+
+// copyPlaces free copies that packet sockets (net/packet/af_packet.c) and raw ones
+// (net/ipv4/raw.c, net/ipv6/raw.c) got and have no room for: tcpdump is too slow, and
+// nobody else misses them.
+var copyPlaces = []string{
+	"packet_rcv", "packet_rcv_spkt", "packet_rcv_fanout", "tpacket_rcv",
+	"raw_rcv", "raw_rcv_skb", "raw_local_deliver", "rawv6_rcv", "rawv6_rcv_skb", "raw6_local_deliver",
+}
+
+// otherHostPlaces free what is another machine's, for which Linux has a reason since
+// 5.18 (net/ipv4/ip_input.c, net/ipv6/ip6_input.c). What a bridge forwards is marked
+// as another machine's too, so the place has to tell.
+var otherHostPlaces = []string{"ip_rcv", "ip_rcv_core", "ip_list_rcv", "ipv6_rcv", "ip6_rcv_core", "ipv6_list_rcv"}
+
+// isDrop tells whether somebody misses the packet that was freed.
+func isDrop(p *Packet) bool {
+	if slices.Contains(notDropped, p.Reason) || slices.Contains(copyPlaces, p.Where) {
+		return false
+	}
+	return !p.otherHost || p.Reason != "" || !slices.Contains(otherHostPlaces, p.Where)
+}
 
 func (d *decoder) dropped(p *Packet, drop *bpf.DnstraceDrop) {
 	addresses := []uint64{drop.Location}
@@ -199,6 +220,7 @@ func (d *decoder) dropped(p *Packet, drop *bpf.DnstraceDrop) {
 	}
 	p.Where = names[0]
 	p.Reason = d.reasons[drop.Reason]
+	p.otherHost = drop.OtherHost != 0
 	p.Words = dropWords(dropSite{
 		reason: p.Reason, where: p.Where, callers: names[1:],
 		device: p.IfIndex != 0, tracked: drop.CtKnown != 0, status: drop.CtStatus,

@@ -47,6 +47,39 @@ func TestDropWords(t *testing.T) {
 	}
 }
 
+func TestIsDrop(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		p    Packet
+		want bool
+	}{
+		{"read", Packet{Reason: "CONSUMED"}, false},
+		{"freed as if dropped", Packet{Reason: "NOT_DROPPED_YET"}, false},
+		{"flooded by a bridge", Packet{Reason: "OTHERHOST", otherHost: true}, false},
+		{"merged into what came before", Packet{Reason: "TCP_OFOMERGE"}, false},
+		{"received before", Packet{Reason: "TCP_OLD_DATA"}, false},
+		{"tcpdump's copy", Packet{Reason: "PACKET_SOCK_ERROR", Where: "packet_rcv"}, false},
+		{"tcpdump's copy, places hidden", Packet{Reason: "PACKET_SOCK_ERROR"}, false},
+		{"tcpdump's copy before Linux 6.9", Packet{Where: "tpacket_rcv"}, false},
+		{"a raw socket's copy", Packet{Reason: "SOCKET_RCVBUFF", Where: "raw_rcv_skb"}, false},
+		{"a raw socket's copy, IPv6", Packet{Reason: "SOCKET_RCVBUFF", Where: "rawv6_rcv"}, false},
+		{"flooded by a bridge before Linux 5.18", Packet{Where: "ip_rcv_core", otherHost: true}, false},
+		{"flooded by a bridge before Linux 5.18, IPv6", Packet{Where: "ip6_rcv_core", otherHost: true}, false},
+
+		{"the server's buffer", Packet{Reason: "SOCKET_RCVBUFF", Where: "udp_queue_rcv_one_skb"}, true},
+		{"a firewall", Packet{Reason: "NETFILTER_DROP", Where: "nft_do_chain"}, true},
+		{"a firewall between the ports of a bridge", Packet{Where: "nf_hook_slow", otherHost: true}, true},
+		{"a malformed packet", Packet{Reason: "IP_INHDR", Where: "ip_rcv_core", otherHost: true}, true},
+		{"a malformed packet before Linux 5.17", Packet{Where: "ip_rcv_core"}, true},
+		{"another machine's, places hidden", Packet{otherHost: true}, true},
+		{"nothing known", Packet{}, true},
+	} {
+		if got := isDrop(&tc.p); got != tc.want {
+			t.Errorf("%s: %t, expected %t", tc.name, got, tc.want)
+		}
+	}
+}
+
 // Every reason that has words exists. Kernels before 7.0 do not have all of them,
 // and those of queueing disciplines have other names since 7.2.
 func TestReasonsInWordsAreTheKernels(t *testing.T) {

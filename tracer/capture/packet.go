@@ -101,6 +101,7 @@ type Packet struct {
 	Where      string // Drop: kernel symbol; empty: not readable
 	Reason     string // Drop: by the kernel's name; empty: the kernel gives none
 	Words      string // Drop: Reason and Where in words, as "netfilter hook FORWARD"; empty: they do not tell
+	otherHost  bool   // Drop: its link layer address is another machine's
 	Table      *Table // Drop: of the namespace, where the packet had no entry in it; nil: unknown
 	VLAN       uint16 // id of the outermost 802.1Q or 802.1ad tag; 0: none
 	InnerVLAN  uint16 // id of the tag behind it; 0: none

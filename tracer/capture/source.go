@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"time"
 	"unsafe"
 
@@ -267,7 +266,7 @@ func (s *Source) Poll(deliver func(*Packet)) (int64, error) {
 		if err := s.decoder.decode(&p, raw); err != nil {
 			return err
 		}
-		if p.Kind != Drop || !slices.Contains(notDropped, p.Reason) {
+		if p.Kind != Drop || isDrop(&p) {
 			deliver(&p)
 		}
 		return nil
