@@ -68,6 +68,7 @@ struct {
 /* bpf2go takes the layouts from here. */
 const struct event *unused_event __attribute__((unused));
 const struct sender *unused_sender __attribute__((unused));
+const struct thread *unused_thread __attribute__((unused));
 const struct nat *unused_nat __attribute__((unused));
 const struct drop *unused_drop __attribute__((unused));
 const struct outer *unused_outer __attribute__((unused));
@@ -99,6 +100,25 @@ static __always_inline void *append(struct scratch *s, __u32 size, __u8 part)
 	return s->tail + used;
 }
 
+static __always_inline void append_task(struct scratch *s, struct task_struct *task)
+{
+	struct task_struct *leader = task->group_leader;
+	struct sender *who = append(s, sizeof(*who), PART_PROCESS);
+	struct thread *thread;
+
+	if (!who)
+		return;
+	who->tgid = task->tgid;
+	__builtin_memcpy(who->comm, leader->comm, sizeof(who->comm));
+	if (task->pid == task->tgid)
+		return;
+	thread = append(s, sizeof(*thread), PART_THREAD);
+	if (!thread)
+		return;
+	thread->tid = task->pid;
+	__builtin_memcpy(thread->comm, task->comm, sizeof(thread->comm));
+}
+
 /*
  * Only where the packet leaves the socket's own namespace's devices: a packet
  * keeps its socket until it is received, and what the first sighting proved need
@@ -106,16 +126,14 @@ static __always_inline void *append(struct scratch *s, __u32 size, __u8 part)
  */
 static __always_inline void append_sender(struct scratch *s, struct net_device *dev, struct sock *sk)
 {
-	struct sender *who;
+	struct task_struct *task;
 	__u64 cgroup, *id;
 
 	if (!sk || (dev && dev->nd_net.net != sk->__sk_common.skc_net.net))
 		return;
-	who = append(s, sizeof(*who), PART_PROCESS);
-	if (who && !read_sender(who, sk)) {
-		s->used -= sizeof(*who);
-		s->e.parts &= ~PART_PROCESS;
-	}
+	task = sending_task(sk);
+	if (task)
+		append_task(s, task);
 	cgroup = read_cgroup(sk);
 	if (!cgroup)
 		return;

@@ -18,6 +18,7 @@ enum event_part {
 	PART_OUTER = 16,	/* struct outer */
 	PART_FRAGMENT = 32,	/* struct fragment */
 	PART_ICMP = 64,		/* struct icmp_error */
+	PART_THREAD = 128,	/* struct thread; behind the process */
 };
 
 /*
@@ -49,9 +50,15 @@ struct event {
 	__u8 daddr[16];
 };
 
-/* The process that owns the sending socket. */
+/* The process that sends, by the name of its first thread: its own, if it sets none. */
 struct sender {
 	__u32 tgid;
+	char comm[16];
+};
+
+/* The thread of it that sends, where that is another. */
+struct thread {
+	__u32 tid;
 	char comm[16];
 };
 

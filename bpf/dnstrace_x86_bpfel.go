@@ -125,12 +125,11 @@ type DnstraceOuter struct {
 type DnstraceScratch struct {
 	_                structs.HostLayout
 	E                DnstraceEvent
-	Tail             [2368]uint8
+	Tail             [2388]uint8
 	Used             uint32
 	Paged            uint32
 	Before           uint32
 	H                [40]uint8
-	_                [4]byte
 	At               uint64
 	Start            uint64
 	End              uint64
@@ -147,6 +146,12 @@ type DnstraceScratch struct {
 type DnstraceSender struct {
 	_    structs.HostLayout
 	Tgid uint32
+	Comm [16]int8
+}
+
+type DnstraceThread struct {
+	_    structs.HostLayout
+	Tid  uint32
 	Comm [16]int8
 }
 
@@ -176,6 +181,7 @@ const (
 	DnstraceVarUnusedNat       = "unused_nat"
 	DnstraceVarUnusedOuter     = "unused_outer"
 	DnstraceVarUnusedSender    = "unused_sender"
+	DnstraceVarUnusedThread    = "unused_thread"
 )
 
 // LoadDnstrace returns the embedded CollectionSpec for Dnstrace.
@@ -254,6 +260,7 @@ type DnstraceVariableSpecs struct {
 	UnusedNat       *ebpf.VariableSpec `ebpf:"unused_nat"`
 	UnusedOuter     *ebpf.VariableSpec `ebpf:"unused_outer"`
 	UnusedSender    *ebpf.VariableSpec `ebpf:"unused_sender"`
+	UnusedThread    *ebpf.VariableSpec `ebpf:"unused_thread"`
 }
 
 // DnstraceObjects contains all objects after they have been loaded into the kernel.
@@ -309,6 +316,7 @@ type DnstraceVariables struct {
 	UnusedNat       *ebpf.Variable `ebpf:"unused_nat"`
 	UnusedOuter     *ebpf.Variable `ebpf:"unused_outer"`
 	UnusedSender    *ebpf.Variable `ebpf:"unused_sender"`
+	UnusedThread    *ebpf.Variable `ebpf:"unused_thread"`
 }
 
 // DnstracePrograms contains all programs after they have been loaded into the kernel.

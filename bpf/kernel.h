@@ -212,7 +212,9 @@ struct files_struct {
 } __core;
 
 struct task_struct {
+	int pid;			/* the thread's */
 	int tgid;
+	struct task_struct *group_leader;
 	char comm[16];
 	struct files_struct *files;
 } __core;

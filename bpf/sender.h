@@ -4,11 +4,11 @@
 #define DNSTRACE_SENDER_H
 
 /*
- * The process that sends: the one on the CPU, if the file that its system call
+ * The thread that sends: the one on the CPU, if the file that its system call
  * was given is the packet's socket. Anything less would name whom a softirq
  * happened to interrupt. Needs bpf_task_pt_regs, since Linux 5.15.
  */
-static __always_inline bool read_sender(struct sender *s, struct sock *sk)
+static __always_inline struct task_struct *sending_task(struct sock *sk)
 {
 	struct task_struct *task;
 	struct files_struct *open_files;
@@ -19,25 +19,23 @@ static __always_inline bool read_sender(struct sender *s, struct sock *sk)
 	struct pt_regs *regs;
 
 	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
-		return false;
+		return 0;
 	task = bpf_get_current_task_btf();
 	open_files = task->files;
 	if (!open_files)		/* a kernel thread */
-		return false;
+		return 0;
 	fdt = open_files->fdt;
 	regs = (struct pt_regs *)bpf_task_pt_regs(task);
 	fd = regs->FIRST_ARGUMENT;
 	if (fd >= fdt->max_fds)
-		return false;
+		return 0;
 	file = (void *)load64(fdt->fd + fd);
 	if (!file)
-		return false;
+		return 0;
 	sock = (void *)load64(&file->private_data);
 	if (!sock || (struct sock *)load64(&sock->sk) != sk)
-		return false;
-	s->tgid = task->tgid;
-	__builtin_memcpy(s->comm, task->comm, sizeof(s->comm));
-	return true;
+		return 0;
+	return task;
 }
 
 /*

@@ -28,6 +28,9 @@ func (e *Exchange) AppendJSON(b []byte) []byte {
 	b = e.Client.appendJSON(append(b, `,"client":`...))
 	b = e.Server.appendJSON(append(b, `,"server":`...))
 	b = strconv.AppendUint(append(b, `,"lost_events":`...), e.LostEvents, 10)
+	if e.PathOmitted != 0 {
+		b = appendInt(append(b, `,"path_omitted":`...), e.PathOmitted)
+	}
 	b = appendString(append(b, `,"node":`...), e.Node)
 	b = e.appendResponse(b)
 	b = e.ICMP.appendJSON(append(b, `,"icmp":`...))

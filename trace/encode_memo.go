@@ -69,7 +69,7 @@ func (e *Endpoint) appendJSON(b []byte) []byte {
 		return append(b, "null"...)
 	}
 	// A pod that is not on this node has no process, and its name tells it.
-	hash := uint32(e.PID)
+	hash := uint32(e.PID)*31 + uint32(e.TID)
 	for _, c := range []byte(e.Pod) {
 		hash = hash*31 + uint32(c)
 	}
@@ -89,6 +89,12 @@ func encodeEndpoint(b []byte, e Endpoint) []byte {
 		b = appendInt(b, e.PID)
 	}
 	b = appendString(append(b, `,"cgroup":`...), e.Cgroup)
+	if e.TID != 0 {
+		b = appendInt(append(b, `,"tid":`...), e.TID)
+	}
+	if e.Thread != "" {
+		b = appendString(append(b, `,"thread":`...), e.Thread)
+	}
 	if e.Workload != "" {
 		b = appendString(append(b, `,"workload":`...), e.Workload)
 	}

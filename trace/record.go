@@ -265,11 +265,13 @@ type Endpoint struct {
 	Namespace string `json:"namespace"`
 	Node      string `json:"node"`
 	Container string `json:"container"` // its name where Kubernetes tells it, else its id
-	Process   string `json:"process"`
-	PID       int    `json:"pid"`    // in the node's own PID namespace; 0: unknown
-	Cgroup    string `json:"cgroup"` // path below the root of cgroup2
+	Process   string `json:"process"`   // the name of its first thread, as ps has it
+	PID       int    `json:"pid"`       // in the node's own PID namespace; 0: unknown
+	Cgroup    string `json:"cgroup"`    // path below the root of cgroup2
 
-	// JSON leaves these out where they are not known.
+	// JSON leaves these out where they are not known, and Thread where it is Process.
+	TID      int    `json:"tid"`      // the thread that sent, in the node's own PID namespace
+	Thread   string `json:"thread"`   // its name
 	Workload string `json:"workload"` // what the pod is of: Deployment/coredns
 	Service  string `json:"service"`  // whose address was asked, namespace/name: kube-system/kube-dns
 	// ServiceState is ServiceNoEndpoints where that is why the Service led nowhere.
@@ -296,7 +298,8 @@ type Exchange struct {
 	Client        *Endpoint  `json:"client"`
 	Server        *Endpoint  `json:"server"`
 	LostEvents    uint64     `json:"lost_events"`
-	Node          string     `json:"node"` // whose tracer saw it; empty: its name is unknown
+	PathOmitted   int        `json:"path_omitted"` // sightings that are not in Path, which had too many; JSON leaves out 0
+	Node          string     `json:"node"`         // whose tracer saw it; empty: its name is unknown
 
 	Flags         []string       `json:"flags"`        // set in the response: aa, tc, rd, ra, ad, cd
 	AnswerCount   *int           `json:"answer_count"` // records in its answer section; nil: no response was seen

@@ -109,6 +109,9 @@ func (a *Assembler) fromExchange(t *trace.Trace, l *lookup) {
 	if ex.LostEvents > 0 {
 		t.Gaps = append(t.Gaps, fmt.Sprintf("%d packets, of this lookup or of others, were lost by the tracer while it lasted: some may be missing here", ex.LostEvents))
 	}
+	if ex.PathOmitted > 0 {
+		t.Gaps = append(t.Gaps, fmt.Sprintf("%d more sightings of its packets were not kept", ex.PathOmitted))
+	}
 	if t.Query == nil && !ex.Connects() && a.servers.missed(ex) {
 		t.Gaps = append(t.Gaps, trace.GapNotRecorded)
 	}

@@ -178,7 +178,7 @@ func sameEnd(better, other *trace.Endpoint) *trace.Endpoint {
 	e.Workload = cmp.Or(e.Workload, other.Workload)
 	e.Container = cmp.Or(e.Container, other.Container)
 	if e.PID == 0 {
-		e.Process, e.PID = other.Process, other.PID
+		e.Process, e.PID, e.TID, e.Thread = other.Process, other.PID, other.TID, other.Thread
 	}
 	e.Cgroup = cmp.Or(e.Cgroup, other.Cgroup)
 	return &e

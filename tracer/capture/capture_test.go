@@ -309,10 +309,10 @@ func TestClock(t *testing.T) {
 
 func FuzzDecode(f *testing.F) {
 	f.Add(make([]byte, eventSize+64))
-	all := bpf.DnstraceEvent{Parts: 2*partICMP - 1, Kind: uint8(Drop), IpVersion: 4, Captured: 12}
+	all := bpf.DnstraceEvent{Parts: 2*partThread - 1, Kind: uint8(Drop), IpVersion: 4, Captured: 12}
 	f.Add(append(bytes.Clone(bytesOf(&all)), make([]byte, 512)...))
 	for _, m := range hostileMessages(f) {
-		for _, parts := range []uint8{0, 2*partICMP - 1} {
+		for _, parts := range []uint8{0, 2*partThread - 1} {
 			e := bpf.DnstraceEvent{Kind: uint8(TX), IpVersion: 6, Captured: uint16(len(m)), Parts: parts}
 			f.Add(append(bytes.Clone(bytesOf(&e)), m...))
 			e.Skip = 200 // the payload behind the parts

@@ -211,7 +211,8 @@ func compare(t *testing.T, got, want *Packet) {
 		t.Errorf("seen at %q in %d", got.IfName, got.NetNS)
 	}
 	g := *got
-	g.Time, g.SKB, g.Kind, g.NetNS, g.NetNSName, g.IfIndex, g.IfName, g.PID, g.Comm, g.CgroupID = 0, 0, 0, 0, "", 0, "", 0, "", 0
+	g.Time, g.SKB, g.Kind, g.NetNS, g.NetNSName, g.IfIndex, g.IfName, g.CgroupID = 0, 0, 0, 0, "", 0, "", 0
+	g.PID, g.Comm, g.TID, g.Thread = 0, "", 0, ""
 	if !bytes.Equal(g.Payload, want.Payload) {
 		t.Errorf("payload %x, expected %x", g.Payload, want.Payload)
 	}

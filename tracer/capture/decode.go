@@ -23,6 +23,7 @@ const (
 	partOuter
 	partFragment
 	partICMP
+	partThread // behind the process
 )
 
 // decoder turns events into packets. Names that come again with every packet
@@ -92,6 +93,7 @@ func (d *decoder) decodeParts(p *Packet, e *bpf.DnstraceEvent, tail []byte) erro
 	r := parts{tail: tail, present: e.Parts}
 	var (
 		who      bpf.DnstraceSender
+		thread   bpf.DnstraceThread
 		nat      bpf.DnstraceNat
 		drop     bpf.DnstraceDrop
 		outer    bpf.DnstraceOuter
@@ -100,6 +102,10 @@ func (d *decoder) decodeParts(p *Packet, e *bpf.DnstraceEvent, tail []byte) erro
 	)
 	if next(&r, partProcess, &who) {
 		p.PID, p.Comm = int(who.Tgid), d.intern(who.Comm, who.Tgid)
+		p.TID, p.Thread = p.PID, p.Comm
+	}
+	if next(&r, partThread, &thread) {
+		p.TID, p.Thread = int(thread.Tid), d.intern(thread.Comm, thread.Tid)
 	}
 	next(&r, partCgroup, &p.CgroupID)
 	if next(&r, partNAT, &nat) {
@@ -153,7 +159,7 @@ var errCut = errors.New("event is cut: the program and its loader do not match")
 
 // layout is the types of which events are made: C's, without pointers.
 type layout interface {
-	bpf.DnstraceEvent | bpf.DnstraceSender | bpf.DnstraceNat | bpf.DnstraceDrop | bpf.DnstraceOuter |
+	bpf.DnstraceEvent | bpf.DnstraceSender | bpf.DnstraceThread | bpf.DnstraceNat | bpf.DnstraceDrop | bpf.DnstraceOuter |
 		bpf.DnstraceFragment | bpf.DnstraceIcmpError | bpf.DnstraceCounters | uint64
 }
 

@@ -96,7 +96,9 @@ type Packet struct {
 	PayloadLen int    // what was on the wire
 	NAT        *NAT   // nil: not translated, or not readable at this place
 	PID        int    // process that owns the sending socket; 0: not proven
-	Comm       string
+	Comm       string // the process's name: that of its first thread
+	TID        int    // the thread that sends; 0: not proven
+	Thread     string // its name, which is Comm where it has none of its own
 	CgroupID   uint64 // of the socket that sends, also where the process is not proven: inode in cgroup2; 0: unknown
 	Where      string // Drop: kernel symbol; empty: not readable
 	Reason     string // Drop: by the kernel's name; empty: the kernel gives none

@@ -79,7 +79,7 @@ func (t *Table) firstFragment(ex *open, p *capture.Packet, response bool) {
 	d := datagramOf(p)
 	if _, known := t.datagrams[d]; !known {
 		if len(ex.fragmented) >= maxSightings {
-			t.stats.Sightings++ // whoever sends the same query in ever new datagrams
+			t.stats.Fragments++ // whoever sends the same query in ever new datagrams
 			return
 		}
 		if len(t.datagrams) >= maxDatagrams {
@@ -89,7 +89,7 @@ func (t *Table) firstFragment(ex *open, p *capture.Packet, response bool) {
 		ex.fragmented = append(ex.fragmented, d)
 	}
 	t.datagrams[d] = fragmented{ex, response}
-	ex.piece(p, d, response)
+	t.piece(ex, p, d, response)
 }
 
 // laterFragment notes a fragment that has no ports.
@@ -105,11 +105,11 @@ func (t *Table) laterFragment(p *capture.Packet) {
 		return
 	}
 	f.ex.last = p.Time
-	f.ex.piece(p, d, f.response)
+	t.piece(f.ex, p, d, f.response)
 }
 
 // piece counts a fragment at its place.
-func (ex *open) piece(p *capture.Packet, d datagram, response bool) {
+func (t *Table) piece(ex *open, p *capture.Packet, d datagram, response bool) {
 	if p.Kind == capture.Drop {
 		return
 	}
@@ -121,6 +121,7 @@ func (ex *open) piece(p *capture.Packet, d datagram, response bool) {
 	}
 	if at == nil {
 		if len(ex.pieces) >= maxSightings {
+			t.stats.Fragments++
 			return
 		}
 		ex.pieces = append(ex.pieces, pieces{at: placeOf(p), of: d, response: response})

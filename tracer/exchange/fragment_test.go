@@ -136,8 +136,13 @@ func TestFragmentsOfOneQueryAreBounded(t *testing.T) {
 			t.Errorf("%d datagrams, %d places, %d sightings", len(ex.fragmented), len(ex.pieces), len(ex.record.Path))
 		}
 	}
-	if f.table.Stats().Sightings == 0 {
-		t.Error("not counted")
+	stats := f.table.Stats()
+	if stats.Sightings == 0 || stats.Fragments == 0 {
+		t.Errorf("not counted: %+v", stats)
+	}
+	f.after(time.Minute)
+	if ex := f.one(); len(ex.Path) != maxSightings || uint64(ex.PathOmitted) != stats.Sightings {
+		t.Errorf("%d sightings, %d omitted, expected %d and %d", len(ex.Path), ex.PathOmitted, maxSightings, stats.Sightings)
 	}
 }
 

@@ -16,6 +16,26 @@ func conntrack(src, dst, replySrc, replyDst netip.AddrPort) *capture.NAT {
 	return &capture.NAT{Original: capture.Tuple{Src: src, Dst: dst}, Reply: capture.Tuple{Src: replySrc, Dst: replyDst}}
 }
 
+// A client that is translated again and again is known by so many addresses, and
+// the rest is counted.
+func TestAddressesOfAClientAreBounded(t *testing.T) {
+	f := newFeed(t)
+	q := query(t, "example.com.", 7)
+	const translations = 3 * maxKeys
+	for n := range uint16(translations) {
+		to := netip.AddrPortFrom(node.Addr(), 2000+n)
+		f.packet(capture.TX, nodeNS, 2, pod, service, q, withNAT(conntrack(pod, service, server, to)))
+	}
+	for _, ex := range f.table.open {
+		if len(ex.keys) != maxKeys {
+			t.Errorf("%d addresses, expected %d", len(ex.keys), maxKeys)
+		}
+	}
+	if got, want := f.table.Stats().Addresses, uint64(translations-(maxKeys-1)); got != want {
+		t.Errorf("%d counted, expected %d", got, want)
+	}
+}
+
 func TestTranslationOfBothEnds(t *testing.T) {
 	type at struct {
 		netns    uint32

@@ -168,7 +168,10 @@ func learn(e *trace.Endpoint, p *capture.Packet, names Names) bool {
 		return false
 	}
 	if p.PID != 0 {
-		e.Process, e.PID = p.Comm, p.PID
+		e.Process, e.PID, e.TID = p.Comm, p.PID, p.TID
+		if p.Thread != p.Comm {
+			e.Thread = p.Thread
+		}
 	}
 	if p.CgroupID != 0 && e.Cgroup == "" && names != nil {
 		e.Cgroup, e.Container = names.Cgroup(p.CgroupID)

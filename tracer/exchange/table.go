@@ -66,6 +66,8 @@ type Stats struct {
 	NotDNS     uint64 // packets on a DNS port that are no DNS message, or multicast DNS between equals
 	Orphans    uint64 // responses, fragments and ICMP errors whose query was not seen, was given up, or went elsewhere
 	Sightings  uint64 // not kept, because the exchange had too many
+	Fragments  uint64 // of an exchange with too many, not counted to its datagrams
+	Addresses  uint64 // of a client that an exchange is not known by, because it had too many
 	Unreadable uint64 // TCP segments whose place in the stream is unknown
 	Unfinished uint64 // still waiting for a response at the end
 	Cut        uint64 // left out, because the share of lookups that is reported changed meanwhile
@@ -233,10 +235,15 @@ func (t *Table) fromSameBuffer(p *capture.Packet, k key) *open {
 }
 
 func (t *Table) alias(k key, ex *open) {
-	if _, taken := t.open[k]; !taken && len(ex.keys) < maxKeys {
-		t.open[k] = ex
-		ex.keys = append(ex.keys, k)
+	if _, taken := t.open[k]; taken {
+		return
 	}
+	if len(ex.keys) >= maxKeys {
+		t.stats.Addresses++
+		return
+	}
+	t.open[k] = ex
+	ex.keys = append(ex.keys, k)
 }
 
 func (t *Table) begin(k key, p *capture.Packet, h header, body []byte, size int) *open {
@@ -281,6 +288,7 @@ func (t *Table) see(ex *open, p *capture.Packet, response bool) {
 	ex.record.Path = t.paths.grown(ex.record.Path)
 	if !ex.sighted(p, response, t.cfg.Names) {
 		t.stats.Sightings++
+		ex.record.PathOmitted++
 	}
 	// An answered exchange is over after settle, long before its timeout.
 	if due := ex.deadline(t.cfg.Timeout); due < ex.due {

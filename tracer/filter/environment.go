@@ -37,8 +37,19 @@ func addFields(env map[string]any, v reflect.Value, want func(string) bool) {
 			env[name] = value(v.Field(i))
 		}
 	}
-	if e, ok := v.Interface().(trace.Endpoint); ok && e.PID == 0 {
-		env["pid"] = nil
+	switch x := v.Interface().(type) {
+	case trace.Endpoint:
+		unset(env, "pid", x.PID == 0)
+		unset(env, "tid", x.TID == 0)
+	case trace.Exchange:
+		unset(env, "path_omitted", x.PathOmitted == 0)
+	}
+}
+
+// unset makes a field nil, if the filter asks for it and its 0 is no value.
+func unset(env map[string]any, name string, nothing bool) {
+	if _, asked := env[name]; asked && nothing {
+		env[name] = nil
 	}
 }
 

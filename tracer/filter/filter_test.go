@@ -167,8 +167,8 @@ func normalise(v any) {
 		if _, isFinding := v["advice"]; isFinding && v["in_doubt"] == nil {
 			v["in_doubt"] = false
 		}
-		// Nor does it write what Kubernetes does not tell.
-		for beside, left := range map[string][]string{"cgroup": {"workload", "service", "service_state"}, "server_port": {"endpoint"}} {
+		// Nor does it write what Kubernetes does not tell, the thread of nobody, and that nothing was left out.
+		for beside, left := range map[string][]string{"cgroup": {"workload", "service", "service_state", "tid", "thread"}, "lost_events": {"path_omitted"}, "server_port": {"endpoint"}} {
 			for _, name := range left {
 				if _, has := v[beside]; has && v[name] == nil {
 					delete(v, name)

@@ -81,6 +81,7 @@ var (
 	notDNS          = counter("not_dns_total", "Packets on a DNS port that are no DNS message, or multicast DNS that asks and answers everybody.")
 	orphans         = counter("orphan_responses_total", "Responses, fragments and ICMP errors whose query was not seen.")
 	unreadable      = counter("unreadable_segments_total", "TCP segments whose place in the stream is unknown.")
+	omitted         = counter("omitted_total", "What was not kept of exchanges that had too much of it, as of a packet in a loop: sightings, fragments, addresses of their client.", "what")
 	records         = counter("plugin_records_total", "Records received from CoreDNS.")
 	malformed       = counter("plugin_records_malformed_total", "Lines received that are no record.")
 	recordsDropped  = counter("plugin_records_dropped_total", "Records received and not taken in time.")
@@ -141,6 +142,9 @@ func (c Collector) Collect(ch chan<- prometheus.Metric) {
 	send(notDNS, n.NotDNS)
 	send(orphans, n.Orphans)
 	send(unreadable, n.Unreadable)
+	for what, v := range n.Omitted {
+		send(omitted, v, what)
+	}
 	send(records, n.Receive.Received)
 	send(malformed, n.Receive.Malformed)
 	send(recordsDropped, n.Receive.Dropped)

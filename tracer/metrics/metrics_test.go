@@ -24,7 +24,7 @@ func sample() Collector {
 	return Collector{
 		Counters: func() *pipeline.Counters {
 			return &pipeline.Counters{
-				Events: 18, LostEvents: 2, ShedEvents: 7, Share: 0.25, Cut: 3,
+				Events: 18, LostEvents: 2, ShedEvents: 7, Share: 0.25, Cut: 3, Omitted: map[string]uint64{"fragments": 6},
 				SampledOut: map[string]uint64{"trace": 9}, LostByHook: map[string]uint64{"tx": 2}, Traces: 1, ClockSteps: 1, NoConnect: 4,
 				Exchanges: map[string]uint64{trace.OutcomeAnswered: 1},
 				Findings:  map[string]uint64{"upstream-timeout": 1},
@@ -86,6 +86,7 @@ func TestServe(t *testing.T) {
 	}
 	for _, want := range []string{
 		"dnstrace_events_total 18", "dnstrace_lost_events_total 2", `dnstrace_hook_lost_events_total{hook="tx"} 2`,
+		`dnstrace_omitted_total{what="fragments"} 6`,
 		"dnstrace_shed_events_total 7", "dnstrace_reported_share 0.25", "dnstrace_cut_exchanges_total 3",
 		"dnstrace_kubernetes_synced 1", `dnstrace_kubernetes_objects{kind="pods"} 21`, "dnstrace_kubernetes_request_failures_total 22",
 		`dnstrace_sampled_out_total{record="trace"} 9`,

@@ -170,6 +170,7 @@ type Counters struct {
 	NotDNS             uint64
 	Orphans            uint64
 	Unreadable         uint64
+	Omitted            map[string]uint64 // of exchanges that had too many: sightings, fragments, addresses
 	Unfinished         uint64
 	Cut                uint64
 	Receive            receive.Stats
@@ -390,6 +391,7 @@ func (p *Pipeline) publish() {
 		OpenExchanges: ex.Open, PendingTraces: as.Pending, EvictedExchanges: ex.Evicted, EvictedTraces: p.evicted + as.Evicted,
 		ClockSteps: p.steps, NoConnect: ex.NoConnect,
 		NotDNS: ex.NotDNS, Orphans: ex.Orphans, Unreadable: ex.Unreadable, Unfinished: ex.Unfinished, Cut: ex.Cut,
+		Omitted: map[string]uint64{"sightings": ex.Sightings, "fragments": ex.Fragments, "addresses": ex.Addresses},
 		Receive: p.cfg.Receiver.Stats(),
 	})
 }
