@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf/features"
+	"golang.org/x/sys/unix"
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 
 	"github.com/dnstrace/dnstrace/tracer/capture"
@@ -23,7 +24,8 @@ type facts struct {
 	capabilities  func(cap.Value) bool
 	userNamespace bool   // another than the node's
 	kernel        uint32 // LINUX_VERSION_CODE
-	lockdown      string // as /sys/kernel/security/lockdown has it; empty: none
+	lockdown      string // as /sys/kernel/security/lockdown has it; empty: it is not there
+	securityfs    bool   // what would show it is mounted: else lockdown is unknown
 	symbols       error  // why functions of the kernel have no names
 	kptrRestrict  string // sysctl kernel.kptr_restrict
 	perfParanoid  string // sysctl kernel.perf_event_paranoid
@@ -37,7 +39,8 @@ func Probe() []capture.Finding {
 	f := facts{
 		capabilities:  func(v cap.Value) bool { return has(set, v) },
 		userNamespace: strings.Join(strings.Fields(read("/proc/self/uid_map")), " ") != "0 0 4294967295",
-		lockdown:      read("/sys/kernel/security/lockdown"),
+		lockdown:      read(securityfs + "/lockdown"),
+		securityfs:    mounted(securityfs, unix.SECURITYFS_MAGIC),
 		symbols:       symbolsShown("/proc/kallsyms"),
 		kptrRestrict:  read("/proc/sys/kernel/kptr_restrict"),
 		perfParanoid:  read("/proc/sys/kernel/perf_event_paranoid"),
@@ -47,6 +50,15 @@ func Probe() []capture.Finding {
 	_, f.hostNetNS = capture.HostNetNS()
 	_, f.cgroups = cgroup.Open()
 	return judge(f)
+}
+
+// securityfs is where the kernel's security modules show their state.
+const securityfs = "/sys/kernel/security"
+
+// mounted tells whether a file system of a kind is at a path.
+func mounted(path string, magic int64) bool {
+	var fs unix.Statfs_t
+	return unix.Statfs(path, &fs) == nil && int64(fs.Type) == magic
 }
 
 func read(path string) string {
@@ -118,12 +130,15 @@ func (f facts) locksMemory() capture.Finding {
 	return finding
 }
 
-// lockedDown judges kernel_lockdown(7).
+// lockedDown judges kernel_lockdown(7). What is unknown does not stop: whether the
+// programs load is tried.
 func (f facts) lockedDown() capture.Finding {
 	finding := capture.Finding{What: "kernel lockdown", Required: true, OK: true, Detail: "none",
 		Lost: "no program may read the kernel's memory, so no packet is seen", Remedy: "boot with lockdown=integrity or none"}
 	if _, mode, ok := strings.Cut(f.lockdown, "["); ok {
 		finding.Detail, _, _ = strings.Cut(mode, "]")
+	} else if !f.securityfs {
+		finding.Detail = "unknown: " + securityfs + " is not mounted here"
 	}
 	finding.OK = finding.Detail != "confidentiality"
 	return finding

@@ -77,3 +77,22 @@ func TestJudge(t *testing.T) {
 		})
 	}
 }
+
+// Lockdown that cannot be looked at is unknown, not absent.
+func TestLockdownIsTold(t *testing.T) {
+	for _, tc := range []struct {
+		facts facts
+		want  string
+		ok    bool
+	}{
+		{facts{securityfs: true}, "none", true},
+		{facts{securityfs: true, lockdown: "[none] integrity confidentiality"}, "none", true},
+		{facts{securityfs: true, lockdown: "none [integrity] confidentiality"}, "integrity", true},
+		{facts{securityfs: true, lockdown: "none integrity [confidentiality]"}, "confidentiality", false},
+		{facts{}, "unknown: /sys/kernel/security is not mounted here", true},
+	} {
+		if got := tc.facts.lockedDown(); got.Detail != tc.want || got.OK != tc.ok {
+			t.Errorf("%+v: %q, %t, expected %q, %t", tc.facts, got.Detail, got.OK, tc.want, tc.ok)
+		}
+	}
+}
