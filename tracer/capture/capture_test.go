@@ -183,7 +183,11 @@ func TestDrop(t *testing.T) {
 		if p.Where != "__udp4_lib_rcv" && p.Where != "udp_rcv" && p.Where != "" || kernelAtLeast(5, 17) && p.Reason != "NO_SOCKET" {
 			t.Errorf("dropped in %q because of %q", p.Where, p.Reason)
 		}
-		if p.Words != "no socket" && p.Where != "" {
+		want := "no socket"
+		if p.Reason == "" {
+			want = noUDPSocket
+		}
+		if p.Words != want && p.Where != "" {
 			t.Errorf("in words: %q", p.Words)
 		}
 		return
@@ -213,7 +217,11 @@ func TestDropOfAConnection(t *testing.T) {
 	}
 	for _, p := range poll(t, source) {
 		if p.Kind == Drop && p.Opens() {
-			if p.Dst != closed.AddrPort() || p.Words != "no socket" && p.Where != "" {
+			want := "no socket"
+			if p.Reason == "" {
+				want = noTCPSocket
+			}
+			if p.Dst != closed.AddrPort() || p.Words != want && p.Where != "" {
 				t.Errorf("%+v", p)
 			}
 			return

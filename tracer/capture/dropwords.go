@@ -100,21 +100,33 @@ var reasonWords = map[string]string{
 	"NO_TX_TARGET":             "no device to send through",
 }
 
-// placeWords are functions (in net/) that say as much as a reason, for kernels
-// and places that give none.
+// What a place without a reason leaves open.
+const (
+	noUDPSocket = "no socket, or a wrong checksum"
+	noTCPSocket = "no socket, a wrong checksum, a filter or IPsec"
+	fullSocket  = "receive buffer full, a socket filter, or a wrong checksum"
+	noRoute     = "no route, or one that refuses"
+)
+
+// placeWords are functions (in net/) that tell, for kernels and places that give no
+// reason. A function that frees packets for several says them all.
 var placeWords = map[string]string{
 	"neigh_invalidate":        "neighbour unresolved",
 	"__neigh_event_send":      "neighbour unresolved",
-	"ip_error":                "no route",
-	"ip6_pkt_drop":            "no route",
-	"__udp4_lib_rcv":          "no socket",
-	"__udp6_lib_rcv":          "no socket",
-	"tcp_v4_rcv":              "no socket",
-	"tcp_v6_rcv":              "no socket",
-	"udp_queue_rcv_one_skb":   "receive buffer full",
-	"udpv6_queue_rcv_one_skb": "receive buffer full",
+	"ip_error":                noRoute,
+	"ip6_pkt_drop":            noRoute,
+	"__udp4_lib_rcv":          noUDPSocket,
+	"__udp6_lib_rcv":          noUDPSocket,
+	"udp_rcv":                 noUDPSocket,
+	"udpv6_rcv":               noUDPSocket,
+	"tcp_v4_rcv":              noTCPSocket,
+	"tcp_v6_rcv":              noTCPSocket,
+	"udp_queue_rcv_one_skb":   fullSocket,
+	"udpv6_queue_rcv_one_skb": fullSocket,
 	"udp_destruct_common":     "socket closed with the packet unread",
-	"ip_rcv_finish_core":      "no route",
+	"ip_rcv_finish_core":      "no route, or reverse path filter",
+	"dst_discard_out":         "route that refuses",
+	"dst_discard":             "route that refuses",
 	"tcf_classify":            "traffic control program",
 	"sch_handle_ingress":      "traffic control program, incoming",
 	"sch_handle_egress":       "traffic control program, outgoing",

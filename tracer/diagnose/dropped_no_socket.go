@@ -2,7 +2,7 @@ package diagnose
 
 import (
 	"fmt"
-	"strings"
+	"slices"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
@@ -15,9 +15,13 @@ func droppedNoSocket(_ *memory, _ *trace.Trace, l leg) (trace.Finding, bool) {
 	if !noSocket(d) {
 		return trace.Finding{}, false
 	}
+	summary := fmt.Sprintf("Nothing listened for %s: it was refused in %s.", droppedWhat(l), droppedWhere(d))
+	if d.Reason == "" {
+		summary = fmt.Sprintf("Nothing listened for %s, or it was malformed: it was refused in %s, and the kernel gives no reason.", droppedWhat(l), droppedWhere(d))
+	}
 	return trace.Finding{
 		Code:    DroppedNoSocket,
-		Summary: fmt.Sprintf("Nothing listened for %s: it was refused in %s.", droppedWhat(l), droppedWhere(d)),
+		Summary: summary,
 		Advice:  fmt.Sprintf("See that the server runs and listens on port %d there (`ss -lnp`), and that the Service's endpoints are ready.", l.exchange.ServerPort),
 	}, true
 }
@@ -26,5 +30,10 @@ func noSocket(d *trace.Drop) bool {
 	if d.Reason != "" {
 		return d.Reason == "NO_SOCKET"
 	}
-	return strings.HasPrefix(d.Where, "__udp") || d.Where == "tcp_v4_rcv" || d.Where == "tcp_v6_rcv"
+	return slices.Contains(socketLookups, d.Where)
 }
+
+// socketLookups look the socket up (net/ipv4/udp.c, net/ipv6/udp.c, net/ipv4/tcp_ipv4.c,
+// net/ipv6/tcp_ipv6.c). They free a packet with a wrong checksum too, and TCP's what a
+// filter or IPsec refuses: all rare beside a port that nobody has open.
+var socketLookups = []string{"__udp4_lib_rcv", "__udp6_lib_rcv", "udp_rcv", "udpv6_rcv", "tcp_v4_rcv", "tcp_v6_rcv"}

@@ -21,19 +21,27 @@ func droppedReceiveBuffer(_ *memory, _ *trace.Trace, l leg) (trace.Finding, bool
 		whose = "the client's"
 		advice = "The client reads more slowly than responses come: see its CPU limit, and what its process is busy with."
 	}
+	summary := fmt.Sprintf("There was no room for %s in %s receive buffer in %s.", droppedWhat(l), whose, netns(d.NetNSName, d.NetNS))
+	if d.Reason == "" && d.Where != enqueue {
+		summary = fmt.Sprintf("There was no room for %s in %s receive buffer in %s, or the socket's filter or its checksum stopped it: the kernel gives no reason.",
+			droppedWhat(l), whose, netns(d.NetNSName, d.NetNS))
+	}
 	return trace.Finding{
 		Code:    DroppedReceiveBuffer,
-		Summary: fmt.Sprintf("There was no room for %s in %s receive buffer in %s.", droppedWhat(l), whose, netns(d.NetNSName, d.NetNS)),
+		Summary: summary,
 		Advice:  advice,
 	}, true
 }
+
+// enqueue frees a datagram only where there is no room (net/ipv4/udp.c).
+const enqueue = "__udp_enqueue_schedule_skb"
 
 func receiveBuffer(d *trace.Drop) bool {
 	switch d.Reason {
 	case "SOCKET_RCVBUFF", "SOCKET_BACKLOG", "PROTO_MEM":
 		return true
 	case "":
-		return d.Where == "udp_queue_rcv_one_skb" || d.Where == "udpv6_queue_rcv_one_skb" || d.Where == "__udp_enqueue_schedule_skb"
+		return d.Where == "udp_queue_rcv_one_skb" || d.Where == "udpv6_queue_rcv_one_skb" || d.Where == enqueue
 	}
 	return false
 }
