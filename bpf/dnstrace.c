@@ -6,9 +6,9 @@
  * reception on every device of every network namespace, and every drop.
  *
  * program         hooks                       since   ns a DNS packet, another
- * net_dev_queue   tp_btf/net_dev_queue        5.5     305-395 (175), 40-43 (9)
- * netif_receive   tp_btf/netif_receive_skb    5.5     215-280 (130), 41-49 (9)
- * kfree_skb       tp_btf/kfree_skb            5.17    rare: as net_dev_queue, and the callers
+ * net_dev_queue   tp_btf/net_dev_queue        5.5     305-395 (204), 40-43 (11)
+ * netif_receive   tp_btf/netif_receive_skb    5.5     215-280 (156), 41-49 (9)
+ * kfree_skb       tp_btf/kfree_skb            5.17    a drop: (1000-2800), another (11-30)
  * kfree_skb_old   tp_btf/kfree_skb            5.5     the same, without a reason
  *
  * They read the headers of the packet (glance.h, headers.h, transport.h), its
@@ -156,7 +156,7 @@ static __always_inline void append_nat(struct scratch *s, unsigned long nfct)
 }
 
 /*
- * The callers tell at which hook a packet was dropped. Some microseconds, which
+ * The callers tell at which hook a packet was dropped. One microsecond or two, which
  * a drop is worth.
  */
 static __always_inline void append_drop(struct scratch *s, void *ctx, struct sk_buff *skb,
@@ -252,7 +252,7 @@ static __always_inline void emit(void *ctx, struct sk_buff *skb, const __u8 *l3,
 		s->e.payload_len = s->left;
 		captured = read_payload(s, skb, &ptr);
 	}
-	if (!in_share(s, captured)) {
+	if (!in_share(s, skb->_nfct, captured)) {
 		shed();
 		return;
 	}

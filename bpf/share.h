@@ -16,12 +16,28 @@
 volatile __u32 share SEC(".data.share") = WHOLE_SHARE;
 
 /*
- * By what all packets of a lookup have in common, translated or not: over UDP the
- * DNS ID, over TCP, where only the first segment has one, the two ports. A fragment
- * without the ID is in every share: it is of no use without its first, and rare. So is
- * a datagram in pages before Linux 6.12, of which the program sees no ID (paged.h).
+ * Both ports of a TCP connection in one word, the same in both directions: those
+ * that the client used, where connection tracking tells. Behind the translation of a
+ * port it does not, as inside the pods of a Service with another port: there it is
+ * another lot.
  */
-static __always_inline bool in_share(const struct scratch *s, __u32 captured)
+static __always_inline __u16 both_ports(const struct scratch *s, unsigned long nfct)
+{
+	struct nf_conn *ct = tracked(nfct);
+
+	if (!ct || s->e.parts & PART_OUTER || !(ct_status(ct) & IPS_NAT_MASK))
+		return s->e.sport ^ s->e.dport;
+	return bpf_ntohs((__u16)(load32(&ct->tuplehash[0].tuple.src.u.all) ^
+				 load32(&ct->tuplehash[0].tuple.dst.u.all)));
+}
+
+/*
+ * By what all packets of a lookup have in common: over UDP the DNS ID, over TCP,
+ * where only the first segment has one, the two ports. A fragment without the ID is
+ * in every share: it is of no use without its first, and rare. So is a datagram in
+ * pages before Linux 6.12, of which the program sees no ID (paged.h).
+ */
+static __always_inline bool in_share(const struct scratch *s, unsigned long nfct, __u32 captured)
 {
 	__u32 limit = share, word;
 
@@ -32,7 +48,7 @@ static __always_inline bool in_share(const struct scratch *s, __u32 captured)
 			return true;
 		word = be16(s->tail);
 	} else {
-		word = s->e.sport ^ s->e.dport;
+		word = both_ports(s, nfct);
 	}
 	/* Fibonacci hashing: IDs may be counted up. */
 	return (__u16)(word * 40503) < limit;

@@ -75,10 +75,39 @@ func (r *rig) programRound(ctx context.Context, all *figures.Figures) (err error
 	}
 	// The echo pod's own address, so that other ports stay as they are.
 	other := netip.AddrPortFrom(r.Host(echoPod).V4, otherPort)
-	return compare(tracer, empty.programs, func() error {
+	if err := compare(tracer, empty.programs, func() error {
 		_, err := r.closedLoopTo(ctx, other, echo.names, programQueries)
 		return err
-	}, "another packet", figures.AtMost(30), all)
+	}, "another packet", figures.AtMost(30), all); err != nil {
+		return err
+	}
+	// The client pod itself, where nobody listens. No goal is set for drops: they are rare.
+	for packet, port := range map[string]uint16{"a dropped DNS packet": 53, "another dropped packet": otherPort} {
+		closed := netip.AddrPortFrom(r.Host(clientPod).V4, port)
+		if err := compare(tracer, empty.programs, func() error { return r.refused(ctx, closed) }, packet, figures.Goal{}, all); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// refused sends as many queries to a port that nobody listens on: the kernel drops
+// each, for lack of a socket.
+func (r *rig) refused(ctx context.Context, to netip.AddrPort) error {
+	s, err := r.dial(to, names, 0)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	for sent := 0; sent < programQueries && ctx.Err() == nil; {
+		switch err := s.send(uint16(sent)); {
+		case err == nil:
+			sent++
+		case !errors.Is(err, unix.ECONNREFUSED): // which says that of the one before, and sends nothing
+			return fmt.Errorf("send to %s: %w", to, err)
+		}
+	}
+	return ctx.Err()
 }
 
 // compare notes what a run of each of the tracer's programs takes under a load,

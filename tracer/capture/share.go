@@ -14,7 +14,8 @@ type Share uint32
 const WholeShare Share = 1 << 16
 
 // Has tells whether the packets of a lookup are reported: those over UDP by their
-// DNS ID, those over TCP by the ports of their connection. The programs decide alike.
+// DNS ID, those over TCP by the ports of their connection as the client knows them. The
+// programs decide alike, wherever connection tracking tells them the client's ports.
 func (s Share) Has(protocol uint8, id, sport, dport uint16) bool {
 	word := id
 	if protocol != trace.TransportUDP {

@@ -2,6 +2,10 @@ package capture
 
 import (
 	"encoding/binary"
+	"fmt"
+	"net"
+	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -130,5 +134,77 @@ func TestOverflowMakesTheShareSmaller(t *testing.T) {
 	}
 	if again := source.Reshares(); len(again) != 0 {
 		t.Errorf("told twice: %+v", again)
+	}
+}
+
+// A TCP connection whose port is translated is in the share by the ports that its
+// client used, which is how user space judges it: it would be split else.
+func TestTranslatedConnectionInTheShare(t *testing.T) {
+	const service, connections = 61153, 60
+	share := WholeShare / 2
+	var source *Source
+	clients := map[uint16]bool{}
+	lacks := false
+	inNewNamespace(t, func() error {
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		defer l.Close()
+		nft := exec.Command("nft", "-f", "-")
+		nft.Stdin = strings.NewReader(fmt.Sprintf("table ip t { chain o { type nat hook output priority -100; tcp dport %d redirect to :%d; }; }",
+			service, l.Addr().(*net.TCPAddr).Port))
+		if err := nft.Run(); err != nil {
+			lacks = true // nft, or its modules, as in some virtual machines
+			return nil
+		}
+		inode, err := inodeOf("/proc/thread-self/ns/net")
+		if err != nil {
+			return err
+		}
+		if source, err = Open(Config{Ports: []uint16{service}, NetNS: []string{fmt.Sprint(inode)}}); err != nil {
+			return err
+		}
+		if err := source.coll.Variables[bpf.DnstraceVarShare].Set(uint32(share)); err != nil {
+			return err
+		}
+		for range connections {
+			conn, err := net.Dial("tcp4", fmt.Sprintf("127.0.0.1:%d", service))
+			if err != nil {
+				return err
+			}
+			clients[conn.LocalAddr().(*net.TCPAddr).AddrPort().Port()] = true
+			if err := conn.Close(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if lacks {
+		return
+	}
+	defer source.Close()
+	seen := map[uint16]int{}
+	for _, p := range poll(t, source) {
+		client := p.Src.Port()
+		if p.TCPFlags&FlagACK != 0 {
+			client = p.Dst.Port()
+		}
+		if p.TCPFlags&FlagSYN != 0 {
+			seen[client]++
+		}
+	}
+	in := 0
+	for port := range clients {
+		want := 0
+		if share.Has(trace.TransportTCP, 0, port, service) {
+			want, in = 4, in+1 // SYN and SYN-ACK, sent and received
+		}
+		if seen[port] != want {
+			t.Errorf("port %d: %d packets, expected %d", port, seen[port], want)
+		}
+	}
+	if in == 0 || in == connections {
+		t.Errorf("%d of %d are in the share, which proves nothing", in, connections)
 	}
 }
