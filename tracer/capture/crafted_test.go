@@ -7,6 +7,7 @@ import (
 	"os"
 	"reflect"
 	"runtime"
+	"slices"
 	"strconv"
 	"testing"
 
@@ -59,7 +60,8 @@ func outer(dport uint16, vni uint32) *Outer {
 		Dst: netip.AddrPortFrom(netip.MustParseAddr("198.51.100.2"), dport), VNI: vni}
 }
 
-// crafted is a frame for every branch of the parser.
+// crafted are frames that the parser follows to the end, or to a port that is not
+// observed.
 var crafted = []struct {
 	name      string
 	ethertype uint16
@@ -183,7 +185,7 @@ func manyExtensions(n int) []byte {
 func TestCraftedPackets(t *testing.T) {
 	netns, send := loopbackOfItsOwn(t)
 	source := openIn(t, netns)
-	for _, tc := range crafted {
+	for _, tc := range slices.Concat(crafted, edges) {
 		t.Run(tc.name, func(t *testing.T) {
 			for _, f := range tc.frames {
 				send(tc.ethertype, ethernet(uint64(tc.ethertype), f))

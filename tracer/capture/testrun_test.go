@@ -84,7 +84,7 @@ func ownNamespace() error {
 func TestCraftedPacketsInATestRun(t *testing.T) {
 	netns, run := testRun(t)
 	source := openIn(t, netns)
-	for _, tc := range crafted {
+	for _, tc := range slices.Concat(crafted, edges) {
 		t.Run(tc.name, func(t *testing.T) {
 			for _, f := range tc.frames {
 				if err := run(ethernet(uint64(tc.ethertype), f)); err != nil {
