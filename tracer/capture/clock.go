@@ -11,10 +11,12 @@ import (
 // and again; it costs some 200 ns.
 type Clock struct {
 	offset int64 // ns to add to the monotonic clock
+	within int64 // ns that the offset may be off
 }
 
 // Sync reads both clocks. The monotonic clock is read on either side and the
-// narrowest of a few tries counts, so the error is a few tens of nanoseconds.
+// narrowest of a few tries counts: the other was read at some time between, so the
+// error is at most half of that, a few tens of nanoseconds.
 func (c *Clock) Sync() {
 	const tries = 5
 	best := int64(1<<63 - 1)
@@ -25,10 +27,14 @@ func (c *Clock) Sync() {
 		after := Now()
 		if width := after - before; width < best {
 			best = width
-			c.offset = wall.Nano() - before - width/2
+			c.offset, c.within = wall.Nano()-before-width/2, (width+1)/2
 		}
 	}
 }
+
+// Within returns how far off a time may be that Wall returns: beside the system's own
+// time at the last Sync, however right that is.
+func (c *Clock) Within() time.Duration { return time.Duration(c.within) }
 
 // Wall returns the UTC time of a monotonic time.
 func (c *Clock) Wall(mono int64) time.Time {

@@ -27,7 +27,7 @@ type Finding struct {
 func Probe(ports []uint16) []Finding {
 	findings := slices.Concat([]Finding{probeKernel(), probeBTF()}, probeAttach(ports))
 	if kernel, err := btf.LoadKernelSpec(); err == nil {
-		findings = append(findings, probeDropReasons(kernel), probeProcess(kernel), probeConntrack(kernel))
+		findings = append(findings, probeDropReasons(kernel), probeProcess(kernel), probeConntrack(kernel), probeMisses())
 	}
 	return append(findings, probeClock(), probeNetNS(netnsDir))
 }
@@ -104,6 +104,18 @@ func perfParanoid() (level int) {
 	return level
 }
 
+// probeMisses tells whether it can be counted how often the kernel left a program out
+// because it was running on that CPU already. It counts since Linux 5.12, and tells one
+// who has dropped his privileges, as the tracer does, since 5.19.
+func probeMisses() Finding {
+	f := Finding{What: "runs left out", OK: kernelAtLeast(5, 19), Detail: "counted",
+		Lost: "a packet at which the kernel left a program out is missing and not counted", Remedy: "Linux 5.19 or later"}
+	if !f.OK {
+		f.Detail = "the kernel does not tell, or not without privileges"
+	}
+	return f
+}
+
 // kernelAtLeast compares the running kernel's version. It stands in where BTF
 // cannot tell: bpf_dynptr_from_skb is in 6.4, and open to tracing from 6.12 on.
 func kernelAtLeast(major, minor int) bool {
@@ -165,7 +177,9 @@ func probeClock() Finding {
 		return f
 	}
 	d := time.Duration(step.Nano())
-	f.OK, f.Detail = d <= coarseClock, fmt.Sprintf("packets are timed to %s, by %s", d, clockSource())
+	var c Clock
+	c.Sync()
+	f.OK, f.Detail = d <= coarseClock, fmt.Sprintf("packets are timed to %s, by %s; their UTC is the system's, give or take %s", d, clockSource(), c.Within())
 	return f
 }
 

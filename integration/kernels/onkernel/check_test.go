@@ -46,6 +46,9 @@ func TestCheck(t *testing.T) {
 			t.Errorf("%s: no word of %s", l.what, l.remedy)
 		}
 	}
+	if want := !atLeast(t, 5, 19); slices.Contains(limited, "runs left out") != want {
+		t.Errorf("runs left out limited: %t, expected %t", !want, want)
+	}
 	// Nothing here can be right where packets of one moment have no order.
 	if slices.Contains(limited, "clock") {
 		t.Error("the clock is too coarse to put packets in order")
