@@ -43,6 +43,7 @@ func TestDiagnoseStaleEndpoint(t *testing.T) {
 	r.ask(lab.Query{Name: "stale.test.", LocalPort: port, Timeout: 4 * time.Second})
 	r.answered(lab.Query{Name: "fresh.test."})
 	r.finds("stale.test.", "stale-endpoint", old.V4.String(), "an address that nobody has", "NEIGH_FAILED")
+	wantWords(t, r.trace("stale.test."), "neighbour unresolved")
 	r.spares("stale-endpoint", "fresh.test.", 1)
 	r.keep("stale-endpoint", "stale.test")
 	r.keep("stale-endpoint-not", "fresh.test")
@@ -65,6 +66,7 @@ func TestDiagnoseConntrackRace(t *testing.T) {
 	traces := r.traces("raced.test.", 2)
 	lost := traces[slices.IndexFunc(traces, func(tr *trace.Trace) bool { return tr.QType == "A" })]
 	wantAll(t, evidence(t, lost, "conntrack-race"), "Two queries left one socket", "the AAAA query for the same name", "nf_hook_slow")
+	wantWords(t, lost, "netfilter hook POSTROUTING, by a rule or a conntrack insert clash")
 	// The answered one was passed on first: the call has its trace id.
 	if got := traces[0].TraceID.String(); lost.Resolution != got {
 		t.Errorf("resolution %q, expected %s", lost.Resolution, got)
@@ -92,6 +94,15 @@ func TestDiagnoseNoSuchHost(t *testing.T) {
 	r := newFaultRig(t, plainForwarding, "--timeout", "4s")
 	r.ask(lab.Query{Name: "nohost.test.", Server: netip.MustParseAddrPort("192.168.49.99:53"), Timeout: 4 * time.Second})
 	r.finds("nohost.test.", "dropped-other", "NEIGH_FAILED")
+	wantWords(t, r.trace("nohost.test."), "neighbour unresolved")
 	r.spares("stale-endpoint", "nohost.test.", 1)
 	r.keep("dropped-other", "nohost.test")
+}
+
+// wantWords wants a drop told in words that users know.
+func wantWords(t *testing.T, tr *trace.Trace, words string) {
+	t.Helper()
+	if d := tr.Exchange.Drop; d == nil || d.Words != words {
+		t.Errorf("%s: drop %+v, expected %q", tr.QName, d, words)
+	}
 }

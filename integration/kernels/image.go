@@ -54,8 +54,8 @@ func archive(ctx context.Context, root, file string) error {
 }
 
 // modulesOf are what the tests need beyond the kernel itself: namespaces joined by
-// veth, rules of nftables and masquerade, Services of IPVS.
-var modulesOf = []string{"veth", "nf_tables", "nf_conntrack", "nf_nat", "nft_chain_nat", "nft_masq", "ip_vs", "ip_vs_rr"}
+// veth, rules of nftables and masquerade, Services of IPVS, overlays.
+var modulesOf = []string{"veth", "nf_tables", "nf_conntrack", "nf_nat", "nft_chain_nat", "nft_masq", "ip_vs", "ip_vs_rr", "vxlan", "8021q"}
 
 // toolsOf are the programs that set them up, of this machine: with its libraries,
 // and only for its architecture.

@@ -28,6 +28,8 @@ var (
 var lostModules = []lack{
 	{feature.Nftables, "nf_tables is a module, and the archive has none of this kernel"},
 	{feature.IPVS, "ip_vs and veth are modules, and the archive has none of this kernel"},
+	{feature.Overlay, "vxlan, 8021q and veth are modules, and the archive has none of this kernel"},
+	{feature.Routes, "veth is a module, and the archive has none of this kernel"},
 }
 
 // foreignTools are absent where the programs of this machine do not run.

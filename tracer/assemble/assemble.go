@@ -48,6 +48,14 @@ const DefaultMaxPending = 65536
 type Config struct {
 	MaxPending int           // 0: DefaultMaxPending
 	Timeout    time.Duration // after which exchanges are unanswered; 0: 5 s
+	Lacks      Lacks
+}
+
+// Lacks is what this node's kernel does not tell, each as the gap of a trace that it
+// concerns; empty: it tells.
+type Lacks struct {
+	Process string // which process sent what left a socket of this node
+	Reason  string // why a packet was dropped
 }
 
 // Stats counts what could not be joined as it should. All only grow, but for

@@ -109,6 +109,7 @@ func (a *Assembler) fromExchange(t *trace.Trace, l *lookup) {
 	if ex.LostEvents > 0 {
 		t.Gaps = append(t.Gaps, fmt.Sprintf("%d packets, of this lookup or of others, were lost by the tracer while it lasted: some may be missing here", ex.LostEvents))
 	}
+	t.Gaps = append(t.Gaps, a.cfg.Lacks.gaps(ex)...)
 	if ex.PathOmitted > 0 {
 		t.Gaps = append(t.Gaps, fmt.Sprintf("%d more sightings of its packets were not kept", ex.PathOmitted))
 	}
@@ -269,4 +270,15 @@ func (a *Assembler) take(u *trace.Upstream, leg *lookup, gaps *[]string, depth i
 		*gaps = append(*gaps, said)
 	}
 	u.Upstreams = a.legs(leg, gaps, depth+1)
+}
+
+// gaps says what of an exchange is missing because of the kernel.
+func (l Lacks) gaps(ex *trace.Exchange) (gaps []string) {
+	if l.Process != "" && seenAtClient(ex) && (ex.Client == nil || ex.Client.PID == 0) {
+		gaps = append(gaps, l.Process)
+	}
+	if l.Reason != "" && ex.Drop != nil && ex.Drop.Reason == "" {
+		gaps = append(gaps, l.Reason)
+	}
+	return gaps
 }

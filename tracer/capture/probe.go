@@ -32,6 +32,22 @@ func Probe(ports []uint16) []Finding {
 	return append(findings, probeClock(), probeNetNS(netnsDir))
 }
 
+// Limited is what the running kernel does not tell of a packet.
+type Limited struct {
+	Process bool // which process sent it
+	Reason  bool // why it was dropped
+}
+
+// Limits returns what Probe finds of that. What cannot be read limits nothing: Open
+// fails there.
+func Limits() Limited {
+	kernel, err := btf.LoadKernelSpec()
+	if err != nil {
+		return Limited{}
+	}
+	return Limited{Process: !provesProcess(kernel), Reason: len(dropReasons(kernel)) == 0}
+}
+
 func probeKernel() Finding {
 	f := Finding{What: "kernel", OK: true}
 	var uts unix.Utsname

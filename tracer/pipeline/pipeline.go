@@ -105,14 +105,15 @@ type Clock interface {
 	Wall(mono int64) time.Time
 }
 
-// Config of a pipeline. All but Exchange, Observe, Names, Servers, Who, Clock and
-// Sample is needed.
+// Config of a pipeline. All but Exchange, Observe, Names, Servers, Who, Clock, Lacks
+// and Sample is needed.
 type Config struct {
 	Source   Source
 	Receiver Receiver
 	Ports    []uint16
 	Timeout  time.Duration // without a response for this long: unanswered
-	Sample   *float64      // share of the ordinary lookups that is passed on, 0 to 1; nil: all
+	Lacks    assemble.Lacks
+	Sample   *float64 // share of the ordinary lookups that is passed on, 0 to 1; nil: all
 	Names    exchange.Names
 	Node     string  // this one\'s name; empty: unknown
 	Servers  Servers // nil: nobody knows those that are silent
@@ -185,7 +186,7 @@ func New(cfg Config) *Pipeline {
 	}
 	p.clock.Sync()
 	p.table = exchange.New(exchange.Config{Ports: cfg.Ports, Timeout: cfg.Timeout, Wall: p.clock.Wall, Names: cfg.Names, Node: cfg.Node})
-	p.assembler = assemble.New(assemble.Config{Timeout: cfg.Timeout})
+	p.assembler = assemble.New(assemble.Config{Timeout: cfg.Timeout, Lacks: cfg.Lacks})
 	p.diagnoser = diagnose.New()
 	p.publish()
 	return p
@@ -269,7 +270,7 @@ func (p *Pipeline) sync() {
 	p.steps++
 	p.evicted += p.assembler.Stats().Evicted
 	p.finish(p.assembler.Flush())
-	p.assembler = assemble.New(assemble.Config{Timeout: p.cfg.Timeout})
+	p.assembler = assemble.New(assemble.Config{Timeout: p.cfg.Timeout, Lacks: p.cfg.Lacks})
 	p.diagnoser = diagnose.New()
 }
 
@@ -386,8 +387,7 @@ func (p *Pipeline) publish() {
 		Events: seen.Emitted, LostEvents: seen.Lost,
 		ShedEvents: seen.Shed, Share: float64(seen.Share) / float64(capture.WholeShare),
 		LostByHook: map[string]uint64{"tx": p.lost[capture.TX], "rx": p.lost[capture.RX], "drop": p.lost[capture.Drop]},
-		Exchanges:  maps.Clone(p.exchanges), Findings: maps.Clone(p.findings), Traces: p.traces,
-		SampledOut:    maps.Clone(p.leftOut),
+		Exchanges:  maps.Clone(p.exchanges), Findings: maps.Clone(p.findings), Traces: p.traces, SampledOut: maps.Clone(p.leftOut),
 		OpenExchanges: ex.Open, PendingTraces: as.Pending, EvictedExchanges: ex.Evicted, EvictedTraces: p.evicted + as.Evicted,
 		ClockSteps: p.steps, NoConnect: ex.NoConnect,
 		NotDNS: ex.NotDNS, Orphans: ex.Orphans, Unreadable: ex.Unreadable, Unfinished: ex.Unfinished, Cut: ex.Cut,

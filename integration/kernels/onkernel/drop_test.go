@@ -37,6 +37,7 @@ func ask(t *testing.T, server, name string) {
 // withoutReason are the words where the kernel says only at which place it was, and
 // that place drops for several reasons.
 var withoutReason = map[string]string{
+	"no route":            "no route, or one that refuses",
 	"no socket":           "no socket, or a wrong checksum",
 	"receive buffer full": "receive buffer full, a socket filter, or a wrong checksum",
 }

@@ -84,6 +84,10 @@ func has(t *testing.T, f feature.Feature) bool {
 	case feature.IPVS:
 		_, err := exec.LookPath("ipvsadm")
 		return err == nil && exists("/proc/net/ip_vs") && has(t, feature.Nftables)
+	case feature.Overlay:
+		return hasOverlays()
+	case feature.Routes:
+		return hasVeth()
 	default:
 		return true
 	}

@@ -1,0 +1,17 @@
+package main
+
+import (
+	"github.com/dnstrace/dnstrace/tracer/assemble"
+	"github.com/dnstrace/dnstrace/tracer/capture"
+)
+
+// lacks says in traces what the kernel does not tell.
+func lacks(l capture.Limited) (gaps assemble.Lacks) {
+	if l.Process {
+		gaps.Process = "which process asked is unknown: this kernel does not tell (Linux 5.15 or later does)"
+	}
+	if l.Reason {
+		gaps.Reason = "why the packet was dropped is unknown: this kernel gives no reason (Linux 5.17 or later does)"
+	}
+	return gaps
+}
