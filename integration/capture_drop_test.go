@@ -1,9 +1,12 @@
 package integration
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/dnstrace/dnstrace/integration/lab"
 	"github.com/dnstrace/dnstrace/trace"
@@ -64,5 +67,33 @@ func TestServiceOnAnotherPort(t *testing.T) {
 	}
 	if ex.Outcome != trace.OutcomeAnswered || !translated[trace.MessageQuery] {
 		t.Errorf("outcome %s, path %+v", ex.Outcome, ex.Path)
+	}
+}
+
+// A tcpdump at the client that is too slow loses copies, and the lookup that nobody
+// answers is unanswered, not dropped.
+func TestSlowTcpdumpIsNoDrop(t *testing.T) {
+	r := tracerOnly(t, "--timeout", "1s")
+	tap := -1
+	if err := r.Host("client-a").Do(func() (err error) {
+		const everything = unix.ETH_P_ALL>>8 | unix.ETH_P_ALL&0xff<<8 // in network order
+		if tap, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, everything); err != nil {
+			return err
+		}
+		return unix.SetsockoptInt(tap, unix.SOL_SOCKET, unix.SO_RCVBUF, 1)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(tap)
+	for i := range 20 {
+		r.ask(lab.Query{Name: fmt.Sprintf("fills%d.test.", i), Server: r.Upstream(0).V4(), Timeout: time.Second})
+	}
+	defer r.SilentUpstream(0, "silent.test.")()
+	r.ask(lab.Query{Name: "silent.test.", Server: r.Upstream(0).V4(), Timeout: 500 * time.Millisecond})
+	if ex := r.trace("silent.test.").Exchange; ex.Outcome != trace.OutcomeUnanswered || ex.Drop != nil {
+		t.Errorf("outcome %s, drop %+v", ex.Outcome, ex.Drop)
+	}
+	if lost, err := unix.GetsockoptTpacketStats(tap, unix.SOL_PACKET, unix.PACKET_STATISTICS); err != nil || lost.Drops == 0 {
+		t.Errorf("the tap had room for all: %+v, %v", lost, err)
 	}
 }
