@@ -85,7 +85,7 @@ func has(t *testing.T, f feature.Feature) bool {
 		_, err := exec.LookPath("ipvsadm")
 		return err == nil && exists("/proc/net/ip_vs") && has(t, feature.Nftables)
 	case feature.Overlay:
-		return hasOverlays()
+		return hasOverlays(t)
 	case feature.Routes:
 		return hasVeth()
 	default:
