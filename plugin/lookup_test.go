@@ -1,13 +1,12 @@
 package dnstrace
 
 import (
+	clog "log"
 	"net"
 	"os"
 	"strings"
 	"testing"
 	"time"
-
-	clog "github.com/coredns/coredns/plugin/pkg/log"
 
 	"github.com/dnstrace/dnstrace/trace"
 
