@@ -110,6 +110,7 @@ func TestNegativeAnswers(t *testing.T) {
 		rcode         int
 		first, second string
 	}{
+		{dns.RcodeSuccess, "NOERROR miss answered", "NOERROR hit answered"}, // no data of the type
 		{dns.RcodeNameError, "NXDOMAIN miss answered", "NXDOMAIN hit answered"},
 		{dns.RcodeServerFailure, "SERVFAIL miss answered", "SERVFAIL hit answered"},
 		{dns.RcodeRefused, "REFUSED miss answered", "REFUSED miss answered"}, // relayed, not CoreDNS's own; not cached
