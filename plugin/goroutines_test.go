@@ -39,7 +39,7 @@ func TestOwnGoroutines(t *testing.T) {
 	sink := newStuckSink()
 	close(sink.let)
 	o := startOutput(outputConfig{kind: outputFile, path: t.Name()}, sink, 1)
-	if got := ownGoroutines(); strings.Count(got, "(*output).run") != 1 || strings.Contains(got, "TestOwnGoroutines(") {
+	if got := ownGoroutines(); strings.Count(got, "plugin.startOutput in goroutine") != 1 || strings.Contains(got, "TestOwnGoroutines(") {
 		t.Errorf("found\n%s", got)
 	}
 	o.close()
