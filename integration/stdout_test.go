@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -120,7 +121,7 @@ func TestRecordsBesideTheLog(t *testing.T) {
 	p.ask(clients, each)
 	asked.Store(true)
 	p.stop()
-	if err := <-done; err != io.EOF {
+	if err := <-done; !errors.Is(err, io.EOF) {
 		t.Fatal(err)
 	}
 	// The last are of the start and the end: the addresses, the versions, the signal.
