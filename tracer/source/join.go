@@ -2,7 +2,6 @@ package source
 
 import (
 	"bytes"
-	"cmp"
 	"container/heap"
 	"time"
 
@@ -63,8 +62,10 @@ type flow struct {
 }
 
 type part struct {
-	key  key
-	used bool
+	key    key
+	used   bool
+	passed bool // in a trace
+	told   int  // how much the record said that was used
 }
 
 // entry is a record that waits.
@@ -157,7 +158,7 @@ func (j *joiner) leave() error {
 		return j.pass(e)
 	}
 	for _, r := range e.parts {
-		if j.use(keyOf(r)) {
+		if j.feeds(r) {
 			j.seq++
 			heap.Push(&j.feed, &fed{record: r, end: ended(r).UnixNano(), seq: j.seq})
 		}
@@ -169,9 +170,9 @@ func (j *joiner) leave() error {
 func (j *joiner) pass(e *entry) error {
 	fresh := len(e.parts) == 0
 	for _, r := range e.parts {
-		if j.use(keyOf(r)) {
-			fresh = true
-		}
+		p := j.note(keyOf(r))
+		fresh = fresh || !p.used
+		p.used, p.passed = true, true
 	}
 	if !fresh {
 		return nil
@@ -229,12 +230,26 @@ func (j *joiner) note(k key) *part {
 	return &f.parts[len(f.parts)-1]
 }
 
-// use tells whether a part is used for the first time.
-func (j *joiner) use(k key) bool {
-	p := j.note(k)
-	used := p.used
-	p.used = true
-	return !used
+// feeds tells whether a record is to be assembled: it comes for the first time, or
+// says more than before, as an exchange that a tracer wrote again.
+func (j *joiner) feeds(r trace.Record) bool {
+	p := j.note(keyOf(r))
+	more := !p.used || !p.passed && tells(r) > p.told
+	p.used, p.told = true, max(p.told, tells(r))
+	return more
+}
+
+// tells says how much an exchange tells: how often it was seen, and whether its
+// end was. Other records are written once.
+func tells(r trace.Record) int {
+	ex, ok := r.(*trace.Exchange)
+	switch {
+	case !ok:
+		return 0
+	case ex.Duration != nil || ex.Drop != nil:
+		return 2*len(ex.Path) + 1
+	}
+	return 2 * len(ex.Path)
 }
 
 // sweep forgets flows that are over.
@@ -334,62 +349,4 @@ func ended(rec trace.Record) time.Time {
 		at = at.Add(d.Duration())
 	}
 	return at
-}
-
-// entryHeap has what began first in front, and of that a trace, which says that
-// loose records are part of it.
-type entryHeap []*entry
-
-func (h entryHeap) Len() int { return len(h) }
-
-func (h entryHeap) Less(i, j int) bool {
-	a, b := h[i], h[j]
-	if a.at != b.at || (a.trace == nil) == (b.trace == nil) {
-		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.seq, b.seq)) < 0
-	}
-	return a.trace != nil
-}
-
-func (h entryHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
-
-// Push implements heap.Interface.
-func (h *entryHeap) Push(x any) { *h = append(*h, x.(*entry)) }
-
-// Pop implements heap.Interface.
-func (h *entryHeap) Pop() any {
-	old := *h
-	last := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	return last
-}
-
-// fed is a record on its way into the assembler.
-type fed struct {
-	record trace.Record
-	end    int64
-	seq    uint64
-}
-
-// feedHeap has what ended first in front.
-type feedHeap []*fed
-
-func (h feedHeap) Len() int { return len(h) }
-
-func (h feedHeap) Less(i, j int) bool {
-	return cmp.Or(cmp.Compare(h[i].end, h[j].end), cmp.Compare(h[i].seq, h[j].seq)) < 0
-}
-
-func (h feedHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
-
-// Push implements heap.Interface.
-func (h *feedHeap) Push(x any) { *h = append(*h, x.(*fed)) }
-
-// Pop implements heap.Interface.
-func (h *feedHeap) Pop() any {
-	old := *h
-	last := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	return last
 }

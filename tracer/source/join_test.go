@@ -118,6 +118,29 @@ func TestRecordsOfTwoNodesAreJoined(t *testing.T) {
 	}
 }
 
+// A tracer writes an exchange again when more of it comes: a file without traces
+// shows one lookup, with all of it.
+func TestExchangeWrittenAgain(t *testing.T) {
+	l := lookup(1)
+	early := *l.client
+	early.Path, early.Outcome, early.Duration, early.RCode = early.Path[:1], trace.OutcomeUnanswered, nil, ""
+	for _, records := range [][]trace.Record{
+		{&early, l.client, l.query}, {l.client, &early, l.query}, {l.query, &early, &early, l.client}, {traceOf(l.client, l.query), &early, l.client},
+	} {
+		f := File{Path: "-", Stdin: strings.NewReader(lines(records...)), Stderr: t.Output(), Joining: realJoining()}
+		n := 0
+		if _, err := f.Each(t.Context(), Request{}, func(l Lookup) error {
+			n++
+			if e := l.Trace.Exchange; l.Trace.Query == nil || e == nil || e.Outcome != trace.OutcomeAnswered || len(e.Path) != 2 {
+				t.Errorf("%+v", l.Trace)
+			}
+			return nil
+		}); err != nil || n != 1 {
+			t.Errorf("%d lookups, %v", n, err)
+		}
+	}
+}
+
 // A refresh is shown once, as the tracer made it, also where CoreDNS's own record
 // of it comes beside its trace, and the lookup that set it off stays as it was.
 func TestRefreshIsShownOnce(t *testing.T) {
