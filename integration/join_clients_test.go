@@ -11,9 +11,9 @@ import (
 )
 
 // Fifty clients ask for one name at once, and the server stamps nothing: what is
-// joined as exact is right, by the truth that the upstream saw, and what cannot
-// be told apart says so. Upstream exchanges that are nobody's stay traces of
-// their own.
+// joined as exact is nobody else's and happened within its lookup, and what cannot
+// be told apart says so (that it is right, TestJoinAmongFiftyIsTrue asks
+// the upstream). Upstream exchanges that are nobody's stay traces of their own.
 func TestJoinNoGuessAmongFifty(t *testing.T) {
 	const clients = 50
 	r := newFaultRig(t, func(l *lab.Lab) string {

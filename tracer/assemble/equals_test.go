@@ -27,6 +27,7 @@ func TestNeverAWrongExact(t *testing.T) {
 			ex := fromClient("same.example.", port, start, legTook+queue+600*time.Microsecond)
 			q := record(ex, queue+20*time.Microsecond, legTook+500*time.Microsecond,
 				attempt(1, 100*time.Microsecond, legTook+300*time.Microsecond, trace.OutcomeOK))
+			q.ServerIP, q.ServerPort = ex.ServerIP, ex.ServerPort
 			leg := toUpstream("same.example.", port+1, start+queue+250*time.Microsecond, legTook)
 			unseen := rng.IntN(30)
 			for part, r := range []trace.Record{ex, q, leg} {
@@ -37,6 +38,9 @@ func TestNeverAWrongExact(t *testing.T) {
 		}
 		rng.Shuffle(len(records), func(i, j int) { records[i], records[j] = records[j], records[i] })
 		for _, tr := range assemble(records...) {
+			if tr.Exchange != nil && tr.Query != nil && tr.Exchange.ClientPort != tr.Query.ClientPort {
+				t.Fatalf("seed %d: the lookup from port %d has the record of that from %d", seed, tr.Exchange.ClientPort, tr.Query.ClientPort)
+			}
 			for _, u := range tr.Upstreams {
 				client := tr.Query
 				switch {

@@ -105,6 +105,7 @@ func servedBy(ex *trace.Exchange, q *trace.Query) bool {
 			return true
 		}
 	}
-	// A Service that was not seen to be translated either.
-	return ex.NAT == nil
+	// A Service that was not seen to be translated either; but what the server
+	// itself sent, to its upstream, is not what it was asked.
+	return ex.NAT == nil && ex.ClientIP != q.ServerIP
 }
