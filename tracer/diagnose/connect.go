@@ -27,7 +27,7 @@ func noConnection(m *memory, t *trace.Trace) trace.Finding {
 	ex := t.Exchange
 	f := trace.Finding{
 		Code:     NoResponseSeen,
-		Summary:  fmt.Sprintf("Nothing answered the client's connect over TCP to %s%s.", server(ex), lastPlace(ex, trace.MessageQuery)),
+		Summary:  fmt.Sprintf("Nothing answered the attempt to connect over TCP to %s%s.", server(ex), lastPlace(ex, trace.MessageQuery)),
 		Evidence: append(lastSightings(ex), fmt.Sprintf("it was sent %d times", ex.Transmissions), "the kernel reported no drop of it on this node"),
 		Advice:   "Look for what drops TCP to port 53 on the way, where UDP passes: a network policy, a security group, a firewall beyond this node.",
 	}
