@@ -3,16 +3,86 @@
 package integration
 
 import (
+	"bytes"
+	"compress/gzip"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"path/filepath"
 	"testing"
+	"time"
+
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/dnstrace/dnstrace/integration/lab"
 	"github.com/dnstrace/dnstrace/trace"
 )
 
+// nodesApart is by how much the clock of the second node is ahead.
+const nodesApart = 25 * time.Millisecond
+
+// byClockAhead stands before a receiver and makes of spans what a node with such a
+// clock sends.
+func byClockAhead(t *testing.T, receiver string) string {
+	t.Helper()
+	target, err := url.Parse(receiver)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := ahead(r)
+		if err != nil {
+			t.Error(err)
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		r.Header.Del("Content-Encoding")
+		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// ahead returns the spans of a request, later by nodesApart.
+func ahead(r *http.Request) ([]byte, error) {
+	var reader io.Reader = r.Body
+	if r.Header.Get("Content-Encoding") == "gzip" {
+		unzipped, err := gzip.NewReader(r.Body)
+		if err != nil {
+			return nil, err
+		}
+		reader = unzipped
+	}
+	body, err := io.ReadAll(reader)
+	if err != nil {
+		return nil, err
+	}
+	var data tracepb.TracesData // on the wire as the request that holds it
+	if err := proto.Unmarshal(body, &data); err != nil {
+		return nil, err
+	}
+	for _, resource := range data.ResourceSpans {
+		for _, scope := range resource.ScopeSpans {
+			for _, s := range scope.Spans {
+				s.StartTimeUnixNano += uint64(nodesApart)
+				s.EndTimeUnixNano += uint64(nodesApart)
+				for _, e := range s.Events {
+					e.TimeUnixNano += uint64(nodesApart)
+				}
+			}
+		}
+	}
+	return proto.Marshal(&data)
+}
+
 // The client on one node and CoreDNS on another, each with a tracer that sees its own
-// namespaces only, and that never heard of the other: Jaeger has one tree of what both
-// sent, and of whom.
+// namespaces only, by a clock of its own, and that never heard of the other: Jaeger has
+// one tree of what both sent, and of whom.
 func TestOTLPTwoNodes(t *testing.T) {
 	r := &rig{lab.New(t, lab.Config{}), t}
 	jaeger := startJaeger(t, r.Lab)
@@ -21,12 +91,12 @@ func TestOTLPTwoNodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for node, hosts := range map[string][]string{"node-1": {"client-a", lab.Node}, "node-2": {lab.CoreDNS, lab.Upstream}} {
-		socket := filepath.Join(r.Dir(), node+".sock")
+		socket, receiver := filepath.Join(r.Dir(), node+".sock"), jaeger.otlp
 		if node == "node-2" {
-			socket = r.RecordSocket()
+			socket, receiver = r.RecordSocket(), byClockAhead(t, jaeger.otlp)
 		}
 		args := append([]string{"run", "--listen", socket, "--api", filepath.Join(r.Dir(), node+"-api.sock"), "--metrics", "", "--kubernetes", "off",
-			"--output", "otlp:" + jaeger.otlp + "/v1/traces"}, onlyIn(r.Lab, hosts...)...)
+			"--output", "otlp:" + receiver + "/v1/traces"}, onlyIn(r.Lab, hosts...)...)
 		if _, err := r.Start(lab.Spec{Name: node, Path: path, Args: args, Ready: lab.ReadyLine("dnstrace: ready"),
 			Env: []string{"NODE_NAME=" + node}}); err != nil {
 			t.Fatal(err)
@@ -48,6 +118,9 @@ func TestOTLPTwoNodes(t *testing.T) {
 				t.Errorf("%s is of %s, expected %s", s.OperationName, got, node)
 			}
 		}
+	}
+	if got, want := spans[q.SpanID.String()].StartTime, q.Time.Add(nodesApart).UnixMicro(); got != want {
+		t.Errorf("CoreDNS's span starts at %d µs, by the clock of its node it is %d", got, want)
 	}
 	if len(spans) != 3 {
 		t.Errorf("%d spans", len(spans))

@@ -33,6 +33,7 @@ const (
 	gateSilent
 	gateSlow
 	gateFull
+	gateGone
 )
 
 // slowness of a gate is just below the tracer's patience with a request.
@@ -51,6 +52,8 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case gateFull:
 		// As Loki and others do where they have no room left.
 		http.Error(w, "no space left on device", http.StatusInternalServerError)
+	case gateGone:
+		panic(http.ErrAbortHandler) // the connection ends without an answer
 	case gateSlow:
 		time.Sleep(slowness)
 		g.open.ServeHTTP(w, r)
@@ -63,12 +66,13 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // a trace.
 const storm = 2500
 
-// A collector that is down, refuses, is full, slow or does not answer holds up no lookup, no record
+// A collector, or Loki, that is down, refuses, is full, slow or does not answer holds up no lookup, no record
 // in a file and no other receiver. What it misses is counted, and `check` says so; when
 // it is back, what waited is delivered.
 func TestOTLPTrouble(t *testing.T) {
 	r := &rig{lab.New(t, lab.Config{}), t}
 	jaeger := startJaeger(t, r.Lab)
+	loki := startLoki(t, r.Lab)
 	// Without Loki: only spans are sent here.
 	collector := startOTLPCollector(t, r.Lab, jaeger.otlp, "http://127.0.0.1:1")
 	target, err := url.Parse(collector.http)
@@ -78,11 +82,18 @@ func TestOTLPTrouble(t *testing.T) {
 	g := &gate{open: httputil.NewSingleHostReverseProxy(target)}
 	gated := httptest.NewServer(g)
 	defer gated.Close()
+	if target, err = url.Parse(loki); err != nil {
+		t.Fatal(err)
+	}
+	lokiGate := &gate{open: httputil.NewSingleHostReverseProxy(target)}
+	lokiGated := httptest.NewServer(lokiGate)
+	defer lokiGated.Close()
+	both := func(state int32) { g.state.Store(state); lokiGate.state.Store(state) }
 	t.Setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1000")
 	metrics := fmt.Sprintf("127.0.0.1:%d", freePorts(t, 1)[0])
-	direct, throughGate := "otlp:"+collector.http+"/v1/traces", "otlp:"+gated.URL+"/v1/traces"
+	direct, throughGate, toLoki := "otlp:"+collector.http+"/v1/traces", "otlp:"+gated.URL+"/v1/traces", "otlp:"+lokiGated.URL+"/otlp/v1/logs"
 	tracer, err := r.StartTracer(append(onlyIn(r.Lab, labHosts...), "--record", "trace", "--metrics", metrics, "-f", `qname endsWith ".trouble.test."`,
-		"--output", direct, "--output", throughGate)...)
+		"--output", direct, "--output", throughGate, "--output", toLoki)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,12 +112,12 @@ func TestOTLPTrouble(t *testing.T) {
 		begin, end   func()
 		hurt, unhurt []string
 	}{
-		{"down", func() { must(collector.Stop()) }, func() { must(collector.Start()) }, []string{direct, throughGate}, nil},
-		{"refusing", func() { g.state.Store(gateRefuses) }, func() { g.state.Store(gateOpen) }, []string{throughGate}, []string{direct}},
-		{"slow", func() { g.state.Store(gateSlow) }, func() { g.state.Store(gateOpen) }, []string{throughGate}, []string{direct}},
-		{"silent", func() { g.state.Store(gateSilent) }, func() { g.state.Store(gateOpen) }, []string{throughGate}, []string{direct}},
+		{"down", func() { must(collector.Stop()); lokiGate.state.Store(gateGone) }, func() { must(collector.Start()); both(gateOpen) }, []string{direct, throughGate, toLoki}, nil},
+		{"refusing", func() { g.state.Store(gateRefuses) }, func() { both(gateOpen) }, []string{throughGate}, []string{direct}},
+		{"slow", func() { both(gateSlow) }, func() { both(gateOpen) }, []string{throughGate, toLoki}, []string{direct}},
+		{"silent", func() { both(gateSilent) }, func() { both(gateOpen) }, []string{throughGate, toLoki}, []string{direct}},
 		// Last: it leaves nothing behind whose delivery would tell that all is well again.
-		{"full", func() { g.state.Store(gateFull) }, func() { g.state.Store(gateOpen) }, []string{throughGate}, []string{direct}},
+		{"full", func() { both(gateFull) }, func() { both(gateOpen) }, []string{throughGate, toLoki}, []string{direct}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			before := outputs(t, metrics)
@@ -130,7 +141,7 @@ func TestOTLPTrouble(t *testing.T) {
 			}
 			tc.end()
 			after := waitOutputs(t, metrics, "every record is delivered or dropped", func(o map[string]counts) bool {
-				return o[direct].sum() == o[file].written && o[throughGate].sum() == o[file].written
+				return o[direct].sum() == o[file].written && o[throughGate].sum() == o[file].written && o[toLoki].sum() == o[file].written
 			})
 			for _, name := range tc.hurt {
 				// What is refused for good does not wait.
