@@ -33,7 +33,7 @@ const pieceBytes = 1500
 // Pods whose logs the lab writes, as the kubelet names their folders.
 const (
 	tracerPod  = "kube-system_dnstrace-x7k2p_3b9f1a52-4a0d-4c5e-9d7a-0d8c5a1b2c3d/dnstrace"
-	coreDNSPod = "kube-system_coredns-6948557899-m7d49_8f14e45f-ceea-467f-a0e6-6c6f4d2b1a0e/coredns"
+	coreDNSPod = "kube-system_node-local-dns-zq8vv_8f14e45f-ceea-467f-a0e6-6c6f4d2b1a0e/coredns"
 )
 
 // writePodLogs writes files of records as the log files of pods, in the format of CRI,
