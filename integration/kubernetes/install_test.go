@@ -13,6 +13,8 @@ import (
 
 // install does what deploy/README.md says, on a cluster as kubeadm makes it.
 func (n *node) install() {
+	began := time.Now()
+	defer func() { n.t.Logf("installed, under load, within %s", time.Since(began).Round(time.Second)) }()
 	n.kubectl("apply", "-f", n.manifest("cluster.yaml"))
 	n.kubectl("-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=120s")
 	n.eventually("CoreDNS answers", time.Minute, func() error {
@@ -37,12 +39,65 @@ func (n *node) install() {
 		}
 		return err
 	})
-	// kube-proxy forgets the connections of a pod that goes, and with them the way back
-	// of an answer that is under way: a resolver asks again. Where the machine is so busy
-	// that kube-proxy learns of a pod's end only after it, some meet nobody.
-	if c := n.endLoad(); c.asked < 1000 || c.failed+c.answered != c.asked || c.failed > c.asked/1000 || c.retried > c.asked/100 {
-		n.t.Errorf("while CoreDNS was replaced: %+v", c)
+	n.replaced("CoreDNS")
+}
+
+// replaced ends the load under which a server was rolled out, and judges what it met:
+// kube-proxy forgets the connections of a pod that goes, and with them the way back of
+// an answer that is under way: a resolver asks again. Where the machine is so busy that
+// kube-proxy learns of a pod's end only after it, some meet nobody.
+func (n *node) replaced(server string) {
+	n.t.Helper()
+	c := n.endLoad()
+	if c.asked < 1000 || c.failed+c.answered != c.asked || c.failed > c.asked/1000 || c.retried > c.asked/100 {
+		n.t.Errorf("while %s was replaced: %+v", server, c)
 	}
+	n.t.Logf("while %s was replaced: %+v", server, c)
+}
+
+// withMetrics adds the component metrics, as deploy/README.md says, which rolls the
+// tracer out; then they are at the pod's address.
+func (n *node) withMetrics() {
+	deploy, err := filepath.Rel(n.dir, filepath.Join(n.bin, "..", "deploy"))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	write(n.t, filepath.Join(n.dir, "kustomization.yaml"), "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: ["+
+		filepath.Join(deploy, "base")+"]\ncomponents: ["+filepath.Join(deploy, "metrics")+"]\n")
+	n.kubectl("apply", "-k", n.dir)
+	n.kubectl("-n", "dnstrace", "rollout", "status", "daemonset/dnstrace", "--timeout=120s")
+	ip := strings.TrimSpace(n.kubectl("-n", "dnstrace", "get", "pod", n.pod("dnstrace", "app.kubernetes.io/name=dnstrace"), "-o=jsonpath={.status.podIP}"))
+	n.eventually("metrics are at the pod's address", 30*time.Second, func() error {
+		page, err := n.metrics("1", ip)
+		if err == nil && !strings.Contains(page, "dnstrace_kubernetes_synced 1\n") {
+			err = errors.New(page)
+		}
+		return err
+	})
+}
+
+// removed takes all of it away again as deploy/README.md says; names are resolved as
+// before.
+func (n *node) removed() {
+	n.kubectl("apply", "-f", n.manifest("cluster.yaml")) // its Corefile is without dnstrace
+	n.kubectl("-n", "kube-system", "rollout", "restart", "deployment/coredns")
+	n.kubectl("-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=120s")
+	n.kubectl("delete", "-k", filepath.Join(n.bin, "..", "deploy", "base"), "--timeout=120s")
+	if out, err := n.tryKubectl("get", "namespace,clusterrole,clusterrolebinding", "-o", "name"); err != nil || strings.Contains(out, "/dnstrace") {
+		n.t.Errorf("left: %v %s", err, out)
+	}
+	if left := n.running("dnstrace"); left != "" {
+		n.t.Errorf("still running: %s", left)
+	}
+	if out := n.lookup(n.pod("demo", "app=web"), "removed.example.org."); !strings.Contains(out, "192.0.2.80") {
+		n.t.Errorf("%s", out)
+	}
+}
+
+// running are the processes of a name on the node, none or more.
+func (n *node) running(name string) string {
+	out, _ := n.exec("pgrep", "-x", name) // fails where there is none
+	return strings.TrimSpace(out)
 }
 
 func (n *node) manifest(name string) string {

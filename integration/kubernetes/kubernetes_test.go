@@ -32,8 +32,10 @@ func TestKubernetes(t *testing.T) {
 			n.staleEndpoint()
 			n.apiServerGone()
 			n.killed()
-			n.nodeLocal()
+			n.withMetrics()
 			n.harmed()
+			n.nodeLocal()
+			n.removed()
 		})
 	}
 }
@@ -45,6 +47,9 @@ func (n *node) checked() {
 		n.t.Errorf("%s", out)
 	}
 	n.t.Logf("dnstrace check\n%s", out)
+	if out := n.kubectl("-n", "dnstrace", "exec", "daemonset/dnstrace", "--", "/dnstrace", "top", "--once"); !strings.Contains(out, "lookups") {
+		n.t.Errorf("top says %s", out)
+	}
 	// The tracer that runs has no privilege left, and can read a token that is renewed.
 	pid := n.processes("dnstrace")[0]
 	status, err := n.exec("grep", "-E", "^(Cap(Inh|Prm|Eff|Amb)|NoNewPrivs)", "/proc/"+pid+"/status")
@@ -148,15 +153,30 @@ func (n *node) dropped(mode string) {
 func (n *node) apiServerGone() {
 	web := n.pod("demo", "app=web")
 	n.signal("STOP", "kube-apiserver")
-	n.lookupWithoutAPI("frozen.example.org.")
-	if _, err := n.exec("pkill", "-KILL", "-x", "dnstrace"); err != nil {
+	n.tracedBy(n.explainWithoutAPI, "frozen*.example.org.", n.lookupWithoutAPI, func(tr *trace.Trace) error { return ends(tr, web, "Deployment/web") })
+	old := n.processes("dnstrace")[0]
+	if _, err := n.exec("kill", "-KILL", old); err != nil {
 		n.t.Fatal(err)
 	}
 	n.eventually("the kubelet starts the tracer without the API server", time.Minute, func() error {
-		_, err := n.exec("pgrep", "-x", "dnstrace")
+		if now := n.running("dnstrace"); now == "" || strings.Contains(now, old) {
+			return fmt.Errorf("process %q, before %s", now, old)
+		}
+		return nil
+	})
+	n.eventually("the tracer that began without names says so", time.Minute, func() error {
+		page, err := n.metrics(n.processes("dnstrace")[0], "127.0.0.1")
+		if err == nil && !strings.Contains(page, "dnstrace_kubernetes_synced 0\n") {
+			err = errors.New(page)
+		}
 		return err
 	})
-	n.lookupWithoutAPI("nameless.example.org.")
+	n.tracedBy(n.explainWithoutAPI, "nameless*.example.org.", n.lookupWithoutAPI, func(tr *trace.Trace) error {
+		if c := tr.Client; c == nil || c.Pod != "" || c.Cgroup == "" || c.Process != "pod" {
+			return fmt.Errorf("client %+v", c)
+		}
+		return nil
+	})
 	n.signal("CONT", "kube-apiserver")
 	n.eventually("the tracer is ready", time.Minute, func() error {
 		_, err := n.tryKubectl("-n", "dnstrace", "exec", "daemonset/dnstrace", "--", "/dnstrace", "check", "--ready")
@@ -218,10 +238,22 @@ func (n *node) nodeLocal() {
 		return nil
 	})
 	n.t.Logf("%s", n.picture(tr))
+
+	n.startLoad(200, ip+":53", "cached.example.org")
+	n.kubectl("-n", "kube-system", "rollout", "restart", "daemonset/node-local-dns")
+	n.kubectl("-n", "kube-system", "rollout", "status", "daemonset/node-local-dns", "--timeout=120s")
+	n.eventually("the old cache is gone", time.Minute, func() error {
+		out, err := n.tryKubectl("-n", "kube-system", "get", "pods", "-l", "k8s-app=node-local-dns", "-o", "name")
+		if err == nil && strings.Count(out, "\n") != 1 {
+			err = errors.New(out)
+		}
+		return err
+	})
+	n.replaced("the node's cache")
 }
 
 // harmed asks the load, which ran through all of it, what it missed: nothing, though
-// tracers were killed and replaced, and the API server stopped.
+// tracers were killed, deleted and rolled out, and the API server stopped.
 func (n *node) harmed() {
 	if c := n.endLoad(); c.asked < 1000 || c.retried != 0 || c.answered != c.asked {
 		n.t.Errorf("while tracers were killed: %+v", c)

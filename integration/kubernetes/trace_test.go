@@ -18,6 +18,12 @@ import (
 // lookups: each try has a name of its own, with its number for *.
 func (n *node) traced(pattern string, lookup func(name string), is func(*trace.Trace) error) *trace.Trace {
 	n.t.Helper()
+	return n.tracedBy(n.explain, pattern, lookup, is)
+}
+
+// tracedBy does so with another way to ask the tracer.
+func (n *node) tracedBy(explain func(name string) (*trace.Trace, error), pattern string, lookup func(name string), is func(*trace.Trace) error) *trace.Trace {
+	n.t.Helper()
 	const tries = 6
 	var err error
 	for try := range tries {
@@ -26,7 +32,7 @@ func (n *node) traced(pattern string, lookup func(name string), is func(*trace.T
 		// An unanswered one is reported when its timeout is over.
 		for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); time.Sleep(300 * time.Millisecond) {
 			var t *trace.Trace
-			if t, err = n.explain(name); err == nil {
+			if t, err = explain(name); err == nil {
 				err = is(t)
 			}
 			if err == nil {
@@ -41,8 +47,20 @@ func (n *node) traced(pattern string, lookup func(name string), is func(*trace.T
 
 // explain returns the latest trace of a name's address, as the tracer's pod tells it.
 func (n *node) explain(name string) (*trace.Trace, error) {
-	out, err := n.tryKubectl("-n", "dnstrace", "exec", "daemonset/dnstrace", "--", "/dnstrace", "explain", "-o", "json",
-		"-f", fmt.Sprintf("qname == %q and qtype == %q", name, "A"), name)
+	return firstTrace(n.tryKubectl(append([]string{"-n", "dnstrace", "exec", "daemonset/dnstrace", "--"}, explainAddress(name)...)...))
+}
+
+// explainWithoutAPI does so from inside the tracer's container, without the API server.
+func (n *node) explainWithoutAPI(name string) (*trace.Trace, error) {
+	return firstTrace(n.exec(append([]string{"nsenter", "-t", n.processes("dnstrace")[0], "-m", "-n"}, explainAddress(name)...)...))
+}
+
+func explainAddress(name string) []string {
+	return []string{"/dnstrace", "explain", "-o", "json", "-f", fmt.Sprintf("qname == %q and qtype == %q", name, "A"), name}
+}
+
+// firstTrace returns the first trace that a command printed.
+func firstTrace(out string, err error) (*trace.Trace, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -56,6 +74,13 @@ func (n *node) explain(name string) (*trace.Trace, error) {
 		}
 	}
 	return nil, errors.New("no trace")
+}
+
+// metrics reads a page of metrics, from a network namespace of the node: that of a
+// process, or "1" for the node's own.
+func (n *node) metrics(pid, ip string) (string, error) {
+	return n.exec("nsenter", "-t", pid, "-n", "bash", "-c",
+		"exec 3<>/dev/tcp/"+ip+"/9464; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3")
 }
 
 // picture is what a person sees of a trace.
