@@ -19,7 +19,6 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/dnstrace/dnstrace/integration/lab"
-	"github.com/dnstrace/dnstrace/tracer/diagnose"
 )
 
 // fault is what is broken, lookups that notice, and the alerts that tell of it, each with
@@ -178,12 +177,12 @@ func nothing(*faultRig) func() { return func() {} }
 
 // otherwise are the findings whose code no row of faults has in the labels of an alert.
 var otherwise = map[string]string{
-	diagnose.UpstreamTimeout:   "the alerts on attempts say it: silent.test.",
-	diagnose.UpstreamUnhealthy: "the alerts on attempts say it: silent.test.",
-	diagnose.UpstreamError:     "the alerts on attempts say it: servfail.test.",
-	diagnose.SlowUpstream:      "the alert on upstreams' time says it: slow.test.",
-	diagnose.RefusedByServer:   "the alert on responses says it: refused.test.",
-	diagnose.NXDomainStorm:     "told once in 12 s: more than the hastened windows hold; alerts_test.yaml has it in its own time",
+	"upstream-timeout":   "the alerts on attempts say it: silent.test.",
+	"upstream-unhealthy": "the alerts on attempts say it: silent.test.",
+	"upstream-error":     "the alerts on attempts say it: servfail.test.",
+	"slow-upstream":      "the alert on upstreams' time says it: slow.test.",
+	"refused-by-server":  "the alert on responses says it: refused.test.",
+	"nxdomain-storm":     "told once in 12 s: more than the hastened windows hold; alerts_test.yaml has it in its own time",
 }
 
 // warped is the Corefile of these faults: plain forwarding, and a zone whose plugin
@@ -209,11 +208,16 @@ func calm(t *testing.T, prometheus string) {
 	}
 }
 
-// The faults of the lab raise the alerts that tell of them, in a real Prometheus that
-// reads a real tracer. Nothing fires before the first; a tracer that stops and an
-// output that is full are told of too.
-func TestFaultsRaiseAlerts(t *testing.T) {
-	for _, code := range diagnose.Codes {
+// everyFinding wants each code, all of which the tracer counts from its start, in the
+// alerts of a fault, or in the list that says why not.
+func everyFinding(t *testing.T, prometheus string) {
+	t.Helper()
+	counted, err := askPrometheus(t, prometheus, "dnstrace_findings_total", 0)
+	if err != nil || len(counted) <= len(otherwise) {
+		t.Fatal(counted, err)
+	}
+	for _, series := range counted {
+		code := series.Metric["code"]
 		inRow := slices.ContainsFunc(faults, func(f fault) bool {
 			return slices.ContainsFunc(f.alerts, func(alert string) bool { return strings.Contains(alert, `{code="`+code+`"}`) })
 		})
@@ -221,12 +225,19 @@ func TestFaultsRaiseAlerts(t *testing.T) {
 			t.Errorf("the finding %s is in a fault's alerts: %t; otherwise: %q", code, inRow, otherwise[code])
 		}
 	}
+}
+
+// The faults of the lab raise the alerts that tell of them, in a real Prometheus that
+// reads a real tracer. Nothing fires before the first; a tracer that stops and an
+// output that is full are told of too.
+func TestFaultsRaiseAlerts(t *testing.T) {
 	addr := freeAddr(t)
 	r := newFaultRigInLab(t, warped, "--timeout", "4s", "--metrics", addr)
 	prometheus := startPrometheus(t, r.Lab, addr, hasten(t, r.Lab), nativeHistograms)
 	r.together(numbered(20, "healthy.test."), lab.Query{})
 	r.trace("n19.healthy.test.")
 	calm(t, prometheus)
+	everyFinding(t, prometheus)
 	for _, f := range faults {
 		t.Run(f.name, func(t *testing.T) {
 			undo := f.inject(r)

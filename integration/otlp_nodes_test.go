@@ -34,7 +34,7 @@ func byClockAhead(t *testing.T, receiver string) string {
 	}
 	proxy := httputil.NewSingleHostReverseProxy(target)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := ahead(r)
+		body, err := spansLater(r)
 		if err != nil {
 			t.Error(err)
 			http.Error(w, err.Error(), http.StatusBadRequest)
@@ -48,8 +48,8 @@ func byClockAhead(t *testing.T, receiver string) string {
 	return server.URL
 }
 
-// ahead returns the spans of a request, later by nodesApart.
-func ahead(r *http.Request) ([]byte, error) {
+// spansLater returns the spans of a request, later by nodesApart.
+func spansLater(r *http.Request) ([]byte, error) {
 	var reader io.Reader = r.Body
 	if r.Header.Get("Content-Encoding") == "gzip" {
 		unzipped, err := gzip.NewReader(r.Body)
