@@ -170,8 +170,10 @@ func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
 		return err
 	}
 	err = n.serve(ctx, p, say)
+	// Before the report: what they have yet to write may fail, too.
+	err = errors.Join(err, n.closeOutputs())
 	n.report(stderr, p.Counters())
-	return errors.Join(err, n.closeOutputs())
+	return err
 }
 
 func (o *runOptions) validate() ([]uint16, *filter.Filter, error) {
@@ -236,6 +238,7 @@ type node struct {
 	sockets  *listener.Sockets // nil: this kernel does not tell of them
 	receiver *receive.Receiver
 	outputs  []output
+	closed   bool // the outputs are
 	api      *api.Listener
 	metrics  net.Listener
 	lookups  *metrics.Lookups // nil: no metrics
@@ -293,12 +296,16 @@ func (n *node) close() {
 	_ = n.closeOutputs()
 }
 
+// closeOutputs closes them once; what they counted can still be asked for.
 func (n *node) closeOutputs() error {
+	if n.closed {
+		return nil
+	}
+	n.closed = true
 	var errs []error
 	for _, w := range n.outputs {
 		errs = append(errs, w.Close())
 	}
-	n.outputs = nil
 	return errors.Join(errs...)
 }
 
