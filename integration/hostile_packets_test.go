@@ -89,6 +89,7 @@ func (a *attacker) stream(pieces ...[]byte) (answer []byte) {
 		if _, err := conn.Write(p); err != nil {
 			return nil // the server has had enough
 		}
+		a.left(conn)
 		a.sent++
 	}
 	buf := make([]byte, 1<<16)
@@ -100,6 +101,23 @@ func (a *attacker) stream(pieces ...[]byte) (answer []byte) {
 		answer = append(answer, buf[:n]...)
 		if err != nil {
 			return answer
+		}
+	}
+}
+
+// left waits until what was written to a connection was sent: the kernel puts what waits
+// for the congestion window into one segment.
+func (a *attacker) left(conn net.Conn) {
+	a.t.Helper()
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	waiting := 1
+	for end := time.Now().Add(streamPatience); waiting > 0 && time.Now().Before(end); {
+		var asked error
+		if err := raw.Control(func(fd uintptr) { waiting, asked = unix.IoctlGetInt(int(fd), unix.SIOCOUTQNSD) }); err != nil || asked != nil {
+			a.t.Fatal(err, asked)
 		}
 	}
 }

@@ -3,12 +3,8 @@
 package integration
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"os"
 	"testing"
 	"time"
 
@@ -112,43 +108,6 @@ func (r *rig) traces(name string, n int) []*trace.Trace {
 func (r *rig) trace(name string) *trace.Trace {
 	r.t.Helper()
 	return r.traces(name, 1)[0]
-}
-
-// records reads what the tracer has written so far.
-func (r *rig) records() []trace.Record {
-	r.t.Helper()
-	return readRecords(r.t, r.RecordFile())
-}
-
-// readRecords reads what a file holds now: more may be written meanwhile.
-func readRecords(t *testing.T, path string) []trace.Record {
-	t.Helper()
-	text, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all []trace.Record
-	reader := trace.NewReader(bytes.NewReader(text))
-	for {
-		rec, _, err := reader.Read()
-		var broken *trace.LineError
-		switch {
-		case errors.Is(err, io.EOF):
-			return all
-		case errors.As(err, &broken):
-			// The last line may be under way; any other must be whole.
-			if _, _, err := reader.Read(); !errors.Is(err, io.EOF) {
-				t.Fatalf("%s: %v", path, broken)
-			}
-			return all
-		case err != nil:
-			t.Fatal(err)
-		}
-		all = append(all, rec)
-	}
 }
 
 // findings returns the codes of a trace's diagnosis.
