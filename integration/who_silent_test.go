@@ -16,12 +16,12 @@ func TestWhoIsSilent(t *testing.T) {
 	servers := newGroup(t, "silent")
 	r := tracerOnly(t, "--timeout", "1s")
 	server := startIn(t, r, servers, "dnsmasq")
-	if err := syscall.Kill(server.Pid(), syscall.SIGSTOP); err != nil {
+	if err := server.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	r.ask(lab.Query{Name: "hangs.test.", Timeout: time.Second})
 	ex := r.trace("hangs.test.").Exchange
-	if err := syscall.Kill(server.Pid(), syscall.SIGCONT); err != nil {
+	if err := server.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
 	want := trace.Endpoint{Process: "dnsmasq", PID: server.Pid(), Cgroup: servers.path}

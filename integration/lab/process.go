@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Time limits of a process's life.
@@ -209,14 +211,31 @@ func (p *Process) end() error {
 	return fmt.Errorf("%s did not end within %v of SIGTERM and was killed%s", p.Name, stopGrace, p.tail())
 }
 
-// Signal sends a signal, for example SIGSTOP to make a server unresponsive.
+// Signal sends a signal, for example SIGSTOP to make a server unresponsive: it
+// then returns when the last thread has stopped, as one that is on another
+// processor goes on for a moment, and would answer.
 func (p *Process) Signal(s syscall.Signal) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.exited == nil || p.hasExited() {
 		return fmt.Errorf("signal %s: it is not running", p.Name)
 	}
-	return syscall.Kill(p.pid, s)
+	if err := syscall.Kill(p.pid, s); err != nil || s != syscall.SIGSTOP {
+		return err
+	}
+	return awaitStop(p.pid)
+}
+
+// awaitStop waits until a child is stopped or ended. The kernel tells a parent
+// of a stop when every thread has stopped (do_signal_stop in kernel/signal.c).
+func awaitStop(pid int) error {
+	for {
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_PID, pid, &info, unix.WSTOPPED|unix.WEXITED|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
 }
 
 // Pid is the process's id, also after its end.

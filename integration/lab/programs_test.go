@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -88,6 +89,19 @@ func TestStoppedServerKeepsQueriesWaiting(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Between two runs one of its threads may be at work when it is stopped.
+	for range 20 {
+		if _, err := l.Client("client-a").Exchange(t.Context(), Query{Name: "x.test"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Signal(syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		requireStopped(t, p)
+		if err := p.Signal(syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := p.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
@@ -99,6 +113,24 @@ func TestStoppedServerKeepsQueriesWaiting(t *testing.T) {
 	}
 	if _, err := l.Client("client-a").Exchange(t.Context(), Query{Name: "x.test"}); err != nil {
 		t.Error(err)
+	}
+}
+
+// requireStopped wants every thread of a process in state T (proc_pid_stat(5)).
+func requireStopped(t *testing.T, p *Process) {
+	t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.Pid()))
+	if err != nil || len(threads) == 0 {
+		t.Fatalf("%d threads, %v", len(threads), err)
+	}
+	for _, thread := range threads {
+		stat, err := os.ReadFile(thread)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, state, _ := strings.Cut(string(stat), ") "); !strings.HasPrefix(state, "T") {
+			t.Errorf("a thread of a stopped process: %.40s", stat)
+		}
 	}
 }
 
