@@ -13,6 +13,7 @@
  *
  * They read the headers of the packet (glance.h, headers.h, transport.h), its
  * device, socket and connection tracking entry, and the task that sends.
+ * Where lookups are sampled, all but a few packets are left out at a price (sample.h).
  * Where only some namespaces are observed, a packet of another one that may be
  * DNS costs a glance and as many comparisons (netns.h).
  *
@@ -42,6 +43,7 @@
 #include "transport.h"
 #include "glance.h"
 #include "share.h"
+#include "sample.h"
 #include "netns.h"
 #include "paged.h"
 
@@ -222,11 +224,9 @@ static __always_inline void send(struct scratch *s, struct sk_buff *skb, __u32 k
 	}
 }
 
-static __always_inline void shed(void)
+static __always_inline struct counters *counters(void)
 {
-	struct counters *count = &cpu_counters[bpf_get_smp_processor_id() & (MAX_CPUS - 1)];
-
-	__sync_fetch_and_add(&count->shed, 1);
+	return &cpu_counters[bpf_get_smp_processor_id() & (MAX_CPUS - 1)];
 }
 
 static __always_inline void emit(void *ctx, struct sk_buff *skb, const __u8 *l3, __u32 kind,
@@ -253,7 +253,11 @@ static __always_inline void emit(void *ctx, struct sk_buff *skb, const __u8 *l3,
 		captured = read_payload(s, skb, &ptr);
 	}
 	if (!in_share(s, skb->_nfct, captured)) {
-		shed();
+		__sync_fetch_and_add(&counters()->shed, 1);
+		return;
+	}
+	if (sample_below < WHOLE_SAMPLE && !in_sample(kind, skb->_nfct, captured)) {
+		__sync_fetch_and_add(&counters()->sampled_out, 1);
 		return;
 	}
 	s->e.captured = captured;

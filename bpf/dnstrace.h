@@ -126,7 +126,7 @@ struct counters {
 	__u64 lost[4];		/* events that found the ring full, by enum event_kind */
 	__u64 last_lost;	/* ns, CLOCK_MONOTONIC: when the last one did */
 	__u64 shed;		/* events of lookups outside the share that is reported */
-	__u64 pad;
+	__u64 sampled_out;	/* events of lookups outside the sample that is reported */
 };
 
 #endif

@@ -14,12 +14,24 @@ import (
 )
 
 type DnstraceCounters struct {
+	_          structs.HostLayout
+	Emitted    uint64
+	Lost       [4]uint64
+	LastLost   uint64
+	Shed       uint64
+	SampledOut uint64
+}
+
+type DnstraceDraw struct {
 	_        structs.HostLayout
-	Emitted  uint64
-	Lost     [4]uint64
-	LastLost uint64
-	Shed     uint64
-	Pad      uint64
+	Text     [320]uint8
+	W        [16]uint32
+	H        [8]uint32
+	V        [8]uint32
+	Name     uint32
+	Label    uint32
+	Question uint32
+	Lot      uint32
 }
 
 type DnstraceDrop struct {
@@ -95,6 +107,14 @@ type DnstraceIcmpError struct {
 	Pad   [2]uint8
 }
 
+type DnstraceLotKey struct {
+	_        structs.HostLayout
+	Client   [16]uint8
+	Port     uint16
+	Id       uint16
+	Question uint32
+}
+
 type DnstraceNat struct {
 	_    structs.HostLayout
 	Orig struct {
@@ -159,7 +179,9 @@ type DnstraceThread struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	DnstraceMapDraws           = "draws"
 	DnstraceMapFragmented      = "fragmented"
+	DnstraceMapLots            = "lots"
 	DnstraceMapPagedEvents     = "paged_events"
 	DnstraceMapRings           = "rings"
 	DnstraceMapScratches       = "scratches"
@@ -173,6 +195,9 @@ const (
 	DnstraceVarOutputPaged     = "output_paged"
 	DnstraceVarPorts           = "ports"
 	DnstraceVarReadPaged       = "read_paged"
+	DnstraceVarSampleBelow     = "sample_below"
+	DnstraceVarShaK            = "sha_k"
+	DnstraceVarShaStart        = "sha_start"
 	DnstraceVarShare           = "share"
 	DnstraceVarUnusedDrop      = "unused_drop"
 	DnstraceVarUnusedEvent     = "unused_event"
@@ -236,7 +261,9 @@ type DnstraceProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DnstraceMapSpecs struct {
+	Draws       *ebpf.MapSpec `ebpf:"draws"`
 	Fragmented  *ebpf.MapSpec `ebpf:"fragmented"`
+	Lots        *ebpf.MapSpec `ebpf:"lots"`
 	PagedEvents *ebpf.MapSpec `ebpf:"paged_events"`
 	Rings       *ebpf.MapSpec `ebpf:"rings"`
 	Scratches   *ebpf.MapSpec `ebpf:"scratches"`
@@ -252,6 +279,9 @@ type DnstraceVariableSpecs struct {
 	OutputPaged     *ebpf.VariableSpec `ebpf:"output_paged"`
 	Ports           *ebpf.VariableSpec `ebpf:"ports"`
 	ReadPaged       *ebpf.VariableSpec `ebpf:"read_paged"`
+	SampleBelow     *ebpf.VariableSpec `ebpf:"sample_below"`
+	ShaK            *ebpf.VariableSpec `ebpf:"sha_k"`
+	ShaStart        *ebpf.VariableSpec `ebpf:"sha_start"`
 	Share           *ebpf.VariableSpec `ebpf:"share"`
 	UnusedDrop      *ebpf.VariableSpec `ebpf:"unused_drop"`
 	UnusedEvent     *ebpf.VariableSpec `ebpf:"unused_event"`
@@ -283,7 +313,9 @@ func (o *DnstraceObjects) Close() error {
 //
 // It can be passed to LoadDnstraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DnstraceMaps struct {
+	Draws       *ebpf.Map `ebpf:"draws"`
 	Fragmented  *ebpf.Map `ebpf:"fragmented"`
+	Lots        *ebpf.Map `ebpf:"lots"`
 	PagedEvents *ebpf.Map `ebpf:"paged_events"`
 	Rings       *ebpf.Map `ebpf:"rings"`
 	Scratches   *ebpf.Map `ebpf:"scratches"`
@@ -291,7 +323,9 @@ type DnstraceMaps struct {
 
 func (m *DnstraceMaps) Close() error {
 	return _DnstraceClose(
+		m.Draws,
 		m.Fragmented,
+		m.Lots,
 		m.PagedEvents,
 		m.Rings,
 		m.Scratches,
@@ -308,6 +342,9 @@ type DnstraceVariables struct {
 	OutputPaged     *ebpf.Variable `ebpf:"output_paged"`
 	Ports           *ebpf.Variable `ebpf:"ports"`
 	ReadPaged       *ebpf.Variable `ebpf:"read_paged"`
+	SampleBelow     *ebpf.Variable `ebpf:"sample_below"`
+	ShaK            *ebpf.Variable `ebpf:"sha_k"`
+	ShaStart        *ebpf.Variable `ebpf:"sha_start"`
 	Share           *ebpf.Variable `ebpf:"share"`
 	UnusedDrop      *ebpf.Variable `ebpf:"unused_drop"`
 	UnusedEvent     *ebpf.Variable `ebpf:"unused_event"`

@@ -55,6 +55,7 @@ func (s *Source) Counters() Counters {
 		all.Emitted += c.Emitted
 		all.Lost += sum(c.Lost)
 		all.Shed += c.Shed
+		all.SampledOut += c.SampledOut
 	}
 	s.countMisses()
 	for _, n := range s.loss.missed {
@@ -65,10 +66,11 @@ func (s *Source) Counters() Counters {
 
 // Counters of events. All only grow, but for Share.
 type Counters struct {
-	Emitted uint64
-	Lost    uint64
-	Shed    uint64 // of lookups outside the share that was reported
-	Share   Share  // that is reported now
+	Emitted    uint64
+	Lost       uint64
+	Shed       uint64 // of lookups outside the share that was reported
+	SampledOut uint64 // of lookups outside Config.Sample
+	Share      Share  // that is reported now
 }
 
 func sum(lost [4]uint64) (all uint64) {

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dnstrace/dnstrace/bpf"
+	"github.com/dnstrace/dnstrace/trace"
 )
 
 // MaxPorts is how many ports the programs compare with (bpf/dnstrace.c).
@@ -54,6 +55,9 @@ type Config struct {
 	// ip-netns(8) has them, "host", paths, inode numbers. Empty: all. A name or path
 	// is followed, from one Poll to the next, when another namespace takes it.
 	NetNS []string
+	// Sample is the share of the lookups over UDP that the programs report, from 0
+	// to 1, chosen by trace id as by [trace.Sampled]; nil: all.
+	Sample *float64
 }
 
 // Source delivers the packets that the programs saw. Its methods are for one
@@ -139,6 +143,9 @@ func newSpec(cfg Config, observe []chosen) (*ebpf.CollectionSpec, error) {
 		spec.Variables[bpf.DnstraceVarNetnsInodes].Set(inodes(observe))); err != nil {
 		return nil, fmt.Errorf("set the namespaces: %w", err)
 	}
+	if err := setSample(spec, cfg.Sample); err != nil {
+		return nil, fmt.Errorf("set the sample: %w", err)
+	}
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
 		return nil, fmt.Errorf("count the processors: %w", err)
@@ -147,6 +154,16 @@ func newSpec(cfg Config, observe []chosen) (*ebpf.CollectionSpec, error) {
 	rings.MaxEntries = uint32(cpus)
 	rings.InnerMap.MaxEntries = uint32(cmp.Or(cfg.RingBytes, defaultRingBytes(cpus)))
 	return spec, nil
+}
+
+// setSample tells the programs which lookups to report. Those that report all draw no
+// lots, and need no memory of what was drawn.
+func setSample(spec *ebpf.CollectionSpec, rate *float64) error {
+	if rate == nil {
+		spec.Maps[bpf.DnstraceMapLots].MaxEntries = 1
+		return nil
+	}
+	return spec.Variables[bpf.DnstraceVarSampleBelow].Set(trace.SampleThreshold(*rate))
 }
 
 // load loads the programs.
