@@ -23,6 +23,12 @@ var cpuTurns = []struct {
 	{dnstraceRun, 5_000, figures.AtMost(15), figures.Never(), figures.Goal{}},
 	{dnstraceRun, 10_000, figures.AtMost(15), figures.Never(), figures.AtMost(64)},
 	{dnstraceRun, 20_000, figures.Goal{}, figures.Never(), figures.Goal{}},
+	{variant: dnstraceLean, rate: 5_000},
+	{variant: dnstraceLean, rate: 10_000},
+	{variant: dnstraceLean, rate: 20_000},
+	{variant: dnstraceKernel, rate: 5_000},
+	{variant: dnstraceKernel, rate: 10_000},
+	{variant: dnstraceKernel, rate: 20_000},
 	{variant: tcpdump, rate: 1_000},
 	{variant: tcpdump, rate: 5_000},
 	{variant: tcpdump, rate: 10_000},
@@ -54,16 +60,16 @@ func measureCPU(ctx context.Context, r *rig, s schedule) ([]figures.Figure, erro
 			all.Add("answered lookups", variant, "÷ sent", u.answered, everyAnswer(turn.variant))
 			all.Add("CPU a lookup", variant, "µs", u.cpu, turn.cpu)
 			all.Add("lost packets", variant, "packets", u.tally.lost, turn.lost)
-			if turn.variant == dnstraceRun {
+			if isTracer(turn.variant) {
 				all.Add("packets of lookups left out whole", variant, "packets", u.tally.shed, turn.lost)
 			}
 			ours := figures.Goal{}
-			if turn.variant == dnstraceRun {
+			if isTracer(turn.variant) {
 				ours = figures.AtMost(oursOnly)
 			}
 			all.Add("seen packets", variant, "a lookup", u.tally.seen/u.lookups, ours)
 			all.Add("memory, at most", variant, "MiB", u.peak, turn.memory)
-			if turn.variant == dnstraceRun {
+			if isTracer(turn.variant) {
 				all.Add("memory of its own, at the end", variant, "MiB", u.own, figures.Goal{})
 				all.Add("traces", variant, "a lookup", u.tally.traces/u.lookups, figures.Goal{})
 				all.Add("written", variant, "KiB a lookup", u.written, figures.Goal{})
@@ -119,7 +125,7 @@ func (o *observer) use(ctx context.Context, rate int, u *usage) error {
 	if err != nil {
 		return err
 	}
-	if o.name == dnstraceRun {
+	if isTracer(o.name) {
 		records, err := os.Stat(o.rig.RecordFile())
 		if err != nil {
 			return err

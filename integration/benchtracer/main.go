@@ -41,7 +41,7 @@ func main() {
 	flag.StringVar(&cfg.coredns, "coredns", "bin/coredns", "CoreDNS")
 	flag.StringVar(&cfg.dnstrace, "dnstrace", "bin/dnstrace", "the node tracer")
 	flag.IntVar(&cfg.rounds, "rounds", 20, "rounds of a part, at most")
-	flag.DurationVar(&cfg.limit, "time", 8*time.Minute, "how long all parts together may take, about")
+	flag.DurationVar(&cfg.limit, "time", 10*time.Minute, "how long all parts together may take, about")
 	flag.BoolVar(&cfg.netns, "netns", false, "observe the namespaces of this run only, where others on the machine ask DNS, too: costs a comparison a packet")
 	flag.StringVar(&cfg.results, "results", "", "append the results to this file, a JSON line for each part")
 	flag.Parse()

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,13 +17,21 @@ import (
 
 // The variants that are compared.
 const (
-	off           = "off"
-	dnstraceRun   = "dnstrace run"
-	tcpdump       = "tcpdump"
-	packetSockets = "AF_PACKET"
+	off         = "off"
+	dnstraceRun = "dnstrace run"
+	// As README.md says for a busy node.
+	dnstraceLean   = "dnstrace run, 1 %"
+	dnstraceKernel = "dnstrace run, 1 % in the kernel"
+	tcpdump        = "tcpdump"
+	packetSockets  = "AF_PACKET"
 )
 
 var variants = []string{off, dnstraceRun, tcpdump, packetSockets}
+
+// busyVariants are those under a load that a busy node has.
+var busyVariants = []string{off, dnstraceRun, dnstraceLean, dnstraceKernel, tcpdump, packetSockets}
+
+var lean = []string{"--record", "trace", "--sample", "0.01"}
 
 // settle is how long an observer has, after the load, for what it has not
 // worked off: tcpdump and the packet sockets take what waits within that.
@@ -41,8 +50,10 @@ type observer struct {
 func (r *rig) observe(name string) (*observer, error) {
 	o := &observer{rig: r, name: name}
 	start := map[string]func() error{
-		off: func() error { return nil }, dnstraceRun: o.startTracer,
-		tcpdump: o.startTcpdump, packetSockets: o.startPacketSockets,
+		off: func() error { return nil }, dnstraceRun: func() error { return o.startTracer() },
+		dnstraceLean:   func() error { return o.startTracer(lean...) },
+		dnstraceKernel: func() error { return o.startTracer(slices.Concat(lean, []string{"--sample-in-kernel"})...) },
+		tcpdump:        o.startTcpdump, packetSockets: o.startPacketSockets,
 	}
 	begin := time.Now()
 	if err := start[name](); err != nil {
@@ -52,13 +63,18 @@ func (r *rig) observe(name string) (*observer, error) {
 	return o, nil
 }
 
-// startTracer starts `dnstrace run` as it is by default but for -netns, writing to a
-// file.
-func (o *observer) startTracer() (err error) {
+// isTracer tells whether a variant is `dnstrace run`, one way or another.
+func isTracer(variant string) bool {
+	return variant == dnstraceRun || variant == dnstraceLean || variant == dnstraceKernel
+}
+
+// startTracer starts `dnstrace run` as it is by default but for -netns and args,
+// writing to a file.
+func (o *observer) startTracer(args ...string) (err error) {
 	if o.metrics, err = freeAddress(); err != nil {
 		return err
 	}
-	args := []string{"--metrics", o.metrics}
+	args = append(args, "--metrics", o.metrics)
 	if o.rig.netns {
 		for _, host := range hosts {
 			args = append(args, "--netns", o.rig.Host(host).Netns)
@@ -142,7 +158,7 @@ func (o *observer) memory() (memory, error) {
 // until its own timeout.
 func (o *observer) drained(ctx context.Context, lookups int) error {
 	for end := time.Now().Add(drainTimeout); ; {
-		if err := pause(ctx, settle); err != nil || o.name != dnstraceRun {
+		if err := pause(ctx, settle); err != nil || !isTracer(o.name) {
 			return err
 		}
 		values, err := scrape(ctx, o.metrics)
@@ -182,7 +198,7 @@ func (t tally) percent(part float64) float64 {
 // end stops the observer, and returns what it saw.
 func (o *observer) end(ctx context.Context) (tally, error) {
 	var t tally
-	if o.name == dnstraceRun {
+	if isTracer(o.name) {
 		values, err := scrape(ctx, o.metrics)
 		if err != nil {
 			return t, errors.Join(err, o.stop())

@@ -22,8 +22,8 @@ func measureThroughput(ctx context.Context, r *rig, s schedule) ([]figures.Figur
 	var all figures.Figures
 	for n := range s.all() {
 		rates, tallies := make(map[string][]float64), make(map[string]tally)
-		for i := range variants {
-			name := variants[(i+n)%len(variants)]
+		for i := range busyVariants {
+			name := busyVariants[(i+n)%len(busyVariants)]
 			rate, t, err := r.throughputTurn(ctx, name)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", name, err)
@@ -31,7 +31,7 @@ func measureThroughput(ctx context.Context, r *rig, s schedule) ([]figures.Figur
 			rates[name], tallies[name] = rate, t
 		}
 		for i, l := range loops {
-			for _, name := range variants {
+			for _, name := range busyVariants {
 				if name == off {
 					all.Add(l.server.name, off, "lookups/s", rates[off][i], figures.Goal{})
 					continue
@@ -43,12 +43,14 @@ func measureThroughput(ctx context.Context, r *rig, s schedule) ([]figures.Figur
 				all.Add(l.server.name, name, "÷ off", rates[name][i]/rates[off][i], g)
 			}
 		}
-		for _, name := range variants[1:] {
+		for _, name := range busyVariants[1:] {
 			all.Add("packets that the observer lost", name, "%", tallies[name].lostShare(), figures.Goal{})
+			if isTracer(name) {
+				all.Add("packets of lookups left out whole", name, "%", tallies[name].shedShare(), figures.Goal{})
+			}
 		}
-		all.Add("packets of lookups left out whole", dnstraceRun, "%", tallies[dnstraceRun].shedShare(), figures.Goal{})
 	}
-	return all.Sorted(variants), nil
+	return all.Sorted(busyVariants), nil
 }
 
 // throughputTurn asks each server with an observer on, and returns the lookups a
