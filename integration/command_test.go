@@ -84,6 +84,7 @@ func TestWrongArguments(t *testing.T) {
 	}{
 		{[]string{"run", "--port", "0"}, "--port 0: expected 1 to 65535"},
 		{[]string{"run", "--sample", "1.5"}, "--sample 1.5: expected a rate from 0"},
+		{[]string{"run", "--sample-in-kernel"}, "--sample-in-kernel: expected a --sample below 1"},
 		{[]string{"run", "--record", "query"}, "--record query: expected exchange or trace"},
 		{[]string{"run", "--filter", "rcod == 1"}, "--filter"},
 		{[]string{"run", "--timeout", "-1s"}, "--timeout"},

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -58,6 +60,84 @@ func TestSampledAlike(t *testing.T) {
 		if _, ok := traced[name]; byRate && !ok {
 			t.Errorf("%s: the plugin has a record, the tracer no trace", name)
 		}
+	}
+}
+
+// In the kernel the lot falls alike: the lookups that the plugin records at the rate
+// are seen whole, of others not a packet, failures among them, of which there is what
+// CoreDNS says.
+func TestSampledInKernel(t *testing.T) {
+	const rate, count, failures = 0.3, 200, 30
+	metrics := freeAddr(t)
+	r := tracerOnly(t, "--sample", fmt.Sprint(rate), "--sample-in-kernel", "--metrics", metrics)
+	file := filepath.Join(r.Dir(), "plugin.json")
+	plugin := fmt.Sprintf("dnstrace {\n output unix %s\n output file %s\n sample %v\n}", r.RecordSocket(), file, rate)
+	if _, err := r.StartCoreDNS(corefile(r.Lab, plugin)); err != nil {
+		t.Fatal(err)
+	}
+	r.Upstream(0).Set("failing.test.", lab.Behaviour{Rcode: dns.RcodeServerFailure})
+	name := func(i int) string {
+		if i < failures {
+			return fmt.Sprintf("n%d.failing.test.", i)
+		}
+		return lab.BulkName(i)
+	}
+	query := func(i int) lab.Query { return lab.Query{Name: name(i), Timeout: 5 * time.Second} }
+	for i, res := range r.Client("client-a").Bulk(context.Background(), lab.Bulk{Count: count, Rate: 200, Query: query}) {
+		if res.Err != nil {
+			t.Fatalf("%s: %v", name(i), res.Err)
+		}
+	}
+	recorded := map[string]*trace.Query{}
+	for _, rec := range readRecords(t, file) {
+		if q, ok := rec.(*trace.Query); ok {
+			recorded[q.QName] = q
+		}
+	}
+	traces := map[string]*trace.Trace{}
+	for end := time.Now().Add(patience); time.Now().Before(end) && len(traces) < len(recorded); time.Sleep(100 * time.Millisecond) {
+		for _, rec := range r.records() {
+			if tr, ok := rec.(*trace.Trace); ok && recorded[tr.QName] != nil && tr.TraceID.Flow() == recorded[tr.QName].Flow {
+				traces[tr.QName] = tr
+			}
+		}
+	}
+	drawn := 0
+	for i := range count {
+		q, tr := recorded[name(i)], traces[name(i)]
+		switch {
+		case q == nil && tr == nil: // not drawn, or slow for one of the two and then not compared
+			continue
+		case q == nil || tr == nil:
+			t.Errorf("%s: record %v, trace %v", name(i), q != nil, tr != nil)
+			continue
+		}
+		in := trace.Sampled(q.TraceID, rate)
+		if in != (tr.Exchange != nil) || tr.Query == nil {
+			t.Errorf("%s: drawn %v, its packets seen %v, joined with its record %v", q.QName, in, tr.Exchange != nil, tr.Query != nil)
+			continue
+		}
+		if !in {
+			if !slices.ContainsFunc(tr.Gaps, func(gap string) bool { return strings.Contains(gap, "--sample-in-kernel") }) {
+				t.Errorf("%s: nothing says why its packets were not seen: %q", q.QName, tr.Gaps)
+			}
+			continue
+		}
+		drawn++
+		ex := tr.Exchange
+		if !ex.SampledInKernel || ex.Sample == nil || *ex.Sample != rate || ex.Outcome != trace.OutcomeAnswered || ex.Incomplete() {
+			t.Errorf("%s: %s", q.QName, ex.AppendJSON(nil))
+		}
+		// Pod, node and server, both ways, and more where a bridge still learns.
+		if len(ex.Path) < 8 {
+			t.Errorf("%s: %d sightings", q.QName, len(ex.Path))
+		}
+	}
+	if drawn < count/6 || drawn > count/2 {
+		t.Errorf("%d of %d lookups were drawn at rate %v", drawn, count, rate)
+	}
+	if out := metric(t, scrape(t, metrics), "dnstrace_unsampled_events_total"); out < 8*count/2 {
+		t.Errorf("%v packets were left out", out)
 	}
 }
 

@@ -36,6 +36,9 @@ func (e *Exchange) AppendJSON(b []byte) []byte {
 	b = e.ICMP.appendJSON(append(b, `,"icmp":`...))
 	b = e.Fragments.appendJSON(append(b, `,"fragments":`...))
 	b = appendFloat(append(b, `,"sample":`...), e.Sample)
+	if e.SampledInKernel {
+		b = append(b, `,"sampled_in_kernel":true`...)
+	}
 	return append(b, '}')
 }
 

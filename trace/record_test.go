@@ -52,7 +52,7 @@ func sampleRecords() []Record {
 				Src: netip.MustParseAddrPort("10.244.0.4:50202"), Dst: netip.MustParseAddrPort("10.244.1.2:53"),
 				Tunnel: &Tunnel{Src: netip.MustParseAddrPort("192.168.49.2:41000"), Dst: netip.MustParseAddrPort("192.168.49.3:8472"), VNI: 1}}},
 		Drop:        &Drop{Where: "nft_do_chain", Reason: "NETFILTER_DROP", Words: "netfilter hook FORWARD", Message: MessageQuery, NetNS: 4026532220, IfName: "cni0", Offset: 17000, ConntrackCount: 262143, ConntrackMax: 262144},
-		Traceparent: "", Client: &Endpoint{Process: "named", PID: 42, TID: 45, Thread: "isc-net-0001", Cgroup: "/user.slice"}, LostEvents: 3, PathOmitted: 9, Node: "node-1",
+		Traceparent: "", Client: &Endpoint{Process: "named", PID: 42, TID: 45, Thread: "isc-net-0001", Cgroup: "/user.slice"}, LostEvents: 3, PathOmitted: 9, SampledInKernel: true, Node: "node-1",
 		Flags: []string{"aa", "rd"}, AnswerCount: &count, MinTTL: &ttl,
 		Answers:       []Answer{{Type: "CNAME", Value: "a\\046b.example.com.", TTL: 30}, {Type: "A", Value: "192.0.2.1", TTL: 5}},
 		ExtendedError: &ExtendedError{Code: 22, Name: "No Reachable Authority", Text: "at \"delegation\""},

@@ -57,6 +57,7 @@ type runOptions struct {
 	netns                []string
 	history, timeout     time.Duration
 	sample               float64
+	sampleInKernel       bool
 	filter, kubernetes   string
 }
 
@@ -109,6 +110,7 @@ func newRunCommand() *cobra.Command {
 	f.DurationVar(&o.history, "history", 10*time.Minute, "how long finished traces stay in memory for the local API")
 	f.DurationVar(&o.timeout, "timeout", 5*time.Second, "a query without a response for this long is unanswered")
 	f.Float64Var(&o.sample, "sample", 1, "share of ordinary lookups to write and keep, 0 to 1; those that fail, are slow or have a finding always are")
+	f.BoolVar(&o.sampleInKernel, "sample-in-kernel", false, "leave lookups over UDP that --sample does not choose out in the kernel, those that fail among them: the least cost")
 	f.StringVarP(&o.filter, "filter", "f", "", "write only records for which this expression is true")
 	f.StringVar(&o.kubernetes, "kubernetes", kube.Auto, "names of pods and Services: auto (as a pod: from its cluster), off, or a kubeconfig")
 	return cmd
@@ -153,7 +155,7 @@ func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
 	}
 	config := pipeline.Config{
 		Source: messages.Tap{Source: n.source, Ring: n.messages}, Receiver: n.receiver, Ports: ports, Timeout: o.timeout,
-		Names: cgroups, Node: name, Sample: o.sampleRate(), Lacks: lacks(capture.Limits()),
+		Names: cgroups, Node: name, Sample: o.sampleRate(), InKernel: o.sampleInKernel, Lacks: o.lacks(capture.Limits()),
 		Exchange: n.sink(trace.KindExchange, keep), Trace: n.traceSink(keep), Flush: n.flush, Last: n.last,
 	}
 	if n.sockets != nil {
@@ -197,6 +199,9 @@ func (o *runOptions) validate() ([]uint16, *filter.Filter, error) {
 	if !(o.sample >= 0 && o.sample <= 1) {
 		return nil, nil, usageError{fmt.Errorf("--sample %v: expected a rate from 0 (lookups that fail, are slow or have a finding only) to 1 (every lookup)", o.sample)}
 	}
+	if o.sampleInKernel && o.sampleRate() == nil {
+		return nil, nil, usageError{errors.New("--sample-in-kernel: expected a --sample below 1, such as --sample 0.01")}
+	}
 	if o.timeout <= 0 || o.history <= 0 {
 		return nil, nil, usageError{errors.New("--timeout and --history: expected a duration above 0, such as 5s")}
 	}
@@ -215,6 +220,14 @@ func (o *runOptions) sampleRate() *float64 {
 		return nil
 	}
 	return &o.sample
+}
+
+// sampleInPrograms returns the rate for the kernel, nil if it is to choose none.
+func (o *runOptions) sampleInPrograms() *float64 {
+	if !o.sampleInKernel {
+		return nil
+	}
+	return o.sampleRate()
 }
 
 func portNumbers(list []uint) ([]uint16, error) {
@@ -261,7 +274,7 @@ func (n *node) open(ports []uint16, stderr io.Writer) error {
 		n.outputs = append(n.outputs, opened...)
 	}
 	// Before the sockets: who lacks privileges should hear of those first.
-	if n.source, err = capture.Open(capture.Config{Ports: ports, NetNS: o.netns}); err != nil {
+	if n.source, err = capture.Open(capture.Config{Ports: ports, NetNS: o.netns, Sample: o.sampleInPrograms()}); err != nil {
 		return err
 	}
 	if n.receiver, err = receive.Listen(o.listen); err != nil {

@@ -1,12 +1,17 @@
 package main
 
 import (
+	"fmt"
+
 	"github.com/dnstrace/dnstrace/tracer/assemble"
 	"github.com/dnstrace/dnstrace/tracer/capture"
 )
 
 // lacks says in traces what the kernel does not tell.
-func lacks(l capture.Limited) (gaps assemble.Lacks) {
+func (o *runOptions) lacks(l capture.Limited) (gaps assemble.Lacks) {
+	if o.sampleInKernel {
+		gaps.Unsampled = fmt.Sprintf("packets of most lookups are left out (--sample %v --sample-in-kernel), also those of an upstream query, which has a lot of its own", o.sample)
+	}
 	if l.Process {
 		gaps.Process = "which process asked is unknown: this kernel does not tell (Linux 5.15 or later does)"
 	}

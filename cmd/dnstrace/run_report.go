@@ -31,7 +31,7 @@ func (n *node) socketStates() map[string]unixsocket.State {
 
 func (n *node) status(c *pipeline.Counters) map[string]uint64 {
 	counters := map[string]uint64{
-		"events": c.Events, "lost_events": c.LostEvents, "shed_events": c.ShedEvents, "traces": c.Traces,
+		"events": c.Events, "lost_events": c.LostEvents, "shed_events": c.ShedEvents, "unsampled_events": c.UnsampledEvents, "traces": c.Traces,
 		"plugin_records": c.Receive.Received, "plugin_records_malformed": c.Receive.Malformed,
 		"plugin_records_dropped": c.Receive.Dropped, "orphan_responses": c.Orphans,
 		"follower_lost_traces": n.history.Stats().LostQueued,
@@ -50,6 +50,9 @@ func (n *node) report(stderr io.Writer, c *pipeline.Counters) {
 		c.Events, c.LostEvents, c.Traces, c.Receive.Received, c.Receive.Malformed, c.Receive.Dropped, c.Unfinished)
 	if c.ShedEvents > 0 {
 		_, _ = fmt.Fprintf(stderr, "dnstrace: %d events of lookups that were left out whole, to keep up\n", c.ShedEvents)
+	}
+	if c.UnsampledEvents > 0 {
+		_, _ = fmt.Fprintf(stderr, "dnstrace: %d events of lookups that --sample-in-kernel left out\n", c.UnsampledEvents)
 	}
 	if err := n.receiver.LastError(); err != nil {
 		_, _ = fmt.Fprintf(stderr, "dnstrace: the last malformed plugin record: %v\n", err)

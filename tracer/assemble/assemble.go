@@ -54,8 +54,9 @@ type Config struct {
 // Lacks is what this node's kernel does not tell, each as the gap of a trace that it
 // concerns; empty: it tells.
 type Lacks struct {
-	Process string // which process sent what left a socket of this node
-	Reason  string // why a packet was dropped
+	Process   string // which process sent what left a socket of this node
+	Reason    string // why a packet was dropped
+	Unsampled string // the packets of lookups that are not in the sample
 }
 
 // Stats counts what could not be joined as it should. All only grow, but for

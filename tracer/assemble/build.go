@@ -2,6 +2,7 @@ package assemble
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
@@ -32,7 +33,15 @@ func (a *Assembler) build(l *lookup) *trace.Trace {
 	}
 	t.Upstreams = a.appendRepeats(t.Upstreams, l, &t.Gaps)
 	l.appendGaps(t)
+	if a.cfg.Lacks.Unsampled != "" && (t.Exchange == nil || unseen(t.Upstreams)) {
+		t.Gaps = append(t.Gaps, a.cfg.Lacks.Unsampled)
+	}
 	return t
+}
+
+// unseen tells whether packets of an attempt were not observed.
+func unseen(upstreams []trace.Upstream) bool {
+	return slices.ContainsFunc(upstreams, func(u trace.Upstream) bool { return u.Exchange == nil || unseen(u.Upstreams) })
 }
 
 // upstreamCode returns the last response code from upstream that was seen.
@@ -108,6 +117,9 @@ func (a *Assembler) fromExchange(t *trace.Trace, l *lookup) {
 	t.Client, t.Server = ex.Client, ex.Server
 	if ex.LostEvents > 0 {
 		t.Gaps = append(t.Gaps, fmt.Sprintf("%d packets, of this lookup or of others, were lost by the tracer while it lasted: some may be missing here", ex.LostEvents))
+	}
+	if ex.SampledInKernel && ex.Incomplete() {
+		t.Gaps = append(t.Gaps, "it was sampled in the kernel: packets that have another client's address, before or behind a translation, may be missing here")
 	}
 	t.Gaps = append(t.Gaps, a.cfg.Lacks.gaps(ex)...)
 	if ex.PathOmitted > 0 {

@@ -31,3 +31,35 @@ func TestLacksAreGaps(t *testing.T) {
 		}
 	}
 }
+
+// Where the kernel leaves lookups out, a trace says so if packets of it were not seen,
+// and not if all were.
+func TestUnsampledIsAGap(t *testing.T) {
+	const gap = "left out"
+	records := miss("a.example.", 1000, 0)
+	upstream, query, client := records[0], records[1], records[2]
+	for name, tc := range map[string]struct {
+		records []trace.Record
+		want    bool
+	}{
+		"all of it":             {records, false},
+		"the server's alone":    {[]trace.Record{query}, true},
+		"without the upstream":  {[]trace.Record{query, client}, true},
+		"without the client":    {[]trace.Record{upstream, query}, true},
+		"the client's alone":    {[]trace.Record{client}, false},
+		"no sampling, a record": {[]trace.Record{query}, false},
+	} {
+		cfg := Config{Lacks: Lacks{Unsampled: gap}}
+		if name == "no sampling, a record" {
+			cfg.Lacks.Unsampled = ""
+		}
+		a := New(cfg)
+		for _, r := range tc.records {
+			a.Add(r)
+		}
+		traces := a.Flush()
+		if len(traces) != 1 || slices.Contains(traces[0].Gaps, gap) != tc.want {
+			t.Errorf("%s: %d traces, %q", name, len(traces), traces[0].Gaps)
+		}
+	}
+}

@@ -111,7 +111,7 @@ func (s *servers) missed(ex *trace.Exchange) bool {
 		return false
 	}
 	addrs := serverAddrs(ex)
-	if ex.LostEvents > 0 {
+	if ex.Incomplete() {
 		return false // that it was not seen to arrive proves nothing
 	}
 	// Of the servers behind one address, the translated one is the right one.

@@ -149,6 +149,7 @@ func merge(near, far *trace.Exchange) (merged *trace.Exchange, ahead *trace.Seco
 	m.Server = sameEnd(far.Server, near.Server)
 	m.Traceparent = cmp.Or(m.Traceparent, far.Traceparent)
 	m.LostEvents += far.LostEvents
+	m.SampledInKernel = m.SampledInKernel || far.SampledInKernel
 	if m.Drop == nil && far.Drop != nil {
 		d := *far.Drop
 		d.Offset += trace.Seconds(move)

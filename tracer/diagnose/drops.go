@@ -102,7 +102,7 @@ func dropEvidence(m *memory, t *trace.Trace, l leg) []string {
 	case !l.upstream:
 		evidence = append(evidence, recorded(t))
 	}
-	return appendLost(evidence, ex)
+	return appendIncomplete(evidence, ex)
 }
 
 // recorded says what the server's own record says of the lookup.

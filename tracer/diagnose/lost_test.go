@@ -1,6 +1,7 @@
 package diagnose_test
 
 import (
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,6 +15,33 @@ import (
 func lose(r trace.Record) {
 	if ex, ok := r.(*trace.Exchange); ok {
 		ex.LostEvents = 26
+	}
+}
+
+// sample makes an exchange one of a sample that was drawn in the kernel, of a client
+// that may have another address on the way.
+func sample(r trace.Record) {
+	ex, ok := r.(*trace.Exchange)
+	if !ok {
+		return
+	}
+	ex.SampledInKernel = true
+	if ex.NAT != nil {
+		ex.NAT.ClientIP, ex.NAT.ClientPort = ex.ClientIP, &ex.ClientPort
+	}
+}
+
+// Where connection tracking told that the client has one address, nothing is missing.
+func TestSampledInKernelWithAKnownClient(t *testing.T) {
+	for _, nat := range []*trace.NAT{nil, {ServerIP: netip.MustParseAddr("192.0.2.1")}} {
+		found := findings(assembledWith(t, fileOf(t, "lost-without-a-drop"), func(r trace.Record) {
+			if ex, ok := r.(*trace.Exchange); ok {
+				ex.SampledInKernel, ex.NAT = true, nat
+			}
+		}))
+		if got := len(of(diagnose.ResponseLost, found)); (got > 0) != (nat != nil) {
+			t.Errorf("translation %+v: %d times %s", nat, got, diagnose.ResponseLost)
+		}
 	}
 }
 
@@ -70,8 +98,10 @@ func TestLostPackets(t *testing.T) {
 		if len(of(code, findings(assembled(t, path)))) == 0 {
 			t.Errorf("%s: %s is no case of it", code, tc.recorded)
 		}
-		if got := behaviour(of(code, findings(assembledWith(t, path, lose)))); got != tc.want {
-			t.Errorf("%s in %s: %s, want %s", code, tc.recorded, got, tc.want)
+		for cause, change := range map[string]func(trace.Record){"lost": lose, "sampled": sample} {
+			if got := behaviour(of(code, findings(assembledWith(t, path, change)))); got != tc.want {
+				t.Errorf("%s in %s, %s: %s, want %s", code, tc.recorded, cause, got, tc.want)
+			}
 		}
 	}
 }
@@ -134,7 +164,9 @@ func behaviour(found []trace.Finding) string {
 	}
 	all := stands
 	for _, f := range found {
-		quoted := slices.ContainsFunc(f.Evidence, func(e string) bool { return strings.HasPrefix(e, "26 packets were lost by the tracer") })
+		quoted := slices.ContainsFunc(f.Evidence, func(e string) bool {
+			return strings.HasPrefix(e, "26 packets were lost by the tracer") || strings.HasPrefix(e, "it was sampled in the kernel")
+		})
 		switch {
 		case f.InDoubt && quoted:
 			return inDoubt

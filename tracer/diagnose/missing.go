@@ -11,10 +11,10 @@ func missing(m *memory, t *trace.Trace) []trace.Finding {
 		return nil
 	}
 	if f, ok := complaint(t); ok {
-		f.Evidence = appendLost(f.Evidence, ex)
+		f.Evidence = appendIncomplete(f.Evidence, ex)
 		return []trace.Finding{f}
 	}
-	if packetsLost(ex) {
+	if incomplete(ex) {
 		return []trace.Finding{unknown(m, t)}
 	}
 	if ex.Connects() {

@@ -20,7 +20,7 @@ func unknown(m *memory, t *trace.Trace) trace.Finding {
 		Code:     NoResponseSeen,
 		InDoubt:  true,
 		Summary:  "No response was seen, but the tracer lost packets in this time: there may have been one.",
-		Evidence: appendLost(lastSightings(ex), ex),
+		Evidence: appendIncomplete(lastSightings(ex), ex),
 		Advice:   "Do not act on this one alone: ask the client, and look at lookups without lost packets. Does `dnstrace_lost_events_total` rise?",
 	}
 	if recordedAnswer(t) {

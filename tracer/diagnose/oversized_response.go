@@ -43,7 +43,7 @@ func fragmentLost(ex *trace.Exchange) bool {
 	if f == nil || f.Message != trace.MessageResponse {
 		return false
 	}
-	return !f.Complete && ex.Outcome != trace.OutcomeAnswered && !packetsLost(ex) || fragmentDropped(ex)
+	return !f.Complete && ex.Outcome != trace.OutcomeAnswered && !incomplete(ex) || fragmentDropped(ex)
 }
 
 func fragmentDropped(ex *trace.Exchange) bool {
@@ -64,5 +64,5 @@ func fragmentEvidence(ex *trace.Exchange) []string {
 	if last, ok := lastSighting(ex, trace.MessageResponse); ok {
 		evidence = append(evidence, last)
 	}
-	return appendLost(evidence, ex)
+	return appendIncomplete(evidence, ex)
 }

@@ -13,7 +13,7 @@ func upstreamTimeout(_ *memory, t *trace.Trace) []trace.Finding {
 	var findings []trace.Finding
 	eachUpstream(t.Upstreams, func(u *trace.Upstream) {
 		timedOut := u.Attempt != nil && u.Attempt.Outcome == trace.OutcomeTimeout
-		noAnswer := u.Exchange != nil && u.Exchange.Outcome == trace.OutcomeUnanswered && u.Exchange.RCode == "" && !packetsLost(u.Exchange)
+		noAnswer := u.Exchange != nil && u.Exchange.Outcome == trace.OutcomeUnanswered && u.Exchange.RCode == "" && !incomplete(u.Exchange)
 		// A dropped one has a finding of its own, and so has a lost fragment.
 		if u.Exchange != nil && (u.Exchange.Outcome == trace.OutcomeDropped || fragmentLost(u.Exchange)) || !timedOut && !noAnswer {
 			return
@@ -65,7 +65,7 @@ func timeoutEvidence(u *trace.Upstream) []string {
 		evidence = append(evidence, fmt.Sprintf("a response came too late: query with ID %d, answered %s", ex.ID, orNone(ex.RCode)))
 	default:
 		seen := "nothing came back"
-		if packetsLost(ex) {
+		if incomplete(ex) {
 			seen = "nothing was seen to come back"
 		}
 		evidence = append(evidence, fmt.Sprintf("its query with ID %d left from %s port %d and %s", ex.ID, ex.ClientIP, ex.ClientPort, seen))
@@ -77,5 +77,5 @@ func timeoutEvidence(u *trace.Upstream) []string {
 		}
 		evidence = appendInferred(evidence, u)
 	}
-	return appendLost(evidence, ex)
+	return appendIncomplete(evidence, ex)
 }

@@ -57,7 +57,7 @@ func eachUpstream(upstreams []trace.Upstream, visit func(*trace.Upstream)) {
 // where it cannot be told: packets may be missing, or the address is unknown.
 func askedAt(t *trace.Trace, u *trace.Upstream) (at time.Time, failed, known bool) {
 	switch ex := u.Exchange; {
-	case ex != nil && (ex.Outcome != trace.OutcomeUnanswered || !packetsLost(ex)):
+	case ex != nil && (ex.Outcome != trace.OutcomeUnanswered || !incomplete(ex)):
 		return ex.Time, ex.Outcome != trace.OutcomeAnswered || errorCode(ex.RCode), true
 	case u.Attempt != nil && u.Attempt.Address != "" && u.Attempt.Outcome != "":
 		start := t.Time

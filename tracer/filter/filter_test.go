@@ -164,6 +164,9 @@ func normalise(v any) {
 		if _, has := v["vlan"]; !has && v["direction"] != nil {
 			v["vlan"], v["tunnel"] = 0.0, nil
 		}
+		if _, isExchange := v["lost_events"]; isExchange && v["sampled_in_kernel"] == nil {
+			v["sampled_in_kernel"] = false
+		}
 		if _, isFinding := v["advice"]; isFinding && v["in_doubt"] == nil {
 			v["in_doubt"] = false
 		}

@@ -114,6 +114,7 @@ type Config struct {
 	Timeout  time.Duration // without a response for this long: unanswered
 	Lacks    assemble.Lacks
 	Sample   *float64 // share of the ordinary lookups that is passed on, 0 to 1; nil: all
+	InKernel bool     // the source reports no other lookups over UDP than those
 	Names    exchange.Names
 	Node     string  // this one\'s name; empty: unknown
 	Servers  Servers // nil: nobody knows those that are silent
@@ -156,6 +157,7 @@ type Counters struct {
 	At                 time.Time // when they were so
 	Events, LostEvents uint64
 	ShedEvents         uint64
+	UnsampledEvents    uint64            // of lookups that the kernel left out of the sample
 	Share              float64           // of the lookups that is reported now
 	LostByHook         map[string]uint64 // tx, rx, drop
 	Exchanges          map[string]uint64 // by outcome
@@ -180,7 +182,7 @@ type Counters struct {
 // New returns a pipeline that has not started.
 func New(cfg Config) *Pipeline {
 	p := &Pipeline{cfg: cfg, clock: cfg.Clock, exchanges: map[string]uint64{}, findings: map[string]uint64{},
-		sampler: sampler{cfg.Sample}, leftOut: map[string]uint64{}}
+		sampler: sampler{cfg.Sample, cfg.InKernel}, leftOut: map[string]uint64{}}
 	if p.clock == nil {
 		p.clock = new(capture.Clock)
 	}
@@ -300,6 +302,7 @@ func (p *Pipeline) packet(packet *capture.Packet) {
 
 func (p *Pipeline) exchange(ex *trace.Exchange) {
 	p.exchanges[ex.Outcome]++
+	p.sampler.mark(ex)
 	if p.cfg.Servers != nil {
 		p.cfg.Servers.Exchange(ex)
 	}
@@ -385,7 +388,7 @@ func (p *Pipeline) publish() {
 	p.counters.Store(&Counters{
 		At:     time.Now(),
 		Events: seen.Emitted, LostEvents: seen.Lost,
-		ShedEvents: seen.Shed, Share: float64(seen.Share) / float64(capture.WholeShare),
+		ShedEvents: seen.Shed, UnsampledEvents: seen.SampledOut, Share: float64(seen.Share) / float64(capture.WholeShare),
 		LostByHook: map[string]uint64{"tx": p.lost[capture.TX], "rx": p.lost[capture.RX], "drop": p.lost[capture.Drop]},
 		Exchanges:  maps.Clone(p.exchanges), Findings: maps.Clone(p.findings), Traces: p.traces, SampledOut: maps.Clone(p.leftOut),
 		OpenExchanges: ex.Open, PendingTraces: as.Pending, EvictedExchanges: ex.Evicted, EvictedTraces: p.evicted + as.Evicted,

@@ -13,18 +13,30 @@ const slow = trace.Seconds(500 * time.Millisecond)
 // sampler chooses the records that are passed on: those of a share of the ordinary
 // lookups, by [trace.Sampled], as the plugin does, and all others.
 type sampler struct {
-	rate *float64 // nil: all of them
+	rate     *float64 // nil: all of them
+	inKernel bool     // which has chosen among those over UDP already, whatever becomes of them
+}
+
+// mark says in an exchange that the kernel chose it.
+func (s sampler) mark(ex *trace.Exchange) {
+	if s.inKernel && ex.Protocol == "udp" {
+		ex.Sample, ex.SampledInKernel = s.rate, true
+	}
 }
 
 // exchange tells whether an exchange is recorded, and says in it if the rate is why.
 // What its trace shows is not known yet: one that looks ordinary and turns out to be
 // part of a failure has its trace recorded.
 func (s sampler) exchange(ex *trace.Exchange) bool {
-	return s.keeps(ordinary(ex), ex.TraceID, &ex.Sample)
+	return s.keeps(ordinary(ex) && !ex.SampledInKernel, ex.TraceID, &ex.Sample)
 }
 
 // trace does so for a trace, which has its diagnosis.
 func (s sampler) trace(t *trace.Trace) bool {
+	if t.Exchange != nil && t.Exchange.SampledInKernel {
+		t.Sample = s.rate
+		return true
+	}
 	return s.keeps(len(t.Diagnosis) == 0 && well(t.Outcome, t.RCode, t.Duration) &&
 		(t.Exchange == nil || ordinary(t.Exchange)) && (t.Query == nil || served(t.Query)) && called(t.Upstreams),
 		t.TraceID, &t.Sample)

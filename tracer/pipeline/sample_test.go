@@ -14,7 +14,7 @@ import (
 func TestSampledAsThePluginDoes(t *testing.T) {
 	for _, rate := range []float64{0, 0.25, 0.9} {
 		b := newBench(t)
-		b.pipeline.sampler = sampler{&rate}
+		b.pipeline.sampler = sampler{rate: &rate}
 		const lookups = 400
 		for i := range uint16(lookups) {
 			b.lookup("sampled.example.", i)
@@ -59,10 +59,44 @@ func TestSampledAsThePluginDoes(t *testing.T) {
 	}
 }
 
+// What the kernel chose is recorded, whatever became of it, and all of it counts for
+// others that were left out. TCP, which it does not choose from, is as without.
+func TestSampledInKernel(t *testing.T) {
+	rate := 0.25
+	for _, inKernel := range []bool{false, true} {
+		for _, exchanges := range []bool{true, false} { // are wanted
+			b := newBench(t)
+			b.pipeline.sampler = sampler{rate: &rate, inKernel: inKernel}
+			if !exchanges {
+				b.pipeline.cfg.Exchange = nil
+			}
+			const lookups = 40
+			for i := range uint16(lookups) {
+				b.lookup("sampled.example.", i)
+				b.round(time.Millisecond)
+			}
+			b.round(time.Second)
+			b.round(2 * time.Second)
+			if all := len(b.traces) == lookups; all != inKernel {
+				t.Errorf("in the kernel %v: %d traces of %d", inKernel, len(b.traces), lookups)
+			}
+			for _, tr := range b.traces {
+				if ex := tr.Exchange; ex.SampledInKernel != inKernel || tr.Sample == nil || *tr.Sample != rate || inKernel && *ex.Sample != rate {
+					t.Errorf("in the kernel %v: %s", inKernel, tr.AppendJSON(nil))
+				}
+			}
+		}
+	}
+	tcp, s := &trace.Exchange{DNS: trace.DNS{Protocol: "tcp"}}, sampler{rate: &rate, inKernel: true}
+	if s.mark(tcp); tcp.SampledInKernel || tcp.Sample != nil {
+		t.Errorf("TCP is marked: %+v", tcp)
+	}
+}
+
 // What is not ordinary is recorded at every rate, and its record has none.
 func TestAlwaysRecorded(t *testing.T) {
 	none := 0.0
-	s := sampler{&none}
+	s := sampler{rate: &none}
 	took := func(d time.Duration) *trace.Seconds { return trace.SecondsPtr(d) }
 	var id trace.TraceID
 	binary.BigEndian.PutUint32(id[12:], 1)

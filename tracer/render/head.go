@@ -93,9 +93,9 @@ func verdict(t *trace.Trace) (string, tone) {
 	return clean(t.Outcome) + after, plain
 }
 
-// lostPackets tells whether the tracer missed some while the lookup lasted: then
+// lostPackets tells whether the tracer may have missed some of the lookup: then
 // that nothing was seen does not prove that there was nothing.
-func lostPackets(t *trace.Trace) bool { return t.Exchange != nil && t.Exchange.LostEvents > 0 }
+func lostPackets(t *trace.Trace) bool { return t.Exchange != nil && t.Exchange.Incomplete() }
 
 // circumstances sums up how the answer came about.
 func circumstances(t *trace.Trace) string {
