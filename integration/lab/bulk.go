@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"fmt"
+	"net"
 	"sync"
 	"time"
 )
@@ -18,6 +19,10 @@ type Bulk struct {
 	// do, the next is late. The default of 100 queries fits in a socket's
 	// receive buffer of the usual size even when a busy machine stalls.
 	InFlight int
+	// KeepSockets asks from sockets that stay open, each for the next lookup when it
+	// is done with one, and not from a new one for each, which takes the client most
+	// of its time. All queries must go to one server over UDP.
+	KeepSockets bool
 }
 
 // BulkName is the unique name of a Bulk's i-th lookup.
@@ -34,6 +39,12 @@ func (c *Client) Bulk(ctx context.Context, b Bulk) []Result {
 		b.InFlight = 100
 	}
 	results := make([]Result, b.Count)
+	exchange := func(i int) { results[i], _ = c.Exchange(ctx, b.Query(i)) }
+	if b.KeepSockets {
+		sockets := &keptSockets{client: c}
+		defer sockets.close()
+		exchange = func(i int) { results[i] = sockets.exchange(ctx, b.Query(i)) }
+	}
 	room := make(chan struct{}, b.InFlight)
 	start := time.Now()
 	var wg sync.WaitGroup
@@ -45,7 +56,7 @@ func (c *Client) Bulk(ctx context.Context, b Bulk) []Result {
 		}
 		room <- struct{}{}
 		wg.Go(func() {
-			results[i], _ = c.Exchange(ctx, b.Query(i))
+			exchange(i)
 			<-room
 		})
 	}
@@ -66,5 +77,52 @@ func waitUntil(ctx context.Context, t time.Time) bool {
 		return true
 	case <-ctx.Done():
 		return false
+	}
+}
+
+// keptSockets are those that nobody uses at the moment.
+type keptSockets struct {
+	client *Client
+	mu     sync.Mutex
+	idle   []net.Conn
+}
+
+// exchange makes one lookup. A socket over which one had no answer is not used again.
+func (k *keptSockets) exchange(ctx context.Context, q Query) Result {
+	v := &conversation{socket: q.withDefaults()}
+	err := v.add(q)
+	var conn net.Conn
+	if err == nil {
+		conn, err = k.take(ctx, v.socket)
+	}
+	if err != nil {
+		v.end(err)
+		return v.results[0]
+	}
+	v.over(ctx, conn)
+	if v.results[0].Err != nil {
+		conn.Close()
+	} else {
+		k.mu.Lock()
+		k.idle = append(k.idle, conn)
+		k.mu.Unlock()
+	}
+	return v.results[0]
+}
+
+func (k *keptSockets) take(ctx context.Context, q Query) (net.Conn, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if last := len(k.idle) - 1; last >= 0 {
+		conn := k.idle[last]
+		k.idle = k.idle[:last]
+		return conn, nil
+	}
+	return k.client.dial(ctx, q)
+}
+
+func (k *keptSockets) close() {
+	for _, conn := range k.idle {
+		conn.Close()
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -53,15 +55,19 @@ func (c *Client) ExchangeTogether(ctx context.Context, queries ...Query) []Resul
 		return conv.results
 	}
 	defer conn.Close()
-	// Whoever cancels wants the socket closed.
+	conv.over(ctx, conn)
+	return conv.results
+}
+
+// over holds the conversation over a socket, which is closed if ctx ends meanwhile.
+func (v *conversation) over(ctx context.Context, conn net.Conn) {
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	conv.conn = conn
-	err = conv.hold()
+	v.conn = conn
+	err := v.hold()
 	if ctx.Err() != nil {
 		err = ctx.Err()
 	}
-	conv.end(err)
-	return conv.results
+	v.end(err)
 }
 
 // dial opens a socket in the client's namespace, connected to the server, so
@@ -210,11 +216,24 @@ func (v *conversation) send(i int) error {
 	return err
 }
 
+// datagrams are buffers for the largest: to make one for each answer is most of what a
+// lookup costs its client.
+var datagrams = sync.Pool{New: func() any { return new([dns.MaxMsgSize]byte) }}
+
+func (v *conversation) readMessage() ([]byte, error) {
+	if v.socket.Network == "tcp" {
+		return (&dns.Conn{Conn: v.conn}).ReadMsgHeader(nil)
+	}
+	buf := datagrams.Get().(*[dns.MaxMsgSize]byte)
+	defer datagrams.Put(buf)
+	n, err := v.conn.Read(buf[:])
+	return slices.Clone(buf[:n]), err
+}
+
 // readOne reads one message and gives it to the query that it answers; a
 // message that answers none is passed over.
 func (v *conversation) readOne() error {
-	co := dns.Conn{Conn: v.conn, UDPSize: dns.MaxMsgSize}
-	wire, err := co.ReadMsgHeader(nil)
+	wire, err := v.readMessage()
 	if err != nil {
 		return err
 	}

@@ -147,14 +147,19 @@ func TestRetransmit(t *testing.T) {
 }
 
 func TestBulk(t *testing.T) {
+	t.Run("sockets of their own", func(t *testing.T) { testBulk(t, false) })
+	t.Run("sockets that stay open", func(t *testing.T) { testBulk(t, true) })
+}
+
+func testBulk(t *testing.T, keep bool) {
 	l, s := newLab(t, Config{})
 	const count, rate = 1000, 500
 	start := time.Now()
-	results := l.Client("client-a").Bulk(t.Context(), Bulk{Count: count, Rate: rate})
+	results := l.Client("client-a").Bulk(t.Context(), Bulk{Count: count, Rate: rate, KeepSockets: keep})
 	if took := time.Since(start); took < 1900*time.Millisecond || took > 10*time.Second {
 		t.Errorf("%d lookups at %d a second took %v", count, rate, took)
 	}
-	received := make(map[string]Received)
+	received, ports := make(map[string]Received), make(map[uint16]bool)
 	for _, r := range s.Received() {
 		received[r.Name] = r
 	}
@@ -162,12 +167,16 @@ func TestBulk(t *testing.T) {
 		if r.Err != nil {
 			t.Fatalf("lookup %d: %v", i, r.Err)
 		}
+		ports[r.Local.Port()] = true
 		if got := received[BulkName(i)]; got.ID != r.ID || got.Client != r.Local {
 			t.Errorf("lookup %d: server received %+v, client sent %+v", i, got, r)
 		}
 		if a := r.Answer.Answer[0].(*dns.A); netip.AddrFrom4([4]byte(a.A.To4())) != AddrA(r.Name) {
 			t.Errorf("lookup %d got the answer of another: %v", i, r.Answer)
 		}
+	}
+	if few := len(ports) < count/2; few != keep {
+		t.Errorf("%d lookups from %d ports", count, len(ports))
 	}
 }
 
