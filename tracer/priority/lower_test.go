@@ -1,6 +1,7 @@
 package priority
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,10 +36,13 @@ func TestMain(m *testing.M) {
 		if err != nil {
 			exit(err.Error())
 		}
-		// The system call returns 20 - nice (getpriority(2)).
-		got, err := unix.Getpriority(unix.PRIO_PROCESS, tid)
-		if err != nil || got != 20-nice {
-			exit(thread + ": nice " + strconv.Itoa(20-got))
+		got, err := unix.SchedGetAttr(tid, 0)
+		if err != nil {
+			exit(thread + ": " + err.Error())
+		}
+		// Before Linux 6.12 a thread has no slice of its own, and the kernel tells 0.
+		if got.Nice != nice || got.Runtime != slice && got.Runtime != 0 {
+			exit(fmt.Sprintf("%s: %+v", thread, got))
 		}
 	}
 	os.Exit(0)
