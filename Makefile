@@ -207,7 +207,7 @@ bench: build ## print the measurements of CoreDNS side by side (2 minutes)
 	CGO_ENABLED=0 $(GO) run ./integration/bench $(BENCHFLAGS)
 
 .PHONY: bench-tracer
-bench-tracer: check-bench-tracer build ## print what dnstrace run costs, beside tcpdump and packet sockets (root; 8 minutes)
+bench-tracer: check-bench-tracer build ## print what dnstrace run costs, beside tcpdump and packet sockets (root; 10 minutes)
 	CGO_ENABLED=0 $(GO) run ./integration/benchtracer $(BENCHFLAGS)
 
 # Only a machine that does nothing else gives figures to keep.

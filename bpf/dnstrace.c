@@ -197,6 +197,11 @@ static __always_inline void append_rest(struct scratch *s, __u8 parts)
 		__builtin_memcpy(part, &s->icmp, sizeof(s->icmp));
 }
 
+static __always_inline struct counters *counters(__u32 cpu)
+{
+	return &cpu_counters[cpu & (MAX_CPUS - 1)];
+}
+
 /*
  * A wakeup costs ten times what the event does, so there is none: user space
  * polls. A drop is rare and waits for the poll too.
@@ -204,7 +209,7 @@ static __always_inline void append_rest(struct scratch *s, __u8 parts)
 static __always_inline void send(struct scratch *s, struct sk_buff *skb, __u32 kind)
 {
 	__u32 cpu = bpf_get_smp_processor_id();
-	struct counters *count = &cpu_counters[cpu & (MAX_CPUS - 1)];
+	struct counters *count = counters(cpu);
 	void *ring = bpf_map_lookup_elem(&rings, &cpu);
 	__u64 used = s->used;
 	long refused;
@@ -222,11 +227,6 @@ static __always_inline void send(struct scratch *s, struct sk_buff *skb, __u32 k
 	} else {
 		__sync_fetch_and_add(&count->emitted, 1);
 	}
-}
-
-static __always_inline struct counters *counters(void)
-{
-	return &cpu_counters[bpf_get_smp_processor_id() & (MAX_CPUS - 1)];
 }
 
 static __always_inline void emit(void *ctx, struct sk_buff *skb, const __u8 *l3, __u32 kind,
@@ -253,11 +253,11 @@ static __always_inline void emit(void *ctx, struct sk_buff *skb, const __u8 *l3,
 		captured = read_payload(s, skb, &ptr);
 	}
 	if (!in_share(s, skb->_nfct, captured)) {
-		__sync_fetch_and_add(&counters()->shed, 1);
+		__sync_fetch_and_add(&counters(bpf_get_smp_processor_id())->shed, 1);
 		return;
 	}
 	if (sample_below < WHOLE_SAMPLE && !in_sample(kind, skb->_nfct, captured)) {
-		__sync_fetch_and_add(&counters()->sampled_out, 1);
+		__sync_fetch_and_add(&counters(bpf_get_smp_processor_id())->sampled_out, 1);
 		return;
 	}
 	s->e.captured = captured;

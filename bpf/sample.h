@@ -279,7 +279,8 @@ static __noinline bool stamped_lot(struct scratch *s, struct draw *d, __u64 capt
 		if (be16(p) == OPTION_TRACEPARENT) {
 			if (++found > 1)
 				return false;
-			if ((length != 18 && length != 26 && length != 27) || p[4])
+			if ((length != 18 && length != 26 && length != 27) || at + 4 + length > end || p[4] ||
+			    !(be32(p + 6) | be32(p + 10) | be32(p + 14) | be32(p + 18)))
 				return false;
 			d->lot = be32(p + 4 + 14);
 		}

@@ -14,6 +14,9 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
+// tokenFile is where Kubernetes mounts the token of a pod's account, in its root.
+const tokenFile = "var/run/secrets/kubernetes.io/serviceaccount/token"
+
 // A cluster as kubeadm makes it, with dnstrace installed as deploy/README.md says, in
 // both modes of kube-proxy: what it tells of lookups, and that it harms none.
 func TestKubernetes(t *testing.T) {
@@ -56,7 +59,7 @@ func (n *node) checked() {
 	if err != nil || strings.Count(status, "0000000000000000") != 4 || !strings.Contains(status, "NoNewPrivs:\t1") {
 		n.t.Errorf("%v %s", err, status)
 	}
-	if out, err := n.exec("stat", "-L", "-c", "%u", "/proc/"+pid+"/root/var/run/secrets/kubernetes.io/serviceaccount/token"); err != nil || strings.TrimSpace(out) != "0" {
+	if out, err := n.exec("stat", "-L", "-c", "%u", filepath.Join("/proc", pid, "root", tokenFile)); err != nil || strings.TrimSpace(out) != "0" {
 		n.t.Errorf("the token is not root's: %v %s", err, out)
 	}
 	// Nobody beyond the pod can reach it.

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// Bulk is many lookups at a steady rate, each from a socket of its own.
+// Bulk is many lookups at a steady rate, each from a socket of its own unless KeepSockets
+// says otherwise.
 type Bulk struct {
 	Count int     // how many lookups
 	Rate  float64 // how many start in a second

@@ -137,6 +137,14 @@ func TestOverflowMakesTheShareSmaller(t *testing.T) {
 	}
 }
 
+// addRules adds rules of nftables to the namespace of this thread, if it has nft and
+// the kernel its modules, as some virtual machines have not.
+func addRules(format string, args ...any) bool {
+	nft := exec.Command("nft", "-f", "-")
+	nft.Stdin = strings.NewReader(fmt.Sprintf(format, args...))
+	return nft.Run() == nil
+}
+
 // A TCP connection whose port is translated is in the share by the ports that its
 // client used, which is how user space judges it: it would be split else.
 func TestTranslatedConnectionInTheShare(t *testing.T) {
@@ -151,11 +159,8 @@ func TestTranslatedConnectionInTheShare(t *testing.T) {
 			return err
 		}
 		defer l.Close()
-		nft := exec.Command("nft", "-f", "-")
-		nft.Stdin = strings.NewReader(fmt.Sprintf("table ip t { chain o { type nat hook output priority -100; tcp dport %d redirect to :%d; }; }",
-			service, l.Addr().(*net.TCPAddr).Port))
-		if err := nft.Run(); err != nil {
-			lacks = true // nft, or its modules, as in some virtual machines
+		if lacks = !addRules("table ip t { chain o { type nat hook output priority -100; tcp dport %d redirect to :%d; }; }",
+			service, l.Addr().(*net.TCPAddr).Port); lacks {
 			return nil
 		}
 		inode, err := inodeOf("/proc/thread-self/ns/net")

@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
@@ -69,11 +70,8 @@ func timeoutEvidence(u *trace.Upstream) []string {
 			seen = "nothing was seen to come back"
 		}
 		evidence = append(evidence, fmt.Sprintf("its query with ID %d left from %s port %d and %s", ex.ID, ex.ClientIP, ex.ClientPort, seen))
-		for i := len(ex.Path) - 1; i >= 0; i-- {
-			if s := &ex.Path[i]; s.Message == trace.MessageQuery {
-				evidence = append(evidence, fmt.Sprintf("it was last seen at device %s (%s) in %s", s.IfName, s.Direction, netns(s.NetNSName, s.NetNS)))
-				break
-			}
+		if s := lastSeen(ex, trace.MessageQuery, math.MaxInt64); s != nil {
+			evidence = append(evidence, fmt.Sprintf("it was last seen at device %s (%s) in %s", s.IfName, s.Direction, netns(s.NetNSName, s.NetNS)))
 		}
 		evidence = appendInferred(evidence, u)
 	}

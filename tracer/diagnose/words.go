@@ -36,30 +36,39 @@ func lastSighting(ex *trace.Exchange, message string) (string, bool) {
 // lastSightingBefore quotes the last place where a message was seen up to some
 // time after the first packet.
 func lastSightingBefore(ex *trace.Exchange, message string, offset trace.Seconds) (string, bool) {
+	s := lastSeen(ex, message, offset)
+	if s == nil {
+		return "", false
+	}
+	verb, what := "received from", "it"
+	if s.Direction == trace.DirectionTX {
+		verb = "sent to"
+	}
+	if message == trace.MessageResponse {
+		what = "its " + packet(ex, trace.MessageQuery)
+	}
+	return fmt.Sprintf("the %s was last seen %s after the client sent %s, %s device %s in %s (%s > %s)",
+		packet(ex, message), since(s.Offset), what, verb, s.IfName, netns(s.NetNSName, s.NetNS), s.Src, s.Dst), true
+}
+
+// lastSeen returns the last sighting of a message up to some time after the first
+// packet, nil if there is none.
+func lastSeen(ex *trace.Exchange, message string, offset trace.Seconds) *trace.Sighting {
 	for i := len(ex.Path) - 1; i >= 0; i-- {
 		if s := &ex.Path[i]; s.Message == message && s.Offset <= offset {
-			verb, what := "received from", "it"
-			if s.Direction == trace.DirectionTX {
-				verb = "sent to"
-			}
-			if message == trace.MessageResponse {
-				what = "its " + packet(ex, trace.MessageQuery)
-			}
-			return fmt.Sprintf("the %s was last seen %s after the client sent %s, %s device %s in %s (%s > %s)",
-				packet(ex, message), since(s.Offset), what, verb, s.IfName, netns(s.NetNSName, s.NetNS), s.Src, s.Dst), true
+			return s
 		}
 	}
-	return "", false
+	return nil
 }
 
 // lastPlace goes on with where a message was last seen, if it was seen at all.
 func lastPlace(ex *trace.Exchange, message string) string {
-	for i := len(ex.Path) - 1; i >= 0; i-- {
-		if s := &ex.Path[i]; s.Message == message {
-			return fmt.Sprintf("; the %s was last seen at device %s in %s", packet(ex, message), s.IfName, netns(s.NetNSName, s.NetNS))
-		}
+	s := lastSeen(ex, message, math.MaxInt64)
+	if s == nil {
+		return ""
 	}
-	return ""
+	return fmt.Sprintf("; the %s was last seen at device %s in %s", packet(ex, message), s.IfName, netns(s.NetNSName, s.NetNS))
 }
 
 // packet names what carries a message: of an attempt to connect, there is none.
