@@ -32,9 +32,9 @@ func (e *LineError) Error() string { return fmt.Sprintf("line %d: %v", e.Line, e
 // Unwrap returns the cause.
 func (e *LineError) Unwrap() error { return e.Err }
 
-// Decode reads one record from one JSON object. It refuses unknown and
-// duplicate fields, wrong types, another version and missing identity; the
-// error names the field. The record does not refer to line.
+// Decode reads one record from one JSON object. It refuses duplicate fields, wrong
+// types, another version and missing identity; the error names the field. It passes
+// over fields that it does not know: plugin and tracer of different ages work together. The record does not refer to line.
 func Decode(line []byte) (Record, error) {
 	if len(line) == 0 || line[0] != '{' {
 		return nil, fmt.Errorf("%w: expected a JSON object", ErrNotRecord)
@@ -65,7 +65,7 @@ func Decode(line []byte) (Record, error) {
 	default:
 		return nil, fmt.Errorf("field record: expected query, refresh, exchange or trace, got %q", *head.Record)
 	}
-	if err := json.Unmarshal(line, r, json.RejectUnknownMembers(true)); err != nil {
+	if err := json.Unmarshal(line, r); err != nil {
 		return nil, fieldError(err)
 	}
 	if err := checkHeader(r.Head()); err != nil {
@@ -95,9 +95,6 @@ func fieldError(err error) error {
 	switch {
 	case errors.As(err, &semantic):
 		pointer = semantic.JSONPointer
-		if errors.Is(semantic.Err, json.ErrUnknownName) {
-			return fmt.Errorf("field %s: unknown", fieldName(pointer))
-		}
 		if semantic.Err != nil {
 			err = semantic.Err
 		} else {

@@ -85,6 +85,7 @@ func (t *Trace) AppendJSON(b []byte) []byte {
 		b = t.Diagnosis[i].appendJSON(b)
 	}
 	b = appendFloat(append(b, `],"sample":`...), t.Sample)
+	b = appendTrue(b, `,"replaces":true`, t.Replaces)
 	return append(b, '}')
 }
 
@@ -173,6 +174,9 @@ func appendUpstreams(b []byte, upstreams []Upstream) []byte {
 		} else {
 			b = u.Exchange.AppendJSON(b)
 		}
+		if len(u.Earlier) > 0 {
+			b = appendEarlier(append(b, `,"earlier":`...), u.Earlier)
+		}
 		b = appendString(append(b, `,"join":`...), u.Join)
 		b = append(b, `,"query":`...)
 		if u.Query == nil {
@@ -182,6 +186,17 @@ func appendUpstreams(b []byte, upstreams []Upstream) []byte {
 		}
 		b = appendUpstreams(append(b, `,"upstreams":`...), u.Upstreams)
 		b = append(b, '}')
+	}
+	return append(b, ']')
+}
+
+func appendEarlier(b []byte, earlier []*Exchange) []byte {
+	b = append(b, '[')
+	for i, ex := range earlier {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = ex.AppendJSON(b)
 	}
 	return append(b, ']')
 }

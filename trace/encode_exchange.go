@@ -1,62 +1,103 @@
 package trace
 
 import (
-	"net/netip"
 	"strconv"
 )
 
-// AppendJSON implements Record.
+// AppendJSON implements Record. What is unknown, none or false is left out, but for what
+// every exchange has: a node writes thousands of them a second.
 func (e *Exchange) AppendJSON(b []byte) []byte {
 	b = e.Header.appendJSON(b, KindExchange)
 	b = e.DNS.appendJSON(b)
 	b = appendAddr(append(b, `,"server_ip":`...), e.ServerIP)
 	b = appendUint(append(b, `,"server_port":`...), e.ServerPort)
-	b = e.NAT.appendJSON(append(b, `,"nat":`...))
+	if e.NAT != nil {
+		b = e.NAT.appendJSON(append(b, `,"nat":`...))
+	}
 	b = appendString(append(b, `,"outcome":`...), e.Outcome)
 	b = appendInt(append(b, `,"transmissions":`...), e.Transmissions)
-	b = append(b, `,"path":[`...)
-	ends := endsText{}
-	for i := range e.Path {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = e.Path[i].appendJSON(b, &ends)
+	b = e.Path.appendJSON(append(b, `,"path":`...), e.Node)
+	b = e.Milestones.appendJSON(append(b, `,"milestones":`...))
+	b = appendList(append(b, `,"drops":`...), e.Drops, (*Drop).appendJSON)
+	b = appendList(append(b, `,"rejected":`...), e.Rejected, (*Rejection).appendJSON)
+	if e.Reset != nil {
+		b = e.Reset.appendJSON(append(b, `,"reset":`...))
 	}
-	b = e.Drop.appendJSON(append(b, `],"drop":`...))
-	b = strconv.AppendBool(append(b, `,"truncated":`...), e.Truncated)
-	b = appendString(append(b, `,"traceparent":`...), e.Traceparent)
-	b = e.Client.appendJSON(append(b, `,"client":`...))
-	b = e.Server.appendJSON(append(b, `,"server":`...))
+	b = appendTrue(b, `,"replaces":true`, e.Replaces)
+	b = appendTrue(b, `,"truncated":true`, e.Truncated)
+	b = appendKnown(b, `,"traceparent":`, e.Traceparent)
+	if e.Client != nil {
+		b = e.Client.appendJSON(append(b, `,"client":`...))
+	}
+	if e.Server != nil {
+		b = e.Server.appendJSON(append(b, `,"server":`...))
+	}
 	b = strconv.AppendUint(append(b, `,"lost_events":`...), e.LostEvents, 10)
 	if e.PathOmitted != 0 {
 		b = appendInt(append(b, `,"path_omitted":`...), e.PathOmitted)
 	}
-	b = appendString(append(b, `,"node":`...), e.Node)
+	b = appendKnown(b, `,"node":`, e.Node)
 	b = e.appendResponse(b)
-	b = e.ICMP.appendJSON(append(b, `,"icmp":`...))
-	b = e.Fragments.appendJSON(append(b, `,"fragments":`...))
-	b = appendFloat(append(b, `,"sample":`...), e.Sample)
-	if e.SampledInKernel {
-		b = append(b, `,"sampled_in_kernel":true`...)
+	if e.ICMP != nil {
+		b = e.ICMP.appendJSON(append(b, `,"icmp":`...))
 	}
+	if e.Fragments != nil {
+		b = e.Fragments.appendJSON(append(b, `,"fragments":`...))
+	}
+	if e.Sample != nil {
+		b = appendFloat(append(b, `,"sample":`...), e.Sample)
+	}
+	b = appendTrue(b, `,"sampled_in_kernel":true`, e.SampledInKernel)
 	return append(b, '}')
 }
 
-func (e *Exchange) appendResponse(b []byte) []byte {
-	b = appendStrings(append(b, `,"flags":`...), e.Flags)
-	b = appendIntPtr(append(b, `,"answer_count":`...), e.AnswerCount)
-	b = append(b, `,"answers":[`...)
-	for i := range e.Answers {
+// appendKnown appends a member whose value is known.
+func appendKnown(b []byte, name, value string) []byte {
+	if value == "" {
+		return b
+	}
+	return appendQuote(append(b, name...), value)
+}
+
+// appendTrue appends a member that is true.
+func appendTrue(b []byte, member string, is bool) []byte {
+	if !is {
+		return b
+	}
+	return append(b, member...)
+}
+
+func appendList[T any](b []byte, list []T, encode func(*T, []byte) []byte) []byte {
+	b = append(b, '[')
+	for i := range list {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		a := &e.Answers[i]
-		b = appendString(append(b, `{"type":`...), a.Type)
-		b = appendString(append(b, `,"value":`...), a.Value)
-		b = append(appendUint(append(b, `,"ttl":`...), a.TTL), '}')
+		b = encode(&list[i], b)
 	}
-	b = appendUintPtr(append(b, `],"min_ttl":`...), e.MinTTL)
-	return e.ExtendedError.appendJSON(append(b, `,"extended_error":`...))
+	return append(b, ']')
+}
+
+func (e *Exchange) appendResponse(b []byte) []byte {
+	if e.AnswerCount == nil {
+		return b
+	}
+	b = appendStrings(append(b, `,"flags":`...), e.Flags)
+	b = appendIntPtr(append(b, `,"answer_count":`...), e.AnswerCount)
+	b = appendList(append(b, `,"answers":`...), e.Answers, (*Answer).appendJSON)
+	if e.MinTTL != nil {
+		b = appendUintPtr(append(b, `,"min_ttl":`...), e.MinTTL)
+	}
+	if e.ExtendedError != nil {
+		b = e.ExtendedError.appendJSON(append(b, `,"extended_error":`...))
+	}
+	return b
+}
+
+func (a *Answer) appendJSON(b []byte) []byte {
+	b = appendString(append(b, `{"type":`...), a.Type)
+	b = appendString(append(b, `,"value":`...), a.Value)
+	return append(appendUint(append(b, `,"ttl":`...), a.TTL), '}')
 }
 
 func (e *ExtendedError) appendJSON(b []byte) []byte {
@@ -111,49 +152,15 @@ func (n *NAT) appendJSON(b []byte) []byte {
 	return append(b, '}')
 }
 
-// endsText is where the addresses of the sighting before are written: many have the
-// same, and to copy text is faster than to make it.
-type endsText struct {
-	src, dst netip.AddrPort
-	from, to int
-}
-
-func (t *endsText) appendJSON(b []byte, src, dst netip.AddrPort) []byte {
-	if t.to > 0 && src == t.src && dst == t.dst {
-		return append(b, b[t.from:t.to]...)
-	}
-	t.src, t.dst, t.from = src, dst, len(b)
-	b = appendAddrPort(append(b, `,"src":`...), src)
-	b = appendAddrPort(append(b, `,"dst":`...), dst)
-	t.to = len(b)
-	return b
-}
-
-func (s *Sighting) appendJSON(b []byte, ends *endsText) []byte {
-	b = s.Offset.appendJSON(append(b, `{"offset_seconds":`...))
-	b = s.appendPlace(b)
-	b = ends.appendJSON(b, s.Src, s.Dst)
-	if s.VLAN != 0 {
-		b = appendUint(append(b, `,"vlan":`...), s.VLAN)
-	}
-	if t := s.Tunnel; t != nil {
-		b = appendAddrPort(append(b, `,"tunnel":{"src":`...), t.Src)
-		b = appendAddrPort(append(b, `,"dst":`...), t.Dst)
-		b = append(appendUint(append(b, `,"vni":`...), t.VNI), '}')
-	}
-	return append(b, '}')
-}
-
 func (d *Drop) appendJSON(b []byte) []byte {
-	if d == nil {
-		return append(b, "null"...)
-	}
-	b = appendString(append(b, `{"where":`...), d.Where)
+	b = appendString(append(b, `{"message":`...), d.Message)
+	b = appendString(append(b, `,"where":`...), d.Where)
 	b = appendString(append(b, `,"reason":`...), d.Reason)
 	b = appendString(append(b, `,"words":`...), d.Words)
-	b = appendString(append(b, `,"message":`...), d.Message)
+	b = appendKnown(b, `,"bpf":`, d.BPF)
+	b = appendString(append(b, `,"node":`...), d.Node)
 	b = appendUint(append(b, `,"netns":`...), d.NetNS)
-	b = appendString(append(b, `,"netns_name":`...), d.NetNSName)
+	b = appendKnown(b, `,"netns_name":`, d.NetNSName)
 	b = appendString(append(b, `,"ifname":`...), d.IfName)
 	b = d.Offset.appendJSON(append(b, `,"offset_seconds":`...))
 	if d.ConntrackMax != 0 {
@@ -161,4 +168,17 @@ func (d *Drop) appendJSON(b []byte) []byte {
 		b = appendUint(append(b, `,"conntrack_max":`...), d.ConntrackMax)
 	}
 	return append(b, '}')
+}
+
+func (r *Rejection) appendJSON(b []byte) []byte {
+	b = appendString(append(b, `{"why":`...), r.Why)
+	b = appendAddrPort(append(b, `,"src":`...), r.Src)
+	b = appendString(append(b, `,"rcode":`...), r.RCode)
+	b = appendInt(append(b, `,"size":`...), r.Size)
+	return append(r.Offset.appendJSON(append(b, `,"offset_seconds":`...)), '}')
+}
+
+func (r *Reset) appendJSON(b []byte) []byte {
+	b = appendAddrPort(append(b, `{"src":`...), r.Src)
+	return append(r.Offset.appendJSON(append(b, `,"offset_seconds":`...)), '}')
 }

@@ -2,12 +2,12 @@ package trace
 
 import "sync/atomic"
 
-// memoBits is how many texts a memo keeps, as a power of two: a node has some places
-// a pod, and some processes. Full, it has some 400 KiB.
+// memoBits is how many texts a memo keeps, as a power of two: a node has some
+// processes a pod. Full, it has some 400 KiB.
 const memoBits = 10
 
-// memo keeps the JSON of what comes again with nearly every record: the devices that
-// packets pass, and who asks and answers. To compare and to copy takes a fifth of the
+// memo keeps the JSON of what comes again with nearly every record: who asks and
+// answers. To compare and to copy takes a fifth of the
 // time of encoding. A text that another takes the place of is made anew. It is safe
 // for use from many goroutines.
 type memo[K comparable] [1 << memoBits]atomic.Pointer[remembered[K]]
@@ -34,35 +34,7 @@ func (m *memo[K]) append(b []byte, key *K, hash uint32, encode func(b []byte, ke
 // spread parts numbers that follow each other (Knuth's multiplicative hash).
 const spread = 2654435761
 
-// place is a device of a network namespace, what passes it and which way.
-type place struct {
-	netnsName, ifName  string
-	message, direction string
-	netns, ifindex     uint32
-}
-
-var (
-	places    memo[place]
-	endpoints memo[Endpoint]
-)
-
-func (s *Sighting) appendPlace(b []byte) []byte {
-	p := place{s.NetNSName, s.IfName, s.Message, s.Direction, s.NetNS, s.IfIndex}
-	hash := s.NetNS<<8 ^ s.IfIndex<<2 ^ uint32(len(s.Message))&1<<1
-	if s.Direction == DirectionRX {
-		hash ^= 1
-	}
-	return places.append(b, &p, hash, encodePlace)
-}
-
-func encodePlace(b []byte, p place) []byte {
-	b = appendString(append(b, `,"message":`...), p.message)
-	b = appendUint(append(b, `,"netns":`...), p.netns)
-	b = appendString(append(b, `,"netns_name":`...), p.netnsName)
-	b = appendUint(append(b, `,"ifindex":`...), p.ifindex)
-	b = appendString(append(b, `,"ifname":`...), p.ifName)
-	return appendString(append(b, `,"direction":`...), p.direction)
-}
+var endpoints memo[Endpoint]
 
 func (e *Endpoint) appendJSON(b []byte) []byte {
 	if e == nil {
@@ -77,32 +49,29 @@ func (e *Endpoint) appendJSON(b []byte) []byte {
 }
 
 func encodeEndpoint(b []byte, e Endpoint) []byte {
-	b = appendString(append(b, `{"pod":`...), e.Pod)
-	b = appendString(append(b, `,"namespace":`...), e.Namespace)
-	b = appendString(append(b, `,"node":`...), e.Node)
-	b = appendString(append(b, `,"container":`...), e.Container)
-	b = appendString(append(b, `,"process":`...), e.Process)
-	b = append(b, `,"pid":`...)
-	if e.PID == 0 {
-		b = append(b, "null"...)
-	} else {
-		b = appendInt(b, e.PID)
+	b = append(b, '{')
+	first := len(b)
+	for _, m := range [...]struct{ name, value string }{
+		{`"pod":`, e.Pod}, {`"namespace":`, e.Namespace}, {`"node":`, e.Node}, {`"container":`, e.Container}, {`"process":`, e.Process},
+		{`"cgroup":`, e.Cgroup}, {`"thread":`, e.Thread}, {`"workload":`, e.Workload}, {`"service":`, e.Service}, {`"service_state":`, e.ServiceState},
+	} {
+		if m.value != "" {
+			b = appendQuote(append(separate(b, first), m.name...), m.value)
+		}
 	}
-	b = appendString(append(b, `,"cgroup":`...), e.Cgroup)
+	if e.PID != 0 {
+		b = appendInt(append(separate(b, first), `"pid":`...), e.PID)
+	}
 	if e.TID != 0 {
-		b = appendInt(append(b, `,"tid":`...), e.TID)
-	}
-	if e.Thread != "" {
-		b = appendString(append(b, `,"thread":`...), e.Thread)
-	}
-	if e.Workload != "" {
-		b = appendString(append(b, `,"workload":`...), e.Workload)
-	}
-	if e.Service != "" {
-		b = appendString(append(b, `,"service":`...), e.Service)
-	}
-	if e.ServiceState != "" {
-		b = appendString(append(b, `,"service_state":`...), e.ServiceState)
+		b = appendInt(append(separate(b, first), `"tid":`...), e.TID)
 	}
 	return append(b, '}')
+}
+
+// separate appends a comma unless the members of an object begin here.
+func separate(b []byte, first int) []byte {
+	if len(b) > first {
+		return append(b, ',')
+	}
+	return b
 }

@@ -44,12 +44,15 @@ const (
 	JoinNone     = "none"     // a side is missing
 )
 
-// What a packet carried and which way it went through a device.
+// What a packet carried, and which way it went through a device or how far into a
+// socket.
 const (
-	MessageQuery    = "query"
-	MessageResponse = "response"
-	DirectionRX     = "rx"
-	DirectionTX     = "tx"
+	MessageQuery       = "query"
+	MessageResponse    = "response"
+	DirectionRX        = "rx"        // received from the device
+	DirectionTX        = "tx"        // given to the device
+	DirectionDelivered = "delivered" // in the queue of its receiver's socket
+	DirectionRead      = "read"      // taken out of it by its process
 )
 
 // Record is one of the records that dnstrace writes.
@@ -151,7 +154,7 @@ type NAT struct {
 	ServerPort *uint16    `json:"server_port"`
 	ClientIP   netip.Addr `json:"client_ip"`
 	ClientPort *uint16    `json:"client_port"`
-	Source     string     `json:"source"` // conntrack, matched
+	Source     string     `json:"source"` // conntrack, buffer, matched
 
 	// Endpoint is what Kubernetes says of the translated server address; nil, and
 	// absent in JSON, where it is not known.
@@ -160,8 +163,9 @@ type NAT struct {
 
 // Sources of a [NAT].
 const (
-	NATConntrack = "conntrack"
-	NATMatched   = "matched"
+	NATConntrack = "conntrack" // the kernel's connection tracking says so
+	NATBuffer    = "buffer"    // the same packet buffer had both addresses within milliseconds
+	NATMatched   = "matched"   // client, ID and question agree within milliseconds
 )
 
 // ServiceEndpoint is what the EndpointSlices of a Service say of an address that
@@ -183,29 +187,16 @@ const (
 	EndpointUnlisted = "unlisted" // no slice of the Service lists it
 )
 
-// Tunnel is the packet that carried another one: VXLAN (RFC 7348) or Geneve (RFC
-// 8926).
+// Tunnel is the packet that carried another one.
 type Tunnel struct {
-	Src netip.AddrPort `json:"src"`
-	Dst netip.AddrPort `json:"dst"`
-	VNI uint32         `json:"vni"` // number of the virtual network
+	Kind string         `json:"kind"` // vxlan (RFC 7348), geneve (RFC 8926), ipip (RFC 2003), gre (RFC 2784)
+	Src  netip.AddrPort `json:"src"`  // without a port where the tunnel has none
+	Dst  netip.AddrPort `json:"dst"`
+	VNI  uint32         `json:"vni"` // number of the virtual network, key of GRE
 }
 
-// Sighting is one packet of an exchange seen at one device. JSON leaves out the
-// VLAN and the tunnel where there is none: most lookups have many sightings and
-// neither.
-type Sighting struct {
-	Offset    Seconds        `json:"offset_seconds"`
-	Message   string         `json:"message"`
-	NetNSName string         `json:"netns_name"` // its name under /run/netns, if it has one
-	NetNS     uint32         `json:"netns"`      // inode of the network namespace
-	IfIndex   uint32         `json:"ifindex"`
-	IfName    string         `json:"ifname"`
-	Direction string         `json:"direction"`
-	Src       netip.AddrPort `json:"src"`
-	Dst       netip.AddrPort `json:"dst"`
-	Tunnel    *Tunnel        `json:"tunnel"` // around the packet at this place
-	VLAN      uint16         `json:"vlan"`   // id of the outermost tag (IEEE 802.1Q); 0: none
+func (t *Tunnel) equal(u *Tunnel) bool {
+	return t == u || t != nil && u != nil && *t == *u
 }
 
 // Drop is where and why the kernel freed a packet of an exchange.
@@ -214,15 +205,49 @@ type Drop struct {
 	Reason    string  `json:"reason"` // enum skb_drop_reason without its prefix; empty: the kernel gives none
 	Words     string  `json:"words"`  // what where and reason mean; empty: they do not tell
 	Message   string  `json:"message"`
+	Node      string  `json:"node"` // whose tracer saw it; empty: its name is unknown
 	NetNS     uint32  `json:"netns"`
 	NetNSName string  `json:"netns_name"`
 	IfName    string  `json:"ifname"` // empty where the packet had no device yet
 	Offset    Seconds `json:"offset_seconds"`
+	// BPF names the kind of eBPF program that dropped it ("tc ingress", "XDP"); empty,
+	// and absent in JSON: none did.
+	BPF string `json:"bpf"`
 
 	// Entries that the namespace's connection tracking had, and might have, where it
 	// had none for the packet. JSON leaves both out where they are not known.
 	ConntrackCount uint32 `json:"conntrack_count"`
 	ConntrackMax   uint32 `json:"conntrack_max"` // 0: neither is known
+}
+
+// Place returns the namespace in which the packet was dropped.
+func (d *Drop) Place() Place { return Place{d.Node, d.NetNS} }
+
+// Why a receiver could not take a response (`why` of a [Rejection]).
+const (
+	RejectedID         = "id"         // it has another DNS ID
+	RejectedQuestion   = "question"   // it answers another question, or repeats it with another case of letters
+	RejectedAddress    = "address"    // it comes from another address than was asked
+	RejectedPort       = "port"       // it comes from another port of that address
+	RejectedMalformed  = "malformed"  // it is no DNS message
+	RejectedIncomplete = "incomplete" // it ends before its own records do
+)
+
+// Rejection is a response that came and that its receiver could not take for the
+// answer.
+type Rejection struct {
+	Why    string         `json:"why"`
+	Src    netip.AddrPort `json:"src"`
+	RCode  string         `json:"rcode"` // empty: it has none that can be read
+	Size   int            `json:"size"`  // bytes
+	Offset Seconds        `json:"offset_seconds"`
+}
+
+// Reset is the TCP segment with RST that ended the connection of an exchange, or
+// refused it (RFC 9293, section 3.5.2).
+type Reset struct {
+	Src    netip.AddrPort `json:"src"`
+	Offset Seconds        `json:"offset_seconds"`
 }
 
 // Answer is an address or an alias in a response's answer section.
@@ -286,20 +311,26 @@ const ServiceNoEndpoints = "no_ready_endpoint"
 type Exchange struct {
 	Header
 	DNS
-	ServerIP      netip.Addr `json:"server_ip"` // as the client addressed it
-	ServerPort    uint16     `json:"server_port"`
-	NAT           *NAT       `json:"nat"`
-	Outcome       string     `json:"outcome"`
-	Transmissions int        `json:"transmissions"`
-	Path          []Sighting `json:"path"`
-	Drop          *Drop      `json:"drop"`
-	Truncated     bool       `json:"truncated"` // the response had TC set
-	Traceparent   string     `json:"traceparent"`
-	Client        *Endpoint  `json:"client"`
-	Server        *Endpoint  `json:"server"`
-	LostEvents    uint64     `json:"lost_events"`
-	PathOmitted   int        `json:"path_omitted"` // sightings that are not in Path, which had too many; JSON leaves out 0
-	Node          string     `json:"node"`         // whose tracer saw it; empty: its name is unknown
+	ServerIP      netip.Addr  `json:"server_ip"` // as the client addressed it
+	ServerPort    uint16      `json:"server_port"`
+	NAT           *NAT        `json:"nat"`
+	Outcome       string      `json:"outcome"`
+	Transmissions int         `json:"transmissions"`
+	Path          Path        `json:"path"`
+	Milestones    Milestones  `json:"milestones"`
+	Drops         []Drop      `json:"drops"`    // in order of time
+	Rejected      []Rejection `json:"rejected"` // in order of time
+	Reset         *Reset      `json:"reset"`
+	// Replaces tells that a record with the same trace_id and time was written before
+	// this one, which went on: this is all of it. JSON leaves out false.
+	Replaces    bool      `json:"replaces"`
+	Truncated   bool      `json:"truncated"` // the response had TC set
+	Traceparent string    `json:"traceparent"`
+	Client      *Endpoint `json:"client"`
+	Server      *Endpoint `json:"server"`
+	LostEvents  uint64    `json:"lost_events"`
+	PathOmitted int       `json:"path_omitted"` // sightings that are not in Path, which had too many; JSON leaves out 0
+	Node        string    `json:"node"`         // whose tracer saw it; empty: its name is unknown
 
 	Flags         []string       `json:"flags"`        // set in the response: aa, tc, rd, ra, ad, cd
 	AnswerCount   *int           `json:"answer_count"` // records in its answer section; nil: no response was seen
@@ -332,8 +363,49 @@ func (d *DNS) Connects() bool { return d.QName == "" && d.Protocol == "tcp" }
 // replaced, without a change to e.
 func (e *Exchange) Clone() *Exchange {
 	c := *e
-	c.Path = slices.Clone(e.Path)
+	c.Path = e.Path.Clone()
+	c.Drops = slices.Clone(e.Drops)
+	c.Rejected = slices.Clone(e.Rejected)
 	return &c
+}
+
+// LastDrop returns the last drop, which decided; nil where there was none.
+func (e *Exchange) LastDrop() *Drop {
+	if len(e.Drops) == 0 {
+		return nil
+	}
+	return &e.Drops[len(e.Drops)-1]
+}
+
+// AtClient tells whether it was seen where its client is: the query left a socket
+// there, and did not come from beyond what is observed.
+func (e *Exchange) AtClient() bool { return e.Milestones.Query.Left.Seen() }
+
+// ClientPlace returns the namespace of the client, false where that was not seen.
+func (e *Exchange) ClientPlace() (Place, bool) {
+	s, ok := e.Sighting(e.Milestones.Query.Left)
+	return s.Place(), ok
+}
+
+// ServerPlace returns the namespace in which the server is: where its response left,
+// else where the query arrived. False where neither was seen.
+func (e *Exchange) ServerPlace() (Place, bool) {
+	s, ok := e.Sighting(e.Milestones.Response.Left)
+	if !ok {
+		s, ok = e.Sighting(e.Milestones.Query.Arrived)
+	}
+	return s.Place(), ok
+}
+
+// Last returns the last sighting of a message up to some time after the first packet;
+// false if there is none.
+func (e *Exchange) Last(message string, until Seconds) (last Sighting, ok bool) {
+	for _, s := range e.Path.All() {
+		if s.Message == message && s.Offset <= until {
+			last, ok = s, true
+		}
+	}
+	return last, ok
 }
 
 // Finding is a named cause, or how far the evidence goes.
@@ -349,11 +421,14 @@ type Finding struct {
 
 // Upstream is one attempt to resolve a lookup further up.
 type Upstream struct {
-	Attempt   *Attempt   `json:"attempt"`
-	Exchange  *Exchange  `json:"exchange"`
-	Join      string     `json:"join"`
-	Query     *Query     `json:"query"` // where the upstream is an observed server
-	Upstreams []Upstream `json:"upstreams"`
+	Attempt  *Attempt  `json:"attempt"`
+	Exchange *Exchange `json:"exchange"`
+	// Earlier are the exchanges of the same attempt before that: over UDP before TCP,
+	// or on a connection that was found closed. JSON leaves it out where it is empty.
+	Earlier   []*Exchange `json:"earlier"`
+	Join      string      `json:"join"`
+	Query     *Query      `json:"query"` // where the upstream is an observed server
+	Upstreams []Upstream  `json:"upstreams"`
 }
 
 // Trace is one lookup, joined from what all observers saw.
@@ -378,7 +453,8 @@ type Trace struct {
 	ClockOffset *Seconds  `json:"clock_offset_seconds"`
 	Gaps        []string  `json:"gaps"`
 	Diagnosis   []Finding `json:"diagnosis"`
-	Sample      *float64  `json:"sample"` // as in Query
+	Replaces    bool      `json:"replaces"` // as in Exchange
+	Sample      *float64  `json:"sample"`   // as in Query
 }
 
 // Kind implements Record.

@@ -1,0 +1,142 @@
+package trace
+
+import (
+	"iter"
+	"net/netip"
+	"slices"
+	"unsafe"
+)
+
+// Device is where a packet was seen: a device of a network namespace, or a socket
+// there, which has no device. A namespace is known by node and inode together: nodes
+// give the same numbers.
+type Device struct {
+	Node      string // whose tracer saw it; empty: its name is unknown
+	NetNS     uint32 // inode of the network namespace
+	NetNSName string // its name under /run/netns, if it has one
+	IfIndex   uint32 // 0: a socket, or a device that is not known
+	IfName    string
+}
+
+// Place is a network namespace of a node.
+type Place struct {
+	Node  string
+	NetNS uint32
+}
+
+// Place returns the namespace that the device is in.
+func (d *Device) Place() Place { return Place{d.Node, d.NetNS} }
+
+// Sighting is one packet of an exchange, seen at one device or socket.
+type Sighting struct {
+	Device
+	Offset    Seconds
+	Message   string // query, response
+	Direction string // rx, tx, delivered, read
+	Src, Dst  netip.AddrPort
+	Tunnel    *Tunnel // around the packet at this place
+	VLAN      uint16  // id of the outermost tag (IEEE 802.1Q); 0: none
+}
+
+// envelope is what a packet had around its message when it was seen.
+type envelope struct {
+	src, dst netip.AddrPort
+	tunnel   *Tunnel
+	vlan     uint16
+}
+
+func (v *envelope) equal(w *envelope) bool {
+	return v.src == w.src && v.dst == w.dst && v.vlan == w.vlan && v.tunnel.equal(w.tunnel)
+}
+
+// sighting is a Sighting with numbers in place of what several have in common.
+type sighting struct {
+	offset           int64 // ns
+	device, envelope uint16
+	message          uint8
+	direction        uint8
+}
+
+var (
+	messages   = [...]string{MessageQuery, MessageResponse}
+	directions = [...]string{DirectionTX, DirectionRX, DirectionDelivered, DirectionRead}
+)
+
+// Path is where the packets of an exchange were seen, in order of time. A sighting
+// takes 16 bytes; devices and addresses are kept once each. The zero value is empty.
+// It is not safe for concurrent use.
+type Path struct {
+	sightings []sighting
+	devices   []Device
+	envelopes []envelope
+}
+
+// Len returns the number of sightings.
+func (p *Path) Len() int { return len(p.sightings) }
+
+// At returns a sighting; i is from 0 to Len()-1.
+func (p *Path) At(i int) Sighting {
+	s := &p.sightings[i]
+	v := &p.envelopes[s.envelope]
+	return Sighting{
+		Device: p.devices[s.device], Offset: Seconds(s.offset), Message: messages[s.message], Direction: directions[s.direction],
+		Src: v.src, Dst: v.dst, Tunnel: v.tunnel, VLAN: v.vlan,
+	}
+}
+
+// All ranges over the sightings in order.
+func (p *Path) All() iter.Seq2[int, Sighting] {
+	return func(yield func(int, Sighting) bool) {
+		for i := range p.sightings {
+			if !yield(i, p.At(i)) {
+				return
+			}
+		}
+	}
+}
+
+// maxPathNumber bounds the devices and the addresses of a path, which are numbered
+// in 16 bits.
+const maxPathNumber = 1 << 16
+
+// Append adds a sighting at the end; false if there are too many devices or
+// addresses. The path keeps s.Tunnel, which must not change.
+func (p *Path) Append(s Sighting) bool {
+	device := slices.Index(p.devices, s.Device)
+	v := envelope{s.Src, s.Dst, s.Tunnel, s.VLAN}
+	around := slices.IndexFunc(p.envelopes, func(w envelope) bool { return w.equal(&v) })
+	if device < 0 && len(p.devices) == maxPathNumber || around < 0 && len(p.envelopes) == maxPathNumber {
+		return false
+	}
+	if device < 0 {
+		device = len(p.devices)
+		p.devices = append(p.devices, s.Device)
+	}
+	if around < 0 {
+		around = len(p.envelopes)
+		p.envelopes = append(p.envelopes, v)
+	}
+	compact := sighting{offset: int64(s.Offset), device: uint16(device), envelope: uint16(around)}
+	compact.message = uint8(max(0, slices.Index(messages[:], s.Message)))
+	compact.direction = uint8(max(0, slices.Index(directions[:], s.Direction)))
+	p.sightings = append(p.sightings, compact)
+	return true
+}
+
+// Clone returns a copy that shares nothing that changes with p.
+func (p *Path) Clone() Path {
+	return Path{slices.Clone(p.sightings), slices.Clone(p.devices), slices.Clone(p.envelopes)}
+}
+
+// Reset empties the path and keeps its memory.
+func (p *Path) Reset() {
+	clear(p.devices)
+	clear(p.envelopes)
+	*p = Path{p.sightings[:0], p.devices[:0], p.envelopes[:0]}
+}
+
+// Size returns the bytes that the path takes beside its own header.
+func (p *Path) Size() int {
+	return cap(p.sightings)*int(unsafe.Sizeof(sighting{})) + cap(p.devices)*int(unsafe.Sizeof(Device{})) +
+		cap(p.envelopes)*int(unsafe.Sizeof(envelope{}))
+}

@@ -1,0 +1,145 @@
+package trace
+
+import (
+	"cmp"
+	"errors"
+	"net/netip"
+	"slices"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// pathMember is a sighting in JSON. A member that is left out has the value that it has
+// in the sighting before; the tunnel and the VLAN are those of this one.
+type pathMember struct {
+	Offset    Seconds        `json:"offset_seconds"`
+	Message   string         `json:"message"`
+	Node      string         `json:"node"`
+	NetNS     uint32         `json:"netns"`
+	NetNSName string         `json:"netns_name"`
+	IfIndex   uint32         `json:"ifindex"`
+	IfName    string         `json:"ifname"`
+	Direction string         `json:"direction"`
+	Src       netip.AddrPort `json:"src"`
+	Dst       netip.AddrPort `json:"dst"`
+	Tunnel    *Tunnel        `json:"tunnel"`
+	VLAN      uint16         `json:"vlan"`
+}
+
+// appendJSON appends the path of an exchange that a node saw.
+func (p *Path) appendJSON(b []byte, node string) []byte {
+	b = append(b, '[')
+	before := Sighting{Device: Device{Node: node}}
+	for i := range p.sightings {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		s := p.At(i)
+		b = s.appendJSON(b, &before)
+		before = s
+	}
+	return append(b, ']')
+}
+
+func (s *Sighting) appendJSON(b []byte, before *Sighting) []byte {
+	b = s.Offset.appendJSON(append(b, `{"offset_seconds":`...))
+	if s.Message != before.Message {
+		b = appendString(append(b, `,"message":`...), s.Message)
+	}
+	if s.Device != before.Device {
+		b = s.Device.appendJSON(b, &before.Device)
+	}
+	if s.Direction != before.Direction {
+		b = appendString(append(b, `,"direction":`...), s.Direction)
+	}
+	if s.Src != before.Src {
+		b = appendAddrPort(append(b, `,"src":`...), s.Src)
+	}
+	if s.Dst != before.Dst {
+		b = appendAddrPort(append(b, `,"dst":`...), s.Dst)
+	}
+	if s.VLAN != 0 {
+		b = appendUint(append(b, `,"vlan":`...), s.VLAN)
+	}
+	if t := s.Tunnel; t != nil {
+		b = appendString(append(b, `,"tunnel":{"kind":`...), t.Kind)
+		b = appendAddrPort(append(b, `,"src":`...), t.Src)
+		b = appendAddrPort(append(b, `,"dst":`...), t.Dst)
+		b = append(appendUint(append(b, `,"vni":`...), t.VNI), '}')
+	}
+	return append(b, '}')
+}
+
+func (d *Device) appendJSON(b []byte, before *Device) []byte {
+	if d.Node != before.Node {
+		b = appendString(append(b, `,"node":`...), d.Node)
+	}
+	if d.NetNS != before.NetNS {
+		b = appendUint(append(b, `,"netns":`...), d.NetNS)
+	}
+	if d.NetNSName != before.NetNSName {
+		b = appendString(append(b, `,"netns_name":`...), d.NetNSName)
+	}
+	if d.IfIndex != before.IfIndex {
+		b = appendUint(append(b, `,"ifindex":`...), d.IfIndex)
+	}
+	if d.IfName != before.IfName {
+		b = appendString(append(b, `,"ifname":`...), d.IfName)
+	}
+	return b
+}
+
+// errPath says that a path is not one that AppendJSON writes.
+var (
+	errPathLong      = errors.New("too many devices or addresses in one path")
+	errPathMessage   = errors.New("message: expected query or response")
+	errPathDirection = errors.New("direction: expected tx, rx, delivered or read")
+)
+
+// UnmarshalJSONFrom implements json.UnmarshalerFrom. A sighting of the node that the
+// exchange names has an empty node, which [Exchange] fills in.
+func (p *Path) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	*p = Path{}
+	if token, err := dec.ReadToken(); err != nil || token.Kind() != '[' {
+		return cmp.Or(err, errors.New("expected a list"))
+	}
+	var m pathMember
+	for dec.PeekKind() != ']' {
+		// What is left out keeps the value of the sighting before.
+		m.Tunnel, m.VLAN = nil, 0
+		if err := json.UnmarshalDecode(dec, &m); err != nil {
+			return err
+		}
+		switch {
+		case !slices.Contains(messages[:], m.Message):
+			return errPathMessage
+		case !slices.Contains(directions[:], m.Direction):
+			return errPathDirection
+		case !p.Append(m.sighting()):
+			return errPathLong
+		}
+	}
+	_, err := dec.ReadToken()
+	return err
+}
+
+func (m *pathMember) sighting() Sighting {
+	return Sighting{
+		Device: Device{m.Node, m.NetNS, m.NetNSName, m.IfIndex, m.IfName}, Offset: m.Offset,
+		Message: m.Message, Direction: m.Direction, Src: m.Src, Dst: m.Dst, Tunnel: m.Tunnel, VLAN: m.VLAN,
+	}
+}
+
+// UnmarshalJSONFrom implements json.UnmarshalerFrom.
+func (e *Exchange) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	type plain Exchange
+	if err := json.UnmarshalDecode(dec, (*plain)(e)); err != nil {
+		return err
+	}
+	for i := range e.Path.devices {
+		d := &e.Path.devices[i]
+		d.Node = cmp.Or(d.Node, e.Node)
+	}
+	return e.checkMilestones()
+}
