@@ -112,6 +112,17 @@ func (m Milestone) appendMember(b []byte, first int, name string) []byte {
 	return appendInt(b, m.Index())
 }
 
+// MarshalJSONTo implements json.MarshalerTo.
+func (m Milestone) MarshalJSONTo(enc *jsontext.Encoder) error {
+	switch {
+	case m == NotObservable:
+		return enc.WriteToken(jsontext.String(notObservable))
+	case m.Seen():
+		return enc.WriteToken(jsontext.Int(int64(m.Index())))
+	}
+	return enc.WriteToken(jsontext.Null)
+}
+
 // UnmarshalJSONFrom implements json.UnmarshalerFrom.
 func (m *Milestone) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	token, err := dec.ReadToken()

@@ -71,6 +71,15 @@ type Path struct {
 	envelopes []envelope
 }
 
+// PathOf returns the path of some sightings, in their order.
+func PathOf(sightings ...Sighting) Path {
+	var p Path
+	for _, s := range sightings {
+		p.Append(s)
+	}
+	return p
+}
+
 // Len returns the number of sightings.
 func (p *Path) Len() int { return len(p.sightings) }
 

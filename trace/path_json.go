@@ -3,6 +3,7 @@ package trace
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -90,12 +91,10 @@ func (d *Device) appendJSON(b []byte, before *Device) []byte {
 	return b
 }
 
-// errPath says that a path is not one that AppendJSON writes.
-var (
-	errPathLong      = errors.New("too many devices or addresses in one path")
-	errPathMessage   = errors.New("message: expected query or response")
-	errPathDirection = errors.New("direction: expected tx, rx, delivered or read")
-)
+// MarshalJSONTo implements json.MarshalerTo.
+func (p Path) MarshalJSONTo(enc *jsontext.Encoder) error {
+	return enc.WriteValue(p.appendJSON(nil, ""))
+}
 
 // UnmarshalJSONFrom implements json.UnmarshalerFrom. A sighting of the node that the
 // exchange names has an empty node, which [Exchange] fills in.
@@ -113,11 +112,11 @@ func (p *Path) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 		}
 		switch {
 		case !slices.Contains(messages[:], m.Message):
-			return errPathMessage
+			return fmt.Errorf("sighting %d: message: expected query or response, got %q", p.Len(), m.Message)
 		case !slices.Contains(directions[:], m.Direction):
-			return errPathDirection
+			return fmt.Errorf("sighting %d: direction: expected tx, rx, delivered or read, got %q", p.Len(), m.Direction)
 		case !p.Append(m.sighting()):
-			return errPathLong
+			return fmt.Errorf("sighting %d: too many devices or addresses in one path", p.Len())
 		}
 	}
 	_, err := dec.ReadToken()
