@@ -301,7 +301,9 @@ func (p *Pipeline) packet(packet *capture.Packet) {
 }
 
 func (p *Pipeline) exchange(ex *trace.Exchange) {
-	p.exchanges[ex.Outcome]++
+	if !ex.Replaces {
+		p.exchanges[ex.Outcome]++
+	}
 	p.sampler.mark(ex)
 	if p.cfg.Servers != nil {
 		p.cfg.Servers.Exchange(ex)
@@ -325,12 +327,7 @@ func (p *Pipeline) finish(done []*trace.Trace) {
 			p.cfg.Who.Trace(t)
 		}
 		t.Diagnosis = p.diagnoser.Trace(t)
-		p.traces++
-		for i := range t.Diagnosis {
-			if f := &t.Diagnosis[i]; !f.InDoubt {
-				p.findings[f.Code]++
-			}
-		}
+		p.count(t)
 		if p.cfg.Observe != nil {
 			p.cfg.Observe(t)
 		}
@@ -341,6 +338,19 @@ func (p *Pipeline) finish(done []*trace.Trace) {
 		}
 		p.reuse(t.Exchange, t.Upstreams)
 		p.assembler.Reuse(t)
+	}
+}
+
+// count counts a lookup once: what replaces a trace was counted as that.
+func (p *Pipeline) count(t *trace.Trace) {
+	if t.Replaces {
+		return
+	}
+	p.traces++
+	for i := range t.Diagnosis {
+		if f := &t.Diagnosis[i]; !f.InDoubt {
+			p.findings[f.Code]++
+		}
 	}
 }
 

@@ -57,7 +57,12 @@ func well(outcome, rcode string, took *trace.Seconds) bool {
 
 // ordinary tells whether nothing is the matter with an exchange.
 func ordinary(ex *trace.Exchange) bool {
-	return well(ex.Outcome, ex.RCode, ex.Duration) && ex.Drop == nil && ex.ICMP == nil
+	return well(ex.Outcome, ex.RCode, ex.Duration) && untroubled(ex) && ex.ICMP == nil
+}
+
+// untroubled tells whether nothing of an exchange was lost or refused on its way.
+func untroubled(ex *trace.Exchange) bool {
+	return len(ex.Drops) == 0 && len(ex.Rejected) == 0 && ex.Reset == nil
 }
 
 // served tells whether the server says that nothing was the matter.
@@ -74,7 +79,7 @@ func served(q *trace.Query) bool {
 func called(upstreams []trace.Upstream) bool {
 	for i := range upstreams {
 		u := &upstreams[i]
-		if u.Exchange != nil && (u.Exchange.Outcome != trace.OutcomeAnswered || u.Exchange.Drop != nil) || !called(u.Upstreams) {
+		if u.Exchange != nil && (u.Exchange.Outcome != trace.OutcomeAnswered || !untroubled(u.Exchange)) || !called(u.Upstreams) {
 			return false
 		}
 	}
