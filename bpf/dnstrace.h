@@ -22,6 +22,7 @@ enum event_part {
 	PART_ICMP = 64,		/* struct icmp_error */
 	PART_THREAD = 128,	/* struct thread; behind the process */
 	PART_SOCKET = 256,	/* __u64: the receiving socket (kernel address) */
+	PART_LISTEN_FULL = 512,	/* no bytes: a SYN for a listener whose queue of connections is full */
 };
 
 /*

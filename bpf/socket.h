@@ -263,6 +263,16 @@ static __always_inline __u32 read_headers(struct scratch *s, struct __sk_buff *c
 	return p->at + header;
 }
 
+/*
+ * Whether a SYN finds no room at its listener, which discards it without a drop
+ * (tcp_conn_request). A socket that does not listen has no such queue.
+ */
+static __always_inline bool finds_no_room(const struct scratch *s, const struct sock *sk)
+{
+	return (s->e.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN &&
+	       load32(&sk->sk_ack_backlog) > load32(&sk->sk_max_ack_backlog);
+}
+
 static __always_inline void arriving(struct scratch *s, struct __sk_buff *ctx, const struct place *p)
 {
 	struct sk_buff *skb;
@@ -291,6 +301,8 @@ static __always_inline void arriving(struct scratch *s, struct __sk_buff *ctx, c
 		return;
 	if (p->protocol == IPPROTO_UDP)
 		expect_read(s, sk);
+	else if (finds_no_room(s, sk))
+		s->e.parts |= PART_LISTEN_FULL;
 	send_delivered(s, EVENT_DELIVERED, 0, (__u64)sk, bpf_skb_cgroup_id(ctx), want);
 }
 

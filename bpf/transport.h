@@ -6,6 +6,7 @@
 #define TCP_FIN	0x01
 #define TCP_SYN	0x02
 #define TCP_RST	0x04
+#define TCP_ACK	0x10
 
 /* Whether a packet with these ports is DNS: by itself, or by its translation. */
 static __always_inline bool is_dns(struct scratch *s, struct sk_buff *skb)

@@ -25,6 +25,7 @@ const (
 	partICMP
 	partThread // behind the process
 	partSocket
+	partListenFull // without bytes of its own
 )
 
 // decoder turns events into packets. Names that come again with every packet
@@ -132,6 +133,7 @@ func (d *decoder) decodeParts(p *Packet, e *bpf.DnstraceEvent, tail []byte) erro
 		complaint(p, &icmp)
 	}
 	next(&r, partSocket, &p.Sock)
+	p.ListenFull = e.Parts&partListenFull != 0
 	return r.err
 }
 

@@ -124,11 +124,12 @@ type Packet struct {
 	Where      string // Drop: kernel symbol; empty: not readable
 	Reason     string // Drop: by the kernel's name; empty: the kernel gives none
 	Words      string // Drop: Reason and Where in words, as "netfilter hook FORWARD"; empty: they do not tell
-	BPF        string // Drop: by an eBPF program: where it is attached, as "tc ingress"; empty: not by one, or unknown
+	BPF        string // Drop: by an eBPF program: where that is attached, as BPFTCIngress; empty: not by one, or unknown
 	otherHost  bool   // Drop: its link layer address is another machine's
 	Table      *Table // Drop: of the namespace, where the packet had no entry in it; nil: unknown
 	VLAN       uint16 // id of the outermost 802.1Q or 802.1ad tag; 0: none
 	InnerVLAN  uint16 // id of the tag behind it; 0: none
+	ListenFull bool   // Delivered: asks a listener for a connection that it has no room for; it says nothing
 	Outer      *Outer // nil: no tunnel around it at this place
 	// Fragment is nil for a whole datagram. The first fragment has the front of the
 	// payload; of a later one Payload is empty and PayloadLen 0, its ports are those
