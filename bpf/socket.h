@@ -296,9 +296,13 @@ static __always_inline void arriving(struct scratch *s, struct __sk_buff *ctx, c
 	want = s->left;
 	if (want > MAX_PAYLOAD)
 		want = MAX_PAYLOAD;
-	barrier_var(want);
-	if (want && (want > MAX_PAYLOAD || bpf_skb_load_bytes(ctx, at, s->tail, want)))
-		return;
+	if (want) {
+		barrier_var(want);
+		/* The same, and for the verifier of Linux 5.10 not 0. */
+		want = ((want - 1) & (MAX_PAYLOAD - 1)) + 1;
+		if (bpf_skb_load_bytes(ctx, at, s->tail, want))
+			return;
+	}
 	if (p->protocol == IPPROTO_UDP)
 		expect_read(s, sk);
 	else if (finds_no_room(s, sk))

@@ -126,7 +126,7 @@ func open(cfg Config, way pagedWay, arrival arrivalWay) (*Source, error) {
 		symbols: newSymbols("/proc/kallsyms"),
 		reasons: dropReasons(kernel),
 	}}
-	if err := s.load(spec, way); err != nil {
+	if err := s.load(spec, way, arrival); err != nil {
 		return nil, errors.Join(remedy(err), s.Close())
 	}
 	if err := s.start(spec.Maps[bpf.DnstraceMapRings].InnerMap, arrival); err != nil {
@@ -176,7 +176,7 @@ func setSample(spec *ebpf.CollectionSpec, rate *float64) error {
 }
 
 // load loads the programs.
-func (s *Source) load(spec *ebpf.CollectionSpec, way pagedWay) error {
+func (s *Source) load(spec *ebpf.CollectionSpec, way pagedWay, arrival arrivalWay) error {
 	ring := int(spec.Maps[bpf.DnstraceMapRings].InnerMap.MaxEntries)
 	events, err := s.preparePaged(spec, way, min(ring, maxPagedBytes))
 	if err != nil {
@@ -188,7 +188,7 @@ func (s *Source) load(spec *ebpf.CollectionSpec, way pagedWay) error {
 		options.MapReplacements = map[string]*ebpf.Map{bpf.DnstraceMapPagedEvents: events}
 	}
 	s.coll, err = ebpf.NewCollectionWithOptions(spec, options)
-	if err != nil && withoutSockets(spec) {
+	if err != nil && arrival == arrivalBest && withoutSockets(spec) {
 		s.socketErr = err
 		s.coll, err = ebpf.NewCollectionWithOptions(spec, options)
 	}
