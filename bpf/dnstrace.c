@@ -37,6 +37,7 @@
 #include "dnstrace.h"
 #include "read.h"
 #include "state.h"
+#include "guard.h"
 #include "conntrack.h"
 #include "sender.h"
 #include "headers.h"
@@ -48,11 +49,6 @@
 #include "paged.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-#define MAX_CPUS	256	/* counters are shared above that, rings are not */
-
-/* In a section of its own, which user space maps into its memory. */
-struct counters cpu_counters[MAX_CPUS] SEC(".data.counters");
 
 struct ring {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -90,7 +86,7 @@ static __always_inline void locate(struct event *e, struct net_device *dev, __u3
 }
 
 /* Room for a part behind what is there; the verifier sees the bound. */
-static __always_inline void *append(struct scratch *s, __u32 size, __u8 part)
+static __always_inline void *append(struct scratch *s, __u32 size, __u16 part)
 {
 	__u64 used = s->used;
 
@@ -185,7 +181,7 @@ static __always_inline void append_drop(struct scratch *s, void *ctx, struct sk_
 }
 
 /* What the parser found around the packet. */
-static __always_inline void append_rest(struct scratch *s, __u8 parts)
+static __always_inline void append_rest(struct scratch *s, __u16 parts)
 {
 	void *part;
 
@@ -195,11 +191,6 @@ static __always_inline void append_rest(struct scratch *s, __u8 parts)
 		__builtin_memcpy(part, &s->fragment, sizeof(s->fragment));
 	if (parts & PART_ICMP && (part = append(s, sizeof(s->icmp), PART_ICMP)))
 		__builtin_memcpy(part, &s->icmp, sizeof(s->icmp));
-}
-
-static __always_inline struct counters *counters(__u32 cpu)
-{
-	return &cpu_counters[cpu & (MAX_CPUS - 1)];
 }
 
 /*
@@ -217,29 +208,40 @@ static __always_inline void send(struct scratch *s, struct sk_buff *skb, __u32 k
 	barrier_var(used);
 	if (!ring || used > MAX_PAYLOAD + MAX_PARTS)
 		return;
-	if (output_paged && s->paged)
+	if (skb && output_paged && s->paged)
 		refused = send_paged(s, skb, used);
 	else
 		refused = bpf_ringbuf_output(ring, s, sizeof(s->e) + used, BPF_RB_NO_WAKEUP);
-	if (refused) {
-		__sync_fetch_and_add(&count->lost[kind & 3], 1);
-		count->last_lost = s->e.time;
-	} else {
+	if (refused)
+		count_lost(count, kind, s->e.time);
+	else
 		__sync_fetch_and_add(&count->emitted, 1);
-	}
 }
 
-static __always_inline void emit(void *ctx, struct sk_buff *skb, const __u8 *l3, __u32 kind,
-				 __u64 location, __u32 reason)
+/* Whether the lookup of the packet in the scratch is reported, by load and by sample. */
+static __always_inline bool is_chosen(struct scratch *s, __u32 slot, unsigned long nfct, __u32 captured)
 {
-	struct scratch *s = bpf_map_lookup_elem(&scratches, &kind);
+	if (!in_share(s, nfct, captured)) {
+		__sync_fetch_and_add(&counters(bpf_get_smp_processor_id())->shed, 1);
+		return false;
+	}
+	if (sample_below < WHOLE_SAMPLE && !in_sample(slot, nfct, captured)) {
+		__sync_fetch_and_add(&counters(bpf_get_smp_processor_id())->sampled_out, 1);
+		return false;
+	}
+	return true;
+}
+
+static __always_inline void report(void *ctx, struct scratch *s, struct sk_buff *skb, const __u8 *l3, __u32 kind,
+				   __u64 location, __u32 reason)
+{
 	struct net_device *dev = skb->dev;
 	struct sock *sk = skb->sk;
 	/* Here, so that it keeps its place on the stack: Linux 7.2 wants that. */
 	struct bpf_dynptr ptr;
 	__u32 netns = netns_of(dev, sk), captured;
 
-	if (!s || !is_observed(netns) || !parse(s, skb, l3))
+	if (!is_observed(netns) || !parse(s, skb, l3))
 		return;
 	s->e.time = bpf_ktime_get_ns();
 	s->e.skb = (__u64)skb;
@@ -252,14 +254,8 @@ static __always_inline void emit(void *ctx, struct sk_buff *skb, const __u8 *l3,
 		s->e.payload_len = s->left;
 		captured = read_payload(s, skb, &ptr);
 	}
-	if (!in_share(s, skb->_nfct, captured)) {
-		__sync_fetch_and_add(&counters(bpf_get_smp_processor_id())->shed, 1);
+	if (!is_chosen(s, kind, skb->_nfct, captured))
 		return;
-	}
-	if (sample_below < WHOLE_SAMPLE && !in_sample(kind, skb->_nfct, captured)) {
-		__sync_fetch_and_add(&counters(bpf_get_smp_processor_id())->sampled_out, 1);
-		return;
-	}
 	s->e.captured = captured;
 	s->e.skip = 0;
 	s->used = captured;
@@ -272,6 +268,19 @@ static __always_inline void emit(void *ctx, struct sk_buff *skb, const __u8 *l3,
 		append_rest(s, s->e.parts);
 	send(s, skb, kind);
 }
+
+static __always_inline void emit(void *ctx, struct sk_buff *skb, const __u8 *l3, __u32 kind,
+				 __u64 location, __u32 reason)
+{
+	struct scratch *s = enter(kind, kind);
+
+	if (!s)
+		return;
+	report(ctx, s, skb, l3, kind, location, reason);
+	leave(s);
+}
+
+#include "socket.h"
 
 /*
  * On the way out the network header is known, but with a tag in the packet it may

@@ -7,19 +7,29 @@ enum event_kind {
 	EVENT_TX = 1,		/* given to a device for transmission */
 	EVENT_RX = 2,		/* received from a device */
 	EVENT_DROP = 3,		/* freed before it got where it was going */
+	EVENT_DELIVERED = 4,	/* a datagram or segment at its receiver's socket */
+	EVENT_READ = 5,		/* taken from its socket by a process */
 };
 
 /* What follows the payload, in this order; event.parts tells. */
 enum event_part {
 	PART_PROCESS = 1,	/* struct sender */
-	PART_CGROUP = 2,	/* __u64: inode of the sending socket's cgroup */
+	PART_CGROUP = 2,	/* __u64: inode of the cgroup of the socket that sends, or receives */
 	PART_NAT = 4,		/* struct nat */
 	PART_DROP = 8,		/* struct drop */
 	PART_OUTER = 16,	/* struct outer */
 	PART_FRAGMENT = 32,	/* struct fragment */
 	PART_ICMP = 64,		/* struct icmp_error */
 	PART_THREAD = 128,	/* struct thread; behind the process */
+	PART_SOCKET = 256,	/* __u64: the receiving socket (kernel address) */
+	PART_LISTEN_FULL = 512,	/* no bytes: a SYN for a listener whose queue of connections is full */
 };
+
+/*
+ * Of EVENT_READ, which has no packet: the addresses are those of a packet from the
+ * socket's peer, if it has one; payload_len is how many bytes were read, the payload is
+ * the front of what the reader got, and seq the number of the first byte of a stream.
+ */
 
 /*
  * The head of an event. Behind it come the payload, as far as it was captured,
@@ -40,8 +50,7 @@ struct event {
 	__u8 ip_version;	/* 4, 6 */
 	__u8 protocol;		/* IPPROTO_UDP, IPPROTO_TCP */
 	__u8 tcp_flags;
-	__u8 parts;		/* enum event_part */
-	__u8 pad;
+	__u16 parts;		/* enum event_part */
 	__u16 skip;		/* not 0: the payload is as far behind the head, the parts are before it */
 	__u16 vlan;		/* id of the outermost 802.1Q or 802.1ad tag; 0: none */
 	__u16 inner_vlan;	/* of the tag behind it */
@@ -89,13 +98,22 @@ struct drop {
 	__u64 callers[DROP_CALLERS];	/* return addresses, innermost first; 0 ends */
 };
 
+enum tunnel {
+	TUNNEL_VXLAN = 1,	/* RFC 7348 */
+	TUNNEL_GENEVE = 2,	/* RFC 8926 */
+	TUNNEL_IPIP = 3,	/* RFC 2003, RFC 2473, RFC 4213 */
+	TUNNEL_GRE = 4,		/* RFC 2784, RFC 2890 */
+};
+
 /* The packet of a tunnel around this one. */
 struct outer {
 	__u8 saddr[16];		/* IPv4 as ::ffff:a.b.c.d */
 	__u8 daddr[16];
-	__u16 sport;		/* host order */
+	__u16 sport;		/* host order; 0 where the tunnel has no ports */
 	__u16 dport;
-	__u32 vni;
+	__u32 vni;		/* or the key of GRE; 0: none */
+	__u8 kind;		/* enum tunnel */
+	__u8 pad[3];
 };
 
 /* Where in its datagram a fragment stands. */
@@ -123,7 +141,7 @@ struct icmp_error {
 /* Per CPU, so that no two write one cache line. */
 struct counters {
 	__u64 emitted;
-	__u64 lost[4];		/* events that found the ring full, by enum event_kind */
+	__u64 lost[8];		/* events that found the ring full, or their scratch in use, by enum event_kind */
 	__u64 last_lost;	/* ns, CLOCK_MONOTONIC: when the last one did */
 	__u64 shed;		/* events of lookups outside the share that is reported */
 	__u64 sampled_out;	/* events of lookups outside the sample that is reported */

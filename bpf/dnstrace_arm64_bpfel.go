@@ -16,7 +16,7 @@ import (
 type DnstraceCounters struct {
 	_          structs.HostLayout
 	Emitted    uint64
-	Lost       [4]uint64
+	Lost       [8]uint64
 	LastLost   uint64
 	Shed       uint64
 	SampledOut uint64
@@ -62,8 +62,7 @@ type DnstraceEvent struct {
 	IpVersion  uint8
 	Protocol   uint8
 	TcpFlags   uint8
-	Parts      uint8
-	Pad        uint8
+	Parts      uint16
 	Skip       uint16
 	Vlan       uint16
 	InnerVlan  uint16
@@ -140,15 +139,18 @@ type DnstraceOuter struct {
 	Sport uint16
 	Dport uint16
 	Vni   uint32
+	Kind  uint8
+	Pad   [3]uint8
 }
 
 type DnstraceScratch struct {
 	_                structs.HostLayout
 	E                DnstraceEvent
-	Tail             [2388]uint8
+	Tail             [2400]uint8
 	Used             uint32
 	Paged            uint32
 	Before           uint32
+	Busy             uint32
 	H                [40]uint8
 	At               uint64
 	Start            uint64
@@ -160,7 +162,6 @@ type DnstraceScratch struct {
 	Outer            DnstraceOuter
 	Fragment         DnstraceFragment
 	Icmp             DnstraceIcmpError
-	_                [4]byte
 }
 
 type DnstraceSender struct {
@@ -185,16 +186,22 @@ const (
 	DnstraceMapPagedEvents     = "paged_events"
 	DnstraceMapRings           = "rings"
 	DnstraceMapScratches       = "scratches"
+	DnstraceMapUnconnected     = "unconnected"
+	DnstraceProgCgroupIngress  = "cgroup_ingress"
 	DnstraceProgKfreeSkb       = "kfree_skb"
 	DnstraceProgKfreeSkbOld    = "kfree_skb_old"
 	DnstraceProgNetDevQueue    = "net_dev_queue"
 	DnstraceProgNetifReceive   = "netif_receive"
+	DnstraceProgSkDataReady    = "sk_data_ready"
+	DnstraceProgSockRecvLength = "sock_recv_length"
+	DnstraceProgTcpProbe       = "tcp_probe"
 	DnstraceVarCpuCounters     = "cpu_counters"
 	DnstraceVarNetnsInodes     = "netns_inodes"
 	DnstraceVarNetnsListed     = "netns_listed"
 	DnstraceVarOutputPaged     = "output_paged"
 	DnstraceVarPorts           = "ports"
 	DnstraceVarReadPaged       = "read_paged"
+	DnstraceVarReadsObserved   = "reads_observed"
 	DnstraceVarSampleBelow     = "sample_below"
 	DnstraceVarShaK            = "sha_k"
 	DnstraceVarShaStart        = "sha_start"
@@ -251,10 +258,14 @@ type DnstraceSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DnstraceProgramSpecs struct {
-	KfreeSkb     *ebpf.ProgramSpec `ebpf:"kfree_skb"`
-	KfreeSkbOld  *ebpf.ProgramSpec `ebpf:"kfree_skb_old"`
-	NetDevQueue  *ebpf.ProgramSpec `ebpf:"net_dev_queue"`
-	NetifReceive *ebpf.ProgramSpec `ebpf:"netif_receive"`
+	CgroupIngress  *ebpf.ProgramSpec `ebpf:"cgroup_ingress"`
+	KfreeSkb       *ebpf.ProgramSpec `ebpf:"kfree_skb"`
+	KfreeSkbOld    *ebpf.ProgramSpec `ebpf:"kfree_skb_old"`
+	NetDevQueue    *ebpf.ProgramSpec `ebpf:"net_dev_queue"`
+	NetifReceive   *ebpf.ProgramSpec `ebpf:"netif_receive"`
+	SkDataReady    *ebpf.ProgramSpec `ebpf:"sk_data_ready"`
+	SockRecvLength *ebpf.ProgramSpec `ebpf:"sock_recv_length"`
+	TcpProbe       *ebpf.ProgramSpec `ebpf:"tcp_probe"`
 }
 
 // DnstraceMapSpecs contains maps before they are loaded into the kernel.
@@ -267,6 +278,7 @@ type DnstraceMapSpecs struct {
 	PagedEvents *ebpf.MapSpec `ebpf:"paged_events"`
 	Rings       *ebpf.MapSpec `ebpf:"rings"`
 	Scratches   *ebpf.MapSpec `ebpf:"scratches"`
+	Unconnected *ebpf.MapSpec `ebpf:"unconnected"`
 }
 
 // DnstraceVariableSpecs contains global variables before they are loaded into the kernel.
@@ -279,6 +291,7 @@ type DnstraceVariableSpecs struct {
 	OutputPaged     *ebpf.VariableSpec `ebpf:"output_paged"`
 	Ports           *ebpf.VariableSpec `ebpf:"ports"`
 	ReadPaged       *ebpf.VariableSpec `ebpf:"read_paged"`
+	ReadsObserved   *ebpf.VariableSpec `ebpf:"reads_observed"`
 	SampleBelow     *ebpf.VariableSpec `ebpf:"sample_below"`
 	ShaK            *ebpf.VariableSpec `ebpf:"sha_k"`
 	ShaStart        *ebpf.VariableSpec `ebpf:"sha_start"`
@@ -319,6 +332,7 @@ type DnstraceMaps struct {
 	PagedEvents *ebpf.Map `ebpf:"paged_events"`
 	Rings       *ebpf.Map `ebpf:"rings"`
 	Scratches   *ebpf.Map `ebpf:"scratches"`
+	Unconnected *ebpf.Map `ebpf:"unconnected"`
 }
 
 func (m *DnstraceMaps) Close() error {
@@ -329,6 +343,7 @@ func (m *DnstraceMaps) Close() error {
 		m.PagedEvents,
 		m.Rings,
 		m.Scratches,
+		m.Unconnected,
 	)
 }
 
@@ -342,6 +357,7 @@ type DnstraceVariables struct {
 	OutputPaged     *ebpf.Variable `ebpf:"output_paged"`
 	Ports           *ebpf.Variable `ebpf:"ports"`
 	ReadPaged       *ebpf.Variable `ebpf:"read_paged"`
+	ReadsObserved   *ebpf.Variable `ebpf:"reads_observed"`
 	SampleBelow     *ebpf.Variable `ebpf:"sample_below"`
 	ShaK            *ebpf.Variable `ebpf:"sha_k"`
 	ShaStart        *ebpf.Variable `ebpf:"sha_start"`
@@ -360,18 +376,26 @@ type DnstraceVariables struct {
 //
 // It can be passed to LoadDnstraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DnstracePrograms struct {
-	KfreeSkb     *ebpf.Program `ebpf:"kfree_skb"`
-	KfreeSkbOld  *ebpf.Program `ebpf:"kfree_skb_old"`
-	NetDevQueue  *ebpf.Program `ebpf:"net_dev_queue"`
-	NetifReceive *ebpf.Program `ebpf:"netif_receive"`
+	CgroupIngress  *ebpf.Program `ebpf:"cgroup_ingress"`
+	KfreeSkb       *ebpf.Program `ebpf:"kfree_skb"`
+	KfreeSkbOld    *ebpf.Program `ebpf:"kfree_skb_old"`
+	NetDevQueue    *ebpf.Program `ebpf:"net_dev_queue"`
+	NetifReceive   *ebpf.Program `ebpf:"netif_receive"`
+	SkDataReady    *ebpf.Program `ebpf:"sk_data_ready"`
+	SockRecvLength *ebpf.Program `ebpf:"sock_recv_length"`
+	TcpProbe       *ebpf.Program `ebpf:"tcp_probe"`
 }
 
 func (p *DnstracePrograms) Close() error {
 	return _DnstraceClose(
+		p.CgroupIngress,
 		p.KfreeSkb,
 		p.KfreeSkbOld,
 		p.NetDevQueue,
 		p.NetifReceive,
+		p.SkDataReady,
+		p.SockRecvLength,
+		p.TcpProbe,
 	)
 }
 

@@ -69,7 +69,8 @@ static __always_inline bool may_be_dns(struct sk_buff *skb, const __u8 *l3)
 	}
 	if (protocol != IPPROTO_UDP && protocol != IPPROTO_TCP)
 		return protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6 || protocol == IPPROTO_HOPOPTS ||
-		       protocol == IPPROTO_ROUTING || protocol == IPPROTO_FRAGMENT || protocol == IPPROTO_DSTOPTS;
+		       protocol == IPPROTO_ROUTING || protocol == IPPROTO_FRAGMENT || protocol == IPPROTO_DSTOPTS ||
+		       protocol == IPPROTO_IPIP || protocol == IPPROTO_IPV6 || protocol == IPPROTO_GRE;
 	return is_dns_port(sport, dport) || (protocol == IPPROTO_UDP && is_tunnel_port(dport)) ||
 	       was_dns_port(skb->_nfct);
 }

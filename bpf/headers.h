@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: (GPL-2.0 OR BSD-2-Clause) */
 /*
  * From a packet's first header to its DNS payload: 802.1Q and 802.1ad tags, IPv4
- * with options, IPv6 with extension headers, fragments, UDP and TCP, one VXLAN
- * or Geneve tunnel, and the packet that an ICMP error quotes.
+ * with options, IPv6 with extension headers, fragments, UDP and TCP, one tunnel
+ * (VXLAN, Geneve, IP in IP, GRE), and the packet that an ICMP error quotes.
  *
  * Only what is not in pages is looked at: drivers and tunnels keep all headers
  * there. What is malformed or cut short is no DNS packet.
@@ -23,6 +23,12 @@
 #define PORT_VXLAN	4789
 #define PORT_VXLAN_OLD	8472
 #define PORT_GENEVE	6081
+
+/* RFC 2784, RFC 2890: what a GRE header has beside protocol and flags. */
+#define GRE_CHECKSUM	0x8000
+#define GRE_KEY		0x2000
+#define GRE_SEQUENCE	0x1000
+#define GRE_UNKNOWN	0x4007		/* routing, another version */
 
 enum verdict {
 	NOT_DNS,
@@ -184,36 +190,97 @@ static __always_inline int extension_header(struct scratch *s)
 	return NEXT_HEADER;
 }
 
-/* What is at the cursor is the Ethernet, IPv4 or IPv6 packet of a tunnel. */
-static __always_inline int tunnel_header(struct scratch *s)
+/* One tunnel is enough, and an ICMP error quotes too little of it. */
+static __always_inline bool may_be_tunnel(const struct scratch *s)
 {
-	__u8 h[8], ethernet[16];
+	return !(s->e.parts & (PART_OUTER | PART_ICMP | PART_FRAGMENT));
+}
+
+/* What was read so far is the outer packet. */
+static __always_inline void outer_packet(struct scratch *s, enum tunnel kind, __u32 vni)
+{
+	bool ports = kind == TUNNEL_VXLAN || kind == TUNNEL_GENEVE;
+
+	s->e.parts |= PART_OUTER;
+	__builtin_memcpy(s->outer.saddr, s->e.saddr, 16);
+	__builtin_memcpy(s->outer.daddr, s->e.daddr, 16);
+	s->outer.sport = ports ? s->e.sport : 0;
+	s->outer.dport = ports ? s->e.dport : 0;
+	s->outer.vni = vni;
+	s->outer.kind = kind;
+}
+
+/* What a tunnel says that follows it: an IPv4, IPv6 or Ethernet packet. */
+static __always_inline int inner_packet(struct scratch *s, __u16 ethertype)
+{
+	__u8 h[16];
+
+	if (ethertype == ETH_P_TEB) {
+		if (!has(s, sizeof(h)))
+			return NOT_DNS;
+		load(h, sizeof(h), (void *)s->at);
+		ethertype = be16(h + 12);
+		s->at += ETH_HLEN;
+	}
+	return follows(s, ethertype);
+}
+
+static __always_inline int udp_tunnel_header(struct scratch *s)
+{
+	__u8 h[8];
 	__u32 len = sizeof(h);
 	__u16 inner = ETH_P_TEB;
+	bool geneve = s->e.dport == PORT_GENEVE;
 
-	/* One tunnel is enough, and who complains quotes too little of it. */
-	if (s->e.parts & (PART_OUTER | PART_ICMP | PART_FRAGMENT) || !has(s, sizeof(h) + 16))
+	if (!may_be_tunnel(s) || !has(s, sizeof(h)))
 		return NOT_DNS;
 	load(h, sizeof(h), (void *)s->at);
-	if (s->e.dport == PORT_GENEVE) {
+	if (geneve) {
 		len += (h[0] & 0x3f) * 4;
 		inner = be16(h + 2);
 	} else if (!(h[0] & 0x08)) {
 		return NOT_DNS;
 	}
 	s->at += len;
-	if (inner == ETH_P_TEB) {
-		load(ethernet, sizeof(ethernet), (void *)s->at);
-		inner = be16(ethernet + 12);
-		s->at += 14;
+	outer_packet(s, geneve ? TUNNEL_GENEVE : TUNNEL_VXLAN, be32(h + 4) >> 8);
+	return inner_packet(s, inner);
+}
+
+static __always_inline int ip_tunnel_header(struct scratch *s, __u16 ethertype)
+{
+	if (!may_be_tunnel(s))
+		return NOT_DNS;
+	outer_packet(s, TUNNEL_IPIP, 0);
+	return follows(s, ethertype);
+}
+
+/* Version 0, without the routing that RFC 1701 had. */
+static __always_inline int gre_header(struct scratch *s)
+{
+	__u8 h[12];
+	__u32 len = 4, key = 0;
+	__u16 flags;
+
+	if (!may_be_tunnel(s) || !has(s, 4))
+		return NOT_DNS;
+	load(h, 4, (void *)s->at);
+	flags = be16(h);
+	if (flags & GRE_UNKNOWN)
+		return NOT_DNS;
+	if (flags & GRE_CHECKSUM)
+		len += 4;
+	if (flags & GRE_KEY) {
+		if (!has(s, len + 4))
+			return NOT_DNS;
+		load(h + 8, 4, (void *)s->at + len);
+		key = be32(h + 8);
+		len += 4;
 	}
-	s->e.parts |= PART_OUTER;
-	__builtin_memcpy(s->outer.saddr, s->e.saddr, 16);
-	__builtin_memcpy(s->outer.daddr, s->e.daddr, 16);
-	s->outer.sport = s->e.sport;
-	s->outer.dport = s->e.dport;
-	s->outer.vni = be32(h + 4) >> 8;
-	return follows(s, inner);
+	if (flags & GRE_SEQUENCE)
+		len += 4;
+	s->at += len;
+	outer_packet(s, TUNNEL_GRE, key);
+	return inner_packet(s, be16(h + 2));
 }
 
 /* Errors only: RFC 792, RFC 4443 section 3. */

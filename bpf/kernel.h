@@ -60,10 +60,13 @@ enum bpf_func_id {
 #define ETH_P_TEB	0x6558		/* Ethernet inside a tunnel */
 #define IPPROTO_HOPOPTS	0
 #define IPPROTO_ICMP	1
+#define IPPROTO_IPIP	4		/* IPv4 inside IP */
 #define IPPROTO_TCP	6
 #define IPPROTO_UDP	17
+#define IPPROTO_IPV6	41		/* IPv6 inside IP */
 #define IPPROTO_ROUTING	43
 #define IPPROTO_FRAGMENT 44
+#define IPPROTO_GRE	47
 #define IPPROTO_ICMPV6	58
 #define IPPROTO_DSTOPTS	60
 
@@ -73,6 +76,12 @@ enum bpf_func_id {
 /* include/net/tcp_states.h: sockets that are not whole */
 #define TCP_TIME_WAIT	6
 #define TCP_NEW_SYN_RECV 12
+
+/* include/linux/socket.h */
+#define AF_INET		2
+#define AF_INET6	10
+#define MSG_PEEK	0x2
+#define MSG_ERRQUEUE	0x2000
 
 #define IFNAMSIZ	16
 
@@ -127,9 +136,31 @@ struct net_device {
 	possible_net_t nd_net;
 } __core;
 
+struct sk_buff;
+
+struct sk_buff_head {
+	struct sk_buff *prev;
+} __core;
+
+/* Sixteen bytes, to look at memory that has no type (read.h). */
+struct in6_addr {
+	union {
+		__u8 u6_addr8[16];
+		__u16 u6_addr16[8];
+		__u32 u6_addr32[4];
+	} in6_u;
+} __core;
+
 struct sock_common {
 	possible_net_t skc_net;
 	volatile unsigned char skc_state;
+	unsigned short skc_family;
+	__u16 skc_num;		/* local port, host order */
+	__be16 skc_dport;
+	__be32 skc_daddr;
+	__be32 skc_rcv_saddr;
+	struct in6_addr skc_v6_daddr;
+	struct in6_addr skc_v6_rcv_saddr;
 } __core;
 
 struct kernfs_node {
@@ -147,7 +178,15 @@ struct sock_cgroup_data {
 
 struct sock {
 	struct sock_common __sk_common;
+	struct sk_buff_head sk_receive_queue;
+	__u16 sk_protocol;
+	__u32 sk_ack_backlog;	/* connections that wait to be accepted */
+	__u32 sk_max_ack_backlog;
 	struct sock_cgroup_data sk_cgrp_data;
+} __core;
+
+struct tcp_sock {
+	__u32 copied_seq;	/* of the byte that is read next */
 } __core;
 
 struct sk_buff {
@@ -161,6 +200,7 @@ struct sk_buff {
 	__u16 vlan_tci;
 	__u8 vlan_present : 1;	/* before Linux 6.2; since then vlan_tci is 0 without a tag */
 	__u16 network_header;
+	__u16 transport_header;
 	__u16 mac_header;
 	unsigned char *head;
 	unsigned char *data;
@@ -219,31 +259,71 @@ struct task_struct {
 	struct files_struct *files;
 } __core;
 
-/* The first argument of a system call. */
+/* A system call: its number and its first arguments. */
 #if defined(__TARGET_ARCH_arm64)
 struct pt_regs {
+	__u64 regs[31];
 	__u64 orig_x0;
+	__s32 syscallno;
 } __core;
-#define FIRST_ARGUMENT orig_x0
+#define SYSTEM_CALL	syscallno
+#define FIRST_ARGUMENT	orig_x0
+#define SECOND_ARGUMENT	regs[1]
+#define THIRD_ARGUMENT	regs[2]
+/* include/uapi/asm-generic/unistd.h */
+#define NR_READ		63
+#define NR_READV	65
+#define NR_RECVFROM	207
+#define NR_RECVMSG	212
 #else
 struct pt_regs {
 	unsigned long di;
+	unsigned long si;
+	unsigned long dx;
+	unsigned long orig_ax;
 } __core;
-#define FIRST_ARGUMENT di
+#define SYSTEM_CALL	orig_ax
+#define FIRST_ARGUMENT	di
+#define SECOND_ARGUMENT	si
+#define THIRD_ARGUMENT	dx
+/* arch/x86/entry/syscalls/syscall_64.tbl */
+#define NR_READ		0
+#define NR_READV	19
+#define NR_RECVFROM	45
+#define NR_RECVMSG	47
 #endif
 
-/* Sixteen bytes, to look at memory that has no type (read.h). */
-struct in6_addr {
-	union {
-		__u8 u6_addr8[16];
-		__u16 u6_addr16[8];
-		__u32 u6_addr32[4];
-	} in6_u;
-} __core;
-
-/* Only named, in the signature of bpf_dynptr_from_skb. */
+/* include/uapi/linux/bpf.h: a packet as a program of a cgroup is given it. */
 struct __sk_buff {
 	__u32 len;
+	__u32 pkt_type;
+	__u32 mark;
+	__u32 queue_mapping;
+	__u32 protocol;
+	__u32 vlan_present;
+	__u32 vlan_tci;
+	__u32 vlan_proto;
+	__u32 priority;
+	__u32 ingress_ifindex;
+	__u32 ifindex;
+	__u32 tc_index;
+	__u32 cb[5];
+	__u32 hash;
+	__u32 tc_classid;
+	__u32 data;
+	__u32 data_end;
+};
+
+/* include/uapi/linux/uio.h and include/linux/socket.h, as user space has them. */
+struct user_iovec {
+	__u64 base;
+	__u64 len;
+};
+
+struct user_msghdr {
+	__u64 name;
+	__u64 namelen;
+	__u64 iov;
 };
 
 struct bpf_dynptr {

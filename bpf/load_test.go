@@ -6,10 +6,21 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 )
 
-// Both drop programs and every way to payload in pages pass this kernel's verifier.
+// socketTracepoints are those that not every kernel has, by program.
+var socketTracepoints = map[string]string{
+	DnstraceProgSkDataReady: "sk_data_ready", DnstraceProgSockRecvLength: "sock_recv_length", DnstraceProgTcpProbe: "tcp_probe",
+}
+
+// Both drop programs, those of sockets as far as this kernel has their tracepoints, and
+// every way to payload in pages pass this kernel's verifier.
 func TestLoad(t *testing.T) {
+	kernel, err := btf.LoadKernelSpec()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, drop := range []string{DnstraceProgKfreeSkb, DnstraceProgKfreeSkbOld} {
 		for _, paged := range []string{DnstraceVarReadPaged, DnstraceVarOutputPaged, ""} {
 			t.Run(fmt.Sprintf("without %s, paged %q", drop, paged), func(t *testing.T) {
@@ -18,11 +29,20 @@ func TestLoad(t *testing.T) {
 					t.Fatal(err)
 				}
 				delete(spec.Programs, drop)
+				for program, tracepoint := range socketTracepoints {
+					var def *btf.Typedef
+					if kernel.TypeByName("btf_trace_"+tracepoint, &def) != nil {
+						delete(spec.Programs, program)
+					}
+				}
 				if err := spec.Variables[DnstraceVarPorts].Set([8]uint16{53}); err != nil {
 					t.Fatal(err)
 				}
-				for _, way := range []string{DnstraceVarReadPaged, DnstraceVarOutputPaged} {
-					if err := spec.Variables[way].Set(way == paged); err != nil {
+				for name, set := range map[string]bool{
+					DnstraceVarReadPaged: DnstraceVarReadPaged == paged, DnstraceVarOutputPaged: DnstraceVarOutputPaged == paged,
+					DnstraceVarReadsObserved: true,
+				} {
+					if err := spec.Variables[name].Set(set); err != nil {
 						t.Fatal(err)
 					}
 				}

@@ -69,7 +69,7 @@ struct draw {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 4);	/* as of scratches */
+	__uint(max_entries, SCRATCHES);
 	__type(key, __u32);
 	__type(value, struct draw);
 } draws SEC(".maps");

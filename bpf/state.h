@@ -13,7 +13,7 @@
 
 /* All parts of an event together, and a little for alignment. */
 #define MAX_PARTS	(sizeof(struct sender) + sizeof(struct thread) + sizeof(struct nat) + sizeof(struct drop) + sizeof(__u64) + \
-			 sizeof(struct outer) + sizeof(struct fragment) + sizeof(struct icmp_error))
+			 sizeof(__u64) + sizeof(struct outer) + sizeof(struct fragment) + sizeof(struct icmp_error))
 
 /*
  * Ports to observe, host order; set before loading, 0 matches nothing. Multicast
@@ -48,6 +48,7 @@ struct scratch {
 	__u32 used;		/* bytes of tail */
 	__u32 paged;		/* bytes of payload that are left to send_paged */
 	__u32 before;		/* bytes of the packet before them */
+	__u32 busy;		/* an event is being put together (guard.h) */
 	/* From here on, nothing is sent as it stands. */
 	__u8 h[40];		/* the header that is looked at */
 	__u64 at;		/* kernel address of the next header, then of the payload */
@@ -63,12 +64,16 @@ struct scratch {
 };
 
 /*
- * One a CPU and kind: a drop in a system call may be interrupted by a packet.
- * The kernel does not run a program within itself.
+ * One a CPU and kind of event: a drop in a system call may be interrupted by a packet,
+ * and a segment that a reader takes from a backlog by a datagram. guard.h has what
+ * happens where one program runs within itself.
  */
+#define SCRATCHES	7
+#define SCRATCH_SEGMENT	6		/* EVENT_DELIVERED of TCP */
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 4);
+	__uint(max_entries, SCRATCHES);
 	__type(key, __u32);
 	__type(value, struct scratch);
 } scratches SEC(".maps");

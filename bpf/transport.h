@@ -3,7 +3,10 @@
 #ifndef DNSTRACE_TRANSPORT_H
 #define DNSTRACE_TRANSPORT_H
 
+#define TCP_FIN	0x01
 #define TCP_SYN	0x02
+#define TCP_RST	0x04
+#define TCP_ACK	0x10
 
 /* Whether a packet with these ports is DNS: by itself, or by its translation. */
 static __always_inline bool is_dns(struct scratch *s, struct sk_buff *skb)
@@ -21,10 +24,16 @@ static __always_inline int udp_header(struct scratch *s, struct sk_buff *skb)
 	s->at += 8;
 	s->left -= 8;
 	if (!is_dns(s, skb))
-		return is_tunnel_port(s->e.dport) ? tunnel_header(s) : NOT_DNS;
+		return is_tunnel_port(s->e.dport) ? udp_tunnel_header(s) : NOT_DNS;
 	if (s->left < DNS_HEADER)
 		return NOT_DNS;
 	return IS_DNS;
+}
+
+/* Data, and what begins, ends or refuses a connection; not bare ACKs. */
+static __always_inline bool is_reported(const struct scratch *s)
+{
+	return s->left || s->e.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST);
 }
 
 static __always_inline int tcp_header(struct scratch *s, struct sk_buff *skb)
@@ -49,8 +58,7 @@ static __always_inline int tcp_header(struct scratch *s, struct sk_buff *skb)
 	s->e.tcp_flags = h[1];
 	s->at += len;
 	s->left -= len;
-	/* Data and the SYN that starts a new stream; not bare ACKs. */
-	return s->left || s->e.tcp_flags & TCP_SYN ? IS_DNS : NOT_DNS;
+	return is_reported(s) ? IS_DNS : NOT_DNS;
 }
 
 static __always_inline int transport_header(struct scratch *s, struct sk_buff *skb)
@@ -91,6 +99,12 @@ static __always_inline int next_header(struct scratch *s, struct sk_buff *skb)
 	case IPPROTO_ICMP:
 	case IPPROTO_ICMPV6:
 		return icmp_header(s);
+	case IPPROTO_IPIP:
+		return ip_tunnel_header(s, ETH_P_IP);
+	case IPPROTO_IPV6:
+		return ip_tunnel_header(s, ETH_P_IPV6);
+	case IPPROTO_GRE:
+		return gre_header(s);
 	case IPPROTO_HOPOPTS:
 	case IPPROTO_ROUTING:
 	case IPPROTO_FRAGMENT:

@@ -19,6 +19,11 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
+// openDevices opens a source that sees packets at devices, and not at sockets.
+func openDevices(cfg Config) (*Source, error) {
+	return open(cfg, wayOfKernel(), arrivalNone)
+}
+
 // exercise sends n queries over loopback to a socket that reads them, before the
 // eyes of a new source.
 func exercise(t *testing.T, ringBytes, n int) (source *Source, server, client netip.AddrPort) {
@@ -41,7 +46,7 @@ func exerciseShare(t *testing.T, ringBytes, n int, share Share) (source *Source,
 	}
 	defer sender.Close()
 	server = conn.LocalAddr().(*net.UDPAddr).AddrPort()
-	source, err = Open(Config{Ports: []uint16{server.Port()}, RingBytes: ringBytes})
+	source, err = openDevices(Config{Ports: []uint16{server.Port()}, RingBytes: ringBytes})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +168,7 @@ func TestDrop(t *testing.T) {
 	if err := conn.Close(); err != nil {
 		t.Fatal(err)
 	}
-	source, err := Open(Config{Ports: []uint16{uint16(closed.Port)}})
+	source, err := openDevices(Config{Ports: []uint16{uint16(closed.Port)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +211,7 @@ func TestDropOfAConnection(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	source, err := Open(Config{Ports: []uint16{uint16(closed.Port)}})
+	source, err := openDevices(Config{Ports: []uint16{uint16(closed.Port)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,11 +264,12 @@ func TestLossIsCounted(t *testing.T) {
 func TestMissesAreReportedOnce(t *testing.T) {
 	r := newLossReader(1)
 	r.asked = 100
-	r.miss(Drop, 0, 200)
-	r.miss(Drop, 3, 200)
+	const program = bpf.DnstraceProgKfreeSkb
+	r.miss(program, 0, 200)
+	r.miss(program, 3, 200)
 	r.asked = 200
-	r.miss(Drop, 5, 300)
-	if got, want := r.pending[Drop], (Loss{Kind: Drop, CPU: -1, Events: 5, First: 100, Last: 300}); got != want || r.missed[Drop] != 5 {
+	r.miss(program, 5, 300)
+	if got, want := r.pending[Drop], (Loss{Kind: Drop, CPU: -1, Events: 5, First: 100, Last: 300}); got != want || r.missed[program] != 5 {
 		t.Errorf("%+v, expected %+v", got, want)
 	}
 }
@@ -276,7 +282,7 @@ func TestTwoSources(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	second, err := Open(Config{Ports: []uint16{silent.LocalAddr().(*net.UDPAddr).AddrPort().Port()}})
+	second, err := openDevices(Config{Ports: []uint16{silent.LocalAddr().(*net.UDPAddr).AddrPort().Port()}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -327,12 +333,14 @@ func TestClock(t *testing.T) {
 // on a machine that stalls for a tenth of a second meanwhile.
 const slewed = 50 * time.Microsecond
 
+const everyPart = 2*partListenFull - 1
+
 func FuzzDecode(f *testing.F) {
 	f.Add(make([]byte, eventSize+64))
-	all := bpf.DnstraceEvent{Parts: 2*partThread - 1, Kind: uint8(Drop), IpVersion: 4, Captured: 12}
+	all := bpf.DnstraceEvent{Parts: everyPart, Kind: uint8(Drop), IpVersion: 4, Captured: 12}
 	f.Add(append(bytes.Clone(bytesOf(&all)), make([]byte, 512)...))
 	for _, m := range hostileMessages(f) {
-		for _, parts := range []uint8{0, 2*partThread - 1} {
+		for _, parts := range []uint16{0, everyPart} {
 			e := bpf.DnstraceEvent{Kind: uint8(TX), IpVersion: 6, Captured: uint16(len(m)), Parts: parts}
 			f.Add(append(bytes.Clone(bytesOf(&e)), m...))
 			e.Skip = 200 // the payload behind the parts

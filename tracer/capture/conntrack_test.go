@@ -67,7 +67,7 @@ func TestDropTellsHowFullConntrackIs(t *testing.T) {
 			return err
 		}
 		most = strings.TrimSpace(string(text))
-		if source, err = Open(Config{Ports: []uint16{uint16(closed.Port)}}); err != nil {
+		if source, err = openDevices(Config{Ports: []uint16{uint16(closed.Port)}}); err != nil {
 			return err
 		}
 		sender, err := net.DialUDP("udp4", nil, closed)

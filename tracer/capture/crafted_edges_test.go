@@ -49,6 +49,17 @@ var edges = []struct {
 	{"ICMP inside VXLAN", etherIPv4, [][]byte{node.packet(udp(12345, 4789, vxlan(77, ethernet(etherIPv4, router.packet(icmp(3, 3, 0, plain))))))},
 		[]Packet{with(complained(3, 3, 0, query), func(p *Packet) { p.Outer = outer(4789, 77) })}},
 
+	{"GRE cut", etherIPv4, [][]byte{carrying(47, gre(0, etherIPv4, nil, nil)[:3])}, nil},
+	{"GRE cut before its key", etherIPv4, [][]byte{carrying(47, gre(0xa000, etherIPv4, be(4, 0), nil))}, nil},
+	{"GRE cut in its Ethernet header", etherIPv4, [][]byte{carrying(47, gre(0, 0x6558, nil, ethernet(etherIPv4, plain)[:13]))}, nil},
+	{"IPv4 in IPv4, cut", etherIPv4, [][]byte{carrying(4, plain[:19])}, nil},
+	{"IPv4 that the tunnel says is IPv6", etherIPv4, [][]byte{carrying(41, plain)}, nil},
+	{"IPv4 in fragments of IPv4", etherIPv4, [][]byte{with4(node, func(h *ipv4) { h.protocol, h.id, h.fragment = 4, 4715, 0x2000 }).packet(plain)}, nil},
+	{"ICMP inside GRE", etherIPv4, [][]byte{carrying(47, gre(0, etherIPv4, nil, router.packet(icmp(3, 3, 0, plain))))},
+		[]Packet{within(complained(3, 3, 0, query), TunnelGRE, 0)}},
+	{"ICMP about IPv4 in IPv4", etherIPv4, [][]byte{router.packet(icmp(3, 3, 0, carrying(4, plain)))}, nil},
+	{"Geneve cut", etherIPv4, [][]byte{node.packet(udp(12345, 6081, geneve(3, etherIPv4, nil, nil)[:7]))}, nil},
+
 	{"ICMP parameter problem", etherIPv4, [][]byte{router.packet(icmp(12, 0, 0, plain))}, []Packet{complained(12, 0, 0, query)}},
 	{"ICMP cut", etherIPv4, [][]byte{router.packet(icmp(3, 3, 0, nil)[:7])}, nil},
 	{"ICMP that quotes too little", etherIPv4, [][]byte{router.packet(icmp(3, 3, 0, plain[:27]))}, nil},

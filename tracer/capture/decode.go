@@ -24,6 +24,8 @@ const (
 	partFragment
 	partICMP
 	partThread // behind the process
+	partSocket
+	partListenFull // without bytes of its own
 )
 
 // decoder turns events into packets. Names that come again with every packet
@@ -88,6 +90,9 @@ func (d *decoder) decode(p *Packet, raw []byte) error {
 	return d.decodeParts(p, &e, rest)
 }
 
+// tunnels are the names of enum tunnel (bpf/dnstrace.h).
+var tunnels = map[uint8]string{1: TunnelVXLAN, 2: TunnelGeneve, 3: TunnelIPIP, 4: TunnelGRE}
+
 // decodeParts reads what an event has beside its payload.
 func (d *decoder) decodeParts(p *Packet, e *bpf.DnstraceEvent, tail []byte) error {
 	r := parts{tail: tail, present: e.Parts}
@@ -119,7 +124,7 @@ func (d *decoder) decodeParts(p *Packet, e *bpf.DnstraceEvent, tail []byte) erro
 		d.dropped(p, &drop)
 	}
 	if next(&r, partOuter, &outer) {
-		p.Outer = &Outer{Src: addrPort(outer.Saddr, outer.Sport), Dst: addrPort(outer.Daddr, outer.Dport), VNI: outer.Vni}
+		p.Outer = &Outer{Kind: tunnels[outer.Kind], Src: addrPort(outer.Saddr, outer.Sport), Dst: addrPort(outer.Daddr, outer.Dport), VNI: outer.Vni}
 	}
 	if next(&r, partFragment, &fragment) {
 		p.Fragment = &Fragment{ID: fragment.Id, Offset: int(fragment.Offset), Length: int(fragment.Length), More: fragment.More != 0}
@@ -127,6 +132,8 @@ func (d *decoder) decodeParts(p *Packet, e *bpf.DnstraceEvent, tail []byte) erro
 	if next(&r, partICMP, &icmp) {
 		complaint(p, &icmp)
 	}
+	next(&r, partSocket, &p.Sock)
+	p.ListenFull = e.Parts&partListenFull != 0
 	return r.err
 }
 
@@ -151,7 +158,7 @@ func complaint(p *Packet, c *bpf.DnstraceIcmpError) {
 // parts is what of an event is still to be read.
 type parts struct {
 	tail    []byte
-	present uint8
+	present uint16
 	err     error
 }
 
@@ -164,7 +171,7 @@ type layout interface {
 }
 
 // next fills v with the next part, if it is there.
-func next[T layout](r *parts, part uint8, v *T) bool {
+func next[T layout](r *parts, part uint16, v *T) bool {
 	if r.present&part == 0 || r.err != nil {
 		return false
 	}

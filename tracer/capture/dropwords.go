@@ -24,7 +24,7 @@ const ctConfirmed = 1 << 3
 // there is to say.
 var reasonWords = map[string]string{
 	"NO_SOCKET":                "no socket",
-	"SOCKET_FILTER":            "socket filter",
+	"SOCKET_FILTER":            "eBPF program of the cgroup, incoming, or a socket filter",
 	"SOCKET_RCVBUFF":           "receive buffer full",
 	"SOCKET_BACKLOG":           "socket backlog full",
 	"SOCKET_CLOSE":             "socket closed with the packet unread",
@@ -130,6 +130,9 @@ var placeWords = map[string]string{
 	"tcf_classify":            "traffic control program",
 	"sch_handle_ingress":      "traffic control program, incoming",
 	"sch_handle_egress":       "traffic control program, outgoing",
+	"do_xdp_generic":          "XDP program",
+	"veth_xdp_rcv_skb":        "XDP program",
+	"skb_do_redirect":         "redirected by an eBPF program to no device that takes it",
 	"enqueue_to_backlog":      "receive queue of the CPU full",
 	"ip_forward":              "not forwarded",
 	"ip6_forward":             "not forwarded",
@@ -154,8 +157,12 @@ var hooks = map[string]string{
 	"nf_hook_egress": "EGRESS", "__dev_queue_xmit": "EGRESS",
 }
 
+// nfQueue frees what is to be queued to a process and finds none, or a full queue
+// (net/netfilter/nf_queue.c).
+const nfQueue = "nf_queue"
+
 // netfilterPlaces free what a rule, or connection tracking, refuses.
-var netfilterPlaces = []string{"nf_hook_slow", "nft_do_chain", "nf_hook_slow_list", "ipt_do_table", "ip6t_do_table"}
+var netfilterPlaces = []string{"nf_hook_slow", nfQueue, "nft_do_chain", "nf_hook_slow_list", "ipt_do_table", "ip6t_do_table"}
 
 // dropWords says in words why a packet was dropped, or "" where reason and place
 // do not tell.
@@ -184,6 +191,9 @@ func netfilterWords(s dropSite) string {
 	}
 	if hook == "" && !s.device {
 		hook, words = "OUTPUT", "netfilter hook OUTPUT"
+	}
+	if s.where == nfQueue {
+		return words + ", NFQUEUE without a process that takes it"
 	}
 	last := hook == "POSTROUTING" || hook == "INPUT"
 	if last && s.where == "nf_hook_slow" && s.tracked && s.status&ctConfirmed == 0 {
@@ -233,8 +243,9 @@ func (d *decoder) dropped(p *Packet, drop *bpf.DnstraceDrop) {
 	p.Where = names[0]
 	p.Reason = d.reasons[drop.Reason]
 	p.otherHost = drop.OtherHost != 0
-	p.Words = dropWords(dropSite{
+	site := dropSite{
 		reason: p.Reason, where: p.Where, callers: names[1:],
 		device: p.IfIndex != 0, tracked: drop.CtKnown != 0, status: drop.CtStatus,
-	})
+	}
+	p.Words, p.BPF = dropWords(site), dropBPF(site)
 }

@@ -42,10 +42,45 @@ func TestDropWords(t *testing.T) {
 		{"unread", dropSite{where: "udp_destruct_common"}, "socket closed with the packet unread"},
 		{"queue full", dropSite{reason: "QDISC_DROP_OVERLIMIT", where: "__dev_queue_xmit"}, "queue of the device full"},
 		{"tc", dropSite{reason: "TC_INGRESS", where: "sch_handle_ingress"}, "traffic control program, incoming"},
+		{"cgroup", dropSite{reason: "SOCKET_FILTER", where: "udp_queue_rcv_one_skb"}, "eBPF program of the cgroup, incoming, or a socket filter"},
+		{"XDP", dropSite{where: "veth_xdp_rcv_skb", device: true}, "XDP program"},
+		{"redirected", dropSite{where: "skb_do_redirect", device: true}, "redirected by an eBPF program to no device that takes it"},
+		{"nobody at the queue", dropSite{where: "nf_queue", device: true, callers: []string{"nf_queue", "nf_hook_slow", "ip_local_deliver"}},
+			"netfilter hook INPUT, NFQUEUE without a process that takes it"},
+		{"accept queue", dropSite{reason: "TCP_LISTEN_OVERFLOW", where: "tcp_v4_rcv"}, "accept queue full"},
 		{"a place that we do not know", dropSite{where: "some_driver_xmit", device: true}, ""},
 		{"nothing known", dropSite{device: true}, ""},
 	} {
 		if got := dropWords(tc.site); got != tc.want {
+			t.Errorf("%s: %q, want %q", tc.name, got, tc.want)
+		}
+	}
+}
+
+func TestDropBPF(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		site dropSite
+		want string
+	}{
+		{"tc, incoming", dropSite{reason: "TC_INGRESS", where: "__netif_receive_skb_core"}, BPFTCIngress},
+		{"tc, outgoing", dropSite{reason: "TC_EGRESS", where: "__dev_queue_xmit"}, BPFTCEgress},
+		{"XDP with a reason", dropSite{reason: "XDP"}, BPFXDP},
+		{"XDP, generic", dropSite{where: "do_xdp_generic"}, BPFXDP},
+		{"XDP of veth", dropSite{where: "veth_xdp_rcv_skb"}, BPFXDP},
+		{"cgroup, outgoing", dropSite{reason: "BPF_CGROUP_EGRESS", where: "ip_finish_output"}, BPFCgroupEgress},
+		{"at the socket", dropSite{reason: "SOCKET_FILTER", where: "tcp_v4_rcv"}, BPFSocketFilter},
+		{"redirected to no device", dropSite{where: "skb_do_redirect"}, BPFRedirect},
+		{"redirected to a device that is down", dropSite{where: "____dev_forward_skb",
+			callers: []string{"sk_skb_reason_drop", "____dev_forward_skb", "__bpf_redirect", "skb_do_redirect", "__netif_receive_skb_core"}}, BPFRedirect},
+		{"given by another to a device that is down", dropSite{where: "____dev_forward_skb",
+			callers: []string{"sk_skb_reason_drop", "____dev_forward_skb", "macvlan_queue_xmit", "skb_do_redirect"}}, ""},
+		{"given by nobody known", dropSite{where: "dev_forward_skb"}, ""},
+		{"full queue behind a redirection", dropSite{reason: "QDISC_DROP", where: "__dev_queue_xmit", callers: []string{"__dev_queue_xmit", "skb_do_redirect"}}, ""},
+		{"netfilter", dropSite{reason: "NETFILTER_DROP", where: "nft_do_chain"}, ""},
+		{"nothing known", dropSite{}, ""},
+	} {
+		if got := dropBPF(tc.site); got != tc.want {
 			t.Errorf("%s: %q, want %q", tc.name, got, tc.want)
 		}
 	}

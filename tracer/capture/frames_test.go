@@ -79,6 +79,10 @@ func geneve(vni, protocol uint64, options, inner []byte) []byte {
 	return slices.Concat(be(1, uint64(len(options)/4)), be(1, 0), be(2, protocol), be(4, vni<<8), options, inner)
 }
 
+func gre(flags, protocol uint64, options, inner []byte) []byte {
+	return slices.Concat(be(2, flags), be(2, protocol), options, inner)
+}
+
 func icmp(kind, code, rest uint64, quoted []byte) []byte {
 	return slices.Concat(be(1, kind), be(1, code), be(2, 0), be(4, rest), quoted)
 }

@@ -22,6 +22,8 @@ type Loss struct {
 var kinds = map[string]Kind{
 	bpf.DnstraceProgNetDevQueue: TX, bpf.DnstraceProgNetifReceive: RX,
 	bpf.DnstraceProgKfreeSkb: Drop, bpf.DnstraceProgKfreeSkbOld: Drop,
+	bpf.DnstraceProgCgroupIngress: Delivered, bpf.DnstraceProgSkDataReady: Delivered, bpf.DnstraceProgTcpProbe: Delivered,
+	bpf.DnstraceProgSockRecvLength: Read,
 }
 
 // missesEvery is how often the kernel is asked for the runs that it left out: a
@@ -33,23 +35,24 @@ type lossReader struct {
 	reported int64                  // when
 	seen     []bpf.DnstraceCounters // by CPU, as reported
 	asked    int64                  // when the kernel was asked for runs left out
-	missed   map[Kind]uint64        // how many it told
+	missed   map[string]uint64      // how many it told, by program
 	pending  map[Kind]Loss          // those not reported yet
 }
 
 func newLossReader(cpus int) lossReader {
 	now := Now()
 	return lossReader{reported: now, asked: now, seen: make([]bpf.DnstraceCounters, cpus),
-		missed: map[Kind]uint64{}, pending: map[Kind]Loss{}}
+		missed: map[string]uint64{}, pending: map[Kind]Loss{}}
 }
 
 // Counters returns what became of all events since the start.
 //
-// Lost are those that found a ring full, and the runs that the kernel left out
+// Lost are those that found a ring full, or the memory in use in which they are put
+// together (bpf/guard.h), and the runs that the kernel left out
 // because the program was running on that CPU already. A run left out may have been
 // for a packet that is not DNS, so of those it counts too many rather than too few.
 func (s *Source) Counters() Counters {
-	all := Counters{Share: s.sharer.share}
+	all := Counters{Share: s.sharer.share, Forgotten: s.unread.forgotten}
 	for cpu := range s.cpus {
 		c := s.readCounters(cpu)
 		all.Emitted += c.Emitted
@@ -71,9 +74,10 @@ type Counters struct {
 	Shed       uint64 // of lookups outside the share that was reported
 	SampledOut uint64 // of lookups outside Config.Sample
 	Share      Share  // that is reported now
+	Forgotten  uint64 // datagrams that were delivered, and whose reading is not told for lack of memory
 }
 
-func sum(lost [4]uint64) (all uint64) {
+func sum(lost [8]uint64) (all uint64) {
 	for _, n := range lost {
 		all += n
 	}
@@ -119,18 +123,22 @@ func (s *Source) countMisses() {
 		if err != nil {
 			continue
 		}
-		s.loss.miss(kinds[name], stats.RecursionMisses, now)
+		if s.loss.miss(name, stats.RecursionMisses, now) && (kinds[name] == Delivered || kinds[name] == Read) {
+			s.lostAtSocket = true
+		}
 	}
 	s.loss.asked = now
 }
 
-// miss notes how many runs of a program were left out since the start.
-func (r *lossReader) miss(kind Kind, total uint64, now int64) {
-	n := total - r.missed[kind]
+// miss notes how many runs of a program were left out since the start, and reports
+// whether there are more than before.
+func (r *lossReader) miss(program string, total uint64, now int64) bool {
+	kind := kinds[program]
+	n := total - r.missed[program]
 	if n == 0 {
-		return
+		return false
 	}
-	r.missed[kind] = total
+	r.missed[program] = total
 	l, ok := r.pending[kind]
 	if !ok {
 		l = Loss{Kind: kind, CPU: -1, First: r.asked}
@@ -138,6 +146,7 @@ func (r *lossReader) miss(kind Kind, total uint64, now int64) {
 	l.Events += n
 	l.Last = now
 	r.pending[kind] = l
+	return true
 }
 
 func (s *Source) readCounters(cpu int) bpf.DnstraceCounters {

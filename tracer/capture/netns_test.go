@@ -117,7 +117,7 @@ func TestOnlyChosenNamespaces(t *testing.T) {
 	if err := os.Symlink(a, link); err != nil {
 		t.Fatal(err)
 	}
-	source, err := Open(Config{Ports: []uint16{port}, NetNS: []string{link}})
+	source, err := openDevices(Config{Ports: []uint16{port}, NetNS: []string{link}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,11 +16,23 @@ const (
 	TX   Kind = 1 // given to a device for transmission
 	RX   Kind = 2 // received from a device
 	Drop Kind = 3 // freed before it got where it was going
+	// Delivered: at its receiver's socket. A datagram is in the socket's queue, or, where
+	// a Drop of the same SKB follows, would have been; a segment is what the connection
+	// gets, in order or not. NetNS is the socket's, there is no device, and CgroupID is
+	// the receiving socket's.
+	Delivered Kind = 4
+	// Read: taken from its socket, by PID, Comm, TID and Thread. Of UDP the packet is the
+	// datagram that was read, as it was delivered. Of TCP there is no packet: Src and Dst
+	// are the connection's, from the peer; TCPSeq and PayloadLen are the part of the
+	// stream that was read, which ends exactly there.
+	Read Kind = 5
 )
 
 // TCP flags (RFC 9293, section 3.1).
 const (
+	FlagFIN = 0x01 // ends one direction of a connection
 	FlagSYN = 0x02 // opens a connection
+	FlagRST = 0x04 // refuses a connection, or ends it at once
 	FlagACK = 0x10 // with FlagSYN: accepts one
 )
 
@@ -49,11 +61,19 @@ type Table struct {
 	Count, Max uint32
 }
 
-// Outer is the packet of a tunnel that carried another one: VXLAN (RFC 7348) or
-// Geneve (RFC 8926). Its destination port tells which.
+// The kinds of tunnels.
+const (
+	TunnelVXLAN  = "vxlan"  // RFC 7348
+	TunnelGeneve = "geneve" // RFC 8926
+	TunnelIPIP   = "ipip"   // IPv4 or IPv6 in either: RFC 2003, RFC 2473, RFC 4213
+	TunnelGRE    = "gre"    // RFC 2784, RFC 2890
+)
+
+// Outer is the packet of a tunnel that carried another one.
 type Outer struct {
-	Src, Dst netip.AddrPort
-	VNI      uint32 // number of the virtual network, 24 bits
+	Kind     string         // of the tunnel
+	Src, Dst netip.AddrPort // the ports are 0 where the tunnel has none
+	VNI      uint32         // number of the virtual network, 24 bits; of GRE its key; 0: none
 }
 
 // Fragment is a packet's place in the IP datagram that it is a part of (RFC 791,
@@ -82,7 +102,8 @@ type ICMP struct {
 // only until the function that got it returns.
 type Packet struct {
 	Time       int64  // ns of the kernel's monotonic clock
-	SKB        uint64 // kernel address: one packet from sighting to sighting, reused after milliseconds
+	SKB        uint64 // kernel address: one packet from sighting to sighting, reused after milliseconds; 0: unknown
+	Sock       uint64 // Delivered, Read: kernel address of the socket, reused when it is closed
 	Kind       Kind
 	Protocol   uint8 // trace.TransportUDP, trace.TransportTCP; ProtocolICMP, ProtocolICMPv6 for errors
 	TCPFlags   uint8
@@ -95,18 +116,20 @@ type Packet struct {
 	Payload    []byte // what was captured, from the front
 	PayloadLen int    // what was on the wire
 	NAT        *NAT   // nil: not translated, or not readable at this place
-	PID        int    // process that owns the sending socket; 0: not proven
+	PID        int    // process that sends, or reads; 0: not proven
 	Comm       string // the process's name: that of its first thread
-	TID        int    // the thread that sends; 0: not proven
+	TID        int    // its thread that does; 0: not proven
 	Thread     string // its name, which is Comm where it has none of its own
-	CgroupID   uint64 // of the socket that sends, also where the process is not proven: inode in cgroup2; 0: unknown
+	CgroupID   uint64 // of the socket that sends or gets it, also where the process is not proven: inode in cgroup2; 0: unknown
 	Where      string // Drop: kernel symbol; empty: not readable
 	Reason     string // Drop: by the kernel's name; empty: the kernel gives none
 	Words      string // Drop: Reason and Where in words, as "netfilter hook FORWARD"; empty: they do not tell
+	BPF        string // Drop: by an eBPF program: where that is attached, as BPFTCIngress; empty: not by one, or unknown
 	otherHost  bool   // Drop: its link layer address is another machine's
 	Table      *Table // Drop: of the namespace, where the packet had no entry in it; nil: unknown
 	VLAN       uint16 // id of the outermost 802.1Q or 802.1ad tag; 0: none
 	InnerVLAN  uint16 // id of the tag behind it; 0: none
+	ListenFull bool   // Delivered: asks a listener for a connection that it has no room for; it says nothing
 	Outer      *Outer // nil: no tunnel around it at this place
 	// Fragment is nil for a whole datagram. The first fragment has the front of the
 	// payload; of a later one Payload is empty and PayloadLen 0, its ports are those

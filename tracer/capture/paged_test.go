@@ -134,7 +134,7 @@ func testTCPPayload(t *testing.T, way pagedWay, segments [][]byte, send func(*ne
 	}
 	defer l.Close()
 	server := l.Addr().(*net.TCPAddr).AddrPort()
-	source, err := open(Config{Ports: []uint16{server.Port()}}, way)
+	source, err := open(Config{Ports: []uint16{server.Port()}}, way, arrivalNone)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,7 +199,7 @@ func TestPagedDrop(t *testing.T) {
 			if err := closed.Close(); err != nil {
 				t.Fatal(err)
 			}
-			source, err := open(Config{Ports: []uint16{server.AddrPort().Port()}}, way)
+			source, err := open(Config{Ports: []uint16{server.AddrPort().Port()}}, way, arrivalNone)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -271,7 +271,7 @@ func TestPerfBuffersFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	source, err := open(Config{Ports: []uint16{l.Addr().(*net.TCPAddr).AddrPort().Port()}, RingBytes: os.Getpagesize()}, pagedCopied)
+	source, err := open(Config{Ports: []uint16{l.Addr().(*net.TCPAddr).AddrPort().Port()}, RingBytes: os.Getpagesize()}, pagedCopied, arrivalNone)
 	if err != nil {
 		t.Fatal(err)
 	}

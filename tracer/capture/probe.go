@@ -76,13 +76,13 @@ func probeAttach(ports []uint16) []Finding {
 		f.Detail, f.Remedy = err.Error(), "see the lines above"
 		return []Finding{f}
 	}
-	paged := probePagedPayload(s)
+	found := []Finding{probePagedPayload(s), probeArrival(s), probeReading(s)}
 	if err := s.Close(); err != nil {
 		f.Detail = err.Error()
 		return []Finding{f}
 	}
 	f.OK = true
-	return []Finding{f, paged}
+	return append([]Finding{f}, found...)
 }
 
 func probeDropReasons(kernel *btf.Spec) Finding {

@@ -53,6 +53,7 @@ var ethertypes, protocols map[uint16]step
 func init() {
 	ethertypes = map[uint16]step{0x0800: (*reference).ipv4, 0x86dd: (*reference).ipv6, 0x8100: (*reference).vlan, 0x88a8: (*reference).vlan}
 	protocols = map[uint16]step{17: (*reference).udp, 6: (*reference).tcp, 1: (*reference).icmp, 58: (*reference).icmp,
+		4: (*reference).inIPv4, 41: (*reference).inIPv6, 47: (*reference).gre,
 		0: (*reference).options, 43: (*reference).options, 60: (*reference).options, 44: (*reference).fragment6}
 }
 
@@ -151,31 +152,62 @@ func (r *reference) udp() step {
 	}
 	r.take(8)
 	r.seen = dns && r.left >= headerBytes
-	if dns || !slices.Contains([]uint16{4789, 8472, 6081}, r.dport) || r.tunnel || r.complain || r.fragment {
+	if dns || !slices.Contains([]uint16{4789, 8472, 6081}, r.dport) || !r.mayBeTunnel() {
 		return nil
 	}
 	return (*reference).tunnelled
 }
 
-func (r *reference) tunnelled() step {
-	h, geneve := r.look(8+16), r.dport == 6081
-	if h == nil || !geneve && h[0]&8 == 0 {
+func (r *reference) mayBeTunnel() bool { return !r.tunnel && !r.complain && !r.fragment }
+
+func (r *reference) inIPv4() step { return r.in(0x0800) }
+func (r *reference) inIPv6() step { return r.in(0x86dd) }
+
+// in goes on with the packet of a tunnel, which the tunnel says is of this type.
+func (r *reference) in(ethertype uint16) step {
+	if !r.mayBeTunnel() {
 		return nil
 	}
 	r.tunnel = true
-	inner := uint16(0x6558)
-	if r.take(8); geneve {
-		inner = binary.BigEndian.Uint16(h[2:])
-		r.take(4 * int(h[0]&63))
+	if ethertype != 0x6558 {
+		return ethertypes[ethertype]
 	}
-	if inner != 0x6558 {
-		return ethertypes[inner]
-	}
-	h = r.take(14)
-	if h == nil {
+	if r.look(16) == nil {
 		return nil
 	}
-	return ethertypes[binary.BigEndian.Uint16(h[12:])]
+	return ethertypes[binary.BigEndian.Uint16(r.take(14)[12:])]
+}
+
+// gre reads RFC 2784 and RFC 2890: four bytes, and four more for each of checksum, key
+// and sequence number.
+func (r *reference) gre() step {
+	h := r.take(4)
+	if h == nil || h[0]&0x40 != 0 || h[1]&7 != 0 {
+		return nil
+	}
+	for _, flag := range []byte{0x80, 0x20, 0x10} {
+		if h[0]&flag == 0 {
+			continue
+		}
+		if flag == 0x20 && r.look(4) == nil {
+			return nil
+		}
+		r.at += 4
+	}
+	return r.in(binary.BigEndian.Uint16(h[2:]))
+}
+
+func (r *reference) tunnelled() step {
+	h, geneve := r.look(8), r.dport == 6081
+	if h == nil || !geneve && h[0]&8 == 0 {
+		return nil
+	}
+	r.at += 8
+	if !geneve {
+		return r.in(0x6558)
+	}
+	r.at += 4 * int(h[0]&63)
+	return r.in(binary.BigEndian.Uint16(h[2:]))
 }
 
 func (r *reference) tcp() step {
@@ -188,7 +220,7 @@ func (r *reference) tcp() step {
 	case h == nil || h[12]>>4 < 5 || r.left < 4*int(h[12]>>4):
 	default:
 		r.take(4 * int(h[12]>>4))
-		r.seen = r.left > 0 || h[13]&FlagSYN != 0
+		r.seen = r.left > 0 || h[13]&(FlagSYN|FlagFIN|FlagRST) != 0
 	}
 	return nil
 }

@@ -22,7 +22,7 @@ func sampleEcho(t *testing.T, ip net.IP, rate *float64) (*Source, *net.UDPConn) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	source, err := Open(Config{Ports: []uint16{server.LocalAddr().(*net.UDPAddr).AddrPort().Port()}, Sample: rate})
+	source, err := openDevices(Config{Ports: []uint16{server.LocalAddr().(*net.UDPAddr).AddrPort().Port()}, Sample: rate})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -297,7 +297,7 @@ func TestSampleOfATranslatedClient(t *testing.T) {
 			return err
 		}
 		port := server.LocalAddr().(*net.UDPAddr).AddrPort().Port()
-		if source, err = Open(Config{Ports: []uint16{port}, NetNS: []string{fmt.Sprint(inode)}, Sample: &half}); err != nil {
+		if source, err = openDevices(Config{Ports: []uint16{port}, NetNS: []string{fmt.Sprint(inode)}, Sample: &half}); err != nil {
 			return err
 		}
 		client, err := net.DialUDP("udp4", nil, server.LocalAddr().(*net.UDPAddr))

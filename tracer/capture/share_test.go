@@ -167,7 +167,7 @@ func TestTranslatedConnectionInTheShare(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if source, err = Open(Config{Ports: []uint16{service}, NetNS: []string{fmt.Sprint(inode)}}); err != nil {
+		if source, err = openDevices(Config{Ports: []uint16{service}, NetNS: []string{fmt.Sprint(inode)}}); err != nil {
 			return err
 		}
 		if err := source.coll.Variables[bpf.DnstraceVarShare].Set(uint32(share)); err != nil {

@@ -63,9 +63,15 @@ type Config struct {
 // Source delivers the packets that the programs saw. Its methods are for one
 // goroutine.
 type Source struct {
-	coll     *ebpf.Collection
-	links    []link.Link
-	rings    []*ringbuf.Reader
+	coll         *ebpf.Collection
+	links        []link.Link
+	rings        []*ringbuf.Reader
+	unread       unread
+	lostAtSocket bool // deliveries or reads may be missing since the last poll
+	// Why packets are not seen at their sockets by the program of the root cgroup, and
+	// why by none.
+	cgroupErr, socketErr error
+
 	paged    *perf.Reader // nil: the programs read payload in pages, or nobody does
 	pagedErr error        // why nobody does
 	counters *ebpf.Memory
@@ -90,10 +96,10 @@ const (
 // Open loads and attaches the programs. The error names what is missing and the
 // remedy. The caller owns the source and must close it.
 func Open(cfg Config) (*Source, error) {
-	return open(cfg, wayOfKernel())
+	return open(cfg, wayOfKernel(), arrivalBest)
 }
 
-func open(cfg Config, way pagedWay) (*Source, error) {
+func open(cfg Config, way pagedWay, arrival arrivalWay) (*Source, error) {
 	observe, err := choose(netnsDir, cfg.NetNS)
 	if err != nil {
 		return nil, err
@@ -111,16 +117,19 @@ func open(cfg Config, way pagedWay) (*Source, error) {
 		return nil, remedy(fmt.Errorf("read the kernel's BTF: %w", err))
 	}
 	chooseDropProgram(spec, kernel)
-	s := &Source{chosen: observe, decoder: decoder{
+	if err := prepareSockets(spec, kernel, arrival); err != nil {
+		return nil, fmt.Errorf("set what is seen at sockets: %w", err)
+	}
+	s := &Source{chosen: observe, unread: unread{sockets: map[uint64]ends{}}, decoder: decoder{
 		names:   map[[16]int8]string{},
 		netns:   newNamespaces(netnsDir),
 		symbols: newSymbols("/proc/kallsyms"),
 		reasons: dropReasons(kernel),
 	}}
-	if err := s.load(spec, way); err != nil {
+	if err := s.load(spec, way, arrival); err != nil {
 		return nil, errors.Join(remedy(err), s.Close())
 	}
-	if err := s.start(spec.Maps[bpf.DnstraceMapRings].InnerMap); err != nil {
+	if err := s.start(spec.Maps[bpf.DnstraceMapRings].InnerMap, arrival); err != nil {
 		return nil, errors.Join(remedy(err), s.Close())
 	}
 	return s, nil
@@ -167,7 +176,7 @@ func setSample(spec *ebpf.CollectionSpec, rate *float64) error {
 }
 
 // load loads the programs.
-func (s *Source) load(spec *ebpf.CollectionSpec, way pagedWay) error {
+func (s *Source) load(spec *ebpf.CollectionSpec, way pagedWay, arrival arrivalWay) error {
 	ring := int(spec.Maps[bpf.DnstraceMapRings].InnerMap.MaxEntries)
 	events, err := s.preparePaged(spec, way, min(ring, maxPagedBytes))
 	if err != nil {
@@ -178,7 +187,12 @@ func (s *Source) load(spec *ebpf.CollectionSpec, way pagedWay) error {
 		defer events.Close() // the collection and the reader have it too
 		options.MapReplacements = map[string]*ebpf.Map{bpf.DnstraceMapPagedEvents: events}
 	}
-	if s.coll, err = ebpf.NewCollectionWithOptions(spec, options); err != nil {
+	s.coll, err = ebpf.NewCollectionWithOptions(spec, options)
+	if err != nil && arrival == arrivalBest && withoutSockets(spec) {
+		s.socketErr = err
+		s.coll, err = ebpf.NewCollectionWithOptions(spec, options)
+	}
+	if err != nil {
 		return fmt.Errorf("load the eBPF programs: %w", err)
 	}
 	return nil
@@ -212,7 +226,7 @@ func tracepointArgs(kernel *btf.Spec, name string) int {
 	return len(proto.Params) - 1
 }
 
-func (s *Source) start(ring *ebpf.MapSpec) error {
+func (s *Source) start(ring *ebpf.MapSpec, arrival arrivalWay) error {
 	var err error
 	// Mapped, because looking maps up needs a privilege that may be dropped.
 	if s.counters, err = s.coll.Maps[countersMap].Memory(); err != nil {
@@ -224,7 +238,13 @@ func (s *Source) start(ring *ebpf.MapSpec) error {
 	}
 	s.loss = newLossReader(s.cpus)
 	s.sharer, s.polled = sharer{share: WholeShare, calm: Now()}, make([]bpf.DnstraceCounters, s.cpus)
+	if err := s.attachArrival(arrival); err != nil {
+		return err
+	}
 	for name, prog := range s.coll.Programs {
+		if name == bpf.DnstraceProgCgroupIngress {
+			continue // it is attached
+		}
 		l, err := link.AttachTracing(link.TracingOptions{Program: prog})
 		if err != nil {
 			return fmt.Errorf("attach %s: %w", name, err)
@@ -278,16 +298,24 @@ func (s *Source) Poll(deliver func(*Packet)) (int64, error) {
 	if err := s.reshare(); err != nil {
 		return 0, err
 	}
+	s.unread.expire(upTo)
+	if s.lostAtSocket {
+		s.unread.clear()
+	}
 	var p Packet
 	err := s.pending.take(upTo, func(raw []byte) error {
 		if err := s.decoder.decode(&p, raw); err != nil {
 			return err
 		}
-		if p.Kind != Drop || isDrop(&p) {
+		if (p.Kind != Drop || isDrop(&p)) && s.atSocket(&p) {
 			deliver(&p)
 		}
 		return nil
 	})
+	if s.lostAtSocket {
+		s.unread.clear()
+		s.lostAtSocket = false
+	}
 	return upTo, err
 }
 
@@ -306,6 +334,9 @@ func (s *Source) look(cpu int, r *ringbuf.Reader) {
 		return
 	}
 	before, now := s.polled[cpu], s.readCounters(cpu)
+	if now.Lost[Delivered] != before.Lost[Delivered] || now.Lost[Read] != before.Lost[Read] {
+		s.lostAtSocket = true
+	}
 	s.sharer.saw(used, now.Emitted-before.Emitted, sum(now.Lost)-sum(before.Lost))
 	s.polled[cpu] = now
 }
@@ -320,6 +351,7 @@ func (s *Source) reshare() error {
 		return fmt.Errorf("change the share of lookups that is reported: %w", err)
 	}
 	s.reshares = append(s.reshares, change)
+	s.lostAtSocket = true // those outside it are not seen to be read
 	return nil
 }
 

@@ -176,6 +176,3 @@ func TestHostileMessagesInATestRun(t *testing.T) {
 		}
 	}
 }
-
-// headerBytes is the least that a DNS message has (RFC 1035, section 4.1.1).
-const headerBytes = 12

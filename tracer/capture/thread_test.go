@@ -25,7 +25,7 @@ func TestThreadThatSends(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer receiver.Close()
-	source, err := Open(Config{Ports: []uint16{receiver.LocalAddr().(*net.UDPAddr).AddrPort().Port()}})
+	source, err := openDevices(Config{Ports: []uint16{receiver.LocalAddr().(*net.UDPAddr).AddrPort().Port()}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,16 +37,21 @@ type group struct {
 
 // Open finds cgroup2. The error says what is missing; a nil Names names nothing.
 func Open() (*Names, error) {
-	f, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return nil, fmt.Errorf("cgroups: %w", err)
-	}
-	defer f.Close()
-	root, err := mountPoint(f)
+	root, err := MountPoint()
 	if err != nil {
 		return nil, err
 	}
 	return &Names{root: root, known: map[uint64]group{}, now: time.Now}, nil
+}
+
+// MountPoint returns where cgroup2 is mounted. The error says what is missing.
+func MountPoint() (string, error) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return "", fmt.Errorf("cgroups: %w", err)
+	}
+	defer f.Close()
+	return mountPoint(f)
 }
 
 // mountPoint finds where cgroup2 is mounted (proc_pid_mountinfo(5)): behind a

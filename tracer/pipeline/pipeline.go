@@ -136,7 +136,7 @@ type Pipeline struct {
 	diagnoser *diagnose.Diagnoser
 	losses    []capture.Loss    // to attribute in the next round
 	reshares  []capture.Reshare // to apply when all of their time have begun
-	lost      [4]uint64         // by capture.Kind
+	lost      [8]uint64         // by capture.Kind
 	packets   uint64
 	steps     uint64 // of the clock
 	evicted   uint64 // by assemblers before the clock was stepped
@@ -159,7 +159,7 @@ type Counters struct {
 	ShedEvents         uint64
 	UnsampledEvents    uint64            // of lookups that the kernel left out of the sample
 	Share              float64           // of the lookups that is reported now
-	LostByHook         map[string]uint64 // tx, rx, drop
+	LostByHook         map[string]uint64 // tx, rx, drop, delivered, read
 	Exchanges          map[string]uint64 // by outcome
 	Findings           map[string]uint64 // by code
 	SampledOut         map[string]uint64 // by kind of record: ordinary, and not among the rate
@@ -297,6 +297,9 @@ func (p *Pipeline) reshare(upTo int64) {
 
 func (p *Pipeline) packet(packet *capture.Packet) {
 	p.packets++
+	if packet.Kind == capture.Delivered || packet.Kind == capture.Read {
+		return // the table follows packets from device to device
+	}
 	p.table.Packet(packet)
 }
 
@@ -399,8 +402,9 @@ func (p *Pipeline) publish() {
 		At:     time.Now(),
 		Events: seen.Emitted, LostEvents: seen.Lost,
 		ShedEvents: seen.Shed, UnsampledEvents: seen.SampledOut, Share: float64(seen.Share) / float64(capture.WholeShare),
-		LostByHook: map[string]uint64{"tx": p.lost[capture.TX], "rx": p.lost[capture.RX], "drop": p.lost[capture.Drop]},
-		Exchanges:  maps.Clone(p.exchanges), Findings: maps.Clone(p.findings), Traces: p.traces, SampledOut: maps.Clone(p.leftOut),
+		LostByHook: map[string]uint64{"tx": p.lost[capture.TX], "rx": p.lost[capture.RX], "drop": p.lost[capture.Drop],
+			"delivered": p.lost[capture.Delivered], "read": p.lost[capture.Read]},
+		Exchanges: maps.Clone(p.exchanges), Findings: maps.Clone(p.findings), Traces: p.traces, SampledOut: maps.Clone(p.leftOut),
 		OpenExchanges: ex.Open, PendingTraces: as.Pending, EvictedExchanges: ex.Evicted, EvictedTraces: p.evicted + as.Evicted,
 		ClockSteps: p.steps, NoConnect: ex.NoConnect,
 		NotDNS: ex.NotDNS, Orphans: ex.Orphans, Unreadable: ex.Unreadable, Unfinished: ex.Unfinished, Cut: ex.Cut,

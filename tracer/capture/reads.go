@@ -1,0 +1,196 @@
+package capture
+
+import (
+	"bytes"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// Bounds of what is kept of datagrams that were delivered and not read yet.
+const (
+	// The receive queue of a socket holds some 280 small datagrams by default
+	// (net.core.rmem_default); this is 14 such queues.
+	maxUnread = 4096
+	// Header, the longest name, type and class take 271.
+	keptPayload = 512
+	// The clients have given up by then.
+	unreadFor = int64(10 * time.Second)
+)
+
+// unread ties what processes read to the datagrams that were delivered to their
+// sockets. The kernel tells of a read no more than the socket, the length and the front
+// of what the reader got (bpf/socket.h), which names its datagram among the few that
+// wait there. What fits none is dropped, never guessed.
+type unread struct {
+	sockets        map[uint64]ends
+	oldest, newest *datagram // of all sockets
+	spare          *datagram
+	count          int
+	forgotten      uint64 // for lack of room
+}
+
+// ends of a socket's queue.
+type ends struct{ first, last *datagram }
+
+// datagram was delivered.
+type datagram struct {
+	packet       Packet
+	payload      []byte
+	before, next *datagram // of the same socket
+	older, newer *datagram // of all
+}
+
+// deliver notes a datagram. It returns false for one that was seen before: a
+// tracepoint that sees the end of a queue may see it twice.
+func (u *unread) deliver(p *Packet) bool {
+	queue := u.sockets[p.Sock]
+	if last := queue.last; last != nil && p.SKB != 0 && last.packet.SKB == p.SKB && bytes.HasPrefix(p.Payload, last.payload) {
+		return false
+	}
+	if u.count >= maxUnread {
+		u.remove(u.oldest)
+		u.forgotten++
+		queue = u.sockets[p.Sock]
+	}
+	d := u.spare
+	if d == nil {
+		d = new(datagram)
+	} else {
+		u.spare = d.next
+	}
+	d.payload = append(d.payload[:0], p.Payload[:min(len(p.Payload), keptPayload)]...)
+	d.packet = *p
+	d.packet.Payload = d.payload
+	d.before, d.next, d.older, d.newer = queue.last, nil, u.newest, nil
+	if queue.last != nil {
+		queue.last.next = d
+	} else {
+		queue.first = d
+	}
+	queue.last = d
+	u.sockets[p.Sock] = queue
+	if u.newest != nil {
+		u.newest.newer = d
+	} else {
+		u.oldest = d
+	}
+	u.newest = d
+	u.count++
+	return true
+}
+
+// read makes of a read, which has no packet, the datagram that was read, and reports
+// whether it is known. Its payload stays valid until the next call of deliver. exact
+// says that every delivery is seen.
+func (u *unread) read(p *Packet, exact bool) bool {
+	queue := u.sockets[p.Sock]
+	d := queue.first
+	if len(p.Payload) < headerBytes {
+		// How io_uring and recvmmsg have it: it has to be the only one.
+		if d == nil || d != queue.last || !exact || d.packet.PayloadLen != p.PayloadLen {
+			return false
+		}
+	} else {
+		for d != nil && !d.is(p) {
+			d = d.next
+		}
+		if d == nil {
+			return false
+		}
+	}
+	u.remove(d)
+	was := *p
+	*p = d.packet
+	p.Kind, p.Time = Read, was.Time
+	p.PID, p.Comm, p.TID, p.Thread, p.CgroupID = was.PID, was.Comm, was.TID, was.Thread, was.CgroupID
+	return true
+}
+
+// headerBytes are those of a DNS header (RFC 1035, section 4.1.1).
+const headerBytes = 12
+
+// is tells whether a reader got this datagram: all of it, or as much as it had room for.
+func (d *datagram) is(p *Packet) bool {
+	n := min(len(p.Payload), len(d.payload))
+	return d.packet.PayloadLen >= p.PayloadLen && n >= headerBytes && bytes.Equal(d.payload[:n], p.Payload[:n])
+}
+
+// recentDrops is how many of the newest a drop at the socket may concern: it follows
+// the delivery at once.
+const recentDrops = 64
+
+// drop forgets a datagram that did not get into its queue after all.
+func (u *unread) drop(skb uint64) {
+	d := u.newest
+	for range recentDrops {
+		if d == nil {
+			return
+		}
+		if skb != 0 && d.packet.SKB == skb {
+			u.remove(d)
+			return
+		}
+		d = d.older
+	}
+}
+
+// expire forgets what nobody read for long, as in sockets that were closed.
+func (u *unread) expire(now int64) {
+	for u.oldest != nil && u.oldest.packet.Time < now-unreadFor {
+		u.remove(u.oldest)
+	}
+}
+
+// clear forgets everything: after a loss it is unknown what is still unread.
+func (u *unread) clear() {
+	for u.oldest != nil {
+		u.remove(u.oldest)
+	}
+}
+
+func (u *unread) remove(d *datagram) {
+	queue := u.sockets[d.packet.Sock]
+	if d.before != nil {
+		d.before.next = d.next
+	} else {
+		queue.first = d.next
+	}
+	if d.next != nil {
+		d.next.before = d.before
+	} else {
+		queue.last = d.before
+	}
+	if queue.first == nil {
+		delete(u.sockets, d.packet.Sock)
+	} else {
+		u.sockets[d.packet.Sock] = queue
+	}
+	if d.older != nil {
+		d.older.newer = d.newer
+	} else {
+		u.oldest = d.newer
+	}
+	if d.newer != nil {
+		d.newer.older = d.older
+	} else {
+		u.newest = d.older
+	}
+	u.count--
+	d.next, u.spare = u.spare, d
+}
+
+// atSocket ties a packet to others of its socket, and reports whether it is to be
+// passed on.
+func (s *Source) atSocket(p *Packet) bool {
+	switch {
+	case p.Kind == Drop:
+		s.unread.drop(p.SKB)
+	case p.Protocol != trace.TransportUDP:
+	case p.Kind == Delivered:
+		return s.unread.deliver(p)
+	case p.Kind == Read:
+		return s.unread.read(p, s.exact())
+	}
+	return true
+}
