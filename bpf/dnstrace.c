@@ -11,11 +11,12 @@
  * kfree_skb       tp_btf/kfree_skb            5.17    a drop: (1000-2800), another (11-30)
  * kfree_skb_old   tp_btf/kfree_skb            5.5     the same, without a reason
  *
- * They read the headers of the packet (glance.h, headers.h, transport.h), its
+ * They read the headers of the packet (prefilter.h, headers.h, transport.h), its
  * device, socket and connection tracking entry, and the task that sends.
- * Where lookups are sampled, all but a few packets are left out at a price (sample.h).
+ * Where not every lookup is reported, the packets of the others are left out before they
+ * are parsed (sampling.h).
  * Where only some namespaces are observed, a packet of another one that may be
- * DNS costs a glance and as many comparisons (netns.h).
+ * DNS costs a look at its header and as many comparisons (netns.h).
  *
  * Times are those of kernel.bpf_stats_enabled=1 on Linux 6.18, two virtual
  * cores, at 10,000 lookups a second of CoreDNS and with 1.2 GB of other traffic
@@ -27,7 +28,7 @@
  *
  * BPF tracepoint programs may follow kernel pointers that BTF describes without
  * a helper call, which is what makes the common case, a packet that is not DNS,
- * cheap: a glance at a dozen bytes of header (glance.h).
+ * cheap: a look at a dozen bytes of header (prefilter.h).
  */
 #include "kernel.h"
 #include <bpf/bpf_helpers.h>
@@ -41,18 +42,12 @@
 #include "sender.h"
 #include "headers.h"
 #include "transport.h"
-#include "glance.h"
-#include "share.h"
-#include "sample.h"
 #include "netns.h"
+#include "sampling.h"
+#include "prefilter.h"
 #include "paged.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-#define MAX_CPUS	256	/* counters are shared above that, rings are not */
-
-/* In a section of its own, which user space maps into its memory. */
-struct counters cpu_counters[MAX_CPUS] SEC(".data.counters");
 
 struct ring {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -197,11 +192,6 @@ static __always_inline void append_rest(struct scratch *s, __u8 parts)
 		__builtin_memcpy(part, &s->icmp, sizeof(s->icmp));
 }
 
-static __always_inline struct counters *counters(__u32 cpu)
-{
-	return &cpu_counters[cpu & (MAX_CPUS - 1)];
-}
-
 /*
  * A wakeup costs ten times what the event does, so there is none: user space
  * polls. A drop is rare and waits for the poll too.
@@ -252,14 +242,8 @@ static __always_inline void emit(void *ctx, struct sk_buff *skb, const __u8 *l3,
 		s->e.payload_len = s->left;
 		captured = read_payload(s, skb, &ptr);
 	}
-	if (!in_share(s, skb->_nfct, captured)) {
-		__sync_fetch_and_add(&counters(bpf_get_smp_processor_id())->shed, 1);
+	if (!is_chosen(s, skb->_nfct, captured))
 		return;
-	}
-	if (sample_below < WHOLE_SAMPLE && !in_sample(kind, skb->_nfct, captured)) {
-		__sync_fetch_and_add(&counters(bpf_get_smp_processor_id())->sampled_out, 1);
-		return;
-	}
 	s->e.captured = captured;
 	s->e.skip = 0;
 	s->used = captured;
@@ -293,7 +277,7 @@ int BPF_PROG(net_dev_queue, struct sk_buff *skb)
 {
 	const __u8 *l3 = outgoing(skb);
 
-	if (may_be_dns(skb, l3))
+	if (prefilter(skb, l3, skb->dev, skb->sk))
 		emit(ctx, skb, l3, EVENT_TX, 0, 0);
 	return 0;
 }
@@ -307,7 +291,7 @@ int BPF_PROG(netif_receive, struct sk_buff *skb)
 {
 	const __u8 *l3 = skb->data;
 
-	if (may_be_dns(skb, l3))
+	if (prefilter(skb, l3, skb->dev, skb->sk))
 		emit(ctx, skb, l3, EVENT_RX, 0, 0);
 	return 0;
 }
@@ -318,7 +302,7 @@ int BPF_PROG(kfree_skb, struct sk_buff *skb, void *location, int reason)
 {
 	const __u8 *l3 = outgoing(skb);
 
-	if (may_be_dns(skb, l3))
+	if (prefilter(skb, l3, skb->dev, skb->sk))
 		emit(ctx, skb, l3, EVENT_DROP, (__u64)location, reason);
 	return 0;
 }
@@ -329,7 +313,7 @@ int BPF_PROG(kfree_skb_old, struct sk_buff *skb, void *location)
 {
 	const __u8 *l3 = outgoing(skb);
 
-	if (may_be_dns(skb, l3))
+	if (prefilter(skb, l3, skb->dev, skb->sk))
 		emit(ctx, skb, l3, EVENT_DROP, (__u64)location, 0);
 	return 0;
 }

@@ -125,8 +125,8 @@ struct counters {
 	__u64 emitted;
 	__u64 lost[4];		/* events that found the ring full, by enum event_kind */
 	__u64 last_lost;	/* ns, CLOCK_MONOTONIC: when the last one did */
-	__u64 shed;		/* events of lookups outside the share that is reported */
-	__u64 sampled_out;	/* events of lookups outside the sample that is reported */
+	__u64 shed;		/* packets of lookups that are left out under load */
+	__u64 sampled_out;	/* packets of lookups that are not in the sample */
 };
 
 #endif

@@ -22,18 +22,6 @@ type DnstraceCounters struct {
 	SampledOut uint64
 }
 
-type DnstraceDraw struct {
-	_        structs.HostLayout
-	Text     [320]uint8
-	W        [16]uint32
-	H        [8]uint32
-	V        [8]uint32
-	Name     uint32
-	Label    uint32
-	Question uint32
-	Lot      uint32
-}
-
 type DnstraceDrop struct {
 	_         structs.HostLayout
 	Location  uint64
@@ -107,14 +95,6 @@ type DnstraceIcmpError struct {
 	Pad   [2]uint8
 }
 
-type DnstraceLotKey struct {
-	_        structs.HostLayout
-	Client   [16]uint8
-	Port     uint16
-	Id       uint16
-	Question uint32
-}
-
 type DnstraceNat struct {
 	_    structs.HostLayout
 	Orig struct {
@@ -179,9 +159,7 @@ type DnstraceThread struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	DnstraceMapDraws           = "draws"
 	DnstraceMapFragmented      = "fragmented"
-	DnstraceMapLots            = "lots"
 	DnstraceMapPagedEvents     = "paged_events"
 	DnstraceMapRings           = "rings"
 	DnstraceMapScratches       = "scratches"
@@ -196,8 +174,6 @@ const (
 	DnstraceVarPorts           = "ports"
 	DnstraceVarReadPaged       = "read_paged"
 	DnstraceVarSampleBelow     = "sample_below"
-	DnstraceVarShaK            = "sha_k"
-	DnstraceVarShaStart        = "sha_start"
 	DnstraceVarShare           = "share"
 	DnstraceVarUnusedDrop      = "unused_drop"
 	DnstraceVarUnusedEvent     = "unused_event"
@@ -261,9 +237,7 @@ type DnstraceProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DnstraceMapSpecs struct {
-	Draws       *ebpf.MapSpec `ebpf:"draws"`
 	Fragmented  *ebpf.MapSpec `ebpf:"fragmented"`
-	Lots        *ebpf.MapSpec `ebpf:"lots"`
 	PagedEvents *ebpf.MapSpec `ebpf:"paged_events"`
 	Rings       *ebpf.MapSpec `ebpf:"rings"`
 	Scratches   *ebpf.MapSpec `ebpf:"scratches"`
@@ -280,8 +254,6 @@ type DnstraceVariableSpecs struct {
 	Ports           *ebpf.VariableSpec `ebpf:"ports"`
 	ReadPaged       *ebpf.VariableSpec `ebpf:"read_paged"`
 	SampleBelow     *ebpf.VariableSpec `ebpf:"sample_below"`
-	ShaK            *ebpf.VariableSpec `ebpf:"sha_k"`
-	ShaStart        *ebpf.VariableSpec `ebpf:"sha_start"`
 	Share           *ebpf.VariableSpec `ebpf:"share"`
 	UnusedDrop      *ebpf.VariableSpec `ebpf:"unused_drop"`
 	UnusedEvent     *ebpf.VariableSpec `ebpf:"unused_event"`
@@ -313,9 +285,7 @@ func (o *DnstraceObjects) Close() error {
 //
 // It can be passed to LoadDnstraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DnstraceMaps struct {
-	Draws       *ebpf.Map `ebpf:"draws"`
 	Fragmented  *ebpf.Map `ebpf:"fragmented"`
-	Lots        *ebpf.Map `ebpf:"lots"`
 	PagedEvents *ebpf.Map `ebpf:"paged_events"`
 	Rings       *ebpf.Map `ebpf:"rings"`
 	Scratches   *ebpf.Map `ebpf:"scratches"`
@@ -323,9 +293,7 @@ type DnstraceMaps struct {
 
 func (m *DnstraceMaps) Close() error {
 	return _DnstraceClose(
-		m.Draws,
 		m.Fragmented,
-		m.Lots,
 		m.PagedEvents,
 		m.Rings,
 		m.Scratches,
@@ -343,8 +311,6 @@ type DnstraceVariables struct {
 	Ports           *ebpf.Variable `ebpf:"ports"`
 	ReadPaged       *ebpf.Variable `ebpf:"read_paged"`
 	SampleBelow     *ebpf.Variable `ebpf:"sample_below"`
-	ShaK            *ebpf.Variable `ebpf:"sha_k"`
-	ShaStart        *ebpf.Variable `ebpf:"sha_start"`
 	Share           *ebpf.Variable `ebpf:"share"`
 	UnusedDrop      *ebpf.Variable `ebpf:"unused_drop"`
 	UnusedEvent     *ebpf.Variable `ebpf:"unused_event"`

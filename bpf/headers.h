@@ -18,6 +18,7 @@
 
 /* Smallest DNS message: the header (RFC 1035, section 4.1.1). */
 #define DNS_HEADER	12
+#define DNS_RESPONSE	0x80	/* QR, in its third byte */
 
 /* RFC 7348; what Linux took before a port was assigned; RFC 8926. */
 #define PORT_VXLAN	4789

@@ -37,6 +37,16 @@ static __always_inline bool is_dns_port(__u16 sport, __u16 dport)
 	return false;
 }
 
+#define MAX_CPUS	256	/* counters are shared above that, rings are not */
+
+/* In a section of its own, which user space maps into its memory. */
+struct counters cpu_counters[MAX_CPUS] SEC(".data.counters");
+
+static __always_inline struct counters *counters(__u32 cpu)
+{
+	return &cpu_counters[cpu & (MAX_CPUS - 1)];
+}
+
 /*
  * Where an event is put together before it is copied to its ring. The parser
  * keeps its state here too and not in registers: the verifier then need not

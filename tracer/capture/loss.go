@@ -49,7 +49,7 @@ func newLossReader(cpus int) lossReader {
 // because the program was running on that CPU already. A run left out may have been
 // for a packet that is not DNS, so of those it counts too many rather than too few.
 func (s *Source) Counters() Counters {
-	all := Counters{Share: s.sharer.share}
+	all := Counters{Share: s.shedder.share.of(s.shedder.whole)}
 	for cpu := range s.cpus {
 		c := s.readCounters(cpu)
 		all.Emitted += c.Emitted
@@ -68,9 +68,9 @@ func (s *Source) Counters() Counters {
 type Counters struct {
 	Emitted    uint64
 	Lost       uint64
-	Shed       uint64 // of lookups outside the share that was reported
-	SampledOut uint64 // of lookups outside Config.Sample
-	Share      Share  // that is reported now
+	Shed       uint64  // packets of lookups that were left out under load
+	SampledOut uint64  // packets of lookups outside Config.Sample
+	Share      float64 // of the lookups in Config.Sample that is reported now
 }
 
 func sum(lost [4]uint64) (all uint64) {

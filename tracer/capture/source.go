@@ -55,8 +55,8 @@ type Config struct {
 	// ip-netns(8) has them, "host", paths, inode numbers. Empty: all. A name or path
 	// is followed, from one Poll to the next, when another namespace takes it.
 	NetNS []string
-	// Sample is the share of the lookups over UDP that the programs report, from 0
-	// to 1, chosen by trace id as by [trace.Sampled]; nil: all.
+	// Sample is the share of the lookups that the programs report, from 0 to 1, chosen
+	// as by [trace.Sampled] with the port that the client used; nil: all.
 	Sample *float64
 }
 
@@ -73,9 +73,9 @@ type Source struct {
 	loss     lossReader
 	decoder  decoder
 	pending  pending
-	sharer   sharer
+	shedder  shedder
 	chosen   []chosen               // namespaces; none: all are observed
-	reshares []Reshare              // to be told
+	changes  []ShareChange          // of the share that is reported, not delivered yet
 	polled   []bpf.DnstraceCounters // by CPU, at the last poll
 }
 
@@ -120,6 +120,8 @@ func open(cfg Config, way pagedWay) (*Source, error) {
 	if err := s.load(spec, way); err != nil {
 		return nil, errors.Join(remedy(err), s.Close())
 	}
+	whole := shareOf(cfg.Sample)
+	s.shedder = shedder{whole: whole, share: whole, calm: Now()}
 	if err := s.start(spec.Maps[bpf.DnstraceMapRings].InnerMap); err != nil {
 		return nil, errors.Join(remedy(err), s.Close())
 	}
@@ -156,14 +158,13 @@ func newSpec(cfg Config, observe []chosen) (*ebpf.CollectionSpec, error) {
 	return spec, nil
 }
 
-// setSample tells the programs which lookups to report. Those that report all draw no
-// lots, and need no memory of what was drawn.
+// setSample tells the programs which lookups to report.
 func setSample(spec *ebpf.CollectionSpec, rate *float64) error {
 	if rate == nil {
-		spec.Maps[bpf.DnstraceMapLots].MaxEntries = 1
 		return nil
 	}
-	return spec.Variables[bpf.DnstraceVarSampleBelow].Set(trace.SampleThreshold(*rate))
+	return errors.Join(spec.Variables[bpf.DnstraceVarSampleBelow].Set(trace.SampleThreshold(*rate)),
+		spec.Variables[bpf.DnstraceVarShare].Set(uint32(shareOf(rate))))
 }
 
 // load loads the programs.
@@ -223,7 +224,7 @@ func (s *Source) start(ring *ebpf.MapSpec) error {
 		return err
 	}
 	s.loss = newLossReader(s.cpus)
-	s.sharer, s.polled = sharer{share: WholeShare, calm: Now()}, make([]bpf.DnstraceCounters, s.cpus)
+	s.polled = make([]bpf.DnstraceCounters, s.cpus)
 	for name, prog := range s.coll.Programs {
 		l, err := link.AttachTracing(link.TracingOptions{Program: prog})
 		if err != nil {
@@ -275,7 +276,7 @@ func (s *Source) Poll(deliver func(*Packet)) (int64, error) {
 	if err := s.drainPaged(); err != nil {
 		return 0, err
 	}
-	if err := s.reshare(); err != nil {
+	if err := s.shed(); err != nil {
 		return 0, err
 	}
 	var p Packet
@@ -302,24 +303,24 @@ const ringRecord = 8
 func (s *Source) look(cpu int, r *ringbuf.Reader) {
 	used := float64(r.AvailableBytes()) / float64(r.BufferSize())
 	if cpu >= s.cpus {
-		s.sharer.saw(used, 0, 0) // it shares its counters with another
+		s.shedder.saw(used, 0, 0) // it shares its counters with another
 		return
 	}
 	before, now := s.polled[cpu], s.readCounters(cpu)
-	s.sharer.saw(used, now.Emitted-before.Emitted, sum(now.Lost)-sum(before.Lost))
+	s.shedder.saw(used, now.Emitted-before.Emitted, sum(now.Lost)-sum(before.Lost))
 	s.polled[cpu] = now
 }
 
-// reshare makes the programs report more or fewer lookups, if need be.
-func (s *Source) reshare() error {
-	change, ok := s.sharer.decide(Now())
+// shed makes the programs report more or fewer lookups, if need be.
+func (s *Source) shed() error {
+	change, ok := s.shedder.decide(Now())
 	if !ok {
 		return nil
 	}
 	if err := s.coll.Variables[bpf.DnstraceVarShare].Set(uint32(change.After)); err != nil {
 		return fmt.Errorf("change the share of lookups that is reported: %w", err)
 	}
-	s.reshares = append(s.reshares, change)
+	s.changes = append(s.changes, change)
 	return nil
 }
 
@@ -338,11 +339,11 @@ func (s *Source) rechoose() error {
 	return nil
 }
 
-// Reshares returns the changes of the share since the last call, in order of time.
-func (s *Source) Reshares() []Reshare {
-	r := s.reshares
-	s.reshares = nil
-	return r
+// ShareChanges returns the changes of the share since the last call, in order of time.
+func (s *Source) ShareChanges() []ShareChange {
+	c := s.changes
+	s.changes = nil
+	return c
 }
 
 // drain reads what is in a ring now. What comes meanwhile stays for the next time:
