@@ -41,6 +41,7 @@
 #include "conntrack.h"
 #include "sender.h"
 #include "headers.h"
+#include "servers.h"
 #include "transport.h"
 #include "netns.h"
 #include "sampling.h"

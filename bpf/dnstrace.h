@@ -41,7 +41,7 @@ struct event {
 	__u8 protocol;		/* IPPROTO_UDP, IPPROTO_TCP */
 	__u8 tcp_flags;
 	__u8 parts;		/* enum event_part */
-	__u8 pad;
+	__u8 servers;		/* enum server_end: the ends that are DNS servers */
 	__u16 skip;		/* not 0: the payload is as far behind the head, the parts are before it */
 	__u16 vlan;		/* id of the outermost 802.1Q or 802.1ad tag; 0: none */
 	__u16 inner_vlan;	/* of the tag behind it */

@@ -51,7 +51,7 @@ type DnstraceEvent struct {
 	Protocol   uint8
 	TcpFlags   uint8
 	Parts      uint8
-	Pad        uint8
+	Servers    uint8
 	Skip       uint16
 	Vlan       uint16
 	InnerVlan  uint16
@@ -82,7 +82,8 @@ type DnstraceFragmentPorts struct {
 	Sport    uint16
 	Dport    uint16
 	Protocol uint8
-	Pad      [3]uint8
+	Servers  uint8
+	Pad      [2]uint8
 }
 
 type DnstraceIcmpError struct {
@@ -93,6 +94,23 @@ type DnstraceIcmpError struct {
 	Type  uint8
 	Code  uint8
 	Pad   [2]uint8
+}
+
+type DnstraceKnownServers struct {
+	_       structs.HostLayout
+	Classes [4096]uint8
+	Servers [2048]struct {
+		_    structs.HostLayout
+		Addr [2]uint64
+		Port uint32
+		Pad  uint32
+	}
+	Sockets [64]struct {
+		_     structs.HostLayout
+		Netns uint32
+		Port  uint16
+		Pad   uint16
+	}
 }
 
 type DnstraceNat struct {
@@ -149,6 +167,13 @@ type DnstraceSender struct {
 	Comm [16]int8
 }
 
+type DnstraceServerKey struct {
+	_    structs.HostLayout
+	Addr [2]uint64
+	Port uint32
+	Pad  uint32
+}
+
 type DnstraceThread struct {
 	_    structs.HostLayout
 	Tid  uint32
@@ -160,6 +185,7 @@ type DnstraceThread struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	DnstraceMapFragmented      = "fragmented"
+	DnstraceMapLearned         = "learned"
 	DnstraceMapPagedEvents     = "paged_events"
 	DnstraceMapRings           = "rings"
 	DnstraceMapScratches       = "scratches"
@@ -168,6 +194,7 @@ const (
 	DnstraceProgNetDevQueue    = "net_dev_queue"
 	DnstraceProgNetifReceive   = "netif_receive"
 	DnstraceVarCpuCounters     = "cpu_counters"
+	DnstraceVarKnown           = "known"
 	DnstraceVarNetnsInodes     = "netns_inodes"
 	DnstraceVarNetnsListed     = "netns_listed"
 	DnstraceVarOutputPaged     = "output_paged"
@@ -238,6 +265,7 @@ type DnstraceProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type DnstraceMapSpecs struct {
 	Fragmented  *ebpf.MapSpec `ebpf:"fragmented"`
+	Learned     *ebpf.MapSpec `ebpf:"learned"`
 	PagedEvents *ebpf.MapSpec `ebpf:"paged_events"`
 	Rings       *ebpf.MapSpec `ebpf:"rings"`
 	Scratches   *ebpf.MapSpec `ebpf:"scratches"`
@@ -248,6 +276,7 @@ type DnstraceMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type DnstraceVariableSpecs struct {
 	CpuCounters     *ebpf.VariableSpec `ebpf:"cpu_counters"`
+	Known           *ebpf.VariableSpec `ebpf:"known"`
 	NetnsInodes     *ebpf.VariableSpec `ebpf:"netns_inodes"`
 	NetnsListed     *ebpf.VariableSpec `ebpf:"netns_listed"`
 	OutputPaged     *ebpf.VariableSpec `ebpf:"output_paged"`
@@ -286,6 +315,7 @@ func (o *DnstraceObjects) Close() error {
 // It can be passed to LoadDnstraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DnstraceMaps struct {
 	Fragmented  *ebpf.Map `ebpf:"fragmented"`
+	Learned     *ebpf.Map `ebpf:"learned"`
 	PagedEvents *ebpf.Map `ebpf:"paged_events"`
 	Rings       *ebpf.Map `ebpf:"rings"`
 	Scratches   *ebpf.Map `ebpf:"scratches"`
@@ -294,6 +324,7 @@ type DnstraceMaps struct {
 func (m *DnstraceMaps) Close() error {
 	return _DnstraceClose(
 		m.Fragmented,
+		m.Learned,
 		m.PagedEvents,
 		m.Rings,
 		m.Scratches,
@@ -305,6 +336,7 @@ func (m *DnstraceMaps) Close() error {
 // It can be passed to LoadDnstraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DnstraceVariables struct {
 	CpuCounters     *ebpf.Variable `ebpf:"cpu_counters"`
+	Known           *ebpf.Variable `ebpf:"known"`
 	NetnsInodes     *ebpf.Variable `ebpf:"netns_inodes"`
 	NetnsListed     *ebpf.Variable `ebpf:"netns_listed"`
 	OutputPaged     *ebpf.Variable `ebpf:"output_paged"`

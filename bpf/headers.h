@@ -90,6 +90,7 @@ static __always_inline int later_fragment(struct scratch *s)
 		return NOT_DNS;
 	s->e.sport = first->sport;
 	s->e.dport = first->dport;
+	s->e.servers = first->servers;
 	s->e.protocol = first->protocol;
 	return IS_DNS;
 }
@@ -98,7 +99,7 @@ static __always_inline int later_fragment(struct scratch *s)
 static __always_inline void first_fragment(struct scratch *s)
 {
 	struct fragment_key key = { .id = s->fragment.id, .protocol = s->fragment_protocol };
-	struct fragment_ports first = { .sport = s->e.sport, .dport = s->e.dport, .protocol = s->e.protocol };
+	struct fragment_ports first = { .sport = s->e.sport, .dport = s->e.dport, .protocol = s->e.protocol, .servers = s->e.servers };
 
 	__builtin_memcpy(key.saddr, s->e.saddr, 16);
 	__builtin_memcpy(key.daddr, s->e.daddr, 16);

@@ -81,6 +81,7 @@ enum bpf_func_id {
 
 /* include/linux/skbuff.h: the low bits of _nfct hold enum ip_conntrack_info */
 #define NFCT_PTRMASK	(~7UL)
+#define IP_CT_IS_REPLY	3		/* and all above it */
 
 #define __core __attribute__((preserve_access_index))
 
@@ -130,6 +131,7 @@ struct net_device {
 struct sock_common {
 	possible_net_t skc_net;
 	volatile unsigned char skc_state;
+	__u16 skc_num;			/* local port, host order */
 } __core;
 
 struct kernfs_node {

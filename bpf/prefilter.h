@@ -44,7 +44,7 @@ static __always_inline __u16 look16(const __u8 *copy, const __u8 *header, __u32 
  * without parsing: is_chosen() decides about the others.
  */
 static __always_inline bool is_left_out(struct sk_buff *skb, const __u8 *l4, __u8 protocol, __u16 sport, __u16 dport,
-					struct net_device *dev, struct sock *sk)
+					__u8 servers, struct net_device *dev, struct sock *sk)
 {
 	__u8 dns[4] = {};
 	__u16 id;
@@ -52,7 +52,7 @@ static __always_inline bool is_left_out(struct sk_buff *skb, const __u8 *l4, __u
 	if (reports_all() || (netns_listed && !is_observed(netns_of(dev, sk))))
 		return false;
 	if (protocol == IPPROTO_TCP)
-		return !in_share(tcp_hash(sport, dport, skb->_nfct));
+		return !in_share(tcp_hash(sport, dport, servers, skb->_nfct));
 	if (skb->data_len)	/* the message may be in pages */
 		return false;
 	if (!bpf_rdonly_cast) {
@@ -66,6 +66,24 @@ static __always_inline bool is_left_out(struct sk_buff *skb, const __u8 *l4, __u
 	return !in_share(udp_hash(dns, sport, dport, skb->_nfct));
 }
 
+/* The ends that were learned, by the addresses of a header; learns that of a sender. */
+static __always_inline __u8 ends_of_header(const __u8 *l3, __be16 ethertype, __u16 sport, __u16 dport, struct sock *sk)
+{
+	__u64 addrs[4];
+	__u8 v4[8];
+
+	if (ethertype == bpf_htons(ETH_P_IP)) {
+		load(v4, sizeof(v4), l3 + 12);
+		map_ipv4((__u8 *)addrs, v4);
+		map_ipv4((__u8 *)(addrs + 2), v4 + 4);
+	} else {
+		load(addrs, 32, l3 + 8);
+	}
+	if (sk && sk->__sk_common.skc_num == sport && !is_loopback(addrs))
+		learn_sender(addrs[0], addrs[1], sport, sk->__sk_common.skc_net.net->ns.inum);
+	return learned_ends(addrs, sport, addrs + 2, dport);
+}
+
 /*
  * Whether a packet is to be parsed: one that may be DNS, and is not known to be one of a
  * lookup that is left out. l3 is where the header stands that the packet's protocol
@@ -76,7 +94,7 @@ static __always_inline bool prefilter(struct sk_buff *skb, const __u8 *l3, struc
 	__be16 ethertype = skb->protocol;
 	__u8 copy[IPV6_PORTS], ports[4];
 	const __u8 *l4;
-	__u8 protocol;
+	__u8 protocol, servers;
 	__u16 sport, dport;
 
 	if (ethertype == bpf_htons(ETH_P_IP)) {
@@ -110,8 +128,13 @@ static __always_inline bool prefilter(struct sk_buff *skb, const __u8 *l3, struc
 	if (protocol != IPPROTO_UDP && protocol != IPPROTO_TCP)
 		return protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6 || protocol == IPPROTO_HOPOPTS ||
 		       protocol == IPPROTO_ROUTING || protocol == IPPROTO_FRAGMENT || protocol == IPPROTO_DSTOPTS;
-	if (is_dns_port(sport, dport) || was_dns_port(skb->_nfct))
-		return !is_left_out(skb, l4, protocol, sport, dport, dev, sk);
+	servers = observed_ends(sport, dport);
+	if (!servers)
+		servers = tracked_end(skb->_nfct);
+	if (!servers && may_be_learned(sport, dport))
+		servers = ends_of_header(l3, ethertype, sport, dport, sk);
+	if (servers)
+		return !is_left_out(skb, l4, protocol, sport, dport, servers, dev, sk);
 	return protocol == IPPROTO_UDP && is_tunnel_port(dport);
 }
 

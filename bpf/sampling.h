@@ -37,14 +37,7 @@ static __always_inline bool reports_all(void)
 /* One to one, so that neither IDs nor ports that are counted up fall unevenly. */
 static __always_inline __u32 sampling_hash(__u16 id, __u16 client_port)
 {
-	__u32 x = (__u32)id << 16 | client_port;
-
-	x ^= x >> 16;
-	x *= 0x7feb352d;
-	x ^= x >> 15;
-	x *= 0x846ca68b;
-	x ^= x >> 16;
-	return x;
+	return mix((__u32)id << 16 | client_port);
 }
 
 /* Whether lookups with a hash are reported; counts a packet that is not. */
@@ -71,14 +64,12 @@ static __always_inline __u16 original_client_port(unsigned long nfct)
 	return bpf_ntohs((__u16)load32(&ct->tuplehash[0].tuple.src.u.all));
 }
 
-/* TCP says nothing of who asks: it is the end without a DNS port. */
-static __always_inline __u16 tcp_client_port(__u16 sport, __u16 dport)
+/* TCP says nothing of who asks: it is the end that is no server. */
+static __always_inline __u16 tcp_client_port(__u16 sport, __u16 dport, __u8 servers)
 {
-	bool from = is_dns_port(sport, 0), to = is_dns_port(0, dport);
-
-	if (from == to)
+	if (servers == (SERVER_SRC | SERVER_DST))
 		return sport < dport ? sport : dport;
-	return from ? dport : sport;
+	return servers == SERVER_SRC ? dport : sport;
 }
 
 static __always_inline __u32 udp_hash(const __u8 *dns, __u16 sport, __u16 dport, unsigned long nfct)
@@ -90,11 +81,11 @@ static __always_inline __u32 udp_hash(const __u8 *dns, __u16 sport, __u16 dport,
 	return sampling_hash(be16(dns), port);
 }
 
-static __always_inline __u32 tcp_hash(__u16 sport, __u16 dport, unsigned long nfct)
+static __always_inline __u32 tcp_hash(__u16 sport, __u16 dport, __u8 servers, unsigned long nfct)
 {
 	__u16 port = original_client_port(nfct);
 
-	return sampling_hash(0, port ? port : tcp_client_port(sport, dport));
+	return sampling_hash(0, port ? port : tcp_client_port(sport, dport, servers));
 }
 
 /*
@@ -110,7 +101,7 @@ static __always_inline bool is_chosen(struct scratch *s, unsigned long nfct, __u
 	if (s->e.parts & PART_OUTER)	/* the entry is that of the tunnel */
 		nfct = 0;
 	if (s->e.protocol != IPPROTO_UDP)
-		return in_share(tcp_hash(s->e.sport, s->e.dport, nfct));
+		return in_share(tcp_hash(s->e.sport, s->e.dport, s->e.servers, nfct));
 	if (s->e.parts & PART_FRAGMENT && s->fragment.offset)
 		return true;
 	if (captured < 4) {

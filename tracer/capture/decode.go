@@ -26,6 +26,12 @@ const (
 	partThread // behind the process
 )
 
+// enum server_end.
+const (
+	serverSrc = 1 << iota
+	serverDst
+)
+
 // decoder turns events into packets. Names that come again with every packet
 // are made into strings once.
 type decoder struct {
@@ -35,6 +41,7 @@ type decoder struct {
 	symbols *symbols
 	reasons map[uint32]string
 	nat     NAT // of the packet that is passed on
+	servers *servers
 }
 
 type named struct {
@@ -84,8 +91,24 @@ func (d *decoder) decode(p *Packet, raw []byte) error {
 		PayloadLen: int(e.PayloadLen),
 		VLAN:       e.Vlan,
 		InnerVLAN:  e.InnerVlan,
+		SrcServer:  e.Servers&serverSrc != 0,
+		DstServer:  e.Servers&serverDst != 0,
 	}
+	d.learn(p)
 	return d.decodeParts(p, &e, rest)
+}
+
+// learn remembers servers that the programs found behind a translation.
+func (d *decoder) learn(p *Packet) {
+	if d.servers == nil {
+		return
+	}
+	if p.SrcServer {
+		d.servers.saw(p.Src, p.Time)
+	}
+	if p.DstServer {
+		d.servers.saw(p.Dst, p.Time)
+	}
 }
 
 // decodeParts reads what an event has beside its payload.
@@ -160,7 +183,7 @@ var errCut = errors.New("event is cut: the program and its loader do not match")
 // layout is the types of which events are made: C's, without pointers.
 type layout interface {
 	bpf.DnstraceEvent | bpf.DnstraceSender | bpf.DnstraceThread | bpf.DnstraceNat | bpf.DnstraceDrop | bpf.DnstraceOuter |
-		bpf.DnstraceFragment | bpf.DnstraceIcmpError | bpf.DnstraceCounters | uint64
+		bpf.DnstraceFragment | bpf.DnstraceIcmpError | bpf.DnstraceCounters | bpf.DnstraceServerKey | uint64
 }
 
 // next fills v with the next part, if it is there.

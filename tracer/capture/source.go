@@ -49,8 +49,10 @@ const settle = int64(time.Millisecond)
 
 // Config says what to capture.
 type Config struct {
-	Ports     []uint16 // 1 to MaxPorts
-	RingBytes int      // per CPU, a power of two; 0: up to 4 MiB, 64 MiB in all
+	// Ports of DNS servers, 1 to MaxPorts. Where one of them is translated to another, as by
+	// a Service, that is learned.
+	Ports     []uint16
+	RingBytes int // per CPU, a power of two; 0: up to 4 MiB, 64 MiB in all
 	// NetNS are the network namespaces to observe, MaxNetNS at most: names as
 	// ip-netns(8) has them, "host", paths, inode numbers. Empty: all. A name or path
 	// is followed, from one Poll to the next, when another namespace takes it.
@@ -60,8 +62,8 @@ type Config struct {
 	Sample *float64
 }
 
-// Source delivers the packets that the programs saw. Its methods are for one
-// goroutine.
+// Source delivers the packets that the programs saw. Its methods are for one goroutine
+// but where they say otherwise.
 type Source struct {
 	coll     *ebpf.Collection
 	links    []link.Link
@@ -69,6 +71,7 @@ type Source struct {
 	paged    *perf.Reader // nil: the programs read payload in pages, or nobody does
 	pagedErr error        // why nobody does
 	counters *ebpf.Memory
+	servers  *servers
 	cpus     int
 	loss     lossReader
 	decoder  decoder
@@ -120,6 +123,7 @@ func open(cfg Config, way pagedWay) (*Source, error) {
 	if err := s.load(spec, way); err != nil {
 		return nil, errors.Join(remedy(err), s.Close())
 	}
+	s.servers = newServers(cfg.Ports, nil)
 	whole := shareOf(cfg.Sample)
 	s.shedder = shedder{whole: whole, share: whole, calm: Now()}
 	if err := s.start(spec.Maps[bpf.DnstraceMapRings].InnerMap); err != nil {
@@ -219,6 +223,11 @@ func (s *Source) start(ring *ebpf.MapSpec) error {
 	if s.counters, err = s.coll.Maps[countersMap].Memory(); err != nil {
 		return fmt.Errorf("map the counters: %w", err)
 	}
+	known, err := s.coll.Maps[serversMap].Memory()
+	if err != nil {
+		return fmt.Errorf("map the servers: %w", err)
+	}
+	s.servers.write, s.decoder.servers = writer(known), s.servers
 	s.cpus = min(int(s.coll.Maps[bpf.DnstraceMapRings].MaxEntries()), maxCPUs)
 	if err := s.openRings(ring); err != nil {
 		return err
@@ -264,6 +273,7 @@ func (s *Source) openRings(ring *ebpf.MapSpec) error {
 func (s *Source) Poll(deliver func(*Packet)) (int64, error) {
 	upTo := Now() - settle
 	s.decoder.netns.renew()
+	s.servers.renew()
 	if err := s.rechoose(); err != nil {
 		return 0, err
 	}
