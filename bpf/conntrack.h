@@ -24,7 +24,7 @@ static __always_inline __u32 ct_status(const struct nf_conn *ct)
 /*
  * Whether the packet was addressed to a DNS port, or answers one that was, before
  * its port was translated: a Service may listen on another port than its pods.
- * Inside those pods there is no entry to tell: there the port has to be observed.
+ * Inside those pods there is no entry to tell: servers.h has what is done there.
  */
 static __always_inline bool was_dns_port(unsigned long nfct)
 {

@@ -11,11 +11,12 @@
  * kfree_skb       tp_btf/kfree_skb            5.17    a drop: (1000-2800), another (11-30)
  * kfree_skb_old   tp_btf/kfree_skb            5.5     the same, without a reason
  *
- * They read the headers of the packet (glance.h, headers.h, transport.h), its
+ * They read the headers of the packet (prefilter.h, headers.h, transport.h), its
  * device, socket and connection tracking entry, and the task that sends.
- * Where lookups are sampled, all but a few packets are left out at a price (sample.h).
+ * Where not every lookup is reported, the packets of the others are left out before they
+ * are parsed (sampling.h).
  * Where only some namespaces are observed, a packet of another one that may be
- * DNS costs a glance and as many comparisons (netns.h).
+ * DNS costs a look at its header and as many comparisons (netns.h).
  *
  * Times are those of kernel.bpf_stats_enabled=1 on Linux 6.18, two virtual
  * cores, at 10,000 lookups a second of CoreDNS and with 1.2 GB of other traffic
@@ -27,7 +28,7 @@
  *
  * BPF tracepoint programs may follow kernel pointers that BTF describes without
  * a helper call, which is what makes the common case, a packet that is not DNS,
- * cheap: a glance at a dozen bytes of header (glance.h).
+ * cheap: a look at a dozen bytes of header (prefilter.h).
  */
 #include "kernel.h"
 #include <bpf/bpf_helpers.h>
@@ -41,11 +42,11 @@
 #include "conntrack.h"
 #include "sender.h"
 #include "headers.h"
+#include "servers.h"
 #include "transport.h"
-#include "glance.h"
-#include "share.h"
-#include "sample.h"
 #include "netns.h"
+#include "sampling.h"
+#include "prefilter.h"
 #include "paged.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -218,20 +219,6 @@ static __always_inline void send(struct scratch *s, struct sk_buff *skb, __u32 k
 		__sync_fetch_and_add(&count->emitted, 1);
 }
 
-/* Whether the lookup of the packet in the scratch is reported, by load and by sample. */
-static __always_inline bool is_chosen(struct scratch *s, __u32 slot, unsigned long nfct, __u32 captured)
-{
-	if (!in_share(s, nfct, captured)) {
-		__sync_fetch_and_add(&counters(bpf_get_smp_processor_id())->shed, 1);
-		return false;
-	}
-	if (sample_below < WHOLE_SAMPLE && !in_sample(slot, nfct, captured)) {
-		__sync_fetch_and_add(&counters(bpf_get_smp_processor_id())->sampled_out, 1);
-		return false;
-	}
-	return true;
-}
-
 static __always_inline void report(void *ctx, struct scratch *s, struct sk_buff *skb, const __u8 *l3, __u32 kind,
 				   __u64 location, __u32 reason)
 {
@@ -254,7 +241,7 @@ static __always_inline void report(void *ctx, struct scratch *s, struct sk_buff 
 		s->e.payload_len = s->left;
 		captured = read_payload(s, skb, &ptr);
 	}
-	if (!is_chosen(s, kind, skb->_nfct, captured))
+	if (!is_chosen(s, skb->_nfct, captured))
 		return;
 	s->e.captured = captured;
 	s->e.skip = 0;
@@ -302,7 +289,7 @@ int BPF_PROG(net_dev_queue, struct sk_buff *skb)
 {
 	const __u8 *l3 = outgoing(skb);
 
-	if (may_be_dns(skb, l3))
+	if (prefilter(skb, l3, skb->dev, skb->sk))
 		emit(ctx, skb, l3, EVENT_TX, 0, 0);
 	return 0;
 }
@@ -316,7 +303,7 @@ int BPF_PROG(netif_receive, struct sk_buff *skb)
 {
 	const __u8 *l3 = skb->data;
 
-	if (may_be_dns(skb, l3))
+	if (prefilter(skb, l3, skb->dev, skb->sk))
 		emit(ctx, skb, l3, EVENT_RX, 0, 0);
 	return 0;
 }
@@ -327,7 +314,7 @@ int BPF_PROG(kfree_skb, struct sk_buff *skb, void *location, int reason)
 {
 	const __u8 *l3 = outgoing(skb);
 
-	if (may_be_dns(skb, l3))
+	if (prefilter(skb, l3, skb->dev, skb->sk))
 		emit(ctx, skb, l3, EVENT_DROP, (__u64)location, reason);
 	return 0;
 }
@@ -338,7 +325,7 @@ int BPF_PROG(kfree_skb_old, struct sk_buff *skb, void *location)
 {
 	const __u8 *l3 = outgoing(skb);
 
-	if (may_be_dns(skb, l3))
+	if (prefilter(skb, l3, skb->dev, skb->sk))
 		emit(ctx, skb, l3, EVENT_DROP, (__u64)location, 0);
 	return 0;
 }

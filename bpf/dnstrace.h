@@ -54,6 +54,8 @@ struct event {
 	__u16 skip;		/* not 0: the payload is as far behind the head, the parts are before it */
 	__u16 vlan;		/* id of the outermost 802.1Q or 802.1ad tag; 0: none */
 	__u16 inner_vlan;	/* of the tag behind it */
+	__u8 servers;		/* enum server_end: the ends that are DNS servers */
+	__u8 pad[7];
 	char ifname[16];
 	__u8 saddr[16];		/* IPv4 as ::ffff:a.b.c.d */
 	__u8 daddr[16];
@@ -143,8 +145,8 @@ struct counters {
 	__u64 emitted;
 	__u64 lost[8];		/* events that found the ring full, or their scratch in use, by enum event_kind */
 	__u64 last_lost;	/* ns, CLOCK_MONOTONIC: when the last one did */
-	__u64 shed;		/* events of lookups outside the share that is reported */
-	__u64 sampled_out;	/* events of lookups outside the sample that is reported */
+	__u64 shed;		/* packets of lookups that are left out under load */
+	__u64 sampled_out;	/* packets of lookups that are not in the sample */
 };
 
 #endif

@@ -22,18 +22,6 @@ type DnstraceCounters struct {
 	SampledOut uint64
 }
 
-type DnstraceDraw struct {
-	_        structs.HostLayout
-	Text     [320]uint8
-	W        [16]uint32
-	H        [8]uint32
-	V        [8]uint32
-	Name     uint32
-	Label    uint32
-	Question uint32
-	Lot      uint32
-}
-
 type DnstraceDrop struct {
 	_         structs.HostLayout
 	Location  uint64
@@ -66,6 +54,8 @@ type DnstraceEvent struct {
 	Skip       uint16
 	Vlan       uint16
 	InnerVlan  uint16
+	Servers    uint8
+	Pad        [7]uint8
 	Ifname     [16]int8
 	Saddr      [16]uint8
 	Daddr      [16]uint8
@@ -93,7 +83,8 @@ type DnstraceFragmentPorts struct {
 	Sport    uint16
 	Dport    uint16
 	Protocol uint8
-	Pad      [3]uint8
+	Servers  uint8
+	Pad      [2]uint8
 }
 
 type DnstraceIcmpError struct {
@@ -106,12 +97,21 @@ type DnstraceIcmpError struct {
 	Pad   [2]uint8
 }
 
-type DnstraceLotKey struct {
-	_        structs.HostLayout
-	Client   [16]uint8
-	Port     uint16
-	Id       uint16
-	Question uint32
+type DnstraceKnownServers struct {
+	_       structs.HostLayout
+	Classes [4096]uint8
+	Servers [2048]struct {
+		_    structs.HostLayout
+		Addr [2]uint64
+		Port uint32
+		Pad  uint32
+	}
+	Sockets [64]struct {
+		_     structs.HostLayout
+		Netns uint32
+		Port  uint16
+		Pad   uint16
+	}
 }
 
 type DnstraceNat struct {
@@ -170,6 +170,13 @@ type DnstraceSender struct {
 	Comm [16]int8
 }
 
+type DnstraceServerKey struct {
+	_    structs.HostLayout
+	Addr [2]uint64
+	Port uint32
+	Pad  uint32
+}
+
 type DnstraceThread struct {
 	_    structs.HostLayout
 	Tid  uint32
@@ -180,13 +187,12 @@ type DnstraceThread struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	DnstraceMapDraws           = "draws"
 	DnstraceMapFragmented      = "fragmented"
-	DnstraceMapLots            = "lots"
+	DnstraceMapLearned         = "learned"
 	DnstraceMapPagedEvents     = "paged_events"
+	DnstraceMapReaders         = "readers"
 	DnstraceMapRings           = "rings"
 	DnstraceMapScratches       = "scratches"
-	DnstraceMapUnconnected     = "unconnected"
 	DnstraceProgCgroupIngress  = "cgroup_ingress"
 	DnstraceProgKfreeSkb       = "kfree_skb"
 	DnstraceProgKfreeSkbOld    = "kfree_skb_old"
@@ -196,6 +202,7 @@ const (
 	DnstraceProgSockRecvLength = "sock_recv_length"
 	DnstraceProgTcpProbe       = "tcp_probe"
 	DnstraceVarCpuCounters     = "cpu_counters"
+	DnstraceVarKnown           = "known"
 	DnstraceVarNetnsInodes     = "netns_inodes"
 	DnstraceVarNetnsListed     = "netns_listed"
 	DnstraceVarOutputPaged     = "output_paged"
@@ -203,8 +210,6 @@ const (
 	DnstraceVarReadPaged       = "read_paged"
 	DnstraceVarReadsObserved   = "reads_observed"
 	DnstraceVarSampleBelow     = "sample_below"
-	DnstraceVarShaK            = "sha_k"
-	DnstraceVarShaStart        = "sha_start"
 	DnstraceVarShare           = "share"
 	DnstraceVarUnusedDrop      = "unused_drop"
 	DnstraceVarUnusedEvent     = "unused_event"
@@ -272,13 +277,12 @@ type DnstraceProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DnstraceMapSpecs struct {
-	Draws       *ebpf.MapSpec `ebpf:"draws"`
 	Fragmented  *ebpf.MapSpec `ebpf:"fragmented"`
-	Lots        *ebpf.MapSpec `ebpf:"lots"`
+	Learned     *ebpf.MapSpec `ebpf:"learned"`
 	PagedEvents *ebpf.MapSpec `ebpf:"paged_events"`
+	Readers     *ebpf.MapSpec `ebpf:"readers"`
 	Rings       *ebpf.MapSpec `ebpf:"rings"`
 	Scratches   *ebpf.MapSpec `ebpf:"scratches"`
-	Unconnected *ebpf.MapSpec `ebpf:"unconnected"`
 }
 
 // DnstraceVariableSpecs contains global variables before they are loaded into the kernel.
@@ -286,6 +290,7 @@ type DnstraceMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type DnstraceVariableSpecs struct {
 	CpuCounters     *ebpf.VariableSpec `ebpf:"cpu_counters"`
+	Known           *ebpf.VariableSpec `ebpf:"known"`
 	NetnsInodes     *ebpf.VariableSpec `ebpf:"netns_inodes"`
 	NetnsListed     *ebpf.VariableSpec `ebpf:"netns_listed"`
 	OutputPaged     *ebpf.VariableSpec `ebpf:"output_paged"`
@@ -293,8 +298,6 @@ type DnstraceVariableSpecs struct {
 	ReadPaged       *ebpf.VariableSpec `ebpf:"read_paged"`
 	ReadsObserved   *ebpf.VariableSpec `ebpf:"reads_observed"`
 	SampleBelow     *ebpf.VariableSpec `ebpf:"sample_below"`
-	ShaK            *ebpf.VariableSpec `ebpf:"sha_k"`
-	ShaStart        *ebpf.VariableSpec `ebpf:"sha_start"`
 	Share           *ebpf.VariableSpec `ebpf:"share"`
 	UnusedDrop      *ebpf.VariableSpec `ebpf:"unused_drop"`
 	UnusedEvent     *ebpf.VariableSpec `ebpf:"unused_event"`
@@ -326,24 +329,22 @@ func (o *DnstraceObjects) Close() error {
 //
 // It can be passed to LoadDnstraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DnstraceMaps struct {
-	Draws       *ebpf.Map `ebpf:"draws"`
 	Fragmented  *ebpf.Map `ebpf:"fragmented"`
-	Lots        *ebpf.Map `ebpf:"lots"`
+	Learned     *ebpf.Map `ebpf:"learned"`
 	PagedEvents *ebpf.Map `ebpf:"paged_events"`
+	Readers     *ebpf.Map `ebpf:"readers"`
 	Rings       *ebpf.Map `ebpf:"rings"`
 	Scratches   *ebpf.Map `ebpf:"scratches"`
-	Unconnected *ebpf.Map `ebpf:"unconnected"`
 }
 
 func (m *DnstraceMaps) Close() error {
 	return _DnstraceClose(
-		m.Draws,
 		m.Fragmented,
-		m.Lots,
+		m.Learned,
 		m.PagedEvents,
+		m.Readers,
 		m.Rings,
 		m.Scratches,
-		m.Unconnected,
 	)
 }
 
@@ -352,6 +353,7 @@ func (m *DnstraceMaps) Close() error {
 // It can be passed to LoadDnstraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DnstraceVariables struct {
 	CpuCounters     *ebpf.Variable `ebpf:"cpu_counters"`
+	Known           *ebpf.Variable `ebpf:"known"`
 	NetnsInodes     *ebpf.Variable `ebpf:"netns_inodes"`
 	NetnsListed     *ebpf.Variable `ebpf:"netns_listed"`
 	OutputPaged     *ebpf.Variable `ebpf:"output_paged"`
@@ -359,8 +361,6 @@ type DnstraceVariables struct {
 	ReadPaged       *ebpf.Variable `ebpf:"read_paged"`
 	ReadsObserved   *ebpf.Variable `ebpf:"reads_observed"`
 	SampleBelow     *ebpf.Variable `ebpf:"sample_below"`
-	ShaK            *ebpf.Variable `ebpf:"sha_k"`
-	ShaStart        *ebpf.Variable `ebpf:"sha_start"`
 	Share           *ebpf.Variable `ebpf:"share"`
 	UnusedDrop      *ebpf.Variable `ebpf:"unused_drop"`
 	UnusedEvent     *ebpf.Variable `ebpf:"unused_event"`

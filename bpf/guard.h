@@ -11,16 +11,6 @@
 #ifndef DNSTRACE_GUARD_H
 #define DNSTRACE_GUARD_H
 
-#define MAX_CPUS	256	/* counters are shared above that, rings are not */
-
-/* In a section of its own, which user space maps into its memory. */
-struct counters cpu_counters[MAX_CPUS] SEC(".data.counters");
-
-static __always_inline struct counters *counters(__u32 cpu)
-{
-	return &cpu_counters[cpu & (MAX_CPUS - 1)];
-}
-
 static __always_inline void count_lost(struct counters *count, __u32 kind, __u64 time)
 {
 	__sync_fetch_and_add(&count->lost[kind & 7], 1);

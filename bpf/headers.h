@@ -18,6 +18,7 @@
 
 /* Smallest DNS message: the header (RFC 1035, section 4.1.1). */
 #define DNS_HEADER	12
+#define DNS_RESPONSE	0x80	/* QR, in its third byte */
 
 /* RFC 7348; what Linux took before a port was assigned; RFC 8926. */
 #define PORT_VXLAN	4789
@@ -95,6 +96,7 @@ static __always_inline int later_fragment(struct scratch *s)
 		return NOT_DNS;
 	s->e.sport = first->sport;
 	s->e.dport = first->dport;
+	s->e.servers = first->servers;
 	s->e.protocol = first->protocol;
 	return IS_DNS;
 }
@@ -103,7 +105,7 @@ static __always_inline int later_fragment(struct scratch *s)
 static __always_inline void first_fragment(struct scratch *s)
 {
 	struct fragment_key key = { .id = s->fragment.id, .protocol = s->fragment_protocol };
-	struct fragment_ports first = { .sport = s->e.sport, .dport = s->e.dport, .protocol = s->e.protocol };
+	struct fragment_ports first = { .sport = s->e.sport, .dport = s->e.dport, .protocol = s->e.protocol, .servers = s->e.servers };
 
 	__builtin_memcpy(key.saddr, s->e.saddr, 16);
 	__builtin_memcpy(key.daddr, s->e.daddr, 16);

@@ -90,6 +90,7 @@ enum bpf_func_id {
 
 /* include/linux/skbuff.h: the low bits of _nfct hold enum ip_conntrack_info */
 #define NFCT_PTRMASK	(~7UL)
+#define IP_CT_IS_REPLY	3		/* and all above it */
 
 #define __core __attribute__((preserve_access_index))
 

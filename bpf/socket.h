@@ -19,15 +19,15 @@
 const volatile bool reads_observed;
 
 /*
- * UDP sockets that got a message of DNS and have no DNS port of their own nor a peer, as
- * those of musl's resolver: their reads are known by this. The oldest make room.
+ * UDP sockets that got a message of DNS and have no observed port of their own nor of a
+ * peer, as those of musl's resolver: their reads are known by this. The oldest make room.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1024);
 	__type(key, __u64);
 	__type(value, __u8);
-} unconnected SEC(".maps");
+} readers SEC(".maps");
 
 static __always_inline bool is_inet(const struct sock *sk)
 {
@@ -64,21 +64,32 @@ static __always_inline void begin_at_socket(struct scratch *s, __u32 kind, __u32
 	s->e.skip = 0;
 	s->e.vlan = 0;
 	s->e.inner_vlan = 0;
+	s->e.servers = 0;
 	s->paged = 0;
+	s->at = 0;
+	s->end = 0;
 }
 
-/* The addresses of the IP header in s->h. */
-static __always_inline void read_addresses(struct scratch *s)
+/* Whether a message between two ports may be of DNS; server_ends() is sure of it. */
+static __always_inline bool may_be_dns(__u16 sport, __u16 dport)
+{
+	return is_dns_port(sport, dport) || may_be_learned(sport, dport);
+}
+
+/* Reads the addresses of the IP header in s->h; false if neither is that of a DNS server. */
+static __always_inline bool read_addresses(struct scratch *s)
 {
 	if (s->h[0] >> 4 == 6) {
 		s->e.ip_version = 6;
 		__builtin_memcpy(s->e.saddr, s->h + 8, 16);
 		__builtin_memcpy(s->e.daddr, s->h + 24, 16);
-		return;
+	} else {
+		s->e.ip_version = 4;
+		map_ipv4(s->e.saddr, s->h + 12);
+		map_ipv4(s->e.daddr, s->h + 16);
 	}
-	s->e.ip_version = 4;
-	map_ipv4(s->e.saddr, s->h + 12);
-	map_ipv4(s->e.daddr, s->h + 16);
+	s->e.servers = server_ends(s, 0);
+	return s->e.servers;
 }
 
 /* What the TCP header in s->h says of a segment of len bytes; its length, 0: none. */
@@ -111,17 +122,17 @@ static __always_inline void expect_read(const struct scratch *s, const struct so
 	__u8 yes = 1;
 
 	if (!reads_observed || is_dns_port(0, s->e.dport) || is_dns_port(0, peer_port(sk)) ||
-	    bpf_map_lookup_elem(&unconnected, &key))
+	    bpf_map_lookup_elem(&readers, &key))
 		return;
-	bpf_map_update_elem(&unconnected, &key, &yes, BPF_ANY);
+	bpf_map_update_elem(&readers, &key, &yes, BPF_ANY);
 }
 
 /* Sends what was delivered, its payload captured in the tail. */
-static __always_inline void send_delivered(struct scratch *s, __u32 slot, struct sk_buff *skb, __u64 sk,
-					   __u64 cgroup, __u32 captured)
+static __always_inline void send_delivered(struct scratch *s, struct sk_buff *skb, __u64 sk, __u64 cgroup,
+					   __u32 captured)
 {
 	s->e.payload_len = s->left > 0xffff ? 0xffff : s->left;
-	if (!is_chosen(s, slot, 0, captured))
+	if (!is_chosen(s, 0, captured))
 		return;
 	s->e.captured = captured;
 	s->used = captured;
@@ -151,7 +162,8 @@ static __always_inline void queued(struct scratch *s, struct sock *sk, struct sk
 	load(s->h, 20, skb->head + skb->network_header);
 	if (s->h[0] >> 4 == 6)
 		load(s->h, 40, skb->head + skb->network_header);
-	read_addresses(s);
+	if (!read_addresses(s))
+		return;
 	s->e.skb = (__u64)skb;
 	/* Without what is in pages, which takes a reference. */
 	want = skb->len - skb->data_len;
@@ -161,7 +173,7 @@ static __always_inline void queued(struct scratch *s, struct sock *sk, struct sk
 	if (!want || want > MAX_PAYLOAD || bpf_probe_read_kernel(s->tail, want, skb->data))
 		return;
 	expect_read(s, sk);
-	send_delivered(s, EVENT_DELIVERED, 0, (__u64)sk, read_cgroup(sk), want);
+	send_delivered(s, 0, (__u64)sk, read_cgroup(sk), want);
 }
 
 /* A segment at a connected socket. */
@@ -182,12 +194,13 @@ static __always_inline void accepted(struct scratch *s, struct sock *sk, struct 
 	load(s->h, 20, skb->head + skb->network_header);
 	if (s->h[0] >> 4 == 6)
 		load(s->h, 40, skb->head + skb->network_header);
-	read_addresses(s);
+	if (!read_addresses(s))
+		return;
 	s->e.skb = (__u64)skb;
 	s->start = (__u64)skb->data;
 	s->at = *(volatile __u64 *)&s->start + header;
 	s->end = *(volatile __u64 *)&s->start + (skb->len - skb->data_len);
-	send_delivered(s, SCRATCH_SEGMENT, skb, (__u64)sk, read_cgroup(sk), read_payload(s, skb, &ptr));
+	send_delivered(s, skb, (__u64)sk, read_cgroup(sk), read_payload(s, skb, &ptr));
 }
 
 /* Where a program of a cgroup finds the header behind IP's. */
@@ -231,10 +244,10 @@ static __always_inline bool find_transport(struct __sk_buff *ctx, struct place *
 	if (p->protocol != IPPROTO_UDP && p->protocol != IPPROTO_TCP)
 		return false;
 	if (p->at == 20)
-		return is_dns_port(be16(h + 20), be16(h + 22));
+		return may_be_dns(be16(h + 20), be16(h + 22));
 	if (p->at == 40 && h + 44 <= end)
-		return is_dns_port(be16(h + 40), be16(h + 42));
-	return !bpf_skb_load_bytes(ctx, p->at, ports, sizeof(ports)) && is_dns_port(be16(ports), be16(ports + 2));
+		return may_be_dns(be16(h + 40), be16(h + 42));
+	return !bpf_skb_load_bytes(ctx, p->at, ports, sizeof(ports)) && may_be_dns(be16(ports), be16(ports + 2));
 }
 
 /* Reads the headers of such a packet; the bytes before its payload, 0: it is none to report. */
@@ -259,8 +272,7 @@ static __always_inline __u32 read_headers(struct scratch *s, struct __sk_buff *c
 	}
 	if (bpf_skb_load_bytes(ctx, 0, s->h, 20) || (s->h[0] >> 4 == 6 && bpf_skb_load_bytes(ctx, 0, s->h, 40)))
 		return 0;
-	read_addresses(s);
-	return p->at + header;
+	return read_addresses(s) ? p->at + header : 0;
 }
 
 /*
@@ -307,7 +319,7 @@ static __always_inline void arriving(struct scratch *s, struct __sk_buff *ctx, c
 		expect_read(s, sk);
 	else if (finds_no_room(s, sk))
 		s->e.parts |= PART_LISTEN_FULL;
-	send_delivered(s, EVENT_DELIVERED, 0, (__u64)sk, bpf_skb_cgroup_id(ctx), want);
+	send_delivered(s, 0, (__u64)sk, bpf_skb_cgroup_id(ctx), want);
 }
 
 /* Where the system call of a reader has its result, in the reader's memory. */
@@ -383,11 +395,15 @@ static __always_inline void taken(struct scratch *s, struct sock *sk, __u32 got)
 	s->e.skb = 0;
 	s->e.payload_len = got;
 	read_peers(s, sk);
+	s->e.servers = server_ends(s, 0);
+	if (protocol == IPPROTO_TCP && !s->e.servers)
+		return;
 	if (protocol == IPPROTO_TCP)
 		s->e.seq = load32(&((struct tcp_sock *)sk)->copied_seq) - got;
 	else
 		captured = read_front(s, task, got);
-	if (!in_share(s, 0, captured))
+	/* A datagram that a server read was delivered: of whom is known there. */
+	if (s->e.sport && !is_chosen(s, 0, captured))
 		return;
 	s->e.captured = captured;
 	s->used = captured;
@@ -406,7 +422,9 @@ static __always_inline bool may_be_dns_socket(struct sock *sk)
 		return false;
 	if (is_dns_port(sk->__sk_common.skc_num, bpf_ntohs(sk->__sk_common.skc_dport)))
 		return true;
-	return protocol == IPPROTO_UDP && !sk->__sk_common.skc_dport && bpf_map_lookup_elem(&unconnected, &key);
+	if (protocol == IPPROTO_TCP)
+		return may_be_learned(sk->__sk_common.skc_num, bpf_ntohs(sk->__sk_common.skc_dport));
+	return bpf_map_lookup_elem(&readers, &key);
 }
 
 SEC("tp_btf/sk_data_ready")
@@ -424,7 +442,7 @@ int BPF_PROG(sk_data_ready, struct sock *sk)
 		return 0;
 	l4 = skb->head + skb->transport_header;
 	ports = bpf_ntohl(load32(l4));
-	if (!is_dns_port(ports >> 16, ports) || !(s = enter(EVENT_DELIVERED, EVENT_DELIVERED)))
+	if (!may_be_dns(ports >> 16, ports) || !(s = enter(EVENT_DELIVERED, EVENT_DELIVERED)))
 		return 0;
 	queued(s, sk, skb, l4);
 	leave(s);
@@ -436,7 +454,7 @@ int BPF_PROG(tcp_probe, struct sock *sk, struct sk_buff *skb)
 {
 	struct scratch *s;
 
-	if (!is_dns_port(sk->__sk_common.skc_num, bpf_ntohs(sk->__sk_common.skc_dport)) ||
+	if (!may_be_dns(sk->__sk_common.skc_num, bpf_ntohs(sk->__sk_common.skc_dport)) ||
 	    !(s = enter(SCRATCH_SEGMENT, EVENT_DELIVERED)))
 		return 0;
 	accepted(s, sk, skb);

@@ -37,6 +37,26 @@ static __always_inline bool is_dns_port(__u16 sport, __u16 dport)
 	return false;
 }
 
+/* Mixes 32 bits, one to one (lowbias32). */
+static __always_inline __u32 mix(__u32 x)
+{
+	x ^= x >> 16;
+	x *= 0x7feb352d;
+	x ^= x >> 15;
+	x *= 0x846ca68b;
+	return x ^ x >> 16;
+}
+
+#define MAX_CPUS	256	/* counters are shared above that, rings are not */
+
+/* In a section of its own, which user space maps into its memory. */
+struct counters cpu_counters[MAX_CPUS] SEC(".data.counters");
+
+static __always_inline struct counters *counters(__u32 cpu)
+{
+	return &cpu_counters[cpu & (MAX_CPUS - 1)];
+}
+
 /*
  * Where an event is put together before it is copied to its ring. The parser
  * keeps its state here too and not in registers: the verifier then need not
@@ -91,7 +111,8 @@ struct fragment_ports {
 	__u16 sport;
 	__u16 dport;
 	__u8 protocol;
-	__u8 pad[3];
+	__u8 servers;		/* as of struct event */
+	__u8 pad[2];
 };
 
 /*

@@ -8,13 +8,11 @@
 #define TCP_RST	0x04
 #define TCP_ACK	0x10
 
-/* Whether a packet with these ports is DNS: by itself, or by its translation. */
+/* Whether one end is a DNS server: by its port, by a translation, or as was learned. */
 static __always_inline bool is_dns(struct scratch *s, struct sk_buff *skb)
 {
-	if (is_dns_port(s->e.sport, s->e.dport))
-		return true;
-	/* The entry belongs to the outer packet, or to what an error is about. */
-	return !(s->e.parts & PART_OUTER) && was_dns_port(skb->_nfct);
+	s->e.servers = server_ends(s, skb->_nfct);
+	return s->e.servers;
 }
 
 static __always_inline int udp_header(struct scratch *s, struct sk_buff *skb)

@@ -63,8 +63,8 @@ func TestSampledAlike(t *testing.T) {
 	}
 }
 
-// In the kernel the lot falls alike: the lookups that the plugin records at the rate
-// are seen whole, of others not a packet, failures among them, of which there is what
+// The kernel decides alike: the lookups that the plugin records at the rate are seen
+// whole, of others not a packet, failures among them, of which there is what
 // CoreDNS says.
 func TestSampledInKernel(t *testing.T) {
 	const rate, count, failures = 0.3, 200, 30
@@ -102,19 +102,19 @@ func TestSampledInKernel(t *testing.T) {
 			}
 		}
 	}
-	drawn := 0
+	sampled := 0
 	for i := range count {
 		q, tr := recorded[name(i)], traces[name(i)]
 		switch {
-		case q == nil && tr == nil: // not drawn, or slow for one of the two and then not compared
+		case q == nil && tr == nil: // not sampled, or slow for one of the two and then not compared
 			continue
 		case q == nil || tr == nil:
 			t.Errorf("%s: record %v, trace %v", name(i), q != nil, tr != nil)
 			continue
 		}
-		in := trace.Sampled(q.TraceID, rate)
+		in := trace.Sampled(q.SamplingHash(), rate)
 		if in != (tr.Exchange != nil) || tr.Query == nil {
-			t.Errorf("%s: drawn %v, its packets seen %v, joined with its record %v", q.QName, in, tr.Exchange != nil, tr.Query != nil)
+			t.Errorf("%s: sampled %v, its packets seen %v, joined with its record %v", q.QName, in, tr.Exchange != nil, tr.Query != nil)
 			continue
 		}
 		if !in {
@@ -123,7 +123,7 @@ func TestSampledInKernel(t *testing.T) {
 			}
 			continue
 		}
-		drawn++
+		sampled++
 		ex := tr.Exchange
 		if !ex.SampledInKernel || ex.Sample == nil || *ex.Sample != rate || ex.Outcome != trace.OutcomeAnswered || ex.Incomplete() {
 			t.Errorf("%s: %s", q.QName, ex.AppendJSON(nil))
@@ -133,8 +133,8 @@ func TestSampledInKernel(t *testing.T) {
 			t.Errorf("%s: %d sightings", q.QName, len(ex.Path))
 		}
 	}
-	if drawn < count/6 || drawn > count/2 {
-		t.Errorf("%d of %d lookups were drawn at rate %v", drawn, count, rate)
+	if sampled < count/6 || sampled > count/2 {
+		t.Errorf("%d of %d lookups were sampled at rate %v", sampled, count, rate)
 	}
 	if out := metric(t, scrape(t, metrics), "dnstrace_unsampled_events_total"); out < 8*count/2 {
 		t.Errorf("%v packets were left out", out)

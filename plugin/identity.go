@@ -33,8 +33,7 @@ type identity struct {
 	alone   bool // nobody but the query's goroutine knows of it, now and later
 	q       dns.Question
 
-	named    sync.Once // flow and traceID
-	spanned  sync.Once // the others
+	computed sync.Once // what follows
 	flow     trace.Flow
 	traceID  trace.TraceID
 	spanID   trace.SpanID
@@ -72,33 +71,34 @@ func (i *identity) proto() string {
 
 // compute derives all ids, once; they are ready when it returns.
 func (i *identity) compute() {
-	i.name()
 	if i.alone {
-		i.deriveSpans()
+		i.derive()
 		return
 	}
-	i.spanned.Do(i.deriveSpans)
+	i.computed.Do(i.derive)
 }
 
-// name derives flow and trace id alone, which is all that sampling needs.
-func (i *identity) name() {
-	if i.alone {
-		i.deriveName()
-		return
-	}
-	i.named.Do(i.deriveName)
+// samplingHash returns the number by which the query is sampled.
+func (i *identity) samplingHash() uint32 {
+	return trace.SamplingHash(i.transport(), i.id, i.client.Port())
 }
 
-func (i *identity) deriveName() {
-	transport := uint8(trace.TransportUDP)
+// transport returns the IANA number of how the query came.
+func (i *identity) transport() uint8 {
 	if i.tcp {
-		transport = trace.TransportTCP
+		return trace.TransportTCP
 	}
+	return trace.TransportUDP
+}
+
+func (i *identity) derive() {
 	var wire [256]byte
-	i.flow = trace.NewFlow(transport, i.client, i.id, i.q.Qtype, i.q.Qclass, wire[:packName(i.q.Name, &wire)])
+	i.flow = trace.NewFlow(i.transport(), i.client, i.id, i.q.Qtype, i.q.Qclass, wire[:packName(i.q.Name, &wire)])
 	if !i.adopted {
 		i.traceID = trace.NewTraceID(i.time, i.flow)
+		i.parentID = trace.NewSpanID(i.traceID, trace.SpanID{}, trace.RoleClient, 0)
 	}
+	i.spanID = trace.NewSpanID(i.traceID, i.parentID, trace.RoleServer, 0)
 }
 
 // packName packs a name and returns its length. What has neither escapes nor labels
@@ -132,13 +132,6 @@ func packAnyName(name string, wire *[256]byte) int {
 		return 0
 	}
 	return n
-}
-
-func (i *identity) deriveSpans() {
-	if !i.adopted {
-		i.parentID = trace.NewSpanID(i.traceID, trace.SpanID{}, trace.RoleClient, 0)
-	}
-	i.spanID = trace.NewSpanID(i.traceID, i.parentID, trace.RoleServer, 0)
 }
 
 // address returns the address and the protocol ("udp", "tcp") of a, as

@@ -35,8 +35,7 @@ func (p *policy) chosen(i *identity) bool {
 	case *p.sample <= 0:
 		return false
 	}
-	i.name()
-	return trace.Sampled(i.traceID, *p.sample)
+	return trace.Sampled(i.samplingHash(), *p.sample)
 }
 
 // keeps reports whether the recording that b has loaded becomes a record, and

@@ -2,6 +2,9 @@ package dnstrace
 
 import (
 	"fmt"
+	"net"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -156,8 +159,8 @@ func TestPolicyAlwaysRecords(t *testing.T) {
 	}
 }
 
-// What sampling chooses is what trace.Sampled says of the trace id, and its
-// record has the rate.
+// What sampling chooses is what trace.Sampled says of the query as it came, by UDP and by
+// TCP, whatever another plugin makes of it; its record has the rate.
 func TestPolicySamples(t *testing.T) {
 	const block = ` {
 		bind 127.0.0.1
@@ -165,30 +168,58 @@ func TestPolicySamples(t *testing.T) {
 			output file $RECORDS
 			sample %s
 		}
+		rewrite name exact whoami.org example.org
 		whoami
 	}
 	`
-	s := start(t, fmt.Sprintf("half.org:0"+block+"all.org:0"+block, "0.5", "1"))
+	s := start(t, fmt.Sprintf(".:0"+block+"all.org:0"+block, "0.5", "1"))
 	const queries = 200
-	for range queries {
-		s.ask("half.org.", dns.TypeA)
-	}
-	s.stop()
-	records := readRecords(t, s.records)
-	for _, r := range records {
-		q := r.(*trace.Query)
-		if q.Sample == nil || *q.Sample != 0.5 || !trace.Sampled(q.TraceID, 0.5) {
-			t.Errorf("%s: sample %v", q.TraceID, q.Sample)
+	var want []string
+	for n := range queries {
+		addr := []net.Addr{s.instance.Servers()[0].LocalAddr(), s.instance.Servers()[0].Addr()}[n%2]
+		network := addr.Network()
+		conn, err := net.Dial(network, addr.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := new(dns.Msg).SetQuestion("whoami.org.", dns.TypeA)
+		if _, _, err := (&dns.Client{Net: network}).ExchangeWithConn(m, &dns.Conn{Conn: conn}); err != nil {
+			t.Fatal(err)
+		}
+		_, port, err := net.SplitHostPort(conn.LocalAddr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := strconv.ParseUint(port, 10, 16)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.Close(); err != nil {
+			t.Fatal(err)
+		}
+		transport := map[string]uint8{"udp": trace.TransportUDP, "tcp": trace.TransportTCP}[network]
+		if trace.Sampled(trace.SamplingHash(transport, m.Id, uint16(client)), 0.5) {
+			want = append(want, fmt.Sprint(network, m.Id, client))
 		}
 	}
-	// Six standard deviations around the mean.
-	if n := len(records); n < queries/2-43 || n > queries/2+43 {
-		t.Errorf("%d of %d recorded", n, queries)
+	s.stop()
+	var got []string
+	for _, r := range readRecords(t, s.records) {
+		q := r.(*trace.Query)
+		if q.Sample == nil || *q.Sample != 0.5 {
+			t.Errorf("%s: sample %v", q.TraceID, q.Sample)
+		}
+		got = append(got, fmt.Sprint(q.Protocol, q.ID, q.ClientPort))
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if !slices.Equal(got, want) || len(want) == 0 || len(want) == queries {
+		t.Errorf("%d of %d recorded, want %d:\n%s\n%s", len(got), queries, len(want), got, want)
 	}
 }
 
-// Whoever asks us with a TRACEPARENT decides: a sampled one is recorded, and an
-// id of theirs is judged like one of ours.
+// Whoever asks us with a TRACEPARENT that is sampled decides that the lookup is recorded;
+// the others go by their own packet, whatever their trace id is.
 func TestPolicyFollowsTraceparent(t *testing.T) {
 	s := start(t, `.:0 {
 		bind 127.0.0.1
@@ -201,23 +232,37 @@ func TestPolicyFollowsTraceparent(t *testing.T) {
 	}`)
 	n := 0
 	for _, tc := range []struct {
-		last     byte // decides: the first of the last four bytes
-		flags    byte
-		recorded bool
-		rate     bool
+		byHash, flagged bool
 	}{
-		{0x7f, 0, true, true},
-		{0x80, 0, false, false},
-		{0x80, trace.FlagSampled, true, false},
+		{true, false},
+		{false, false},
+		{false, true},
+		{true, true},
 	} {
-		parent := trace.Traceparent{TraceID: trace.TraceID{0: 1, 12: tc.last}, SpanID: trace.SpanID{1}, Flags: tc.flags}
+		parent := trace.Traceparent{TraceID: trace.TraceID{0: 1, 15: byte(n)}, SpanID: trace.SpanID{1}}
+		if tc.flagged {
+			parent.Flags = trace.FlagSampled
+		}
 		m := new(dns.Msg).SetQuestion("example.org.", dns.TypeA)
 		m.SetEdns0(1232, false)
 		m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_LOCAL{Code: trace.DefaultOptionCode, Data: parent.Append(nil)}}
-		s.exchange("udp", m)
-		if tc.recorded {
+		conn, err := net.Dial("udp", s.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := conn.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+		for m.Id = 0; trace.Sampled(trace.SamplingHash(trace.TransportUDP, m.Id, port), 0.5) != tc.byHash; {
+			m.Id++
+		}
+		if _, _, err := new(dns.Client).ExchangeWithConn(m, &dns.Conn{Conn: conn}); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if tc.byHash || tc.flagged {
 			n++
-			if q := s.query(n); q.TraceID != parent.TraceID || (q.Sample != nil) != tc.rate {
+			if q := s.query(n); q.TraceID != parent.TraceID || (q.Sample != nil) != !tc.flagged {
 				t.Errorf("%+v: trace %s, sample %v", tc, q.TraceID, q.Sample)
 			}
 		}

@@ -275,11 +275,9 @@ func (rec *recording) unremarkable() bool {
 func (rec *recording) chosen() bool {
 	if rec.decision == undecided {
 		rec.decision = leftOut
-		rec.own.alone = rec.ident == &rec.own && !rec.front.shared
 		if rec.plugin.policy.chosen(rec.ident) {
 			rec.decision = picked
 		}
-		rec.own.alone = false
 	}
 	return rec.decision == picked
 }

@@ -88,8 +88,8 @@ func TestChain(t *testing.T) {
 	}
 }
 
-// Two servers in a row that sample choose the same lookups: what the first records, the
-// second does.
+// Of two servers in a row that sample, the second records what the first does. The queries
+// between them are others than the client's, so it records some of its own as well.
 func TestChainSamplesAlike(t *testing.T) {
 	const queries, rate = 200, "sample 0.3"
 	back := start(t, ".:0 {\n bind 127.0.0.1\n dnstrace {\n output file $RECORDS\n accept 127.0.0.0/8\n "+rate+"\n }\n whoami\n}")
@@ -112,8 +112,14 @@ func TestChainSamplesAlike(t *testing.T) {
 	if n := len(first); n < 60-39 || n > 60+39 {
 		t.Errorf("%d of %d recorded", n, queries)
 	}
-	if !slices.Equal(first, second) {
-		t.Errorf("the first recorded %d, the second %d:\n%s\n%s", len(first), len(second), first, second)
+	for _, id := range first {
+		if !slices.Contains(second, id) {
+			t.Errorf("%s: recorded by the first server only", id)
+		}
+	}
+	// 0.3 of the 140 others.
+	if n := len(second) - len(first); n < 42-33 || n > 42+33 {
+		t.Errorf("the first recorded %d, the second %d", len(first), len(second))
 	}
 }
 

@@ -25,18 +25,35 @@
 //
 // # Sampling
 //
-// Who records only a share of the lookups decides by the trace id, so that all
-// who use the same rate record the same ones, and who uses a lower rate records
-// some of those (see [Sampled]). It takes one comparison of whole numbers:
+// Who records only a share of the lookups decides by what the client's query shows on
+// the wire, so that CoreDNS, the tracer and its programs in the kernel record the same
+// ones at the same rate, and some of those at a lower one. It takes some ten
+// operations on 32-bit numbers, without carry (see [SamplingHash], [Sampled]):
 //
-//	last 4 bytes of trace_id, big-endian  <  rate x 2^32, rounded down
+//	x  = DNS ID << 16 | client port     over TCP the DNS ID counts as 0
+//	x ^= x >> 16;  x *= 0x7feb352d
+//	x ^= x >> 15;  x *= 0x846ca68b
+//	x ^= x >> 16
+//	sampled if  x  <  rate x 2^32, rounded down
 //
-// Test vectors, for the flows above in this order:
+// Over TCP all queries of a connection are sampled alike, since few of its segments
+// show an ID. What is asked again over TCP, or from another port, is another query and
+// sampled by itself; so is the query that a server sends to an upstream.
 //
-//	last 4 bytes  smallest rate that passes
-//	0x9b794954    0x9b794955 / 2^32 = 0.60731943...
-//	0xc329e410    0xc329e411 / 2^32 = 0.76235795...
-//	0x4f089358    0x4f089359 / 2^32 = 0.30872460...
+// The client port is that of the query as it comes to whoever decides: CoreDNS takes
+// the port that it sees. Where a translation gives the client another port, CoreDNS and
+// the tracer agree if the tracer saw the translation ([NAT]); the programs in the kernel
+// take the port that the client used, as far as connection tracking tells them.
+//
+// Test vectors:
+//
+//	                          x           smallest rate that passes, (x + 1) / 2^32
+//	UDP  id 0xc1a1  port 50202  0x405d4d1b  0.25142366...
+//	UDP  id 0x0000  port 1      0x688990c0  0.40834908...
+//	UDP  id 0x0001  port 0      0xdcafae10  0.86205566...
+//	UDP  id 0xffff  port 65535  0x6768824a  0.40393843...
+//	TCP  id 0xa9ba  port 44601  0x51d32c72  0.31962850...
+//	TCP  id 0x0000  port 44601  0x51d32c72  0.31962850...
 //
 // # Records
 //

@@ -1,32 +1,45 @@
 package trace
 
 import (
-	"encoding/binary"
+	"fmt"
 	"math"
 	"math/rand/v2"
-	"net/netip"
+	"os"
+	"strings"
 	"testing"
 )
 
-// The vectors of the package's documentation.
-func TestSampledVectors(t *testing.T) {
-	for _, tc := range []struct {
-		flow string
-		word uint64
-	}{
-		{"41156cb99fd7e9f79b794954", 0x9b794954},
-		{"880ca82742bca2d1c329e410", 0xc329e410},
-		{"b248aa3c33ea8e724f089358", 0x4f089358},
-	} {
-		for _, time := range []string{"00000000", "6acfc000", "6acfc100"} {
-			id, err := ParseTraceID(time + tc.flow)
-			if err != nil {
-				t.Fatal(err)
-			}
-			passes := float64(tc.word+1) / (1 << 32)
-			if !Sampled(id, passes) || Sampled(id, float64(tc.word)/(1<<32)) || !Sampled(id, 1) || Sampled(id, 0) {
-				t.Errorf("%s: passes at %v: %v, below: %v", id, passes, Sampled(id, passes), Sampled(id, float64(tc.word)/(1<<32)))
-			}
+// samplingVectors are those of the package's documentation.
+var samplingVectors = []struct {
+	transport      uint8
+	id, clientPort uint16
+	hash           uint32
+}{
+	{TransportUDP, 0xc1a1, 50202, 0x405d4d1b},
+	{TransportUDP, 0x0000, 1, 0x688990c0},
+	{TransportUDP, 0x0001, 0, 0xdcafae10},
+	{TransportUDP, 0xffff, 65535, 0x6768824a},
+	{TransportTCP, 0xa9ba, 44601, 0x51d32c72},
+	{TransportTCP, 0x0000, 44601, 0x51d32c72},
+}
+
+func TestSamplingVectors(t *testing.T) {
+	doc, err := os.ReadFile("doc.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range samplingVectors {
+		hash := SamplingHash(v.transport, v.id, v.clientPort)
+		if hash != v.hash {
+			t.Errorf("%+v: got %#08x", v, hash)
+		}
+		passes := (float64(hash) + 1) / (1 << 32)
+		if !Sampled(hash, passes) || Sampled(hash, float64(hash)/(1<<32)) || !Sampled(hash, 1) || Sampled(hash, 0) {
+			t.Errorf("%+v: passes at %v: %v, below: %v", v, passes, Sampled(hash, passes), Sampled(hash, float64(hash)/(1<<32)))
+		}
+		name := map[uint8]string{TransportUDP: "UDP", TransportTCP: "TCP"}[v.transport]
+		if line := fmt.Sprintf("%s  id %#04x  port %-5d  %#08x  %.8f...", name, v.id, v.clientPort, v.hash, math.Floor(passes*1e8)/1e8); !strings.Contains(string(doc), line) {
+			t.Errorf("the documentation lacks %q", line)
 		}
 	}
 }
@@ -41,20 +54,59 @@ func TestSampleThreshold(t *testing.T) {
 	}
 }
 
-// The share that is sampled is the rate, within four standard deviations.
-func TestSampledShare(t *testing.T) {
+// However clients choose IDs and ports, the share that is sampled is the rate, within
+// five standard deviations of a random choice.
+func TestSampledEvenly(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 5))
-	const n, rate = 100000, 0.01
-	passed := 0
-	for i := range n {
-		var name [8]byte
-		binary.BigEndian.PutUint64(name[:], rng.Uint64())
-		flow := NewFlow(TransportUDP, netip.MustParseAddrPort("127.0.0.1:53"), uint16(i), 1, 1, name[:])
-		if Sampled(TraceID(append(make([]byte, 4), flow[:]...)), rate) {
-			passed++
+	port := func() uint16 { return uint16(32768 + rng.IntN(28232)) }
+	for name, query := range map[string]func(i int) (id, port uint16){
+		"one port, IDs counted up":         func(i int) (uint16, uint16) { return uint16(i), 40000 },
+		"one port, random IDs":             func(int) (uint16, uint16) { return uint16(rng.Uint32()), 53 },
+		"one ID, ports counted up":         func(i int) (uint16, uint16) { return 0, uint16(i) },
+		"one ID, every second port":        func(i int) (uint16, uint16) { return 1, uint16(2 * i) },
+		"both counted up":                  func(i int) (uint16, uint16) { return uint16(i), uint16(32768 + i) },
+		"IDs up, ports down":               func(i int) (uint16, uint16) { return uint16(i), uint16(60999 - i) },
+		"both random":                      func(int) (uint16, uint16) { return uint16(rng.Uint32()), port() },
+		"few ports, IDs counted up":        func(i int) (uint16, uint16) { return uint16(i / 4), uint16(40000 + i%4) },
+		"IDs with their low byte 0":        func(i int) (uint16, uint16) { return uint16(i << 8), uint16(40000 + i>>8) },
+		"ports multiples of 64, random ID": func(i int) (uint16, uint16) { return uint16(rng.Uint32()), uint16(i << 6) },
+	} {
+		for _, n := range []int{20000, 65536} {
+			for _, rate := range []float64{0.001, 0.01, 0.1, 0.5, 0.9} {
+				passed := 0
+				for i := range n {
+					id, port := query(i)
+					if Sampled(SamplingHash(TransportUDP, id, port), rate) {
+						passed++
+					}
+				}
+				want, deviation := float64(n)*rate, math.Sqrt(float64(n)*rate*(1-rate))
+				if math.Abs(float64(passed)-want) > 5*deviation {
+					t.Errorf("%s: %d of %d at rate %v", name, passed, n, rate)
+				}
+			}
 		}
 	}
-	if dev := math.Sqrt(n * rate * (1 - rate)); math.Abs(float64(passed)-n*rate) > 4*dev {
-		t.Errorf("%d of %d at rate %v", passed, n, rate)
+}
+
+// The records of both sides of a lookup have one hash, as long as it is known which port
+// the server sees.
+func TestSamplingHashOfRecords(t *testing.T) {
+	translated := uint16(50202)
+	udp, tcp := DNS{Protocol: "udp", ID: 0xc1a1, ClientPort: 50202}, DNS{Protocol: "tcp", ID: 0xa9ba, ClientPort: 44601}
+	behind := udp
+	behind.ClientPort = 1234
+	for name, tc := range map[string]struct{ got, want uint32 }{
+		"query":                {(&Query{DNS: udp}).SamplingHash(), 0x405d4d1b},
+		"query over TCP":       {(&Query{DNS: tcp}).SamplingHash(), 0x51d32c72},
+		"exchange":             {(&Exchange{DNS: udp}).SamplingHash(), 0x405d4d1b},
+		"exchange over TCP":    {(&Exchange{DNS: tcp}).SamplingHash(), 0x51d32c72},
+		"a translated server":  {(&Exchange{DNS: udp, NAT: &NAT{}}).SamplingHash(), 0x405d4d1b},
+		"a translated client":  {(&Exchange{DNS: behind, NAT: &NAT{ClientPort: &translated}}).SamplingHash(), 0x405d4d1b},
+		"where it is not told": {(&Exchange{DNS: behind}).SamplingHash(), SamplingHash(TransportUDP, 0xc1a1, 1234)},
+	} {
+		if tc.got != tc.want {
+			t.Errorf("%s: got %#08x, want %#08x", name, tc.got, tc.want)
+		}
 	}
 }

@@ -110,7 +110,7 @@ func newRunCommand() *cobra.Command {
 	f.DurationVar(&o.history, "history", 10*time.Minute, "how long finished traces stay in memory for the local API")
 	f.DurationVar(&o.timeout, "timeout", 5*time.Second, "a query without a response for this long is unanswered")
 	f.Float64Var(&o.sample, "sample", 1, "share of ordinary lookups to write and keep, 0 to 1; those that fail, are slow or have a finding always are")
-	f.BoolVar(&o.sampleInKernel, "sample-in-kernel", false, "leave lookups over UDP that --sample does not choose out in the kernel, those that fail among them: the least work for the tracer")
+	f.BoolVar(&o.sampleInKernel, "sample-in-kernel", false, "leave lookups that --sample does not choose out in the kernel, those that fail among them: the least work for the tracer")
 	f.StringVarP(&o.filter, "filter", "f", "", "write only records for which this expression is true")
 	f.StringVar(&o.kubernetes, "kubernetes", kube.Auto, "names of pods and Services: auto (as a pod: from its cluster), off, or a kubeconfig")
 	return cmd

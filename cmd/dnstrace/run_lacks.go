@@ -10,7 +10,7 @@ import (
 // lacks says in traces what the kernel does not tell.
 func (o *runOptions) lacks(l capture.Limited) (gaps assemble.Lacks) {
 	if o.sampleInKernel {
-		gaps.Unsampled = fmt.Sprintf("packets of most lookups are left out (--sample %v --sample-in-kernel), also those of an upstream query, which has a lot of its own", o.sample)
+		gaps.Unsampled = fmt.Sprintf("packets of most lookups are left out (--sample %v --sample-in-kernel), also those of an upstream query, which is sampled by itself", o.sample)
 	}
 	if l.Process {
 		gaps.Process = "which process asked is unknown: this kernel does not tell (Linux 5.15 or later does)"

@@ -129,7 +129,7 @@ func TestPacketsInOrder(t *testing.T) {
 	if kinds[TX] != 500 || kinds[RX] != 500 {
 		t.Errorf("%v", kinds)
 	}
-	if c := source.Counters(); c.Emitted != 1000 || c.Lost != 0 || c.Shed != 0 || c.Share != WholeShare {
+	if c := source.Counters(); c.Emitted != 1000 || c.Lost != 0 || c.Shed != 0 || c.Share != 1 {
 		t.Errorf("%+v", c)
 	}
 }

@@ -259,7 +259,11 @@ func compare(t *testing.T, got, want *Packet) {
 	if got.IfName != "lo" || got.NetNS == 0 || got.Time == 0 {
 		t.Errorf("seen at %q in %d", got.IfName, got.NetNS)
 	}
+	if got.SrcServer || !got.DstServer {
+		t.Errorf("the server is the source %v, the destination %v", got.SrcServer, got.DstServer)
+	}
 	g := *got
+	g.DstServer = false
 	g.Time, g.SKB, g.Kind, g.NetNS, g.NetNSName, g.IfIndex, g.IfName, g.CgroupID = 0, 0, 0, 0, "", 0, "", 0
 	g.PID, g.Comm, g.TID, g.Thread = 0, "", 0, ""
 	if !bytes.Equal(g.Payload, want.Payload) {

@@ -28,6 +28,12 @@ const (
 	partListenFull // without bytes of its own
 )
 
+// enum server_end.
+const (
+	serverSrc = 1 << iota
+	serverDst
+)
+
 // decoder turns events into packets. Names that come again with every packet
 // are made into strings once.
 type decoder struct {
@@ -37,6 +43,7 @@ type decoder struct {
 	symbols *symbols
 	reasons map[uint32]string
 	nat     NAT // of the packet that is passed on
+	servers *servers
 }
 
 type named struct {
@@ -86,12 +93,27 @@ func (d *decoder) decode(p *Packet, raw []byte) error {
 		PayloadLen: int(e.PayloadLen),
 		VLAN:       e.Vlan,
 		InnerVLAN:  e.InnerVlan,
+		SrcServer:  e.Servers&serverSrc != 0,
+		DstServer:  e.Servers&serverDst != 0,
 	}
+	d.learn(p)
 	return d.decodeParts(p, &e, rest)
 }
 
 // tunnels are the names of enum tunnel (bpf/dnstrace.h).
 var tunnels = map[uint8]string{1: TunnelVXLAN, 2: TunnelGeneve, 3: TunnelIPIP, 4: TunnelGRE}
+// learn remembers servers that the programs found behind a translation.
+func (d *decoder) learn(p *Packet) {
+	if d.servers == nil {
+		return
+	}
+	if p.SrcServer {
+		d.servers.saw(p.Src, p.Time)
+	}
+	if p.DstServer {
+		d.servers.saw(p.Dst, p.Time)
+	}
+}
 
 // decodeParts reads what an event has beside its payload.
 func (d *decoder) decodeParts(p *Packet, e *bpf.DnstraceEvent, tail []byte) error {
@@ -167,7 +189,7 @@ var errCut = errors.New("event is cut: the program and its loader do not match")
 // layout is the types of which events are made: C's, without pointers.
 type layout interface {
 	bpf.DnstraceEvent | bpf.DnstraceSender | bpf.DnstraceThread | bpf.DnstraceNat | bpf.DnstraceDrop | bpf.DnstraceOuter |
-		bpf.DnstraceFragment | bpf.DnstraceIcmpError | bpf.DnstraceCounters | uint64
+		bpf.DnstraceFragment | bpf.DnstraceIcmpError | bpf.DnstraceCounters | bpf.DnstraceServerKey | uint64
 }
 
 // next fills v with the next part, if it is there.

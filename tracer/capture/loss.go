@@ -52,7 +52,7 @@ func newLossReader(cpus int) lossReader {
 // because the program was running on that CPU already. A run left out may have been
 // for a packet that is not DNS, so of those it counts too many rather than too few.
 func (s *Source) Counters() Counters {
-	all := Counters{Share: s.sharer.share, Forgotten: s.unread.forgotten}
+	all := Counters{Share: s.shedder.share.of(s.shedder.whole), Forgotten: s.unread.forgotten}
 	for cpu := range s.cpus {
 		c := s.readCounters(cpu)
 		all.Emitted += c.Emitted
@@ -71,10 +71,10 @@ func (s *Source) Counters() Counters {
 type Counters struct {
 	Emitted    uint64
 	Lost       uint64
-	Shed       uint64 // of lookups outside the share that was reported
-	SampledOut uint64 // of lookups outside Config.Sample
-	Share      Share  // that is reported now
-	Forgotten  uint64 // datagrams that were delivered, and whose reading is not told for lack of memory
+	Shed       uint64  // packets of lookups that were left out under load
+	SampledOut uint64  // packets of lookups outside Config.Sample
+	Share      float64 // of the lookups in Config.Sample that is reported now
+	Forgotten  uint64  // datagrams that were delivered, and whose reading is not told for lack of memory
 }
 
 func sum(lost [8]uint64) (all uint64) {

@@ -109,6 +109,10 @@ type Packet struct {
 	TCPFlags   uint8
 	TCPSeq     uint32
 	Src, Dst   netip.AddrPort
+	// Which end is a DNS server: by its port, by what was learned of its address, or by the
+	// port that the client addressed before a translation. Of an ICMP error: which end of
+	// the packet that it quotes.
+	SrcServer, DstServer bool
 	NetNS      uint32 // inode of the network namespace; 0: unknown
 	NetNSName  string // its name, if it has one
 	IfIndex    uint32 // 0: the packet had no device yet

@@ -78,7 +78,7 @@ func (s *Source) drainPaged() error {
 		if len(rec.RawSample) < eventSize {
 			return fmt.Errorf("read a perf buffer: a record of %d bytes is shorter than an event", len(rec.RawSample))
 		}
-		s.sharer.saw(float64(rec.Remaining+len(rec.RawSample))/float64(s.paged.BufferSize()), 0, 0)
+		s.shedder.saw(float64(rec.Remaining+len(rec.RawSample))/float64(s.paged.BufferSize()), 0, 0)
 		s.pending.add(rec.RawSample)
 	}
 	return nil

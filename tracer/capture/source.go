@@ -49,19 +49,21 @@ const settle = int64(time.Millisecond)
 
 // Config says what to capture.
 type Config struct {
-	Ports     []uint16 // 1 to MaxPorts
-	RingBytes int      // per CPU, a power of two; 0: up to 4 MiB, 64 MiB in all
+	// Ports of DNS servers, 1 to MaxPorts. Where one of them is translated to another, as by
+	// a Service, that is learned.
+	Ports     []uint16
+	RingBytes int // per CPU, a power of two; 0: up to 4 MiB, 64 MiB in all
 	// NetNS are the network namespaces to observe, MaxNetNS at most: names as
 	// ip-netns(8) has them, "host", paths, inode numbers. Empty: all. A name or path
 	// is followed, from one Poll to the next, when another namespace takes it.
 	NetNS []string
-	// Sample is the share of the lookups over UDP that the programs report, from 0
-	// to 1, chosen by trace id as by [trace.Sampled]; nil: all.
+	// Sample is the share of the lookups that the programs report, from 0 to 1, chosen
+	// as by [trace.Sampled] with the port that the client used; nil: all.
 	Sample *float64
 }
 
-// Source delivers the packets that the programs saw. Its methods are for one
-// goroutine.
+// Source delivers the packets that the programs saw. Its methods are for one goroutine
+// but where they say otherwise.
 type Source struct {
 	coll         *ebpf.Collection
 	links        []link.Link
@@ -75,13 +77,14 @@ type Source struct {
 	paged    *perf.Reader // nil: the programs read payload in pages, or nobody does
 	pagedErr error        // why nobody does
 	counters *ebpf.Memory
+	servers  *servers
 	cpus     int
 	loss     lossReader
 	decoder  decoder
 	pending  pending
-	sharer   sharer
+	shedder  shedder
 	chosen   []chosen               // namespaces; none: all are observed
-	reshares []Reshare              // to be told
+	changes  []ShareChange          // of the share that is reported, not delivered yet
 	polled   []bpf.DnstraceCounters // by CPU, at the last poll
 }
 
@@ -129,6 +132,9 @@ func open(cfg Config, way pagedWay, arrival arrivalWay) (*Source, error) {
 	if err := s.load(spec, way, arrival); err != nil {
 		return nil, errors.Join(remedy(err), s.Close())
 	}
+	s.servers = newServers(cfg.Ports, nil)
+	whole := shareOf(cfg.Sample)
+	s.shedder = shedder{whole: whole, share: whole, calm: Now()}
 	if err := s.start(spec.Maps[bpf.DnstraceMapRings].InnerMap, arrival); err != nil {
 		return nil, errors.Join(remedy(err), s.Close())
 	}
@@ -165,14 +171,13 @@ func newSpec(cfg Config, observe []chosen) (*ebpf.CollectionSpec, error) {
 	return spec, nil
 }
 
-// setSample tells the programs which lookups to report. Those that report all draw no
-// lots, and need no memory of what was drawn.
+// setSample tells the programs which lookups to report.
 func setSample(spec *ebpf.CollectionSpec, rate *float64) error {
 	if rate == nil {
-		spec.Maps[bpf.DnstraceMapLots].MaxEntries = 1
 		return nil
 	}
-	return spec.Variables[bpf.DnstraceVarSampleBelow].Set(trace.SampleThreshold(*rate))
+	return errors.Join(spec.Variables[bpf.DnstraceVarSampleBelow].Set(trace.SampleThreshold(*rate)),
+		spec.Variables[bpf.DnstraceVarShare].Set(uint32(shareOf(rate))))
 }
 
 // load loads the programs.
@@ -232,12 +237,17 @@ func (s *Source) start(ring *ebpf.MapSpec, arrival arrivalWay) error {
 	if s.counters, err = s.coll.Maps[countersMap].Memory(); err != nil {
 		return fmt.Errorf("map the counters: %w", err)
 	}
+	known, err := s.coll.Maps[serversMap].Memory()
+	if err != nil {
+		return fmt.Errorf("map the servers: %w", err)
+	}
+	s.servers.write, s.decoder.servers = writer(known), s.servers
 	s.cpus = min(int(s.coll.Maps[bpf.DnstraceMapRings].MaxEntries()), maxCPUs)
 	if err := s.openRings(ring); err != nil {
 		return err
 	}
 	s.loss = newLossReader(s.cpus)
-	s.sharer, s.polled = sharer{share: WholeShare, calm: Now()}, make([]bpf.DnstraceCounters, s.cpus)
+	s.polled = make([]bpf.DnstraceCounters, s.cpus)
 	if err := s.attachArrival(arrival); err != nil {
 		return err
 	}
@@ -283,6 +293,7 @@ func (s *Source) openRings(ring *ebpf.MapSpec) error {
 func (s *Source) Poll(deliver func(*Packet)) (int64, error) {
 	upTo := Now() - settle
 	s.decoder.netns.renew()
+	s.servers.renew()
 	if err := s.rechoose(); err != nil {
 		return 0, err
 	}
@@ -295,7 +306,7 @@ func (s *Source) Poll(deliver func(*Packet)) (int64, error) {
 	if err := s.drainPaged(); err != nil {
 		return 0, err
 	}
-	if err := s.reshare(); err != nil {
+	if err := s.shed(); err != nil {
 		return 0, err
 	}
 	s.unread.expire(upTo)
@@ -330,27 +341,27 @@ const ringRecord = 8
 func (s *Source) look(cpu int, r *ringbuf.Reader) {
 	used := float64(r.AvailableBytes()) / float64(r.BufferSize())
 	if cpu >= s.cpus {
-		s.sharer.saw(used, 0, 0) // it shares its counters with another
+		s.shedder.saw(used, 0, 0) // it shares its counters with another
 		return
 	}
 	before, now := s.polled[cpu], s.readCounters(cpu)
 	if now.Lost[Delivered] != before.Lost[Delivered] || now.Lost[Read] != before.Lost[Read] {
 		s.lostAtSocket = true
 	}
-	s.sharer.saw(used, now.Emitted-before.Emitted, sum(now.Lost)-sum(before.Lost))
+	s.shedder.saw(used, now.Emitted-before.Emitted, sum(now.Lost)-sum(before.Lost))
 	s.polled[cpu] = now
 }
 
-// reshare makes the programs report more or fewer lookups, if need be.
-func (s *Source) reshare() error {
-	change, ok := s.sharer.decide(Now())
+// shed makes the programs report more or fewer lookups, if need be.
+func (s *Source) shed() error {
+	change, ok := s.shedder.decide(Now())
 	if !ok {
 		return nil
 	}
 	if err := s.coll.Variables[bpf.DnstraceVarShare].Set(uint32(change.After)); err != nil {
 		return fmt.Errorf("change the share of lookups that is reported: %w", err)
 	}
-	s.reshares = append(s.reshares, change)
+	s.changes = append(s.changes, change)
 	s.lostAtSocket = true // those outside it are not seen to be read
 	return nil
 }
@@ -370,11 +381,11 @@ func (s *Source) rechoose() error {
 	return nil
 }
 
-// Reshares returns the changes of the share since the last call, in order of time.
-func (s *Source) Reshares() []Reshare {
-	r := s.reshares
-	s.reshares = nil
-	return r
+// ShareChanges returns the changes of the share since the last call, in order of time.
+func (s *Source) ShareChanges() []ShareChange {
+	c := s.changes
+	s.changes = nil
+	return c
 }
 
 // drain reads what is in a ring now. What comes meanwhile stays for the next time:

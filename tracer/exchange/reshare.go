@@ -13,7 +13,7 @@ import (
 //
 // A query that had waited for longer than a healthy one did so before any share
 // changed: it stays, and says that packets are missing.
-func (t *Table) Reshare(c capture.Reshare) {
+func (t *Table) Reshare(c capture.ShareChange) {
 	var cut []*open
 	for _, ex := range t.due {
 		before, after := ex.in(c.Before), ex.in(c.After)
@@ -35,5 +35,5 @@ func (t *Table) Reshare(c capture.Reshare) {
 
 // in tells whether the programs report the packets of an exchange.
 func (ex *open) in(s capture.Share) bool {
-	return s.Has(ex.keys[0].protocol, ex.keys[0].id, ex.record.ClientPort, ex.record.ServerPort)
+	return s.Has(ex.keys[0].protocol, ex.keys[0].id, ex.record.ClientPort)
 }

@@ -14,7 +14,7 @@ import (
 func idsByShare(t *testing.T, share capture.Share) (in, out uint16) {
 	t.Helper()
 	for id := uint16(1); in == 0 || out == 0; id++ {
-		if share.Has(trace.TransportUDP, id, 0, 0) {
+		if share.Has(trace.TransportUDP, id, pod.Port()) {
 			in = id
 		} else {
 			out = id
@@ -28,17 +28,17 @@ func idsByShare(t *testing.T, share capture.Share) (in, out uint16) {
 func TestReshare(t *testing.T) {
 	const tenth = capture.WholeShare / 10
 	in, out := idsByShare(t, tenth)
-	smaller := func(at int64) capture.Reshare {
-		return capture.Reshare{At: at, Before: capture.WholeShare, After: tenth}
+	smaller := func(at int64) capture.ShareChange {
+		return capture.ShareChange{At: at, Before: capture.WholeShare, After: tenth}
 	}
-	larger := func(at int64) capture.Reshare {
-		return capture.Reshare{At: at, Before: tenth, After: capture.WholeShare}
+	larger := func(at int64) capture.ShareChange {
+		return capture.ShareChange{At: at, Before: tenth, After: capture.WholeShare}
 	}
 	for name, tc := range map[string]struct {
 		id      uint16
 		age     time.Duration // of the query when the share changed
 		answer  bool          // before that
-		change  func(at int64) capture.Reshare
+		change  func(at int64) capture.ShareChange
 		outcome string // empty: left out
 		lost    uint64
 	}{

@@ -147,8 +147,8 @@ func (r *replay) Losses() []capture.Loss { return nil }
 // Counters implements Source.
 func (r *replay) Counters() capture.Counters { return capture.Counters{Emitted: uint64(r.asked)} }
 
-// Reshares implements Source.
-func (r *replay) Reshares() []capture.Reshare { return nil }
+// ShareChanges implements Source.
+func (r *replay) ShareChanges() []capture.ShareChange { return nil }
 
 // BenchmarkLookup is what `dnstrace run` does with one lookup behind the rings:
 // pairing, assembly, diagnosis, both records written, the trace kept.

@@ -6,7 +6,7 @@
 // is counted:
 //
 //   - Where a ring is found three quarters full, a share of the lookups is reported
-//     from then on, chosen by DNS ID (TCP: by connection), with all of their packets;
+//     from then on, chosen by [trace.SamplingHash], with all of their packets;
 //     the packets of the others are shed by the programs. The share grows again when
 //     there has been room for half a second ([capture.Share]). A lookup that
 //     was under way while the share changed is left out whole. An upstream query has
@@ -65,9 +65,9 @@ type Source interface {
 	Poll(deliver func(*capture.Packet)) (upTo int64, err error)
 	// Losses returns what was lost since the last call.
 	Losses() []capture.Loss
-	// Reshares returns the changes of the share of lookups that is reported since
+	// ShareChanges returns the changes of the share of lookups that is reported since
 	// the last call.
-	Reshares() []capture.Reshare
+	ShareChanges() []capture.ShareChange
 	// Counters returns what became of the packets since the start.
 	Counters() capture.Counters
 }
@@ -114,7 +114,7 @@ type Config struct {
 	Timeout  time.Duration // without a response for this long: unanswered
 	Lacks    assemble.Lacks
 	Sample   *float64 // share of the ordinary lookups that is passed on, 0 to 1; nil: all
-	InKernel bool     // the source reports no other lookups over UDP than those
+	InKernel bool     // the source reports no other lookups than those
 	Names    exchange.Names
 	Node     string  // this one\'s name; empty: unknown
 	Servers  Servers // nil: nobody knows those that are silent
@@ -134,9 +134,9 @@ type Pipeline struct {
 	table     *exchange.Table
 	assembler *assemble.Assembler
 	diagnoser *diagnose.Diagnoser
-	losses    []capture.Loss    // to attribute in the next round
-	reshares  []capture.Reshare // to apply when all of their time have begun
-	lost      [8]uint64         // by capture.Kind
+	losses    []capture.Loss        // to attribute in the next round
+	changes   []capture.ShareChange // to apply when all packets of their time have come
+	lost      [8]uint64             // by capture.Kind
 	packets   uint64
 	steps     uint64 // of the clock
 	evicted   uint64 // by assemblers before the clock was stepped
@@ -234,7 +234,7 @@ func (p *Pipeline) round() error {
 	// Those of the round before: the exchanges of their time have all begun.
 	p.attribute(p.losses)
 	p.losses = losses
-	p.reshare(upTo)
+	p.shed(upTo)
 	p.told = max(p.told, beforeLosses(upTo, losses))
 	p.table.Advance(p.told, p.exchange)
 	p.finish(p.assembler.Advance(p.clock.Wall(p.told)))
@@ -286,12 +286,12 @@ func (p *Pipeline) attribute(losses []capture.Loss) {
 	}
 }
 
-// reshare leaves out what was seen in part because the share of lookups changed.
-func (p *Pipeline) reshare(upTo int64) {
-	p.reshares = append(p.reshares, p.cfg.Source.Reshares()...)
-	for len(p.reshares) > 0 && p.reshares[0].At+int64(exchange.Crossing) <= upTo {
-		p.table.Reshare(p.reshares[0])
-		p.reshares = p.reshares[1:]
+// shed leaves out what was seen in part because the share of lookups changed.
+func (p *Pipeline) shed(upTo int64) {
+	p.changes = append(p.changes, p.cfg.Source.ShareChanges()...)
+	for len(p.changes) > 0 && p.changes[0].At+int64(exchange.Crossing) <= upTo {
+		p.table.Reshare(p.changes[0])
+		p.changes = p.changes[1:]
 	}
 }
 
@@ -401,7 +401,7 @@ func (p *Pipeline) publish() {
 	p.counters.Store(&Counters{
 		At:     time.Now(),
 		Events: seen.Emitted, LostEvents: seen.Lost,
-		ShedEvents: seen.Shed, UnsampledEvents: seen.SampledOut, Share: float64(seen.Share) / float64(capture.WholeShare),
+		ShedEvents: seen.Shed, UnsampledEvents: seen.SampledOut, Share: seen.Share,
 		LostByHook: map[string]uint64{"tx": p.lost[capture.TX], "rx": p.lost[capture.RX], "drop": p.lost[capture.Drop],
 			"delivered": p.lost[capture.Delivered], "read": p.lost[capture.Read]},
 		Exchanges: maps.Clone(p.exchanges), Findings: maps.Clone(p.findings), Traces: p.traces, SampledOut: maps.Clone(p.leftOut),

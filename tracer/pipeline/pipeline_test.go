@@ -21,7 +21,7 @@ type scripted struct {
 	losses  []capture.Loss
 	lost    uint64
 	// reshares are changes of the share, to be told at the next round.
-	reshares []capture.Reshare
+	changes []capture.ShareChange
 }
 
 // Poll implements Source.
@@ -43,10 +43,10 @@ func (s *scripted) Losses() []capture.Loss {
 // Counters implements Source.
 func (s *scripted) Counters() capture.Counters { return capture.Counters{Lost: s.lost} }
 
-// Reshares implements Source.
-func (s *scripted) Reshares() []capture.Reshare {
-	r := s.reshares
-	s.reshares = nil
+// ShareChanges implements Source.
+func (s *scripted) ShareChanges() []capture.ShareChange {
+	r := s.changes
+	s.changes = nil
 	return r
 }
 
@@ -220,18 +220,18 @@ func TestLossesReachTheExchangesOfTheirTime(t *testing.T) {
 
 // What the share of lookups was changed under is left out once its packets have
 // come, not before; what came whole is a record.
-func TestReshareWaitsForItsPackets(t *testing.T) {
+func TestShareChangeWaitsForItsPackets(t *testing.T) {
 	const tenth = capture.WholeShare / 10
 	in, out := uint16(0), uint16(0)
 	for id := uint16(1); in == 0 || out == 0; id++ {
-		if capture.Share(tenth).Has(trace.TransportUDP, id, 0, 0) {
+		if tenth.Has(trace.TransportUDP, id, 40000) {
 			in = id
 		} else {
 			out = id
 		}
 	}
 	b := newBench(t)
-	b.source.reshares = []capture.Reshare{{At: b.source.now, Before: capture.WholeShare, After: tenth}}
+	b.source.changes = []capture.ShareChange{{At: b.source.now, Before: capture.WholeShare, After: tenth}}
 	b.round(time.Millisecond) // the packets up to the change are not delivered yet
 	b.source.now -= int64(2 * time.Millisecond)
 	b.lookup("kept.example.", in)

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"encoding/binary"
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
@@ -14,12 +15,12 @@ const slow = trace.Seconds(500 * time.Millisecond)
 // lookups, by [trace.Sampled], as the plugin does, and all others.
 type sampler struct {
 	rate     *float64 // nil: all of them
-	inKernel bool     // which has chosen among those over UDP already, whatever becomes of them
+	inKernel bool     // which has chosen already, whatever becomes of them
 }
 
 // mark says in an exchange that the kernel chose it.
 func (s sampler) mark(ex *trace.Exchange) {
-	if s.inKernel && ex.Protocol == "udp" {
+	if s.inKernel {
 		ex.Sample, ex.SampledInKernel = s.rate, true
 	}
 }
@@ -28,7 +29,7 @@ func (s sampler) mark(ex *trace.Exchange) {
 // What its trace shows is not known yet: one that looks ordinary and turns out to be
 // part of a failure has its trace recorded.
 func (s sampler) exchange(ex *trace.Exchange) bool {
-	return s.keeps(ordinary(ex) && !ex.SampledInKernel, ex.TraceID, &ex.Sample)
+	return s.keeps(ordinary(ex) && !ex.SampledInKernel, ex.SamplingHash(), &ex.Sample)
 }
 
 // trace does so for a trace, which has its diagnosis.
@@ -39,15 +40,28 @@ func (s sampler) trace(t *trace.Trace) bool {
 	}
 	return s.keeps(len(t.Diagnosis) == 0 && well(t.Outcome, t.RCode, t.Duration) &&
 		(t.Exchange == nil || ordinary(t.Exchange)) && (t.Query == nil || served(t.Query)) && called(t.Upstreams),
-		t.TraceID, &t.Sample)
+		hashOf(t), &t.Sample)
 }
 
-func (s sampler) keeps(ordinary bool, id trace.TraceID, rate **float64) bool {
+// hashOf returns the sampling hash of a lookup: by what CoreDNS got, which decides by it
+// too, where that is known. A refresh has no query of its own: its trace id is as good as
+// random.
+func hashOf(t *trace.Trace) uint32 {
+	switch {
+	case t.Query != nil:
+		return t.Query.SamplingHash()
+	case t.Exchange != nil:
+		return t.Exchange.SamplingHash()
+	}
+	return binary.BigEndian.Uint32(t.TraceID[12:])
+}
+
+func (s sampler) keeps(ordinary bool, hash uint32, rate **float64) bool {
 	if s.rate == nil || !ordinary {
 		return true
 	}
 	*rate = s.rate
-	return trace.Sampled(id, *s.rate)
+	return trace.Sampled(hash, *s.rate)
 }
 
 // well tells whether a lookup was answered in time and without an error.

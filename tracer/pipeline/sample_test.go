@@ -1,7 +1,6 @@
 package pipeline
 
 import (
-	"encoding/binary"
 	"testing"
 	"time"
 
@@ -35,7 +34,7 @@ func TestSampledAsThePluginDoes(t *testing.T) {
 			if ex.Sample != nil {
 				t.Fatal("a rate in a record that was not sampled")
 			}
-			chosen[ex.TraceID] = trace.Sampled(ex.TraceID, rate)
+			chosen[ex.TraceID] = trace.Sampled(trace.SamplingHash(trace.TransportUDP, ex.ID, ex.ClientPort), rate)
 		}
 		want := 0
 		for _, in := range chosen {
@@ -60,7 +59,7 @@ func TestSampledAsThePluginDoes(t *testing.T) {
 }
 
 // What the kernel chose is recorded, whatever became of it, and all of it counts for
-// others that were left out. TCP, which it does not choose from, is as without.
+// others that were left out.
 func TestSampledInKernel(t *testing.T) {
 	rate := 0.25
 	for _, inKernel := range []bool{false, true} {
@@ -88,8 +87,29 @@ func TestSampledInKernel(t *testing.T) {
 		}
 	}
 	tcp, s := &trace.Exchange{DNS: trace.DNS{Protocol: "tcp"}}, sampler{rate: &rate, inKernel: true}
-	if s.mark(tcp); tcp.SampledInKernel || tcp.Sample != nil {
-		t.Errorf("TCP is marked: %+v", tcp)
+	if s.mark(tcp); !tcp.SampledInKernel || tcp.Sample == nil {
+		t.Errorf("TCP is not marked: %+v", tcp)
+	}
+}
+
+// A trace goes by what CoreDNS got, which knows the port that it sees; without its record
+// by the exchange, and that of a refresh by its id.
+func TestSamplingHashOfATrace(t *testing.T) {
+	query := &trace.Query{DNS: trace.DNS{Protocol: "udp", ID: 1, ClientPort: 2}}
+	ex := &trace.Exchange{DNS: trace.DNS{Protocol: "udp", ID: 1, ClientPort: 3}}
+	id := trace.Header{TraceID: trace.TraceID{12: 1, 15: 4}}
+	for name, tc := range map[string]struct {
+		tr   trace.Trace
+		want uint32
+	}{
+		"both":     {trace.Trace{Header: id, Query: query, Exchange: ex}, trace.SamplingHash(trace.TransportUDP, 1, 2)},
+		"query":    {trace.Trace{Header: id, Query: query}, trace.SamplingHash(trace.TransportUDP, 1, 2)},
+		"exchange": {trace.Trace{Header: id, Exchange: ex}, trace.SamplingHash(trace.TransportUDP, 1, 3)},
+		"refresh":  {trace.Trace{Header: id}, 0x01000004},
+	} {
+		if got := hashOf(&tc.tr); got != tc.want {
+			t.Errorf("%s: got %#x, want %#x", name, got, tc.want)
+		}
 	}
 }
 
@@ -98,11 +118,9 @@ func TestAlwaysRecorded(t *testing.T) {
 	none := 0.0
 	s := sampler{rate: &none}
 	took := func(d time.Duration) *trace.Seconds { return trace.SecondsPtr(d) }
-	var id trace.TraceID
-	binary.BigEndian.PutUint32(id[12:], 1)
 	healthy := func() *trace.Trace {
 		dns := trace.DNS{RCode: "NOERROR", Duration: took(time.Millisecond)}
-		head := trace.Header{TraceID: id}
+		head := trace.Header{TraceID: trace.TraceID{15: 1}}
 		return &trace.Trace{
 			Header: head, RCode: "NOERROR", Duration: dns.Duration, Outcome: trace.OutcomeAnswered,
 			Exchange: &trace.Exchange{Header: head, DNS: dns, Outcome: trace.OutcomeAnswered},

@@ -1,0 +1,272 @@
+package capture
+
+import (
+	"encoding/binary"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/dnstrace/dnstrace/bpf"
+)
+
+// Ports tells which ends of packets are DNS servers.
+type Ports interface {
+	// IsServer reports whether an address and port are a DNS server's: the port is one
+	// that is observed, or it was learned that a translation of such a port leads there.
+	// It may be called from any goroutine.
+	IsServer(netip.AddrPort) bool
+}
+
+// serversMap is the section that holds what is known of servers (bpf/servers.h).
+const (
+	serversMap   = ".data.servers"
+	portClasses  = len(bpf.DnstraceKnownServers{}.Classes)
+	knownServers = len(bpf.DnstraceKnownServers{}.Servers)
+	knownProbes  = 8
+	maxSockets   = len(bpf.DnstraceKnownServers{}.Sockets)
+	keyBytes     = unsafe.Sizeof(bpf.DnstraceServerKey{})
+	serversAt    = unsafe.Offsetof(bpf.DnstraceKnownServers{}.Servers)
+	socketsAt    = unsafe.Offsetof(bpf.DnstraceKnownServers{}.Sockets)
+	socketBytes  = unsafe.Sizeof(bpf.DnstraceKnownServers{}.Sockets) / uintptr(maxSockets)
+)
+
+// keepServer is how long a server is known after the last proof: addresses of pods are
+// used again. The programs keep what they learn for as long.
+const keepServer = int64(10 * time.Minute)
+
+// socket is a port that a server binds in a namespace, without an address.
+type socket struct {
+	netns uint32
+	port  uint16
+}
+
+// servers are those whose address and port were learned, and tells the programs of them.
+// Its methods may be called from any goroutine.
+type servers struct {
+	ports []uint16 // that are observed, whatever the address
+	write func(b []byte, at uintptr)
+	now   func() int64
+
+	mu      sync.RWMutex
+	proven  map[netip.AddrPort]int64    // ns of the monotonic clock: by packets and records
+	listed  map[netip.AddrPort]struct{} // for as long as Kubernetes lists them
+	slots   map[netip.AddrPort]int      // where the programs have it
+	used    [knownServers]bool
+	sockets map[socket]int64
+	looked  int64 // when what is old was forgotten
+}
+
+func newServers(ports []uint16, write func(b []byte, at uintptr)) *servers {
+	return &servers{ports: ports, write: write, now: Now, proven: map[netip.AddrPort]int64{},
+		listed: map[netip.AddrPort]struct{}{}, slots: map[netip.AddrPort]int{}, sockets: map[socket]int64{}}
+}
+
+// writer returns a function that writes into the section that the programs read.
+func writer(m *ebpf.Memory) func([]byte, uintptr) {
+	return func(b []byte, at uintptr) {
+		// In bounds by construction.
+		_, _ = m.WriteAt(b, int64(at))
+	}
+}
+
+// IsServer implements Ports.
+func (s *servers) IsServer(a netip.AddrPort) bool {
+	if slices.Contains(s.ports, a.Port()) {
+		return true
+	}
+	a = unmapped(a)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if _, ok := s.listed[a]; ok {
+		return true
+	}
+	at, ok := s.proven[a]
+	return ok && s.now()-at < keepServer
+}
+
+// saw notes that the programs say of an end of a packet that it is a server.
+func (s *servers) saw(a netip.AddrPort, at int64) {
+	if !slices.Contains(s.ports, a.Port()) {
+		s.prove(a, at, false)
+	}
+}
+
+// prove notes that a server was there at a time; tell: the programs are to know as well.
+func (s *servers) prove(a netip.AddrPort, at int64, tell bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.proven) >= knownServers {
+		s.forget()
+	}
+	if _, ok := s.proven[a]; !ok && len(s.proven) >= knownServers {
+		return
+	}
+	s.proven[a] = at
+	if tell {
+		s.tell(a)
+	}
+}
+
+// learn notes that a server is at an address and port, as its own records say.
+func (s *servers) learn(a netip.AddrPort) {
+	a = unmapped(a)
+	// Every namespace has its own loopback: such an address says nothing elsewhere.
+	if slices.Contains(s.ports, a.Port()) || a.Port() == 0 || a.Addr().IsUnspecified() || a.Addr().IsLoopback() {
+		return
+	}
+	s.prove(a, s.now(), true)
+}
+
+// list replaces what Kubernetes lists.
+func (s *servers) list(all []netip.AddrPort) {
+	next := make(map[netip.AddrPort]struct{}, len(all))
+	for _, a := range all {
+		if a = unmapped(a); a.Port() != 0 && !slices.Contains(s.ports, a.Port()) {
+			next[a] = struct{}{}
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.listed
+	s.listed = next
+	for a := range before {
+		if _, ok := next[a]; !ok {
+			s.untell(a)
+		}
+	}
+	for a := range next {
+		s.tell(a)
+	}
+}
+
+// bind notes that a server takes queries at a port in a namespace, on any address of it.
+func (s *servers) bind(netns uint32, port uint16) {
+	if netns == 0 || slices.Contains(s.ports, port) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, known := s.sockets[socket{netns, port}]
+	s.sockets[socket{netns, port}] = s.now()
+	if !known {
+		s.writeSockets()
+	}
+}
+
+// renew forgets what nothing has proven for some time.
+func (s *servers) renew() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now := s.now(); now-s.looked >= keepServer/10 {
+		s.looked = now
+		s.forget()
+	}
+}
+
+func (s *servers) forget() {
+	now := s.now()
+	for a, at := range s.proven {
+		if now-at >= keepServer {
+			delete(s.proven, a)
+			if _, ok := s.listed[a]; !ok {
+				s.untell(a)
+			}
+		}
+	}
+	before := len(s.sockets)
+	maps.DeleteFunc(s.sockets, func(_ socket, at int64) bool { return now-at >= keepServer })
+	if len(s.sockets) != before {
+		s.writeSockets()
+	}
+}
+
+// tell lets the programs know a server. One that finds no place among the few that they
+// look at stays unknown to them, until conntrack tells them.
+func (s *servers) tell(a netip.AddrPort) {
+	if _, ok := s.slots[a]; ok {
+		return
+	}
+	key := serverKey(a)
+	first := hashOf(&key)
+	for i := range uint32(knownProbes) {
+		slot := int((first + i) % uint32(knownServers))
+		if s.used[slot] {
+			continue
+		}
+		s.used[slot], s.slots[a] = true, slot
+		at := serversAt + uintptr(slot)*keyBytes
+		// The port last: until then the place is empty to who reads it meanwhile.
+		s.write(bytesOf(&key)[:unsafe.Offsetof(key.Port)], at)
+		s.write(binary.NativeEndian.AppendUint32(nil, key.Port), at+unsafe.Offsetof(key.Port))
+		s.write([]byte{1}, uintptr(int(a.Port())%portClasses))
+		return
+	}
+}
+
+func (s *servers) untell(a netip.AddrPort) {
+	slot, ok := s.slots[a]
+	if !ok {
+		return
+	}
+	s.used[slot] = false
+	delete(s.slots, a)
+	s.write(make([]byte, 4), serversAt+uintptr(slot)*keyBytes+unsafe.Offsetof(bpf.DnstraceServerKey{}.Port))
+}
+
+// writeSockets lets the programs know the sockets; what does not fit is left out.
+func (s *servers) writeSockets() {
+	b := make([]byte, 0, uintptr(maxSockets)*socketBytes)
+	for k := range s.sockets {
+		if len(b) == cap(b) {
+			break
+		}
+		b = binary.NativeEndian.AppendUint32(b, k.netns)
+		b = binary.NativeEndian.AppendUint16(b, k.port)
+		b = append(b, 0, 0)
+		s.write([]byte{1}, uintptr(int(k.port)%portClasses))
+	}
+	s.write(b[:cap(b)], socketsAt)
+}
+
+func unmapped(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
+}
+
+func serverKey(a netip.AddrPort) bpf.DnstraceServerKey {
+	b := a.Addr().As16()
+	key := bpf.DnstraceServerKey{Port: uint32(a.Port())}
+	key.Addr = [2]uint64{binary.NativeEndian.Uint64(b[:8]), binary.NativeEndian.Uint64(b[8:])}
+	return key
+}
+
+// hashOf returns where the programs begin to look for a server (bpf/servers.h).
+func hashOf(key *bpf.DnstraceServerKey) uint32 {
+	x := uint32(key.Addr[1]^key.Addr[1]>>32) ^ key.Port
+	x ^= x >> 16
+	x *= 0x7feb352d
+	x ^= x >> 15
+	x *= 0x846ca68b
+	return x ^ x>>16
+}
+
+// Ports returns what tells which ends of packets are servers.
+func (s *Source) Ports() Ports { return s.servers }
+
+// LearnServer says that a DNS server answers at an address and port: packets from and to
+// it are seen from now on, for ten minutes after the last call. It may be called from any
+// goroutine.
+func (s *Source) LearnServer(a netip.AddrPort) { s.servers.learn(a) }
+
+// LearnSocket says that a DNS server has bound a port in a network namespace, by its
+// inode, and no address: the programs learn the address from what it sends. It may be
+// called from any goroutine.
+func (s *Source) LearnSocket(netns uint32, port uint16) { s.servers.bind(netns, port) }
+
+// ListServers says where all DNS servers of the cluster are, in place of the list before:
+// packets from and to them are seen for as long. It may be called from any goroutine.
+func (s *Source) ListServers(all []netip.AddrPort) { s.servers.list(all) }
