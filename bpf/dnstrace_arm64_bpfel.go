@@ -195,6 +195,7 @@ const (
 	DnstraceProgSkDataReady    = "sk_data_ready"
 	DnstraceProgSockRecvLength = "sock_recv_length"
 	DnstraceProgTcpProbe       = "tcp_probe"
+	DnstraceVarArrivalsExact   = "arrivals_exact"
 	DnstraceVarCpuCounters     = "cpu_counters"
 	DnstraceVarNetnsInodes     = "netns_inodes"
 	DnstraceVarNetnsListed     = "netns_listed"
@@ -285,6 +286,7 @@ type DnstraceMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DnstraceVariableSpecs struct {
+	ArrivalsExact   *ebpf.VariableSpec `ebpf:"arrivals_exact"`
 	CpuCounters     *ebpf.VariableSpec `ebpf:"cpu_counters"`
 	NetnsInodes     *ebpf.VariableSpec `ebpf:"netns_inodes"`
 	NetnsListed     *ebpf.VariableSpec `ebpf:"netns_listed"`
@@ -351,6 +353,7 @@ func (m *DnstraceMaps) Close() error {
 //
 // It can be passed to LoadDnstraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DnstraceVariables struct {
+	ArrivalsExact   *ebpf.Variable `ebpf:"arrivals_exact"`
 	CpuCounters     *ebpf.Variable `ebpf:"cpu_counters"`
 	NetnsInodes     *ebpf.Variable `ebpf:"netns_inodes"`
 	NetnsListed     *ebpf.Variable `ebpf:"netns_listed"`

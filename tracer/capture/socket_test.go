@@ -154,7 +154,7 @@ func TestDeliveredAndRead(t *testing.T) {
 // kernel lets it be seen.
 func wantAtSocket(t *testing.T, source *Source, packets []Packet, server, client netip.AddrPort, query, response []byte) {
 	t.Helper()
-	inode, err := inodeOf("/proc/self/ns/net")
+	inode, err := inodeOf("/proc/thread-self/ns/net")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -334,7 +334,7 @@ func (s *Source) look(cpu int, r *ringbuf.Reader) {
 		return
 	}
 	before, now := s.polled[cpu], s.readCounters(cpu)
-	if now.Lost[Delivered] != before.Lost[Delivered] || now.Lost[Read] != before.Lost[Read] {
+	if now.Lost[Delivered] != before.Lost[Delivered] || now.Lost[Read] != before.Lost[Read] || now.Lost[Drop] != before.Lost[Drop] {
 		s.lostAtSocket = true
 	}
 	s.sharer.saw(used, now.Emitted-before.Emitted, sum(now.Lost)-sum(before.Lost))
