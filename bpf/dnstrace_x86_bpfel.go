@@ -197,6 +197,7 @@ const (
 	DnstraceProgTcpProbe       = "tcp_probe"
 	DnstraceVarArrivalsExact   = "arrivals_exact"
 	DnstraceVarCpuCounters     = "cpu_counters"
+	DnstraceVarLastArrival     = "last_arrival"
 	DnstraceVarNetnsInodes     = "netns_inodes"
 	DnstraceVarNetnsListed     = "netns_listed"
 	DnstraceVarOutputPaged     = "output_paged"
@@ -288,6 +289,7 @@ type DnstraceMapSpecs struct {
 type DnstraceVariableSpecs struct {
 	ArrivalsExact   *ebpf.VariableSpec `ebpf:"arrivals_exact"`
 	CpuCounters     *ebpf.VariableSpec `ebpf:"cpu_counters"`
+	LastArrival     *ebpf.VariableSpec `ebpf:"last_arrival"`
 	NetnsInodes     *ebpf.VariableSpec `ebpf:"netns_inodes"`
 	NetnsListed     *ebpf.VariableSpec `ebpf:"netns_listed"`
 	OutputPaged     *ebpf.VariableSpec `ebpf:"output_paged"`
@@ -355,6 +357,7 @@ func (m *DnstraceMaps) Close() error {
 type DnstraceVariables struct {
 	ArrivalsExact   *ebpf.Variable `ebpf:"arrivals_exact"`
 	CpuCounters     *ebpf.Variable `ebpf:"cpu_counters"`
+	LastArrival     *ebpf.Variable `ebpf:"last_arrival"`
 	NetnsInodes     *ebpf.Variable `ebpf:"netns_inodes"`
 	NetnsListed     *ebpf.Variable `ebpf:"netns_listed"`
 	OutputPaged     *ebpf.Variable `ebpf:"output_paged"`

@@ -3,7 +3,7 @@
  * Arrival and reading at sockets, whichever way a packet came there: a program that
  * redirects it past its device's reception, as BPF host routing does, does not hide it.
  *
- * A datagram is in its receiver's queue, or at its cgroup's programs right before; a
+ * A datagram is in the queue of its receiver, or at the programs of its cgroup right before; a
  * segment is at its socket, in order or not. A read is a process's own: the thread on
  * the CPU is the reader. A datagram that was read is known to user space by its socket
  * and by the front of what the reader got, which is in the reader's memory by then.
@@ -23,6 +23,12 @@ const volatile bool reads_observed;
  * section of its own, as that is known after loading.
  */
 volatile __u32 arrivals_exact SEC(".data.arrivals");
+
+/* When cgroup_ingress saw the last one: ns, CLOCK_MONOTONIC. */
+volatile __u64 last_arrival SEC(".data.arrivals");
+
+/* How long it may be under way from there into its queue, in ns: some hundred. */
+#define UNDER_WAY	5000
 
 /*
  * UDP sockets that got a message of DNS and have no DNS port of their own nor a peer, as
@@ -305,6 +311,7 @@ static __always_inline void arriving(struct scratch *s, struct __sk_buff *ctx, c
 	if (!is_observed(netns))
 		return;
 	begin_at_socket(s, EVENT_DELIVERED, netns, p->protocol);
+	last_arrival = s->e.time;
 	at = read_headers(s, ctx, p);
 	if (!at)
 		return;
@@ -386,13 +393,13 @@ static __always_inline void read_peers(struct scratch *s, struct sock *sk)
 
 /*
  * Whether user space knows without the front which datagram was read: all that reach
- * the socket are reported, and none is left in its queue. There is one candidate then,
- * unless another reader is not seen yet, which user space notices. Each look at a reader's
- * memory takes 100 ns, and recvmsg wants three.
+ * the socket are reported, none is left in its queue, and none is under way into it.
+ * There is one candidate then, unless another reader is not seen yet, which user space
+ * notices. Each look at a reader's memory takes 100 ns, and recvmsg wants three.
  */
-static __always_inline bool is_last(const struct sock *sk)
+static __always_inline bool is_last(const struct scratch *s, const struct sock *sk)
 {
-	return arrivals_exact && share >= WHOLE_SHARE && sample_below >= WHOLE_SAMPLE &&
+	return arrivals_exact && (__s64)(s->e.time - last_arrival) > UNDER_WAY && share >= WHOLE_SHARE && sample_below >= WHOLE_SAMPLE &&
 	       !load32(&sk->sk_receive_queue.qlen) && !load32(&((struct udp_sock *)sk)->reader_queue.qlen);
 }
 
@@ -413,7 +420,7 @@ static __always_inline void taken(struct scratch *s, struct sock *sk, __u32 got)
 	if (protocol == IPPROTO_TCP) {
 		read_peers(s, sk);
 		s->e.seq = load32(&((struct tcp_sock *)sk)->copied_seq) - got;
-	} else if (!is_last(sk)) {
+	} else if (!is_last(s, sk)) {
 		captured = read_front(s, task, got);
 	}
 	if (!in_share(s, 0, captured))
