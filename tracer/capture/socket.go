@@ -83,13 +83,17 @@ func prepareSockets(spec *ebpf.CollectionSpec, kernel *btf.Spec, way arrivalWay)
 	return spec.Variables[bpf.DnstraceVarReadsObserved].Set(reads)
 }
 
-// withoutSockets removes from a spec what is worth going on without.
+// withoutSockets removes from a spec what is worth going on without: first the program
+// of the root cgroup, then those of tracepoints.
 func withoutSockets(spec *ebpf.CollectionSpec) (removed bool) {
 	before := len(spec.Programs)
+	delete(spec.Programs, bpf.DnstraceProgCgroupIngress)
+	if len(spec.Programs) < before {
+		return true
+	}
 	for program := range socketTracepoints {
 		delete(spec.Programs, program)
 	}
-	delete(spec.Programs, bpf.DnstraceProgCgroupIngress)
 	return len(spec.Programs) < before
 }
 

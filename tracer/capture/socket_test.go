@@ -8,9 +8,11 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"strings"
 	"testing"
 	"unsafe"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -603,5 +605,32 @@ func TestReadsUnderLoad(t *testing.T) {
 		}
 		c := source.Counters()
 		t.Logf("%s: %d delivered, %d read, %d told, %d dropped, %d lost", name, len(ofKind(packets, Delivered)), len(truth), len(read), len(ofKind(packets, Drop)), c.Lost)
+	}
+}
+
+// Programs that a kernel refuses are left out step by step, and the source goes on: the
+// packets at devices are worth seeing.
+func TestWithoutSockets(t *testing.T) {
+	spec, err := bpf.LoadDnstrace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := len(spec.Programs)
+	for _, want := range []int{all - 1, all - 1 - len(socketTracepoints)} {
+		if !withoutSockets(spec) || len(spec.Programs) != want {
+			t.Errorf("%d programs are left, expected %d", len(spec.Programs), want)
+		}
+	}
+	if withoutSockets(spec) {
+		t.Error("something was left to remove")
+	}
+	s := Source{coll: &ebpf.Collection{}, socketErr: errors.New("refused")}
+	if o := s.Observes(); o != (Observes{}) {
+		t.Errorf("%+v", o)
+	}
+	for _, f := range []Finding{probeArrival(&s), probeReading(&s)} {
+		if f.OK || f.Required || !strings.Contains(f.Detail, "refused") || f.Lost == "" || f.Remedy == "" {
+			t.Errorf("%+v", f)
+		}
 	}
 }

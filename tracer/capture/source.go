@@ -188,7 +188,7 @@ func (s *Source) load(spec *ebpf.CollectionSpec, way pagedWay, arrival arrivalWa
 		options.MapReplacements = map[string]*ebpf.Map{bpf.DnstraceMapPagedEvents: events}
 	}
 	s.coll, err = ebpf.NewCollectionWithOptions(spec, options)
-	if err != nil && arrival == arrivalBest && withoutSockets(spec) {
+	for err != nil && arrival == arrivalBest && withoutSockets(spec) {
 		s.socketErr = err
 		s.coll, err = ebpf.NewCollectionWithOptions(spec, options)
 	}
