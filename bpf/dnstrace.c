@@ -3,13 +3,22 @@
 // SPDX-License-Identifier: (GPL-2.0 OR BSD-2-Clause)
 /*
  * DNS packets of a whole node from one attachment: every transmission and every
- * reception on every device of every network namespace, and every drop.
+ * reception on every device of every network namespace, every drop, and every arrival
+ * at and reading from a socket.
  *
- * program         hooks                       since   ns a DNS packet, another
- * net_dev_queue   tp_btf/net_dev_queue        5.5     305-395 (204), 40-43 (11)
- * netif_receive   tp_btf/netif_receive_skb    5.5     215-280 (156), 41-49 (9)
- * kfree_skb       tp_btf/kfree_skb            5.17    a drop: (1000-2800), another (11-30)
- * kfree_skb_old   tp_btf/kfree_skb            5.5     the same, without a reason
+ * program           hooks                     since   ns a DNS packet, another
+ * net_dev_queue     tp_btf/net_dev_queue      5.5     305-395 (204), 40-43 (11)
+ * netif_receive     tp_btf/netif_receive_skb  5.5     215-280 (156), 41-49 (9)
+ * kfree_skb         tp_btf/kfree_skb          5.17    a drop: (1000-2800), another (11-30)
+ * kfree_skb_old     tp_btf/kfree_skb          5.5     the same, without a reason
+ * cgroup_ingress    cgroup_skb/ingress        5.10    250-260, (3-7)
+ * sk_data_ready     tp_btf/sk_data_ready      6.3     235-245
+ * tcp_probe         tp_btf/tcp_probe          4.16
+ * sock_recv_length  tp_btf/sock_recv_length   6.3     240-250, (0-19); 400-600 where it looks
+ *                                                     at what the reader got
+ *
+ * Of the last four socket.h has what they are for. cgroup_ingress takes the place of
+ * sk_data_ready and tcp_probe where it may be attached.
  *
  * They read the headers of the packet (prefilter.h, headers.h, transport.h), its
  * device, socket and connection tracking entry, and the task that sends.

@@ -201,8 +201,10 @@ const (
 	DnstraceProgSkDataReady    = "sk_data_ready"
 	DnstraceProgSockRecvLength = "sock_recv_length"
 	DnstraceProgTcpProbe       = "tcp_probe"
+	DnstraceVarArrivalsExact   = "arrivals_exact"
 	DnstraceVarCpuCounters     = "cpu_counters"
 	DnstraceVarKnown           = "known"
+	DnstraceVarLastArrival     = "last_arrival"
 	DnstraceVarNetnsInodes     = "netns_inodes"
 	DnstraceVarNetnsListed     = "netns_listed"
 	DnstraceVarOutputPaged     = "output_paged"
@@ -289,8 +291,10 @@ type DnstraceMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DnstraceVariableSpecs struct {
+	ArrivalsExact   *ebpf.VariableSpec `ebpf:"arrivals_exact"`
 	CpuCounters     *ebpf.VariableSpec `ebpf:"cpu_counters"`
 	Known           *ebpf.VariableSpec `ebpf:"known"`
+	LastArrival     *ebpf.VariableSpec `ebpf:"last_arrival"`
 	NetnsInodes     *ebpf.VariableSpec `ebpf:"netns_inodes"`
 	NetnsListed     *ebpf.VariableSpec `ebpf:"netns_listed"`
 	OutputPaged     *ebpf.VariableSpec `ebpf:"output_paged"`
@@ -352,8 +356,10 @@ func (m *DnstraceMaps) Close() error {
 //
 // It can be passed to LoadDnstraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DnstraceVariables struct {
+	ArrivalsExact   *ebpf.Variable `ebpf:"arrivals_exact"`
 	CpuCounters     *ebpf.Variable `ebpf:"cpu_counters"`
 	Known           *ebpf.Variable `ebpf:"known"`
+	LastArrival     *ebpf.Variable `ebpf:"last_arrival"`
 	NetnsInodes     *ebpf.Variable `ebpf:"netns_inodes"`
 	NetnsListed     *ebpf.Variable `ebpf:"netns_listed"`
 	OutputPaged     *ebpf.Variable `ebpf:"output_paged"`

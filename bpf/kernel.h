@@ -141,6 +141,7 @@ struct sk_buff;
 
 struct sk_buff_head {
 	struct sk_buff *prev;
+	__u32 qlen;
 } __core;
 
 /* Sixteen bytes, to look at memory that has no type (read.h). */
@@ -184,6 +185,10 @@ struct sock {
 	__u32 sk_ack_backlog;	/* connections that wait to be accepted */
 	__u32 sk_max_ack_backlog;
 	struct sock_cgroup_data sk_cgrp_data;
+} __core;
+
+struct udp_sock {
+	struct sk_buff_head reader_queue;	/* what readers took over from sk_receive_queue */
 } __core;
 
 struct tcp_sock {

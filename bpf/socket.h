@@ -3,7 +3,7 @@
  * Arrival and reading at sockets, whichever way a packet came there: a program that
  * redirects it past its device's reception, as BPF host routing does, does not hide it.
  *
- * A datagram is in its receiver's queue, or at its cgroup's programs right before; a
+ * A datagram is in the queue of its receiver, or at the programs of its cgroup right before; a
  * segment is at its socket, in order or not. A read is a process's own: the thread on
  * the CPU is the reader. A datagram that was read is known to user space by its socket
  * and by the front of what the reader got, which is in the reader's memory by then.
@@ -17,6 +17,18 @@
 
 /* Whether reading is observed too (sock_recv_length); set before loading. */
 const volatile bool reads_observed;
+
+/*
+ * Whether every packet that reaches a socket is seen: cgroup_ingress is attached. In a
+ * section of its own, as that is known after loading.
+ */
+volatile __u32 arrivals_exact SEC(".data.arrivals");
+
+/* When cgroup_ingress saw the last one: ns, CLOCK_MONOTONIC. */
+volatile __u64 last_arrival SEC(".data.arrivals");
+
+/* How long it may be under way from there into its queue, in ns: some hundred. */
+#define UNDER_WAY	5000
 
 /*
  * UDP sockets that got a message of DNS and have no observed port of their own nor of a
@@ -253,15 +265,20 @@ static __always_inline bool find_transport(struct __sk_buff *ctx, struct place *
 /* Reads the headers of such a packet; the bytes before its payload, 0: it is none to report. */
 static __always_inline __u32 read_headers(struct scratch *s, struct __sk_buff *ctx, const struct place *p)
 {
+	const __u8 *h = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	__u32 len = ctx->len - p->at, header = 8;
 
-	if (ctx->len < p->at || bpf_skb_load_bytes(ctx, p->at, s->h, 8))
+	if (ctx->len < p->at)
 		return 0;
+	if (p->at == 20 && h + 40 <= end) {
+		/* Nearly all: without a call. */
+		__builtin_memcpy(s->h, h + 20, 20);
+	} else if (bpf_skb_load_bytes(ctx, p->at, s->h, 20)) {
+		return 0;
+	}
 	s->e.sport = be16(s->h);
 	s->e.dport = be16(s->h + 2);
 	if (p->protocol == IPPROTO_TCP) {
-		if (bpf_skb_load_bytes(ctx, p->at, s->h, 20))
-			return 0;
 		header = read_segment(s, len);
 		if (!header || !is_reported(s))
 			return 0;
@@ -270,7 +287,11 @@ static __always_inline __u32 read_headers(struct scratch *s, struct __sk_buff *c
 		if (s->left < DNS_HEADER || len < 8 + s->left)
 			return 0;
 	}
-	if (bpf_skb_load_bytes(ctx, 0, s->h, 20) || (s->h[0] >> 4 == 6 && bpf_skb_load_bytes(ctx, 0, s->h, 40)))
+	if (h + 20 > end)
+		return 0;
+	if (h[0] >> 4 == 4)
+		__builtin_memcpy(s->h, h, 20);
+	else if (bpf_skb_load_bytes(ctx, 0, s->h, 40))
 		return 0;
 	return read_addresses(s) ? p->at + header : 0;
 }
@@ -302,6 +323,7 @@ static __always_inline void arriving(struct scratch *s, struct __sk_buff *ctx, c
 	if (!is_observed(netns))
 		return;
 	begin_at_socket(s, EVENT_DELIVERED, netns, p->protocol);
+	last_arrival = s->e.time;
 	at = read_headers(s, ctx, p);
 	if (!at)
 		return;
@@ -381,6 +403,18 @@ static __always_inline void read_peers(struct scratch *s, struct sock *sk)
 	load(s->e.daddr, 16, &sk->__sk_common.skc_v6_rcv_saddr);
 }
 
+/*
+ * Whether user space knows without the front which datagram was read: all that reach
+ * the socket are reported, none is left in its queue, and none is under way into it.
+ * There is one candidate then, unless another reader is not seen yet, which user space
+ * notices. Each look at a reader's memory takes 100 ns, and recvmsg wants three.
+ */
+static __always_inline bool is_last(const struct scratch *s, const struct sock *sk)
+{
+	return arrivals_exact && (__s64)(s->e.time - last_arrival) > UNDER_WAY && share >= WHOLE_SHARE && sample_below >= WHOLE_SAMPLE &&
+	       !load32(&sk->sk_receive_queue.qlen) && !load32(&((struct udp_sock *)sk)->reader_queue.qlen);
+}
+
 static __always_inline void taken(struct scratch *s, struct sock *sk, __u32 got)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -394,21 +428,20 @@ static __always_inline void taken(struct scratch *s, struct sock *sk, __u32 got)
 	begin_at_socket(s, EVENT_READ, netns, protocol);
 	s->e.skb = 0;
 	s->e.payload_len = got;
-	read_peers(s, sk);
-	s->e.servers = server_ends(s, 0);
-	if (protocol == IPPROTO_TCP && !s->e.servers)
-		return;
-	if (protocol == IPPROTO_TCP)
+	/* Of a datagram its delivery says the rest, who asks as well. */
+	if (protocol == IPPROTO_TCP) {
+		read_peers(s, sk);
+		s->e.servers = server_ends(s, 0);
+		if (!s->e.servers || !is_chosen(s, 0, 0))
+			return;
 		s->e.seq = load32(&((struct tcp_sock *)sk)->copied_seq) - got;
-	else
+	} else if (!is_last(s, sk)) {
 		captured = read_front(s, task, got);
-	/* A datagram that a server read was delivered: of whom is known there. */
-	if (s->e.sport && !is_chosen(s, 0, captured))
-		return;
+	}
 	s->e.captured = captured;
 	s->used = captured;
 	append_task(s, task);
-	append_socket(s, (__u64)sk, read_cgroup(sk));
+	append_socket(s, (__u64)sk, protocol == IPPROTO_TCP ? read_cgroup(sk) : 0);
 	send(s, 0, EVENT_READ);
 }
 

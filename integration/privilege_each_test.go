@@ -40,9 +40,12 @@ func TestEachCapability(t *testing.T) {
 		{"BPF", ",+bpf", false, []string{"ok       CAP_BPF", "MISSING  CAP_PERFMON"}, ""},
 		{"PERFMON", ",+perfmon", false, []string{"MISSING  CAP_BPF", "ok       CAP_PERFMON"}, ""},
 		{"NET_ADMIN and SYS_PTRACE", ",+net_admin,+sys_ptrace", false, []string{"MISSING  CAP_BPF", "MISSING  CAP_PERFMON"}, ""},
-		// All hooks: three BTF tracepoints, and the iterator over sockets.
+		// All hooks: the BTF tracepoints, and the iterator over sockets.
 		{"BPF and PERFMON", ",+bpf,+perfmon", true,
-			[]string{"ok       CAP_BPF", "ok       CAP_PERFMON", "ok       load and attach", "ok       silent servers", "limited  kernel symbols"}, withoutSymbols},
+			[]string{"ok       CAP_BPF", "ok       CAP_PERFMON", "ok       load and attach", "ok       silent servers", "limited  kernel symbols",
+				"ok       arrival at sockets       UDP by sk_data_ready", "ok       reading from sockets"}, withoutSymbols},
+		{"BPF, PERFMON and NET_ADMIN", ",+bpf,+perfmon,+net_admin", true,
+			[]string{"ok       arrival at sockets       UDP and TCP by cgroup_skb/ingress of the root cgroup: every packet"}, withoutSymbols},
 		{"BPF, PERFMON and SYS_PTRACE", ",+bpf,+perfmon,+sys_ptrace", true, []string{"ok       CAP_BPF", "limited  kernel symbols"}, withoutSymbols},
 		{"BPF, PERFMON and SYSLOG", ",+bpf,+perfmon,+syslog", true, []string{"ok       kernel symbols"}, "netfilter hook FORWARD"},
 		{"SYS_ADMIN alone, as before Linux 5.8", ",+sys_admin", true,

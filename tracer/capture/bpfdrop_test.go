@@ -48,20 +48,20 @@ func TestDropsByProgramsOfDevices(t *testing.T) {
 		}
 	}
 	for _, tc := range []struct {
-		name   string
-		since  int // of Linux 6
-		attach func() (link.Link, error)
-		want   string
+		name         string
+		major, minor int // of Linux, since which it is there
+		attach       func() (link.Link, error)
+		want         string
 	}{
-		{"tc, incoming", 6, tcx(shot, ebpf.AttachTCXIngress), BPFTCIngress},
-		{"tc, outgoing", 6, tcx(shot, ebpf.AttachTCXEgress), BPFTCEgress},
-		{"tc, redirected to nowhere", 6, tcx(lost, ebpf.AttachTCXIngress), BPFRedirect},
-		{"XDP", 0, func() (link.Link, error) {
+		{"tc, incoming", 6, 6, tcx(shot, ebpf.AttachTCXIngress), BPFTCIngress},
+		{"tc, outgoing", 6, 6, tcx(shot, ebpf.AttachTCXEgress), BPFTCEgress},
+		{"tc, redirected to nowhere", 6, 6, tcx(lost, ebpf.AttachTCXIngress), BPFRedirect},
+		{"XDP", 5, 10, func() (link.Link, error) {
 			return link.AttachXDP(link.XDPOptions{Interface: 1, Program: xdp, Flags: link.XDPGenericMode})
 		}, BPFXDP},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if !kernelAtLeast(6, tc.since) {
+			if !kernelAtLeast(tc.major, tc.minor) {
 				return
 			}
 			var attached link.Link
@@ -154,6 +154,10 @@ func TestDropsByProgramsOfSockets(t *testing.T) {
 			source := openAt(t, arrivalBest, server.Port())
 			if err := unix.Sendto(clientFD, query, 0, sockaddr(server)); err != nil && !errors.Is(err, unix.EPERM) {
 				t.Fatal(err)
+			}
+			// Before, the place leaves open for which of several reasons it was.
+			if !kernelAtLeast(5, 17) {
+				tc.want = ""
 			}
 			wantBPF(t, source, tc.want)
 		})

@@ -123,7 +123,7 @@ func (s *Source) countMisses() {
 		if err != nil {
 			continue
 		}
-		if s.loss.miss(name, stats.RecursionMisses, now) && (kinds[name] == Delivered || kinds[name] == Read) {
+		if s.loss.miss(name, stats.RecursionMisses, now) && kinds[name] >= Drop {
 			s.lostAtSocket = true
 		}
 	}

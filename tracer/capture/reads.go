@@ -87,8 +87,9 @@ func (u *unread) read(p *Packet, exact bool) bool {
 	queue := u.sockets[p.Sock]
 	d := queue.first
 	if len(p.Payload) < headerBytes {
-		// How io_uring and recvmmsg have it: it has to be the only one.
-		if d == nil || d != queue.last || !exact || d.packet.PayloadLen != p.PayloadLen {
+		// The queue is empty behind it, or it is unknown where the reader has it, as of
+		// io_uring and recvmmsg: it has to be the only one.
+		if d == nil || d != queue.last || !exact || d.packet.PayloadLen < p.PayloadLen {
 			return false
 		}
 	} else {
@@ -103,7 +104,7 @@ func (u *unread) read(p *Packet, exact bool) bool {
 	was := *p
 	*p = d.packet
 	p.Kind, p.Time = Read, was.Time
-	p.PID, p.Comm, p.TID, p.Thread, p.CgroupID = was.PID, was.Comm, was.TID, was.Thread, was.CgroupID
+	p.PID, p.Comm, p.TID, p.Thread = was.PID, was.Comm, was.TID, was.Thread
 	return true
 }
 

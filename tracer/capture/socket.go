@@ -83,13 +83,17 @@ func prepareSockets(spec *ebpf.CollectionSpec, kernel *btf.Spec, way arrivalWay)
 	return spec.Variables[bpf.DnstraceVarReadsObserved].Set(reads)
 }
 
-// withoutSockets removes from a spec what is worth going on without.
+// withoutSockets removes from a spec what is worth going on without: first the program
+// of the root cgroup, then those of tracepoints.
 func withoutSockets(spec *ebpf.CollectionSpec) (removed bool) {
 	before := len(spec.Programs)
+	delete(spec.Programs, bpf.DnstraceProgCgroupIngress)
+	if len(spec.Programs) < before {
+		return true
+	}
 	for program := range socketTracepoints {
 		delete(spec.Programs, program)
 	}
-	delete(spec.Programs, bpf.DnstraceProgCgroupIngress)
 	return len(spec.Programs) < before
 }
 
@@ -106,6 +110,9 @@ func (s *Source) attachArrival(way arrivalWay) error {
 	s.cgroupErr = s.attachToRoot(program)
 	switch {
 	case s.cgroupErr == nil:
+		if err := s.coll.Variables[bpf.DnstraceVarArrivalsExact].Set(uint32(1)); err != nil {
+			return fmt.Errorf("tell that every arrival is seen: %w", err)
+		}
 		s.forget(bpf.DnstraceProgSkDataReady)
 		s.forget(bpf.DnstraceProgTcpProbe)
 	case way == arrivalCgroup:

@@ -3,14 +3,18 @@ package capture
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
 	"runtime"
+	"strings"
 	"testing"
 	"unsafe"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/dnstrace/dnstrace/bpf"
@@ -545,4 +549,92 @@ func offsetIn(t *testing.T, name, field string) int {
 	}
 	t.Fatalf("%v has no %s", layout, field)
 	return 0
+}
+
+// Several senders at once: whatever is missing, no read is
+// tied to another datagram than the one that was read.
+func TestReadsUnderLoad(t *testing.T) {
+	const senders, each = 3, 3000
+	for name, way := range arrivalWays() {
+		fd, server := boundUDP(t, unix.AF_INET, "127.0.0.1")
+		source := openAt(t, way, server.Port())
+		var sending errgroup.Group
+		for s := range senders {
+			clientFD, _ := boundUDP(t, unix.AF_INET, "127.0.0.1")
+			sending.Go(func() error {
+				for i := range each {
+					// Alike but for the number behind the question.
+					m := append(withID(s), be(8, uint64(s*each+i))...)
+					if err := unix.Sendto(clientFD, m, 0, sockaddr(server)); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}
+		got := make(chan uint64, senders*each)
+		go func() {
+			defer close(got)
+			buf := make([]byte, 512)
+			for {
+				n, _, err := unix.Recvfrom(fd, buf, 0)
+				if err != nil || n < 8 {
+					return
+				}
+				got <- binary.BigEndian.Uint64(buf[n-8 : n])
+			}
+		}()
+		if err := sending.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		packets := poll(t, source)
+		if err := unix.Shutdown(fd, unix.SHUT_RD); err != nil && !errors.Is(err, unix.ENOTCONN) {
+			t.Fatal(err)
+		}
+		var truth []uint64
+		for n := range got {
+			truth = append(truth, n)
+		}
+		read := ofKind(packets, Read)
+		at := 0
+		for _, p := range read {
+			n := binary.BigEndian.Uint64(p.Payload[len(p.Payload)-8:])
+			for at < len(truth) && truth[at] != n {
+				at++
+			}
+			if at == len(truth) {
+				t.Fatalf("%s: %d was not read then", name, n)
+			}
+			at++
+		}
+		c := source.Counters()
+		t.Logf("%s: %d delivered, %d read, %d told, %d dropped, %d lost", name, len(ofKind(packets, Delivered)), len(truth), len(read), len(ofKind(packets, Drop)), c.Lost)
+	}
+}
+
+// Programs that a kernel refuses are left out step by step, and the source goes on: the
+// packets at devices are worth seeing.
+func TestWithoutSockets(t *testing.T) {
+	spec, err := bpf.LoadDnstrace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := len(spec.Programs)
+	for _, want := range []int{all - 1, all - 1 - len(socketTracepoints)} {
+		if !withoutSockets(spec) || len(spec.Programs) != want {
+			t.Errorf("%d programs are left, expected %d", len(spec.Programs), want)
+		}
+	}
+	if withoutSockets(spec) {
+		t.Error("something was left to remove")
+	}
+	s := Source{coll: &ebpf.Collection{}, socketErr: errors.New("refused")}
+	if o := s.Observes(); o != (Observes{}) {
+		t.Errorf("%+v", o)
+	}
+	for _, f := range []Finding{probeArrival(&s), probeReading(&s)} {
+		if f.OK || f.Required || !strings.Contains(f.Detail, "refused") || f.Lost == "" || f.Remedy == "" {
+			t.Errorf("%+v", f)
+		}
+	}
 }

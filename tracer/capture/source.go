@@ -193,7 +193,7 @@ func (s *Source) load(spec *ebpf.CollectionSpec, way pagedWay, arrival arrivalWa
 		options.MapReplacements = map[string]*ebpf.Map{bpf.DnstraceMapPagedEvents: events}
 	}
 	s.coll, err = ebpf.NewCollectionWithOptions(spec, options)
-	if err != nil && arrival == arrivalBest && withoutSockets(spec) {
+	for err != nil && arrival == arrivalBest && withoutSockets(spec) {
 		s.socketErr = err
 		s.coll, err = ebpf.NewCollectionWithOptions(spec, options)
 	}
@@ -345,7 +345,7 @@ func (s *Source) look(cpu int, r *ringbuf.Reader) {
 		return
 	}
 	before, now := s.polled[cpu], s.readCounters(cpu)
-	if now.Lost[Delivered] != before.Lost[Delivered] || now.Lost[Read] != before.Lost[Read] {
+	if now.Lost[Delivered] != before.Lost[Delivered] || now.Lost[Read] != before.Lost[Read] || now.Lost[Drop] != before.Lost[Drop] {
 		s.lostAtSocket = true
 	}
 	s.shedder.saw(used, now.Emitted-before.Emitted, sum(now.Lost)-sum(before.Lost))

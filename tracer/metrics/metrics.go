@@ -65,7 +65,7 @@ func gauge(name, help string, labels ...string) metric {
 var (
 	events          = counter("events_total", "Packets that the eBPF programs reported, once for every device they passed.")
 	lostEvents      = counter("lost_events_total", "Packets that found a ring buffer full, or a program busy.")
-	lostByHook      = counter("hook_lost_events_total", "Lost events by what the program sees: tx, rx, drop.", "hook")
+	lostByHook      = counter("hook_lost_events_total", "Lost events by what the program sees: tx, rx, drop, delivered, read.", "hook")
 	unsampledEvents = counter("unsampled_events_total", "Packets of lookups that --sample-in-kernel left out.")
 	shedEvents      = counter("shed_events_total", "Packets of lookups that were left out whole, because the tracer could not follow all.")
 	share           = gauge("reported_share", "Share of the lookups that is reported now: 1 unless the tracer cannot follow all.")

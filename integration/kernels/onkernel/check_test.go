@@ -9,6 +9,27 @@ import (
 	"github.com/dnstrace/dnstrace/integration/kernels/feature"
 )
 
+// What is seen at sockets, by which hook: what each shows is tested in package capture,
+// which runs on this kernel too.
+func TestSockets(t *testing.T) {
+	proves(t, feature.Arrival)
+	out, err := exec.Command(binary(t), "check", "--kubernetes", "off").CombinedOutput()
+	if err != nil {
+		t.Fatalf("check: %v\n%s", err, out)
+	}
+	want := []string{"ok       arrival at sockets       UDP and TCP by cgroup_skb/ingress"}
+	if lacks(t, feature.Reading) {
+		want = append(want, "limited  reading from sockets")
+	} else {
+		want = append(want, "ok       reading from sockets")
+	}
+	for _, line := range want {
+		if !strings.Contains(string(out), line) {
+			t.Errorf("no %q in\n%s", line, out)
+		}
+	}
+}
+
 // What `dnstrace check` says is limited on this kernel, and that it says what
 // would help.
 func TestCheck(t *testing.T) {
@@ -39,6 +60,8 @@ func TestCheck(t *testing.T) {
 		{"TCP on virtual devices", feature.TCP, "perf_event_open"},
 		{"processes", feature.Process, "Linux 5.15 or later"},
 		{"silent servers", feature.Silent, "Linux 5.19 or later"},
+		{"arrival at sockets", feature.Arrival, "CAP_NET_ADMIN"},
+		{"reading from sockets", feature.Reading, "Linux 6.3 or later"},
 	} {
 		if want := absent(t, l.feature); slices.Contains(limited, l.what) != want {
 			t.Errorf("%s limited: %t, expected %t", l.what, !want, want)

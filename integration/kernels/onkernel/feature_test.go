@@ -74,6 +74,8 @@ func has(t *testing.T, f feature.Feature) bool {
 		return atLeast(t, 5, 17)
 	case feature.Silent:
 		return atLeast(t, 5, 19)
+	case feature.Reading:
+		return atLeast(t, 6, 3)
 	case feature.Program:
 		return atLeast(t, 6, 4)
 	case feature.ClockStep:
