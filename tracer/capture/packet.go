@@ -16,13 +16,27 @@ const (
 	TX   Kind = 1 // given to a device for transmission
 	RX   Kind = 2 // received from a device
 	Drop Kind = 3 // freed before it got where it was going
+
+	Delivered Kind = 4 // put into the queue of its receiver's socket
+	// Read is what a process took out of its socket: it repeats the addresses and the
+	// payload of what was delivered, with the process that read it.
+	Read Kind = 5
 )
 
 // TCP flags (RFC 9293, section 3.1).
 const (
+	FlagFIN = 0x01 // the last segment of its sender
 	FlagSYN = 0x02 // opens a connection
+	FlagRST = 0x04 // refuses or ends one
 	FlagACK = 0x10 // with FlagSYN: accepts one
 )
+
+// Observes is what this kernel shows of sockets. Where it does not show a thing,
+// nothing follows from not having seen it.
+type Observes struct {
+	DeliveredUDP, DeliveredTCP bool // packets come as Delivered
+	ReadUDP, ReadTCP           bool // and as Read
+}
 
 // Protocols that carry errors about DNS packets, beside trace.TransportUDP and
 // trace.TransportTCP.
@@ -49,9 +63,9 @@ type Table struct {
 	Count, Max uint32
 }
 
-// Outer is the packet of a tunnel that carried another one: VXLAN (RFC 7348) or
-// Geneve (RFC 8926). Its destination port tells which.
+// Outer is the packet of a tunnel that carried another one.
 type Outer struct {
+	Kind     string // vxlan (RFC 7348), geneve (RFC 8926), ipip (RFC 2003), gre (RFC 2784)
 	Src, Dst netip.AddrPort
 	VNI      uint32 // number of the virtual network, 24 bits
 }
@@ -103,9 +117,14 @@ type Packet struct {
 	Where      string // Drop: kernel symbol; empty: not readable
 	Reason     string // Drop: by the kernel's name; empty: the kernel gives none
 	Words      string // Drop: Reason and Where in words, as "netfilter hook FORWARD"; empty: they do not tell
+	BPF        string // Drop: kind of the eBPF program that dropped it ("tc ingress", "XDP"); empty: none did
+	SentAt     int64  // Drop: when it was sent, ns of the kernel's monotonic clock, where it waited before it had a device; 0: unknown
 	otherHost  bool   // Drop: its link layer address is another machine's
 	Table      *Table // Drop: of the namespace, where the packet had no entry in it; nil: unknown
 	VLAN       uint16 // id of the outermost 802.1Q or 802.1ad tag; 0: none
+	SrcServer  bool   // the source has a DNS server's port: configured, learned, or original to connection tracking
+	DstServer  bool   // the destination has one
+	Sock       uint64 // Delivered, Read: identity of the socket; 0: unknown
 	InnerVLAN  uint16 // id of the tag behind it; 0: none
 	Outer      *Outer // nil: no tunnel around it at this place
 	// Fragment is nil for a whole datagram. The first fragment has the front of the
