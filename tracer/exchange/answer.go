@@ -69,10 +69,10 @@ func (t *Table) judge(ex *open, p *capture.Packet, m *message) bool {
 	case j.why == stray && ex.guess == nil && a != nil:
 		ex.guess = a
 	case j.why > stray:
-		if mayKnow := ex.goesTo(p.Src); mayKnow && p.Kind != capture.Delivered && p.Kind != capture.Read {
-			ex.serverProcess.learn(p, t.cfg.Names)
+		if p.Kind == capture.TX && ex.goesTo(p.Src) {
+			ex.learn(p, t.cfg.Names, false)
 		}
-		t.reject(ex, p, j, j.why, a, m)
+		t.reject(ex, p, j, j.why, m)
 		return false
 	}
 	return true

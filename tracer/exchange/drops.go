@@ -7,12 +7,6 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/capture"
 )
 
-// dropped is what the outcome needs to know of a drop.
-type dropped struct {
-	response bool
-	time     int64
-}
-
 // notForHost tells drops of copies whose link layer address is another host's: a
 // bridge floods them to ports that they are not for.
 func notForHost(reason string) bool { return reason == "OTHERHOST" }
@@ -55,6 +49,11 @@ func (t *Table) drop(ex *open, p *capture.Packet, response bool) {
 	if !response {
 		ex.client.learn(p, t.cfg.Names)
 	}
+	t.keepDrop(ex, p, response)
+}
+
+// keepDrop puts a drop on the record.
+func (t *Table) keepDrop(ex *open, p *capture.Packet, response bool) {
 	if len(ex.drops) >= maxDrops {
 		t.stats.Sightings++
 		return
@@ -67,7 +66,6 @@ func (t *Table) drop(ex *open, p *capture.Packet, response bool) {
 		d.ConntrackCount, d.ConntrackMax = p.Table.Count, p.Table.Max
 	}
 	ex.drops = append(ex.drops, d)
-	ex.dropped = append(ex.dropped, dropped{response, p.Time})
 }
 
 // droppedJourney returns the way that ends with a drop: that of the packet's buffer,
@@ -123,8 +121,8 @@ func atSocket(p *capture.Packet) bool {
 // flooded, while the query went on, does not.
 func (ex *open) dropDecides(queryArrived bool) bool {
 	queries := 0
-	for _, d := range ex.dropped {
-		if d.response {
+	for i := range ex.drops {
+		if ex.drops[i].Message == trace.MessageResponse {
 			return true
 		}
 		queries++

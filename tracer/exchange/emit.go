@@ -117,7 +117,7 @@ func (e *emitted) ends(ex *open, node string) {
 	if ex.client.endpoint(&e.client, node) {
 		e.record.Client = &e.client
 	}
-	if ex.serverProcess.endpoint(&e.server, node) {
+	if ex.serverProcess != nil && ex.serverProcess.endpoint(&e.server, node) {
 		e.record.Server = &e.server
 	}
 }

@@ -23,7 +23,9 @@ func (t *Table) view(ex *open) view {
 	if q.Arrived == trace.NotObservable && r.Left == trace.NotSeen {
 		r.Left = trace.NotObservable
 	}
-	r.Arrived = t.responseArrived(ex, q.Left)
+	if r.Left != trace.NotSeen {
+		r.Arrived = t.responseArrived(ex, q.Left)
+	}
 	r.Read = t.read(ex, inResponse, r.Arrived)
 	v.outcome, v.end = t.outcome(ex, &v.Milestones)
 	return v
@@ -88,12 +90,16 @@ func (t *Table) queryArrived(ex *open, responseLeft trace.Milestone) trace.Miles
 		func(m *mark) bool { return m.kind == capture.Delivered && !ex.lost(m) },
 		func(m *mark) bool { return responseLeft.Seen() && m.kind == capture.RX && inServer(m) && !ex.lost(m) },
 		func(m *mark) bool { return m.kind == capture.Read },
-		func(m *mark) bool { return m.kind == capture.RX && ex.journeys[m.journey].atSocket },
 	} {
 		for i := range ex.marks {
 			if m := &ex.marks[i]; !m.is(inResponse|notForIt) && m.is(isWhole) && reached(m) {
 				return trace.MilestoneAt(i)
 			}
+		}
+	}
+	for i := len(ex.marks) - 1; i >= 0; i-- {
+		if m := &ex.marks[i]; !m.is(inResponse|notForIt) && m.kind == capture.RX && ex.journeys[m.journey].atSocket {
+			return trace.MilestoneAt(i)
 		}
 	}
 	if responseLeft == trace.NotObservable {

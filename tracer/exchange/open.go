@@ -41,7 +41,6 @@ type open struct {
 	omitted  int
 	journeys []journey
 	drops    []trace.Drop
-	dropped  []dropped // one for every one in drops
 	rejected []trace.Rejection
 	reset    *trace.Reset
 	icmp     *trace.ICMP
@@ -49,7 +48,7 @@ type open struct {
 
 	fragmented    []datagram
 	client        who
-	serverProcess who
+	serverProcess *who    // nil: unknown
 	answer        *answer // what the response says
 	guess         *answer // what one from an unknown address says
 	sent          bool    // the packet at hand is sent by a socket here
@@ -273,6 +272,12 @@ func (ex *open) learn(p *capture.Packet, names Names, client bool) {
 		ex.client.learn(p, names)
 		return
 	}
+	if p.PID == 0 && p.CgroupID == 0 {
+		return
+	}
+	if ex.serverProcess == nil {
+		ex.serverProcess = new(who)
+	}
 	ex.serverProcess.learn(p, names)
 }
 
@@ -319,6 +324,9 @@ func (ex *open) bytes() int {
 		if a != nil {
 			n += int(unsafe.Sizeof(*a)) + cap(a.answers)*(int(unsafe.Sizeof(trace.Answer{}))+24)
 		}
+	}
+	if ex.serverProcess != nil {
+		n += int(unsafe.Sizeof(who{}))
 	}
 	if ex.nat != nil {
 		n += int(unsafe.Sizeof(*ex.nat))

@@ -90,7 +90,7 @@ func (t *Table) study(ex *open) {
 // studyServer learns where the server answers, and where queries go on unseen.
 func (t *Table) studyServer(ex *open) {
 	response := ex.firstOf(inResponse)
-	if response < 0 || ex.marks[response].kind != capture.TX || ex.journeys[ex.marks[response].journey].why != accepted {
+	if response < 0 || ex.marks[response].kind != capture.TX {
 		return
 	}
 	server := ex.marks[response].netns

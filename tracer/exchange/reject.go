@@ -156,23 +156,20 @@ func (t *Table) refuse(ex *open, p *capture.Packet, why rejection, m *message) {
 	}
 	t.buffers.note(p, ex, true)
 	if p.Kind == capture.TX && ex.goesTo(p.Src) {
-		ex.serverProcess.learn(p, t.cfg.Names)
+		ex.learn(p, t.cfg.Names, false)
 	}
-	t.reject(ex, p, j, why, nil, m)
+	t.reject(ex, p, j, why, m)
 }
 
 // reject puts a response that cannot be taken on the record, once, where the client is.
-func (t *Table) reject(ex *open, p *capture.Packet, j *journey, why rejection, a *answer, m *message) {
+func (t *Table) reject(ex *open, p *capture.Packet, j *journey, why rejection, m *message) {
 	ex.last = max(ex.last, p.Time)
 	if p.Kind == capture.Drop || j.counted || !(ex.atClient(p) || why == wrongAddress || why == wrongPort) {
 		return
 	}
 	j.counted = true
 	r := trace.Rejection{Why: rejections[why], Src: p.Src, Size: m.size, Offset: trace.Seconds(p.Time - ex.first)}
-	switch {
-	case a != nil:
-		r.RCode = rcodeName(a.rcode)
-	case len(m.body) >= headerLen && why != malformed:
+	if why != malformed || m.question != nil && m.response() {
 		r.RCode = rcodeName(int(m.flags & 0xf))
 	}
 	t.rejected(ex, r)

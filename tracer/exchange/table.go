@@ -135,6 +135,9 @@ func (t *Table) Packet(p *capture.Packet) {
 	default:
 		t.datagram(p)
 	}
+	for t.bytes > t.cfg.MaxBytes && len(t.due) > 1 {
+		t.evict()
+	}
 }
 
 // datagram takes a UDP packet, or its first fragment.
@@ -171,16 +174,12 @@ func amongEquals(p *capture.Packet) bool {
 	return p.Src.Port() == p.Dst.Port() && p.Dst.Addr().IsMulticast()
 }
 
-// add holds an exchange that has begun, in the place of the oldest if there is no
-// room.
+// add holds an exchange that has begun.
 func (t *Table) add(ex *open) {
 	ex.due = ex.first + int64(t.cfg.Timeout)
 	heap.Push(&t.due, ex)
 	t.peak.open = max(t.peak.open, len(t.due))
 	t.account(ex)
-	for t.bytes > t.cfg.MaxBytes && len(t.due) > 1 {
-		t.evict()
-	}
 }
 
 // evict passes on, as it stands, the exchange that would end first. What it waited

@@ -41,6 +41,7 @@ type feed struct {
 	table *Table
 	now   int64
 	skb   uint64
+	base  uint64 // added to the buffers of steps
 	got   []*trace.Exchange
 }
 

@@ -94,7 +94,7 @@ func (t *Table) segment(p *capture.Packet) {
 func (t *Table) data(c *conn, s *stream, p *capture.Packet, seq uint32, fromClient bool) {
 	n := p.PayloadLen
 	// A dropped segment reaches nobody, but says what it carried all the same.
-	done, ok := s.add(seq, p.Payload, n)
+	done, ok := s.add(segment{seq, p.Payload, n, p.Time})
 	if !ok {
 		t.stats.Unreadable++
 	}
@@ -103,6 +103,7 @@ func (t *Table) data(c *conn, s *stream, p *capture.Packet, seq uint32, fromClie
 		here = s.cover(p, seq, n)
 	} else if !duplicate(p.Reason) {
 		s.uncover(p.NetNS, seq, n)
+		s.drops(p, seq, n)
 	}
 	fresh := sent(p, t.buffers.in(p))
 	for i := range done {
@@ -151,7 +152,7 @@ func (t *Table) complete(c *conn, s *stream, p *capture.Packet, m16 *message16, 
 	case err == nil && fromClient && !h.response():
 		known.ex = t.query(p, &m, c.client, c.server)
 		if known.ex != nil {
-			known.ex.conn = c
+			known.ex.beginsOn(c, m16.since, t.cfg.Wall)
 			if c.answer.ended {
 				t.end(known.ex) // on a connection that the server has closed
 			}
@@ -169,7 +170,37 @@ func (t *Table) complete(c *conn, s *stream, p *capture.Packet, m16 *message16, 
 		}
 		return
 	}
+	t.earlyDrops(s, &known, !fromClient)
 	s.remember(known)
+}
+
+// beginsOn puts an exchange on its connection, where it began with the first byte of its
+// query.
+func (ex *open) beginsOn(c *conn, since int64, wall func(int64) time.Time) {
+	if ex.conn == nil && since < ex.first {
+		ex.first, ex.wall = since, wall(since)
+	}
+	ex.conn = c
+}
+
+// drops keeps the drop of a segment until its message is known.
+func (s *stream) drops(p *capture.Packet, seq uint32, n int) {
+	if s.at(seq+uint32(n)) && s.cursors[0].have == 0 || len(s.early) == maxEarly {
+		return
+	}
+	e := earlyDrop{stretch{seq, seq + uint32(n)}, *p}
+	e.packet.Payload, e.packet.NAT = nil, nil
+	s.early = append(s.early, e)
+}
+
+// earlyDrops gives a message the drops of its segments before it was known.
+func (t *Table) earlyDrops(s *stream, m *carried, response bool) {
+	s.early = slices.DeleteFunc(s.early, func(e earlyDrop) bool {
+		if after(m.end, e.from) && after(e.to, m.start) && m.why == accepted {
+			t.keepDrop(m.ex, &e.packet, response)
+		}
+		return !after(e.to, m.end)
+	})
 }
 
 // answerOf finds the exchange of a response with a question.

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"slices"
 	"unsafe"
+
+	"github.com/dnstrace/dnstrace/tracer/capture"
 )
 
 // Bounds of what is kept of one direction of a connection. A resolver pipelines some
@@ -13,6 +15,7 @@ const (
 	maxMessageBytes = 2048    // of a message: what the programs capture of a segment
 	maxCursors      = 4       // holes in the stream, all but one
 	maxPending      = 16      // segments that wait for one before them
+	maxEarly        = 8       // drops of segments whose message has not come by
 	maxAhead        = 1 << 20 // bytes: what is further away is of another connection
 )
 
@@ -20,6 +23,7 @@ const (
 // 4.2.2).
 type message16 struct {
 	start, end uint32 // sequence numbers of its length, and behind it
+	since      int64  // when its first byte came by
 	size       int    // without the length
 	body       []byte // as far as captured
 	certain    bool   // it begins where a message does; else it only looks like one
@@ -34,7 +38,14 @@ type stream struct {
 	pending []segment
 	recent  []carried
 	places  []coverage
+	early   []earlyDrop
 	ended   bool // its FIN was seen, and all before it
+}
+
+// earlyDrop is a segment that was dropped before all of its message had come by.
+type earlyDrop struct {
+	stretch
+	packet capture.Packet
 }
 
 // cursor is where a stretch of the stream ends.
@@ -42,6 +53,7 @@ type cursor struct {
 	from    uint32 // where it begins
 	next    uint32 // sequence number of the next byte
 	start   uint32 // of the message under way
+	since   int64  // when that came by
 	buf     []byte // of that message, its length included
 	have    int    // bytes of it that came by
 	certain bool   // from is where a message begins
@@ -52,6 +64,7 @@ type segment struct {
 	seq      uint32
 	captured []byte
 	n        int
+	time     int64
 }
 
 // begin sets the stream to its first byte; false if it begins there already: the same
@@ -67,13 +80,12 @@ func (s *stream) begin(seq uint32) bool {
 // lose forgets where the stream is; the next segment that looks like the start of a
 // message is taken for one.
 func (s *stream) lose() {
-	s.cursors, s.pending, s.ended = nil, nil, false
+	s.cursors, s.pending, s.early, s.ended = nil, nil, nil, false
 }
 
-// add takes a segment of n bytes, of which the first were captured, and returns the
-// messages that it completes. ok is false if it cannot be placed.
-func (s *stream) add(seq uint32, captured []byte, n int) (done []message16, ok bool) {
-	ok = s.feed(segment{seq, captured, n}, &done)
+// add takes a segment, of which the first bytes were captured, and returns the messages that it completes. ok is false if it cannot be placed.
+func (s *stream) add(g segment) (done []message16, ok bool) {
+	ok = s.feed(g, &done)
 	// What came may be what others wait for.
 	for i := 0; i < len(s.pending); {
 		next := s.pending[i]
@@ -114,7 +126,7 @@ func (s *stream) feed(g segment, done *[]message16) bool {
 			continue
 		}
 		old := int(c.next - g.seq)
-		if !c.advance(g.captured[min(old, len(g.captured)):], int(limit-c.next), done) {
+		if !c.advance(segment{c.next, g.captured[min(old, len(g.captured)):], int(limit - c.next), g.time}, done) {
 			s.lose()
 			return false
 		}
@@ -173,21 +185,21 @@ func (s *stream) wait(g segment) {
 	s.pending = append(s.pending, g)
 }
 
-// advance moves a stretch on by n bytes; false if the length of a message was not
+// advance moves a stretch on by a segment; false if the length of a message was not
 // captured.
-func (c *cursor) advance(captured []byte, n int, done *[]message16) bool {
-	for n > 0 {
+func (c *cursor) advance(g segment, done *[]message16) bool {
+	for g.n > 0 {
 		if c.have == 0 {
-			c.start = c.next
+			c.start, c.since = c.next, g.time
 		}
-		m, used := c.take(&captured, n)
+		m, used := c.take(&g.captured, g.n)
 		if used == 0 {
 			return false
 		}
-		n -= used
+		g.n -= used
 		c.next += uint32(used)
 		if m != nil {
-			m.start, m.end = c.start, c.next
+			m.start, m.end, m.since = c.start, c.next, c.since
 			*done = append(*done, *m)
 		}
 	}
@@ -236,7 +248,7 @@ func (s *stream) at(seq uint32) bool {
 // bytes returns the memory that the stream takes.
 func (s *stream) bytes() int {
 	n := cap(s.recent)*int(unsafe.Sizeof(carried{})) + cap(s.places)*int(unsafe.Sizeof(coverage{})) +
-		cap(s.cursors)*int(unsafe.Sizeof(cursor{})) + cap(s.pending)*int(unsafe.Sizeof(segment{}))
+		cap(s.cursors)*int(unsafe.Sizeof(cursor{})) + cap(s.pending)*int(unsafe.Sizeof(segment{})) + cap(s.early)*int(unsafe.Sizeof(earlyDrop{}))
 	for i := range s.cursors {
 		n += cap(s.cursors[i].buf)
 	}
