@@ -53,7 +53,7 @@ func (b *buffers) in(p *capture.Packet) *buffer {
 // sent tells whether a socket sends the packet here: it did not come from elsewhere.
 // Of devices that are stacked, as bonds are, only the first that it passes counts.
 func sent(p *capture.Packet, before *buffer) bool {
-	if p.PID == 0 && p.CgroupID == 0 || p.Kind != capture.TX && p.Kind != capture.Drop {
+	if p.PID == 0 && p.CgroupID == 0 || p.Kind != capture.TX && (p.Kind != capture.Drop || before != nil) {
 		return false
 	}
 	return before == nil || before.kind != capture.TX || before.netns != p.NetNS || before.src != p.Src || before.dst != p.Dst

@@ -167,3 +167,64 @@ func TestSentAgain(t *testing.T) {
 		}
 	}
 }
+
+// Two Services are asked at once, and programs translate both: which of them a backend
+// answered shows at the client.
+func TestTwoServicesTranslatedByPrograms(t *testing.T) {
+	q, r := query(t, "example.com.", 7), response(t, "example.com.", 7, 0)
+	f := newFeed(t)
+	f.table.cfg.Observes = everything
+	for _, to := range []netip.AddrPort{service, second} {
+		f.packet(tx, podNS, 2, pod, to, q, sentBy(42, "musl", 0))
+		f.packet(rx, nodeNS, 5, pod, to, q)
+		f.skb++
+	}
+	for _, from := range []netip.AddrPort{service, second} {
+		f.packet(tx, serverNS, 2, backend, pod, r, sentBy(53, "coredns", 0))
+		f.packet(rx, nodeNS, 6, backend, pod, r)
+		f.packet(delivered, podNS, 0, from, pod, r)
+		f.skb++
+	}
+	f.after(time.Minute)
+	for _, ex := range f.got {
+		if ex.Outcome != trace.OutcomeAnswered || len(ex.Rejected) != 0 {
+			t.Errorf("%s: %s, %+v", ex.ServerIP, ex.Outcome, ex.Rejected)
+		}
+	}
+	if len(f.got) != 2 {
+		t.Errorf("%d exchanges", len(f.got))
+	}
+}
+
+// What a process reads when its exchange is over begins no other.
+func TestReadLate(t *testing.T) {
+	f := newFeed(t)
+	q := query(t, "example.com.", 7)
+	f.throughService(q, response(t, "example.com.", 7, 0))
+	f.after(time.Second)
+	f.packet(read, serverNS, 0, pod, server, q)
+	f.packet(read, podNS, 0, service, pod, response(t, "example.com.", 7, 0))
+	f.after(time.Minute)
+	f.one()
+	if s := f.table.Stats(); s.Open != 0 || s.Orphans != 2 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// Who reads is who it was for.
+func TestReaders(t *testing.T) {
+	f := newFeed(t)
+	q, r := query(t, "example.com.", 7), response(t, "example.com.", 7, 0)
+	f.packet(tx, podNS, 2, pod, server, q)
+	f.packet(delivered, serverNS, 0, pod, server, q)
+	f.packet(read, serverNS, 0, pod, server, q, sentBy(53, "named", 0))
+	f.skb++
+	f.packet(tx, serverNS, 2, server, pod, r)
+	f.packet(delivered, podNS, 0, server, pod, r)
+	f.packet(read, podNS, 0, server, pod, r, sentBy(42, "dig", 0))
+	f.after(time.Minute)
+	ex := f.one()
+	if ex.Server == nil || ex.Server.Process != "named" || ex.Client == nil || ex.Client.Process != "dig" || milestones(ex) != "012 345" {
+		t.Errorf("%+v → %+v, %s", ex.Client, ex.Server, milestones(ex))
+	}
+}

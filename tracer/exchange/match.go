@@ -24,6 +24,10 @@ func (t *Table) query(p *capture.Packet, m *message, client, server netip.AddrPo
 	k := keyOf(p, &m.header, client)
 	ex, source := t.known(p, k, server, before, fresh)
 	if ex == nil {
+		if p.Kind == capture.Read {
+			t.stats.Orphans++ // its exchange is over
+			return nil
+		}
 		if t.echoed(p, m) {
 			return nil
 		}
@@ -140,10 +144,10 @@ func (t *Table) response(p *capture.Packet, m *message) *open {
 
 // answers returns the exchange with the ID and the question of a response.
 func (t *Table) answers(p *capture.Packet, k key, before *buffer, fresh bool) *open {
-	if !fresh && before != nil && before.response && before.ex.asks(k) {
-		return before.ex
-	}
 	s := t.at(k)
+	if !fresh && before != nil && before.response && before.ex.asks(k) {
+		return before.ex.instead(p, &s)
+	}
 	if s.len() == 1 {
 		return s.one
 	}
@@ -169,6 +173,22 @@ func (t *Table) answers(p *capture.Packet, k key, before *buffer, fresh bool) *o
 		}
 	}
 	return found
+}
+
+// instead returns the exchange of a response that was taken for one of ex: another one
+// if only now its source address shows that.
+func (ex *open) instead(p *capture.Packet, s *slot) *open {
+	if ex.mayAnswer(p) || s.len() < 2 {
+		return ex
+	}
+	for i := range s.len() {
+		other := s.at(i)
+		if j, known := ex.journey(p, true); other.server == p.Src && known && j.why == stray {
+			j.why, j.counted = wrongAddress, true
+			return other
+		}
+	}
+	return ex
 }
 
 // mayAnswer tells whether a response comes from where the query went. A multicast

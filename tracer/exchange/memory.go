@@ -1,6 +1,47 @@
 package exchange
 
-import "github.com/dnstrace/dnstrace/tracer/spare"
+import (
+	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/spare"
+)
+
+// Bounds of what is kept to be used again: what ends in a round of a busy node, and
+// paths of ordinary length.
+const (
+	maxSpare      = 512
+	maxSpareSteps = 32
+)
+
+// lists is the memory of an exchange's lists while it is open. Its record has copies
+// that are no larger than they need to be.
+type lists struct {
+	path     trace.Path
+	marks    []mark
+	journeys []journey
+}
+
+// takeLists gives an exchange memory for its lists.
+func (t *Table) takeLists(ex *open) {
+	last := len(t.spare) - 1
+	if last < 0 {
+		ex.marks, ex.journeys = make([]mark, 0, 8), make([]journey, 0, 2)
+		return
+	}
+	l := &t.spare[last]
+	ex.path, ex.marks, ex.journeys = l.path, l.marks, l.journeys
+	*l = lists{}
+	t.spare = t.spare[:last]
+	t.idle = min(t.idle, last)
+}
+
+// giveLists takes the memory of an exchange that is over.
+func (t *Table) giveLists(ex *open) {
+	if len(t.spare) < maxSpare && ex.path.Len() <= maxSpareSteps && len(ex.journeys) <= maxSpareSteps {
+		ex.path.Reset()
+		t.spare = append(t.spare, lists{ex.path, ex.marks[:0], ex.journeys[:0]})
+	}
+	ex.path, ex.marks, ex.journeys = trace.Path{}, nil, nil
+}
 
 // peak is the most that tables held, which is what they have memory for.
 type peak struct {
@@ -15,6 +56,8 @@ func (t *Table) shrink(now int64) {
 		return
 	}
 	t.peak.next = now + int64(spare.Every)
+	t.spare = append([]lists(nil), t.spare[min(t.idle, len(t.spare)):]...)
+	t.idle = len(t.spare)
 	if spare.TooLarge(cap(t.due), t.peak.open) {
 		t.due = append(make(dueHeap, 0, 2*len(t.due)), t.due...)
 		t.open, t.sockets, t.datagrams, t.evicted = spare.Map(t.open), spare.Map(t.sockets), spare.Map(t.datagrams), nil

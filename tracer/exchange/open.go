@@ -124,8 +124,7 @@ func (t *Table) begin(k key, p *capture.Packet, m *message, server netip.AddrPor
 	if _, err := presentation(m.question[:len(m.question)-4]); err != nil {
 		return nil
 	}
-	ex := newOpen(k, p, server)
-	ex.wall = t.cfg.Wall(ex.first)
+	ex := t.newOpen(k, p, server)
 	ex.question = append([]byte(nil), m.question...)
 	ex.opcode, ex.size = uint8(m.opcode()), m.size
 	ex.readRequest(m)
@@ -134,12 +133,13 @@ func (t *Table) begin(k key, p *capture.Packet, m *message, server netip.AddrPor
 	return ex
 }
 
-func newOpen(k key, p *capture.Packet, server netip.AddrPort) *open {
-	ex := &open{key: k, server: server, sentDst: p.Dst, first: p.Time, marks: make([]mark, 0, 8), journeys: make([]journey, 0, 2)}
+func (t *Table) newOpen(k key, p *capture.Packet, server netip.AddrPort) *open {
+	ex := &open{key: k, server: server, sentDst: p.Dst, first: p.Time}
+	t.takeLists(ex)
 	if p.Kind == capture.Drop && p.SentAt != 0 && p.SentAt < p.Time {
 		ex.first = p.SentAt
 	}
-	ex.lastQuery, ex.last = ex.first, p.Time
+	ex.wall, ex.lastQuery, ex.last = t.cfg.Wall(ex.first), ex.first, p.Time
 	return ex
 }
 

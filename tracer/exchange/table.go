@@ -101,6 +101,8 @@ type Table struct {
 	evicted   []*trace.Exchange // because the table was full, until Advance
 	bytes     int
 	connBytes int
+	spare     []lists
+	idle      int // how many of them were not needed since shrink
 	peak      peak
 	stats     Stats
 }
@@ -240,7 +242,7 @@ func (t *Table) Advance(now int64, emit func(*trace.Exchange)) {
 // ends returns when an exchange is over, which depends on whether it was answered.
 func (t *Table) ends(ex *open) int64 {
 	due := ex.deadline(t.cfg.Timeout)
-	if ex.reported == 0 && ex.responded && !ex.ended && !t.answered(ex) {
+	if ex.responded && !ex.ended && (ex.reported == 0 || ex.lastQuery > ex.reported) && !t.answered(ex) {
 		return max(due, ex.silent(t.cfg.Timeout))
 	}
 	return due
@@ -251,7 +253,7 @@ func (t *Table) over(ex *open, now int64, emit func(*trace.Exchange)) {
 		r := t.emit(ex)
 		emit(r)
 		if r.Outcome != trace.OutcomeAnswered {
-			ex.reported, ex.last = now, min(ex.last, now)
+			ex.reported = now
 			ex.due = now + int64(ex.remembered())
 			heap.Fix(&t.due, 0)
 			return
@@ -297,4 +299,5 @@ func (t *Table) remove(ex *open) {
 	if ex.conn != nil && ex.conn.attempt == ex {
 		ex.conn.attempt = nil
 	}
+	t.giveLists(ex)
 }

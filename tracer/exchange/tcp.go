@@ -177,10 +177,13 @@ func (t *Table) complete(c *conn, s *stream, p *capture.Packet, m16 *message16, 
 // beginsOn puts an exchange on its connection, where it began with the first byte of its
 // query.
 func (ex *open) beginsOn(c *conn, since int64, wall func(int64) time.Time) {
-	if ex.conn == nil && since < ex.first {
-		ex.first, ex.wall = since, wall(since)
+	if ex.conn != nil {
+		return // known by another of its connection's addresses
 	}
 	ex.conn = c
+	if since < ex.first {
+		ex.first, ex.wall = since, wall(since)
+	}
 }
 
 // drops keeps the drop of a segment until its message is known.
@@ -208,7 +211,7 @@ func (t *Table) answerOf(c *conn, p *capture.Packet, m *message, known *carried)
 	s := t.at(keyOf(p, &m.header, c.client))
 	for i := range s.len() {
 		ex := s.at(i)
-		if ex.conn == c && (known.ex == nil || known.ex.answer != nil && ex.answer == nil) {
+		if (ex.conn == c || ex.goesTo(p.Src)) && (known.ex == nil || known.ex.answer != nil && ex.answer == nil) {
 			known.ex = ex
 		}
 	}

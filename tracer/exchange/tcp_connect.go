@@ -56,8 +56,7 @@ func (t *Table) connected(c *conn, now int64) {
 }
 
 func (t *Table) beginConnect(c *conn, p *capture.Packet) *open {
-	ex := newOpen(key{client: c.client, netns: c.socket.netns, protocol: p.Protocol}, p, c.server)
-	ex.wall = t.cfg.Wall(ex.first)
+	ex := t.newOpen(key{client: c.client, netns: c.socket.netns, protocol: p.Protocol}, p, c.server)
 	ex.connects, ex.bufSize, ex.conn = true, dns.MaxMsgSize, c
 	t.add(ex)
 	return ex
