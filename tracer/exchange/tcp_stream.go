@@ -89,7 +89,7 @@ func (s *stream) add(g segment) (done []message16, ok bool) {
 	// What came may be what others wait for.
 	for i := 0; i < len(s.pending); {
 		next := s.pending[i]
-		if s.ahead(next.seq) {
+		if s.inHole(next.seq) {
 			i++
 			continue
 		}
@@ -98,16 +98,6 @@ func (s *stream) add(g segment) (done []message16, ok bool) {
 		i = 0
 	}
 	return done, ok
-}
-
-// ahead tells whether no stretch of the stream reaches a byte.
-func (s *stream) ahead(seq uint32) bool {
-	for i := range s.cursors {
-		if !after(seq, s.cursors[i].next) && !after(s.cursors[i].from, seq) {
-			return false
-		}
-	}
-	return true
 }
 
 // feed gives a segment to the stretches that it continues.
@@ -131,12 +121,32 @@ func (s *stream) feed(g segment, done *[]message16) bool {
 			return false
 		}
 		if i+1 < len(s.cursors) && c.next == s.cursors[i+1].from {
-			// The hole is filled.
-			s.cursors[i+1].from = c.from
-			s.cursors[i+1].certain = c.certain && c.have == 0
-			s.cursors = slices.Delete(s.cursors, i, i+1)
-			i--
+			if !s.join(i, done) {
+				return false
+			}
+			i-- // the segment may go on behind what was joined
 		}
+	}
+	return true
+}
+
+// join makes one of a stretch and the next, which it has reached; false if the stream
+// is lost. A stretch that did not begin with a message, but only looked so, is a part
+// of the message under way.
+func (s *stream) join(i int, done *[]message16) bool {
+	c, next := s.cursors[i], s.cursors[i+1]
+	s.cursors = slices.Delete(s.cursors, i, i+1)
+	if c.have == 0 {
+		s.cursors[i].from, s.cursors[i].certain = c.from, c.certain
+		return true
+	}
+	if next.start != next.from {
+		return true // it had messages
+	}
+	s.cursors[i] = c
+	if !s.cursors[i].advance(segment{next.from, next.buf, next.have, next.since}, done) {
+		s.lose()
+		return false
 	}
 	return true
 }
@@ -150,7 +160,7 @@ func (s *stream) place(g segment) bool {
 		s.cursors = append(s.cursors, cursor{from: g.seq, next: g.seq})
 		return true
 	}
-	first, last := &s.cursors[0], &s.cursors[len(s.cursors)-1]
+	last := &s.cursors[len(s.cursors)-1]
 	switch gap := int32(g.seq - last.next); {
 	case gap > maxAhead, gap < -maxAhead: // another connection with the same ports
 		s.lose()
@@ -162,13 +172,22 @@ func (s *stream) place(g segment) bool {
 		}
 		s.cursors = append(s.cursors, cursor{from: g.seq, next: g.seq})
 		return true
-	case gap > 0:
+	case s.inHole(g.seq):
 		s.wait(g)
-		return true
-	case after(first.from, g.seq) && !s.begun:
-		return true // from before we looked
 	}
 	return true
+}
+
+// inHole tells whether bytes are missing before one: it is behind the end of a stretch,
+// and not in the next.
+func (s *stream) inHole(seq uint32) bool {
+	for i := len(s.cursors) - 1; i >= 0; i-- {
+		c := &s.cursors[i]
+		if !after(c.from, seq) {
+			return after(seq, c.next)
+		}
+	}
+	return false
 }
 
 // wait keeps a segment until those before it come.
@@ -261,10 +280,14 @@ func (s *stream) bytes() int {
 	return n
 }
 
-// plausible tells whether a segment may start with a message: a length that has
-// room for a header, and one question.
+// plausible tells whether a segment may start with a message: a length that has room
+// for what follows, which is a header and one question.
 func plausible(b []byte) bool {
-	return len(b) >= 2+headerLen && binary.BigEndian.Uint16(b) >= headerLen && binary.BigEndian.Uint16(b[6:]) == 1
+	if len(b) < 2+headerLen {
+		return false
+	}
+	h, err := parseHeader(b[2:])
+	return err == nil && h.opcode() <= opcodeUpdate && int(binary.BigEndian.Uint16(b)) >= headerLen+len(h.question)
 }
 
 // after compares sequence numbers, which wrap around (RFC 9293, section 3.4).

@@ -2,7 +2,9 @@ package exchange
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -302,5 +304,47 @@ func TestPipelined(t *testing.T) {
 	slices.Sort(ids)
 	if ids = slices.Compact(ids); len(ids) != 50 || len(f.got) != 50 {
 		t.Errorf("%d of %d exchanges answered; %+v", len(ids), len(f.got), f.table.Stats())
+	}
+}
+
+// However a stream is cut, resent and reordered, every message comes out of it once, as
+// it was sent.
+func TestAnyOrder(t *testing.T) {
+	for seed := range uint64(2000) {
+		random := rand.New(rand.NewPCG(seed, 1))
+		var all []byte
+		want := map[uint32]string{} // by sequence number
+		const first = 0xffffff00
+		for id := range uint16(1 + random.IntN(8)) {
+			b := framed(query(t, strings.Repeat("x", 1+random.IntN(60))+".example.", id))
+			want[first+uint32(len(all))] = string(b[2:])
+			all = append(all, b...)
+		}
+		var cuts []stretch
+		for at := 0; at < len(all); {
+			n := min(len(all)-at, 1+random.IntN(80))
+			overlap := random.IntN(1 + min(at, 10))
+			cuts = append(cuts, stretch{uint32(at - overlap), uint32(at + n)})
+			at += n
+		}
+		if len(cuts) > maxPending {
+			cuts = append(cuts[:maxPending], stretch{cuts[maxPending-1].to, uint32(len(all))})
+		}
+		cuts = append(cuts, cuts[random.IntN(len(cuts))])
+		random.Shuffle(len(cuts), func(i, j int) { cuts[i], cuts[j] = cuts[j], cuts[i] })
+		var s stream
+		s.begin(first)
+		for _, c := range cuts {
+			done, _ := s.add(segment{first + c.from, all[c.from:c.to], int(c.to - c.from), 0})
+			for _, m := range done {
+				if want[m.start] != string(m.body) {
+					t.Fatalf("seed %d: at %d came %q", seed, m.start, m.body)
+				}
+				delete(want, m.start)
+			}
+		}
+		if len(want) > 0 || !s.at(first+uint32(len(all))) {
+			t.Fatalf("seed %d: %d messages did not come of %v: %+v", seed, len(want), cuts, s.cursors)
+		}
 	}
 }
