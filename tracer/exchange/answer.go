@@ -35,11 +35,11 @@ func readAnswer(m *message) *answer {
 
 // take makes a response the exchange's; of several the first that was seen counts. A
 // zone transfer is all of its messages together.
-func (ex *open) take(a *answer, seenBefore bool) {
+func (ex *open) take(a *answer) {
 	switch {
 	case ex.answer == nil:
 		ex.answer = a
-	case ex.transfers() && !seenBefore:
+	case ex.transfers():
 		ex.answer.size += a.size
 		ex.answer.records += a.records
 	}
@@ -65,7 +65,7 @@ func (t *Table) judge(ex *open, p *capture.Packet, m *message) bool {
 		if a == nil {
 			a = readAnswer(m)
 		}
-		ex.take(a, false)
+		ex.take(a)
 	case j.why == stray && ex.guess == nil && a != nil:
 		ex.guess = a
 	case j.why > stray:

@@ -82,37 +82,37 @@ func (ex *open) responseLeft() trace.Milestone {
 // socket, else the namespace from which the response left, else that of a socket that
 // had no room for it, else where its way ended.
 func (t *Table) queryArrived(ex *open, responseLeft trace.Milestone) trace.Milestone {
-	inServer := func(*mark) bool { return true }
-	if i := responseLeft.Index(); i >= 0 {
-		inServer = func(m *mark) bool { return m.netns == ex.marks[i].netns }
+	if m := ex.queryAt(func(m *mark) bool { return m.kind == capture.Delivered && !ex.lost(m) }); m.Seen() {
+		return m
 	}
-	for _, reached := range [...]func(*mark) bool{
-		func(m *mark) bool { return m.kind == capture.Delivered && !ex.lost(m) },
-		func(m *mark) bool { return responseLeft.Seen() && m.kind == capture.RX && inServer(m) && !ex.lost(m) },
-		func(m *mark) bool { return m.kind == capture.Read },
-	} {
-		for i := range ex.marks {
-			if m := &ex.marks[i]; !m.is(inResponse|notForIt) && m.is(isWhole) && reached(m) {
-				return trace.MilestoneAt(i)
-			}
+	if i := responseLeft.Index(); i >= 0 {
+		server := ex.marks[i].netns
+		if m := ex.queryAt(func(m *mark) bool { return m.kind == capture.RX && m.netns == server && !ex.lost(m) }); m.Seen() {
+			return m
 		}
+	}
+	if m := ex.queryAt(func(m *mark) bool { return m.kind == capture.Read }); m.Seen() {
+		return m
 	}
 	for i := len(ex.marks) - 1; i >= 0; i-- {
 		if m := &ex.marks[i]; !m.is(inResponse|notForIt) && m.kind == capture.RX && ex.journeys[m.journey].atSocket {
 			return trace.MilestoneAt(i)
 		}
 	}
-	if responseLeft == trace.NotObservable {
-		return trace.NotObservable
-	}
-	if responseLeft.Seen() {
-		// It was there, and is not seen to come.
-		if t.places.does(ex.marks[responseLeft.Index()].netns, receives) && !t.deliveries(ex) {
-			return trace.NotSeen
-		}
-		return trace.NotObservable
+	if responseLeft != trace.NotSeen {
+		return trace.NotObservable // it was there, and was not seen to come
 	}
 	return t.queryEnded(ex)
+}
+
+// queryAt returns the first sighting of the whole query that is like it.
+func (ex *open) queryAt(like func(*mark) bool) trace.Milestone {
+	for i := range ex.marks {
+		if m := &ex.marks[i]; !m.is(inResponse|notForIt) && m.is(isWhole) && like(m) {
+			return trace.MilestoneAt(i)
+		}
+	}
+	return trace.NotSeen
 }
 
 // queryEnded returns where the query arrived if nothing but its way shows it: the last
