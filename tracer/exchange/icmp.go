@@ -28,7 +28,7 @@ func (t *Table) icmp(p *capture.Packet) {
 // quoted returns the exchange of the packet that an error quotes.
 func (t *Table) quoted(p *capture.Packet) (ex *open, response bool) {
 	q := p.ICMP
-	response = !t.isServer(q.Dst.Port(), false) && t.isServer(q.Src.Port(), false)
+	response = !t.isServer(q.Dst.Port(), p.DstServer) && t.isServer(q.Src.Port(), p.SrcServer)
 	if q.Protocol == trace.TransportTCP {
 		return t.quotedSegment(p, response), response
 	}

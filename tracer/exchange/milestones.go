@@ -95,7 +95,7 @@ func (t *Table) queryArrived(ex *open, responseLeft trace.Milestone) trace.Miles
 		return m
 	}
 	for i := len(ex.marks) - 1; i >= 0; i-- {
-		if m := &ex.marks[i]; !m.is(inResponse|notForIt) && m.kind == capture.RX && ex.journeys[m.journey].atSocket {
+		if m := &ex.marks[i]; !m.is(inResponse|notForIt) && m.kind != capture.TX && ex.journeys[m.journey].atSocket {
 			return trace.MilestoneAt(i)
 		}
 	}

@@ -103,6 +103,9 @@ func TestMilestones(t *testing.T) {
 			want: "0-? --?", outcome: trace.OutcomeDropped, drops: 1},
 		{name: "query dropped at its socket", observes: everything, steps: append(append([]step{}, bridged[:4]...), step{drop, serverNS, 2, 1, false, pod, server, because("SOCKET_RCVBUFF")}),
 			want: "03- ---", outcome: trace.OutcomeDropped, drops: 1},
+		{name: "no room in the queue of the socket, redirected", observes: everything, steps: []step{
+			redirected[0], redirected[1], {delivered, serverNS, 0, 1, false, pod, backend, nil}, {drop, serverNS, 0, 1, false, pod, backend, because("SOCKET_RCVBUFF")},
+		}, want: "02- ---", outcome: trace.OutcomeDropped, drops: 1},
 		{name: "response lost on the way", before: bridged, steps: bridged[:6], want: "03? 4-?", outcome: trace.OutcomeUnanswered},
 		{name: "response dropped at its socket", steps: append(append([]step{}, bridged...), step{drop, podNS, 2, 2, true, server, pod, because("NO_SOCKET")}),
 			want: "03? 4-?", outcome: trace.OutcomeDropped, drops: 1},

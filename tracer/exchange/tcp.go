@@ -58,7 +58,7 @@ func (t *Table) segment(p *capture.Packet) {
 		return
 	}
 	const ends = capture.FlagRST | capture.FlagFIN
-	c := t.connection(p, fromClient, p.PayloadLen > 0 || p.TCPFlags&ends == 0)
+	c := t.connection(p, fromClient, p.Kind != capture.Read && (p.PayloadLen > 0 || p.TCPFlags&ends == 0))
 	if c == nil {
 		return
 	}

@@ -11,10 +11,14 @@ import (
 // data takes the bytes of a segment.
 func (t *Table) data(c *conn, s *stream, p *capture.Packet, seq uint32, fromClient bool) {
 	n := p.PayloadLen
-	// A dropped segment reaches nobody, but says what it carried all the same.
-	done, ok := s.add(segment{seq, p.Payload, n, p.Time})
-	if !ok {
-		t.stats.Unreadable++
+	// A dropped segment reaches nobody, but says what it carried all the same. What is
+	// read has come by before, and is not repeated.
+	var done []message16
+	if p.Kind != capture.Read {
+		var ok bool
+		if done, ok = s.add(segment{seq, p.Payload, n, p.Time}); !ok {
+			t.stats.Unreadable++
+		}
 	}
 	var here *coverage
 	if p.Kind != capture.Drop {

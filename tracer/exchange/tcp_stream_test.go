@@ -3,6 +3,7 @@ package exchange
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -346,5 +347,31 @@ func TestAnyOrder(t *testing.T) {
 		if len(want) > 0 || !s.at(first+uint32(len(all))) {
 			t.Fatalf("seed %d: %d messages did not come of %v: %+v", seed, len(want), cuts, s.cursors)
 		}
+	}
+}
+
+// A process reads a message in parts: its length first. No packet shows it.
+func TestReadFromAStream(t *testing.T) {
+	f := newFeed(t)
+	f.table.cfg.Observes = everything
+	f.opened()
+	q, r := framed(query(t, "a.example.", 7)), framed(response(t, "a.example.", 7, 0))
+	reads := func(netns uint32, src, dst netip.AddrPort, seq uint32, n int, by string) {
+		f.skb = 0
+		f.packet(read, netns, 0, src, dst, nil, tcp(seq, 0), sentBy(53, by, 0), func(p *capture.Packet) { p.PayloadLen = n })
+	}
+	f.parts(true, q, hop{tx, podNS, 0, len(q), ""}, hop{rx, serverNS, 0, len(q), ""}, hop{delivered, serverNS, 0, len(q), ""})
+	reads(serverNS, pod, server, 100, 2, "named")
+	reads(serverNS, pod, server, 102, len(q)-2, "named")
+	f.parts(false, r, hop{tx, serverNS, 0, len(r), ""}, hop{rx, podNS, 0, len(r), ""}, hop{delivered, podNS, 0, len(r), ""})
+	reads(podNS, server, pod, 500, len(r), "dig")
+	f.after(time.Second)
+	ex := f.one()
+	if milestones(ex) != "023 467" || ex.Server == nil || ex.Server.Process != "named" || ex.Client == nil || ex.Client.Process != "dig" {
+		t.Errorf("%s, %+v → %+v", milestones(ex), ex.Client, ex.Server)
+	}
+	reads(podNS, server, pod, 500, len(r), "dig")
+	if s := f.table.Stats(); s.Unreadable != 0 || s.NotDNS != 0 {
+		t.Errorf("%+v", s)
 	}
 }
