@@ -39,7 +39,7 @@ func (t *Table) misfit(p *capture.Packet, m *message) {
 	for ex := t.sockets[socketOf(p, clientOf(p, true))]; ex != nil && n < maxAtSocket; ex = ex.next {
 		n++
 		switch {
-		case !ex.expects(p.Src, p) || t.settled(ex):
+		case !ex.expects(p.Src, p) || t.hasResponse(ex):
 		case ex.key.id == m.id:
 			sameID = ex
 			sameIDs++
@@ -60,8 +60,8 @@ func (t *Table) misfit(p *capture.Packet, m *message) {
 	}
 }
 
-// settled tells whether the exchange has its response: what else comes is not for it.
-func (t *Table) settled(ex *open) bool { return ex.answer != nil && t.answered(ex) }
+// hasResponse tells whether the exchange has its response: what else comes is not for it.
+func (t *Table) hasResponse(ex *open) bool { return ex.answer != nil && t.answered(ex) }
 
 // unreadable takes a datagram that has no question: a response that does not repeat
 // it, as some servers answer what they cannot read, or one that is malformed. It
@@ -109,7 +109,7 @@ func (t *Table) unreadableOf(p *capture.Packet, id uint16, bare bool) *open {
 	for ex := t.sockets[socketOf(p, clientOf(p, true))]; ex != nil && n < maxAtSocket; ex = ex.next {
 		n++
 		known := ex.expects(p.Src, p)
-		if !known && !bare || t.settled(ex) {
+		if !known && !bare || t.hasResponse(ex) {
 			continue
 		}
 		if ex.key.id == id {
@@ -163,11 +163,11 @@ func (t *Table) refuse(ex *open, p *capture.Packet, why rejection, m *message) {
 
 // reject puts a response that cannot be taken on the record, once, where the client is.
 func (t *Table) reject(ex *open, p *capture.Packet, j *journey, why rejection, m *message) {
-	ex.last = max(ex.last, p.Time)
 	if p.Kind == capture.Drop || j.counted || !(ex.atClient(p) || why == wrongAddress || why == wrongPort) {
 		return
 	}
 	j.counted = true
+	ex.last = max(ex.last, p.Time)
 	r := trace.Rejection{Why: rejections[why], Src: p.Src, Size: m.size, Offset: trace.Seconds(p.Time - ex.first)}
 	if why != malformed || m.question != nil && m.response() {
 		r.RCode = rcodeName(int(m.flags & 0xf))

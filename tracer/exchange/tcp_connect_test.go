@@ -41,8 +41,8 @@ func TestConnectionRefused(t *testing.T) {
 	f.one()
 }
 
-// A SYN is sent again for minutes: one attempt, which replaces what was told of it.
-func TestAttemptIsToldOnce(t *testing.T) {
+// A SYN is sent again for minutes: one attempt, which replaces what was reported of it.
+func TestAttemptIsReportedOnce(t *testing.T) {
 	f := newFeed(t)
 	waits := []time.Duration{0, time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 32 * time.Second}
 	for _, wait := range waits {
@@ -69,7 +69,7 @@ func TestAttemptIsToldOnce(t *testing.T) {
 	}
 }
 
-// An attempt that succeeds after it was told says so.
+// An attempt that succeeds after it was reported says so.
 func TestAttemptSucceedsLate(t *testing.T) {
 	f := newFeed(t)
 	f.here(true, 99, syn, nil)
@@ -185,7 +185,7 @@ func TestConnectionEnds(t *testing.T) {
 			}
 			f.after(time.Hour)
 			if len(f.got) != len(tc.outcomes) {
-				t.Errorf("told again: %d", len(f.got))
+				t.Errorf("reported again: %d", len(f.got))
 			}
 		})
 	}

@@ -200,11 +200,11 @@ func (t *Table) outstanding(c *conn, like func(*open) bool) *open {
 // rejectCarried puts a message that its receiver cannot take on the record, where it
 // comes to it.
 func (t *Table) rejectCarried(m *carried, p *capture.Packet, whole bool) {
-	m.ex.last = max(m.ex.last, p.Time)
 	if m.counted || !whole || !m.ex.atClient(p) {
 		return
 	}
 	m.counted = true
+	m.ex.last = max(m.ex.last, p.Time)
 	r := trace.Rejection{Why: rejections[m.why], Src: p.Src, Size: m.size, Offset: trace.Seconds(p.Time - m.ex.first)}
 	if m.why != malformed {
 		r.RCode = rcodeName(m.rcode)

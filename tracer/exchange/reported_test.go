@@ -8,7 +8,7 @@ import (
 )
 
 // glibc asks again after 5 s from the same port: with the same timeout it is the same
-// exchange, which is told once.
+// exchange, which is reported once.
 func TestRetryAtTheTimeoutIsTheSameExchange(t *testing.T) {
 	f := newFeed(t)
 	f.table.cfg.Timeout = 5 * time.Second
@@ -23,8 +23,8 @@ func TestRetryAtTheTimeoutIsTheSameExchange(t *testing.T) {
 	}
 }
 
-// What goes on after it was told is told again, whole, and says so.
-func TestToldAgainReplaces(t *testing.T) {
+// What goes on after it was reported is reported again, whole, and says so.
+func TestReportedAgainReplaces(t *testing.T) {
 	f := newFeed(t)
 	q := query(t, "a.example.", 7)
 	f.packet(tx, podNS, 2, pod, service, q)
@@ -46,8 +46,8 @@ func TestToldAgainReplaces(t *testing.T) {
 	}
 }
 
-// Nothing new is not told again, however often the table looks.
-func TestNothingNewIsNotToldAgain(t *testing.T) {
+// Nothing new is not reported again, however often the table looks.
+func TestNothingNewIsNotReportedAgain(t *testing.T) {
 	f := newFeed(t)
 	f.packet(tx, podNS, 2, pod, service, query(t, "a.example.", 7))
 	for range 100 {
