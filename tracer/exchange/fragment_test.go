@@ -81,6 +81,9 @@ func TestFragments(t *testing.T) {
 				(got.Size == nil) != (tc.want.Size == nil) || got.Size != nil && *got.Size != *tc.want.Size || got.Complete != tc.want.Complete {
 				t.Errorf("got %+v", got)
 			}
+			if answered := ex.Outcome == trace.OutcomeAnswered; answered != tc.want.Complete {
+				t.Errorf("%s: it has arrived when all of it has", ex.Outcome)
+			}
 			if (len(ex.Drops) > 0) != tc.drop || ex.RCode != "NOERROR" || *ex.ResponseSize != 2992 {
 				t.Errorf("drop %v, %s, %d bytes", ex.Drops, ex.RCode, *ex.ResponseSize)
 			}

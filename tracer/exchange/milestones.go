@@ -133,16 +133,16 @@ func (t *Table) queryEnded(ex *open) trace.Milestone {
 			continue
 		}
 		switch {
-		case t.places.answersAt(m.netns, ex.path.At(i).Dst), !t.deliveries(ex) && !t.places.does(m.netns, redirects):
-			if !m.is(isWhole) {
-				return trace.NotSeen
+		case t.places.answersAt(m.netns, ex.path.At(i).Dst), !t.deliveries(ex) && !t.places.does(m.netns, redirects|forwards):
+			if m.is(isWhole) {
+				return trace.MilestoneAt(i)
 			}
-			return trace.MilestoneAt(i)
-		case t.deliveries(ex):
-			return trace.NotSeen
-		default:
+		case !t.deliveries(ex) && t.places.does(m.netns, redirects):
 			return trace.NotObservable
 		}
+	}
+	if ex.marks[last].kind != capture.TX {
+		return trace.NotSeen // it went no further
 	}
 	if ex.dropDecides(false) {
 		return trace.NotSeen

@@ -19,6 +19,7 @@ const (
 	receives  passes = 1 << iota // some were seen to come in by a device
 	transmits                    // some were seen to go out by one
 	redirects                    // some went on from it by a way that is not seen (bpf_redirect_peer)
+	forwards                     // some came in and went out
 )
 
 // serving is an address at which somebody in a namespace answers.
@@ -83,6 +84,11 @@ func (t *Table) study(ex *open) {
 		}
 		netns, seen = m.netns, seen|how
 		t.places.learn(netns, how)
+	}
+	for i := range ex.marks {
+		if m := &ex.marks[i]; m.kind == capture.RX && !m.is(inResponse) && !t.places.does(m.netns, forwards) && ex.goesOn(i) {
+			t.places.learn(m.netns, forwards)
+		}
 	}
 	t.studyServer(ex)
 }
