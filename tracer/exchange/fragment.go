@@ -113,6 +113,7 @@ func (t *Table) laterFragment(p *capture.Packet) {
 		return
 	}
 	if p.Kind == capture.Drop {
+		f.ex.sent = false
 		t.see(f.ex, p, f.response, false)
 		return
 	}

@@ -133,6 +133,7 @@ func (t *Table) response(p *capture.Packet, m *message) *open {
 		t.misfit(p, m)
 		return nil
 	}
+	ex.sent = fresh
 	t.buffers.note(p, ex, true)
 	t.aliasClient(ex, p)
 	if !t.judge(ex, p, m) {

@@ -258,9 +258,9 @@ func (t *Table) sighted(ex *open, p *capture.Packet, response, whole bool) bool 
 			ex.sendings++
 			ex.lastQuery = p.Time
 		}
-		if ex.sent {
-			m.bits |= bySocket
-		}
+	}
+	if ex.sent {
+		m.bits |= bySocket
 	}
 	ex.marks = append(ex.marks, m)
 	return true

@@ -85,6 +85,7 @@ func (t *Table) unreadable(p *capture.Packet, m *message) *open {
 		t.refuse(ex, p, wrongID, m)
 		return nil
 	}
+	ex.sent = sent(p, t.buffers.in(p))
 	t.buffers.note(p, ex, true)
 	if !t.judge(ex, p, m) {
 		return nil
