@@ -21,7 +21,6 @@ type buffer struct {
 	time     int64
 	ex       *open
 	src, dst netip.AddrPort
-	netns    uint32
 	kind     capture.Kind
 	response bool
 }
@@ -32,7 +31,7 @@ func (b *buffers) slot(skb uint64) *buffer {
 
 func (b *buffers) note(p *capture.Packet, ex *open, response bool) {
 	at := b.slot(p.SKB)
-	at.skb, at.time, at.response, at.netns, at.kind = p.SKB, p.Time, response, p.NetNS, p.Kind
+	at.skb, at.time, at.response, at.kind = p.SKB, p.Time, response, p.Kind
 	if at.ex != ex {
 		at.ex = ex
 	}
@@ -51,10 +50,11 @@ func (b *buffers) in(p *capture.Packet) *buffer {
 }
 
 // sent tells whether a socket sends the packet here: it did not come from elsewhere.
-// Of devices that are stacked, as bonds are, only the first that it passes counts.
+// Of devices that are stacked, as bonds are, only the first that it passes counts; the
+// lower one may be in another namespace, as that of a macvlan or ipvlan device is.
 func sent(p *capture.Packet, before *buffer) bool {
 	if p.PID == 0 && p.CgroupID == 0 || p.Kind != capture.TX && (p.Kind != capture.Drop || before != nil) {
 		return false
 	}
-	return before == nil || before.kind != capture.TX || before.netns != p.NetNS || before.src != p.Src || before.dst != p.Dst
+	return before == nil || before.kind != capture.TX || before.src != p.Src || before.dst != p.Dst
 }

@@ -120,6 +120,20 @@ func TestStackedDevicesAreOneTransmission(t *testing.T) {
 	}
 }
 
+// A macvlan or ipvlan device: its packets pass the lower device in the namespace of the
+// node, with the socket that sent them.
+func TestLowerDeviceInAnotherNamespace(t *testing.T) {
+	f := newFeed(t)
+	f.steps(query(t, "example.com.", 7), response(t, "example.com.", 7, 0), []step{
+		{tx, podNS, 2, 1, false, pod, second, sentBy(42, "dig", 7)}, {tx, nodeNS, 3, 1, false, pod, second, sentBy(42, "dig", 7)},
+		{rx, nodeNS, 3, 2, true, second, pod, nil}, {rx, podNS, 2, 2, true, second, pod, nil},
+	})
+	f.after(time.Second)
+	if ex := f.one(); milestones(ex) != "0?? ?3?" || ex.Outcome != trace.OutcomeAnswered || ex.Transmissions != 1 {
+		t.Errorf("%s, %s, %d transmissions", milestones(ex), ex.Outcome, ex.Transmissions)
+	}
+}
+
 // Programs translate a packet at a time, and no connection tracking tells: as Cilium
 // does. The same buffer proves it; without that, client, ID and question do.
 func TestTranslationByPrograms(t *testing.T) {
