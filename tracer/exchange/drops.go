@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/dnstrace/dnstrace/trace"
@@ -37,7 +38,7 @@ func (t *Table) drop(ex *open, p *capture.Packet, response bool) {
 	}
 	if j := ex.droppedJourney(p, response); j != nil {
 		j.dropped = true
-		j.atSocket = j.atSocket || atSocket(p)
+		j.atSocket = j.atSocket || atSocket(p.Reason, p.Where)
 	} else if !response && (ex.sent || ex.path.Len() == 0) {
 		// It was sent, and got to no device.
 		ex.sendings++
@@ -100,20 +101,19 @@ func (ex *open) droppedJourney(p *capture.Packet, response bool) *journey {
 	return before
 }
 
+// Prefixes of the reasons, and of the functions, by which sockets drop packets.
+var (
+	socketReasons = []string{"NO_SOCKET", "SOCKET_", "TCP_", "UDP_CSUM", "PROTO_MEM"}
+	socketPlaces  = []string{"udp_", "udpv6_", "__udp", "tcp_", "__tcp"}
+)
+
 // atSocket tells whether a packet was dropped by the socket that it is for, or because
 // nobody listens there: it had come to the namespace of its receiver.
-func atSocket(p *capture.Packet) bool {
-	for _, reason := range [...]string{"NO_SOCKET", "SOCKET_", "TCP_", "UDP_CSUM", "PROTO_MEM"} {
-		if strings.HasPrefix(p.Reason, reason) {
-			return true
-		}
+func atSocket(reason, where string) bool {
+	hasPrefix := func(s string) func(string) bool {
+		return func(prefix string) bool { return strings.HasPrefix(s, prefix) }
 	}
-	for _, where := range [...]string{"udp_", "udpv6_", "__udp", "tcp_", "__tcp"} {
-		if strings.HasPrefix(p.Where, where) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(socketReasons, hasPrefix(reason)) || slices.ContainsFunc(socketPlaces, hasPrefix(where))
 }
 
 // dropDecides tells whether the exchange failed because of a drop: of the response, or
@@ -122,10 +122,13 @@ func atSocket(p *capture.Packet) bool {
 func (ex *open) dropDecides(queryArrived bool) bool {
 	queries := 0
 	for i := range ex.drops {
-		if ex.drops[i].Message == trace.MessageResponse {
+		d := &ex.drops[i]
+		switch {
+		case d.Message == trace.MessageResponse:
 			return true
+		case ex.reset == nil || !atSocket(d.Reason, d.Where): // else it was refused
+			queries++
 		}
-		queries++
 	}
 	if queries == 0 {
 		return false

@@ -99,7 +99,7 @@ func (t *Table) aliasClient(ex *open, p *capture.Packet) {
 // fromElsewhere completes the translation from responses that came from an address to
 // which the query was not seen to go, and that the client got from its server's.
 func (ex *open) fromElsewhere() {
-	if ex.nat != nil || ex.guess == nil {
+	if ex.nat != nil || ex.guess == nil && (ex.conn == nil || ex.conn.source == "") {
 		return
 	}
 	for i := range ex.marks {

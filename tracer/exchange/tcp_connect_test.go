@@ -137,6 +137,16 @@ func TestConnectionEnds(t *testing.T) {
 			f.here(true, 100, capture.FlagACK, q)
 			f.here(false, 500, rst, nil)
 		}, []string{trace.OutcomeUnanswered}, true},
+		{"reset by a socket that is closed, which drops the query", func(f *feed) {
+			f.here(true, 100, capture.FlagACK, q)
+			f.packet(drop, serverNS, 2, pod, server, q, tcp(100, capture.FlagACK), func(p *capture.Packet) { p.Where = "tcp_rcv_state_process" })
+			f.here(false, 500, rst, nil)
+		}, []string{trace.OutcomeUnanswered}, true},
+		{"rejected by netfilter with a reset", func(f *feed) {
+			f.here(true, 100, capture.FlagACK, q)
+			f.packet(drop, serverNS, 2, pod, server, q, tcp(100, capture.FlagACK), because("NETFILTER_DROP"))
+			f.here(false, 500, rst, nil)
+		}, []string{trace.OutcomeDropped}, true},
 		{"answered, then reset", func(f *feed) {
 			f.here(true, 100, capture.FlagACK, q)
 			f.here(false, 500, capture.FlagACK, r)

@@ -277,7 +277,8 @@ func TestConnectionTranslatedByPrograms(t *testing.T) {
 			if hooks {
 				want = 6
 			}
-			if ex.Outcome != trace.OutcomeAnswered || ex.Path.Len() != want || ex.ServerIP != service.Addr() || len(ex.Rejected) != 0 {
+			if ex.Outcome != trace.OutcomeAnswered || ex.Path.Len() != want || ex.ServerIP != service.Addr() || len(ex.Rejected) != 0 ||
+				ex.NAT == nil || ex.NAT.ServerIP != backend.Addr() {
 				t.Errorf("same buffer %t, hooks %t: %s, %d sightings of %s, %+v", sameBuffer, hooks, ex.Outcome, ex.Path.Len(), ex.ServerIP, ex.Rejected)
 			}
 		}
