@@ -196,12 +196,7 @@ func (t *Table) read(ex *open, message uint8, arrived trace.Milestone) trace.Mil
 			return trace.MilestoneAt(i)
 		}
 	}
-	o := &t.cfg.Observes
-	shown := o.ReadUDP
-	if ex.key.protocol == trace.TransportTCP {
-		shown = o.ReadTCP && !ex.connects
-	}
-	if !shown || arrived == trace.NotObservable {
+	if !t.reads(ex) || arrived == trace.NotObservable {
 		return trace.NotObservable
 	}
 	return trace.NotSeen
@@ -214,6 +209,20 @@ func (t *Table) deliveries(ex *open) bool {
 		return t.cfg.Observes.DeliveredTCP && !ex.connects
 	}
 	return t.cfg.Observes.DeliveredUDP
+}
+
+// reads tells whether the kernel shows what a process takes out of its socket.
+func (t *Table) reads(ex *open) bool {
+	if ex.key.protocol == trace.TransportTCP {
+		return t.cfg.Observes.ReadTCP && !ex.connects
+	}
+	return t.cfg.Observes.ReadUDP
+}
+
+// unread tells whether the response is in the socket of its client, which may read it
+// yet, and there is room to wait for that.
+func (t *Table) unread(ex *open) bool {
+	return t.reads(ex) && t.bytes < t.cfg.MaxBytes/4 && ex.left().Seen() && t.read(ex, inResponse, trace.NotSeen) == trace.NotSeen
 }
 
 // lost tells whether the packet of a sighting was dropped later.

@@ -57,3 +57,24 @@ func TestNothingNewIsNotReportedAgain(t *testing.T) {
 	f.table.Flush(f.emit)
 	f.one()
 }
+
+// A response that its client reads late is waited for.
+func TestReadLater(t *testing.T) {
+	f := newFeed(t)
+	f.table.cfg.Observes = everything
+	q, r := query(t, "a.example.", 7), response(t, "a.example.", 7, 0)
+	f.packet(tx, podNS, 2, pod, server, q)
+	f.packet(delivered, serverNS, 0, pod, server, q)
+	f.skb++
+	f.packet(tx, serverNS, 2, server, pod, r)
+	f.packet(delivered, podNS, 0, server, pod, r)
+	f.after(250 * time.Millisecond)
+	if len(f.got) != 0 {
+		t.Fatal("reported before its client could read")
+	}
+	f.packet(read, podNS, 0, server, pod, r)
+	f.after(200 * time.Millisecond)
+	if ex := f.one(); milestones(ex) != "01- 234" || ex.Duration.Duration() != 3*time.Microsecond {
+		t.Errorf("%s, %s", milestones(ex), ex.Duration.Duration())
+	}
+}

@@ -22,6 +22,8 @@ const (
 	linger = 100 * time.Millisecond
 	// transferLinger is the same for a zone transfer, whose messages come with pauses.
 	transferLinger = time.Second
+	// readLinger is the same for one whose response waits in the socket of its client.
+	readLinger = 300 * time.Millisecond
 	// grace is how long after its timeout a query without a response is passed on: a
 	// client whose own timeout is the same asks again in the same exchange.
 	grace = time.Second
@@ -242,8 +244,13 @@ func (t *Table) Advance(now int64, emit func(*trace.Exchange)) {
 // ends returns when an exchange is over, which depends on whether it was answered.
 func (t *Table) ends(ex *open) int64 {
 	due := ex.deadline(t.cfg.Timeout)
-	if ex.responded && !ex.ended && (ex.reported == 0 || ex.lastQuery > ex.reported) && !t.answered(ex) {
+	switch {
+	case !ex.responded || ex.ended || ex.reported != 0 && ex.lastQuery <= ex.reported:
+		return due
+	case !t.answered(ex):
 		return max(due, ex.silent(t.cfg.Timeout))
+	case t.unread(ex):
+		return max(due, ex.last+int64(readLinger))
 	}
 	return due
 }
