@@ -66,16 +66,27 @@ func (ex *open) left() trace.Milestone {
 }
 
 // responseLeft returns where the response was sent: its first sighting, if it goes out
-// there. One that came in from beyond was sent where nobody watches.
+// there. One that came in from beyond was sent where nobody watches, as was one that
+// is first seen to leave a namespace which only forwarded the query.
 func (ex *open) responseLeft() trace.Milestone {
-	switch i := ex.firstOf(inResponse); {
-	case i < 0:
+	i := ex.firstOf(inResponse)
+	if i < 0 {
 		return trace.NotSeen
-	case ex.marks[i].kind == capture.TX:
-		return trace.MilestoneAt(i)
-	default:
+	}
+	if m := &ex.marks[i]; m.kind != capture.TX || !m.is(bySocket) && ex.forwardedBy(m.netns) {
 		return trace.NotObservable
 	}
+	return trace.MilestoneAt(i)
+}
+
+// forwardedBy tells whether a namespace is seen to forward the query.
+func (ex *open) forwardedBy(netns uint32) bool {
+	for i := range ex.marks {
+		if m := &ex.marks[i]; m.netns == netns && m.kind == capture.RX && !m.is(inResponse) && ex.goesOn(i) {
+			return true
+		}
+	}
+	return false
 }
 
 // queryArrived returns where the query reached the namespace of its server: its

@@ -140,6 +140,10 @@ func TestMilestones(t *testing.T) {
 			{tx, podNS, 2, 1, false, pod, second, nil}, {rx, nodeNS, 5, 1, false, pod, second, nil}, {tx, nodeNS, 3, 1, false, pod, second, nil},
 			{rx, nodeNS, 4, 2, true, second, pod, nil}, {tx, nodeNS, 5, 2, true, second, pod, nil}, {rx, podNS, 2, 2, true, second, pod, nil},
 		}, want: "0?? ?5?", outcome: trace.OutcomeAnswered, duration: 5000},
+		{name: "server whose packets are not known to be DNS", steps: []step{
+			{tx, podNS, 2, 1, false, pod, service, nil}, {rx, nodeNS, 5, 1, false, pod, service, nil}, {tx, nodeNS, 6, 1, false, pod, server, withNAT(dnat)},
+			{tx, nodeNS, 5, 2, true, service, pod, withNAT(dnat)}, {rx, podNS, 2, 2, true, service, pod, nil},
+		}, want: "0?? ?4?", outcome: trace.OutcomeAnswered, duration: 4000},
 		{name: "client beyond, the response leaves by another device", steps: []step{
 			{rx, nodeNS, 3, 1, false, pod, server, nil}, {tx, nodeNS, 6, 1, false, pod, server, nil}, {rx, serverNS, 2, 1, false, pod, server, nil},
 			{tx, serverNS, 2, 2, true, server, pod, nil}, {rx, nodeNS, 6, 2, true, server, pod, nil}, {tx, nodeNS, 4, 2, true, server, pod, nil},

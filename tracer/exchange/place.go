@@ -95,8 +95,8 @@ func (t *Table) study(ex *open) {
 
 // studyServer learns where the server answers, and where queries go on unseen.
 func (t *Table) studyServer(ex *open) {
-	response := ex.firstOf(inResponse)
-	if response < 0 || ex.marks[response].kind != capture.TX {
+	response := ex.responseLeft().Index()
+	if response < 0 {
 		return
 	}
 	server := ex.marks[response].netns
