@@ -101,40 +101,41 @@ type ICMP struct {
 // Packet is one packet at one place. It, its payload and its NAT are the receiver's
 // only until the function that got it returns.
 type Packet struct {
-	Time       int64  // ns of the kernel's monotonic clock
-	SKB        uint64 // kernel address: one packet from sighting to sighting, reused after milliseconds; 0: unknown
-	Sock       uint64 // Delivered, Read: kernel address of the socket, reused when it is closed
-	Kind       Kind
-	Protocol   uint8 // trace.TransportUDP, trace.TransportTCP; ProtocolICMP, ProtocolICMPv6 for errors
-	TCPFlags   uint8
-	TCPSeq     uint32
-	Src, Dst   netip.AddrPort
+	Time     int64  // ns of the kernel's monotonic clock
+	SKB      uint64 // kernel address: one packet from sighting to sighting, reused after milliseconds; 0: unknown
+	Sock     uint64 // Delivered, Read: kernel address of the socket, reused when it is closed
+	Kind     Kind
+	Protocol uint8 // trace.TransportUDP, trace.TransportTCP; ProtocolICMP, ProtocolICMPv6 for errors
+	TCPFlags uint8
+	TCPSeq   uint32
+	Src, Dst netip.AddrPort
 	// Which end is a DNS server: by its port, by what was learned of its address, or by the
 	// port that the client addressed before a translation. Of an ICMP error: which end of
 	// the packet that it quotes.
 	SrcServer, DstServer bool
-	NetNS      uint32 // inode of the network namespace; 0: unknown
-	NetNSName  string // its name, if it has one
-	IfIndex    uint32 // 0: the packet had no device yet
-	IfName     string
-	Payload    []byte // what was captured, from the front
-	PayloadLen int    // what was on the wire
-	NAT        *NAT   // nil: not translated, or not readable at this place
-	PID        int    // process that sends, or reads; 0: not proven
-	Comm       string // the process's name: that of its first thread
-	TID        int    // its thread that does; 0: not proven
-	Thread     string // its name, which is Comm where it has none of its own
-	CgroupID   uint64 // of the socket that sends or gets it, also where the process is not proven: inode in cgroup2; 0: unknown
-	Where      string // Drop: kernel symbol; empty: not readable
-	Reason     string // Drop: by the kernel's name; empty: the kernel gives none
-	Words      string // Drop: Reason and Where in words, as "netfilter hook FORWARD"; empty: they do not tell
-	BPF        string // Drop: by an eBPF program: where that is attached, as BPFTCIngress; empty: not by one, or unknown
-	otherHost  bool   // Drop: its link layer address is another machine's
-	Table      *Table // Drop: of the namespace, where the packet had no entry in it; nil: unknown
-	VLAN       uint16 // id of the outermost 802.1Q or 802.1ad tag; 0: none
-	InnerVLAN  uint16 // id of the tag behind it; 0: none
-	ListenFull bool   // Delivered: asks a listener for a connection that it has no room for; it says nothing
-	Outer      *Outer // nil: no tunnel around it at this place
+	NetNS                uint32 // inode of the network namespace; 0: unknown
+	NetNSName            string // its name, if it has one
+	IfIndex              uint32 // 0: the packet had no device yet
+	IfName               string
+	Payload              []byte // what was captured, from the front
+	PayloadLen           int    // what was on the wire
+	NAT                  *NAT   // nil: not translated, or not readable at this place
+	PID                  int    // process that sends, or reads; 0: not proven
+	Comm                 string // the process's name: that of its first thread
+	TID                  int    // its thread that does; 0: not proven
+	Thread               string // its name, which is Comm where it has none of its own
+	CgroupID             uint64 // of the socket that sends or gets it, also where the process is not proven: inode in cgroup2; 0: unknown
+	Where                string // Drop: kernel symbol; empty: not readable
+	Reason               string // Drop: by the kernel's name; empty: the kernel gives none
+	Words                string // Drop: Reason and Where in words, as "netfilter hook FORWARD"; empty: they do not tell
+	BPF                  string // Drop: by an eBPF program: where that is attached, as BPFTCIngress; empty: not by one, or unknown
+	SentAt               int64  // Drop: when it was sent, ns of the kernel's monotonic clock, where it waited before it had a device; 0: unknown
+	otherHost            bool   // Drop: its link layer address is another machine's
+	Table                *Table // Drop: of the namespace, where the packet had no entry in it; nil: unknown
+	VLAN                 uint16 // id of the outermost 802.1Q or 802.1ad tag; 0: none
+	InnerVLAN            uint16 // id of the tag behind it; 0: none
+	ListenFull           bool   // Delivered: asks a listener for a connection that it has no room for; it says nothing
+	Outer                *Outer // nil: no tunnel around it at this place
 	// Fragment is nil for a whole datagram. The first fragment has the front of the
 	// payload; of a later one Payload is empty and PayloadLen 0, its ports are those
 	// of the first, without which it is not seen.

@@ -1,9 +1,8 @@
 package exchange
 
 import (
-	"net/netip"
+	"slices"
 	"strconv"
-	"time"
 
 	"github.com/miekg/dns"
 
@@ -13,12 +12,7 @@ import (
 // emitted is the record of an exchange, in one piece of memory with what most have:
 // thousands of them wait in the assembler.
 type emitted struct {
-	record trace.Exchange
-	parts  parts
-}
-
-// parts is what most exchanges have.
-type parts struct {
+	record                 trace.Exchange
 	client, server         trace.Endpoint
 	nat                    trace.NAT
 	duration               trace.Seconds
@@ -27,84 +21,135 @@ type parts struct {
 	clientPort, serverPort uint16 // of nat
 }
 
-// pointers makes a copy of a record refer to its own parts.
-func (e *emitted) pointers() {
-	r, own := &e.record, &e.parts
-	if r.Client != nil {
-		r.Client = &own.client
-	}
-	if r.Server != nil {
-		r.Server = &own.server
-	}
-	if r.ResponseSize != nil {
-		r.ResponseSize, r.AnswerCount = &own.size, &own.answers
-	}
-	if r.MinTTL != nil {
-		r.MinTTL = &own.minTTL
-	}
-	if r.NAT != nil {
-		r.NAT = &own.nat
-		if r.NAT.ServerPort != nil {
-			r.NAT.ServerPort = &own.serverPort
-		}
-		if r.NAT.ClientPort != nil {
-			r.NAT.ClientPort = &own.clientPort
-		}
-	}
-	if r.Drop != nil {
-		drop := *r.Drop
-		r.Drop = &drop
-	}
-}
-
-// emit returns the exchange as it stands; the receiver owns it, and may give it back
-// ([Table.Reuse]).
+// emit returns the record of an exchange as it stands; the receiver owns it.
 func (t *Table) emit(ex *open) *trace.Exchange {
-	e := t.records.Take()
-	*e = *ex.emitted
-	e.pointers()
-	e.record.Path = t.paths.copyOf(e.record.Path)
-	return t.lend(ex, e)
-}
-
-// emitLast does so with an exchange that is over, whose record need not be copied.
-func (t *Table) emitLast(ex *open) *trace.Exchange {
-	if !ex.reusable() {
-		return t.emit(ex)
-	}
-	e := ex.emitted
-	ex.emitted = nil
-	e.record.Path = t.paths.fitted(e.record.Path)
-	return t.lend(ex, e)
-}
-
-// lend finishes the record of an exchange and passes it on.
-func (t *Table) lend(ex *open, e *emitted) *trace.Exchange {
+	ex.purge()
+	t.study(ex)
+	v := t.view(ex)
+	e := &emitted{}
 	r := &e.record
-	t.lent.add(e)
-	// Who is known by its process or cgroup is on this node.
-	r.Node, e.parts.client.Node, e.parts.server.Node = t.cfg.Node, t.cfg.Node, t.cfg.Node
-	r.Time = ex.wall
-	// The server sees the translated client: its name for the lookup counts.
-	client := netip.AddrPortFrom(r.ClientIP, r.ClientPort)
-	if r.NAT != nil && r.NAT.ClientPort != nil {
-		client = netip.AddrPortFrom(r.NAT.ClientIP, *r.NAT.ClientPort)
+	r.V, r.Record, r.Time, r.Node = trace.Version, trace.KindExchange, ex.wall, t.cfg.Node
+	e.question(ex)
+	e.respond(ex)
+	e.translate(ex)
+	e.ends(ex, t.cfg.Node)
+	r.Outcome, r.Milestones = v.outcome, v.Milestones
+	if v.outcome == trace.OutcomeAnswered {
+		e.duration = trace.Seconds(v.end)
+		r.Duration = &e.duration
 	}
-	r.Flow = trace.NewFlow(ex.keys[0].protocol, client, r.ID, ex.qtype, ex.qclass, ex.name)
-	r.TraceID = trace.NewTraceID(r.Time, r.Flow)
-	r.Transmissions = max(r.Transmissions, 1)
-	switch {
-	case len(ex.arrived) > 0:
-		r.Outcome = trace.OutcomeAnswered
-		e.parts.duration = trace.Seconds(time.Duration(ex.arrived[0].time - ex.first))
-		r.Duration = &e.parts.duration
-	case ex.dropSeen:
-		r.Outcome = trace.OutcomeDropped
-	default:
-		r.Outcome = trace.OutcomeUnanswered
-	}
-	r.Fragments = ex.fragments()
+	r.Transmissions = max(ex.sendings, 1)
+	r.Path, r.PathOmitted = ex.path.Clone(), ex.omitted
+	r.Drops, r.Rejected = slices.Clone(ex.drops), slices.Clone(ex.rejected)
+	r.ICMP, r.Reset, r.Fragments = ex.icmp, ex.reset, ex.fragments()
+	r.LostEvents, r.Replaces = ex.lostEvents, ex.reported != 0
 	return r
+}
+
+// question fills in what was asked, and names the lookup: the server sees the
+// translated client, whose name counts.
+func (e *emitted) question(ex *open) {
+	r := &e.record
+	r.ClientIP, r.ClientPort = ex.key.client.Addr(), ex.key.client.Port()
+	r.ServerIP, r.ServerPort = ex.server.Addr(), ex.server.Port()
+	r.Protocol, r.BufSize = "udp", int(ex.bufSize)
+	if ex.key.protocol == trace.TransportTCP {
+		r.Protocol = "tcp"
+	}
+	var q question
+	if len(ex.question) > 0 {
+		q = splitQuestion(ex.question)
+		r.QName, _ = presentation(q.name)
+		r.QType, r.QClass = dns.Type(q.qtype).String(), dns.Class(q.qclass).String()
+		r.ID, r.Opcode, r.RequestSize, r.DNSSECOK = ex.key.id, int(ex.opcode), ex.size, ex.dnssec
+	}
+	r.Traceparent = ex.stamp
+	client := ex.key.client
+	if ex.nat != nil && ex.nat.client.IsValid() {
+		client = ex.nat.client
+	}
+	r.Flow = trace.NewFlow(ex.key.protocol, client, ex.key.id, q.qtype, q.qclass, q.name)
+	r.TraceID = trace.NewTraceID(r.Time, r.Flow)
+}
+
+// respond fills in what was answered.
+func (e *emitted) respond(ex *open) {
+	a, r := ex.answer, &e.record
+	if a == nil && !ex.refusedAll() {
+		a = ex.guess
+	}
+	if a == nil {
+		return
+	}
+	r.RCode, r.Truncated, r.Flags = rcodeName(a.rcode), a.flags&bitTC != 0, setFlags(a.flags)
+	e.size, e.answers, e.minTTL = a.size, a.records, a.minTTL
+	r.ResponseSize, r.AnswerCount, r.Answers, r.ExtendedError = &e.size, &e.answers, a.answers, a.extended
+	if a.hasTTL {
+		r.MinTTL = &e.minTTL
+	}
+}
+
+// refusedAll tells whether no response is left that its client may have taken.
+func (ex *open) refusedAll() bool { return ex.firstOf(inResponse) < 0 }
+
+// translate fills in the addresses after translation.
+func (e *emitted) translate(ex *open) {
+	ex.fromElsewhere()
+	n := ex.nat
+	if n == nil || !n.server.IsValid() && !n.client.IsValid() && n.source != trace.NATConntrack {
+		return
+	}
+	e.nat.Source = n.source
+	e.record.NAT = &e.nat
+	if n.server.IsValid() {
+		e.serverPort = n.server.Port()
+		e.nat.ServerIP, e.nat.ServerPort = n.server.Addr(), &e.serverPort
+	}
+	if n.client.IsValid() {
+		e.clientPort = n.client.Port()
+		e.nat.ClientIP, e.nat.ClientPort = n.client.Addr(), &e.clientPort
+	}
+}
+
+// ends fills in who the client and the server are. Who is known by its process or
+// cgroup is on this node.
+func (e *emitted) ends(ex *open, node string) {
+	if ex.client.endpoint(&e.client, node) {
+		e.record.Client = &e.client
+	}
+	if ex.serverProcess != nil && ex.serverProcess.endpoint(&e.server, node) {
+		e.record.Server = &e.server
+	}
+}
+
+func (w *who) endpoint(e *trace.Endpoint, node string) bool {
+	if w.pid == 0 && w.cgroup == "" {
+		return false
+	}
+	*e = trace.Endpoint{
+		Node: node, Process: w.process, PID: int(w.pid), TID: int(w.tid), Thread: w.thread, Cgroup: w.cgroup, Container: w.container,
+	}
+	return true
+}
+
+// purge takes the sightings of responses that were rejected out of the path.
+func (ex *open) purge() {
+	refused := func(m *mark) bool { return ex.journeys[m.journey].why > stray }
+	if !slices.ContainsFunc(ex.marks, func(m mark) bool { return refused(&m) }) {
+		return
+	}
+	var path trace.Path
+	kept := ex.marks[:0]
+	for i, s := range ex.path.All() {
+		if m := ex.marks[i]; !refused(&m) {
+			path.Append(s)
+			kept = append(kept, m)
+		}
+	}
+	for i := range ex.pieces {
+		ex.pieces[i].sighting = -1
+	}
+	ex.path, ex.marks = path, kept
 }
 
 // rcodeName returns the name of a response code, or its number.
@@ -113,11 +158,4 @@ func rcodeName(code int) string {
 		return name
 	}
 	return strconv.Itoa(code)
-}
-
-func message(response bool) string {
-	if response {
-		return trace.MessageResponse
-	}
-	return trace.MessageQuery
 }

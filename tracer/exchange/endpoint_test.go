@@ -68,7 +68,7 @@ func TestProofIsAdded(t *testing.T) {
 	f.packet(capture.TX, podNS, 2, pod, service, q, sentBy(0, "", 101))
 	f.packet(capture.TX, podNS, 2, pod, service, q, sentBy(42, "dig", 101))
 	f.packet(capture.TX, podNS, 2, pod, service, q, sentBy(43, "other", 102))
-	f.after(6 * time.Second)
+	f.after(9 * time.Second)
 	if got := *f.one().Client; got != (trace.Endpoint{Process: "dig", PID: 42, Cgroup: "/group/101", Container: "101"}) {
 		t.Errorf("client %+v", got)
 	}
@@ -93,16 +93,17 @@ func TestPassedOnIsNotChanged(t *testing.T) {
 
 func TestTunnelAndVLAN(t *testing.T) {
 	f := newFeed(t)
-	outer := &capture.Outer{Src: netip.MustParseAddrPort("192.168.49.2:41000"), Dst: netip.MustParseAddrPort("192.168.49.3:8472"), VNI: 1}
+	outer := &capture.Outer{Kind: "vxlan", Src: netip.MustParseAddrPort("192.168.49.2:41000"), Dst: netip.MustParseAddrPort("192.168.49.3:8472"), VNI: 1}
 	q := query(t, "example.com.", 7)
 	f.packet(capture.TX, podNS, 2, pod, server, q)
 	f.packet(capture.TX, nodeNS, 3, pod, server, q, func(p *capture.Packet) { p.VLAN = 7; p.Outer = outer })
-	f.after(6 * time.Second)
-	path := f.one().Path
+	f.after(9 * time.Second)
+	ex := f.one()
+	path := []trace.Sighting{ex.Path.At(0), ex.Path.At(1)}
 	if path[0].Tunnel != nil || path[0].VLAN != 0 {
 		t.Errorf("in the pod: %+v", path[0])
 	}
-	want := trace.Tunnel{Src: outer.Src, Dst: outer.Dst, VNI: 1}
+	want := trace.Tunnel{Kind: "vxlan", Src: outer.Src, Dst: outer.Dst, VNI: 1}
 	if path[1].VLAN != 7 || path[1].Tunnel == nil || *path[1].Tunnel != want || path[1].Src != pod {
 		t.Errorf("on the node: %+v", path[1])
 	}

@@ -29,13 +29,22 @@ type fragmented struct {
 
 // pieces counts the fragments of one datagram at one place.
 type pieces struct {
-	at       place
+	at       device
 	of       datagram
 	response bool
 	seen     int
 	have     []span // of the datagram, apart and in order
 	size     int    // of the whole; 0: the last fragment has not come
+	sighting int    // of the first fragment there; -1: none
 }
+
+// device is where packets pass, and in which direction.
+type device struct {
+	netns, ifindex uint32
+	kind           capture.Kind
+}
+
+func deviceOf(p *capture.Packet) device { return device{p.NetNS, p.IfIndex, p.Kind} }
 
 // span is a stretch of a datagram's payload.
 type span struct{ from, to int }
@@ -76,6 +85,9 @@ func datagramOf(p *capture.Packet) datagram {
 
 // firstFragment notes a fragment that names its exchange.
 func (t *Table) firstFragment(ex *open, p *capture.Packet, response bool) {
+	if ex.closed {
+		return
+	}
 	d := datagramOf(p)
 	if _, known := t.datagrams[d]; !known {
 		if len(ex.fragmented) >= maxSightings {
@@ -101,10 +113,11 @@ func (t *Table) laterFragment(p *capture.Packet) {
 		return
 	}
 	if p.Kind == capture.Drop {
-		f.ex.dropped(p, f.response)
+		f.ex.sent = false
+		t.see(f.ex, p, f.response, false)
 		return
 	}
-	f.ex.last = p.Time
+	f.ex.last = max(f.ex.last, p.Time)
 	t.piece(f.ex, p, d, f.response)
 }
 
@@ -115,7 +128,7 @@ func (t *Table) piece(ex *open, p *capture.Packet, d datagram, response bool) {
 	}
 	var at *pieces
 	for i := range ex.pieces {
-		if x := &ex.pieces[i]; x.at == placeOf(p) && x.of == d {
+		if x := &ex.pieces[i]; x.at == deviceOf(p) && x.of == d {
 			at = x
 		}
 	}
@@ -124,14 +137,30 @@ func (t *Table) piece(ex *open, p *capture.Packet, d datagram, response bool) {
 			t.stats.Fragments++
 			return
 		}
-		ex.pieces = append(ex.pieces, pieces{at: placeOf(p), of: d, response: response})
+		ex.pieces = append(ex.pieces, pieces{at: deviceOf(p), of: d, response: response, sighting: -1})
 		at = &ex.pieces[len(ex.pieces)-1]
+	}
+	if p.Fragment.Offset == 0 && at.sighting < 0 {
+		at.sighting = len(ex.marks) - 1
 	}
 	at.seen++
 	end := p.Fragment.Offset + p.Fragment.Length
 	at.add(span{p.Fragment.Offset, end})
 	if !p.Fragment.More {
 		at.size = end
+	}
+	t.account(ex)
+}
+
+// complete tells whether all of the datagram came.
+func (x *pieces) complete() bool { return x.size > 0 && x.have[0].from == 0 && x.have[0].to >= x.size }
+
+// wholeDatagrams marks where all fragments of a message came.
+func (ex *open) wholeDatagrams() {
+	for i := range ex.pieces {
+		if x := &ex.pieces[i]; x.sighting >= 0 && x.sighting < len(ex.marks) && x.complete() {
+			ex.marks[x.sighting].bits |= isWhole
+		}
 	}
 }
 
@@ -142,10 +171,10 @@ func (ex *open) fragments() *trace.Fragments {
 		return nil
 	}
 	last := ex.pieces[len(ex.pieces)-1]
-	f := &trace.Fragments{Message: message(last.response), Seen: last.seen, SeenBytes: last.bytes()}
+	f := &trace.Fragments{Message: messageName(last.response), Seen: last.seen, SeenBytes: last.bytes()}
 	if last.size > 0 {
 		f.Size = &last.size
-		f.Complete = last.have[0].from == 0 && last.have[0].to >= last.size
+		f.Complete = last.complete()
 	}
 	return f
 }

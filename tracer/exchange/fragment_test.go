@@ -74,17 +74,20 @@ func TestFragments(t *testing.T) {
 			f := newFeed(t)
 			f.packet(capture.TX, podNS, 2, pod, service, query(t, "big.example.", 7))
 			tc.feed(f, response(t, "big.example.", 7, 0))
-			f.after(6 * time.Second)
+			f.after(9 * time.Second)
 			ex := f.one()
 			got := ex.Fragments
 			if got == nil || got.Message != tc.want.Message || got.Seen != tc.want.Seen || got.SeenBytes != tc.want.SeenBytes ||
 				(got.Size == nil) != (tc.want.Size == nil) || got.Size != nil && *got.Size != *tc.want.Size || got.Complete != tc.want.Complete {
 				t.Errorf("got %+v", got)
 			}
-			if (ex.Drop != nil) != tc.drop || ex.RCode != "NOERROR" || *ex.ResponseSize != 2992 {
-				t.Errorf("drop %v, %s, %d bytes", ex.Drop, ex.RCode, *ex.ResponseSize)
+			if answered := ex.Outcome == trace.OutcomeAnswered; answered != tc.want.Complete {
+				t.Errorf("%s: it has arrived when all of it has", ex.Outcome)
 			}
-			for _, s := range ex.Path {
+			if (len(ex.Drops) > 0) != tc.drop || ex.RCode != "NOERROR" || *ex.ResponseSize != 2992 {
+				t.Errorf("drop %v, %s, %d bytes", ex.Drops, ex.RCode, *ex.ResponseSize)
+			}
+			for _, s := range ex.Path.All() {
 				if s.Src.Port() == 0 {
 					t.Errorf("a later fragment is a sighting: %+v", s)
 				}
@@ -131,9 +134,10 @@ func TestFragmentsOfOneQueryAreBounded(t *testing.T) {
 			p.Fragment = &capture.Fragment{ID: id, Length: 1480, More: true}
 		})
 	}
-	for _, ex := range f.table.open {
-		if len(ex.fragmented) > maxSightings || len(ex.pieces) > maxSightings || len(ex.record.Path) > maxSightings {
-			t.Errorf("%d datagrams, %d places, %d sightings", len(ex.fragmented), len(ex.pieces), len(ex.record.Path))
+	for _, slot := range f.table.open {
+		ex := slot.one
+		if len(ex.fragmented) > maxSightings || len(ex.pieces) > maxSightings || ex.path.Len() > maxSightings {
+			t.Errorf("%d datagrams, %d places, %d sightings", len(ex.fragmented), len(ex.pieces), ex.path.Len())
 		}
 	}
 	stats := f.table.Stats()
@@ -141,8 +145,8 @@ func TestFragmentsOfOneQueryAreBounded(t *testing.T) {
 		t.Errorf("not counted: %+v", stats)
 	}
 	f.after(time.Minute)
-	if ex := f.one(); len(ex.Path) != maxSightings || uint64(ex.PathOmitted) != stats.Sightings {
-		t.Errorf("%d sightings, %d omitted, expected %d and %d", len(ex.Path), ex.PathOmitted, maxSightings, stats.Sightings)
+	if ex := f.one(); ex.Path.Len() != maxSightings || uint64(ex.PathOmitted) != stats.Sightings {
+		t.Errorf("%d sightings, %d omitted, expected %d and %d", ex.Path.Len(), ex.PathOmitted, maxSightings, stats.Sightings)
 	}
 }
 

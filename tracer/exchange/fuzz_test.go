@@ -91,10 +91,10 @@ func FuzzPackets(f *testing.F) {
 		f.Add(b, uint8(0xff), uint16(1480), uint32(7))
 	}
 	f.Fuzz(func(t *testing.T, b []byte, how uint8, offset uint16, id uint32) {
-		table := New(Config{Ports: []uint16{53}, Wall: wall, MaxOpen: 4})
+		table := New(Config{Ports: []uint16{53}, Wall: wall, MaxBytes: 4096})
 		for i := range 8 {
 			p := &capture.Packet{
-				Time: int64(i), SKB: uint64(id), Kind: capture.Kind(1 + (how+uint8(i))%3), Protocol: trace.TransportUDP, Src: pod, Dst: service,
+				Time: int64(i), SKB: uint64(id), Kind: capture.Kind(1 + (how+uint8(i))%5), Protocol: trace.TransportUDP, Src: pod, Dst: service,
 				NetNS: uint32(i), Payload: b, PayloadLen: len(b) + int(offset),
 			}
 			switch bit := how >> (i % 8) & 1; {

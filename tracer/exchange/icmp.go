@@ -2,7 +2,7 @@ package exchange
 
 import (
 	"encoding/binary"
-	"slices"
+	"net/netip"
 
 	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/capture"
@@ -11,16 +11,16 @@ import (
 // icmp ties an error about a DNS packet to its exchange.
 func (t *Table) icmp(p *capture.Packet) {
 	ex, response := t.quoted(p)
-	if ex == nil {
+	if ex == nil || ex.closed {
 		t.stats.Orphans++
 		return
 	}
-	ex.last = p.Time
-	if ex.record.ICMP != nil {
+	ex.last = max(ex.last, p.Time)
+	if ex.icmp != nil {
 		return // the same at its next device, or about the next transmission
 	}
-	ex.record.ICMP = &trace.ICMP{
-		Type: p.ICMP.Type, Code: p.ICMP.Code, From: p.Src.Addr(), Message: message(response), MTU: p.ICMP.MTU,
+	ex.icmp = &trace.ICMP{
+		Type: p.ICMP.Type, Code: p.ICMP.Code, From: p.Src.Addr(), Message: messageName(response), MTU: p.ICMP.MTU,
 		Offset: trace.Seconds(p.Time - ex.first),
 	}
 }
@@ -28,29 +28,69 @@ func (t *Table) icmp(p *capture.Packet) {
 // quoted returns the exchange of the packet that an error quotes.
 func (t *Table) quoted(p *capture.Packet) (ex *open, response bool) {
 	q := p.ICMP
-	response = !slices.Contains(t.cfg.Ports, q.Dst.Port())
-	client := q.Src
+	response = !t.isServer(q.Dst.Port(), p.DstServer) && t.isServer(q.Src.Port(), p.SrcServer)
+	if q.Protocol == trace.TransportTCP {
+		return t.quotedSegment(p, response), response
+	}
+	h, err := parseHeader(q.Payload)
+	if err == nil {
+		response = h.response()
+	}
+	client, server := q.Src, q.Dst
 	if response {
-		client = q.Dst
+		client, server = q.Dst, q.Src
 	}
 	if p.NAT != nil {
 		client = p.NAT.Original.Src
 	}
-	if q.Protocol == trace.TransportTCP {
-		return t.quotedSegment(p, response), response
-	}
-	if h, err := parseHeader(q.Payload); err == nil {
-		k := key{client: client, netns: loopbackOf(client, p), question: hash(h.question), id: h.id, protocol: q.Protocol}
-		return t.openAt(k), h.response()
+	k := key{client: client, netns: loopbackOf(client, p), id: h.id, protocol: q.Protocol}
+	if err == nil {
+		k.question = hash(h.question)
+		s := t.at(k)
+		return oneOf(&s, server), response
 	}
 	if len(q.Payload) < 2 {
 		return nil, false
 	}
-	return t.search(p, client, binary.BigEndian.Uint16(q.Payload), q.Protocol), response
+	k.id = binary.BigEndian.Uint16(q.Payload)
+	return t.atSocket(socket{client, k.netns, k.protocol}, k.id), response
+}
+
+// oneOf returns the exchange with a server, or the only one there is.
+func oneOf(s *slot, server netip.AddrPort) *open {
+	for i := range s.len() {
+		if ex := s.at(i); ex.goesTo(server) {
+			return ex
+		}
+	}
+	if s.len() == 1 {
+		return s.one
+	}
+	return nil
+}
+
+// atSocket returns the one open exchange of a socket with a DNS ID. Two cannot be told
+// apart.
+func (t *Table) atSocket(s socket, id uint16) *open {
+	var found *open
+	n := 0
+	for ex := t.sockets[s]; ex != nil; ex = ex.next {
+		if n++; n > maxAtSocket {
+			return nil
+		}
+		if ex.key.id != id {
+			continue
+		}
+		if found != nil {
+			return nil
+		}
+		found = ex
+	}
+	return found
 }
 
 // quotedSegment returns the exchange of the first message that a quoted segment
-// may be a part of.
+// may be a part of, or that of the attempt to connect.
 func (t *Table) quotedSegment(p *capture.Packet, response bool) *open {
 	q := p.ICMP
 	k := connKeyOf(q.Src, q.Dst, p)
@@ -61,14 +101,11 @@ func (t *Table) quotedSegment(p *capture.Packet, response bool) *open {
 	if c == nil {
 		return nil
 	}
-	s := &c.query
-	if response {
-		s = &c.answer
-	}
+	s := c.stream(!response)
 	for i := range s.recent {
 		if m := &s.recent[i]; after(m.end, q.TCPSeq) && !m.ex.closed {
 			return m.ex
 		}
 	}
-	return nil
+	return c.attempt
 }

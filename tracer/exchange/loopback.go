@@ -16,13 +16,8 @@ func loopbackOf(addr netip.AddrPort, p *capture.Packet) uint32 {
 	return p.NetNS
 }
 
-// openAt returns the open exchange with a key.
-func (t *Table) openAt(k key) *open {
-	if ex := t.open[k]; ex != nil {
-		return ex
-	}
-	return t.inSomeNamespace(k)
-}
+// maxSearches bounds how often a second the whole table is searched.
+const maxSearches = 100
 
 // inSomeNamespace returns the one open exchange that differs from k in nothing but
 // its namespace, for a packet with loopback addresses of which that is unknown: one
@@ -33,15 +28,15 @@ func (t *Table) inSomeNamespace(k key) *open {
 	}
 	t.searches++
 	var found *open
-	for other, ex := range t.open {
+	for other, s := range t.open {
 		netns := other.netns
 		if other.netns = 0; other != k || netns == 0 {
 			continue
 		}
-		if found != nil && found != ex {
+		if found != nil && found != s.one || len(s.more) > 0 {
 			return nil
 		}
-		found = ex
+		found = s.one
 	}
 	return found
 }

@@ -35,9 +35,9 @@ func TestLoopbackOfTwoNamespaces(t *testing.T) {
 		f.after(time.Minute)
 		outcomes := map[uint32]string{}
 		for _, ex := range f.got {
-			outcomes[ex.Path[0].NetNS] = ex.Outcome
-			for _, s := range ex.Path {
-				if s.NetNS != ex.Path[0].NetNS {
+			outcomes[ex.Path.At(0).NetNS] = ex.Outcome
+			for _, s := range ex.Path.All() {
+				if s.NetNS != ex.Path.At(0).NetNS {
 					t.Errorf("%s: one exchange in two namespaces: %+v", tc.name, ex.Path)
 				}
 			}
@@ -76,8 +76,8 @@ func TestLoopbackConnectionsOfTwoNamespaces(t *testing.T) {
 		var got []string
 		for _, ex := range f.got {
 			got = append(got, ex.QName+" "+ex.Outcome)
-			if ex.QName != names[ex.Path[0].NetNS] {
-				t.Errorf("%s: %s in namespace %d", tc.name, ex.QName, ex.Path[0].NetNS)
+			if ex.QName != names[ex.Path.At(0).NetNS] {
+				t.Errorf("%s: %s in namespace %d", tc.name, ex.QName, ex.Path.At(0).NetNS)
 			}
 		}
 		slices.Sort(got)
@@ -105,7 +105,7 @@ func TestLoopbackDropInNoNamespace(t *testing.T) {
 		f.after(time.Minute)
 		dropped := 0
 		for _, ex := range f.got {
-			if ex.Outcome == trace.OutcomeDropped && len(ex.Path) > 0 {
+			if ex.Outcome == trace.OutcomeDropped && ex.Path.Len() > 0 {
 				dropped++
 			}
 		}

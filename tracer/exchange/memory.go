@@ -5,62 +5,42 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/spare"
 )
 
-// fresh returns memory for an exchange.
-func (t *Table) fresh() *open {
-	ex := t.unused.Take()
-	ex.emitted = t.records.Take()
-	ex.record.Path = t.paths.empty()
-	return ex
+// Bounds of what is kept to be used again: what ends in a round of a busy node, and
+// paths of ordinary length.
+const (
+	maxSpare      = 512
+	maxSpareSteps = 32
+)
+
+// lists is the memory of an exchange's lists while it is open. Its record has copies
+// that are no larger than they need to be.
+type lists struct {
+	path     trace.Path
+	marks    []mark
+	journeys []journey
 }
 
-// reuse keeps the memory of an exchange that nothing refers to any more.
-func (t *Table) reuse(ex *open) {
-	if ex.emitted != nil {
-		t.giveBack(ex.emitted)
-		ex.emitted = nil
-	}
-	t.unused.Give(ex)
-}
-
-// giveBack keeps the memory of a record.
-func (t *Table) giveBack(e *emitted) {
-	t.paths.reuse(e.record.Path)
-	*e = emitted{} // it must not keep what it refers to
-	t.records.Give(e)
-}
-
-// lent knows the records that were passed on, to know them again when they are given
-// back. Some never are: they are forgotten with those of their time.
-type lent struct{ now, before map[*trace.Exchange]*emitted }
-
-func (l *lent) add(e *emitted) {
-	if l.now == nil {
-		l.now = map[*trace.Exchange]*emitted{}
-	}
-	l.now[&e.record] = e
-}
-
-// back returns the memory of a record, nil if it is not known.
-func (l *lent) back(ex *trace.Exchange) *emitted {
-	for _, records := range []map[*trace.Exchange]*emitted{l.now, l.before} {
-		if e := records[ex]; e != nil {
-			delete(records, ex)
-			return e
-		}
-	}
-	return nil
-}
-
-// Reuse takes back the memory of a record that nobody refers to any more: it may
-// become that of another. It is for the owner of the record alone; to leave it to the
-// garbage collector is never wrong.
-func (t *Table) Reuse(ex *trace.Exchange) {
-	if e := t.lent.back(ex); e != nil {
-		t.giveBack(e)
+// takeLists gives an exchange memory for its lists.
+func (t *Table) takeLists(ex *open) {
+	last := len(t.spare) - 1
+	if last < 0 {
+		ex.marks, ex.journeys = make([]mark, 0, 8), make([]journey, 0, 2)
 		return
 	}
-	t.paths.reuse(ex.Path)
-	ex.Path = nil
+	l := &t.spare[last]
+	ex.path, ex.marks, ex.journeys = l.path, l.marks, l.journeys
+	*l = lists{}
+	t.spare = t.spare[:last]
+	t.idle = min(t.idle, last)
+}
+
+// giveLists takes the memory of an exchange that is over.
+func (t *Table) giveLists(ex *open) {
+	if len(t.spare) < maxSpare && ex.path.Len() <= maxSpareSteps && len(ex.journeys) <= maxSpareSteps {
+		ex.path.Reset()
+		t.spare = append(t.spare, lists{ex.path, ex.marks[:0], ex.journeys[:0]})
+	}
+	ex.path, ex.marks, ex.journeys = trace.Path{}, nil, nil
 }
 
 // peak is the most that tables held, which is what they have memory for.
@@ -76,16 +56,15 @@ func (t *Table) shrink(now int64) {
 		return
 	}
 	t.peak.next = now + int64(spare.Every)
-	t.unused.Trim()
-	t.records.Trim()
-	t.paths.trim()
-	t.lent = lent{before: t.lent.now}
+	t.spare = append([]lists(nil), t.spare[min(t.idle, len(t.spare)):]...)
+	t.idle = len(t.spare)
 	if spare.TooLarge(cap(t.due), t.peak.open) {
 		t.due = append(make(dueHeap, 0, 2*len(t.due)), t.due...)
-		t.open, t.datagrams, t.evicted = spare.Map(t.open), spare.Map(t.datagrams), nil
+		t.open, t.sockets, t.datagrams, t.evicted = spare.Map(t.open), spare.Map(t.sockets), spare.Map(t.datagrams), nil
+		t.buffers = buffers{} // it refers to exchanges that are over
 	}
 	if spare.TooLarge(t.peak.conns, len(t.conns)) {
-		t.conns, t.peak.conns = spare.Map(t.conns), len(t.conns)
+		t.conns, t.clients, t.peak.conns = spare.Map(t.conns), spare.Map(t.clients), len(t.conns)
 	}
 	t.peak.open = len(t.due)
 }

@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"net/netip"
+	"runtime"
 	"testing"
 	"time"
 
@@ -15,17 +16,81 @@ import (
 // numberedPacket is a packet of the lookup with a number, whose client and server
 // share a namespace.
 func numberedPacket(t *testing.T, now int64, kind capture.Kind, n int, answers bool) capture.Packet {
-	client := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(20000+n))
+	client := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, byte(1 + n>>14)}), uint16(20000+n&(1<<14-1)))
 	p := capture.Packet{
 		Time: now, SKB: uint64(n)<<1 | 1, Kind: kind, Protocol: trace.TransportUDP, NetNS: podNS, IfIndex: 1, IfName: "lo",
-		Src: client, Dst: server, Payload: query(t, "example.com.", uint16(n)),
+		Src: client, Dst: server, Payload: query(t, "example.com.", uint16(n)), PID: 42, Comm: "dnsperf",
 	}
 	if answers {
-		p.SKB, p.Src, p.Dst = p.SKB-1, server, client
+		p.SKB, p.Src, p.Dst, p.PID = p.SKB-1, server, client, 0
 		p.Payload = response(t, "example.com.", uint16(n), dns.RcodeSuccess)
 	}
 	p.PayloadLen = len(p.Payload)
 	return p
+}
+
+// heapInUse returns the bytes in use.
+func heapInUse() int {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc)
+}
+
+// Ten thousand questions a second that nobody answers: the table takes no more memory
+// than it may, what it lets go of is counted, and what it counts as bytes is what it
+// takes.
+func TestUnansweredLoadIsBounded(t *testing.T) {
+	const perSecond, seconds = 10_000, 15
+	tbl := New(Config{Ports: []uint16{53}, Wall: wall, MaxBytes: 8 << 20})
+	before := heapInUse()
+	now, told := int64(time.Second), 0
+	count := func(ex *trace.Exchange) {
+		if !ex.Replaces {
+			told++
+		}
+	}
+	for n := range perSecond * seconds {
+		now += int64(time.Second) / perSecond
+		for _, kind := range []capture.Kind{tx, rx} {
+			p := numberedPacket(t, now, kind, n, false)
+			tbl.Packet(&p)
+		}
+		if n%200 == 0 {
+			tbl.Advance(now, count)
+		}
+	}
+	tbl.Advance(now, count)
+	s := tbl.Stats()
+	if s.Bytes > 8<<20 || s.Evicted == 0 || s.Open == 0 {
+		t.Errorf("%+v", s)
+	}
+	if used := heapInUse() - before; used > 12<<20 || used < s.Bytes/2 {
+		t.Errorf("it takes %d bytes, and counts %d; %d exchanges", used, s.Bytes, s.Open)
+	}
+	open := 0
+	for _, ex := range tbl.due {
+		if ex.reported == 0 {
+			open++
+		}
+	}
+	if told+open != perSecond*seconds {
+		t.Errorf("%d told, %d open, of %d", told, open, perSecond*seconds)
+	}
+	runtime.KeepAlive(tbl)
+}
+
+// Connections are bounded too.
+func TestConnectionsAreBounded(t *testing.T) {
+	tbl := New(Config{Ports: []uint16{53}, Wall: wall, MaxBytes: 1 << 20})
+	for n := range 20_000 {
+		p := numberedPacket(t, int64(n)*1000, tx, n, false)
+		p.Protocol, p.TCPFlags, p.Payload, p.PayloadLen = trace.TransportTCP, capture.FlagSYN, nil, 0
+		tbl.Packet(&p)
+	}
+	if s := tbl.Stats(); s.Bytes > 1<<20+1<<12 || s.Evicted == 0 {
+		t.Errorf("%+v, %d connections", s, len(tbl.conns))
+	}
 }
 
 // A burst of queries that nobody answers fills the tables. When it is over and a
@@ -35,10 +100,9 @@ func TestBurstIsForgotten(t *testing.T) {
 	tbl := New(Config{Ports: []uint16{53}, Wall: wall})
 	now := second
 	ask := func(n int) {
-		q := numberedPacket(t, now, capture.TX, n, false)
+		q := numberedPacket(t, now, tx, n, false)
 		tbl.Packet(&q)
 	}
-	back := func(ex *trace.Exchange) { tbl.Reuse(ex) }
 	for n := range burst {
 		now += 1000
 		ask(n)
@@ -46,30 +110,16 @@ func TestBurstIsForgotten(t *testing.T) {
 	if len(tbl.open) != burst || cap(tbl.due) < burst {
 		t.Fatalf("%d open, expected %d", len(tbl.open), burst)
 	}
-	kept := func() int {
-		n := cap(tbl.due) + tbl.unused.Len() + tbl.records.Len() + len(tbl.lent.now) + len(tbl.lent.before)
-		for i := range tbl.paths.free {
-			n += cap(tbl.paths.free[i].list)
-		}
-		return n
-	}
 	for range 2 * 60 {
 		now += second
 		ask(1)
-		tbl.Advance(now, back)
+		tbl.Advance(now, func(*trace.Exchange) {})
 	}
-	if n := kept(); n > 4*spare.Small {
-		t.Errorf("two minutes later there is memory for %d exchanges", n)
+	if cap(tbl.due) > spare.Small || cap(tbl.evicted) > spare.Small {
+		t.Errorf("two minutes later there is memory for %d exchanges", cap(tbl.due))
 	}
-	// The same load again: what is kept is what it needs, and it goes on so.
-	before := kept()
-	for range 10 * 60 {
-		now += second
-		ask(1)
-		tbl.Advance(now, back)
-	}
-	if n := kept(); n > before {
-		t.Errorf("under the same load there was memory for %d, and ten minutes later for %d", before, n)
+	if s := tbl.Stats(); s.Bytes > 1<<14 {
+		t.Errorf("%+v", s)
 	}
 }
 
@@ -78,7 +128,7 @@ func TestShrinkingKeepsWhatIsOpen(t *testing.T) {
 	tbl := New(Config{Ports: []uint16{53}, Timeout: time.Hour, Wall: wall})
 	now := int64(time.Second)
 	for n := range 100 {
-		q := numberedPacket(t, now, capture.TX, n, false)
+		q := numberedPacket(t, now, tx, n, false)
 		tbl.Packet(&q)
 	}
 	tbl.due = append(make(dueHeap, 0, 100*spare.Small), tbl.due...)
@@ -90,7 +140,7 @@ func TestShrinkingKeepsWhatIsOpen(t *testing.T) {
 	answered := 0
 	for n := range 100 {
 		now++
-		for _, kind := range []capture.Kind{capture.TX, capture.RX} {
+		for _, kind := range []capture.Kind{tx, rx} {
 			r := numberedPacket(t, now, kind, n, true)
 			tbl.Packet(&r)
 		}
@@ -100,47 +150,7 @@ func TestShrinkingKeepsWhatIsOpen(t *testing.T) {
 			answered++
 		}
 	})
-	if answered != 100 || tbl.Stats().Open != 0 {
-		t.Errorf("%d of 100 answered, %d open", answered, tbl.Stats().Open)
-	}
-}
-
-// A record that was given back becomes that of another exchange, once; one that was
-// not stays as it is, as does one that is given back twice or that is a copy.
-func TestRecordsAreUsedAgain(t *testing.T) {
-	tbl := New(Config{Ports: []uint16{53}, Wall: wall})
-	now := int64(time.Second)
-	lookup := func(n int) (got *trace.Exchange) {
-		for i, response := range []bool{false, true} {
-			tx, rx := numberedPacket(t, now+int64(i), capture.TX, n, response), numberedPacket(t, now+int64(i), capture.RX, n, response)
-			tbl.Packet(&tx)
-			tbl.Packet(&rx)
-		}
-		now += int64(time.Second)
-		tbl.Advance(now, func(ex *trace.Exchange) { got = ex })
-		return got
-	}
-	first, second := lookup(1), lookup(2)
-	copied := first.Clone()
-	text := string(second.AppendJSON(nil))
-	tbl.Reuse(first)
-	tbl.Reuse(first)
-	tbl.Reuse(copied)
-	seen := map[*trace.Exchange]bool{second: true}
-	for n := 3; n < 10; n++ {
-		ex := lookup(n)
-		if seen[ex] {
-			t.Fatal("two records in one memory")
-		}
-		seen[ex] = true
-		if ex.ClientPort != uint16(20000+n) || len(ex.Path) != 4 || *ex.Duration != 1 {
-			t.Errorf("lookup %d: %s", n, ex.AppendJSON(nil))
-		}
-	}
-	if !seen[first] {
-		t.Error("the record that was given back was not used again")
-	}
-	if now := string(second.AppendJSON(nil)); now != text {
-		t.Errorf("a record that was not given back changed from %s to %s", text, now)
+	if answered != 100 || tbl.Stats().Open != 0 || tbl.Stats().Bytes != 0 || len(tbl.sockets) != 0 {
+		t.Errorf("%d of 100 answered, %+v", answered, tbl.Stats())
 	}
 }

@@ -24,6 +24,9 @@ const (
 // something else.
 const opcodeQuery = 0
 
+// opcodeUpdate is the highest opcode in use over TCP (RFC 2136, section 1.3).
+const opcodeUpdate = 5
+
 // errNotDNS says that a payload is no DNS message with one question.
 var errNotDNS = errors.New("not a DNS message with one question")
 

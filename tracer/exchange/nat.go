@@ -1,155 +1,120 @@
 package exchange
 
 import (
-	"bytes"
 	"net/netip"
+	"slices"
 
 	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/capture"
 )
 
+// translation is the addresses after translation, where they are others.
+type translation struct {
+	server, client netip.AddrPort
+	source         string
+}
+
 // translated notes the addresses after translation: from connection tracking, or
 // because a query has other ones than before. A packet may be translated more
 // than once, by namespaces one behind the other; what the server sees counts.
-func (ex *open) translated(p *capture.Packet, response bool) {
-	r := &ex.record
+func (t *Table) translated(ex *open, p *capture.Packet, source string) {
 	if p.NAT != nil {
-		if r.NAT == nil || r.NAT.Source != trace.NATConntrack || !response {
-			ex.tracked(p.NAT)
-		}
+		t.tracked(ex, p)
 		return
 	}
-	if response || r.NAT != nil && r.NAT.Source == trace.NATConntrack {
+	if p.Dst == ex.server && p.Src == ex.key.client {
 		return
 	}
-	server, client := netip.AddrPortFrom(r.ServerIP, r.ServerPort), netip.AddrPortFrom(r.ClientIP, r.ClientPort)
-	if p.Dst == server && p.Src == client {
+	t.goes(ex, p.Dst)
+	if source == "" || ex.nat != nil && ex.nat.source == trace.NATConntrack {
 		return
 	}
-	ex.nat(trace.NATMatched)
-	if p.Dst != server {
-		ex.parts.translatedServer(p.Dst)
+	n := ex.translation(source)
+	if p.Dst != ex.server {
+		n.server = p.Dst
 	}
-	if p.Src != client {
-		ex.parts.translatedClient(p.Src)
+	if p.Src != ex.key.client {
+		n.client = p.Src
+	}
+}
+
+// translatedResponse does so for a response, of which only connection tracking tells
+// the addresses of the other way.
+func (t *Table) translatedResponse(ex *open, p *capture.Packet) {
+	if p.NAT != nil && (ex.nat == nil || ex.nat.source != trace.NATConntrack) {
+		t.tracked(ex, p)
 	}
 }
 
 // tracked notes what connection tracking says.
-func (ex *open) tracked(t *capture.NAT) {
-	if known := ex.record.NAT; known != nil && known.Source != trace.NATConntrack {
-		ex.record.NAT = nil // what was matched gives way to what is known
+func (t *Table) tracked(ex *open, p *capture.Packet) {
+	n := p.NAT
+	if ex.nat != nil && ex.nat.source != trace.NATConntrack {
+		*ex.nat = translation{} // what was matched gives way to what is known
 	}
-	ex.nat(trace.NATConntrack)
-	if a := t.Reply.Src; a != t.Original.Dst {
-		ex.parts.translatedServer(a)
+	x := ex.translation(trace.NATConntrack)
+	x.source = trace.NATConntrack
+	if a := n.Reply.Src; a != n.Original.Dst {
+		x.server = a
 	}
-	if a := t.Reply.Dst; a != t.Original.Src {
-		ex.parts.translatedClient(a)
+	if a := n.Reply.Dst; a != n.Original.Src {
+		x.client = a
 	}
+	t.goes(ex, p.NAT.Original.Dst)
+	t.goes(ex, p.NAT.Reply.Src)
+	t.aliasClient(ex, p)
 }
 
-// nat makes the record say that something is translated, what it says so far
-// included.
-func (ex *open) nat(source string) {
-	if ex.record.NAT == nil {
-		ex.parts.nat = trace.NAT{Source: source}
-		ex.record.NAT = &ex.parts.nat
+// translation returns what is known of the addresses after translation.
+func (ex *open) translation(source string) *translation {
+	if ex.nat == nil {
+		ex.nat = &translation{source: source}
 	}
+	return ex.nat
 }
 
-func (p *parts) translatedServer(a netip.AddrPort) {
-	p.serverPort = a.Port()
-	p.nat.ServerIP, p.nat.ServerPort = a.Addr(), &p.serverPort
-}
-
-func (p *parts) translatedClient(a netip.AddrPort) {
-	p.clientPort = a.Port()
-	p.nat.ClientIP, p.nat.ClientPort = a.Addr(), &p.clientPort
-}
-
-// sameSKB is how long a packet's buffer surely is that packet's: the kernel uses
-// it again soon after. A packet crosses a node in microseconds.
-const sameSKB = 2_000_000 // ns
-
-// recent remembers which packets belong to which exchange, by their buffers, to
-// know a packet again at its next place, also if its addresses were translated. It is
-// small: a packet that passed in between takes the place of one that did not come back.
-type recent [1 << 10]struct {
-	skb      uint64
-	time     int64
-	ex       *open
-	response bool
-}
-
-func (r *recent) slot(skb uint64) int {
-	return int(skb * 0x9e3779b97f4a7c15 >> 54) // Fibonacci hashing, to ten bits
-}
-
-func (r *recent) note(p *capture.Packet, ex *open, response bool) {
-	at := &r[r.slot(p.SKB)]
-	at.skb, at.time, at.response = p.SKB, p.Time, response
-	if at.ex != ex {
-		at.ex = ex
+// goes notes an address that the query goes to.
+func (t *Table) goes(ex *open, server netip.AddrPort) {
+	if ex.server == server || slices.Contains(ex.servers, server) {
+		return
 	}
+	if len(ex.servers) >= maxAliases {
+		t.stats.Addresses++
+		return
+	}
+	ex.servers = append(ex.servers, server)
 }
 
-// in returns the exchange of what was in the same buffer just before.
-func (r *recent) in(p *capture.Packet) *open {
-	at := &r[r.slot(p.SKB)]
-	if at.ex == nil || at.ex.closed || at.skb != p.SKB || p.SKB == 0 || p.Time-at.time > sameSKB {
-		return nil
+// aliasClient makes an exchange known by the address that its client has from here on.
+func (t *Table) aliasClient(ex *open, p *capture.Packet) {
+	if ex.connects || p.NAT == nil || p.NAT.Reply.Dst == p.NAT.Original.Src {
+		return
 	}
-	return at.ex
+	k := ex.key
+	k.client = p.NAT.Reply.Dst
+	k.netns = loopbackOf(k.client, p)
+	t.alias(k, ex)
 }
 
-// same returns the exchange of what was in the same buffer, if the table would find it
-// by what the packet says: most sightings are of a packet that was just seen, for
-// which to compare is faster than to search.
-func (r *recent) same(p *capture.Packet, h *header, client netip.AddrPort) *open {
-	ex := r.in(p)
-	if ex == nil || ex.connects || ex.keys[0].id != h.id || ex.keys[0].protocol != p.Protocol {
-		return nil
+// fromElsewhere completes the translation from responses that came from an address to
+// which the query was not seen to go, and that the client got from its server's.
+func (ex *open) fromElsewhere() {
+	if ex.nat != nil || ex.guess == nil && (ex.conn == nil || ex.conn.source == "") {
+		return
 	}
-	// As it was written first: whoever mixes the case of letters on the way is found
-	// in the table.
-	q := splitQuestion(h.question)
-	if q.qtype != ex.qtype || q.qclass != ex.qclass || !bytes.Equal(q.name, ex.name) {
-		return nil
-	}
-	netns := loopbackOf(client, p)
-	for i := range ex.keys {
-		if ex.keys[i].client == client && ex.keys[i].netns == netns {
-			return ex
+	for i := range ex.marks {
+		if !ex.marks[i].is(inResponse) {
+			continue
 		}
+		s := ex.path.At(i)
+		if ex.goesTo(s.Src) || s.Src == ex.sentDst {
+			continue
+		}
+		source := trace.NATMatched
+		if ex.journeys[ex.marks[i].journey].taken {
+			source = trace.NATBuffer // the same packet came from the server's address
+		}
+		ex.translation(source).server = s.Src
+		return
 	}
-	return nil
-}
-
-// query returns the exchange of the query that was in the same buffer, if it is
-// the same query. What a socket sends is new, whatever was in its buffer before: a
-// forwarder may ask on with the client's own question and ID, as dnsmasq does over
-// TCP.
-func (r *recent) query(p *capture.Packet, k key) *open {
-	ex := r.in(p)
-	if ex == nil || p.PID != 0 || p.CgroupID != 0 || r[r.slot(p.SKB)].response {
-		return nil
-	}
-	first := ex.keys[0]
-	if first.question != k.question || first.id != k.id || first.protocol != k.protocol {
-		return nil
-	}
-	if k.netns != 0 && k.netns != first.netns {
-		return nil
-	}
-	return ex
-}
-
-// response returns the exchange of the response that was in the same buffer.
-func (r *recent) response(p *capture.Packet, id uint16) *open {
-	ex := r.in(p)
-	if ex == nil || ex.keys[0].id != id || ex.keys[0].protocol != p.Protocol {
-		return nil
-	}
-	return ex
 }

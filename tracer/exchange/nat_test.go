@@ -21,17 +21,17 @@ func conntrack(src, dst, replySrc, replyDst netip.AddrPort) *capture.NAT {
 func TestAddressesOfAClientAreBounded(t *testing.T) {
 	f := newFeed(t)
 	q := query(t, "example.com.", 7)
-	const translations = 3 * maxKeys
+	const translations = 3 * maxAliases
 	for n := range uint16(translations) {
 		to := netip.AddrPortFrom(node.Addr(), 2000+n)
 		f.packet(capture.TX, nodeNS, 2, pod, service, q, withNAT(conntrack(pod, service, server, to)))
 	}
-	for _, ex := range f.table.open {
-		if len(ex.keys) != maxKeys {
-			t.Errorf("%d addresses, expected %d", len(ex.keys), maxKeys)
+	for _, slot := range f.table.open {
+		if n := 1 + len(slot.one.clients); n != maxAliases {
+			t.Errorf("%d addresses, expected %d", n, maxAliases)
 		}
 	}
-	if got, want := f.table.Stats().Addresses, uint64(translations-(maxKeys-1)); got != want {
+	if got, want := f.table.Stats().Addresses, uint64(translations-(maxAliases-1)); got != want {
 		t.Errorf("%d counted, expected %d", got, want)
 	}
 }
@@ -54,11 +54,11 @@ func TestTranslationOfBothEnds(t *testing.T) {
 		}, server, node, trace.NATConntrack},
 		{"the same, conntrack cannot be read", []at{
 			{podNS, pod, service, nil}, {nodeNS, node, server, nil}, {serverNS, node, server, nil},
-		}, server, node, trace.NATMatched},
-		{"masquerade alone, matched", []at{
+		}, server, node, trace.NATBuffer},
+		{"masquerade alone, in the same buffer", []at{
 			{podNS, pod, server, nil}, {nodeNS, node, server, nil},
-		}, netip.AddrPort{}, node, trace.NATMatched},
-		{"matched first, then conntrack", []at{
+		}, netip.AddrPort{}, node, trace.NATBuffer},
+		{"the buffer first, then conntrack", []at{
 			{podNS, pod, service, nil}, {nodeNS, pod, server, nil}, {nodeNS, node, server, both},
 		}, server, node, trace.NATConntrack},
 		{"twice, by namespaces one behind the other", []at{
@@ -72,10 +72,10 @@ func TestTranslationOfBothEnds(t *testing.T) {
 			for _, p := range tc.path {
 				f.packet(capture.TX, p.netns, 2, p.src, p.dst, q, withNAT(p.nat))
 			}
-			f.after(6 * time.Second)
+			f.after(9 * time.Second)
 			ex := f.one()
-			if len(ex.Path) != len(tc.path) || ex.ClientIP != pod.Addr() || ex.ClientPort != pod.Port() || ex.Transmissions != 1 {
-				t.Errorf("%d sightings of %d, client %s:%d, %d transmissions", len(ex.Path), len(tc.path), ex.ClientIP, ex.ClientPort, ex.Transmissions)
+			if ex.Path.Len() != len(tc.path) || ex.ClientIP != pod.Addr() || ex.ClientPort != pod.Port() || ex.Transmissions != 1 {
+				t.Errorf("%d sightings of %d, client %s:%d, %d transmissions", ex.Path.Len(), len(tc.path), ex.ClientIP, ex.ClientPort, ex.Transmissions)
 			}
 			if ex.NAT == nil {
 				if tc.source != "" {
@@ -107,8 +107,8 @@ func TestMatchedClientIsAnswered(t *testing.T) {
 	f.packet(capture.RX, nodeNS, 3, server, node, r)
 	f.packet(capture.RX, podNS, 2, server, pod, r)
 	f.after(time.Second)
-	if ex := f.one(); ex.Outcome != trace.OutcomeAnswered || len(ex.Path) != 4 {
-		t.Errorf("%s, %d sightings", ex.Outcome, len(ex.Path))
+	if ex := f.one(); ex.Outcome != trace.OutcomeAnswered || ex.Path.Len() != 4 {
+		t.Errorf("%s, %d sightings", ex.Outcome, ex.Path.Len())
 	}
 }
 
@@ -133,7 +133,7 @@ func TestBufferIsUsedAgain(t *testing.T) {
 		f := newFeed(t)
 		f.packet(capture.TX, podNS, 2, pod, server, query(t, "example.com.", 7))
 		second(f)
-		f.after(6 * time.Second)
+		f.after(9 * time.Second)
 		if len(f.got) != 2 {
 			t.Errorf("%s: %d exchanges, expected 2", name, len(f.got))
 		}
@@ -144,10 +144,10 @@ func TestBufferIsUsedAgain(t *testing.T) {
 func TestAliasesAreBounded(t *testing.T) {
 	f := newFeed(t)
 	q := query(t, "example.com.", 7)
-	for port := range uint16(10 * maxKeys) {
+	for port := range uint16(10 * maxAliases) {
 		f.packet(capture.TX, nodeNS, 3, netip.AddrPortFrom(node.Addr(), 1000+port), server, q)
 	}
-	if n := len(f.table.due); n == 0 || len(f.table.open) > n*maxKeys {
+	if n := len(f.table.due); n == 0 || len(f.table.open) > n*maxAliases {
 		t.Errorf("%d keys of %d exchanges", len(f.table.open), n)
 	}
 }

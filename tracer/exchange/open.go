@@ -1,8 +1,10 @@
 package exchange
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"time"
+	"unsafe"
 
 	"github.com/miekg/dns"
 
@@ -10,227 +12,324 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/capture"
 )
 
-// open is an exchange that is not over. It is used again for another when it is,
-// with the memory of its lists.
+// open is an exchange that is not over: what was seen of it, in little memory. Its
+// record is made when it is passed on.
 type open struct {
-	*emitted // nil when it was passed on and is over
-	keys     []key
-	name     []byte // QNAME in wire format
-	qtype    uint16
-	qclass   uint16
+	key     key
+	server  netip.AddrPort   // as the client addressed it
+	sentDst netip.AddrPort   // where its first packet went: after what its own namespace translates
+	clients []key            // other addresses of the client
+	servers []netip.AddrPort // other addresses of the server
+	nat     *translation
+	conn    *conn // of TCP; nil: UDP
 
-	first     int64 // monotonic time of the first sighting
+	question []byte // QNAME, QTYPE, QCLASS in wire format; none: an attempt to connect
+	opcode   uint8
+	dnssec   bool
+	bufSize  uint16
+	size     int // of the query
+	stamp    string
+
+	first     int64 // monotonic time of the first packet
 	wall      time.Time
-	lastQuery int64
+	lastQuery int64 // when it was last sent
 	last      int64
-	// The place of the first sighting is the client, or where the client's
-	// packets enter the node.
-	origin place
-	// Responses that reached the origin and were not dropped there. A client
-	// that closed its socket gets its response dropped after it arrived.
-	arrived    []arrival
-	asked      []netip.AddrPort // where the query went: who may answer
-	pieces     []pieces
-	fragmented []datagram
-	connects   bool // the query is the SYN of a connection, on which nothing was asked yet
-	answered   bool // a response was seen, anywhere
-	dropSeen   bool
-	due        int64
-	index      int
-	reported   int64 // when it was passed on without a response
-	closed     bool  // out of the table: a connection may still remember it
+	sendings  int // how often it was sent
+
+	path     trace.Path
+	marks    []mark // one for every sighting in path
+	omitted  int
+	journeys []journey
+	drops    []trace.Drop
+	rejected []trace.Rejection
+	reset    *trace.Reset
+	icmp     *trace.ICMP
+	pieces   []pieces
+
+	fragmented    []datagram
+	client        who
+	serverProcess *who    // nil: unknown
+	answer        *answer // what the response says
+	guess         *answer // what one from an unknown address says
+	sent          bool    // the packet at hand is sent by a socket here
+	connects      bool    // the query is the SYN of a connection, on which nothing was asked yet
+	connected     bool    // and it was opened, after the attempt was reported
+	responded     bool    // a response was seen, anywhere
+	ended         bool    // no response can come any more
+	closed        bool    // out of the table: a connection may still remember it
+
+	next, previous *open // of the same socket
+	due            int64
+	index          int
+	reported       int64 // when it was passed on without a response
+	lostEvents     uint64
+	counted        int // bytes
 }
 
-// place is a device, and the direction in which a packet passes it.
-type place struct {
-	netns, ifindex uint32
-	kind           capture.Kind
+// mark is what the milestones need to know of a sighting.
+type mark struct {
+	netns   uint32
+	journey uint16
+	kind    capture.Kind
+	bits    uint8
 }
 
-func placeOf(p *capture.Packet) place { return place{p.NetNS, p.IfIndex, p.Kind} }
+// Bits of a mark.
+const (
+	inResponse = 1 << iota // else in the query
+	bySocket               // a socket sent it here
+	isWhole                // all of the message had come to this place
+	notForIt               // a copy of which the namespace knows that it is not for it
+)
 
-type arrival struct {
-	skb  uint64
-	time int64 // of its last sighting
+func (m *mark) is(bit uint8) bool { return m.bits&bit != 0 }
+
+// journey is the way of one packet buffer.
+type journey struct {
+	skb      uint64
+	last     int64
+	why      rejection
+	response bool
+	dropped  bool
+	atSocket bool // dropped by the socket that it is for, or for lack of one
+	taken    bool // its client can take it for a response
+	counted  bool // its rejection is on the record
 }
 
-// begin makes ex the exchange of a query; false if its name cannot be read. at is
-// the time of the packet.
-func (ex *open) begin(k key, p *capture.Packet, at time.Time, h header, body []byte, size int) bool {
-	n := len(h.question) - 4
-	name, err := presentation(h.question[:n])
-	if err != nil {
-		return false
-	}
-	q := splitQuestion(h.question)
-	ex.empty()
-	*ex = open{
-		emitted: ex.emitted, keys: append(ex.keys[:0], k), name: append(ex.name[:0], q.name...), qtype: q.qtype, qclass: q.qclass,
-		first: p.Time, wall: at, lastQuery: p.Time, last: p.Time, origin: placeOf(p),
-		arrived: ex.arrived[:0], asked: ex.asked[:0], pieces: ex.pieces[:0], fragmented: ex.fragmented[:0],
-	}
-	r := &ex.record
-	r.V, r.Record = trace.Version, trace.KindExchange
-	r.ClientIP, r.ClientPort = k.client.Addr(), k.client.Port()
-	r.QName = name
-	r.QType, r.QClass = dns.Type(q.qtype).String(), dns.Class(q.qclass).String()
-	r.ID = h.id
-	r.Opcode = h.opcode()
-	r.RequestSize = size
-	server := p.Dst
-	if p.NAT != nil {
-		server = p.NAT.Original.Dst
-	}
-	r.ServerIP, r.ServerPort = server.Addr(), server.Port()
-	ex.readRequest(p.Protocol, h, body)
-	return true
+// who sent or received, as far as a packet proves.
+type who struct {
+	pid, tid          int32
+	process, thread   string
+	cgroup, container string
 }
 
-// empty makes the record that of nobody.
-func (ex *open) empty() { *ex.emitted = emitted{record: trace.Exchange{Path: ex.record.Path[:0]}} }
-
-// reusable tells whether nothing refers to the exchange when it is out of the table. A
-// connection may remember the exchange of a message.
-func (ex *open) reusable() bool { return ex.keys[0].protocol != trace.TransportTCP }
-
-// readRequest fills in what a query says of the answers it can take: 512 bytes
-// over UDP unless it says more (RFC 6891, section 6.2.5).
-func (ex *open) readRequest(protocol uint8, h header, body []byte) {
-	r := &ex.record
-	opt := parseSections(body, h).edns
-	r.DNSSECOK, r.Traceparent = opt.do, opt.traceparent
-	if protocol == trace.TransportTCP {
-		r.Protocol, r.BufSize = "tcp", dns.MaxMsgSize
+// learn adds what a packet proves.
+func (w *who) learn(p *capture.Packet, names Names) {
+	if p.PID == 0 && p.CgroupID == 0 || w.pid != 0 {
 		return
-	}
-	r.Protocol, r.BufSize = "udp", max(opt.bufSize, dns.MinMsgSize)
-}
-
-// response reads the response; of several the first that was seen counts.
-func (ex *open) response(h header, body []byte, size int) {
-	if ex.answered {
-		return
-	}
-	ex.answered = true
-	s := parseSections(body, h)
-	r := &ex.record
-	r.RCode = rcodeName(int(h.flags&0xf) | s.edns.rcodeHigh<<4)
-	r.Truncated = h.flags&bitTC != 0
-	r.Flags = h.setFlags()
-	ex.parts.size, ex.parts.answers, ex.parts.minTTL = size, int(h.counts[0]), s.minTTL
-	r.ResponseSize, r.AnswerCount = &ex.parts.size, &ex.parts.answers
-	r.Answers = s.answers
-	if s.hasTTL {
-		r.MinTTL = &ex.parts.minTTL
-	}
-	r.ExtendedError = s.edns.extended
-}
-
-// sighted notes a packet at a device; false if there is no room for it.
-func (ex *open) sighted(p *capture.Packet, response bool, names Names) bool {
-	ex.last = p.Time
-	r := &ex.record
-	ex.translated(p, response)
-	if response {
-		ex.arrival(p)
-		if learn(&ex.parts.server, p, names) {
-			r.Server = &ex.parts.server
-		}
-	} else {
-		if ex.origin == placeOf(p) {
-			r.Transmissions++
-			ex.lastQuery = p.Time
-		}
-		if learn(&ex.parts.client, p, names) {
-			r.Client = &ex.parts.client
-		}
-	}
-	if len(r.Path) >= maxSightings {
-		return false
-	}
-	s := trace.Sighting{
-		Offset: trace.Seconds(p.Time - ex.first), Message: message(response), NetNS: p.NetNS, NetNSName: p.NetNSName,
-		IfIndex: p.IfIndex, IfName: p.IfName, Direction: trace.DirectionTX, Src: p.Src, Dst: p.Dst, VLAN: p.VLAN,
-	}
-	if p.Kind == capture.RX {
-		s.Direction = trace.DirectionRX
-	}
-	if o := p.Outer; o != nil {
-		s.Tunnel = &trace.Tunnel{Src: o.Src, Dst: o.Dst, VNI: o.VNI}
-	}
-	r.Path = append(r.Path, s)
-	return true
-}
-
-// learn adds what a packet proves of who sent it; false if it proves nothing.
-func learn(e *trace.Endpoint, p *capture.Packet, names Names) bool {
-	if p.PID == 0 && p.CgroupID == 0 || e.PID != 0 {
-		return false
 	}
 	if p.PID != 0 {
-		e.Process, e.PID, e.TID = p.Comm, p.PID, p.TID
+		w.process, w.pid, w.tid = p.Comm, int32(p.PID), int32(p.TID)
 		if p.Thread != p.Comm {
-			e.Thread = p.Thread
+			w.thread = p.Thread
 		}
 	}
-	if p.CgroupID != 0 && e.Cgroup == "" && names != nil {
-		e.Cgroup, e.Container = names.Cgroup(p.CgroupID)
-	}
-	return e.PID != 0 || e.Cgroup != ""
-}
-
-// arrival notes a response that came to where the query was first seen.
-func (ex *open) arrival(p *capture.Packet) {
-	if p.NetNS != ex.origin.netns {
-		return
-	}
-	if ex.origin.kind == capture.RX {
-		// The client is beyond the node: the response leaves the way it came.
-		if p.Kind != capture.TX || p.IfIndex != ex.origin.ifindex {
-			return
-		}
-	} else if p.Kind != capture.RX {
-		return
-	}
-	for i := range ex.arrived {
-		if ex.arrived[i].skb == p.SKB {
-			ex.arrived[i].time = p.Time
-			return
-		}
-	}
-	ex.arrived = append(ex.arrived, arrival{p.SKB, p.Time})
-}
-
-// dropped notes a drop. The last one counts: it decided.
-func (ex *open) dropped(p *capture.Packet, response bool) {
-	ex.last = p.Time
-	ex.dropSeen = true
-	ex.translated(p, response) // what waits for a neighbour is sent nowhere before
-	ex.record.Drop = &trace.Drop{
-		Where: p.Where, Reason: p.Reason, Words: p.Words, Message: message(response), NetNS: p.NetNS, NetNSName: p.NetNSName,
-		IfName: p.IfName, Offset: trace.Seconds(p.Time - ex.first),
-	}
-	if p.Table != nil {
-		ex.record.Drop.ConntrackCount, ex.record.Drop.ConntrackMax = p.Table.Count, p.Table.Max
-	}
-	if !response || p.NetNS != ex.origin.netns {
-		return
-	}
-	for i := range ex.arrived {
-		if ex.arrived[i].skb == p.SKB {
-			ex.arrived = append(ex.arrived[:i], ex.arrived[i+1:]...)
-			return
-		}
+	if p.CgroupID != 0 && w.cgroup == "" && names != nil {
+		w.cgroup, w.container = names.Cgroup(p.CgroupID)
 	}
 }
 
-// deadline returns when the exchange is over.
-func (ex *open) deadline(timeout time.Duration) int64 {
-	if len(ex.arrived) > 0 || ex.reported != 0 && ex.last > ex.reported && ex.last > ex.lastQuery {
-		return ex.last + int64(settle)
+// begin opens the exchange of a query; nil if its name cannot be read.
+func (t *Table) begin(k key, p *capture.Packet, m *message, server netip.AddrPort) *open {
+	if _, err := presentation(m.question[:len(m.question)-4]); err != nil {
+		return nil
 	}
-	if ex.reported != 0 {
-		return max(ex.lastQuery+int64(timeout), ex.reported+int64(late))
+	ex := t.newOpen(k, p, server)
+	ex.question = append([]byte(nil), m.question...)
+	ex.opcode, ex.size = uint8(m.opcode()), m.size
+	ex.readRequest(m)
+	t.index(ex)
+	t.add(ex)
+	return ex
+}
+
+func (t *Table) newOpen(k key, p *capture.Packet, server netip.AddrPort) *open {
+	ex := &open{key: k, server: server, sentDst: p.Dst, first: p.Time}
+	t.takeLists(ex)
+	if p.Kind == capture.Drop && p.SentAt != 0 && p.SentAt < p.Time {
+		ex.first = p.SentAt
 	}
-	return ex.lastQuery + int64(timeout)
+	ex.wall, ex.lastQuery, ex.last = t.cfg.Wall(ex.first), ex.first, p.Time
+	return ex
+}
+
+// readRequest reads what a query says of the answers it can take: 512 bytes over UDP
+// unless it says more (RFC 6891, section 6.2.5).
+func (ex *open) readRequest(m *message) {
+	opt := parseSections(m.body, m.header).edns
+	ex.dnssec, ex.stamp = opt.do, opt.traceparent
+	ex.bufSize = dns.MaxMsgSize
+	if ex.key.protocol == trace.TransportUDP {
+		ex.bufSize = uint16(max(opt.bufSize, dns.MinMsgSize))
+	}
+}
+
+func (ex *open) qtype() uint16 {
+	if len(ex.question) < 4 {
+		return 0
+	}
+	return binary.BigEndian.Uint16(ex.question[len(ex.question)-4:])
+}
+
+// transfers tells whether it is a zone transfer, which takes several messages (RFC
+// 5936, RFC 1995).
+func (ex *open) transfers() bool {
+	return ex.key.protocol == trace.TransportTCP && (ex.qtype() == dns.TypeAXFR || ex.qtype() == dns.TypeIXFR)
+}
+
+// clientNetNS returns the namespace of the client; false if that was not seen.
+func (ex *open) clientNetNS() (uint32, bool) {
+	if len(ex.marks) > 0 && ex.marks[0].kind == capture.TX && !ex.marks[0].is(inResponse) {
+		return ex.marks[0].netns, true
+	}
+	if i := ex.left().Index(); i >= 0 {
+		return ex.marks[i].netns, true
+	}
+	return 0, false
+}
+
+// atClient tells whether a packet of the response is where the client is, or, if that
+// is beyond what is observed, where it leaves that.
+func (ex *open) atClient(p *capture.Packet) bool {
+	if netns, ok := ex.clientNetNS(); ok {
+		return netns == p.NetNS && (p.Kind == capture.RX || p.Kind == capture.Delivered)
+	}
+	return len(ex.marks) > 0 && p.NetNS == ex.marks[0].netns && p.Kind == capture.TX && p.IfIndex == ex.path.At(0).IfIndex
+}
+
+// journey returns the way of a packet's buffer; false if it begins here.
+func (ex *open) journey(p *capture.Packet, response bool) (*journey, bool) {
+	for i := len(ex.journeys) - 1; i >= 0; i-- {
+		j := &ex.journeys[i]
+		if j.response != response {
+			continue
+		}
+		// A buffer that waits in a queue or a socket is not used for anything else.
+		if p.Kind == capture.Read || j.skb == p.SKB && (p.Time-j.last <= sameSKB || p.Kind == capture.Drop || p.Kind == capture.Delivered) {
+			j.last = p.Time
+			return j, true
+		}
+	}
+	if len(ex.journeys) >= maxSightings {
+		return &ex.journeys[len(ex.journeys)-1], true
+	}
+	ex.journeys = append(ex.journeys, journey{skb: p.SKB, last: p.Time, response: response})
+	return &ex.journeys[len(ex.journeys)-1], false
+}
+
+// number returns the index of a journey.
+func (ex *open) number(j *journey) uint16 {
+	return uint16((uintptr(unsafe.Pointer(j)) - uintptr(unsafe.Pointer(unsafe.SliceData(ex.journeys)))) / unsafe.Sizeof(journey{}))
+}
+
+// see notes a packet of an exchange at a place; whole tells whether all of its message
+// has come there.
+func (t *Table) see(ex *open, p *capture.Packet, response, whole bool) {
+	if ex.closed {
+		return
+	}
+	switch {
+	case p.Kind == capture.Drop:
+		t.drop(ex, p, response)
+	case ex.path.Len() >= maxSightings || !t.sighted(ex, p, response, whole):
+		t.stats.Sightings++
+		ex.omitted++
+	}
+	ex.last = max(ex.last, p.Time)
+	t.account(ex)
+	t.hurry(ex)
+}
+
+// sighted adds a sighting; false if there is no room for it.
+func (t *Table) sighted(ex *open, p *capture.Packet, response, whole bool) bool {
+	s := trace.Sighting{
+		Device: trace.Device{Node: t.cfg.Node, NetNS: p.NetNS, NetNSName: p.NetNSName, IfIndex: p.IfIndex, IfName: p.IfName},
+		Offset: trace.Seconds(p.Time - ex.first), Direction: direction(p.Kind), Message: messageName(response), Src: p.Src, Dst: p.Dst, VLAN: p.VLAN,
+	}
+	if o := p.Outer; o != nil {
+		s.Tunnel = &trace.Tunnel{Kind: o.Kind, Src: o.Src, Dst: o.Dst, VNI: o.VNI}
+	}
+	if !ex.path.Append(s) {
+		return false
+	}
+	j, _ := ex.journey(p, response)
+	m := mark{netns: p.NetNS, journey: ex.number(j), kind: p.Kind}
+	if whole {
+		m.bits |= isWhole
+	}
+	toSocket := p.Kind == capture.Delivered || p.Kind == capture.Read
+	if response {
+		m.bits |= inResponse
+		ex.responded = true
+		ex.learn(p, t.cfg.Names, toSocket)
+	} else {
+		ex.learn(p, t.cfg.Names, !toSocket)
+		if ex.sends(p, s.IfIndex) {
+			ex.sendings++
+			ex.lastQuery = p.Time
+		}
+	}
+	if ex.sent {
+		m.bits |= bySocket
+	}
+	ex.marks = append(ex.marks, m)
+	return true
+}
+
+// learn notes who the packet proves the client, or the server, to be.
+func (ex *open) learn(p *capture.Packet, names Names, client bool) {
+	if client {
+		ex.client.learn(p, names)
+		return
+	}
+	if p.PID == 0 && p.CgroupID == 0 {
+		return
+	}
+	if ex.serverProcess == nil {
+		ex.serverProcess = new(who)
+	}
+	ex.serverProcess.learn(p, names)
+}
+
+// sends tells whether a sighting of the query, not yet in marks, is where it is sent,
+// or enters what is observed.
+func (ex *open) sends(p *capture.Packet, ifindex uint32) bool {
+	if len(ex.marks) == 0 || ex.sent && p.Kind == capture.TX {
+		return true
+	}
+	return ex.marks[0].netns == p.NetNS && ex.marks[0].kind == p.Kind && ex.path.At(0).IfIndex == ifindex && !ex.marks[0].is(inResponse)
+}
+
+func direction(k capture.Kind) string {
+	switch k {
+	case capture.RX:
+		return trace.DirectionRX
+	case capture.Delivered:
+		return trace.DirectionDelivered
+	case capture.Read:
+		return trace.DirectionRead
+	default:
+		return trace.DirectionTX
+	}
+}
+
+func messageName(response bool) string {
+	if response {
+		return trace.MessageResponse
+	}
+	return trace.MessageQuery
+}
+
+// bytes returns the memory that the exchange takes.
+func (ex *open) bytes() int {
+	n := int(unsafe.Sizeof(*ex)) + indexBytes + 8 + ex.path.Size() + cap(ex.question) +
+		cap(ex.marks)*int(unsafe.Sizeof(mark{})) + cap(ex.journeys)*int(unsafe.Sizeof(journey{})) +
+		cap(ex.clients)*(int(unsafe.Sizeof(key{}))+indexBytes) + cap(ex.servers)*int(unsafe.Sizeof(netip.AddrPort{})) +
+		cap(ex.drops)*int(unsafe.Sizeof(trace.Drop{})) + cap(ex.rejected)*int(unsafe.Sizeof(trace.Rejection{})) +
+		cap(ex.fragmented)*2*int(unsafe.Sizeof(datagram{})) + len(ex.stamp)
+	for i := range ex.pieces {
+		n += int(unsafe.Sizeof(pieces{})) + cap(ex.pieces[i].have)*int(unsafe.Sizeof(span{}))
+	}
+	for _, a := range []*answer{ex.answer, ex.guess} {
+		if a != nil {
+			n += int(unsafe.Sizeof(*a)) + cap(a.answers)*(int(unsafe.Sizeof(trace.Answer{}))+24)
+		}
+	}
+	if ex.serverProcess != nil {
+		n += int(unsafe.Sizeof(who{}))
+	}
+	if ex.nat != nil {
+		n += int(unsafe.Sizeof(*ex.nat))
+	}
+	return n
 }

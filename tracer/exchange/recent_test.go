@@ -21,21 +21,22 @@ func TestBufferProvesNothingAlone(t *testing.T) {
 		name    string
 		src     netip.AddrPort
 		payload []byte
+		kind    capture.Kind
 		change  func(*capture.Packet)
 		want    int // exchanges
 	}{
-		{"the same", pod, asked, func(*capture.Packet) {}, 1},
-		{"other case", pod, query(t, "eXample.com.", 7), func(*capture.Packet) {}, 1},
-		{"other port", other, asked, sentBy(3, "dig", 0), 2},
-		{"other ID", pod, query(t, "example.com.", 8), func(*capture.Packet) {}, 2},
-		{"other name", pod, query(t, "example.org.", 7), func(*capture.Packet) {}, 2},
-		{"other type", pod, pack(t, aaaa), func(*capture.Packet) {}, 2},
+		{"the same", pod, asked, capture.RX, func(*capture.Packet) {}, 1},
+		{"other case", pod, query(t, "eXample.com.", 7), capture.RX, func(*capture.Packet) {}, 1},
+		{"other port", other, asked, capture.TX, sentBy(3, "dig", 0), 2},
+		{"other ID", pod, query(t, "example.com.", 8), capture.RX, func(*capture.Packet) {}, 2},
+		{"other name", pod, query(t, "example.org.", 7), capture.RX, func(*capture.Packet) {}, 2},
+		{"other type", pod, pack(t, aaaa), capture.RX, func(*capture.Packet) {}, 2},
 	} {
 		for _, skb := range []uint64{1, 2} { // in the same buffer, and in another
 			f := newFeed(t)
 			f.packet(capture.TX, podNS, 2, pod, server, asked)
 			f.skb = skb
-			f.packet(capture.RX, podNS, 2, tc.src, server, tc.payload, tc.change)
+			f.packet(tc.kind, podNS, 2, tc.src, server, tc.payload, tc.change)
 			if n := f.table.Stats().Open; n != tc.want {
 				t.Errorf("%s, buffer %d: %d exchanges, expected %d", tc.name, skb, n, tc.want)
 			}
@@ -76,14 +77,14 @@ func TestKnownByBufferOrSearched(t *testing.T) {
 		step(capture.RX, nodeNS, server, pod, r)
 		step(capture.TX, nodeNS, service, pod, r, withNAT(dnat))
 		step(capture.RX, podNS, service, pod, r)
-		f.after(settle + 1)
+		f.after(linger + 1)
 		return string(f.one().AppendJSON(nil))
 	}
 	known, searched := see(true), see(false)
 	if known != searched {
 		t.Errorf("known by its buffer:\n%s\nsearched for:\n%s", known, searched)
 	}
-	if ex, err := trace.Decode([]byte(known)); err != nil || len(ex.(*trace.Exchange).Path) != 8 {
+	if ex, err := trace.Decode([]byte(known)); err != nil || ex.(*trace.Exchange).Path.Len() != 8 {
 		t.Errorf("%v: %s", err, known)
 	}
 }

@@ -59,14 +59,14 @@ func TestReshare(t *testing.T) {
 				f.packet(capture.RX, podNS, 2, server, pod, response(t, "a.example.", tc.id, dns.RcodeSuccess))
 			}
 			f.table.Reshare(tc.change(at))
-			f.after(6 * time.Second)
-			if cut := f.table.Stats().Cut; tc.outcome == "" {
+			f.after(9 * time.Second)
+			if cut := f.table.Stats().Discarded; tc.outcome == "" {
 				if len(f.got) != 0 || cut != 1 || f.table.Stats().Open != 0 || len(f.table.open) != 0 {
 					t.Fatalf("%d exchanges, %d cut", len(f.got), cut)
 				}
 				return
 			}
-			if ex := f.one(); ex.Outcome != tc.outcome || ex.LostEvents != tc.lost || f.table.Stats().Cut != 0 {
+			if ex := f.one(); ex.Outcome != tc.outcome || ex.LostEvents != tc.lost || f.table.Stats().Discarded != 0 {
 				t.Errorf("%s, %d lost, want %s, %d", ex.Outcome, ex.LostEvents, tc.outcome, tc.lost)
 			}
 		})

@@ -22,6 +22,9 @@ type sections struct {
 	hasTTL  bool
 	edns    edns
 	hasEDNS bool
+	// rejection says that there are fewer records than the message claims: it ends
+	// before, or has a name that is none.
+	rejection rejection
 }
 
 // edns is an OPT record (RFC 6891).
@@ -44,6 +47,10 @@ func parseSections(b []byte, h header) sections {
 		owner := off
 		off = skipName(b, off)
 		if off < 0 || off+10 > len(b) {
+			s.rejection = incomplete
+			if off < 0 && badLabel(b, owner) {
+				s.rejection = malformed
+			}
 			return s
 		}
 		rtype, ttl := binary.BigEndian.Uint16(b[off:]), binary.BigEndian.Uint32(b[off+4:])
@@ -55,7 +62,9 @@ func parseSections(b []byte, h header) sections {
 		case rtype == dns.TypeOPT && b[owner] == 0 && !s.hasEDNS:
 			s.edns, s.hasEDNS = parseOPT(b, off, data, min(end, len(b))), true
 		}
-		off = end
+		if off = end; end > len(b) {
+			s.rejection = incomplete
+		}
 	}
 	return s
 }
@@ -146,7 +155,7 @@ var flagNames = []struct {
 
 // setFlags returns the names of the flags that are set. Each set is made once; it
 // must not be changed.
-func (h *header) setFlags() []string { return flagSets[h.flags>>4&(1<<7-1)] }
+func setFlags(flags uint16) []string { return flagSets[flags>>4&(1<<7-1)] }
 
 var flagSets = func() (sets [1 << 7][]string) {
 	for bits := range sets {
@@ -160,6 +169,15 @@ var flagSets = func() (sets [1 << 7][]string) {
 	}
 	return sets
 }()
+
+// badLabel tells whether the name at off has a label of a type that there is not (RFC
+// 6891, section 4.2).
+func badLabel(b []byte, off int) bool {
+	for off < len(b) && b[off] <= 63 && b[off] > 0 {
+		off += 1 + int(b[off])
+	}
+	return off < len(b) && b[off] > 63 && b[off] < 0xc0
+}
 
 // skipName returns the offset behind the name at off, or -1.
 func skipName(b []byte, off int) int {

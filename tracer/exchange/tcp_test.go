@@ -82,8 +82,8 @@ func TestTCPSegments(t *testing.T) {
 				if ex.RCode != want || ex.Outcome != trace.OutcomeAnswered || ex.Protocol != "tcp" || ex.ServerIP != service.Addr() {
 					t.Errorf("%s: %s %s %s to %s", ex.QName, ex.Outcome, ex.RCode, ex.Protocol, ex.ServerIP)
 				}
-				if ex.NAT == nil || ex.NAT.ServerIP != server.Addr() || len(ex.Path) != 5 || ex.Transmissions != 1 {
-					t.Errorf("%s: translated %+v, %d sightings, %d transmissions", ex.QName, ex.NAT, len(ex.Path), ex.Transmissions)
+				if ex.NAT == nil || ex.NAT.ServerIP != server.Addr() || ex.Path.Len() != 5 || ex.Transmissions != 1 {
+					t.Errorf("%s: translated %+v, %d sightings, %d transmissions", ex.QName, ex.NAT, ex.Path.Len(), ex.Transmissions)
 				}
 			}
 		})
@@ -116,7 +116,7 @@ func TestTCPGap(t *testing.T) {
 		}
 		seq += uint32(len(b))
 	}
-	f.after(6 * time.Second)
+	f.after(9 * time.Second)
 	if len(f.got) != 2 || f.got[0].QName != "a.example." || f.got[1].QName != "c.example." {
 		t.Fatalf("%+v", f.got)
 	}
@@ -158,7 +158,7 @@ func TestTCPFastOpen(t *testing.T) {
 	f.packet(capture.TX, podNS, 2, pod, service, q, tcp(100, capture.FlagSYN))
 	f.packet(capture.RX, podNS, 2, service, pod, r, tcp(500, capture.FlagSYN|capture.FlagACK))
 	f.packet(capture.TX, podNS, 2, pod, service, next, tcp(101+uint32(len(q)), capture.FlagACK))
-	f.after(6 * time.Second)
+	f.after(9 * time.Second)
 	if len(f.got) != 2 || f.got[0].QName != "one.example." || f.got[0].Outcome != trace.OutcomeAnswered || f.got[1].QName != "two.example." {
 		t.Fatalf("%+v; stats %+v", f.got, f.table.Stats())
 	}
@@ -179,7 +179,7 @@ func TestTCPRetransmission(t *testing.T) {
 	f.packet(capture.TX, podNS, 2, pod, service, both, tcp(101, capture.FlagACK))
 	f.packet(capture.RX, podNS, 2, service, pod, r, tcp(500, capture.FlagACK))
 	f.packet(capture.RX, podNS, 2, service, pod, r, tcp(500, capture.FlagACK))
-	f.after(6 * time.Second)
+	f.after(9 * time.Second)
 	if len(f.got) != 2 {
 		t.Fatalf("%d exchanges, expected 2", len(f.got))
 	}
@@ -249,7 +249,7 @@ func TestTCPConnect(t *testing.T) {
 			f := newFeed(t)
 			tc.see(f)
 			f.after(20 * time.Second)
-			f.after(20 * time.Second)
+			f.after(2 * connIdle)
 			if got := f.table.Stats(); got.NoConnect != tc.noConnect || got.Open != 0 || got.NotDNS != 0 {
 				t.Errorf("stats %+v", got)
 			}
@@ -267,8 +267,8 @@ func TestTCPConnect(t *testing.T) {
 				ex.ClientPort != pod.Port() || ex.ServerIP != service.Addr() && tc.name != "only its drop seen" {
 				t.Errorf("%+v", ex)
 			}
-			if tc.message != "" && (ex.Drop == nil || ex.Drop.Message != tc.message) {
-				t.Errorf("drop %+v", ex.Drop)
+			if tc.message != "" && (len(ex.Drops) == 0 || ex.LastDrop().Message != tc.message) {
+				t.Errorf("drop %+v", ex.Drops)
 			}
 			if want := trace.NewFlow(trace.TransportTCP, pod, 0, 0, 0, nil); ex.Flow != want {
 				t.Errorf("flow %s, expected %s", ex.Flow, want)
@@ -288,8 +288,8 @@ func TestTCPConnectionMemoryIsBounded(t *testing.T) {
 		seq += uint32(len(b))
 	}
 	for _, c := range f.table.conns {
-		if len(c.query.recent) > recentMessages || cap(c.query.buf) > 2*maxMessageBytes {
-			t.Errorf("%d messages, %d bytes", len(c.query.recent), cap(c.query.buf))
+		if len(c.query.recent) > recentMessages || cap(c.query.cursors[0].buf) > 2*maxMessageBytes {
+			t.Errorf("%d messages, %d bytes", len(c.query.recent), cap(c.query.cursors[0].buf))
 		}
 	}
 	for range 3 { // the timeout, what may come late, the next look at the connections

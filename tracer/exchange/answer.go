@@ -1,0 +1,99 @@
+package exchange
+
+import (
+	"net/netip"
+
+	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/capture"
+)
+
+// answer is what a response says.
+type answer struct {
+	rcode     int
+	flags     uint16
+	size      int
+	records   int // in the answer section
+	answers   []trace.Answer
+	minTTL    uint32
+	hasTTL    bool
+	extended  *trace.ExtendedError
+	rejection rejection // why nobody can take it
+}
+
+func readAnswer(m *message) *answer {
+	s := parseSections(m.body, m.header)
+	a := &answer{
+		rcode: int(m.flags&0xf) | s.edns.rcodeHigh<<4, flags: m.flags, size: m.size, records: int(m.counts[0]),
+		answers: s.answers, minTTL: s.minTTL, hasTTL: s.hasTTL, extended: s.edns.extended,
+	}
+	// A cut one that says so is asked for again over TCP.
+	if m.flags&bitTC == 0 && len(m.body) >= m.size {
+		a.rejection = s.rejection
+	}
+	return a
+}
+
+// take makes a response the exchange's; of several the first that was seen counts. A
+// zone transfer is all of its messages together.
+func (ex *open) take(a *answer) {
+	switch {
+	case ex.answer == nil:
+		ex.answer = a
+	case ex.transfers():
+		ex.answer.size += a.size
+		ex.answer.records += a.records
+	}
+}
+
+// judge decides what becomes of a datagram with a response: false if its receiver
+// cannot take it, which is noted where the client is.
+func (t *Table) judge(ex *open, p *capture.Packet, m *message) bool {
+	j, known := ex.journey(p, true)
+	var a *answer
+	if !known {
+		a = readAnswer(m)
+		j.why = a.rejection
+		if j.why == accepted && !ex.mayAnswer(p) {
+			j.why = stray
+		}
+	}
+	if (j.why == accepted || j.why == stray) && ex.atClient(p) {
+		ex.arrives(j, p)
+	}
+	switch {
+	case j.why == accepted && ex.answer == nil:
+		if a == nil {
+			a = readAnswer(m)
+		}
+		ex.take(a)
+	case j.why == stray && ex.guess == nil && a != nil:
+		ex.guess = a
+	case j.why > stray:
+		if p.Kind == capture.TX && ex.goesTo(p.Src) {
+			ex.learn(p, t.cfg.Names, false)
+		}
+		t.reject(ex, p, j, j.why, m)
+		return false
+	}
+	return true
+}
+
+// arrives decides whether the client takes a response that comes to it: it has to come
+// from the address that was asked (RFC 5452, section 9.1).
+func (ex *open) arrives(j *journey, p *capture.Packet) {
+	switch {
+	case p.Src == ex.server, p.Src == ex.sentDst, ex.server.Addr().IsMulticast(), j.taken, p.NAT != nil && p.NAT.Original.Dst == ex.server:
+		j.why, j.taken = accepted, true
+	case p.Kind == capture.TX: // on its way to a client beyond what is observed
+	case p.Src.Addr() == ex.server.Addr():
+		j.why = wrongPort
+	default:
+		j.why = wrongAddress
+	}
+}
+
+// expects tells whether a source is one that the exchange's responses come from, at
+// the address of its server at least.
+func (ex *open) expects(src netip.AddrPort, p *capture.Packet) bool {
+	return ex.goesTo(src) || p.NAT != nil && ex.goesTo(p.NAT.Original.Dst)
+}

@@ -1,0 +1,60 @@
+package exchange
+
+import (
+	"net/netip"
+
+	"github.com/dnstrace/dnstrace/tracer/capture"
+)
+
+// sameSKB is how long a packet's buffer surely is that packet's: the kernel uses
+// it again soon after. A packet crosses a node in microseconds.
+const sameSKB = 2_000_000 // ns
+
+// buffers remembers which packets belong to which exchange, by their buffers, to
+// know a packet again at its next place, also if its addresses were translated. It is
+// small: a packet that passed in between takes the place of one that did not come back.
+type buffers [1 << 10]buffer
+
+// buffer is the last sighting of what a buffer held.
+type buffer struct {
+	skb      uint64
+	time     int64
+	ex       *open
+	src, dst netip.AddrPort
+	kind     capture.Kind
+	response bool
+}
+
+func (b *buffers) slot(skb uint64) *buffer {
+	return &b[skb*0x9e3779b97f4a7c15>>54] // Fibonacci hashing, to ten bits
+}
+
+func (b *buffers) note(p *capture.Packet, ex *open, response bool) {
+	at := b.slot(p.SKB)
+	at.skb, at.time, at.response, at.kind = p.SKB, p.Time, response, p.Kind
+	if at.ex != ex {
+		at.ex = ex
+	}
+	if at.src != p.Src || at.dst != p.Dst {
+		at.src, at.dst = p.Src, p.Dst
+	}
+}
+
+// in returns what was in the buffer of a packet just before; nil if that is not known.
+func (b *buffers) in(p *capture.Packet) *buffer {
+	at := b.slot(p.SKB)
+	if at.ex == nil || at.ex.closed || at.skb != p.SKB || p.SKB == 0 || p.Time-at.time > sameSKB {
+		return nil
+	}
+	return at
+}
+
+// sent tells whether a socket sends the packet here: it did not come from elsewhere.
+// Of devices that are stacked, as bonds are, only the first that it passes counts; the
+// lower one may be in another namespace, as that of a macvlan or ipvlan device is.
+func sent(p *capture.Packet, before *buffer) bool {
+	if p.PID == 0 && p.CgroupID == 0 || p.Kind != capture.TX && (p.Kind != capture.Drop || before != nil) {
+		return false
+	}
+	return before == nil || before.kind != capture.TX || before.src != p.Src || before.dst != p.Dst
+}

@@ -1,0 +1,161 @@
+package exchange
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/capture"
+)
+
+// notForHost tells drops of copies whose link layer address is another host's: a
+// bridge floods them to ports that they are not for.
+func notForHost(reason string) bool { return reason == "OTHERHOST" }
+
+// duplicate tells drops of TCP segments of which everything had arrived before.
+func duplicate(reason string) bool {
+	return reason == "TCP_OLD_DATA" || reason == "TCP_OFOMERGE" || reason == "TCP_OLD_SEQUENCE"
+}
+
+// bystander notes that a packet is not for the namespace where it came.
+func (t *Table) bystander(p *capture.Packet) {
+	b := t.buffers.in(p)
+	if b == nil {
+		return
+	}
+	ex := b.ex
+	for i := range ex.marks {
+		if m := &ex.marks[i]; m.netns == p.NetNS && m.kind == capture.RX && ex.journeys[m.journey].skb == p.SKB {
+			m.bits |= notForIt
+		}
+	}
+}
+
+// drop notes that the kernel freed a packet of an exchange.
+func (t *Table) drop(ex *open, p *capture.Packet, response bool) {
+	if p.Protocol == trace.TransportTCP && duplicate(p.Reason) {
+		return
+	}
+	if j := ex.droppedJourney(p, response); j != nil {
+		j.dropped = true
+		j.atSocket = j.atSocket || atSocket(p.Reason, p.Where)
+	} else if !response && (ex.sent || ex.path.Len() == 0) {
+		// It was sent, and got to no device.
+		ex.sendings++
+		ex.lastQuery = max(ex.lastQuery, p.Time)
+		if p.SentAt != 0 {
+			ex.lastQuery = max(ex.first, p.SentAt)
+		}
+	}
+	if !response {
+		ex.client.learn(p, t.cfg.Names)
+	}
+	t.keepDrop(ex, p, response)
+}
+
+// keepDrop puts a drop on the record.
+func (t *Table) keepDrop(ex *open, p *capture.Packet, response bool) {
+	if len(ex.drops) >= maxDrops {
+		t.stats.Sightings++
+		return
+	}
+	d := trace.Drop{
+		Where: p.Where, Reason: p.Reason, Words: p.Words, Message: messageName(response), Node: t.cfg.Node, NetNS: p.NetNS,
+		NetNSName: p.NetNSName, IfName: p.IfName, Offset: trace.Seconds(p.Time - ex.first), BPF: p.BPF,
+	}
+	if p.Table != nil {
+		d.ConntrackCount, d.ConntrackMax = p.Table.Count, p.Table.Max
+	}
+	ex.drops = append(ex.drops, d)
+}
+
+// droppedJourney returns the way that ends with a drop: that of the packet's buffer,
+// else the last one that led to its place, or out of the place before. Nil if the
+// packet was not seen before.
+func (ex *open) droppedJourney(p *capture.Packet, response bool) *journey {
+	for i := len(ex.journeys) - 1; i >= 0; i-- {
+		if j := &ex.journeys[i]; j.skb == p.SKB && j.response == response && p.SKB != 0 {
+			return j
+		}
+	}
+	since := trace.Seconds(p.Time - ex.first - int64(Crossing))
+	var before *journey
+	for i := len(ex.marks) - 1; i >= 0; i-- {
+		m := &ex.marks[i]
+		if m.is(inResponse) != response || m.kind == capture.Read {
+			continue
+		}
+		if ex.path.At(i).Offset < since {
+			break
+		}
+		if m.netns == p.NetNS || p.NetNS == 0 {
+			return &ex.journeys[m.journey]
+		}
+		if before == nil {
+			before = &ex.journeys[m.journey]
+		}
+	}
+	if ex.sent {
+		return nil
+	}
+	return before
+}
+
+// Prefixes of the reasons, and of the functions, by which sockets drop packets.
+var (
+	socketReasons = []string{"NO_SOCKET", "SOCKET_", "TCP_", "UDP_CSUM", "PROTO_MEM"}
+	socketPlaces  = []string{"udp_", "udpv6_", "__udp", "tcp_", "__tcp"}
+)
+
+// atSocket tells whether a packet was dropped by the socket that it is for, or because
+// nobody listens there: it had come to the namespace of its receiver.
+func atSocket(reason, where string) bool {
+	hasPrefix := func(s string) func(string) bool {
+		return func(prefix string) bool { return strings.HasPrefix(s, prefix) }
+	}
+	return slices.ContainsFunc(socketReasons, hasPrefix(reason)) || slices.ContainsFunc(socketPlaces, hasPrefix(where))
+}
+
+// dropDecides tells whether the exchange failed because of a drop: of the response, or
+// of the query if it did not reach its server. The drop of a copy that a bridge
+// flooded, while the query went on, does not.
+func (ex *open) dropDecides(queryArrived bool) bool {
+	queries := 0
+	for i := range ex.drops {
+		d := &ex.drops[i]
+		switch {
+		case d.Message == trace.MessageResponse:
+			return true
+		case ex.reset == nil || !atSocket(d.Reason, d.Where): // else it was refused
+			queries++
+		}
+	}
+	if queries == 0 {
+		return false
+	}
+	since := trace.Seconds(ex.lastQuery - ex.first)
+	for i := range ex.marks {
+		m := &ex.marks[i]
+		if m.is(inResponse|notForIt) || ex.lost(m) {
+			continue
+		}
+		switch {
+		case queryArrived && (m.kind == capture.Delivered || m.kind == capture.RX && !ex.goesOn(i)):
+			return false
+		case m.kind == capture.TX && ex.path.At(i).Offset >= since && !ex.goesOnLost(i):
+			return false
+		}
+	}
+	return true
+}
+
+// goesOnLost tells whether a query that was sent on came to its next place in another
+// buffer, and was dropped there.
+func (ex *open) goesOnLost(i int) bool {
+	for j := i + 1; j < len(ex.marks); j++ {
+		if m := &ex.marks[j]; !m.is(inResponse) && m.kind == capture.RX && m.journey != ex.marks[i].journey {
+			return ex.lost(m)
+		}
+	}
+	return false
+}

@@ -1,0 +1,209 @@
+package exchange
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/capture"
+)
+
+// message is a DNS message of a packet, or of a TCP stream.
+type message struct {
+	header
+	body []byte // as far as it was captured
+	size int    // on the wire
+}
+
+// query returns the exchange of a query between two addresses as the packet, or
+// connection tracking, has them; it begins one for a query that is new. Nil if its
+// question cannot be read.
+func (t *Table) query(p *capture.Packet, m *message, client, server netip.AddrPort) *open {
+	before := t.buffers.in(p)
+	fresh := sent(p, before)
+	k := keyOf(p, &m.header, client)
+	ex, source := t.known(p, k, server, before, fresh)
+	if ex == nil {
+		if p.Kind == capture.Read {
+			t.stats.Orphans++ // its exchange is over
+			return nil
+		}
+		if t.echoed(p, m) {
+			return nil
+		}
+		if ex = t.begin(k, p, m, server); ex == nil {
+			t.stats.NotDNS++
+			return nil
+		}
+	}
+	if p.Protocol == trace.TransportUDP {
+		ex.sent = fresh
+		t.translated(ex, p, source)
+	}
+	t.buffers.note(p, ex, false)
+	return ex
+}
+
+// known returns the exchange of a query that was seen before, and how it is known that
+// it is the same where its addresses are others. What a socket sends is new, whatever
+// its addresses: a proxy may ask with the address, port and ID of its client, and a
+// forwarder as dnsmasq does over TCP with its client's ID.
+func (t *Table) known(p *capture.Packet, k key, server netip.AddrPort, before *buffer, fresh bool) (*open, string) {
+	if !fresh && before != nil && !before.response && before.ex.asks(k) {
+		if ex := before.ex; ex.knows(k) && ex.goesTo(server) || !ex.passed(p) {
+			t.alias(k, ex)
+			return ex, trace.NATBuffer
+		}
+	}
+	s := t.at(k)
+	var found *open
+	for i := range s.len() {
+		ex := s.at(i)
+		switch {
+		case fresh && (ex.server != server || !ex.sender(p)):
+		case !fresh && !ex.goesTo(server):
+		case found == nil, ex.last > found.last:
+			found = ex
+		}
+	}
+	if found != nil || fresh {
+		return found, trace.NATMatched
+	}
+	// A translation that nothing proves: the one exchange that fits.
+	for i := range s.len() {
+		ex := s.at(i)
+		if p.Time-ex.last > int64(Crossing) || ex.passed(p) {
+			continue
+		}
+		if found != nil {
+			return nil, ""
+		}
+		found = ex
+	}
+	return found, trace.NATMatched
+}
+
+// asks tells whether it is an exchange with that ID and question.
+func (ex *open) asks(k key) bool {
+	return ex.key.question == k.question && ex.key.id == k.id && ex.key.protocol == k.protocol && !ex.connects &&
+		(k.netns == 0 || k.netns == ex.key.netns)
+}
+
+// goesTo tells whether the query goes to an address: as the client addressed it, or
+// after translation.
+func (ex *open) goesTo(server netip.AddrPort) bool {
+	return ex.server == server || slices.Contains(ex.servers, server)
+}
+
+// passed tells whether the query was seen at the place of a packet since it was last
+// sent: what comes there with other addresses is another query.
+func (ex *open) passed(p *capture.Packet) bool {
+	since := trace.Seconds(ex.lastQuery - ex.first)
+	for i := ex.path.Len() - 1; i >= 0; i-- {
+		s := ex.path.At(i)
+		if s.Offset < since {
+			return false
+		}
+		if ex.marks[i].kind == p.Kind && s.NetNS == p.NetNS && s.IfIndex == p.IfIndex && !ex.marks[i].is(inResponse) {
+			return true
+		}
+	}
+	return false
+}
+
+// sender tells whether a packet that a socket sends may be of the client: it is in the
+// client's namespace, and of the same process as far as known.
+func (ex *open) sender(p *capture.Packet) bool {
+	if netns, ok := ex.clientNetNS(); ok {
+		return netns == p.NetNS && (p.PID == 0 || ex.client.pid == 0 || int32(p.PID) == ex.client.pid)
+	}
+	// The first packet was lost, or only dropped: it is the client's if it is in a
+	// namespace to which nothing came.
+	return !slices.ContainsFunc(ex.marks, func(m mark) bool { return m.netns == p.NetNS })
+}
+
+// response returns the exchange of a response; nil if there is none that it may be
+// seen of, or its receiver cannot take it.
+func (t *Table) response(p *capture.Packet, m *message) *open {
+	before := t.buffers.in(p)
+	fresh := sent(p, before)
+	k := keyOf(p, &m.header, clientOf(p, true))
+	ex := t.answers(p, k, before, fresh)
+	if ex == nil {
+		t.misfit(p, m)
+		return nil
+	}
+	ex.sent = fresh
+	t.buffers.note(p, ex, true)
+	t.aliasClient(ex, p)
+	if !t.judge(ex, p, m) {
+		return nil
+	}
+	t.translatedResponse(ex, p)
+	return ex
+}
+
+// answers returns the exchange with the ID and the question of a response.
+func (t *Table) answers(p *capture.Packet, k key, before *buffer, fresh bool) *open {
+	s := t.at(k)
+	if !fresh && before != nil && before.response && before.ex.asks(k) {
+		return before.ex.instead(p, &s)
+	}
+	if s.len() == 1 {
+		return s.one
+	}
+	// Several: the server tells which, then where the query went, then the time.
+	var found *open
+	best := 0
+	for i := range s.len() {
+		ex := s.at(i)
+		rank := 1
+		if ex.mayAnswer(p) {
+			rank += 8
+		}
+		if fresh && ex.endedIn(p.NetNS) {
+			rank += 4
+		}
+		if !fresh && ex.responded && p.Time-ex.last <= sameSKB {
+			rank += 2
+		} else if !ex.responded {
+			rank++
+		}
+		if rank > best || rank == best && ex.first > found.first {
+			found, best = ex, rank
+		}
+	}
+	return found
+}
+
+// instead returns the exchange of a response that was taken for one of ex: another one
+// if only now its source address shows that.
+func (ex *open) instead(p *capture.Packet, s *slot) *open {
+	if ex.mayAnswer(p) || s.len() < 2 {
+		return ex
+	}
+	for i := range s.len() {
+		other := s.at(i)
+		if j, known := ex.journey(p, true); other.server == p.Src && known && j.why == stray {
+			j.why, j.counted = wrongAddress, true
+			return other
+		}
+	}
+	return ex
+}
+
+// mayAnswer tells whether a response comes from where the query went. A multicast
+// query is everybody's to answer (RFC 6762, section 6.7).
+func (ex *open) mayAnswer(p *capture.Packet) bool {
+	return ex.goesTo(p.Src) || ex.server.Addr().IsMulticast() || p.NAT != nil && ex.goesTo(p.NAT.Original.Dst)
+}
+
+// endedIn tells whether the query was last seen to come into a namespace.
+func (ex *open) endedIn(netns uint32) bool {
+	for i := len(ex.marks) - 1; i >= 0; i-- {
+		if m := &ex.marks[i]; !m.is(inResponse) {
+			return m.netns == netns && m.kind != capture.TX
+		}
+	}
+	return false
+}

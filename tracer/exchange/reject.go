@@ -1,0 +1,186 @@
+package exchange
+
+import (
+	"encoding/binary"
+
+	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/capture"
+)
+
+// rejection is why a receiver cannot take a response.
+type rejection uint8
+
+const (
+	accepted rejection = iota
+	stray              // it comes from an unknown address, which may be translated on the way
+	wrongID
+	wrongQuestion
+	wrongAddress
+	wrongPort
+	malformed
+	incomplete
+)
+
+var rejections = [...]string{
+	wrongID: trace.RejectedID, wrongQuestion: trace.RejectedQuestion, wrongAddress: trace.RejectedAddress, wrongPort: trace.RejectedPort,
+	malformed: trace.RejectedMalformed, incomplete: trace.RejectedIncomplete,
+}
+
+// maxAtSocket bounds how many exchanges of a socket are looked at for one that a
+// response was meant for.
+const maxAtSocket = 64
+
+// misfit takes a response with an ID and a question that no exchange has. It is a
+// rejected one of the one exchange of its socket and server, if there is one only.
+func (t *Table) misfit(p *capture.Packet, m *message) {
+	var sameID, other *open
+	sameIDs, others := 0, 0
+	n := 0
+	for ex := t.sockets[socketOf(p, clientOf(p, true))]; ex != nil && n < maxAtSocket; ex = ex.next {
+		n++
+		switch {
+		case !ex.expects(p.Src, p) || t.hasResponse(ex):
+		case ex.key.id == m.id:
+			sameID = ex
+			sameIDs++
+		default:
+			other = ex
+			others++
+		}
+	}
+	switch {
+	case n == maxAtSocket:
+		t.stats.Orphans++
+	case sameIDs == 1:
+		t.refuse(sameID, p, wrongQuestion, m)
+	case sameIDs == 0 && others == 1:
+		t.refuse(other, p, wrongID, m)
+	default:
+		t.stats.Orphans++
+	}
+}
+
+// hasResponse tells whether the exchange has its response: what else comes is not for it.
+func (t *Table) hasResponse(ex *open) bool { return ex.answer != nil && t.answered(ex) }
+
+// unreadable takes a datagram that has no question: a response that does not repeat
+// it, as some servers answer what they cannot read, or one that is malformed. It
+// returns the exchange that it is seen of.
+func (t *Table) unreadable(p *capture.Packet, m *message) *open {
+	h, bare := parseBare(p.Payload)
+	if bare {
+		m.header = h
+	}
+	ex := t.unreadableOf(p, h.id, bare)
+	if ex == nil {
+		t.stats.NotDNS++
+		return nil
+	}
+	m.flags |= bitQR
+	if !bare {
+		t.refuse(ex, p, malformed, m)
+		return nil
+	}
+	if ex.key.id != h.id {
+		t.refuse(ex, p, wrongID, m)
+		return nil
+	}
+	ex.sent = sent(p, t.buffers.in(p))
+	t.buffers.note(p, ex, true)
+	if !t.judge(ex, p, m) {
+		return nil
+	}
+	return ex
+}
+
+// unreadableOf returns the one exchange that such a response may be of.
+func (t *Table) unreadableOf(p *capture.Packet, id uint16, bare bool) *open {
+	if b := t.buffers.in(p); b != nil && b.response && b.ex.key.protocol == p.Protocol && (!bare || b.ex.key.id == id) {
+		return b.ex
+	}
+	// What is not captured cannot be judged.
+	if !bare && len(p.Payload) < min(p.PayloadLen, headerLen+5) {
+		return nil
+	}
+	var sameID, any *open
+	sameIDs, all, n := 0, 0, 0
+	if len(p.Payload) >= 2 {
+		id = binary.BigEndian.Uint16(p.Payload)
+	}
+	for ex := t.sockets[socketOf(p, clientOf(p, true))]; ex != nil && n < maxAtSocket; ex = ex.next {
+		n++
+		known := ex.expects(p.Src, p)
+		if !known && !bare || t.hasResponse(ex) {
+			continue
+		}
+		if ex.key.id == id {
+			sameID = ex
+			sameIDs++
+		}
+		if known {
+			any = ex
+			all++
+		}
+	}
+	switch {
+	case n == maxAtSocket:
+	case sameIDs == 1:
+		return sameID
+	case sameIDs == 0 && all == 1:
+		return any
+	}
+	return nil
+}
+
+// echoed takes a query that comes back from a server to the port that it was sent
+// from: a response without the bit that says so.
+func (t *Table) echoed(p *capture.Packet, m *message) bool {
+	if p.Protocol != trace.TransportUDP || t.isServer(p.Dst.Port(), p.DstServer) || !t.isServer(p.Src.Port(), p.SrcServer) {
+		return false
+	}
+	s := t.at(keyOf(p, &m.header, clientOf(p, true)))
+	for i := range s.len() {
+		if ex := s.at(i); ex.expects(p.Src, p) {
+			t.refuse(ex, p, malformed, m)
+			return true
+		}
+	}
+	return false
+}
+
+// refuse notes a datagram that the client of an exchange cannot take, where it comes
+// to it. Its other sightings are none of the exchange.
+func (t *Table) refuse(ex *open, p *capture.Packet, why rejection, m *message) {
+	j, known := ex.journey(p, true)
+	if !known {
+		j.why = why
+	}
+	t.buffers.note(p, ex, true)
+	if p.Kind == capture.TX && ex.goesTo(p.Src) {
+		ex.learn(p, t.cfg.Names, false)
+	}
+	t.reject(ex, p, j, why, m)
+}
+
+// reject puts a response that cannot be taken on the record, once, where the client is.
+func (t *Table) reject(ex *open, p *capture.Packet, j *journey, why rejection, m *message) {
+	if p.Kind == capture.Drop || j.counted || !(ex.atClient(p) || why == wrongAddress || why == wrongPort) {
+		return
+	}
+	j.counted = true
+	ex.last = max(ex.last, p.Time)
+	r := trace.Rejection{Why: rejections[why], Src: p.Src, Size: m.size, Offset: trace.Seconds(p.Time - ex.first)}
+	if why != malformed || m.question != nil && m.response() {
+		r.RCode = rcodeName(int(m.flags & 0xf))
+	}
+	t.rejected(ex, r)
+}
+
+func (t *Table) rejected(ex *open, r trace.Rejection) {
+	if len(ex.rejected) >= maxRejected {
+		t.stats.Sightings++
+		return
+	}
+	ex.rejected = append(ex.rejected, r)
+	t.account(ex)
+}
