@@ -62,30 +62,32 @@ func TestNeverAWrongExact(t *testing.T) {
 	}
 }
 
-// Records that come after what they belong to was passed on make no wrong trace.
+// A record that comes after what it belongs to was passed on: that is passed on once
+// more, whole.
 func TestLateRecord(t *testing.T) {
 	records := miss("a.example.", 1000, 0)
 	a := New(Config{})
 	a.Add(records[0])
 	a.Add(records[2])
-	early := a.Advance(epoch.Add(time.Minute))
+	early := a.Advance(epoch.Add(2500 * time.Millisecond))
 	a.Add(records[1])
 	late := a.Flush()
-	if len(early) != 1 || early[0].Upstreams[0].Join != trace.JoinInferred || len(late) != 1 || late[0].Query == nil || late[0].Exchange != nil {
-		t.Fatalf("%d early, %d late", len(early), len(late))
+	if len(early) != 1 || early[0].Upstreams[0].Join != trace.JoinInferred || early[0].Replaces {
+		t.Fatalf("%d early: %+v", len(early), early)
 	}
-	if !trace.SameLookup(early[0].TraceID, late[0].TraceID) {
-		t.Error("the two halves have different names")
+	if len(late) != 1 || late[0].Query == nil || late[0].Exchange == nil || !late[0].Replaces || len(late[0].Upstreams) != 1 ||
+		late[0].Upstreams[0].Join != trace.JoinExact || late[0].TraceID != early[0].TraceID || !late[0].Time.Equal(early[0].Time) {
+		t.Fatalf("%d late: %+v", len(late), late)
 	}
 }
 
 // What is passed on early says so.
 func TestEvictedSaysSo(t *testing.T) {
-	a := New(Config{MaxPending: 1})
+	a := New(Config{MaxBytes: 1})
 	a.Add(miss("a.example.", 1000, 0)[2])
 	a.Add(miss("b.example.", 2000, 0)[2])
 	done := a.Advance(epoch)
-	if len(done) != 1 || len(done[0].Gaps) != 1 || !strings.Contains(done[0].Gaps[0], "passed on before") {
+	if len(done) != 2 || len(done[0].Gaps) != 1 || !strings.Contains(done[0].Gaps[0], "passed on before") {
 		t.Errorf("%d done: %+v", len(done), done)
 	}
 }

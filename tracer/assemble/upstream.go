@@ -1,0 +1,152 @@
+package assemble
+
+import (
+	"cmp"
+	"slices"
+)
+
+// maxDepth bounds a chain of servers: node-local cache, cluster DNS, the
+// network's resolver; what is deeper is a loop.
+const maxDepth = 8
+
+// maxTried bounds the lookups, or upstream queries, of one question that are looked at
+// for one that belongs.
+const maxTried = 64
+
+// owner returns the lookup that an exchange is an upstream query of; nil if it is
+// nobody's so far.
+func (a *Assembler) owner(x *lookup) *lookup {
+	if x.slot == nil && x.position.channel != nil {
+		a.matchExchange(x)
+	}
+	if x.slot != nil {
+		return x.slot.of
+	}
+	caller, _ := a.caller(x)
+	return caller
+}
+
+// matchExchange finds the attempt that an exchange is of.
+func (a *Assembler) matchExchange(x *lookup) {
+	if s := a.spans[x.stamp.SpanID]; s != nil && !x.stamp.SpanID.IsZero() {
+		a.matchSlot(s)
+		return
+	}
+	c, at := x.position.channel, x.position.at
+	tried := 0
+	for i := c.slots.from(at+slack+1) - 1; i >= 0 && c.slots[i].at >= at-c.longest-slack && tried < maxPassed; i-- {
+		tried++
+		s := c.slots[i].item
+		if !s.settled && a.feasible(s, x) {
+			a.matchSlot(s)
+			return
+		}
+	}
+}
+
+// caller returns the lookup, of those whose server keeps no record, that an upstream
+// query was sent for: the one of the same question that had come to the server last
+// before, of those that it had not answered. others tells whether there was another.
+func (a *Assembler) caller(x *lookup) (found *lookup, others bool) {
+	q := x.position.asked
+	if q == nil || !x.sender.seen {
+		return nil, false
+	}
+	at := x.position.at
+	first := q.callers.from(at + 1)
+	for i := first - 1; i >= 0 && i >= first-maxTried; i-- {
+		l := q.callers[i].item
+		if found != nil && l.position.arrival != found.position.arrival && others {
+			break
+		}
+		if l == x || l.until < at || !a.servers.sent(&l.server, &x.sender) {
+			continue
+		}
+		if found == nil {
+			found = l
+			continue
+		}
+		others = true
+		if l.position.arrival == found.position.arrival && slices.Compare(l.flow[:], found.flow[:]) < 0 {
+			found = l
+		}
+	}
+	return found, others
+}
+
+// gather gives l the upstream queries that belong to it, and these theirs.
+func (a *Assembler) gather(l *lookup, depth int) {
+	if depth >= maxDepth {
+		return
+	}
+	a.match(l)
+	var got []*lookup
+	for _, s := range l.slots {
+		if len(s.got) == 0 {
+			continue
+		}
+		if !s.settled || s.channel != nil {
+			s.contest(a)
+		}
+		s.settled = true
+		got = append(got, s.got...)
+		a.unindexSlot(s)
+	}
+	if l.recorded() {
+		l.inferred = slices.DeleteFunc(l.inferred, func(x *lookup) bool { return x.slot != nil })
+		for _, x := range l.inferred {
+			a.unindex(x)
+		}
+	} else {
+		a.infer(l)
+	}
+	// All are known before any is taken.
+	for _, x := range append(got, l.inferred...) {
+		if x.parent == nil {
+			a.forget(x)
+			x.parent = l
+			a.gather(x, depth+1)
+		} else if l.root().again {
+			a.gather(x, depth+1)
+		}
+	}
+}
+
+// infer finds the upstream queries of a lookup whose server keeps no record: of the same
+// question, sent by the server while it had the query.
+func (a *Assembler) infer(l *lookup) {
+	p := l.position
+	if !p.caller {
+		return
+	}
+	before := len(l.inferred)
+	for _, c := range p.asked.channels {
+		tried := 0
+		for i := c.exchanges.from(p.arrival); i < len(c.exchanges) && c.exchanges[i].at <= l.until && tried < maxTried; i++ {
+			x := c.exchanges[i].item
+			if tried++; x == l || x.slot != nil || !a.servers.sent(&l.server, &x.sender) {
+				continue
+			}
+			if len(c.slots) > 0 || !x.stamp.TraceID.IsZero() {
+				if a.matchExchange(x); x.slot != nil {
+					continue
+				}
+			}
+			caller, others := a.caller(x)
+			if caller != l {
+				x.contested = true // it could be of l, which is over
+				continue
+			}
+			l.inferred = append(l.inferred, x)
+			tried = 0
+			if others || x.contested {
+				l.ambiguous++
+			}
+		}
+	}
+	if len(l.inferred) > before {
+		slices.SortFunc(l.inferred, func(x, y *lookup) int {
+			return cmp.Or(x.exchange.Time.Compare(y.exchange.Time), slices.Compare(x.flow[:], y.flow[:]), x.exchange.ServerIP.Compare(y.exchange.ServerIP))
+		})
+	}
+}
