@@ -38,9 +38,13 @@ func lookup(n int) legs {
 		if arriving {
 			directions = [2]string{trace.DirectionRX, trace.DirectionTX}
 		}
-		e.Path = []trace.Sighting{
-			{Message: trace.MessageQuery, NetNS: netns, IfName: "eth0", Direction: directions[0], Src: from, Dst: to},
-			{Offset: trace.Seconds(end - begin), Message: trace.MessageResponse, NetNS: netns, IfName: "eth0", Direction: directions[1], Src: to, Dst: from},
+		e.Path.Append(trace.Sighting{Message: trace.MessageQuery, Device: trace.Device{NetNS: netns, IfName: "eth0"}, Direction: directions[0], Src: from, Dst: to})
+		e.Path.Append(trace.Sighting{Offset: trace.Seconds(end - begin), Message: trace.MessageResponse, Device: trace.Device{NetNS: netns, IfName: "eth0"}, Direction: directions[1], Src: to, Dst: from})
+		query, response := trace.MilestoneAt(0), trace.MilestoneAt(1)
+		if arriving {
+			e.Milestones = trace.Milestones{Query: trace.Progress{Left: trace.NotObservable, Arrived: query}, Response: trace.Progress{Left: response, Arrived: trace.NotObservable}}
+		} else {
+			e.Milestones = trace.Milestones{Query: trace.Progress{Left: query, Arrived: trace.NotObservable}, Response: trace.Progress{Left: trace.NotObservable, Arrived: response}}
 		}
 		return e
 	}
@@ -123,7 +127,9 @@ func TestRecordsOfTwoNodesAreJoined(t *testing.T) {
 func TestExchangeWrittenAgain(t *testing.T) {
 	l := lookup(1)
 	early := *l.client
-	early.Path, early.Outcome, early.Duration, early.RCode = early.Path[:1], trace.OutcomeUnanswered, nil, ""
+	early.Path, early.Outcome, early.Duration, early.RCode = trace.Path{}, trace.OutcomeUnanswered, nil, ""
+	early.Path.Append(l.client.Path.At(0))
+	early.Milestones.Response = trace.Progress{}
 	for _, records := range [][]trace.Record{
 		{&early, l.client, l.query}, {l.client, &early, l.query}, {l.query, &early, &early, l.client}, {traceOf(l.client, l.query), &early, l.client},
 	} {
@@ -131,7 +137,7 @@ func TestExchangeWrittenAgain(t *testing.T) {
 		n := 0
 		if _, err := f.Each(t.Context(), Request{}, func(l Lookup) error {
 			n++
-			if e := l.Trace.Exchange; l.Trace.Query == nil || e == nil || e.Outcome != trace.OutcomeAnswered || len(e.Path) != 2 {
+			if e := l.Trace.Exchange; l.Trace.Query == nil || e == nil || e.Outcome != trace.OutcomeAnswered || e.Path.Len() != 2 {
 				t.Errorf("%+v", l.Trace)
 			}
 			return nil
