@@ -127,7 +127,7 @@ func (a *Assembler) treeReady(l *lookup, depth int) time.Time {
 		for _, x := range s.got {
 			ready = later(ready, a.legReady(x, depth+1))
 		}
-		if len(s.got) > 0 || s.dials() || s.channel == nil && s.span.IsZero() {
+		if len(s.got) > 0 && !s.goesOn() || s.dials() || s.channel == nil && s.span.IsZero() {
 			continue
 		}
 		if over.IsZero() {
@@ -140,6 +140,13 @@ func (a *Assembler) treeReady(l *lookup, depth int) time.Time {
 		}
 	}
 	return ready
+}
+
+// goesOn tells whether an attempt that failed has an exchange on a connection that was
+// closed: after that, the server tries another.
+func (s *slot) goesOn() bool {
+	last := s.got[len(s.got)-1].exchange
+	return s.at.Outcome != trace.OutcomeOK && last.Protocol == "tcp" && last.Duration == nil
 }
 
 // dialed tells whether the attempt of a slot is known to have died of its connection.

@@ -29,8 +29,9 @@ type asked struct {
 type channel struct {
 	server    netip.AddrPort
 	exchanges timeline[*lookup]
-	slots     timeline[*slot]
-	longest   int64 // limit of a slot after its begin, at most; ns
+	slots     timeline[*slot] // of attempts that have no exchange for good
+	matched   timeline[*slot] // of attempts that were passed on with one
+	longest   int64           // limit of a slot after its begin, at most; ns
 }
 
 // in returns where a question is indexed, for one use more.

@@ -71,9 +71,39 @@ type region struct {
 // one. What must be so is exact. Where two could change places it is inferred: in the
 // order in which they were sent.
 func (a *Assembler) matchRegion(s *slot) {
+	const most = 8 // regions, of those before the slot's own
+	for range most {
+		first, before := s.first()
+		if len(s.channel.slots) == 0 || a.solve(s.channel, first, before, s) || s.settled {
+			return
+		}
+	}
+	a.solve(s.channel, s.channel.slots.from(s.begin), true, s)
+}
+
+// first returns the index of the first slot in the channel with which s competes, by way
+// of others; before tells whether there may be more.
+func (s *slot) first() (index int, before bool) {
+	c := s.channel
+	self := c.slots.from(s.begin)
+	index = self
+	from := s.begin - slack
+	for i := self - 1; i >= 0 && c.slots[i].at >= from-c.longest-slack; i-- {
+		if i < self-maxPassed {
+			return index, true
+		}
+		if other := c.slots[i].item; !other.settled && other.limit+slack >= from {
+			index, from = i, min(from, other.begin-slack)
+		}
+	}
+	return index, false
+}
+
+// solve matches a region of a channel that begins with a slot. It returns whether that
+// of s is among them, or nothing came of it.
+func (a *Assembler) solve(c *channel, first int, before bool, s *slot) bool {
 	r := &a.region
-	*r = region{a: a, slots: r.slots[:0], exchanges: r.exchanges[:0]}
-	r.collect(s)
+	r.collect(a, c, first, before)
 	for _, other := range r.slots {
 		other.reset()
 	}
@@ -82,27 +112,18 @@ func (a *Assembler) matchRegion(s *slot) {
 	r.sequence()
 	r.inOrder()
 	r.others()
-	r.settle()
+	return !r.settle() || slices.Contains(r.slots, s)
 }
 
-// collect finds what may have to do with s.
-func (r *region) collect(s *slot) {
-	c := s.channel
-	from, until := s.begin-slack, s.limit+slack
-	self := c.slots.from(s.begin)
-	passed := 0
-	for i := self - 1; i >= 0 && c.slots[i].at >= from-c.longest-slack; i-- {
-		if passed++; passed > maxPassed || len(r.slots) > maxRegion/2 {
-			r.before = true
-			break
-		}
-		if other := c.slots[i].item; !other.settled && other.limit+slack >= from {
-			r.slots = append(r.slots, other)
-			from = min(from, other.begin-slack)
-		}
+// collect finds the slots from one on that compete with one another, and what exchanges
+// they compete for.
+func (r *region) collect(a *Assembler, c *channel, first int, before bool) {
+	*r = region{a: a, slots: r.slots[:0], exchanges: r.exchanges[:0], before: before}
+	if first >= len(c.slots) {
+		return
 	}
-	slices.Reverse(r.slots)
-	for i := self; i < len(c.slots) && c.slots[i].at <= until+slack; i++ {
+	from, until := c.slots[first].at-slack, c.slots[first].at
+	for i := first; i < len(c.slots) && c.slots[i].at <= until+2*slack; i++ {
 		if len(r.slots) == maxRegion {
 			until = min(until, c.slots[i].at-2*slack)
 			break
@@ -120,6 +141,7 @@ func (r *region) collect(s *slot) {
 		case x.slot != nil && !slices.Contains(r.slots, x.slot), !r.sentBySome(x):
 		case len(r.exchanges) == maxRegion:
 			r.complete = min(until, c.exchanges[i].at-1)
+			slices.SortStableFunc(r.exchanges, compareExchanges)
 			return
 		default:
 			r.exchanges = append(r.exchanges, x)
@@ -187,7 +209,7 @@ func (r *region) peel() {
 			if len(s.got) > 0 || s.limit+slack > r.complete {
 				continue
 			}
-			if left := r.left(&takers, i); bits.OnesCount64(left) == 1 {
+			if left := r.left(&takers, i); bits.OnesCount64(left) == 1 && !r.disputed(&takers, i, left) {
 				if sure < 0 {
 					sure = len(given)
 				}
@@ -239,6 +261,17 @@ func (r *region) left(takers *[maxRegion]uint64, i int) uint64 {
 		}
 	}
 	return left
+}
+
+// disputed tells whether the one exchange that is left for a slot is also all that is
+// left for another: it cannot be of both.
+func (r *region) disputed(takers *[maxRegion]uint64, i int, left uint64) bool {
+	for rest := takers[bits.TrailingZeros64(left)] &^ (1 << i); rest != 0; rest &= rest - 1 {
+		if other := bits.TrailingZeros64(rest); len(r.slots[other].got) == 0 && r.left(takers, other) == left {
+			return true
+		}
+	}
+	return false
 }
 
 // unmatched tells whether a slot has nothing though something fits it: that may be what
@@ -349,25 +382,28 @@ func (r *region) others() {
 	}
 }
 
-// settle keeps the result where many compete.
-func (r *region) settle() {
+// settle keeps the result where many compete; false if there is nothing to keep.
+func (r *region) settle() bool {
 	if len(r.slots) <= crowd {
-		return
+		return false
 	}
+	settled := false
 	for _, s := range r.slots {
 		s.settled = len(s.got) > 0
+		settled = settled || s.settled
 	}
+	return settled
 }
 
 // contest remembers, when one of those that compete is over, that the others could have
 // had what it got.
 func (s *slot) contest(a *Assembler) {
-	if s.exact || s.channel == nil || len(s.channel.slots) == 1 && len(s.channel.exchanges) <= len(s.got) {
+	if s.exact || s.channel == nil {
 		return
 	}
 	r := &a.region
-	*r = region{a: a, slots: r.slots[:0], exchanges: r.exchanges[:0]}
-	r.collect(s)
+	first, before := s.first()
+	r.collect(a, s.channel, first, before)
 	for _, other := range r.slots {
 		other.contested = other.contested || !other.exact
 	}

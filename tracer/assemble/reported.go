@@ -36,8 +36,8 @@ func (l *lookup) whole() bool {
 		return false
 	}
 	for _, s := range l.slots {
-		if len(s.got) == 0 && !s.dials() {
-			return false
+		if len(s.got) == 0 && !s.dials() || len(s.got) > 0 && s.got[0].exchange.Protocol == "tcp" {
+			return false // the connection may not be the first that was tried
 		}
 	}
 	return true

@@ -28,6 +28,7 @@ type slot struct {
 	exact     bool      // got can be nobody else's
 	contested bool      // another that is over could have had what it gets
 	settled   bool      // got does not change any more
+	passed    bool      // it was passed on with got
 }
 
 // addSlots makes the slots of a record of l: of its query, or of its refresh if record
@@ -96,13 +97,33 @@ func (a *Assembler) indexSlot(s *slot) {
 
 func (a *Assembler) unindexSlot(s *slot) {
 	if s.asked != nil {
-		s.channel.slots.remove(s.begin, s)
+		s.timeline().remove(s.begin, s)
 		a.release(s.question, s.asked)
 		s.asked, s.channel = nil, nil
 	}
 	if !s.span.IsZero() && a.spans[s.span] == s {
 		delete(a.spans, s.span)
 	}
+}
+
+// timeline returns where the slot is indexed.
+func (s *slot) timeline() *timeline[*slot] {
+	if s.passed {
+		return &s.channel.matched
+	}
+	return &s.channel.slots
+}
+
+// pass makes the slot one that was passed on with what it has. It takes no more than
+// what goes with that.
+func (s *slot) pass() {
+	s.settled = true
+	if s.passed || s.channel == nil {
+		return
+	}
+	s.channel.slots.remove(s.begin, s)
+	s.passed = true
+	s.channel.matched.insert(s.begin, s)
 }
 
 // dials tells whether the slot is for attempts to connect.

@@ -33,14 +33,35 @@ func (a *Assembler) matchExchange(x *lookup) {
 		return
 	}
 	c, at := x.position.channel, x.position.at
-	tried := 0
-	for i := c.slots.from(at+slack+1) - 1; i >= 0 && c.slots[i].at >= at-c.longest-slack && tried < maxPassed; i-- {
-		tried++
-		s := c.slots[i].item
-		if !s.settled && a.feasible(s, x) {
-			a.matchSlot(s)
-			return
+	around := func(t timeline[*slot], do func(*slot) bool) bool {
+		last := t.from(at+slack+1) - 1
+		for i := last; i >= 0 && t[i].at >= at-c.longest-slack && i > last-maxPassed; i-- {
+			if a.feasible(t[i].item, x) && do(t[i].item) {
+				return true
+			}
 		}
+		return false
+	}
+	if around(c.slots, func(s *slot) bool {
+		a.matchSlot(s)
+		return true
+	}) && x.slot != nil {
+		return
+	}
+	// It may be what came before, or after, the exchange of an attempt that is over.
+	var found *slot
+	around(c.matched, func(s *slot) bool {
+		if s.takes(x) {
+			if found != nil {
+				found.exact = false // of this or the other
+				return true
+			}
+			found = s
+		}
+		return false
+	})
+	if found != nil {
+		found.give(x, found.exact && !x.contested)
 	}
 }
 
@@ -85,12 +106,11 @@ func (a *Assembler) gather(l *lookup, depth int) {
 		if len(s.got) == 0 {
 			continue
 		}
-		if !s.settled || s.channel != nil {
+		if !s.passed {
 			s.contest(a)
 		}
-		s.settled = true
+		s.pass()
 		got = append(got, s.got...)
-		a.unindexSlot(s)
 	}
 	if l.recorded() {
 		l.inferred = slices.DeleteFunc(l.inferred, func(x *lookup) bool { return x.slot != nil })
