@@ -175,13 +175,23 @@ func (a *Assembler) takeRecords(l *lookup) {
 	for again := true; again; {
 		again = false
 		for _, half := range a.byFlow[l.flow] {
-			if half != l && half.exchange == nil && half.query != nil && belongs(l.serverSide(), half.query) && fitOf(l.serverSide(), half.query) == fits {
+			if half != l && half.exchange == nil && half.query != nil && l.misses(half.query) {
 				a.unite(l, half, "")
 				again = true // the list has changed
 				break
 			}
 		}
 	}
+}
+
+// misses tells whether a record is of l's query, of which fewer came than it was sent.
+func (l *lookup) misses(q *trace.Query) bool {
+	return l.isOf(q) && len(l.records) < max(1, l.serverSide().Transmissions, l.exchange.Transmissions)
+}
+
+// isOf tells whether a record of the same flow is of l's query.
+func (l *lookup) isOf(q *trace.Query) bool {
+	return l.exchange != nil && belongs(l.serverSide(), q) && fitOf(l.serverSide(), q) == fits
 }
 
 // remember keeps a client's lookup, to find the others of its call. What servers
@@ -201,8 +211,8 @@ func (a *Assembler) addQuery(q *trace.Query) {
 				return
 			}
 		}
-		if l.exchange != nil && belongs(l.serverSide(), q) && fitOf(l.serverSide(), q) == fits && (of == nil || expects(l, of)) {
-			of = l
+		if l.misses(q) && (of == nil || of.exchange.Time.Before(l.exchange.Time)) {
+			of = l // the later, as the client used its port and ID again
 		}
 	}
 	if of == nil {
@@ -213,15 +223,6 @@ func (a *Assembler) addQuery(q *trace.Query) {
 	}
 	a.change(of, func() { a.addRecord(of, q) })
 	a.revive(of.root())
-}
-
-// expects tells whether of two lookups of one flow a record is rather of l: the one whose
-// queries have fewer records, else the later, as the client used its port and ID again.
-func expects(l, other *lookup) bool {
-	if x, y := l.exchange.Transmissions > len(l.records), other.exchange.Transmissions > len(other.records); x != y {
-		return x
-	}
-	return other.exchange.Time.Before(l.exchange.Time)
 }
 
 func (a *Assembler) addRefresh(r *trace.Refresh) {
@@ -302,7 +303,9 @@ func (a *Assembler) Advance(now time.Time) []*trace.Trace {
 			heap.Fix(&a.due, l.heapIndex)
 			continue
 		}
-		done = append(done, a.finish(l))
+		if !a.repeats(l) {
+			done = append(done, a.finish(l))
+		}
 	}
 	a.expire()
 	a.shrink()

@@ -45,7 +45,12 @@ func (a *Assembler) readyAt(l *lookup) time.Time {
 	}
 	a.match(l)
 	ready = later(ready, a.treeReady(l, 0))
-	if l.exchange == nil || a.now.After(l.added.Add(maxClaimed)) {
+	if l.exchange == nil {
+		return ready
+	}
+	if l.claimed.IsZero() {
+		l.claimed = a.now
+	} else if a.now.Sub(l.claimed) > maxClaimed {
 		return ready
 	}
 	switch owner := a.owner(l); {

@@ -43,6 +43,7 @@ type lookup struct {
 	alone     [1]*lookup // memory for the list of those of its flow: most are one
 	size      int        // bytes that it is accounted with
 	added     time.Time
+	claimed   time.Time // since when it waits for the lookup that it is an upstream query of
 	passed    time.Time // when it was passed on
 	due       time.Time
 	heapIndex int // -1: not held

@@ -31,6 +31,21 @@ func (a *Assembler) reunite(l *lookup) {
 	}
 }
 
+// repeats gives a record that waited in vain for an exchange of its own to the lookup of
+// which it is a retransmission that was not seen, or not reported yet.
+func (a *Assembler) repeats(l *lookup) bool {
+	if l.exchange != nil || l.query == nil {
+		return false
+	}
+	for _, of := range a.byFlow[l.flow] {
+		if of.query != nil && of.isOf(l.query) {
+			a.unite(of, l, "")
+			return true
+		}
+	}
+	return false
+}
+
 // unite makes one lookup of two; half has the server's record, or the exchange.
 func (a *Assembler) unite(l, half *lookup, matched string) {
 	if half.again {

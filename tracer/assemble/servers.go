@@ -162,7 +162,7 @@ func (s *servers) missed(ex *trace.Exchange, now time.Time) bool {
 	switch {
 	case ex.Milestones.Query.Arrived != trace.NotSeen, ex.Milestones.Query.Read != trace.NotSeen, ex.Milestones.Response.Left != trace.NotSeen:
 		return false // it came, or that cannot be seen
-	case ex.Incomplete(), ex.Connects(), now.Sub(lastQuery(ex)) < holdServer+holdRecord:
+	case ex.Incomplete(), ex.Connects(), now.Sub(lastQuery(ex)) < holdServer:
 		return false
 	}
 	// Of the servers behind one address, the translated one is the right one.

@@ -236,3 +236,53 @@ func TestSameEnd(t *testing.T) {
 		}
 	}
 }
+
+// Each milestone is where the node that knows it best saw it, and every sighting and
+// drop names its node.
+func TestMergedMilestones(t *testing.T) {
+	const took, way = 5 * time.Millisecond, 300 * time.Microsecond
+	client, server := seenBy("a.example.", 1000, took, way, 20*time.Millisecond)
+	read := see(server, trace.MessageQuery, trace.DirectionRead, serverNS, 2*ms)
+	server.Milestones.Query.Read = read
+	client.Drops = []trace.Drop{{Message: trace.MessageQuery, Offset: trace.Seconds(4 * ms)}}
+	server.Drops = []trace.Drop{{Message: trace.MessageResponse, Offset: trace.Seconds(ms)}}
+	for _, order := range [][]trace.Record{{client, server}, {server, client}} {
+		traces := assemble(order...)
+		if len(traces) != 1 {
+			t.Fatalf("%d traces", len(traces))
+		}
+		ex := traces[0].Exchange
+		m := &ex.Milestones
+		for _, tc := range []struct {
+			name      string
+			at        trace.Milestone
+			node      string
+			netns     uint32
+			direction string
+		}{
+			{"query left", m.Query.Left, "a", clientNS, trace.DirectionTX},
+			{"query arrived", m.Query.Arrived, "b", serverNS, trace.DirectionRX},
+			{"query read", m.Query.Read, "b", serverNS, trace.DirectionRead},
+			{"response left", m.Response.Left, "b", serverNS, trace.DirectionTX},
+			{"response arrived", m.Response.Arrived, "a", clientNS, trace.DirectionRX},
+		} {
+			if s, ok := ex.Sighting(tc.at); !ok || s.Node != tc.node || s.NetNS != tc.netns || s.Direction != tc.direction {
+				t.Errorf("%s: %+v", tc.name, s)
+			}
+		}
+		if m.Response.Read != trace.NotSeen {
+			t.Errorf("response read: %d", m.Response.Read)
+		}
+		for _, s := range ex.Path.All() {
+			if s.Node == "" {
+				t.Errorf("a sighting of no node: %+v", s)
+			}
+		}
+		if len(ex.Drops) != 2 || ex.Drops[0].Node != "b" || ex.Drops[1].Node != "a" {
+			t.Errorf("drops %+v", ex.Drops)
+		}
+	}
+	if client.Path.Len() != 4 || server.Path.Len() != 5 || len(client.Drops) != 1 || client.Drops[0].Node != "" {
+		t.Error("what each node saw has changed")
+	}
+}
