@@ -141,17 +141,16 @@ func (a *Assembler) treeReady(l *lookup, depth int) time.Time {
 		if s.at.Outcome == trace.OutcomeOK {
 			ready = later(ready, over.Add(holdRecord))
 		} else if !l.dialed(s) {
-			ready = later(ready, time.Unix(0, s.begin).Add(a.unanswered()))
+			ready = later(ready, a.arrival(s))
 		}
 	}
 	return ready
 }
 
-// goesOn tells whether an attempt that failed has an exchange on a connection that was
-// closed: after that, the server tries another.
+// goesOn tells whether an attempt that failed may have another exchange than it was given:
+// its own comes after its timeout, and that of another before.
 func (s *slot) goesOn() bool {
-	last := s.got[len(s.got)-1].exchange
-	return s.at.Outcome != trace.OutcomeOK && last.Protocol == "tcp" && last.Duration == nil
+	return s.at.Outcome != trace.OutcomeOK && s.at.Outcome != "" && !s.stamped()
 }
 
 // dialed tells whether the attempt of a slot is known to have died of its connection.

@@ -32,6 +32,8 @@ type channel struct {
 	slots     timeline[*slot] // of attempts that have no exchange for good
 	matched   timeline[*slot] // of attempts that were passed on with one
 	longest   int64           // limit of a slot after its begin, at most; ns
+	// Up to when exchanges could have been of a failed attempt that is over.
+	contested int64
 }
 
 // in returns where a question is indexed, for one use more.

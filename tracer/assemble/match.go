@@ -4,6 +4,9 @@ import (
 	"cmp"
 	"math/bits"
 	"slices"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
 )
 
 const (
@@ -61,10 +64,15 @@ type region struct {
 	a         *Assembler
 	slots     []*slot
 	exchanges []*lookup
+	near      [maxRegion]uint64 // of each exchange: the slots in whose time it was sent
 	takers    [maxRegion]uint64 // of each exchange: the slots that it fits
 	wants     [maxRegion]uint64 // of each slot: the exchanges that fit it
-	before    bool              // there are more before
-	complete  int64             // no more slots or exchanges before that time are left out
+	start     [maxRegion]int64  // when each exchange, or what led to it, was sent
+	next      [maxRegion]int    // what each exchange led to; -1: nothing
+	unsure    uint64            // exchanges that fit others, were it not for what led to them
+	least     [maxRegion + 1][maxRegion + 1]float64
+	before    bool  // there are more before
+	complete  int64 // no more slots or exchanges before that time are left out
 }
 
 // matchRegion gives the exchanges around a slot to the slots that they are of, one to
@@ -108,17 +116,20 @@ func (a *Assembler) solve(c *channel, first int, before bool, s *slot) bool {
 		other.reset()
 	}
 	r.compare()
+	r.lead()
 	r.peel()
 	r.sequence()
 	r.inOrder()
 	r.others()
+	r.verify()
 	return !r.settle() || slices.Contains(r.slots, s)
 }
 
 // collect finds the slots from one on that compete with one another, and what exchanges
 // they compete for.
 func (r *region) collect(a *Assembler, c *channel, first int, before bool) {
-	*r = region{a: a, slots: r.slots[:0], exchanges: r.exchanges[:0], before: before}
+	r.a, r.slots, r.exchanges, r.before, r.complete = a, r.slots[:0], r.exchanges[:0], before, 0
+	r.near, r.takers, r.wants, r.unsure = [maxRegion]uint64{}, [maxRegion]uint64{}, [maxRegion]uint64{}, 0
 	if first >= len(c.slots) {
 		return
 	}
@@ -175,7 +186,11 @@ func (r *region) compare() {
 	for i, s := range r.slots {
 		first, _ := slices.BinarySearchFunc(r.exchanges, s.begin-slack, func(x *lookup, at int64) int { return cmp.Compare(x.position.at, at) })
 		for j := first; j < len(r.exchanges) && r.exchanges[j].position.at <= s.limit+slack; j++ {
-			if x := r.exchanges[j]; s.agrees(x) && r.a.feasible(s, x) {
+			x := r.exchanges[j]
+			if !r.a.feasible(s, x) {
+				continue
+			}
+			if r.near[j] |= 1 << i; s.agrees(x) {
 				r.takers[j] |= 1 << i
 				r.wants[i] |= 1 << j
 			}
@@ -183,52 +198,121 @@ func (r *region) compare() {
 	}
 }
 
-// peel gives each exchange that fits one slot alone to it, and each slot for which one
-// exchange is left that one, until nothing is left that must be so.
+// lead finds exchanges that very likely only led to another of their attempt: a slot is
+// then matched with the last of them, which began with the first.
+func (r *region) lead() {
+	for k, y := range r.exchanges {
+		r.start[k], r.next[k] = y.position.at, -1
+		if y.exchange.Protocol != "tcp" {
+			continue
+		}
+		head := -1
+		for j := k - 1; j >= 0; j-- {
+			x := r.exchanges[j]
+			if r.next[j] < 0 && leadsTo(x, y) && r.near[j]&r.takersOf(k) != 0 && (head < 0 || gap(x, y) < gap(r.exchanges[head], y)) {
+				head = j
+			}
+		}
+		if head < 0 {
+			continue
+		}
+		r.start[k], r.next[head] = r.start[head], k
+		r.drop(head, r.takers[head])
+		if far := r.takers[k] &^ r.near[head]; far != 0 {
+			r.drop(k, far)
+			r.unsure |= 1 << k
+		}
+	}
+}
+
+// takersOf returns the slots that an exchange fits, or that what it leads to may fit.
+func (r *region) takersOf(k int) uint64 {
+	if r.exchanges[k].closed() {
+		return r.near[k]
+	}
+	return r.takers[k]
+}
+
+// drop makes an exchange fit slots no more.
+func (r *region) drop(j int, slots uint64) {
+	r.takers[j] &^= slots
+	for ; slots != 0; slots &= slots - 1 {
+		r.wants[bits.TrailingZeros64(slots)] &^= 1 << j
+	}
+}
+
+// peel gives each slot for which one exchange is left that one, and each exchange that
+// fits one slot alone to it, until nothing is left that must be so.
 func (r *region) peel() {
 	takers := r.takers
-	var given []*slot
-	sure := -1 // how many of given are so even if another slot's exchange was not seen
 	for again := true; again; {
 		again = false
+		for i, s := range r.slots {
+			if len(s.got) > 0 || s.limit+slack > r.complete {
+				continue
+			}
+			left := r.left(&takers, i)
+			if bits.OnesCount64(left) == 1 && !r.disputed(&takers, i, left) {
+				again = true
+				r.give(s, bits.TrailingZeros64(left))
+				r.occupy(&takers, i, s)
+			}
+		}
 		for j, x := range r.exchanges {
-			if x.slot != nil || bits.OnesCount64(takers[j]) != 1 || x.position.at > r.complete {
+			if x.slot != nil || bits.OnesCount64(takers[j]) != 1 || x.position.at > r.complete || !r.a.allRecorded(x) {
 				continue
 			}
 			i := bits.TrailingZeros64(takers[j])
 			s := r.slots[i]
 			if again = true; !s.takes(x) {
-				s.exact, takers[j] = false, 0 // one of two
+				takers[j] = 0 // one of two
+				if y := s.got[0]; len(s.got) == 1 && s.cost(x) < s.cost(y) {
+					s.reset()
+					s.give(x, false)
+				}
+				s.exact = false
 				continue
 			}
-			given = append(given, s)
-			r.give(s, x)
+			r.give(s, j)
 			r.occupy(&takers, i, s)
 		}
-		for i, s := range r.slots {
-			if len(s.got) > 0 || s.limit+slack > r.complete {
-				continue
-			}
-			if left := r.left(&takers, i); bits.OnesCount64(left) == 1 && !r.disputed(&takers, i, left) {
-				if sure < 0 {
-					sure = len(given)
-				}
-				given, again = append(given, s), true
-				r.give(s, r.exchanges[bits.TrailingZeros64(left)])
-				r.occupy(&takers, i, s)
-			}
+	}
+	r.doubt()
+}
+
+// allRecorded tells whether the records of all lookups have come that an exchange could
+// be of.
+func (a *Assembler) allRecorded(x *lookup) bool {
+	return a.now.UnixNano() >= x.position.at+int64(holdServer)
+}
+
+// doubt takes back what may be of a slot that has nothing though something fits it, and
+// what others would then have.
+func (r *region) doubt() {
+	open := uint64(0) // exchanges that may be of another than has them
+	for i, s := range r.slots {
+		if len(s.got) == 0 {
+			open |= r.wants[i]
 		}
 	}
-	if sure >= 0 && r.unmatched() {
-		for _, s := range given[sure:] {
-			s.exact = false
+	for again := open != 0; again; {
+		again = false
+		for j, x := range r.exchanges {
+			if open&(1<<j) == 0 || x.slot == nil {
+				continue
+			}
+			s := x.slot
+			open |= r.wants[slices.Index(r.slots, s)]
+			s.reset()
+			again = true
 		}
 	}
 }
 
 // give gives what must be so.
-func (r *region) give(s *slot, x *lookup) {
-	s.give(x, r.sure(s, x))
+func (r *region) give(s *slot, j int) {
+	x := r.exchanges[j]
+	s.give(x, r.unsure&(1<<j) == 0 && r.sure(s, x))
 }
 
 // sure tells whether an exchange that fits a slot can be of nothing that is not seen
@@ -274,17 +358,6 @@ func (r *region) disputed(takers *[maxRegion]uint64, i int, left uint64) bool {
 	return false
 }
 
-// unmatched tells whether a slot has nothing though something fits it: that may be what
-// another was given.
-func (r *region) unmatched() bool {
-	for i, s := range r.slots {
-		if len(s.got) == 0 && r.wants[i] != 0 {
-			return true
-		}
-	}
-	return false
-}
-
 // sequence matches what is left of one record, whose attempts came one after the other,
 // with as many exchanges: clocks that disagree do not change their order.
 func (r *region) sequence() {
@@ -298,17 +371,17 @@ func (r *region) sequence() {
 		}
 		slots = append(slots, s)
 	}
-	var exchanges []*lookup
+	var exchanges []int
 	for j, x := range r.exchanges {
 		if x.slot == nil && r.takers[j] != 0 {
-			exchanges = append(exchanges, x)
+			exchanges = append(exchanges, j)
 		}
 	}
 	if len(slots) == 0 || len(slots) != len(exchanges) {
 		return
 	}
 	for i, s := range slots {
-		if x := exchanges[i]; !s.agrees(x) || !r.a.feasible(s, x) || x.position.at > r.complete {
+		if x := r.exchanges[exchanges[i]]; !s.agrees(x) || !r.a.feasible(s, x) || x.position.at > r.complete {
 			return
 		}
 	}
@@ -317,9 +390,10 @@ func (r *region) sequence() {
 	}
 }
 
-// inOrder gives what is left in the order of time: each exchange to the attempt, of
-// those that it fits, that is over first.
+// inOrder gives what is left one to one in the order of time, so that exchanges begin
+// soon after their attempts; and what then is left to whom it fits.
 func (r *region) inOrder() {
+	r.align()
 	for j, x := range r.exchanges {
 		if x.slot != nil || r.takers[j] == 0 {
 			continue
@@ -327,11 +401,7 @@ func (r *region) inOrder() {
 		var best *slot
 		for rest := r.takers[j]; rest != 0; rest &= rest - 1 {
 			s := r.slots[bits.TrailingZeros64(rest)]
-			more := len(s.got) > 0
-			if more && !(s.takes(x) && follows(s.got[len(s.got)-1], x)) {
-				continue
-			}
-			if best == nil || better(s, best, x) {
+			if s.takes(x) && (best == nil || better(s, best, x)) {
 				best = s
 			}
 		}
@@ -341,73 +411,175 @@ func (r *region) inOrder() {
 	}
 }
 
-// better tells whether an exchange is rather of s than of t: of the later of two
-// attempts of one record that had both begun, else of what it goes on with, else of
-// what is over first.
+// better tells whether an exchange is rather of s than of t: of what it goes on with, and
+// of that the nearest; else of the later of two attempts of one record that had both
+// begun; else of what it fits best.
 func better(s, t *slot, x *lookup) bool {
+	if more := len(s.got) > 0; more != (len(t.got) > 0) {
+		return more
+	} else if more {
+		return s.gap(x) < t.gap(x)
+	}
 	if s.record == t.record && s.of == t.of {
 		at := x.position.at
 		return s.begin > t.begin && s.begin <= at || s.begin < t.begin && t.begin > at
 	}
-	if more := len(s.got) > 0; more != (len(t.got) > 0) {
-		return more
-	}
-	return s.limit < t.limit
+	return s.cost(x) < t.cost(x)
 }
 
 // others gives what is left of the exchanges that came while an attempt lasted, and
-// ended otherwise: to the attempt that has one before or after it, else to the nearest
-// that has none.
+// ended otherwise: to the attempt that has one before or after it, else to one that has
+// none.
 func (r *region) others() {
-	for _, x := range r.exchanges {
+	for j := len(r.exchanges) - 1; j >= 0; j-- {
+		x := r.exchanges[j]
 		if x.slot != nil {
 			continue
 		}
-		var best *slot
-		fit := 0
-		for _, s := range r.slots {
-			if !s.takes(x) || !r.a.feasible(s, x) {
-				continue
-			}
-			fit++
-			if best == nil || better(s, best, x) {
+		var best, found *slot
+		if k := r.next[j]; k >= 0 {
+			if s := r.exchanges[k].slot; s != nil && s.takes(x) {
 				best = s
 			}
+		}
+		for rest := r.near[j]; rest != 0 && best == nil; rest &= rest - 1 {
+			s := r.slots[bits.TrailingZeros64(rest)]
+			if s.takes(x) && (len(s.got) > 0 || s.agrees(x)) && (found == nil || better(s, found, x)) {
+				found = s
+			}
+		}
+		if best == nil {
+			best = found
+		}
+		if best == nil {
+			best = r.nearest(j)
 		}
 		if best == nil {
 			continue
 		}
-		with := len(best.got) > 0
-		best.give(x, with && best.exact && fit == 1 && r.sure(best, x))
+		best.give(x, best.exact && r.sure(best, x) && r.leads(j, best))
 	}
 }
 
-// settle keeps the result where many compete; false if there is nothing to keep.
+// leads tells whether an exchange can be of no other attempt than that to whose exchange
+// it led.
+func (r *region) leads(j int, s *slot) bool {
+	x := r.exchanges[j]
+	if bits.OnesCount64(r.near[j]) == 1 && r.a.allRecorded(x) {
+		return true
+	}
+	for k, y := range r.exchanges {
+		switch {
+		case k == j:
+		case leadsTo(x, y):
+			if y.slot != s {
+				return false
+			}
+		case y.slot == s:
+			if !leadsTo(y, x) && !follows(y, x) {
+				return false
+			}
+		}
+		if k == j || y.slot == s {
+			continue
+		}
+		for _, z := range s.got {
+			if leadsTo(y, z) {
+				return false // as well
+			}
+		}
+	}
+	return len(s.got) > 0
+}
+
+// nearest returns the attempt, of those that have nothing else, in whose time an exchange
+// was sent though it ended otherwise; nil if there is none.
+func (r *region) nearest(j int) (best *slot) {
+	for rest := r.near[j]; rest != 0; rest &= rest - 1 {
+		if s := r.slots[bits.TrailingZeros64(rest)]; len(s.got) == 0 && (best == nil || better(s, best, r.exchanges[j])) {
+			best = s
+		}
+	}
+	return best
+}
+
+// verify takes for inferred what could be of another attempt whose own exchange was not
+// seen, or that made several.
+func (r *region) verify() {
+	if len(r.slots) == 1 {
+		return
+	}
+	for j, x := range r.exchanges {
+		s := x.slot
+		if s == nil || !s.exact {
+			continue
+		}
+		for rest := r.near[j]; rest != 0; rest &= rest - 1 {
+			i := bits.TrailingZeros64(rest)
+			other := r.slots[i]
+			if other != s && (len(other.got) > 0 || other.agrees(x)) && other.takes(x) {
+				s.exact = false
+				break
+			}
+		}
+	}
+}
+
+// settle keeps the result where many compete, for attempts whose own exchanges have come
+// if they were observed; false if there is nothing to keep.
 func (r *region) settle() bool {
 	if len(r.slots) <= crowd {
 		return false
 	}
 	settled := false
 	for _, s := range r.slots {
-		s.settled = len(s.got) > 0
+		s.settled = len(s.got) > 0 && !r.a.now.Before(r.a.arrival(s))
 		settled = settled || s.settled
 	}
 	return settled
 }
 
+// arrival returns when the exchanges of an attempt have come.
+func (a *Assembler) arrival(s *slot) time.Time {
+	if s.at.Outcome == trace.OutcomeOK {
+		return time.Unix(0, s.limit).Add(linger)
+	}
+	return time.Unix(0, s.begin).Add(a.unanswered())
+}
+
 // contest remembers, when one of those that compete is over, that the others could have
-// had what it got.
+// had what it got, and it what they get.
 func (s *slot) contest(a *Assembler) {
-	if s.exact || s.channel == nil {
+	c := s.channel
+	if c == nil || s.exact && s.single() {
 		return
 	}
-	r := &a.region
-	first, before := s.first()
-	r.collect(a, s.channel, first, before)
-	for _, other := range r.slots {
+	from := s.begin - slack
+	silent := s.at.Outcome != trace.OutcomeOK && !s.exact
+	if silent {
+		from = max(from, c.contested) // those before are
+	}
+	for i := c.exchanges.from(from); i < len(c.exchanges) && c.exchanges[i].at <= s.limit+slack; i++ {
+		x := c.exchanges[i].item
+		if x.slot == s || x.contested || !a.feasible(s, x) {
+			continue
+		}
+		x.contested = !s.exact && s.agrees(x) || s.takes(x)
+	}
+	if silent {
+		c.contested = max(c.contested, s.limit+slack)
+	}
+	if s.exact {
+		return
+	}
+	first, _ := s.first()
+	for i := first; i < len(c.slots) && c.slots[i].at <= s.limit+2*slack && i < first+maxPassed; i++ {
+		other := c.slots[i].item
 		other.contested = other.contested || !other.exact
 	}
-	for _, x := range r.exchanges {
-		x.contested = x.contested || x.slot == nil || !x.slot.exact
-	}
+}
+
+// single tells whether the attempt has one exchange, and none can be of it beside that.
+func (s *slot) single() bool {
+	return len(s.got) == 1 && s.got[0].exchange.Protocol == "udp" && !s.got[0].exchange.Truncated
 }

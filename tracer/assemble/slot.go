@@ -1,6 +1,7 @@
 package assemble
 
 import (
+	"math"
 	"net/netip"
 	"time"
 
@@ -156,6 +157,11 @@ func (x *lookup) lose() {
 	}
 }
 
+// stamped tells whether what the slot has carried its stamp.
+func (s *slot) stamped() bool {
+	return len(s.got) > 0 && !s.span.IsZero() && s.got[0].stamp.SpanID == s.span
+}
+
 // feasible tells whether an exchange may be of an attempt: sent by that server while
 // the attempt lasted, with its stamp if it has one.
 func (a *Assembler) feasible(s *slot, x *lookup) bool {
@@ -187,23 +193,67 @@ func (s *slot) agrees(x *lookup) bool {
 	switch s.at.Outcome {
 	case trace.OutcomeOK:
 		return x.answered <= s.limit+slack
-	case trace.OutcomeTimeout:
-		// What came later is of the attempt nevertheless, and so is what it could not take.
-		return x.answered > s.limit-slack || len(x.exchange.Rejected) > 0
+	case "":
+		return true // CoreDNS does not tell
 	}
-	return true
+	// What came later is of the attempt nevertheless, and so is what it could not take.
+	return x.answered > s.limit-slack || len(x.exchange.Rejected) > 0
 }
 
 // follows tells whether a server asks y in one attempt after x: over TCP after an answer
-// that was truncated, or on a connection that it found closed.
+// that was truncated, or on another connection after one that it found closed.
 func follows(x, y *lookup) bool {
-	if y.exchange.Protocol != "tcp" || x.position.at > y.position.at {
+	switch {
+	case y.exchange.Protocol != "tcp" || x.position.at > y.position.at:
 		return false
-	}
-	if x.exchange.Protocol == "tcp" {
-		return x.exchange.Duration == nil
+	case x.exchange.Protocol == "tcp":
+		return x.closed()
 	}
 	return x.exchange.Truncated && x.answered <= y.position.at+slack
+}
+
+// closed tells whether an exchange may be one on a connection that was closed before
+// the query came.
+func (x *lookup) closed() bool {
+	ex := x.exchange
+	return ex.Protocol == "tcp" && !ex.Connects() && ex.Duration == nil && len(ex.Rejected) == 0
+}
+
+// over returns when a server that asks again knew that an exchange was no use.
+func (x *lookup) over() int64 {
+	switch ex := x.exchange; {
+	case ex.Reset != nil:
+		return x.position.at + int64(ex.Reset.Offset)
+	case ex.Duration != nil:
+		return x.answered
+	}
+	return x.position.at
+}
+
+// atOnce is how soon a server asks again.
+const atOnce = int64(50 * time.Millisecond)
+
+// leadsTo tells whether a server very likely asked y because of x.
+func leadsTo(x, y *lookup) bool {
+	useless := x.exchange.Truncated || x.exchange.Reset != nil
+	return useless && follows(x, y) && y.position.at-x.over() >= -slack && y.position.at-x.over() <= atOnce
+}
+
+// gap returns how long after one of two exchanges of an attempt the other was sent.
+func gap(x, y *lookup) int64 {
+	if x.position.at > y.position.at {
+		x, y = y, x
+	}
+	return max(0, y.position.at-x.over())
+}
+
+// gap returns how near an exchange is to those of the slot, which are of one attempt.
+func (s *slot) gap(x *lookup) int64 {
+	least := int64(math.MaxInt64)
+	for _, y := range s.got {
+		least = min(least, gap(x, y))
+	}
+	return least
 }
 
 // ofOne tells whether two exchanges can be of one attempt.
