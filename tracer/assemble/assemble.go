@@ -126,7 +126,7 @@ func (a *Assembler) addExchange(ex *trace.Exchange) {
 		l = &lookup{exchange: ex, question: question{ex.QName, ex.QType}, flow: ex.Flow, again: ex.Replaces, lost: ex.Replaces}
 		a.hold(l)
 	}
-	a.remember(l.exchange)
+	a.remember(l)
 	a.takeRecords(l)
 }
 
@@ -138,7 +138,7 @@ func (a *Assembler) addAgain(l *lookup, old **trace.Exchange, ex *trace.Exchange
 		return
 	}
 	a.change(l, func() { *old = ex })
-	a.remember(l.exchange)
+	a.remember(l)
 	a.takeRecords(l)
 	a.revive(l.root())
 }
@@ -196,9 +196,9 @@ func (l *lookup) isOf(q *trace.Query) bool {
 
 // remember keeps a client's lookup, to find the others of its call. What servers
 // ask on behalf of others makes no calls of its own.
-func (a *Assembler) remember(ex *trace.Exchange) {
-	if !a.servers.sends(ex) {
-		a.calls.add(ex, a.now)
+func (a *Assembler) remember(l *lookup) {
+	if !a.servers.sends(&l.sender) {
+		a.calls.add(l.exchange, a.now)
 	}
 }
 
@@ -240,7 +240,7 @@ func (a *Assembler) addRefresh(r *trace.Refresh) {
 // change alters a lookup.
 func (a *Assembler) change(l *lookup, alter func()) {
 	if s := l.slot; s != nil && l.parent == nil {
-		s.settled = false
+		s.unsettle()
 		l.lose()
 	}
 	a.unindex(l)

@@ -91,12 +91,12 @@ func (a *Assembler) fromExchange(t *trace.Trace, l *lookup) {
 	if ex.PathOmitted > 0 {
 		t.Gaps = append(t.Gaps, fmt.Sprintf("%d more sightings of its packets were not kept", ex.PathOmitted))
 	}
-	if a.servers.isServer(l.exchange) {
+	if a.servers.isServer(&l.sender) {
 		t.Role = trace.RoleUpstream
 	} else if t.Query == nil && a.servers.missed(ex, a.now) {
 		t.Gaps = append(t.Gaps, trace.GapNotRecorded)
 	}
-	if a.servers.sends(l.exchange) {
+	if a.servers.sends(&l.sender) {
 		return // a server's query: what it asks for others makes no call of its own
 	}
 	if of, inferred, ok := a.calls.of(l.exchange, a.now); ok {

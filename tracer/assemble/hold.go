@@ -43,7 +43,6 @@ func (a *Assembler) readyAt(l *lookup) time.Time {
 	if a.now.Before(ready) {
 		return ready
 	}
-	a.match(l)
 	ready = later(ready, a.treeReady(l, 0))
 	if l.exchange == nil {
 		return ready
@@ -59,7 +58,7 @@ func (a *Assembler) readyAt(l *lookup) time.Time {
 	case owner != nil:
 		a.revive(owner.root()) // which takes it
 		ready = later(ready, a.now.Add(2*linger))
-	case a.servers.sends(l.exchange):
+	case a.servers.sends(&l.sender):
 		// What it is for may not be over.
 		ready = later(ready, later(l.end(), l.added).Add(a.unanswered()))
 	}
@@ -79,7 +78,7 @@ func (a *Assembler) waits(l *lookup) time.Time {
 		return end.Add(a.unanswered())
 	case l.query != nil:
 		return end.Add(linger)
-	case a.servers.sends(l.exchange):
+	case a.servers.sends(&l.sender):
 		return later(end, l.added).Add(linger)
 	}
 	return a.waitsForRecord(l, end)
@@ -127,40 +126,20 @@ func (a *Assembler) treeReady(l *lookup, depth int) time.Time {
 	if depth >= maxDepth {
 		return ready
 	}
-	var over time.Time
 	for _, s := range l.slots {
+		if arrival := a.arrival(s); s.channel != nil && !s.settled && a.now.Before(arrival) {
+			ready = later(ready, arrival)
+			continue
+		}
+		a.matchSlot(s)
 		for _, x := range s.got {
 			ready = later(ready, a.legReady(x, depth+1))
 		}
-		if len(s.got) > 0 && !s.goesOn() || s.dials() || s.channel == nil && s.span.IsZero() {
-			continue
-		}
-		if over.IsZero() {
-			over = l.end()
-		}
-		if s.at.Outcome == trace.OutcomeOK {
-			ready = later(ready, over.Add(holdRecord))
-		} else if !l.dialed(s) {
-			ready = later(ready, a.arrival(s))
+		if len(s.got) == 0 && s.at.Outcome == trace.OutcomeOK && !s.dials() && (s.channel != nil || !s.span.IsZero()) {
+			ready = later(ready, l.end().Add(holdRecord))
 		}
 	}
 	return ready
-}
-
-// goesOn tells whether an attempt that failed may have another exchange than it was given:
-// its own comes after its timeout, and that of another before.
-func (s *slot) goesOn() bool {
-	return s.at.Outcome != trace.OutcomeOK && s.at.Outcome != "" && !s.stamped()
-}
-
-// dialed tells whether the attempt of a slot is known to have died of its connection.
-func (l *lookup) dialed(s *slot) bool {
-	for _, other := range l.slots {
-		if other.at == s.at && other.dials() && len(other.got) > 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // legReady returns when to stop waiting for what belongs to an upstream query.
@@ -172,7 +151,6 @@ func (a *Assembler) legReady(x *lookup, depth int) time.Time {
 		over := x.end()
 		ready := over.Add(linger)
 		if !a.now.Before(ready) {
-			a.match(x)
 			ready = later(ready, a.treeReady(x, depth))
 		}
 		return ready

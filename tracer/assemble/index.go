@@ -29,11 +29,9 @@ type asked struct {
 type channel struct {
 	server    netip.AddrPort
 	exchanges timeline[*lookup]
-	slots     timeline[*slot] // of attempts that have no exchange for good
-	matched   timeline[*slot] // of attempts that were passed on with one
+	slots     timeline[*slot] // of attempts that may have other exchanges than they were given
+	settled   timeline[*slot] // of those that have not
 	longest   int64           // limit of a slot after its begin, at most; ns
-	// Up to when exchanges could have been of a failed attempt that is over.
-	contested int64
 }
 
 // in returns where a question is indexed, for one use more.

@@ -33,6 +33,9 @@ func (a *Assembler) matchSlot(s *slot) {
 	if !s.span.IsZero() && a.matchStamp(s) {
 		return
 	}
+	if s.of.evicted && a.now.Before(a.arrival(s)) {
+		return // what is here is more likely another's
+	}
 	if s.channel != nil && len(s.channel.exchanges) > 0 {
 		a.matchRegion(s)
 	}
@@ -70,7 +73,7 @@ type region struct {
 	start     [maxRegion]int64  // when each exchange, or what led to it, was sent
 	next      [maxRegion]int    // what each exchange led to; -1: nothing
 	unsure    uint64            // exchanges that fit others, were it not for what led to them
-	least     [maxRegion + 1][maxRegion + 1]float64
+	least     [maxRegion + 1][maxRegion + 1]int64
 	before    bool  // there are more before
 	complete  int64 // no more slots or exchanges before that time are left out
 }
@@ -79,41 +82,42 @@ type region struct {
 // one. What must be so is exact. Where two could change places it is inferred: in the
 // order in which they were sent.
 func (a *Assembler) matchRegion(s *slot) {
-	const most = 8 // regions, of those before the slot's own
-	for range most {
-		first, before := s.first()
-		if len(s.channel.slots) == 0 || a.solve(s.channel, first, before, s) || s.settled {
+	c := s.channel
+	before := false // there are more, which are not matched again
+	for first := s.first(); first < len(c.slots) && !s.settled; {
+		a.solve(c, first, before)
+		if slices.Contains(a.region.slots, s) {
+			a.region.settle()
 			return
 		}
+		if !a.region.settle() {
+			first += max(1, len(a.region.slots))
+			before = true
+		}
 	}
-	a.solve(s.channel, s.channel.slots.from(s.begin), true, s)
 }
 
 // first returns the index of the first slot in the channel with which s competes, by way
-// of others; before tells whether there may be more.
-func (s *slot) first() (index int, before bool) {
+// of others.
+func (s *slot) first() int {
 	c := s.channel
 	self := c.slots.from(s.begin)
-	index = self
-	from := s.begin - slack
+	index, from := self, s.begin-slack
 	for i := self - 1; i >= 0 && c.slots[i].at >= from-c.longest-slack; i-- {
-		if i < self-maxPassed {
-			return index, true
-		}
-		if other := c.slots[i].item; !other.settled && other.limit+slack >= from {
+		if other := c.slots[i].item; other.limit+slack >= from {
 			index, from = i, min(from, other.begin-slack)
 		}
 	}
-	return index, false
+	return index
 }
 
-// solve matches a region of a channel that begins with a slot. It returns whether that
-// of s is among them, or nothing came of it.
-func (a *Assembler) solve(c *channel, first int, before bool, s *slot) bool {
+// solve matches the region of a channel that begins with a slot.
+func (a *Assembler) solve(c *channel, first int, before bool) {
 	r := &a.region
 	r.collect(a, c, first, before)
 	for _, other := range r.slots {
 		other.reset()
+		other.from, other.until = other.begin-slack, other.limit+slack
 	}
 	r.compare()
 	r.lead()
@@ -122,7 +126,6 @@ func (a *Assembler) solve(c *channel, first int, before bool, s *slot) bool {
 	r.inOrder()
 	r.others()
 	r.verify()
-	return !r.settle() || slices.Contains(r.slots, s)
 }
 
 // collect finds the slots from one on that compete with one another, and what exchanges
@@ -139,10 +142,9 @@ func (r *region) collect(a *Assembler, c *channel, first int, before bool) {
 			until = min(until, c.slots[i].at-2*slack)
 			break
 		}
-		if other := c.slots[i].item; !other.settled {
-			r.slots = append(r.slots, other)
-			until = max(until, other.limit+slack)
-		}
+		other := c.slots[i].item
+		r.slots = append(r.slots, other)
+		until = max(until, other.limit+slack)
 	}
 	slices.SortStableFunc(r.slots, compareSlots)
 	r.complete = until
@@ -174,11 +176,17 @@ func (r *region) sentBySome(x *lookup) bool {
 // compareSlots orders slots by time, and equal ones by what they are of, so that the
 // order in which records come makes no difference.
 func compareSlots(x, y *slot) int {
-	return cmp.Or(cmp.Compare(x.begin, y.begin), slices.Compare(x.of.flow[:], y.of.flow[:]), cmp.Compare(x.at.Attempt, y.at.Attempt))
+	if x.begin != y.begin {
+		return cmp.Compare(x.begin, y.begin)
+	}
+	return cmp.Or(slices.Compare(x.of.flow[:], y.of.flow[:]), cmp.Compare(x.at.Attempt, y.at.Attempt))
 }
 
 func compareExchanges(x, y *lookup) int {
-	return cmp.Or(cmp.Compare(x.position.at, y.position.at), slices.Compare(x.flow[:], y.flow[:]))
+	if x.position.at != y.position.at {
+		return cmp.Compare(x.position.at, y.position.at)
+	}
+	return slices.Compare(x.flow[:], y.flow[:])
 }
 
 // compare finds which exchanges fit which slots.
@@ -276,8 +284,54 @@ func (r *region) peel() {
 			r.give(s, j)
 			r.occupy(&takers, i, s)
 		}
+		again = again || r.tight(&takers)
 	}
 	r.doubt()
+}
+
+// tight finds exchanges, in order of time, that together fit no more slots than they are:
+// these slots have nothing else, though it may not be told which has which. It returns
+// whether that leaves less for others.
+func (r *region) tight(takers *[maxRegion]uint64) bool {
+	const most = 8 // slots
+	for first := range r.exchanges {
+		union, group, n := uint64(0), uint64(0), 0
+		for j := first; j < len(r.exchanges) && bits.OnesCount64(union) <= most; j++ {
+			x := r.exchanges[j]
+			if x.slot != nil || takers[j] == 0 {
+				continue
+			}
+			if x.position.at > r.complete || !r.a.allRecorded(x) {
+				break
+			}
+			if union, group, n = union|takers[j], group|1<<j, n+1; n < 2 || n < bits.OnesCount64(union) {
+				continue
+			}
+			if r.keep(takers, group, union) {
+				return true
+			}
+			break
+		}
+	}
+	return false
+}
+
+// keep keeps slots for a group of exchanges; false if no other fits them.
+func (r *region) keep(takers *[maxRegion]uint64, group, slots uint64) bool {
+	first, last := r.exchanges[bits.TrailingZeros64(group)].position.at, r.exchanges[bits.Len64(group)-1].position.at
+	for rest := slots; rest != 0; rest &= rest - 1 {
+		s := r.slots[bits.TrailingZeros64(rest)]
+		s.from, s.until = first, last
+	}
+	kept := false
+	for k := range r.exchanges {
+		if group&(1<<k) == 0 && takers[k]&slots != 0 {
+			takers[k] &^= slots
+			r.drop(k, r.takers[k]&slots)
+			kept = true
+		}
+	}
+	return kept
 }
 
 // allRecorded tells whether the records of all lookups have come that an exchange could
@@ -533,8 +587,10 @@ func (r *region) settle() bool {
 	}
 	settled := false
 	for _, s := range r.slots {
-		s.settled = len(s.got) > 0 && !r.a.now.Before(r.a.arrival(s))
-		settled = settled || s.settled
+		if len(s.got) > 0 && !r.a.now.Before(r.a.arrival(s)) {
+			s.settle(r.a)
+			settled = true
+		}
 	}
 	return settled
 }
@@ -547,35 +603,49 @@ func (a *Assembler) arrival(s *slot) time.Time {
 	return time.Unix(0, s.begin).Add(a.unanswered())
 }
 
-// contest remembers, when one of those that compete is over, that the others could have
-// had what it got, and it what they get.
+// settle keeps what a slot has. It takes no more than what goes with that.
+func (s *slot) settle(a *Assembler) {
+	if s.settled {
+		return
+	}
+	s.contest(a)
+	s.settled = true
+	if c := s.channel; c != nil {
+		c.slots.remove(s.begin, s)
+		c.settled.insert(s.begin, s)
+	}
+}
+
+// unsettle makes it possible again that a slot is given something else.
+func (s *slot) unsettle() {
+	if c := s.channel; s.settled && c != nil {
+		c.settled.remove(s.begin, s)
+		c.slots.insert(s.begin, s)
+	}
+	s.settled = false
+}
+
+// contest remembers, when a slot is settled, that the others could have had what it got,
+// and it what they get.
 func (s *slot) contest(a *Assembler) {
 	c := s.channel
 	if c == nil || s.exact && s.single() {
 		return
 	}
-	from := s.begin - slack
-	silent := s.at.Outcome != trace.OutcomeOK && !s.exact
-	if silent {
-		from = max(from, c.contested) // those before are
-	}
-	for i := c.exchanges.from(from); i < len(c.exchanges) && c.exchanges[i].at <= s.limit+slack; i++ {
+	for i := c.exchanges.from(s.from); i < len(c.exchanges) && c.exchanges[i].at <= s.until; i++ {
 		x := c.exchanges[i].item
 		if x.slot == s || x.contested || !a.feasible(s, x) {
 			continue
 		}
 		x.contested = !s.exact && s.agrees(x) || s.takes(x)
 	}
-	if silent {
-		c.contested = max(c.contested, s.limit+slack)
-	}
 	if s.exact {
 		return
 	}
-	first, _ := s.first()
-	for i := first; i < len(c.slots) && c.slots[i].at <= s.limit+2*slack && i < first+maxPassed; i++ {
-		other := c.slots[i].item
-		other.contested = other.contested || !other.exact
+	for i := c.slots.from(s.from - c.longest); i < len(c.slots) && c.slots[i].at <= s.until+slack; i++ {
+		if other := c.slots[i].item; !other.exact {
+			other.contested = true
+		}
 	}
 }
 

@@ -84,31 +84,23 @@ func (s *servers) learn(ex *trace.Exchange) {
 	}
 }
 
-// sends tells whether the client of an exchange may be an observed server.
-func (s *servers) sends(ex *trace.Exchange) bool {
-	place, ok := ex.ClientPlace()
-	if !ok {
+// sends tells whether who sent a query may be an observed server.
+func (s *servers) sends(x *sender) bool {
+	if !x.seen {
 		return false
 	}
-	srv := s.at[place]
-	if srv == nil {
-		return false
-	}
-	return ex.Client == nil || ex.Client.PID == 0 || srv.anyPID || srv.pids[ex.Client.PID]
+	srv := s.at[x.place]
+	return srv != nil && (x.pid == 0 || srv.anyPID || srv.pids[x.pid])
 }
 
-// isServer tells whether the client of an exchange is an observed server: its process,
-// or, where that is not known, whoever has the address that the server there has.
-func (s *servers) isServer(ex *trace.Exchange) bool {
-	if !s.sends(ex) {
+// isServer tells whether who sent a query is an observed server: its process, or, where
+// that is not known, whoever has the address that the server there has.
+func (s *servers) isServer(x *sender) bool {
+	if !s.sends(x) {
 		return false
 	}
-	place, _ := ex.ClientPlace()
-	srv := s.at[place]
-	if ex.Client != nil && srv.pids[ex.Client.PID] {
-		return true
-	}
-	return srv.addrs[ex.ClientIP]
+	srv := s.at[x.place]
+	return x.pid != 0 && srv.pids[x.pid] || srv.addrs[x.ip]
 }
 
 // records notes that the server of an exchange wrote a record of it.

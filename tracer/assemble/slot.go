@@ -29,7 +29,8 @@ type slot struct {
 	exact     bool      // got can be nobody else's
 	contested bool      // another that is over could have had what it gets
 	settled   bool      // got does not change any more
-	passed    bool      // it was passed on with got
+	from      int64     // between these times is what it could have instead
+	until     int64
 }
 
 // addSlots makes the slots of a record of l: of its query, or of its refresh if record
@@ -109,22 +110,10 @@ func (a *Assembler) unindexSlot(s *slot) {
 
 // timeline returns where the slot is indexed.
 func (s *slot) timeline() *timeline[*slot] {
-	if s.passed {
-		return &s.channel.matched
+	if s.settled {
+		return &s.channel.settled
 	}
 	return &s.channel.slots
-}
-
-// pass makes the slot one that was passed on with what it has. It takes no more than
-// what goes with that.
-func (s *slot) pass() {
-	s.settled = true
-	if s.passed || s.channel == nil {
-		return
-	}
-	s.channel.slots.remove(s.begin, s)
-	s.passed = true
-	s.channel.matched.insert(s.begin, s)
 }
 
 // dials tells whether the slot is for attempts to connect.
@@ -155,11 +144,6 @@ func (x *lookup) lose() {
 		s.got = without(s.got, x)
 		x.slot = nil
 	}
-}
-
-// stamped tells whether what the slot has carried its stamp.
-func (s *slot) stamped() bool {
-	return len(s.got) > 0 && !s.span.IsZero() && s.got[0].stamp.SpanID == s.span
 }
 
 // feasible tells whether an exchange may be of an attempt: sent by that server while

@@ -13,11 +13,13 @@ const maxDepth = 8
 // for one that belongs.
 const maxTried = 64
 
-// owner returns the lookup that an exchange is an upstream query of; nil if it is
-// nobody's so far.
+// owner returns the lookup that an exchange is an upstream query of, or may turn out to
+// be; nil if it is nobody's so far.
 func (a *Assembler) owner(x *lookup) *lookup {
 	if x.slot == nil && x.position.channel != nil {
-		a.matchExchange(x)
+		if s := a.matchExchange(x); s != nil && x.slot == nil {
+			return s.of
+		}
 	}
 	if x.slot != nil {
 		return x.slot.of
@@ -26,11 +28,12 @@ func (a *Assembler) owner(x *lookup) *lookup {
 	return caller
 }
 
-// matchExchange finds the attempt that an exchange is of.
-func (a *Assembler) matchExchange(x *lookup) {
+// matchExchange finds the attempt that an exchange is of. It returns one that it may be
+// of, if it is too early to tell.
+func (a *Assembler) matchExchange(x *lookup) (early *slot) {
 	if s := a.spans[x.stamp.SpanID]; s != nil && !x.stamp.SpanID.IsZero() {
 		a.matchSlot(s)
-		return
+		return nil
 	}
 	c, at := x.position.channel, x.position.at
 	around := func(t timeline[*slot], do func(*slot) bool) bool {
@@ -42,15 +45,23 @@ func (a *Assembler) matchExchange(x *lookup) {
 		}
 		return false
 	}
-	if around(c.slots, func(s *slot) bool {
-		a.matchSlot(s)
+	around(c.slots, func(s *slot) bool {
+		if s.settled {
+			return false
+		}
+		if a.now.Before(a.arrival(s)) {
+			early = s
+		} else {
+			a.matchSlot(s)
+		}
 		return true
-	}) && x.slot != nil {
-		return
+	})
+	if early != nil || x.slot != nil {
+		return early
 	}
 	// It may be what came before, or after, the exchange of an attempt that is over.
 	var found *slot
-	around(c.matched, func(s *slot) bool {
+	around(c.settled, func(s *slot) bool {
 		if s.takes(x) {
 			if found != nil {
 				found.exact = false // of this or the other
@@ -63,6 +74,7 @@ func (a *Assembler) matchExchange(x *lookup) {
 	if found != nil {
 		found.give(x, found.exact && !x.contested)
 	}
+	return nil
 }
 
 // caller returns the lookup, of those whose server keeps no record, that an upstream
@@ -106,10 +118,7 @@ func (a *Assembler) gather(l *lookup, depth int) {
 		if len(s.got) == 0 {
 			continue
 		}
-		if !s.passed {
-			s.contest(a)
-		}
-		s.pass()
+		s.settle(a)
 		got = append(got, s.got...)
 	}
 	if l.recorded() {
