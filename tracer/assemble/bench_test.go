@@ -3,6 +3,7 @@ package assemble
 import (
 	"fmt"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -31,7 +32,14 @@ func BenchmarkAssemble(b *testing.B) {
 		{"hot-miss", func(i int, start time.Duration) []trace.Record {
 			return miss("hot.example.", uint16(2*i), start)
 		}},
-		// The same without records of the server.
+		// The upstream is silent, and each lookup asks it twice: thousands are open.
+		{"silent", func(i int, start time.Duration) []trace.Record {
+			return silent(fmt.Sprintf("n%d.example.", i), uint16(3*i), 100*start)
+		}},
+		{"hot-silent", func(i int, start time.Duration) []trace.Record {
+			return silent("hot.example.", uint16(3*i), 100*start)
+		}},
+		// One name without records of the server.
 		{"hot-miss-alone", func(i int, start time.Duration) []trace.Record {
 			records := miss("hot.example.", uint16(2*i), start)
 			return []trace.Record{records[0], records[2]}
@@ -40,6 +48,7 @@ func BenchmarkAssemble(b *testing.B) {
 		b.Run(bc.name, func(b *testing.B) {
 			const every = 100 * time.Microsecond
 			a := New(Config{})
+			slow := strings.Contains(bc.name, "silent") // 100 a second, which are open for 9 s
 			var records [][]trace.Record
 			made := 0
 			done := 0
@@ -58,13 +67,25 @@ func BenchmarkAssemble(b *testing.B) {
 					a.Add(r)
 				}
 				if i%50 == 0 { // the tracer polls every 5 ms
-					done += len(a.Advance(epoch.Add(time.Duration(i) * every)))
+					now := time.Duration(i) * every
+					if slow {
+						now *= 100
+					}
+					done += len(a.Advance(epoch.Add(now)))
 				}
 			}
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "lookups/s")
 			b.ReportMetric(held(a), "B/lookup")
 		})
 	}
+}
+
+// silent makes the records of a lookup whose upstream is silent.
+func silent(name string, port uint16, start time.Duration) []trace.Record {
+	const us = time.Microsecond
+	ex := fromClient(name, port, start, 4*sec+ms)
+	return []trace.Record{ex, record(ex, 20*us, 4*sec, attempt(1, 100*us, 2*sec, trace.OutcomeTimeout), attempt(2, 2*sec+110*us, 2*sec, trace.OutcomeTimeout)),
+		toUpstream(name, port+1, start+200*us, 0), toUpstream(name, port+2, start+2*sec+180*us, 0)}
 }
 
 // held is what an assembler keeps in memory for a lookup, with its records.

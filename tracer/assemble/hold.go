@@ -133,7 +133,7 @@ func (a *Assembler) treeReady(l *lookup, depth int) time.Time {
 		}
 		a.matchSlot(s)
 		for _, x := range s.got {
-			ready = later(ready, a.legReady(x, depth+1))
+			ready = later(ready, a.upstreamReady(x, depth+1))
 		}
 		if len(s.got) == 0 && s.at.Outcome == trace.OutcomeOK && !s.dials() && (s.channel != nil || !s.span.IsZero()) {
 			ready = later(ready, l.end().Add(holdRecord))
@@ -142,8 +142,8 @@ func (a *Assembler) treeReady(l *lookup, depth int) time.Time {
 	return ready
 }
 
-// legReady returns when to stop waiting for what belongs to an upstream query.
-func (a *Assembler) legReady(x *lookup, depth int) time.Time {
+// upstreamReady returns when to stop waiting for what belongs to an upstream query.
+func (a *Assembler) upstreamReady(x *lookup, depth int) time.Time {
 	if x.parent != nil {
 		return time.Time{}
 	}

@@ -201,25 +201,23 @@ func translated(ex *trace.Exchange) netip.AddrPort {
 // serverOf returns what is known of the server of a lookup.
 func (a *Assembler) serverOf(l *lookup) (id identity) {
 	in := l.serverSide()
-	if in != nil {
+	switch {
+	case in != nil:
 		id.place, id.placed = in.ServerPlace()
 		id.addr = translated(in)
 		if in.Server != nil {
 			id.pid = in.Server.PID
 		}
-		return id
-	}
-	if l.refresh != nil {
+	case l.refresh != nil:
 		// Its record does not tell the server, but that of the query which set it off.
 		for _, of := range a.byFlow[l.flow] {
 			if of.exchange != nil && of.query != nil {
 				return of.server
 			}
 		}
-		return id
 	}
-	if ip := l.query.ServerIP; ip.IsValid() && !ip.IsUnspecified() {
-		id.addr = netip.AddrPortFrom(ip, l.query.ServerPort)
+	if q := l.query; q != nil && q.ServerIP.IsValid() && !q.ServerIP.IsUnspecified() {
+		id.addr = netip.AddrPortFrom(q.ServerIP, q.ServerPort)
 	}
 	return id
 }

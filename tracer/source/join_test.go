@@ -147,6 +147,45 @@ func TestExchangeWrittenAgain(t *testing.T) {
 	}
 }
 
+// A tracer writes a trace again when more of the lookup came: it is shown once, whole, in
+// whatever order the two come, and also where a record is joined with it.
+func TestTraceWrittenAgain(t *testing.T) {
+	l := lookup(1)
+	early := *l.client
+	early.Path, early.Outcome, early.Duration, early.RCode = trace.Path{}, trace.OutcomeUnanswered, nil, ""
+	early.Path.Append(l.client.Path.At(0))
+	early.Milestones.Response = trace.Progress{}
+	first := traceOf(&early, nil)
+	whole := *l.client
+	whole.Replaces = true
+	again := traceOf(&whole, l.query, trace.Upstream{Attempt: &l.query.Upstreams[0], Exchange: l.upstream, Join: trace.JoinExact})
+	again.Replaces = true
+	for _, tc := range []struct {
+		records []trace.Record
+		want    string
+	}{
+		{[]trace.Record{first, again}, "n1.equ"},
+		{[]trace.Record{again, first}, "n1.equ"},
+		{[]trace.Record{first, again, again, first}, "n1.equ"},
+		{[]trace.Record{first, again, l.server}, "n1.equ"},
+		{[]trace.Record{&early, &whole, l.query, l.upstream}, "n1.equ"},
+		{[]trace.Record{&whole, l.query}, "n1.eq"},
+	} {
+		f := File{Path: "-", Stdin: strings.NewReader(lines(tc.records...)), Stderr: t.Output(), Joining: realJoining()}
+		if got := joined(t, f, Request{}); got != tc.want {
+			t.Errorf("got %q, want %q", got, tc.want)
+		}
+		if _, err := f.Each(t.Context(), Request{}, func(l Lookup) error {
+			if l.Trace.Outcome != trace.OutcomeAnswered || slices.ContainsFunc(l.Trace.Gaps, func(gap string) bool { return strings.Contains(gap, "not known any more") }) {
+				t.Errorf("%s, gaps %q", l.Trace.Outcome, l.Trace.Gaps)
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // A refresh is shown once, as the tracer made it, also where CoreDNS's own record
 // of it comes beside its trace, and the lookup that set it off stays as it was.
 func TestRefreshIsShownOnce(t *testing.T) {
