@@ -250,6 +250,7 @@ func (a *Assembler) change(l *lookup, alter func()) {
 		a.unindexExchange(l) // what was passed on is no upstream query that is to be found
 		if l.query != nil {
 			for _, x := range l.inferred {
+				a.unindex(x)
 				a.index(x) // it may be one of the attempts
 			}
 		}

@@ -130,6 +130,28 @@ func TestRepeatedQuery(t *testing.T) {
 	})
 }
 
+// A record that was passed on without the exchange, as there was no room, and the
+// exchange that comes then, are one lookup, with what the record had.
+func TestExchangeAfterItsRecords(t *testing.T) {
+	const us = time.Microsecond
+	ex := fromClient("a.example.", 1000, 0, 5500*ms)
+	ex.Transmissions = 2
+	see(ex, trace.MessageQuery, trace.DirectionTX, clientNS, 5*sec)
+	first := record(ex, 20*us, ms, attempt(1, 100*us, ms/2, trace.OutcomeOK))
+	second := record(ex, 5*sec+20*us, 400*ms, attempt(1, 100*us, 300*ms, trace.OutcomeOK))
+	a := New(Config{Timeout: time.Second})
+	a.Add(first)
+	a.Add(toUpstream("a.example.", 2000, 200*us, ms/4))
+	after(t, a, 9*sec, "record 1000 [1: 2000 exact]")
+	a.Add(second)
+	a.Add(ex)
+	after(t, a, 10*sec, "1000 recorded again [1: 2000 exact]")
+	after(t, a, 60*sec, "")
+	if len(a.byFlow)+len(a.questions) != 0 || a.Stats().Bytes != 0 {
+		t.Errorf("%d flows, %d questions, %+v", len(a.byFlow), len(a.questions), a.Stats())
+	}
+}
+
 // The worst load: 10,000 exchanges a second that a server sent and that are nobody's.
 // Memory is bounded, the oldest is passed on, and none is lost.
 func TestWorstLoad(t *testing.T) {

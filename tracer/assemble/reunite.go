@@ -1,6 +1,8 @@
 package assemble
 
 import (
+	"container/heap"
+
 	"github.com/dnstrace/dnstrace/trace"
 )
 
@@ -48,15 +50,11 @@ func (a *Assembler) repeats(l *lookup) bool {
 
 // unite makes one lookup of two; half has the server's record, or the exchange.
 func (a *Assembler) unite(l, half *lookup, matched string) {
-	if half.again {
-		l.again = true
-	}
+	l.again = l.again || half.again || half.heapIndex < 0
 	a.forget(half)
 	half.lose()
 	a.disown(half)
-	for _, s := range half.slots {
-		s.reset()
-	}
+	a.orphan(half)
 	alter := func() {
 		if l.exchange == nil {
 			l.exchange, l.far = half.exchange, half.far
@@ -73,6 +71,27 @@ func (a *Assembler) unite(l, half *lookup, matched string) {
 	}
 	a.change(l, alter)
 	a.revive(l.root())
+}
+
+// orphan holds the upstream queries of a lookup again, for another that takes its place.
+func (a *Assembler) orphan(l *lookup) {
+	queries := l.inferred
+	for _, s := range l.slots {
+		queries = append(queries, s.got...)
+		s.reset()
+	}
+	l.inferred = nil
+	for _, x := range queries {
+		if x.parent != l {
+			continue
+		}
+		x.parent, x.added = nil, a.now
+		a.unindex(x)
+		a.index(x)
+		a.held.push(x)
+		x.due = a.waits(x)
+		heap.Push(&a.due, x)
+	}
 }
 
 // otherHalf finds the one half of the same flow whose time shows another clock, or

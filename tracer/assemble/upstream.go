@@ -122,10 +122,10 @@ func (a *Assembler) gather(l *lookup, depth int) {
 		got = append(got, s.got...)
 	}
 	if l.recorded() {
-		l.inferred = slices.DeleteFunc(l.inferred, func(x *lookup) bool { return x.slot != nil })
 		for _, x := range l.inferred {
-			a.unindex(x)
+			a.unindexExchange(x)
 		}
+		l.inferred = slices.DeleteFunc(l.inferred, func(x *lookup) bool { return x.slot != nil })
 	} else {
 		a.infer(l)
 	}
