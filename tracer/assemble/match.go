@@ -19,6 +19,9 @@ const (
 
 // match finds the exchanges of l's attempts.
 func (a *Assembler) match(l *lookup) {
+	if l.refresh != nil && !l.server.placed {
+		l.server = a.serverOf(l) // the query that set it off may have come since
+	}
 	for _, s := range l.slots {
 		a.matchSlot(s)
 	}
