@@ -270,7 +270,33 @@ func TestAttemptsAndTheirExchanges(t *testing.T) {
 	}
 }
 
-// at gives a query record a server of its own.
+// A lookup whose upstream refused it is told soon, if that is seen; one whose upstream is
+// silent when its exchange must have come.
+func TestRefusedIsToldSoon(t *testing.T) {
+	const us = time.Microsecond
+	for _, tc := range []struct {
+		name     string
+		upstream *trace.Exchange
+		held     time.Duration
+	}{
+		{"ICMP error", with(toUpstream("a.example.", 2000, 200*us, 0), refused), sec},
+		{"no connection", with(toUpstream("", 2000, 200*us, 0), synOnly, closed), sec},
+		{"it says nothing", toUpstream("a.example.", 2000, 200*us, 0), 9 * sec},
+	} {
+		a := New(Config{})
+		ex := fromClient("a.example.", 1000, 0, ms)
+		for _, r := range []trace.Record{ex, record(ex, 20*us, ms/2, attempt(1, 100*us, 300*us, trace.OutcomeError)), tc.upstream} {
+			a.Add(r)
+		}
+		early := a.Advance(epoch.Add(tc.held - ms))
+		late := a.Advance(epoch.Add(tc.held + sec))
+		if soon := tc.held == sec; len(early)+len(late) != 1 || (len(early) == 1) != soon {
+			t.Errorf("%s: %d before %s, %d after", tc.name, len(early), tc.held, len(late))
+		}
+	}
+}
+
+// recordAt makes the record of a server that has an address and a span.
 func recordAt(ex *trace.Exchange, after, took time.Duration, addr netip.Addr, attempts ...trace.Attempt) *trace.Query {
 	q := record(ex, after, took, attempts...)
 	q.ServerIP, q.ServerPort = addr, 53

@@ -127,7 +127,7 @@ func (a *Assembler) treeReady(l *lookup, depth int) time.Time {
 		return ready
 	}
 	for _, s := range l.slots {
-		if arrival := a.arrival(s); s.channel != nil && !s.settled && a.now.Before(arrival) {
+		if arrival := a.arrival(s); s.channel != nil && !s.settled && a.now.Before(arrival) && !a.refused(s) {
 			ready = later(ready, arrival)
 			continue
 		}
@@ -140,6 +140,27 @@ func (a *Assembler) treeReady(l *lookup, depth int) time.Time {
 		}
 	}
 	return ready
+}
+
+// refused tells whether an attempt failed soon and has the exchange that shows why: it
+// need not wait for what may come as late as one that is silent.
+func (a *Assembler) refused(s *slot) bool {
+	if s.at.Outcome == trace.OutcomeOK || s.limit-s.begin >= int64(time.Second) {
+		return false
+	}
+	for _, other := range s.of.slots { // itself, and that of its attempts to connect
+		if other.at != s.at {
+			continue
+		}
+		if a.matchSlot(other); !other.exact {
+			continue
+		}
+		last := other.got[len(other.got)-1]
+		if last.exchange.ICMP != nil || last.exchange.Reset != nil && !last.closed() {
+			return true
+		}
+	}
+	return false
 }
 
 // upstreamReady returns when to stop waiting for what belongs to an upstream query.
