@@ -91,7 +91,7 @@ func (a *Assembler) waitsForRecord(l *lookup, end time.Time) time.Time {
 		return l.added.Add(linger) // there is nothing to record
 	case ex.Outcome == trace.OutcomeAnswered:
 		return a.waitsAnswered(l, end)
-	case ex.LastDrop() != nil && ex.LastDrop().Message == trace.MessageQuery:
+	case dropped(ex):
 		// It died on the way to the server: there will be no record. But what left
 		// the same socket with it, and shows why, is to be passed on before.
 		return l.added.Add(holdRecord + linger)

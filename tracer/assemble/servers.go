@@ -154,6 +154,8 @@ func (s *servers) missed(ex *trace.Exchange, now time.Time) bool {
 	switch {
 	case ex.Milestones.Query.Arrived != trace.NotSeen, ex.Milestones.Query.Read != trace.NotSeen, ex.Milestones.Response.Left != trace.NotSeen:
 		return false // it came, or that cannot be seen
+	case dropped(ex): // which says more
+		return false
 	case ex.Incomplete(), ex.Connects(), now.Sub(lastQuery(ex)) < holdServer:
 		return false
 	}
@@ -169,6 +171,12 @@ func (s *servers) missed(ex *trace.Exchange, now time.Time) bool {
 		}
 	}
 	return false
+}
+
+// dropped tells whether an exchange ended with a drop of its query.
+func dropped(ex *trace.Exchange) bool {
+	drop := ex.LastDrop()
+	return drop != nil && drop.Message == trace.MessageQuery
 }
 
 // inZone tells whether a name is in a zone; both are lower case and absolute.

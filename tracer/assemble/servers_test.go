@@ -54,7 +54,7 @@ func TestNotRecorded(t *testing.T) {
 		{"to another server", exchange("lost.example.", clientNS, nodeNS, clientIP, upstreamIP, 2000, sec, 0), "", ".", false},
 		{"the server is on another node", lost(onNode("a")), "b", ".", false},
 		{"the server is on this node", lost(onNode("a")), "a", ".", true},
-		{"dropped a moment ago", lost(func(ex *trace.Exchange) { ex.Drops = []trace.Drop{{Message: trace.MessageQuery}} }), "", ".", false},
+		{"dropped", lost(func(ex *trace.Exchange) { ex.Drops = []trace.Drop{{Message: trace.MessageQuery}} }), "", ".", false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			known := with(fromClient("known.example.", 1000, 0, ms), onNode(tc.node))
