@@ -96,15 +96,15 @@ func (o *readOptions) validate(cmd *cobra.Command) (*filter.Filter, error) {
 	return f, nil
 }
 
-// maxJoined bounds the lookups that wait for their other records while those of
-// a file or of Loki are joined: some 5 KB each.
-const maxJoined = 16384
+// maxJoined bounds the memory of lookups that wait for their other records while those
+// of a file or of Loki are joined.
+const maxJoined = 64 << 20
 
 // open returns where lookups come from; stderr is for what could not be read.
 func (o *readOptions) open(cmd *cobra.Command, stderr io.Writer) source.Source {
 	joining := source.Joining{
 		Diagnose: diagnose.New().Trace, Now: time.Now,
-		Assemble: func() source.Assembler { return assemble.New(assemble.Config{MaxPending: maxJoined}) },
+		Assemble: func() source.Assembler { return assemble.New(assemble.Config{MaxBytes: maxJoined}) },
 	}
 	switch {
 	case o.from != "":

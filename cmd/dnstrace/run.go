@@ -155,7 +155,7 @@ func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
 	}
 	config := pipeline.Config{
 		Source: messages.Tap{Source: n.source, Ring: n.messages}, Receiver: n.receiver, Ports: ports, Timeout: o.timeout,
-		Names: cgroups, Node: name, Sample: o.sampleRate(), InKernel: o.sampleInKernel, Lacks: o.lacks(capture.Limits()),
+		Names: cgroups, Node: name, Sample: o.sampleRate(), InKernel: o.sampleInKernel, Limitations: o.limitations(capture.Limits()),
 		Exchange: n.sink(trace.KindExchange, keep), Trace: n.traceSink(keep), Flush: n.flush, Last: n.last,
 	}
 	if n.sockets != nil {

@@ -2,8 +2,10 @@
 // plugin's query and refresh records into traces, and finds which traces are of
 // one getaddrinfo call.
 //
-// Nothing is joined that could as well belong to another: the trace then says
-// what cannot be told apart.
+// Attempts of a server and its upstream exchanges are matched in order, one to one:
+// by the stamp that an exchange carried; else by what the attempt asked, whom, and
+// when. What must be so is exact; what two could have had either way is inferred, from
+// the order; of what is left the trace says that it was not observed.
 //
 // It is a function of the records alone, without sockets and without a clock of
 // its own, so that the live tracer and a file of records give the same traces.
@@ -14,92 +16,73 @@ import (
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
-	"github.com/dnstrace/dnstrace/tracer/spare"
 )
 
-// How long a lookup waits for a side that is missing.
-const (
-	// The exchanges and query records of one lookup and of those that compete
-	// with it for an upstream exchange come within this time of its end: an
-	// exchange closes 100 ms after its last packet, the plugin writes at least
-	// that often.
-	settle = 300 * time.Millisecond
-	// What may be late: a batch of the plugin's on a busy node.
-	holdRecord = time.Second
-	// A node on which no server wrote a record for this long has none that does:
-	// its lookups are not held for one, which would be most of the memory.
-	noRecords = 30 * time.Second
-	// Nor has one where none came for so many lookups that were answered settle
-	// ago: a busy node need not wait for long to know.
-	manyUnrecorded = 1000
-	// CoreDNS works on a query for at most 6 s (plugin/forward).
-	holdServer = 7 * time.Second
-	// A lookup that others claim as their upstream leg waits for them; this is
-	// only in case that they wait for each other.
-	maxClaimed = time.Minute
-	// An exchange without a response is reported after the tracer's timeout.
-	afterTimeout = 2 * time.Second
-)
-
-// DefaultMaxPending bounds the lookups held. One has some five kilobytes.
-const DefaultMaxPending = 65536
+// DefaultMaxBytes bounds the memory of lookups that are held, and of those that were
+// passed on and may be completed. A lookup has some two kilobytes.
+const DefaultMaxBytes = 32 << 20
 
 // Config of an Assembler.
 type Config struct {
-	MaxPending int           // 0: DefaultMaxPending
-	Timeout    time.Duration // after which exchanges are unanswered; 0: 5 s
-	Lacks      Lacks
+	MaxBytes    int           // of memory, about; 0: DefaultMaxBytes
+	Timeout     time.Duration // after which exchanges are unanswered; 0: 7 s
+	Limitations Limitations
 }
 
-// Lacks is what this node's kernel does not tell, each as the gap of a trace that it
-// concerns; empty: it tells.
-type Lacks struct {
+// Limitations is what this node's kernel does not tell, each as the gap of a trace that
+// it concerns; empty: it tells.
+type Limitations struct {
 	Process   string // which process sent what left a socket of this node
 	Reason    string // why a packet was dropped
 	Unsampled string // the packets of lookups that are not in the sample
 }
 
 // Stats counts what could not be joined as it should. All only grow, but for
-// Pending.
+// Pending and Bytes.
 type Stats struct {
-	Pending    int
-	Evicted    uint64 // passed on early, as they stood, because too many were held
+	Pending    int    // lookups held
+	Bytes      int    // of memory, about, for them and for what was passed on
+	Evicted    uint64 // passed on early, as they stood, because there was no room for more
 	Duplicates uint64 // records that came twice
 }
 
-// Assembler joins records into traces. It is for one goroutine.
+// Assembler joins records into traces. It is not safe for concurrent use. It keeps the
+// records that it is given, also after it passed them on: they must not change.
 type Assembler struct {
 	cfg       Config
 	now       time.Time
-	due       dueHeap
+	due       dueHeap // what is held
+	held      queue   // the same, in the order in which it came
 	byFlow    map[trace.Flow][]*lookup
 	questions map[question]*asked
-	unused    spare.Of[asked]
-	lookups   spare.Of[lookup]
-	traces    spare.Of[trace.Trace]
+	stamped   map[trace.SpanID][]*lookup // exchanges by the span id that they carried
+	spans     map[trace.SpanID]*slot     // attempts by the span id that they sent
 	servers   *servers
 	calls     *calls
+	region    region
 	early     []*trace.Trace // evicted, until Advance
 	began     time.Time      // of the first record
 	recorded  bool           // a server wrote records
-	// How many answered lookups had no record after settle, while there were none.
+	// How many answered lookups had no record after linger, while there were none.
 	unrecorded int
-	stats      Stats
-	sequence   uint64
-	most       int       // held since shrink last looked
-	shrunk     time.Time // when it last did
+	// Passed on: those of which nothing more is expected, and others.
+	passedWhole, passedOther queue
+	stats                    Stats
+	most                     int       // held since shrink last looked
+	shrunk                   time.Time // when it last did
 }
 
 // New returns an empty Assembler.
 func New(cfg Config) *Assembler {
-	if cfg.MaxPending == 0 {
-		cfg.MaxPending = DefaultMaxPending
+	if cfg.MaxBytes == 0 {
+		cfg.MaxBytes = DefaultMaxBytes
 	}
 	if cfg.Timeout == 0 {
-		cfg.Timeout = 5 * time.Second
+		cfg.Timeout = 7 * time.Second
 	}
 	return &Assembler{
-		cfg: cfg, byFlow: map[trace.Flow][]*lookup{}, questions: map[question]*asked{}, servers: newServers(), calls: newCalls(),
+		cfg: cfg, byFlow: map[trace.Flow][]*lookup{}, questions: map[question]*asked{}, stamped: map[trace.SpanID][]*lookup{},
+		spans: map[trace.SpanID]*slot{}, servers: newServers(), calls: newCalls(),
 	}
 }
 
@@ -118,13 +101,7 @@ func (a *Assembler) Add(r trace.Record) {
 		a.advanceTo(r.Time.Add(refreshTime(r)))
 		a.addRefresh(r)
 	}
-}
-
-func end(start time.Time, d *trace.Seconds) time.Time {
-	if d == nil {
-		return start
-	}
-	return start.Add(d.Duration())
+	a.bound()
 }
 
 func (a *Assembler) advanceTo(now time.Time) {
@@ -139,76 +116,113 @@ func (a *Assembler) advanceTo(now time.Time) {
 func (a *Assembler) addExchange(ex *trace.Exchange) {
 	a.servers.learn(ex)
 	for _, l := range a.byFlow[ex.Flow] {
-		old := l.written(ex)
-		switch {
-		case old != nil:
-			// Something of it came after it was reported, and this is all of it;
-			// or it is the same once more.
-			if !moreThan(ex, *old) {
-				a.stats.Duplicates++
-				return
-			}
-			a.change(l, func() { *old = ex })
-			a.remember(l.exchange)
-			return
-		case l.exchange == nil && l.query != nil && belongs(ex, l.query):
-			a.change(l, func() { l.exchange = ex })
-			a.servers.records(ex)
-			a.remember(ex)
-			return
-		case l.exchange != nil && l.far == nil && twoSides(l.exchange, ex):
-			a.change(l, func() { l.setSides(ex) })
-			a.remember(l.exchange)
-			a.recordOf(l)
+		if old := l.written(ex); old != nil {
+			a.addAgain(l, old, ex)
 			return
 		}
 	}
-	a.remember(ex)
-	a.hold(lookup{exchange: ex, key: question{ex.QName, ex.QType, ex.QClass}, flow: ex.Flow})
+	l := a.halfOf(ex)
+	if l == nil {
+		l = &lookup{exchange: ex, question: question{ex.QName, ex.QType}, flow: ex.Flow, again: ex.Replaces, lost: ex.Replaces}
+		a.hold(l)
+	}
+	a.remember(l)
+	a.takeRecords(l)
+}
+
+// addAgain takes an exchange of which an earlier record came: something of it came
+// after it was reported, and this is all of it; or it is the same once more.
+func (a *Assembler) addAgain(l *lookup, old **trace.Exchange, ex *trace.Exchange) {
+	if !moreThan(ex, *old) {
+		a.stats.Duplicates++
+		return
+	}
+	a.change(l, func() { *old = ex })
+	a.remember(l)
+	a.takeRecords(l)
+	a.revive(l.root())
+}
+
+// halfOf gives an exchange to the lookup of which another node saw the other side, or of
+// which the record is known; nil if there is none.
+func (a *Assembler) halfOf(ex *trace.Exchange) *lookup {
+	var side, record *lookup
+	for _, l := range a.byFlow[ex.Flow] {
+		switch {
+		case l.exchange != nil && l.far == nil && twoSides(l.exchange, ex):
+			if fit := sameServer(l.exchange, ex); fit == fits || fit == mayFit && side == nil {
+				side = l
+			}
+		case l.exchange == nil && l.query != nil && record == nil && belongs(ex, l.query) && fitOf(ex, l.query) == fits:
+			record = l
+		}
+	}
+	switch {
+	case side != nil:
+		a.change(side, func() { side.setSides(ex) })
+		a.revive(side.root())
+		return side
+	case record != nil:
+		a.change(record, func() { record.exchange = ex })
+		a.servers.records(ex, record.query)
+		a.revive(record.root())
+	}
+	return record
+}
+
+// takeRecords gives l the records of its query that wait for it.
+func (a *Assembler) takeRecords(l *lookup) {
+	for again := true; again; {
+		again = false
+		for _, half := range a.byFlow[l.flow] {
+			if half != l && half.exchange == nil && half.query != nil && l.misses(half.query) {
+				a.unite(l, half, "")
+				again = true // the list has changed
+				break
+			}
+		}
+	}
+}
+
+// misses tells whether a record is of l's query, of which fewer came than it was sent.
+func (l *lookup) misses(q *trace.Query) bool {
+	return l.isOf(q) && len(l.records) < max(1, l.serverSide().Transmissions, l.exchange.Transmissions)
+}
+
+// isOf tells whether a record of the same flow is of l's query.
+func (l *lookup) isOf(q *trace.Query) bool {
+	return l.exchange != nil && belongs(l.serverSide(), q) && fitOf(l.serverSide(), q) == fits
 }
 
 // remember keeps a client's lookup, to find the others of its call. What servers
 // ask on behalf of others makes no calls of its own.
-func (a *Assembler) remember(ex *trace.Exchange) {
-	if !a.servers.sends(ex) {
-		a.calls.add(ex, a.now)
+func (a *Assembler) remember(l *lookup) {
+	if !a.servers.sends(&l.sender) {
+		a.calls.add(l.exchange, a.now)
 	}
 }
 
 func (a *Assembler) addQuery(q *trace.Query) {
+	var of *lookup
 	for _, l := range a.byFlow[q.Flow] {
-		if l.query != nil && l.query.Time.Equal(q.Time) && l.query.SpanID == q.SpanID {
-			a.stats.Duplicates++
-			return
+		for _, known := range l.records {
+			if known.Time.Equal(q.Time) && known.SpanID == q.SpanID {
+				a.stats.Duplicates++
+				return
+			}
+		}
+		if l.misses(q) && (of == nil || of.exchange.Time.Before(l.exchange.Time)) {
+			of = l // the later, as the client used its port and ID again
 		}
 	}
-	for _, l := range a.byFlow[q.Flow] {
-		if l.exchange == nil || !belongs(l.serverSide(), q) {
-			continue
-		}
-		if l.query != nil {
-			// A retransmission that reached the server too: it waits, to go with
-			// the lookup.
-			break
-		}
-		a.change(l, func() { l.query = q })
-		a.servers.records(l.serverSide())
+	if of == nil {
+		l := &lookup{question: question{q.QName, q.QType}, flow: q.Flow}
+		a.addRecord(l, q)
+		a.hold(l)
 		return
 	}
-	a.hold(lookup{query: q, key: question{q.QName, q.QType, q.QClass}, flow: q.Flow})
-}
-
-// recordOf gives l the server's record, if that came when only the client's side
-// was known, on another clock.
-func (a *Assembler) recordOf(l *lookup) {
-	for _, half := range a.byFlow[l.flow] {
-		if l.query == nil && half.exchange == nil && half.query != nil && belongs(l.serverSide(), half.query) {
-			a.unite(l, half, "")
-			l.due = l.readyAt(a)
-			heap.Fix(&a.due, l.heapIndex)
-			return
-		}
-	}
+	a.change(of, func() { a.addRecord(of, q) })
+	a.revive(of.root())
 }
 
 func (a *Assembler) addRefresh(r *trace.Refresh) {
@@ -218,15 +232,32 @@ func (a *Assembler) addRefresh(r *trace.Refresh) {
 			return
 		}
 	}
-	a.hold(lookup{refresh: r, key: question{r.QName, r.QType, r.QClass}, flow: r.Flow})
+	l := &lookup{refresh: r, question: question{r.QName, r.QType}, flow: r.Flow}
+	a.addSlots(l, nil)
+	a.hold(l)
 }
 
-// change alters a lookup that is held.
+// change alters a lookup.
 func (a *Assembler) change(l *lookup, alter func()) {
+	if s := l.slot; s != nil && l.parent == nil {
+		s.unsettle()
+		l.lose()
+	}
 	a.unindex(l)
 	alter()
 	a.index(l)
-	l.due = l.readyAt(a)
+	if l.heapIndex < 0 {
+		a.unindexExchange(l) // what was passed on is no upstream query that is to be found
+		if l.query != nil {
+			for _, x := range l.inferred {
+				a.unindex(x)
+				a.index(x) // it may be one of the attempts
+			}
+		}
+		return
+	}
+	l.resize(l.bytes())
+	l.due = a.waits(l)
 	heap.Fix(&a.due, l.heapIndex)
 }
 
@@ -236,32 +267,21 @@ func (a *Assembler) change(l *lookup, alter func()) {
 func belongs(ex *trace.Exchange, q *trace.Query) bool {
 	const (
 		clocks = 50 * time.Millisecond // of two nodes, synchronized as nodes are
-		queue  = 6 * time.Second       // an overloaded server reads its socket late
+		queued = 6 * time.Second       // an overloaded server reads its socket late
 	)
-	at := q.Time.Sub(ex.Time)
-	last := time.Duration(0)
-	for _, s := range ex.Path {
-		if s.Message == trace.MessageQuery {
-			last = max(last, s.Offset.Duration())
-		}
+	if q.Time.Sub(ex.Time) < -clocks {
+		return false
 	}
-	return at >= -clocks && at <= last+queue+clocks
+	return q.Time.Sub(lastQuery(ex)) <= queued+clocks
 }
 
-func (a *Assembler) hold(held lookup) {
-	if len(a.due) >= a.cfg.MaxPending {
-		a.stats.Evicted++
-		l := a.due[0]
-		l.evicted = true
-		a.early = append(a.early, a.finish(l))
-	}
-	l := a.lookups.Take()
-	*l = held
-	a.sequence++
-	l.sequence = a.sequence
+// hold keeps a lookup until its parts have come.
+func (a *Assembler) hold(l *lookup) {
 	l.added = a.now
+	l.size = l.bytes()
 	a.index(l)
-	l.due = l.readyAt(a)
+	a.held.push(l)
+	l.due = a.waits(l)
 	heap.Push(&a.due, l)
 	a.most = max(a.most, len(a.due))
 	same := a.byFlow[l.flow]
@@ -272,20 +292,23 @@ func (a *Assembler) hold(held lookup) {
 }
 
 // Advance returns the traces that are complete, or will not get more complete,
-// at the given time. The caller owns them.
+// at the given time. The caller must not change what they refer to.
 func (a *Assembler) Advance(now time.Time) []*trace.Trace {
 	a.advanceTo(now)
 	done := a.early
 	a.early = nil
 	for len(a.due) > 0 && !a.due[0].due.After(a.now) {
 		l := a.due[0]
-		if at := l.readyAt(a); at.After(a.now) {
+		if at := a.readyAt(l); at.After(a.now) {
 			l.due = at
-			heap.Fix(&a.due, 0)
+			heap.Fix(&a.due, l.heapIndex)
 			continue
 		}
-		done = append(done, a.finish(l))
+		if !a.repeats(l) {
+			done = append(done, a.finish(l))
+		}
 	}
+	a.expire()
 	a.shrink()
 	return done
 }
@@ -294,8 +317,8 @@ func (a *Assembler) Advance(now time.Time) []*trace.Trace {
 func (a *Assembler) Flush() []*trace.Trace {
 	done := a.early
 	a.early = nil
-	// As if the time of each had come: a leg that may be claimed waits for its
-	// claimants, as it would have.
+	// As if the time of each had come: an upstream query that may be claimed waits for
+	// its claimants, as it would have.
 	for len(a.due) > 0 {
 		done = append(done, a.Advance(a.due[0].due)...)
 	}
@@ -305,35 +328,27 @@ func (a *Assembler) Flush() []*trace.Trace {
 // Stats returns the counters.
 func (a *Assembler) Stats() Stats {
 	s := a.stats
-	s.Pending = len(a.due)
+	s.Pending, s.Bytes = len(a.due), a.held.size+a.passedSize()
 	return s
 }
 
 // finish makes the trace of a lookup and of the upstream exchanges that belong
-// to it, and forgets them all.
+// to it, and holds them no longer.
 func (a *Assembler) finish(l *lookup) *trace.Trace {
 	a.reunite(l)
 	a.forget(l)
+	l.lose()
+	a.gather(l, 0)
 	t := a.build(l)
-	a.lookups.Give(l)
+	a.pass(l)
 	return t
 }
 
+// forget holds a lookup no longer.
 func (a *Assembler) forget(l *lookup) {
-	heap.Remove(&a.due, l.heapIndex)
-	a.unindex(l)
-	if same := without(a.byFlow[l.flow], l); len(same) == 0 {
-		delete(a.byFlow, l.flow)
-	} else {
-		a.byFlow[l.flow] = same
+	if l.heapIndex >= 0 {
+		heap.Remove(&a.due, l.heapIndex)
 	}
-}
-
-func without(list []*lookup, l *lookup) []*lookup {
-	for i := range list {
-		if list[i] == l {
-			return append(list[:i], list[i+1:]...)
-		}
-	}
-	return list
+	l.remove()
+	a.unindexExchange(l)
 }

@@ -37,15 +37,12 @@ func exchange(name string, from, to uint32, src, dst netip.Addr, port uint16, st
 	ex.TraceID = trace.NewTraceID(ex.Time, ex.Flow)
 	ex.QName, ex.QType, ex.QClass, ex.Protocol = name, "A", "IN", "udp"
 	ex.ClientIP, ex.ClientPort = src, port
-	see := func(message, direction string, netns uint32, at time.Duration) {
-		ex.Path = append(ex.Path, trace.Sighting{Message: message, Direction: direction, NetNS: netns, Offset: trace.Seconds(at)})
-	}
-	see(trace.MessageQuery, trace.DirectionTX, from, 0)
-	see(trace.MessageQuery, trace.DirectionRX, to, 10*time.Microsecond)
+	ex.ID = port
+	query := &ex.Milestones.Query
+	query.Left = see(ex, trace.MessageQuery, trace.DirectionTX, from, 0)
+	query.Arrived = see(ex, trace.MessageQuery, trace.DirectionRX, to, 10*time.Microsecond)
 	if took != 0 {
-		ex.Outcome, ex.RCode, ex.Duration = trace.OutcomeAnswered, "NOERROR", trace.SecondsPtr(took)
-		see(trace.MessageResponse, trace.DirectionTX, to, took-10*time.Microsecond)
-		see(trace.MessageResponse, trace.DirectionRX, from, took)
+		answer(ex, took)
 	}
 	if from == serverNS {
 		ex.Client = &trace.Endpoint{Process: "coredns", PID: serverPID}
@@ -54,6 +51,22 @@ func exchange(name string, from, to uint32, src, dst netip.Addr, port uint16, st
 		ex.Server = &trace.Endpoint{Process: "coredns", PID: serverPID}
 	}
 	return ex
+}
+
+// see adds a sighting.
+func see(ex *trace.Exchange, message, direction string, netns uint32, at time.Duration) trace.Milestone {
+	ex.Path.Append(trace.Sighting{Message: message, Direction: direction, Device: trace.Device{NetNS: netns}, Offset: trace.Seconds(at)})
+	return trace.MilestoneAt(ex.Path.Len() - 1)
+}
+
+// answer adds the response of an exchange that was seen from client to server.
+func answer(ex *trace.Exchange, took time.Duration) {
+	client, _ := ex.ClientPlace()
+	server, _ := ex.ServerPlace()
+	ex.Outcome, ex.RCode, ex.Duration = trace.OutcomeAnswered, "NOERROR", trace.SecondsPtr(took)
+	response := &ex.Milestones.Response
+	response.Left = see(ex, trace.MessageResponse, trace.DirectionTX, server.NetNS, took-10*time.Microsecond)
+	response.Arrived = see(ex, trace.MessageResponse, trace.DirectionRX, client.NetNS, took)
 }
 
 func fromClient(name string, port uint16, start, took time.Duration) *trace.Exchange {
@@ -66,7 +79,7 @@ func toUpstream(name string, port uint16, start, took time.Duration) *trace.Exch
 
 // record makes the server's record of a client's exchange.
 func record(ex *trace.Exchange, after, took time.Duration, attempts ...trace.Attempt) *trace.Query {
-	q := &trace.Query{Outcome: trace.OutcomeAnswered, Cache: trace.CacheMiss, Upstreams: attempts}
+	q := &trace.Query{Outcome: trace.OutcomeAnswered, Cache: trace.CacheMiss, Zone: ".", Upstreams: attempts}
 	q.V, q.Record, q.Time, q.Flow = trace.Version, trace.KindQuery, ex.Time.Add(after), ex.Flow
 	q.TraceID = trace.NewTraceID(q.Time, q.Flow)
 	q.DNS = ex.DNS
@@ -130,26 +143,21 @@ func TestOrderDoesNotMatter(t *testing.T) {
 	}
 }
 
-// Two clients ask one name at once: which upstream exchange is whose cannot be
-// told, so it is not.
-func TestNoGuessBetweenEquals(t *testing.T) {
+// Two clients ask one name at once: which upstream exchange is whose is inferred from
+// the order, and said to be.
+func TestEqualsAreInOrder(t *testing.T) {
 	traces := assemble(append(miss("same.example.", 1000, 0), miss("same.example.", 2000, 50*time.Microsecond)...)...)
-	roots := 0
-	for _, tr := range traces {
-		for _, u := range tr.Upstreams {
-			if u.Join != trace.JoinNone || u.Exchange != nil {
-				t.Errorf("join %s between equals", u.Join)
-			}
-		}
-		if tr.Query != nil {
-			roots++
-			if len(tr.Gaps) != 1 || !strings.Contains(tr.Gaps[0], "cannot be told apart") {
-				t.Errorf("gaps %v", tr.Gaps)
-			}
-		}
+	if len(traces) != 2 {
+		t.Fatalf("%d traces", len(traces))
 	}
-	if roots != 2 || len(traces) != 4 {
-		t.Errorf("%d traces, %d with a query", len(traces), roots)
+	for _, tr := range traces {
+		u := tr.Upstreams[0]
+		if u.Join != trace.JoinInferred || u.Exchange == nil || u.Exchange.ClientPort != tr.Exchange.ClientPort+1 {
+			t.Errorf("%d: %+v", tr.Exchange.ClientPort, u)
+		}
+		if len(tr.Gaps) != 1 || !strings.Contains(tr.Gaps[0], "is inferred from the order") {
+			t.Errorf("gaps %v", tr.Gaps)
+		}
 	}
 }
 
@@ -204,7 +212,9 @@ func TestInferredWithoutRecords(t *testing.T) {
 		"another process":  func(e *trace.Exchange) { e.Client = &trace.Endpoint{Process: "curl", PID: 5} },
 		"before the query": func(e *trace.Exchange) { e.Time = epoch.Add(-time.Millisecond) },
 		"after the answer": func(e *trace.Exchange) { e.Time = epoch.Add(3 * time.Millisecond) },
-		"another place":    func(e *trace.Exchange) { e.Path[0].NetNS = 9 },
+		"another place": func(e *trace.Exchange) {
+			*e = *exchange("a.example.", 9, nodeNS, serverIP, upstreamIP, 2000, 200*time.Microsecond, time.Millisecond)
+		},
 	} {
 		ex, leg := fromClient("a.example.", 1000, 0, 2*time.Millisecond), toUpstream("a.example.", 2000, 200*time.Microsecond, time.Millisecond)
 		change(leg)
@@ -266,6 +276,7 @@ func TestFlowUsedAgain(t *testing.T) {
 func TestMissedServer(t *testing.T) {
 	known := fromClient("known.example.", 1000, 0, time.Millisecond)
 	lost := exchange("lost.example.", clientNS, nodeNS, clientIP, serverIP, 2000, time.Second, 0)
+	lost.Milestones.Query.Arrived = trace.NotSeen
 	silent := fromClient("silent.example.", 3000, time.Second, 0)
 	sampled := fromClient("sampled.example.", 4000, time.Second, time.Millisecond)
 	elsewhere := exchange("elsewhere.example.", clientNS, nodeNS, clientIP, upstreamIP, 5000, time.Second, 0)
@@ -278,7 +289,8 @@ func TestMissedServer(t *testing.T) {
 
 func TestRetransmissionRecordedTwice(t *testing.T) {
 	ex := fromClient("a.example.", 1000, 0, 2*time.Second)
-	ex.Path = append(ex.Path, trace.Sighting{Message: trace.MessageQuery, Direction: trace.DirectionTX, NetNS: clientNS, Offset: trace.Seconds(time.Second)})
+	ex.Transmissions = 2
+	see(ex, trace.MessageQuery, trace.DirectionTX, clientNS, time.Second)
 	traces := assemble(ex, record(ex, 10*time.Microsecond, 1900*time.Millisecond), record(ex, time.Second+10*time.Microsecond, 900*time.Millisecond))
 	if len(traces) != 1 || len(traces[0].Gaps) != 1 || !strings.Contains(traces[0].Gaps[0], "recorded this query 2 times") {
 		t.Fatalf("%d traces, gaps %v", len(traces), traces[0].Gaps)
@@ -306,23 +318,12 @@ func TestAcrossTheStep(t *testing.T) {
 	}
 }
 
-// What is held is bounded: the next to be due goes out early and is counted.
-func TestTooManyHeld(t *testing.T) {
-	a := New(Config{MaxPending: 2})
-	for i := range 4 {
-		a.Add(fromClient(fmt.Sprintf("n%d.example.", i), uint16(1000+i), 0, time.Millisecond))
-	}
-	done := a.Advance(epoch.Add(2 * time.Millisecond))
-	if got := a.Stats(); len(done) != 2 || got.Pending != 2 || got.Evicted != 2 {
-		t.Errorf("%d done, %+v", len(done), got)
-	}
-}
-
 // The server worked on the retransmission too: its upstream exchange goes with
 // the lookup, though only the first record's attempts are numbered.
 func TestRetransmissionHasItsUpstreamExchange(t *testing.T) {
 	ex := fromClient("a.example.", 1000, 0, 400*time.Millisecond)
-	ex.Path = append(ex.Path, trace.Sighting{Message: trace.MessageQuery, Direction: trace.DirectionTX, NetNS: clientNS, Offset: trace.Seconds(250 * time.Millisecond)})
+	ex.Transmissions = 2
+	see(ex, trace.MessageQuery, trace.DirectionTX, clientNS, 250*time.Millisecond)
 	first := record(ex, 10*time.Microsecond, 399*time.Millisecond, attempt(1, 100*time.Microsecond, 398*time.Millisecond, trace.OutcomeOK))
 	second := record(ex, 250*time.Millisecond, 399*time.Millisecond, attempt(1, 100*time.Microsecond, 398*time.Millisecond, trace.OutcomeOK))
 	legs := []*trace.Exchange{

@@ -7,16 +7,9 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// maxDepth bounds a chain of servers: node-local cache, cluster DNS, the
-// network's resolver; what is deeper is a loop.
-const maxDepth = 8
-
-// build makes the trace of a lookup that has been forgotten, and forgets the
-// legs that it takes.
+// build makes the trace of a lookup of which all parts are known.
 func (a *Assembler) build(l *lookup) *trace.Trace {
-	a.firstRecord(l)
-	t := a.traces.Take()
-	*t = trace.Trace{Exchange: l.exchange, Query: l.query, Diagnosis: []trace.Finding{}, Gaps: []string{}}
+	t := &trace.Trace{Exchange: l.exchange, Query: l.query, Diagnosis: []trace.Finding{}, Gaps: []string{}, Replaces: l.again}
 	if l.exchange != nil {
 		a.fromExchange(t, l)
 	}
@@ -27,14 +20,13 @@ func (a *Assembler) build(l *lookup) *trace.Trace {
 		fromRefresh(t, l.refresh)
 	}
 	t.V, t.Record = trace.Version, trace.KindTrace
-	t.Upstreams = a.legs(l, &t.Gaps, 0)
+	t.Upstreams = a.upstreams(l, &t.Gaps, 0)
 	if l.refresh != nil {
 		t.RCode = upstreamCode(t.Upstreams)
 	}
-	t.Upstreams = a.appendRepeats(t.Upstreams, l, &t.Gaps)
 	l.appendGaps(t)
-	if a.cfg.Lacks.Unsampled != "" && (t.Exchange == nil || unseen(t.Upstreams)) {
-		t.Gaps = append(t.Gaps, a.cfg.Lacks.Unsampled)
+	if unsampled := a.cfg.Limitations.Unsampled; unsampled != "" && (t.Exchange == nil || unseen(t.Upstreams)) {
+		t.Gaps = append(t.Gaps, unsampled)
 	}
 	return t
 }
@@ -55,38 +47,6 @@ func upstreamCode(upstreams []trace.Upstream) string {
 	return code
 }
 
-// firstRecord makes the record that is shown the first of those of the query, in
-// whatever order they came.
-func (a *Assembler) firstRecord(l *lookup) {
-	for _, repeat := range a.repeats(l) {
-		if repeat.query.Time.Before(l.query.Time) {
-			a.unindex(repeat)
-			l.query, repeat.query = repeat.query, l.query
-			a.index(repeat)
-		}
-	}
-}
-
-// appendRepeats adds the upstream exchanges of retransmissions that the server
-// worked on too. They have no attempt: only those of the record that is shown
-// are numbered.
-func (a *Assembler) appendRepeats(upstreams []trace.Upstream, l *lookup, gaps *[]string) []trace.Upstream {
-	repeats := a.repeats(l)
-	for _, repeat := range repeats {
-		a.forget(repeat)
-		for _, u := range a.legs(repeat, gaps, 0) {
-			if u.Exchange != nil {
-				u.Attempt = nil
-				upstreams = append(upstreams, u)
-			}
-		}
-	}
-	if len(repeats) > 0 {
-		*gaps = append(*gaps, fmt.Sprintf("the server recorded this query %d times; the first record is shown", len(repeats)+1))
-	}
-	return upstreams
-}
-
 // appendGaps says what is particular about how the parts of l came together.
 func (l *lookup) appendGaps(t *trace.Trace) {
 	if l.matched != "" {
@@ -97,6 +57,12 @@ func (l *lookup) appendGaps(t *trace.Trace) {
 			t.Gaps = append(t.Gaps, said)
 			t.ClockOffset = trace.SecondsPtr(ahead)
 		}
+	}
+	if n := len(l.records); n > 1 {
+		t.Gaps = append(t.Gaps, fmt.Sprintf("the server recorded this query %d times; the first record is shown", n))
+	}
+	if l.lost {
+		t.Gaps = append(t.Gaps, "it was passed on before, with parts that are not known any more")
 	}
 	if l.evicted {
 		t.Gaps = append(t.Gaps, "it was passed on before all of it had come: too many lookups were open at once")
@@ -121,14 +87,16 @@ func (a *Assembler) fromExchange(t *trace.Trace, l *lookup) {
 	if ex.SampledInKernel && ex.Incomplete() {
 		t.Gaps = append(t.Gaps, "it was sampled in the kernel: packets that have another client's address, before or behind a translation, may be missing here")
 	}
-	t.Gaps = append(t.Gaps, a.cfg.Lacks.gaps(ex)...)
+	t.Gaps = append(t.Gaps, a.cfg.Limitations.gaps(ex)...)
 	if ex.PathOmitted > 0 {
 		t.Gaps = append(t.Gaps, fmt.Sprintf("%d more sightings of its packets were not kept", ex.PathOmitted))
 	}
-	if t.Query == nil && !ex.Connects() && a.servers.missed(ex) {
+	if a.servers.isServer(&l.sender) {
+		t.Role = trace.RoleUpstream
+	} else if t.Query == nil && a.servers.missed(ex, a.now) {
 		t.Gaps = append(t.Gaps, trace.GapNotRecorded)
 	}
-	if a.servers.sends(l.exchange) {
+	if a.servers.sends(&l.sender) {
 		return // a server's query: what it asks for others makes no call of its own
 	}
 	if of, inferred, ok := a.calls.of(l.exchange, a.now); ok {
@@ -179,66 +147,92 @@ func fromQuery(t *trace.Trace, q *trace.Query) {
 	t.Gaps = append(t.Gaps, "its packets between client and server were not observed")
 }
 
-// legs joins the upstream exchanges of a lookup.
-func (a *Assembler) legs(l *lookup, gaps *[]string, depth int) []trace.Upstream {
+// upstreams returns what a lookup's server asked upstream: each attempt of its record,
+// and upstream queries that have none.
+func (a *Assembler) upstreams(l *lookup, gaps *[]string, depth int) []trace.Upstream {
+	upstreams := make([]trace.Upstream, 0, len(l.slots)+len(l.inferred))
 	if depth >= maxDepth {
-		return []trace.Upstream{}
+		return upstreams
 	}
-	if !l.recorded() {
-		return a.inferredLegs(l, gaps, depth)
-	}
-	// All are matched before any is taken: a leg that is taken competes no more.
-	_, attempts := l.attempts()
-	found := make([]*lookup, len(attempts))
-	for i := range attempts {
-		found[i] = a.leg(l, &attempts[i], gaps)
-	}
-	upstreams := make([]trace.Upstream, 0, len(found))
-	for i, leg := range found {
-		u := trace.Upstream{Attempt: &attempts[i], Join: trace.JoinNone, Upstreams: []trace.Upstream{}}
-		if leg != nil {
-			u.Join = trace.JoinExact
-			a.take(&u, leg, gaps, depth)
+	for i, s := range l.slots {
+		if s.dials() {
+			continue // with the one before
+		}
+		got, exact := s.got, s.exact
+		if i+1 < len(l.slots) && l.slots[i+1].at == s.at {
+			got, exact = l.slots[i+1].with(got, exact)
+		}
+		// Only the attempts of the record that is shown are numbered.
+		shown := s.record == l.query
+		if len(got) == 0 && shown {
+			*gaps = append(*gaps, fmt.Sprintf("the packets of attempt %d%s were not observed", s.at.Attempt, to(s.at)))
+		}
+		if len(got) == 0 && !shown {
+			continue
+		}
+		u := a.upstream(got, gaps, depth)
+		if u.Join = joinOf(len(got), exact); shown {
+			u.Attempt = s.at
+		}
+		if u.Join == trace.JoinInferred {
+			*gaps = append(*gaps, fmt.Sprintf("that the packets of attempt %d%s are its own is inferred from the order of what was asked at that time", s.at.Attempt, to(s.at)))
 		}
 		upstreams = append(upstreams, u)
+	}
+	for _, x := range l.inferred {
+		u := a.upstream([]*lookup{x}, gaps, depth)
+		u.Join = trace.JoinInferred
+		upstreams = append(upstreams, u)
+	}
+	if l.ambiguous > 0 {
+		*gaps = append(*gaps, fmt.Sprintf("%d upstream exchanges may be of another lookup of the same question, which the server had at the same time", l.ambiguous))
 	}
 	return upstreams
 }
 
-// leg returns the one lookup that must be the attempt, or nil.
-func (a *Assembler) leg(l *lookup, at *trace.Attempt, gaps *[]string) *lookup {
-	candidates := a.candidates(l, at, manyEquals)
-	if len(candidates) == 0 {
-		*gaps = append(*gaps, fmt.Sprintf("the packets of attempt %d%s were not observed", at.Attempt, to(at)))
-		return nil
+func joinOf(exchanges int, exact bool) string {
+	switch {
+	case exchanges == 0:
+		return trace.JoinNone
+	case exact:
+		return trace.JoinExact
 	}
-	// l itself is forgotten and no longer counted among the claims.
-	rivals := 0
-	for _, c := range candidates {
-		rivals = max(rivals, c.contested+a.claims(c, manyEquals)+a.claimsOf(l, c.exchange)-1)
-	}
-	if len(candidates) == 1 && rivals == 0 {
-		return candidates[0]
-	}
-	for _, c := range candidates {
-		c.contested++ // also when l is gone
-	}
-	*gaps = append(*gaps, fmt.Sprintf("attempt %d%s: %s fit and cannot be told apart", at.Attempt, to(at), equals(len(candidates), rivals+1)))
-	return nil
+	return trace.JoinInferred
 }
 
-// equals counts what fits alike.
-func equals(exchanges, attempts int) string {
-	count := func(n int, what string) string {
-		switch {
-		case n >= manyEquals:
-			return fmt.Sprintf("%d or more %ss", manyEquals, what)
-		case n == 1:
-			return "one " + what
-		}
-		return fmt.Sprintf("%d %ss", n, what)
+// with returns the exchanges of an attempt, and whether they are exact, together with
+// those on which nothing was asked.
+func (s *slot) with(got []*lookup, exact bool) ([]*lookup, bool) {
+	if len(s.got) == 0 {
+		return got, exact
 	}
-	return count(exchanges, "exchange") + " and " + count(attempts, "attempt") + " of the same question"
+	exact = s.exact && (exact || len(got) == 0)
+	all := append(slices.Clone(got), s.got...)
+	slices.SortStableFunc(all, func(x, y *lookup) int { return x.exchange.Time.Compare(y.exchange.Time) })
+	return all, exact
+}
+
+// upstream makes the entry of an attempt, of its exchanges in order of time.
+func (a *Assembler) upstream(got []*lookup, gaps *[]string, depth int) trace.Upstream {
+	u := trace.Upstream{Upstreams: []trace.Upstream{}}
+	for i, x := range got {
+		ex := x.exchange
+		if x.far != nil {
+			var said string
+			ex, _, said = merge(x.exchange, x.far)
+			*gaps = append(*gaps, said)
+		}
+		if i < len(got)-1 {
+			u.Earlier = append(u.Earlier, ex)
+		} else {
+			u.Exchange = ex
+		}
+		if x.query != nil {
+			u.Query = x.query
+		}
+		u.Upstreams = append(u.Upstreams, a.upstreams(x, gaps, depth+1)...)
+	}
+	return u
 }
 
 // to says where an attempt went; the grpc plugin does not always tell.
@@ -249,47 +243,12 @@ func to(at *trace.Attempt) string {
 	return " to " + at.Address
 }
 
-func (a *Assembler) inferredLegs(l *lookup, gaps *[]string, depth int) []trace.Upstream {
-	// All are judged before any is taken: a leg that is taken claims no more.
-	var own []*lookup
-	ambiguous := 0
-	for _, leg := range a.inferred(l) {
-		if leg.contested > 0 || a.claims(leg, 1) > 0 {
-			leg.contested++
-			ambiguous++
-			continue
-		}
-		own = append(own, leg)
-	}
-	upstreams := make([]trace.Upstream, 0, len(own))
-	for _, leg := range own {
-		u := trace.Upstream{Join: trace.JoinInferred, Upstreams: []trace.Upstream{}}
-		a.take(&u, leg, gaps, depth)
-		upstreams = append(upstreams, u)
-	}
-	if ambiguous > 0 {
-		*gaps = append(*gaps, fmt.Sprintf("%d upstream exchanges of the same question belong to this lookup or to another and cannot be told apart", ambiguous))
-	}
-	return upstreams
-}
-
-func (a *Assembler) take(u *trace.Upstream, leg *lookup, gaps *[]string, depth int) {
-	a.forget(leg)
-	u.Exchange, u.Query = leg.exchange, leg.query
-	if leg.far != nil {
-		var said string
-		u.Exchange, _, said = merge(leg.exchange, leg.far)
-		*gaps = append(*gaps, said)
-	}
-	u.Upstreams = a.legs(leg, gaps, depth+1)
-}
-
 // gaps says what of an exchange is missing because of the kernel.
-func (l Lacks) gaps(ex *trace.Exchange) (gaps []string) {
-	if l.Process != "" && seenAtClient(ex) && (ex.Client == nil || ex.Client.PID == 0) {
+func (l Limitations) gaps(ex *trace.Exchange) (gaps []string) {
+	if l.Process != "" && ex.AtClient() && (ex.Client == nil || ex.Client.PID == 0) {
 		gaps = append(gaps, l.Process)
 	}
-	if l.Reason != "" && ex.Drop != nil && ex.Drop.Reason == "" {
+	if drop := ex.LastDrop(); l.Reason != "" && drop != nil && drop.Reason == "" {
 		gaps = append(gaps, l.Reason)
 	}
 	return gaps

@@ -21,6 +21,8 @@ const (
 //
 //   - A and AAAA of one name, from one socket: proof. From two sockets, as Go's
 //     resolver sends them: inferred, if there is only one of each;
+//   - the same query again, with the DNS ID that it had: to the next server, or once
+//     more though it was answered, since its AAAA was not. Of one socket that is proof;
 //   - a name of the search list after one that failed, the same question after
 //     one that timed out, or over TCP after one that was truncated: inferred, if
 //     only one call was at that point.
@@ -29,6 +31,7 @@ func group(list []asking) {
 		list[i].group, list[i].inferred = i, false
 	}
 	pairs(list)
+	repeats(list)
 	bases := make([]int, len(list)) // of a group with a search: labels of the name asked for
 	for i := range list {
 		if list[i].group != i {
@@ -45,7 +48,7 @@ func group(list []asking) {
 func (a *asking) reach() int64 {
 	switch {
 	case !a.answered:
-		return a.start + max(retryLast, oneSocket)
+		return a.last + max(retryLast, oneSocket)
 	case a.failed || a.truncated:
 		return a.end + max(goesOn, oneSocket)
 	}
@@ -80,6 +83,24 @@ func pairs(list []asking) {
 			if back, ok := onlyPartner(list, j); ok && back == i {
 				join(list, j, i, true)
 			}
+		}
+	}
+}
+
+// repeats joins what is asked again with the same DNS ID: the resolver sends the message
+// that it has, to another server or once more.
+func repeats(list []asking) {
+	for i := range list {
+		b := &list[i]
+		for j := i - 1; j >= 0; j-- {
+			a := &list[j]
+			if a.dns == 0 || a.dns != b.dns || a.name != b.name || a.qtype != b.qtype || b.start-a.last > retryLast || a.tcp != b.tcp {
+				continue
+			}
+			if first, second := min(a.group, b.group), max(a.group, b.group); first != second {
+				join(list, first, second, a.port != b.port)
+			}
+			break
 		}
 	}
 }
@@ -176,7 +197,7 @@ func goesOnWith(a, b *asking, base int) (labels int, ok bool) {
 		if a.truncated && b.tcp && since >= 0 && since <= goesOn {
 			return 0, true
 		}
-		waited := b.start - a.start
+		waited := b.start - a.last
 		silent := !a.answered || a.end > b.start
 		return 0, silent && waited >= retryFirst && waited <= retryLast
 	}

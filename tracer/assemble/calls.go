@@ -28,7 +28,6 @@ const (
 // call.
 type calls struct {
 	byCaller map[caller]*recent
-	unused   spare.Of[recent]
 	cut      []truncated  // oldest first
 	order    []remembered // oldest first, from head on
 	head     int
@@ -40,7 +39,7 @@ type calls struct {
 // search list have in common. Where the process is not known, only lookups from
 // one socket are compared.
 type caller struct {
-	netns uint32
+	place trace.Place
 	pid   int
 	addr  netip.AddrPort // zero where the process is known
 	label string
@@ -69,8 +68,9 @@ type asking struct {
 	qtype      string
 	sequence   uint64
 	start, end int64
-	group      int // index in its cluster of the first of its group
-	port       uint16
+	last       int64  // when it was sent last
+	group      int    // index in its cluster of the first of its group
+	port, dns  uint16 // dns: the id
 	tcp        bool
 	answered   bool
 	failed     bool // answered, but not with what was asked for
@@ -82,8 +82,8 @@ func newCalls() *calls { return &calls{byCaller: map[caller]*recent{}} }
 
 func callerOf(ex *trace.Exchange) caller {
 	label, _, _ := strings.Cut(ex.QName, ".")
-	if seenAtClient(ex) && ex.Client != nil && ex.Client.PID != 0 {
-		return caller{netns: ex.Path[0].NetNS, pid: ex.Client.PID, label: label}
+	if place, ok := ex.ClientPlace(); ok && ex.Client != nil && ex.Client.PID != 0 {
+		return caller{place: place, pid: ex.Client.PID, label: label}
 	}
 	return caller{addr: netip.AddrPortFrom(ex.ClientIP, ex.ClientPort), label: label}
 }
@@ -137,8 +137,7 @@ func (r *recent) insert(a asking) {
 
 // fresh returns the memory of a caller's lookups, none so far.
 func (c *calls) fresh(key caller) *recent {
-	r := c.unused.Take()
-	*r = recent{caller: key}
+	r := &recent{caller: key}
 	r.room = r.one[:0]
 	r.list = r.room
 	return r
@@ -147,7 +146,11 @@ func (c *calls) fresh(key caller) *recent {
 func newAsking(ex *trace.Exchange) asking {
 	a := asking{
 		id: ex.TraceID, name: ex.QName, qtype: ex.QType, tcp: ex.Protocol == "tcp", port: ex.ClientPort,
-		truncated: ex.Truncated, answered: ex.Outcome == trace.OutcomeAnswered, start: ex.Time.UnixNano(),
+		dns: ex.ID, truncated: ex.Truncated, answered: ex.Outcome == trace.OutcomeAnswered, start: ex.Time.UnixNano(),
+	}
+	a.last = a.start
+	if ex.Transmissions > 1 {
+		a.last = lastQuery(ex).UnixNano()
 	}
 	a.failed = a.answered && (ex.RCode == "NXDOMAIN" || ex.RCode == "SERVFAIL" || ex.RCode == "REFUSED")
 	a.end = a.start
@@ -185,7 +188,6 @@ func (c *calls) expire(now time.Time) {
 		}
 		if len(r.list) == 0 {
 			delete(c.byCaller, r.caller)
-			c.unused.Give(r)
 		}
 	}
 	if c.head > len(c.order)/2 {
@@ -272,4 +274,13 @@ func (r *recent) cluster(i int) ([]asking, int) {
 		until = max(until, r.list[j].reach())
 	}
 	return r.list[from:], i - from
+}
+
+// shrink lets go of the memory that only a burst needed.
+func (c *calls) shrink() {
+	if spare.TooLarge(cap(c.order), c.most) {
+		c.order, c.head = slices.Clone(c.order[c.head:]), 0
+		c.byCaller = spare.Map(c.byCaller)
+	}
+	c.most = len(c.order) - c.head
 }

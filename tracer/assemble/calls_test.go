@@ -15,11 +15,14 @@ import (
 type ask struct {
 	name, qtype string
 	pid         int
-	port        uint16
+	port, id    uint16        // id 0: one of its own
 	start, took time.Duration // took 0: unanswered
 	rcode       string        // NOERROR if empty
 	tc, tcp     bool
 }
+
+// noID makes the DNS ID 0.
+const noID = 0xffff
 
 func (a ask) exchange() *trace.Exchange {
 	ex := fromClient(a.name, a.port, a.start, a.took)
@@ -27,6 +30,12 @@ func (a ask) exchange() *trace.Exchange {
 	ex.Flow[0] ^= a.qtype[len(a.qtype)-1] + byte(len(a.qtype)) // the flow is of the question too
 	ex.TraceID = trace.NewTraceID(ex.Time, ex.Flow)
 	ex.Truncated = a.tc
+	ex.ID = uint16(ex.Flow[0])<<8 | uint16(ex.Flow[1]) | 1
+	if a.id == noID {
+		ex.ID = 0
+	} else if a.id != 0 {
+		ex.ID = a.id
+	}
 	if a.tcp {
 		ex.Protocol = "tcp"
 	}
@@ -120,6 +129,44 @@ func TestCalls(t *testing.T) {
 			{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms},
 			{name: "a.example.", qtype: "A", pid: 7, port: 1001, start: 5 * time.Second, took: ms},
 		}, "--"},
+		{"glibc: AAAA is lost, and both are sent again from their socket", []ask{
+			{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 21, took: ms},
+			{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, id: 22, start: ms / 10},
+			{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 21, start: 5 * time.Second, took: ms},
+			{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, id: 22, start: 5*time.Second + ms/10, took: ms},
+		}, "aaaa"},
+		{"the same, process unknown", []ask{
+			{name: "a.example.", qtype: "A", port: 1000, id: 21, took: ms},
+			{name: "a.example.", qtype: "AAAA", port: 1000, id: 22, start: ms / 10},
+			{name: "a.example.", qtype: "A", port: 1000, id: 21, start: 5 * time.Second, took: ms},
+		}, "aaa"},
+		{"the first nameserver is dead", []ask{
+			{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 21},
+			{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, id: 22, start: ms / 10},
+			{name: "a.example.", qtype: "A", pid: 7, port: 1001, id: 21, start: 2 * time.Second, took: ms},
+			{name: "a.example.", qtype: "AAAA", pid: 7, port: 1001, id: 22, start: 2*time.Second + ms/10, took: ms},
+		}, "aaaa"},
+		{"it refuses at once", []ask{
+			{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 21},
+			{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, id: 22, start: ms / 10},
+			{name: "a.example.", qtype: "A", pid: 7, port: 1001, id: 21, start: ms, took: ms},
+			{name: "a.example.", qtype: "AAAA", pid: 7, port: 1001, id: 22, start: ms + ms/10, took: ms},
+		}, "aaaa"},
+		{"musl: both nameservers at once, from one socket", []ask{
+			{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 21, took: ms},
+			{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 21, start: ms / 100, took: ms},
+			{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, id: 22, start: ms / 10, took: ms},
+			{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, id: 22, start: ms/10 + ms/100, took: ms},
+		}, "aaaa"},
+		{"asked again with another ID though it was answered", []ask{
+			{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 21, took: ms},
+			{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 23, start: 2 * time.Second, took: ms},
+		}, "--"},
+		{"an ID of 0 tells nothing", []ask{
+			{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: noID, took: ms},
+			{name: "a.example.", qtype: "AAAA", pid: 7, port: 2000, id: noID, start: sec},
+			{name: "a.example.", qtype: "A", pid: 7, port: 3000, id: noID, start: 2 * sec, took: ms},
+		}, "---"},
 		{"truncated, then over TCP", []ask{
 			{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms, tc: true},
 			{name: "a.example.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, took: ms, tcp: true},

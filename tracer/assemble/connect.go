@@ -24,16 +24,14 @@ type truncated struct {
 
 // asker is who asks whom.
 type asker struct {
-	netns  uint32
+	place  trace.Place
 	client netip.Addr
 	server netip.AddrPort
 }
 
 func askerOf(ex *trace.Exchange) asker {
 	a := asker{client: ex.ClientIP, server: netip.AddrPortFrom(ex.ServerIP, ex.ServerPort)}
-	if len(ex.Path) > 0 {
-		a.netns = ex.Path[0].NetNS
-	}
+	a.place, _ = ex.ClientPlace()
 	return a
 }
 

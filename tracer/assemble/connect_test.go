@@ -15,8 +15,9 @@ func connecting(pid int, port uint16, start time.Duration) *trace.Exchange {
 	ex.QType, ex.QClass = "", ""
 	ex.Flow = trace.NewFlow(trace.TransportTCP, netip.AddrPortFrom(clientIP, port), 0, 0, 0, nil)
 	ex.TraceID = trace.NewTraceID(ex.Time, ex.Flow)
-	ex.Path, ex.Outcome = ex.Path[:1], trace.OutcomeDropped
-	ex.Drop = &trace.Drop{Message: trace.MessageQuery}
+	ex.Path, ex.Milestones, ex.Outcome = trace.Path{}, trace.Milestones{}, trace.OutcomeDropped
+	ex.Milestones.Query.Left = see(ex, trace.MessageQuery, trace.DirectionTX, clientNS, 0)
+	ex.Drops = []trace.Drop{{Message: trace.MessageQuery}}
 	return ex
 }
 

@@ -1,15 +1,19 @@
 package assemble
 
-// dueHeap orders lookups by when to look at them next.
+import (
+	"cmp"
+	"slices"
+)
+
+// dueHeap orders lookups by when to look at them next. Equal ones are in the order of
+// what they are, so that the order in which records come makes no difference.
 type dueHeap []*lookup
 
 func (h dueHeap) Len() int { return len(h) }
 
 func (h dueHeap) Less(i, j int) bool {
-	if h[i].due.Equal(h[j].due) {
-		return h[i].sequence < h[j].sequence
-	}
-	return h[i].due.Before(h[j].due)
+	x, y := h[i], h[j]
+	return cmp.Or(x.due.Compare(y.due), slices.Compare(x.flow[:], y.flow[:])) < 0
 }
 
 func (h dueHeap) Swap(i, j int) {
@@ -30,5 +34,52 @@ func (h *dueHeap) Pop() any {
 	l := old[len(old)-1]
 	old[len(old)-1] = nil
 	*h = old[:len(old)-1]
+	l.heapIndex = -1
 	return l
+}
+
+// queue is lookups in the order in which they came.
+type queue struct {
+	first, last *lookup
+	size        int // bytes
+}
+
+// push adds l at the end; it is in no other queue.
+func (q *queue) push(l *lookup) {
+	l.list, l.before, l.after = q, q.last, nil
+	if q.last != nil {
+		q.last.after = l
+	} else {
+		q.first = l
+	}
+	q.last = l
+	q.size += l.size
+}
+
+// remove takes l out of the queue that it is in.
+func (l *lookup) remove() {
+	q := l.list
+	if q == nil {
+		return
+	}
+	if l.before != nil {
+		l.before.after = l.after
+	} else {
+		q.first = l.after
+	}
+	if l.after != nil {
+		l.after.before = l.before
+	} else {
+		q.last = l.before
+	}
+	q.size -= l.size
+	l.list, l.before, l.after = nil, nil, nil
+}
+
+// resize accounts l with another size.
+func (l *lookup) resize(bytes int) {
+	if l.list != nil {
+		l.list.size += bytes - l.size
+	}
+	l.size = bytes
 }

@@ -2,6 +2,7 @@ package assemble
 
 import (
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -62,30 +63,132 @@ func TestNeverAWrongExact(t *testing.T) {
 	}
 }
 
-// Records that come after what they belong to was passed on make no wrong trace.
+// A record that comes after what it belongs to was passed on: that is passed on once
+// more, whole.
 func TestLateRecord(t *testing.T) {
 	records := miss("a.example.", 1000, 0)
 	a := New(Config{})
 	a.Add(records[0])
 	a.Add(records[2])
-	early := a.Advance(epoch.Add(time.Minute))
+	early := a.Advance(epoch.Add(2500 * time.Millisecond))
 	a.Add(records[1])
 	late := a.Flush()
-	if len(early) != 1 || early[0].Upstreams[0].Join != trace.JoinInferred || len(late) != 1 || late[0].Query == nil || late[0].Exchange != nil {
-		t.Fatalf("%d early, %d late", len(early), len(late))
+	if len(early) != 1 || early[0].Upstreams[0].Join != trace.JoinInferred || early[0].Replaces {
+		t.Fatalf("%d early: %+v", len(early), early)
 	}
-	if !trace.SameLookup(early[0].TraceID, late[0].TraceID) {
-		t.Error("the two halves have different names")
+	if len(late) != 1 || late[0].Query == nil || late[0].Exchange == nil || !late[0].Replaces || len(late[0].Upstreams) != 1 ||
+		late[0].Upstreams[0].Join != trace.JoinExact || late[0].TraceID != early[0].TraceID || !late[0].Time.Equal(early[0].Time) {
+		t.Fatalf("%d late: %+v", len(late), late)
 	}
 }
 
 // What is passed on early says so.
 func TestEvictedSaysSo(t *testing.T) {
-	a := New(Config{MaxPending: 1})
+	a := New(Config{MaxBytes: 1})
 	a.Add(miss("a.example.", 1000, 0)[2])
 	a.Add(miss("b.example.", 2000, 0)[2])
 	done := a.Advance(epoch)
-	if len(done) != 1 || len(done[0].Gaps) != 1 || !strings.Contains(done[0].Gaps[0], "passed on before") {
+	if len(done) != 2 || len(done[0].Gaps) != 1 || !strings.Contains(done[0].Gaps[0], "passed on before") {
 		t.Errorf("%d done: %+v", len(done), done)
+	}
+}
+
+// script makes one lookup of a server that tries as forward does: the port of each
+// upstream exchange tells the lookup and the attempt that it is of.
+func script(rng *rand.Rand, i int, start time.Duration) (parts []trace.Record) {
+	const name, us = "same.example.", time.Microsecond
+	port := uint16(1000 + 100*i)
+	jitter := func(most int) time.Duration { return time.Duration(10+rng.IntN(most)) * us }
+	var attempts []trace.Attempt
+	var legs []trace.Record
+	at := jitter(300) // since the record's time
+	queue := 20*us + jitter(200)
+	begin := start + queue
+	add := func(took time.Duration, outcome string) (n int, sent time.Duration) {
+		attempts = append(attempts, attempt(len(attempts)+1, at, took, outcome))
+		sent = begin + at + jitter(150)
+		at += took + jitter(30)
+		return len(attempts), sent
+	}
+	for tries := rng.IntN(3); tries >= 0; tries-- {
+		leg := func(n, k int) uint16 { return port + uint16(10*n+k) }
+		last := tries == 0
+		switch kind := rng.IntN(5); {
+		case kind == 0 && !last: // silent
+			n, sent := add(2*time.Second, trace.OutcomeTimeout)
+			legs = append(legs, toUpstream(name, leg(n, 0), sent, 0))
+		case kind == 1 && !last: // refused
+			n, sent := add(300*us, trace.OutcomeError)
+			legs = append(legs, with(toUpstream(name, leg(n, 0), sent, 0), refused))
+		case kind == 2: // prefer_udp
+			n, sent := add(2400*us, trace.OutcomeOK)
+			legs = append(legs, with(toUpstream(name, leg(n, 0), sent, ms), shortened), with(toUpstream(name, leg(n, 1), sent+1200*us, ms), overTCP))
+		case kind == 3: // closed
+			n, sent := add(1600*us, trace.OutcomeOK)
+			legs = append(legs, with(toUpstream(name, leg(n, 0), sent, 0), overTCP, closed), with(toUpstream(name, leg(n, 1), sent+400*us, ms), overTCP))
+		default:
+			took := ms + jitter(2000)
+			n, sent := add(took, trace.OutcomeOK)
+			legs = append(legs, toUpstream(name, leg(n, 0), sent, took-200*us))
+		}
+	}
+	took := at + jitter(100)
+	ex := fromClient(name, port, start, queue+took+50*us)
+	return append([]trace.Record{ex, record(ex, queue, took, attempts...)}, legs...)
+}
+
+// Clients ask for one name, and its upstream fails in all manners; the records come as
+// they do live. What is exact is right; and where lookups do not come at once, little of
+// what is inferred is of another, and nothing is passed on alone that has a lookup.
+func TestNeverAWrongExactWithFailures(t *testing.T) {
+	for _, tc := range []struct {
+		spread time.Duration // of thirty lookups
+		wrong  float64       // share of the inferred, at most
+		alone  bool
+	}{{5 * ms, 1, true}, {100 * ms, 0.15, true}, {3 * sec, 0.05, false}} {
+		joins := map[string]int{}
+		inferred, wrong, alone := 0, 0, 0
+		for seed := range uint64(40) {
+			rng := rand.New(rand.NewPCG(seed, 9))
+			var records []trace.Record
+			whole := seed%2 == 0 // nothing is unobserved
+			for i := range 30 {
+				for _, part := range script(rng, i, time.Duration(rng.Int64N(int64(tc.spread)))) {
+					if whole || rng.IntN(20) > 0 {
+						records = append(records, part)
+					}
+				}
+			}
+			for _, tr := range live(3*sec, append(miss("before.example.", 500, -sec), records...)...) {
+				if tr.Role == trace.RoleUpstream && whole {
+					alone++
+				}
+				if tr.Query == nil || tr.QName != "same.example." {
+					continue
+				}
+				for _, u := range tr.Upstreams {
+					joins[u.Join]++
+					if u.Join == trace.JoinNone && whole {
+						alone++
+					}
+					for _, ex := range append(slices.Clone(u.Earlier), u.Exchange) {
+						right := ex == nil || ex.ClientPort/10 == tr.Query.ClientPort/10+uint16(u.Attempt.Attempt)
+						switch {
+						case !right && u.Join == trace.JoinExact:
+							t.Errorf("seed %d, spread %s: attempt %d of %d has %d", seed, tc.spread, u.Attempt.Attempt, tr.Query.ClientPort, ex.ClientPort)
+						case !right:
+							wrong++
+						}
+						if u.Join == trace.JoinInferred {
+							inferred++
+						}
+					}
+				}
+			}
+		}
+		t.Logf("spread %s: %v; %d of %d inferred are wrong; alone, though all was observed: %d", tc.spread, joins, wrong, inferred, alone)
+		if joins[trace.JoinExact] == 0 || joins[trace.JoinInferred] == 0 || float64(wrong) > tc.wrong*float64(inferred) || alone > 0 && !tc.alone {
+			t.Error("too much is wrong")
+		}
 	}
 }

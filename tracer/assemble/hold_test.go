@@ -13,7 +13,7 @@ func TestHoldForRecords(t *testing.T) {
 		name     string
 		start    time.Duration
 		recorded bool
-		held     bool // beyond settle
+		held     bool // beyond linger
 	}{
 		{"soon after the start", 21 * time.Second, false, true},
 		{"no server writes records", noRecords + time.Minute, false, false},
@@ -30,10 +30,10 @@ func TestHoldForRecords(t *testing.T) {
 		}
 		a.Add(fromClient("second.", 1001, tc.start, took))
 		end := epoch.Add(tc.start + took)
-		early := len(a.Advance(end.Add(settle + time.Millisecond)))
+		early := len(a.Advance(end.Add(linger + time.Millisecond)))
 		late := len(a.Advance(end.Add(holdRecord + time.Millisecond)))
 		if early+late != 1 || (late == 1) != tc.held {
-			t.Errorf("%s: %d traces after %v, %d after %v", tc.name, early, settle, late, holdRecord)
+			t.Errorf("%s: %d traces after %v, %d after %v", tc.name, early, linger, late, holdRecord)
 		}
 	}
 }
@@ -55,11 +55,11 @@ func TestManyWithoutRecordAreNotHeld(t *testing.T) {
 				a.Add(record(ex, 0, took))
 			}
 		}
-		early := len(a.Advance(epoch.Add(took + settle + time.Millisecond)))
+		early := len(a.Advance(epoch.Add(took + linger + time.Millisecond)))
 		a.Add(fromClient("second.", 60_000, 10*time.Millisecond, took))
-		early += len(a.Advance(epoch.Add(12*time.Millisecond + settle)))
+		early += len(a.Advance(epoch.Add(12*time.Millisecond + linger)))
 		if late := tc.lookups + 1 - early; (late > tc.lookups/2) != tc.held {
-			t.Errorf("%d lookups, recorded %v: %d are held for longer than %v", tc.lookups, tc.recorded, late, settle)
+			t.Errorf("%d lookups, recorded %v: %d are held for longer than %v", tc.lookups, tc.recorded, late, linger)
 		}
 		all := early + len(a.Advance(epoch.Add(12*time.Millisecond+holdRecord)))
 		if all != tc.lookups+1 {

@@ -1,188 +1,216 @@
 package assemble
 
 import (
-	"slices"
+	"math"
+	"net/netip"
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// question is what an upstream exchange has in common with the lookup that
-// caused it.
-type question struct {
-	name, qtype, qclass string
-}
+// question is what an upstream query has in common with the attempt that it is of.
+// That of an attempt to open a TCP connection is empty.
+type question struct{ name, qtype string }
 
-// asked indexes the lookups of one question by place and time, so that the
-// search for the parts of one does not go through all the others of a name that
-// everybody asks for.
+// asked indexes by time all that is held of one question, so that a name that
+// everybody asks for costs no more than as many names.
 type asked struct {
-	sent      []sentFrom  // exchanges, by the namespace in which they began
-	callers   []arrivedIn // lookups that may have upstream legs, by their server's namespace
-	placeless spans       // likewise, but where the server is was not seen
-	records   timeline    // queries of which only the server's record is known
-	lookups   int
+	channels []*channel
+	callers  timeline[*lookup] // whose server is seen and keeps no record, by when the query had arrived
+	records  timeline[*lookup] // of which only the server's record is known
+	uses     int               // of the question, by lookups and slots
+
+	first  [2]*channel // memory of channels
+	memory [2]channel
 }
 
-type sentFrom struct {
-	netns uint32
-	timeline
+// channel is the queries of one question to one server address, and the attempts that
+// they may be of.
+type channel struct {
+	server    netip.AddrPort
+	exchanges timeline[*lookup]
+	slots     timeline[*slot] // of attempts that may have other exchanges than they were given
+	settled   timeline[*slot] // of those that have not
+	longest   int64           // limit of a slot after its begin, at most; ns
 }
 
-type arrivedIn struct {
-	netns uint32
-	spans
+// in returns where a question is indexed, for one use more.
+func (a *Assembler) in(q question) *asked {
+	at := a.questions[q]
+	if at == nil {
+		at = &asked{}
+		at.channels = at.first[:0]
+		a.questions[q] = at
+	}
+	at.uses++
+	return at
+}
+
+// release ends a use.
+func (a *Assembler) release(q question, at *asked) {
+	if at.uses--; at.uses == 0 {
+		delete(a.questions, q)
+	}
+}
+
+// to returns the channel to a server.
+func (q *asked) to(server netip.AddrPort) *channel {
+	for _, c := range q.channels {
+		if c.server == server {
+			return c
+		}
+	}
+	c := new(channel)
+	if n := len(q.channels); n < len(q.memory) {
+		c = &q.memory[n]
+	}
+	c.server = server
+	q.channels = append(q.channels, c)
+	return c
 }
 
 // position is where a lookup stands in the index.
 type position struct {
-	leg     bool // in sent
-	sent    uint32
-	record  bool // in records
-	at      time.Time
-	caller  bool // in callers or, without a place, in placeless
-	placed  bool
-	arrived uint32
-	start   time.Time
-	span    time.Duration
+	asked   *asked
+	channel *channel // where it may be an attempt's exchange; nil: it is none
+	record  bool     // in records
+	caller  bool     // in callers
+	at      int64    // of its exchange, or its record
+	arrival int64    // in callers
 }
 
-// index enters a lookup; whoever changes it takes it out before and enters it
-// again after.
+// index enters a lookup; whoever changes it takes it out before and enters it again
+// after.
 func (a *Assembler) index(l *lookup) {
-	q := a.questions[l.key]
-	if q == nil {
-		q = a.unused.Take()
-		a.questions[l.key] = q
+	p := position{asked: a.in(l.question)}
+	if ex := l.exchange; ex != nil {
+		p.at = ex.Time.UnixNano()
+		l.answered = answeredAt(ex)
+		l.sender = senderOf(ex)
+		l.stamp = stampOf(ex)
+		if l.sender.seen {
+			p.channel = p.asked.to(netip.AddrPortFrom(ex.ServerIP, ex.ServerPort))
+			p.channel.exchanges.insert(p.at, l)
+			if !l.stamp.SpanID.IsZero() {
+				a.stamped[l.stamp.SpanID] = append(a.stamped[l.stamp.SpanID], l)
+			}
+		}
+	} else if l.query != nil {
+		p.record, p.at = true, l.query.Time.UnixNano()
+		p.asked.records.insert(p.at, l)
 	}
-	q.lookups++
-	l.asked = q
-	var p position
-	if ex := l.exchange; ex != nil && len(ex.Path) > 0 && ex.Path[0].Direction == trace.DirectionTX {
-		p.leg, p.sent, p.at = true, ex.Path[0].NetNS, ex.Time
-		q.sentFrom(p.sent).insert(p.at, l)
-	}
-	if l.exchange == nil && l.query != nil {
-		p.record, p.at = true, l.query.Time
-		q.records.insert(p.at, l)
-	}
-	if l.mayCall() {
+	l.server = a.serverOf(l)
+	if !l.recorded() && l.server.placed {
 		p.caller = true
-		p.arrived, p.placed = l.arrival()
-		p.start, p.span = l.calling(a)
-		q.callersAt(p.placed, p.arrived).insert(l, p.start, p.span)
+		p.arrival, l.until = serverTime(l.serverSide())
+		p.asked.callers.insert(p.arrival, l)
 	}
 	l.position = p
 }
 
 func (a *Assembler) unindex(l *lookup) {
-	q, p := l.asked, l.position
-	if p.leg {
-		q.sentFrom(p.sent).remove(p.at, l)
+	a.unindexExchange(l)
+	p := l.position
+	if p.asked == nil {
+		return
 	}
 	if p.record {
-		q.records.remove(p.at, l)
+		p.asked.records.remove(p.at, l)
 	}
 	if p.caller {
-		q.callersAt(p.placed, p.arrived).remove(l, p.start, p.span)
+		p.asked.callers.remove(p.arrival, l)
 	}
-	l.position, l.asked = position{}, nil
-	if q.lookups--; q.lookups == 0 {
-		delete(a.questions, l.key)
-		a.reuse(q)
-	}
+	l.position = position{}
+	a.release(l.question, p.asked)
 }
 
-// reuse keeps the memory of a question that nobody asks any more: where names are not
-// asked twice, there is one a lookup. What many had asked in many places is not kept.
-func (a *Assembler) reuse(q *asked) {
-	if cap(q.sent) <= 4 && cap(q.callers) <= 4 && q.room() <= 64 {
-		q.sent, q.callers = q.sent[:0], q.callers[:0]
-		a.unused.Give(q)
-	}
-}
-
-// room counts the lookups that there is memory for.
-func (q *asked) room() int {
-	n := cap(q.records) + cap(q.placeless.short) + cap(q.placeless.long)
-	for _, s := range q.sent {
-		n += cap(s.timeline)
-	}
-	for _, c := range q.callers {
-		n += cap(c.short) + cap(c.long)
-	}
-	return n
-}
-
-func (q *asked) sentFrom(netns uint32) *timeline {
-	for i := range q.sent {
-		if q.sent[i].netns == netns {
-			return &q.sent[i].timeline
-		}
-	}
-	// What was there before, in a question that is used again, is empty.
-	q.sent = slices.Grow(q.sent, 1)[:len(q.sent)+1]
-	last := &q.sent[len(q.sent)-1]
-	last.netns = netns
-	return &last.timeline
-}
-
-func (q *asked) callersAt(placed bool, netns uint32) *spans {
-	if !placed {
-		return &q.placeless
-	}
-	for i := range q.callers {
-		if q.callers[i].netns == netns {
-			return &q.callers[i].spans
-		}
-	}
-	q.callers = slices.Grow(q.callers, 1)[:len(q.callers)+1]
-	last := &q.callers[len(q.callers)-1]
-	last.netns = netns
-	return &last.spans
-}
-
-// sameQuestion returns the lookups of l's question, nil if there are none; l itself
-// may have been forgotten.
-func (a *Assembler) sameQuestion(l *lookup) *asked {
-	if l.asked != nil {
-		return l.asked
-	}
-	return a.questions[l.key]
-}
-
-// legsOf calls each for the exchanges that began in a time where the server of l
-// is, until it returns false.
-func (a *Assembler) legsOf(l *lookup, from, to time.Time, each func(*lookup) bool) {
-	q := a.sameQuestion(l)
-	if q == nil {
+// unindexExchange makes the exchange of a lookup no attempt's any more.
+func (a *Assembler) unindexExchange(l *lookup) {
+	c := l.position.channel
+	if c == nil {
 		return
 	}
-	netns, placed := l.arrival()
-	for i := range q.sent {
-		if placed && q.sent[i].netns != netns {
-			continue
-		}
-		if !q.sent[i].between(from, to, each) {
-			return
-		}
+	l.position.channel = nil
+	c.exchanges.remove(l.position.at, l)
+	span := l.stamp.SpanID
+	if span.IsZero() {
+		return
+	}
+	if rest := without(a.stamped[span], l); len(rest) > 0 {
+		a.stamped[span] = rest
+	} else {
+		delete(a.stamped, span)
 	}
 }
 
-// callersOf calls each for the lookups that may have caused an exchange, until
-// it returns false.
-func (a *Assembler) callersOf(leg *lookup, each func(*lookup) bool) {
-	q := a.sameQuestion(leg)
-	if q == nil {
-		return
+// sender is who sent an exchange's query.
+type sender struct {
+	seen  bool // its query left a socket that was observed
+	place trace.Place
+	pid   int // 0: unknown
+	ip    netip.Addr
+}
+
+func senderOf(ex *trace.Exchange) (s sender) {
+	s.place, s.seen = ex.ClientPlace()
+	s.ip = ex.ClientIP
+	if ex.Client != nil {
+		s.pid = ex.Client.PID
 	}
-	at := leg.exchange.Time
-	if path := leg.exchange.Path; len(path) > 0 {
-		for i := range q.callers {
-			if q.callers[i].netns == path[0].NetNS && !q.callers[i].around(at, each) {
-				return
-			}
+	return s
+}
+
+// answeredAt returns when the response had arrived.
+func answeredAt(ex *trace.Exchange) int64 {
+	if ex.Duration == nil {
+		return math.MaxInt64
+	}
+	return ex.Time.UnixNano() + int64(*ex.Duration)
+}
+
+// stampOf returns the TRACEPARENT that an exchange carried; zero if it had none.
+func stampOf(ex *trace.Exchange) (t trace.Traceparent) {
+	const id, span, end = len("00-"), len("00-") + 32 + len("-"), len("00-") + 32 + len("-") + 16
+	if len(ex.Traceparent) < end {
+		return t
+	}
+	if err := t.TraceID.UnmarshalText([]byte(ex.Traceparent[id : span-1])); err != nil {
+		return trace.Traceparent{}
+	}
+	if err := t.SpanID.UnmarshalText([]byte(ex.Traceparent[span:end])); err != nil {
+		t.SpanID = trace.SpanID{}
+	}
+	return t
+}
+
+// serverTime returns from when to when a server that keeps no record had the query:
+// from its arrival until its response left, or for as long as a server may take.
+func serverTime(ex *trace.Exchange) (from, until int64) {
+	arrived, ok := ex.At(ex.Milestones.Query.Arrived)
+	if !ok {
+		arrived = ex.Time
+	}
+	left, ok := ex.At(ex.Milestones.Response.Left)
+	if !ok {
+		left = lastQuery(ex).Add(holdServer)
+	}
+	return arrived.UnixNano(), left.UnixNano()
+}
+
+// lastQuery returns when the query was last seen, with all its retransmissions.
+func lastQuery(ex *trace.Exchange) time.Time {
+	if ex.Transmissions > 1 {
+		if s, ok := ex.Last(trace.MessageQuery, math.MaxInt64); ok {
+			return ex.Time.Add(s.Offset.Duration())
 		}
 	}
-	q.placeless.around(at, each)
+	for _, m := range [...]trace.Milestone{ex.Milestones.Query.Read, ex.Milestones.Query.Arrived} {
+		if at, ok := ex.At(m); ok {
+			return at
+		}
+	}
+	if s, ok := ex.Last(trace.MessageQuery, math.MaxInt64); ok {
+		return ex.Time.Add(s.Offset.Duration())
+	}
+	return ex.Time
 }

@@ -1,6 +1,7 @@
 package assemble
 
 import (
+	"slices"
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
@@ -8,30 +9,47 @@ import (
 
 // lookup is what is known of one query: its exchange, the server's record, or
 // both; or the work in the background that a query set off. It may turn out to
-// be the upstream leg of another.
+// be an upstream query of another.
 type lookup struct {
 	exchange *trace.Exchange // as the client's node saw it, or the only node that did
 	far      *trace.Exchange // as the server's node saw it, where that is another
-	query    *trace.Query
-	refresh  *trace.Refresh // without exchange and query
+	query    *trace.Query    // the first of records
+	records  []*trace.Query  // in order of time; more than one where a retransmission reached the server too
+	refresh  *trace.Refresh  // without exchange and query
+	slots    []*slot         // of the attempts in records or refresh
 
 	matched string // how the record was found, unless by its flow
 	evicted bool
+	again   bool // it was passed on before, or something of it was
+	lost    bool // what that was is not remembered
 	// It was answered so long ago that most records would have come, and has none.
 	unrecorded bool
-	// How many lookups that were passed on it could have been a leg of, among
-	// others: it stays nobody's.
-	contested int
 
-	key       question
-	asked     *asked // while it is in the index
-	flow      trace.Flow
-	alone     [1]*lookup // room for the list of those of its flow: most are one
-	position  position
+	question question
+	flow     trace.Flow
+	position position
+	server   identity
+	sender   sender            // of its exchange
+	stamp    trace.Traceparent // in its exchange
+	answered int64             // when its response had arrived; the end of time if it did not
+	until    int64             // when the server's work on it was over, if it keeps no records
+
+	slot      *slot     // of the attempt that its exchange is
+	contested bool      // an attempt that is over could have been it
+	parent    *lookup   // whose upstream query it is
+	inferred  []*lookup // upstream queries of a server that keeps no record
+	ambiguous int       // of these, how many another could have caused
+
+	alone     [1]*lookup // memory for the list of those of its flow: most are one
+	size      int        // bytes that it is accounted with
 	added     time.Time
+	claimed   time.Time // since when it waits for the lookup that it is an upstream query of
+	passed    time.Time // when it was passed on
 	due       time.Time
-	heapIndex int
-	sequence  uint64
+	heapIndex int // -1: not held
+	list      *queue
+	before    *lookup // in list
+	after     *lookup
 }
 
 // serverSide returns the exchange as it was seen closest to the server.
@@ -42,79 +60,38 @@ func (l *lookup) serverSide() *trace.Exchange {
 	return l.exchange
 }
 
-// arrival returns the namespace in which the query came to its server; false if
-// that was not seen.
-func (l *lookup) arrival() (netns uint32, seen bool) {
-	if ex := l.serverSide(); ex != nil {
-		return arrivedAt(ex)
-	}
-	return 0, false
-}
-
-// attempts returns what the server's record says of upstream queries, and the
-// time from which their starts count.
-func (l *lookup) attempts() (time.Time, []trace.Attempt) {
-	switch {
-	case l.query != nil:
-		return l.query.Time, l.query.Upstreams
-	case l.refresh != nil:
-		return l.refresh.Time, l.refresh.Upstreams
-	}
-	return time.Time{}, nil
-}
-
 // recorded tells whether the server's own record says what it sent upstream.
 func (l *lookup) recorded() bool { return l.query != nil || l.refresh != nil }
 
-// mayCall tells whether upstream exchanges may belong to the lookup.
-func (l *lookup) mayCall() bool {
-	if l.recorded() {
-		_, attempts := l.attempts()
-		return len(attempts) > 0
+// root returns the lookup with which l is passed on: itself, unless it is an upstream
+// query.
+func (l *lookup) root() *lookup {
+	for l.parent != nil {
+		l = l.parent
 	}
-	_, seen := l.arrival()
-	return seen
+	return l
 }
 
-// calling returns from when and for how long the lookup may have sent upstream
-// queries.
-func (l *lookup) calling(a *Assembler) (start time.Time, span time.Duration) {
-	if !l.recorded() {
-		ex := l.serverSide()
-		if _, left := serverTime(ex); left != 0 {
-			return ex.Time, left
-		}
-		return ex.Time, holdServer
+// addRecord gives l a record of its query.
+func (a *Assembler) addRecord(l *lookup, q *trace.Query) {
+	i, _ := slices.BinarySearchFunc(l.records, q.Time, func(r *trace.Query, at time.Time) int { return r.Time.Compare(at) })
+	l.records = slices.Insert(l.records, i, q)
+	l.query = l.records[0]
+	a.addSlots(l, q)
+	if i < len(l.records)-1 {
+		slices.SortStableFunc(l.slots, func(x, y *slot) int { return x.record.Time.Compare(y.record.Time) })
 	}
-	start, attempts := l.attempts()
-	for i := range attempts {
-		_, over := attemptTime(start, &attempts[i])
-		span = max(span, over.Sub(start))
+	if in := l.serverSide(); in != nil {
+		a.servers.records(in, q)
 	}
-	return start, span
-}
-
-// repeats returns the lookups that are further records of l's query: of
-// retransmissions, which reached the server too.
-func (a *Assembler) repeats(l *lookup) []*lookup {
-	if l.exchange == nil || l.query == nil {
-		return nil
-	}
-	var found []*lookup
-	for _, other := range a.byFlow[l.flow] {
-		if other != l && other.exchange == nil && other.query != nil && belongs(l.serverSide(), other.query) {
-			found = append(found, other)
-		}
-	}
-	return found
 }
 
 // end is when the lookup was over: as its client saw it, else as its server did.
 // Of an unanswered one it is the last thing seen of it.
 func (l *lookup) end() time.Time {
 	var last time.Time
-	if l.query != nil {
-		last = end(l.query.Time, l.query.Duration)
+	for _, q := range l.records {
+		last = later(last, end(q.Time, q.Duration))
 	}
 	if l.refresh != nil {
 		last = l.refresh.Time.Add(refreshTime(l.refresh))
@@ -123,110 +100,10 @@ func (l *lookup) end() time.Time {
 		return last
 	}
 	at := end(l.exchange.Time, l.exchange.Duration)
-	if n := len(l.exchange.Path); n > 0 && l.exchange.Duration == nil {
-		at = at.Add(l.exchange.Path[n-1].Offset.Duration())
+	if n := l.exchange.Path.Len(); n > 0 && l.exchange.Duration == nil {
+		at = at.Add(l.exchange.Path.At(n - 1).Offset.Duration())
 	}
 	return later(at, last)
-}
-
-// readyAt returns when the lookup need not wait any longer.
-func (l *lookup) readyAt(a *Assembler) time.Time {
-	end := l.end()
-	if l.refresh != nil {
-		ready := end.Add(settle)
-		if a.now.Before(ready) {
-			return ready
-		}
-		return later(ready, l.legsExpected(a, end))
-	}
-	if l.exchange == nil {
-		// The exchange comes after its timeout at the latest.
-		return end.Add(a.unanswered())
-	}
-	var ready time.Time
-	switch {
-	case a.servers.sends(l.exchange):
-		// It may be the upstream leg of a lookup that is not over.
-		ready = end.Add(a.unanswered())
-	case l.query == nil:
-		ready = l.readyWithoutRecord(a, end)
-	default:
-		ready = end.Add(settle)
-	}
-	if a.now.Before(ready) {
-		return ready
-	}
-	if l.query != nil {
-		ready = later(ready, l.legsExpected(a, end))
-	}
-	for _, repeat := range a.repeats(l) {
-		over := repeat.end()
-		ready = later(ready, later(over.Add(settle), repeat.legsExpected(a, over)))
-	}
-	if a.now.Before(end.Add(maxClaimed)) && a.claims(l, 1) > 0 {
-		ready = later(ready, a.now.Add(settle))
-	}
-	return ready
-}
-
-func (l *lookup) readyWithoutRecord(a *Assembler, end time.Time) time.Time {
-	ex := l.exchange
-	switch {
-	case ex.Connects():
-		return l.added.Add(settle) // there is nothing to record
-	case ex.Outcome == trace.OutcomeAnswered:
-		return l.readyAnswered(a, end)
-	case ex.Drop != nil && ex.Drop.Message == trace.MessageQuery:
-		// It died on the way to the server: there will be no record. But what left
-		// the same socket with it, and shows why, is to be passed on before.
-		return l.added.Add(holdRecord + settle)
-	}
-	return end.Add(a.unanswered())
-}
-
-// readyAnswered returns how long an answered lookup waits for its server's record:
-// for those of a batch that comes late, unless there are no records here.
-func (l *lookup) readyAnswered(a *Assembler, end time.Time) time.Time {
-	soon := end.Add(settle)
-	if a.recorded {
-		return end.Add(holdRecord)
-	}
-	if !a.now.Before(soon) && !l.unrecorded {
-		l.unrecorded = true
-		a.unrecorded++
-	}
-	if end.Sub(a.began) > noRecords || a.unrecorded > manyUnrecorded {
-		return soon
-	}
-	if a.now.Before(soon) {
-		return soon // to be counted
-	}
-	return end.Add(holdRecord)
-}
-
-// unanswered is how long what a silent server leaves behind may take.
-func (a *Assembler) unanswered() time.Duration {
-	return max(holdServer, a.cfg.Timeout+afterTimeout)
-}
-
-// legsExpected returns when to stop waiting for upstream exchanges that the
-// query record lets expect: soon for one that was answered, after its timeout
-// for one that was not.
-func (l *lookup) legsExpected(a *Assembler, end time.Time) time.Time {
-	var until time.Time
-	start, attempts := l.attempts()
-	for i := range attempts {
-		at := &attempts[i]
-		if len(a.candidates(l, at, 1)) > 0 {
-			continue
-		}
-		if at.Outcome == trace.OutcomeOK {
-			until = later(until, end.Add(holdRecord))
-		} else {
-			until = later(until, start.Add(at.Start.Duration()+a.unanswered()))
-		}
-	}
-	return until
 }
 
 // refreshTime is how long work in the background took; the record's own duration
@@ -239,10 +116,21 @@ func refreshTime(r *trace.Refresh) time.Duration {
 		}
 	}
 	for i := range r.Upstreams {
-		_, over := attemptTime(r.Time, &r.Upstreams[i])
-		last = max(last, over.Sub(r.Time))
+		at := &r.Upstreams[i]
+		if at.Duration == nil {
+			last = max(last, at.Start.Duration()+holdServer)
+			continue
+		}
+		last = max(last, at.Start.Duration()+at.Duration.Duration())
 	}
 	return last
+}
+
+func end(start time.Time, d *trace.Seconds) time.Time {
+	if d == nil {
+		return start
+	}
+	return start.Add(d.Duration())
 }
 
 func later(a, b time.Time) time.Time {
@@ -250,4 +138,11 @@ func later(a, b time.Time) time.Time {
 		return b
 	}
 	return a
+}
+
+func without(list []*lookup, l *lookup) []*lookup {
+	if i := slices.Index(list, l); i >= 0 {
+		return slices.Delete(list, i, i+1)
+	}
+	return list
 }

@@ -1,7 +1,7 @@
 package assemble
 
 import (
-	"net/netip"
+	"container/heap"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
@@ -11,6 +11,7 @@ import (
 const (
 	matchedClock  = "that the server's record is of this query is inferred: port, ID and question agree, the clocks do not"
 	matchedClient = "that the server's record is of this query is inferred from ID, question and time: the server saw another client address"
+	matchedServer = "that the server's record is of this query is inferred from port, ID, question and time: the server has another address than was asked"
 )
 
 // reunite gives a lookup that is due without a record, or without an exchange,
@@ -19,52 +20,122 @@ func (a *Assembler) reunite(l *lookup) {
 	if l.refresh != nil || l.exchange != nil && l.query != nil {
 		return
 	}
-	if half, ok := a.otherHalf(l); ok {
-		a.unite(l, half, matchedClock)
+	if half, matched := a.otherHalf(l); half != nil {
+		a.unite(l, half, matched)
 		return
 	}
 	if l.exchange == nil {
+		a.repeated(l)
 		return // the exchange comes last: it looks for its record
 	}
-	if record, ok := a.translatedRecord(l); ok {
+	if record := a.translatedRecord(l); record != nil {
 		a.unite(l, record, matchedClient)
 	}
 }
 
-func (a *Assembler) unite(l, half *lookup, matched string) {
-	a.forget(half)
-	a.unindex(l)
-	if l.exchange == nil {
-		l.exchange, l.far = half.exchange, half.far
+// repeats gives a record that waited in vain for an exchange of its own to the lookup of
+// which it is a retransmission that was not seen, or not reported yet.
+func (a *Assembler) repeats(l *lookup) bool {
+	if l.exchange != nil || l.query == nil {
+		return false
 	}
-	if l.query == nil {
-		l.query = half.query
+	for _, of := range a.byFlow[l.flow] {
+		if of.query != nil && of.isOf(l.query) {
+			a.unite(of, l, "")
+			return true
+		}
 	}
-	l.matched = matched
-	a.index(l)
-	a.servers.records(l.serverSide())
+	return false
 }
 
-// otherHalf finds the one half of the same flow whose time shows another clock.
-func (a *Assembler) otherHalf(l *lookup) (*lookup, bool) {
-	var found *lookup
+// unite makes one lookup of two; half has the server's record, or the exchange.
+func (a *Assembler) unite(l, half *lookup, matched string) {
+	l.again = l.again || half.again || half.heapIndex < 0
+	a.forget(half)
+	half.lose()
+	a.disown(half)
+	a.orphan(half)
+	alter := func() {
+		if l.exchange == nil {
+			l.exchange, l.far = half.exchange, half.far
+			if in := l.serverSide(); in != nil {
+				a.servers.records(in, l.query)
+			}
+		}
+		for _, q := range half.records {
+			a.addRecord(l, q)
+		}
+		if matched != "" {
+			l.matched = matched
+		}
+	}
+	a.change(l, alter)
+	a.revive(l.root())
+}
+
+// orphan holds the upstream queries of a lookup again, for another that takes its place.
+func (a *Assembler) orphan(l *lookup) {
+	queries := l.inferred
+	for _, s := range l.slots {
+		queries = append(queries, s.got...)
+		s.reset()
+	}
+	l.inferred = nil
+	for _, x := range queries {
+		if x.parent != l {
+			continue
+		}
+		x.parent, x.added = nil, a.now
+		a.unindex(x)
+		a.index(x)
+		a.held.push(x)
+		x.due = a.waits(x)
+		heap.Push(&a.due, x)
+	}
+}
+
+// otherHalf finds the one half of the same flow whose time shows another clock, or
+// whose server another address.
+func (a *Assembler) otherHalf(l *lookup) (found *lookup, matched string) {
 	for _, half := range a.byFlow[l.flow] {
-		if half == l || half.refresh != nil || (half.exchange == nil) == (l.exchange == nil) || (half.query == nil) == (l.query == nil) {
+		if half == l || half.refresh != nil || half.parent != nil || (half.exchange == nil) == (l.exchange == nil) || (half.query == nil) == (l.query == nil) {
 			continue
 		}
 		ex, q := l.exchange, half.query
 		if ex == nil {
 			ex, q = half.exchange, l.query
 		}
-		if q == nil || ex.Time.Sub(q.Time).Abs() > maxClockOffset || !within(ex, q) {
+		if fitOf(ex, q) == noFit || ex.Time.Sub(q.Time).Abs() > maxClockOffset && !belongs(ex, q) || !within(ex, q) {
 			continue
 		}
 		if found != nil {
-			return nil, false
+			return nil, ""
 		}
-		found = half
+		if found, matched = half, matchedClock; belongs(ex, q) {
+			matched = matchedServer
+		}
 	}
-	return found, found != nil
+	return found, matched
+}
+
+// repeated gives a record whose exchange was not seen the other records of the query:
+// of retransmissions.
+func (a *Assembler) repeated(l *lookup) {
+	for again := true; again; {
+		again = false
+		for _, half := range a.byFlow[l.flow] {
+			if half != l && half.exchange == nil && half.query != nil && half.query.Time.Sub(l.query.Time).Abs() <= holdServer && fitsRecord(half.query, l.query) {
+				a.unite(l, half, "")
+				again = true // the list has changed
+				break
+			}
+		}
+	}
+}
+
+// fitsRecord tells whether two records of one flow are of one server.
+func fitsRecord(p, q *trace.Query) bool {
+	return p.ServerIP == q.ServerIP && p.ServerPort == q.ServerPort
 }
 
 // within tells whether what a server did can be a part of an exchange.
@@ -75,37 +146,24 @@ func within(ex *trace.Exchange, q *trace.Query) bool {
 // translatedRecord finds the one record without an exchange that has the ID and
 // question of an exchange without a record, during it, from another client
 // address: somebody translated it where nobody watched.
-func (a *Assembler) translatedRecord(l *lookup) (*lookup, bool) {
-	q := a.sameQuestion(l)
-	if q == nil {
-		return nil, false
+func (a *Assembler) translatedRecord(l *lookup) *lookup {
+	q := l.position.asked
+	if q == nil || len(q.records) == 0 {
+		return nil
 	}
 	ex := l.exchange
-	var found []*lookup
-	q.records.between(ex.Time.Add(-slack), l.end().Add(slack), func(record *lookup) bool {
+	var found *lookup
+	from, until := ex.Time.UnixNano()-slack, l.end().UnixNano()+slack
+	for i := q.records.from(from); i < len(q.records) && q.records[i].at <= until; i++ {
+		record := q.records[i].item
 		r := record.query
-		if r.ID == ex.ID && r.Protocol == ex.Protocol && r.ClientIP != ex.ClientIP && servedBy(ex, r) && within(ex, r) {
-			found = append(found, record)
+		if record.heapIndex < 0 || r.ID != ex.ID || r.Protocol != ex.Protocol || r.ClientIP == ex.ClientIP || fitOf(ex, r) == noFit || !within(ex, r) {
+			continue
 		}
-		return len(found) < 2
-	})
-	if len(found) != 1 {
-		return nil, false
-	}
-	return found[0], true
-}
-
-// servedBy tells whether a record's server may be the one that was asked.
-func servedBy(ex *trace.Exchange, q *trace.Query) bool {
-	if !q.ServerIP.IsValid() || q.ServerIP.IsUnspecified() {
-		return true
-	}
-	for _, addr := range serverAddrs(ex) {
-		if addr == netip.AddrPortFrom(q.ServerIP, q.ServerPort) {
-			return true
+		if found != nil {
+			return nil
 		}
+		found = record
 	}
-	// A Service that was not seen to be translated either; but what the server
-	// itself sent, to its upstream, is not what it was asked.
-	return ex.NAT == nil && ex.ClientIP != q.ServerIP
+	return found
 }

@@ -2,6 +2,8 @@ package assemble
 
 import (
 	"net/netip"
+	"strings"
+	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
@@ -10,76 +12,100 @@ import (
 // grow the tables.
 const (
 	maxPIDs  = 64
+	maxZones = 256
 	maxAddrs = 4096
 )
 
-// servers is what is known of the servers on this node.
+// recently is for how long a server that wrote a record of a zone is known to do so.
+const recently = int64(10 * time.Minute)
+
+// servers is what is known of the servers that were observed.
 type servers struct {
-	byNetNS map[uint32]*server
-	// Addresses, translated or not, whose server's records arrive, and the
-	// namespaces in which the recorded queries had arrived.
-	recorded map[netip.AddrPort]map[uint32]bool
-	// Namespaces in which recorded queries arrived.
-	recorders map[uint32]bool
+	at map[trace.Place]*server
+	// Addresses, translated or not, whose server's records arrive, and the places in
+	// which the recorded queries had arrived.
+	recorded map[netip.AddrPort]map[trace.Place]*recorder
+	// Places in which recorded queries arrived.
+	recorders map[trace.Place]bool
 }
 
+// server is the servers in one place.
 type server struct {
 	pids   map[int]bool
-	anyPID bool // it answered and its process is not known
+	anyPID bool                // one answered and its process is not known
+	addrs  map[netip.Addr]bool // by which they were asked
+}
+
+// recorder is a server that writes records.
+type recorder struct {
+	zones map[string]int64 // when a query for a name in it was last recorded
+}
+
+// identity is what is known of the server of a lookup.
+type identity struct {
+	place  trace.Place
+	placed bool // place is known
+	pid    int  // 0: unknown
+	addr   netip.AddrPort
 }
 
 func newServers() *servers {
-	return &servers{byNetNS: map[uint32]*server{}, recorded: map[netip.AddrPort]map[uint32]bool{}, recorders: map[uint32]bool{}}
+	return &servers{at: map[trace.Place]*server{}, recorded: map[netip.AddrPort]map[trace.Place]*recorder{}, recorders: map[trace.Place]bool{}}
 }
 
-// learn notes where a response came from.
+// learn notes where a response came from, and who read a query.
 func (s *servers) learn(ex *trace.Exchange) {
-	for i := range ex.Path {
-		at := &ex.Path[i]
-		if at.Message != trace.MessageResponse {
-			continue
-		}
-		if at.Direction != trace.DirectionTX {
-			return // it came from beyond the node
-		}
-		srv := s.byNetNS[at.NetNS]
-		if srv == nil {
-			if len(s.byNetNS) >= maxAddrs {
-				clear(s.byNetNS)
-			}
-			srv = &server{pids: map[int]bool{}}
-			s.byNetNS[at.NetNS] = srv
-		}
-		switch {
-		case ex.Server == nil || ex.Server.PID == 0:
-			srv.anyPID = true
-		case len(srv.pids) < maxPIDs:
-			srv.pids[ex.Server.PID] = true
-		default:
-			srv.anyPID = true
-		}
+	if !ex.Milestones.Response.Left.Seen() && !ex.Milestones.Query.Read.Seen() {
 		return
 	}
+	place, ok := ex.ServerPlace()
+	if !ok {
+		return
+	}
+	srv := s.at[place]
+	if srv == nil {
+		if len(s.at) >= maxAddrs {
+			clear(s.at)
+		}
+		srv = &server{pids: map[int]bool{}, addrs: map[netip.Addr]bool{}}
+		s.at[place] = srv
+	}
+	if addr := translated(ex).Addr(); !srv.addrs[addr] && len(srv.addrs) < maxPIDs {
+		srv.addrs[addr] = true
+	}
+	switch {
+	case ex.Server == nil || ex.Server.PID == 0:
+		srv.anyPID = true
+	case srv.pids[ex.Server.PID]:
+	case len(srv.pids) < maxPIDs:
+		srv.pids[ex.Server.PID] = true
+	default:
+		srv.anyPID = true
+	}
 }
 
-// sends tells whether the client of an exchange may be an observed server.
-func (s *servers) sends(ex *trace.Exchange) bool {
-	if len(ex.Path) == 0 || ex.Path[0].Direction != trace.DirectionTX {
+// sends tells whether who sent a query may be an observed server.
+func (s *servers) sends(x *sender) bool {
+	if !x.seen {
 		return false
 	}
-	srv := s.byNetNS[ex.Path[0].NetNS]
-	if srv == nil {
+	srv := s.at[x.place]
+	return srv != nil && (x.pid == 0 || srv.anyPID || srv.pids[x.pid])
+}
+
+// isServer tells whether who sent a query is an observed server: its process, or, where
+// that is not known, whoever has the address that the server there has.
+func (s *servers) isServer(x *sender) bool {
+	if !s.sends(x) {
 		return false
 	}
-	if ex.Client == nil || ex.Client.PID == 0 || srv.anyPID {
-		return true
-	}
-	return srv.pids[ex.Client.PID]
+	srv := s.at[x.place]
+	return x.pid != 0 && srv.pids[x.pid] || srv.addrs[x.ip]
 }
 
 // records notes that the server of an exchange wrote a record of it.
-func (s *servers) records(ex *trace.Exchange) {
-	netns, ok := arrivedAt(ex)
+func (s *servers) records(ex *trace.Exchange, q *trace.Query) {
+	place, ok := ex.ServerPlace()
 	if !ok {
 		return
 	}
@@ -89,60 +115,143 @@ func (s *servers) records(ex *trace.Exchange) {
 	if len(s.recorders) >= maxAddrs {
 		clear(s.recorders)
 	}
-	s.recorders[netns] = true
+	s.recorders[place] = true
 	for _, addr := range serverAddrs(ex) {
 		places := s.recorded[addr]
 		if places == nil || len(places) >= maxPIDs {
-			places = map[uint32]bool{}
+			places = map[trace.Place]*recorder{}
 			s.recorded[addr] = places
 		}
-		places[netns] = true
+		r := places[place]
+		if r == nil || len(r.zones) >= maxZones {
+			r = &recorder{zones: map[string]int64{}}
+			places[place] = r
+		}
+		r.zones[q.Zone] = max(r.zones[q.Zone], q.Time.UnixNano())
 	}
 }
 
-// recordsAt tells whether a server in a namespace keeps records.
-func (s *servers) recordsAt(netns uint32) bool { return s.recorders[netns] }
-
-// missed tells whether an exchange did not reach the server that it was meant
-// for, which records its queries. A query that did arrive there and has no record
-// proves nothing: the server may sample, or record some zones only.
-func (s *servers) missed(ex *trace.Exchange) bool {
-	if len(s.recorded) == 0 {
+// sent tells whether a server may have sent a query.
+func (s *servers) sent(by *identity, x *sender) bool {
+	switch {
+	case !x.seen:
 		return false
+	case by.placed:
+		return x.place == by.place && (by.pid == 0 || x.pid == 0 || by.pid == x.pid)
+	case by.addr.IsValid():
+		if places := s.recorded[by.addr]; len(places) > 0 {
+			return places[x.place] != nil
+		}
+		return by.addr.Addr() == x.ip
 	}
-	addrs := serverAddrs(ex)
-	if ex.Incomplete() {
-		return false // that it was not seen to arrive proves nothing
+	return len(s.recorders) == 0 || s.recorders[x.place]
+}
+
+// missed tells whether an exchange did not reach the server that it was meant for,
+// which is known to record such queries, here. A query that did arrive there and has no
+// record proves nothing: the server may sample.
+func (s *servers) missed(ex *trace.Exchange, now time.Time) bool {
+	switch {
+	case ex.Milestones.Query.Arrived != trace.NotSeen, ex.Milestones.Query.Read != trace.NotSeen, ex.Milestones.Response.Left != trace.NotSeen:
+		return false // it came, or that cannot be seen
+	case dropped(ex): // which says more
+		return false
+	case ex.Incomplete(), ex.Connects(), now.Sub(lastQuery(ex)) < holdServer:
+		return false
 	}
 	// Of the servers behind one address, the translated one is the right one.
-	places := s.recorded[addrs[len(addrs)-1]]
-	if len(places) == 0 {
-		return false
-	}
-	for i := range ex.Path {
-		if at := &ex.Path[i]; at.Message == trace.MessageResponse || at.Direction == trace.DirectionRX && places[at.NetNS] {
-			return false
+	for place, r := range s.recorded[translated(ex)] {
+		if place.Node != ex.Node {
+			continue
+		}
+		for zone, at := range r.zones {
+			if inZone(ex.QName, zone) && max(at-ex.Time.UnixNano(), ex.Time.UnixNano()-at) <= recently {
+				return true
+			}
 		}
 	}
-	return true
+	return false
 }
 
-// serverAddrs returns the server's address as the client used it and, if known,
-// as it was translated.
+// dropped tells whether an exchange ended with a drop of its query.
+func dropped(ex *trace.Exchange) bool {
+	drop := ex.LastDrop()
+	return drop != nil && drop.Message == trace.MessageQuery
+}
+
+// inZone tells whether a name is in a zone; both are lower case and absolute.
+func inZone(name, zone string) bool {
+	return zone == "." || name == zone || zone != "" && strings.HasSuffix(name, "."+zone)
+}
+
+// serverAddrs returns the server's address as the client used it and, if known, as it
+// was translated.
 func serverAddrs(ex *trace.Exchange) []netip.AddrPort {
 	addrs := []netip.AddrPort{netip.AddrPortFrom(ex.ServerIP, ex.ServerPort)}
-	if ex.NAT != nil && ex.NAT.ServerPort != nil {
-		addrs = append(addrs, netip.AddrPortFrom(ex.NAT.ServerIP, *ex.NAT.ServerPort))
+	if to := translated(ex); to != addrs[0] {
+		addrs = append(addrs, to)
 	}
 	return addrs
 }
 
-// arrivedAt returns the namespace in which the query was last received.
-func arrivedAt(ex *trace.Exchange) (uint32, bool) {
-	for i := len(ex.Path) - 1; i >= 0; i-- {
-		if s := &ex.Path[i]; s.Message == trace.MessageQuery && s.Direction == trace.DirectionRX {
-			return s.NetNS, true
+// translated returns the server's address after all translations that are known.
+func translated(ex *trace.Exchange) netip.AddrPort {
+	if ex.NAT == nil || !ex.NAT.ServerIP.IsValid() {
+		return netip.AddrPortFrom(ex.ServerIP, ex.ServerPort)
+	}
+	port := ex.ServerPort
+	if ex.NAT.ServerPort != nil {
+		port = *ex.NAT.ServerPort
+	}
+	return netip.AddrPortFrom(ex.NAT.ServerIP, port)
+}
+
+// serverOf returns what is known of the server of a lookup.
+func (a *Assembler) serverOf(l *lookup) (id identity) {
+	in := l.serverSide()
+	switch {
+	case in != nil:
+		id.place, id.placed = in.ServerPlace()
+		id.addr = translated(in)
+		if in.Server != nil {
+			id.pid = in.Server.PID
+		}
+	case l.refresh != nil:
+		// Its record does not tell the server, but that of the query which set it off.
+		for _, of := range a.byFlow[l.flow] {
+			if of.exchange != nil && of.query != nil {
+				return of.server
+			}
 		}
 	}
-	return 0, false
+	if q := l.query; q != nil && q.ServerIP.IsValid() && !q.ServerIP.IsUnspecified() {
+		id.addr = netip.AddrPortFrom(q.ServerIP, q.ServerPort)
+	}
+	return id
+}
+
+// fit is how well a record and an exchange of one flow go together.
+type fit int
+
+const (
+	noFit fit = iota
+	mayFit
+	fits
+)
+
+// fitOf tells whether a record's server is the one that an exchange went to.
+func fitOf(ex *trace.Exchange, q *trace.Query) fit {
+	if !q.ServerIP.IsValid() || q.ServerIP.IsUnspecified() {
+		return fits // it does not say
+	}
+	recorded := netip.AddrPortFrom(q.ServerIP, q.ServerPort)
+	if recorded == translated(ex) || recorded == netip.AddrPortFrom(ex.ServerIP, ex.ServerPort) {
+		return fits
+	}
+	// A Service that was not seen to be translated; but what the server itself sent, to
+	// its upstream, is not what it was asked.
+	if ex.NAT == nil && ex.ClientIP != q.ServerIP {
+		return mayFit
+	}
+	return noFit
 }

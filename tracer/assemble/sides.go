@@ -3,6 +3,7 @@ package assemble
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -18,12 +19,18 @@ const maxClockOffset = 5 * time.Second
 // does not.
 func (l *lookup) written(ex *trace.Exchange) **trace.Exchange {
 	switch {
-	case l.exchange != nil && l.exchange.Time.Equal(ex.Time):
+	case l.exchange != nil && sameRecord(l.exchange, ex):
 		return &l.exchange
-	case l.far != nil && l.far.Time.Equal(ex.Time):
+	case l.far != nil && sameRecord(l.far, ex):
 		return &l.far
 	}
 	return nil
+}
+
+// sameRecord tells whether two records of one flow are of one exchange, as one node saw
+// it.
+func sameRecord(x, y *trace.Exchange) bool {
+	return x.Time.Equal(y.Time) && x.ServerIP == y.ServerIP && x.ServerPort == y.ServerPort && x.Node == y.Node
 }
 
 // moreThan tells whether a node's record of an exchange says more than another of
@@ -31,30 +38,48 @@ func (l *lookup) written(ex *trace.Exchange) **trace.Exchange {
 // has ended.
 func moreThan(ex, old *trace.Exchange) bool {
 	switch {
-	case len(ex.Path) != len(old.Path):
-		return len(ex.Path) > len(old.Path)
+	case ex.Path.Len()+ex.PathOmitted != old.Path.Len()+old.PathOmitted:
+		return ex.Path.Len()+ex.PathOmitted > old.Path.Len()+old.PathOmitted
 	case (ex.Duration == nil) != (old.Duration == nil):
 		return ex.Duration != nil
+	case len(ex.Drops)+len(ex.Rejected) != len(old.Drops)+len(old.Rejected):
+		return len(ex.Drops)+len(ex.Rejected) > len(old.Drops)+len(old.Rejected)
 	}
-	return ex.Outcome != old.Outcome && old.Outcome == trace.OutcomeUnanswered
-}
-
-// seenAtClient tells whether an exchange was seen where the client is: its first
-// packet left a device there, and did not come from beyond the node.
-func seenAtClient(ex *trace.Exchange) bool {
-	return len(ex.Path) > 0 && ex.Path[0].Direction == trace.DirectionTX
+	return ex.Replaces && !old.Replaces
 }
 
 // twoSides tells whether two exchanges of one flow are one, seen by the client's
 // node and by the server's.
 func twoSides(x, y *trace.Exchange) bool {
-	return len(x.Path) > 0 && len(y.Path) > 0 && seenAtClient(x) != seenAtClient(y) &&
+	return x.Path.Len() > 0 && y.Path.Len() > 0 && x.AtClient() != y.AtClient() &&
 		x.Time.Sub(y.Time).Abs() <= maxClockOffset
+}
+
+// sameServer tells whether what two nodes saw of one flow went to one server: they know
+// one address of it. The one may have been translated to the other where nobody saw it.
+func sameServer(x, y *trace.Exchange) fit {
+	for _, addr := range serverAddrs(x) {
+		if slices.Contains(serverAddrs(y), addr) {
+			return fits
+		}
+	}
+	if client := clientSide(x, y); client.NAT == nil {
+		return mayFit
+	}
+	return noFit
+}
+
+// clientSide returns which of what two nodes saw was seen at the client.
+func clientSide(x, y *trace.Exchange) *trace.Exchange {
+	if x.AtClient() {
+		return x
+	}
+	return y
 }
 
 // setSides takes in what another node saw of l.
 func (l *lookup) setSides(ex *trace.Exchange) {
-	if seenAtClient(ex) {
+	if ex.AtClient() {
 		l.exchange, l.far = ex, l.exchange
 		return
 	}
@@ -99,31 +124,33 @@ func between(sent, back, farIn, farOut time.Time) (offset, bool) {
 // passed returns when the client's side of an exchange let its first query go,
 // and when the response came back to it; false without a response.
 func passed(ex *trace.Exchange) (sent, back time.Time, ok bool) {
-	for i := range ex.Path {
-		s := &ex.Path[i]
-		if s.Message == trace.MessageResponse {
-			return sent, ex.Time.Add(s.Offset.Duration()), true
-		}
-		// Until it is sent again.
-		if i == 0 || s.Src != ex.Path[0].Src || s.NetNS != ex.Path[0].NetNS || s.IfIndex != ex.Path[0].IfIndex {
+	m := &ex.Milestones
+	back, ok = ex.At(m.Response.Arrived)
+	sent, left := ex.At(m.Query.Left)
+	if ex.Transmissions <= 1 {
+		// Closer to when it left the node.
+		if s, seen := ex.Last(trace.MessageQuery, trace.Seconds(back.Sub(ex.Time))); ok && seen {
 			sent = ex.Time.Add(s.Offset.Duration())
 		}
 	}
-	return sent, time.Time{}, false
+	return sent, back, ok && left
 }
 
 // served returns when the first query came to the server's node and when its
 // last response left it; false without a response.
 func served(ex *trace.Exchange) (in, out time.Time, ok bool) {
-	last := &ex.Path[len(ex.Path)-1]
-	return ex.Time, ex.Time.Add(last.Offset.Duration()), last.Message == trace.MessageResponse
+	if !ex.Milestones.Response.Left.Seen() {
+		return ex.Time, ex.Time, false
+	}
+	last, ok := ex.Last(trace.MessageResponse, math.MaxInt64)
+	return ex.Time, ex.Time.Add(last.Offset.Duration()), ok
 }
 
 // merge makes one exchange of what two nodes saw, on the clock of the client's,
 // and says how the clocks compare; ahead is nil where that cannot be told.
-func merge(near, far *trace.Exchange) (merged *trace.Exchange, ahead *trace.Seconds, said string) {
-	sent, back, answered := passed(near)
-	in, out, served := served(far)
+func merge(client, server *trace.Exchange) (merged *trace.Exchange, ahead *trace.Seconds, said string) {
+	sent, back, answered := passed(client)
+	in, out, served := served(server)
 	o, known := between(sent, back, in, out)
 	shift := o.best()
 	switch {
@@ -134,31 +161,96 @@ func merge(near, far *trace.Exchange) (merged *trace.Exchange, ahead *trace.Seco
 		shift = 0
 		said = "two nodes saw it: how far their clocks are apart cannot be told; the times are as recorded"
 	}
-	m := near.Clone()
-	move := far.Time.Sub(near.Time) - shift
-	for _, s := range far.Path {
-		s.Offset += trace.Seconds(move)
-		m.Path = append(m.Path, s)
-	}
-	slices.SortStableFunc(m.Path, func(a, b trace.Sighting) int { return cmp.Compare(a.Offset, b.Offset) })
+	m := client.Clone()
+	mergePaths(m, client, server, server.Time.Sub(client.Time)-shift)
 	if m.NAT == nil {
-		m.NAT = far.NAT
+		m.NAT = server.NAT
 	}
 	// Each node knows best who is on it.
-	m.Client = sameEnd(near.Client, far.Client)
-	m.Server = sameEnd(far.Server, near.Server)
-	m.Traceparent = cmp.Or(m.Traceparent, far.Traceparent)
-	m.LostEvents += far.LostEvents
-	m.SampledInKernel = m.SampledInKernel || far.SampledInKernel
-	if m.Drop == nil && far.Drop != nil {
-		d := *far.Drop
-		d.Offset += trace.Seconds(move)
-		m.Drop = &d
-		if m.Outcome == trace.OutcomeUnanswered {
-			m.Outcome = trace.OutcomeDropped
-		}
+	m.Client = sameEnd(client.Client, server.Client)
+	m.Server = sameEnd(server.Server, client.Server)
+	m.Traceparent = cmp.Or(m.Traceparent, server.Traceparent)
+	m.LostEvents += server.LostEvents
+	m.PathOmitted += server.PathOmitted
+	m.SampledInKernel = m.SampledInKernel || server.SampledInKernel
+	if len(m.Drops) > 0 && m.Outcome == trace.OutcomeUnanswered {
+		m.Outcome = trace.OutcomeDropped
 	}
 	return m, ahead, said
+}
+
+// mergePaths gives m the sightings and what was seen of them by both nodes, in order of
+// time; those of the server's come move after the client's first.
+func mergePaths(m, client, server *trace.Exchange, move time.Duration) {
+	type seen struct {
+		trace.Sighting
+		side, index int
+	}
+	all := make([]seen, 0, client.Path.Len()+server.Path.Len())
+	for side, ex := range [...]*trace.Exchange{client, server} {
+		for i, s := range ex.Path.All() {
+			s.Node = cmp.Or(s.Node, ex.Node)
+			if side == 1 {
+				s.Offset += trace.Seconds(move)
+			}
+			all = append(all, seen{s, side, i})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b seen) int { return cmp.Compare(a.Offset, b.Offset) })
+	m.Path.Reset()
+	now := [2][]int{make([]int, client.Path.Len()), make([]int, server.Path.Len())} // index in the new path
+	for _, s := range all {
+		now[s.side][s.index] = m.Path.Len()
+		if !m.Path.Append(s.Sighting) {
+			now[s.side][s.index] = -1
+			m.PathOmitted++
+		}
+	}
+	mergeMilestones(m, client, server, func(side int, at trace.Milestone) trace.Milestone {
+		if !at.Seen() {
+			return at
+		}
+		return trace.MilestoneAt(now[side][at.Index()])
+	})
+	mergeEvents(m, client, server, trace.Seconds(move))
+}
+
+// mergeMilestones gives m what each node knows best: how the query left and the
+// response arrived at the client's, the rest at the server's.
+func mergeMilestones(m, client, server *trace.Exchange, in func(side int, at trace.Milestone) trace.Milestone) {
+	c, s := &client.Milestones, &server.Milestones
+	m.Milestones = trace.Milestones{
+		Query:    trace.Progress{Left: in(0, c.Query.Left), Arrived: in(1, s.Query.Arrived), Read: in(1, s.Query.Read)},
+		Response: trace.Progress{Left: in(1, s.Response.Left), Arrived: in(0, c.Response.Arrived), Read: in(0, c.Response.Read)},
+	}
+}
+
+// mergeEvents gives m what both nodes saw happen to the packets, each with its node.
+func mergeEvents(m, client, server *trace.Exchange, move trace.Seconds) {
+	for i := range m.Drops {
+		m.Drops[i].Node = cmp.Or(m.Drops[i].Node, client.Node)
+	}
+	for _, d := range server.Drops {
+		d.Node = cmp.Or(d.Node, server.Node)
+		d.Offset += move
+		m.Drops = append(m.Drops, d)
+	}
+	slices.SortStableFunc(m.Drops, func(a, b trace.Drop) int { return cmp.Compare(a.Offset, b.Offset) })
+	for _, r := range server.Rejected {
+		r.Offset += move
+		m.Rejected = append(m.Rejected, r)
+	}
+	slices.SortStableFunc(m.Rejected, func(a, b trace.Rejection) int { return cmp.Compare(a.Offset, b.Offset) })
+	if m.ICMP == nil && server.ICMP != nil {
+		icmp := *server.ICMP
+		icmp.Offset += move
+		m.ICMP = &icmp
+	}
+	if m.Reset == nil && server.Reset != nil {
+		reset := *server.Reset
+		reset.Offset += move
+		m.Reset = &reset
+	}
 }
 
 // sameEnd makes one of what two nodes know of one end of an exchange; better is
@@ -190,22 +282,12 @@ func sameEnd(better, other *trace.Endpoint) *trace.Endpoint {
 // both have one clock.
 func recordClock(ex *trace.Exchange, q *trace.Query) (ahead time.Duration, said string, apart bool) {
 	sent, back, answered := passed(ex)
-	if !answered || q.DNS.Duration == nil || seenAnswering(ex) {
+	if !answered || q.DNS.Duration == nil || ex.Milestones.Response.Left.Seen() {
 		return 0, "", false
 	}
 	o, known := between(sent, back, q.Time, end(q.Time, q.DNS.Duration))
-	if !known || o.from <= slack && o.to >= -slack {
+	if !known || o.from <= time.Duration(slack) && o.to >= -time.Duration(slack) {
 		return 0, "", false
 	}
 	return o.best(), fmt.Sprintf("the clock of the server is %s that of the client's node, judged by query and response; its record keeps its own times, what is drawn is corrected for that", o), true
-}
-
-// seenAnswering tells whether a response was seen where the server is.
-func seenAnswering(ex *trace.Exchange) bool {
-	for i := range ex.Path {
-		if s := &ex.Path[i]; s.Message == trace.MessageResponse {
-			return s.Direction == trace.DirectionTX
-		}
-	}
-	return false
 }

@@ -15,20 +15,24 @@ import (
 func seenBy(name string, port uint16, took, way, ahead time.Duration) (near, far *trace.Exchange) {
 	const serverNode = 20
 	near = fromClient(name, port, 0, took)
-	near.Path = []trace.Sighting{
-		{Message: trace.MessageQuery, Direction: trace.DirectionTX, NetNS: clientNS, Offset: 0},
-		{Message: trace.MessageQuery, Direction: trace.DirectionTX, NetNS: nodeNS, Offset: trace.Seconds(10 * time.Microsecond)},
-		{Message: trace.MessageResponse, Direction: trace.DirectionRX, NetNS: nodeNS, Offset: trace.Seconds(took - 10*time.Microsecond)},
-		{Message: trace.MessageResponse, Direction: trace.DirectionRX, NetNS: clientNS, Offset: trace.Seconds(took)},
+	near.Path, near.Server, near.Node = trace.Path{}, nil, "a"
+	near.Milestones = trace.Milestones{
+		Query:    trace.Progress{Left: see(near, trace.MessageQuery, trace.DirectionTX, clientNS, 0), Arrived: trace.NotObservable, Read: trace.NotObservable},
+		Response: trace.Progress{Left: trace.NotObservable},
 	}
-	near.Server = nil
-	far = fromClient(name, port, 10*time.Microsecond+way+ahead, took-20*time.Microsecond-2*way)
-	far.Path = []trace.Sighting{
-		{Message: trace.MessageQuery, Direction: trace.DirectionRX, NetNS: serverNode, Offset: 0},
-		{Message: trace.MessageQuery, Direction: trace.DirectionRX, NetNS: serverNS, Offset: trace.Seconds(10 * time.Microsecond)},
-		{Message: trace.MessageResponse, Direction: trace.DirectionTX, NetNS: serverNS, Offset: *far.Duration - trace.Seconds(10*time.Microsecond)},
-		{Message: trace.MessageResponse, Direction: trace.DirectionTX, NetNS: serverNode, Offset: *far.Duration},
+	see(near, trace.MessageQuery, trace.DirectionTX, nodeNS, 10*time.Microsecond)
+	see(near, trace.MessageResponse, trace.DirectionRX, nodeNS, took-10*time.Microsecond)
+	near.Milestones.Response.Arrived = see(near, trace.MessageResponse, trace.DirectionRX, clientNS, took)
+	there := took - 20*time.Microsecond - 2*way
+	far = fromClient(name, port, 10*time.Microsecond+way+ahead, there)
+	far.Path, far.Node = trace.Path{}, "b"
+	see(far, trace.MessageQuery, trace.DirectionRX, serverNode, 0)
+	far.Milestones = trace.Milestones{
+		Query:    trace.Progress{Left: trace.NotObservable, Arrived: see(far, trace.MessageQuery, trace.DirectionRX, serverNS, 10*time.Microsecond)},
+		Response: trace.Progress{Arrived: trace.NotObservable, Read: trace.NotObservable},
 	}
+	far.Milestones.Response.Left = see(far, trace.MessageResponse, trace.DirectionTX, serverNS, there-10*time.Microsecond)
+	see(far, trace.MessageResponse, trace.DirectionTX, serverNode, there)
 	return near, far
 }
 
@@ -54,13 +58,13 @@ func TestTwoNodes(t *testing.T) {
 				t.Errorf("ahead %s: %+v", ahead, tr)
 			}
 			var saw []uint32
-			for _, s := range tr.Exchange.Path {
+			for _, s := range tr.Exchange.Path.All() {
 				saw = append(saw, s.NetNS)
 			}
 			if want := []uint32{clientNS, nodeNS, 20, serverNS, serverNS, 20, nodeNS, clientNS}; !slices.Equal(saw, want) {
 				t.Errorf("ahead %s: seen in %v, expected %v", ahead, saw, want)
 			}
-			if len(tr.Gaps) != 1 || !strings.Contains(tr.Gaps[0], "two nodes saw it") || !strings.Contains(tr.Gaps[0], "(± 300µs)") {
+			if len(tr.Gaps) != 1 || !strings.Contains(tr.Gaps[0], "two nodes saw it") || !strings.Contains(tr.Gaps[0], "(± 305µs)") {
 				t.Errorf("ahead %s: gaps %q", ahead, tr.Gaps)
 			}
 		}
@@ -78,7 +82,11 @@ func TestTwoNodesWriteAgain(t *testing.T) {
 		records := []trace.Record{near, near, far, far, q}
 		for _, ex := range []*trace.Exchange{near, far} {
 			early := *ex
-			early.Path, early.Outcome, early.Duration, early.RCode = ex.Path[:2], trace.OutcomeUnanswered, nil, ""
+			early.Path, early.Outcome, early.Duration, early.RCode = trace.Path{}, trace.OutcomeUnanswered, nil, ""
+			for _, i := range []int{0, 1} {
+				early.Path.Append(ex.Path.At(i))
+			}
+			early.Milestones.Response = trace.Progress{}
 			records = append(records, &early, &early)
 		}
 		rand.New(rand.NewPCG(order, 1)).Shuffle(len(records), func(i, j int) { records[i], records[j] = records[j], records[i] })
@@ -87,8 +95,8 @@ func TestTwoNodesWriteAgain(t *testing.T) {
 			t.Fatalf("order %d: %d traces", order, len(traces))
 		}
 		tr := traces[0]
-		if tr.Query == nil || tr.Outcome != trace.OutcomeAnswered || len(tr.Exchange.Path) != 8 || !tr.Time.Equal(near.Time) || tr.ClockOffset == nil {
-			t.Errorf("order %d: outcome %s, seen %d times, record %t, gaps %q", order, tr.Outcome, len(tr.Exchange.Path), tr.Query != nil, tr.Gaps)
+		if tr.Query == nil || tr.Outcome != trace.OutcomeAnswered || tr.Exchange.Path.Len() != 8 || !tr.Time.Equal(near.Time) || tr.ClockOffset == nil {
+			t.Errorf("order %d: outcome %s, seen %d times, record %t, gaps %q", order, tr.Outcome, tr.Exchange.Path.Len(), tr.Query != nil, tr.Gaps)
 		}
 	}
 }
@@ -226,5 +234,55 @@ func TestSameEnd(t *testing.T) {
 		if (got == nil) != (tc.want == nil) || got != nil && *got != *tc.want {
 			t.Errorf("%s: got %+v, expected %+v", tc.name, got, tc.want)
 		}
+	}
+}
+
+// Each milestone is where the node that knows it best saw it, and every sighting and
+// drop names its node.
+func TestMergedMilestones(t *testing.T) {
+	const took, way = 5 * time.Millisecond, 300 * time.Microsecond
+	client, server := seenBy("a.example.", 1000, took, way, 20*time.Millisecond)
+	read := see(server, trace.MessageQuery, trace.DirectionRead, serverNS, 2*ms)
+	server.Milestones.Query.Read = read
+	client.Drops = []trace.Drop{{Message: trace.MessageQuery, Offset: trace.Seconds(4 * ms)}}
+	server.Drops = []trace.Drop{{Message: trace.MessageResponse, Offset: trace.Seconds(ms)}}
+	for _, order := range [][]trace.Record{{client, server}, {server, client}} {
+		traces := assemble(order...)
+		if len(traces) != 1 {
+			t.Fatalf("%d traces", len(traces))
+		}
+		ex := traces[0].Exchange
+		m := &ex.Milestones
+		for _, tc := range []struct {
+			name      string
+			at        trace.Milestone
+			node      string
+			netns     uint32
+			direction string
+		}{
+			{"query left", m.Query.Left, "a", clientNS, trace.DirectionTX},
+			{"query arrived", m.Query.Arrived, "b", serverNS, trace.DirectionRX},
+			{"query read", m.Query.Read, "b", serverNS, trace.DirectionRead},
+			{"response left", m.Response.Left, "b", serverNS, trace.DirectionTX},
+			{"response arrived", m.Response.Arrived, "a", clientNS, trace.DirectionRX},
+		} {
+			if s, ok := ex.Sighting(tc.at); !ok || s.Node != tc.node || s.NetNS != tc.netns || s.Direction != tc.direction {
+				t.Errorf("%s: %+v", tc.name, s)
+			}
+		}
+		if m.Response.Read != trace.NotSeen {
+			t.Errorf("response read: %d", m.Response.Read)
+		}
+		for _, s := range ex.Path.All() {
+			if s.Node == "" {
+				t.Errorf("a sighting of no node: %+v", s)
+			}
+		}
+		if len(ex.Drops) != 2 || ex.Drops[0].Node != "b" || ex.Drops[1].Node != "a" {
+			t.Errorf("drops %+v", ex.Drops)
+		}
+	}
+	if client.Path.Len() != 4 || server.Path.Len() != 5 || len(client.Drops) != 1 || client.Drops[0].Node != "" {
+		t.Error("what each node saw has changed")
 	}
 }

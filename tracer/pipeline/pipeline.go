@@ -54,8 +54,8 @@ const lastPackets = 5 * time.Millisecond
 const publishEvery = 200 * time.Millisecond
 
 // Sink takes records at the end of the pipeline, and each record's JSON, encoded
-// once for all who want it, without a newline. It must not block and must keep
-// neither: the memory of both is used again.
+// once for all who want it, without a newline. It must not block, must not change the
+// record, and must not keep the line, whose memory is used again.
 type Sink func(r trace.Record, line []byte)
 
 // Source delivers packets in order of time ([capture.Source]).
@@ -105,26 +105,26 @@ type Clock interface {
 	Wall(mono int64) time.Time
 }
 
-// Config of a pipeline. All but Exchange, Observe, Names, Servers, Who, Clock, Lacks
-// and Sample is needed.
+// Config of a pipeline. All but Exchange, Observe, Names, Servers, Who, Clock,
+// Limitations and Sample is needed.
 type Config struct {
-	Source   Source
-	Receiver Receiver
-	Ports    []uint16
-	Timeout  time.Duration // without a response for this long: unanswered
-	Lacks    assemble.Lacks
-	Sample   *float64 // share of the ordinary lookups that is passed on, 0 to 1; nil: all
-	InKernel bool     // the source reports no other lookups than those
-	Names    exchange.Names
-	Node     string  // this one\'s name; empty: unknown
-	Servers  Servers // nil: nobody knows those that are silent
-	Who      Who     // nil: nobody knows pods
-	Clock    Clock   // nil: the system's
-	Exchange Sink    // nil: nobody wants exchange records
-	Trace    Sink
-	Observe  func(*trace.Trace) // called for every trace, also those that Sample leaves out; must not keep it
-	Flush    func()             // called when a round of records is complete
-	Last     func()             // called before the records that are left at the end
+	Source      Source
+	Receiver    Receiver
+	Ports       []uint16
+	Timeout     time.Duration // without a response for this long: unanswered
+	Limitations assemble.Limitations
+	Sample      *float64 // share of the ordinary lookups that is passed on, 0 to 1; nil: all
+	InKernel    bool     // the source reports no other lookups than those
+	Names       exchange.Names
+	Node        string  // this one\'s name; empty: unknown
+	Servers     Servers // nil: nobody knows those that are silent
+	Who         Who     // nil: nobody knows pods
+	Clock       Clock   // nil: the system's
+	Exchange    Sink    // nil: nobody wants exchange records
+	Trace       Sink
+	Observe     func(*trace.Trace) // called for every trace, also those that Sample leaves out; must not keep it
+	Flush       func()             // called when a round of records is complete
+	Last        func()             // called before the records that are left at the end
 }
 
 // Pipeline is one running tracer.
@@ -188,7 +188,7 @@ func New(cfg Config) *Pipeline {
 	}
 	p.clock.Sync()
 	p.table = exchange.New(exchange.Config{Ports: cfg.Ports, Timeout: cfg.Timeout, Wall: p.clock.Wall, Names: cfg.Names, Node: cfg.Node})
-	p.assembler = assemble.New(assemble.Config{Timeout: cfg.Timeout, Lacks: cfg.Lacks})
+	p.assembler = assemble.New(assemble.Config{Timeout: cfg.Timeout, Limitations: cfg.Limitations})
 	p.diagnoser = diagnose.New()
 	p.publish()
 	return p
@@ -272,7 +272,7 @@ func (p *Pipeline) sync() {
 	p.steps++
 	p.evicted += p.assembler.Stats().Evicted
 	p.finish(p.assembler.Flush())
-	p.assembler = assemble.New(assemble.Config{Timeout: p.cfg.Timeout, Lacks: p.cfg.Lacks})
+	p.assembler = assemble.New(assemble.Config{Timeout: p.cfg.Timeout, Limitations: p.cfg.Limitations})
 	p.diagnoser = diagnose.New()
 }
 
@@ -339,8 +339,6 @@ func (p *Pipeline) finish(done []*trace.Trace) {
 		} else {
 			p.leftOut[trace.KindTrace]++
 		}
-		p.reuse(t.Exchange, t.Upstreams)
-		p.assembler.Reuse(t)
 	}
 }
 
@@ -354,17 +352,6 @@ func (p *Pipeline) count(t *trace.Trace) {
 		if f := &t.Diagnosis[i]; !f.InDoubt {
 			p.findings[f.Code]++
 		}
-	}
-}
-
-// reuse gives back the memory of a trace's exchanges: each is of one trace alone,
-// which nobody needs any more.
-func (p *Pipeline) reuse(ex *trace.Exchange, upstreams []trace.Upstream) {
-	if ex != nil {
-		p.table.Reuse(ex)
-	}
-	for i := range upstreams {
-		p.reuse(upstreams[i].Exchange, upstreams[i].Upstreams)
 	}
 }
 

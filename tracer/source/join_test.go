@@ -38,9 +38,13 @@ func lookup(n int) legs {
 		if arriving {
 			directions = [2]string{trace.DirectionRX, trace.DirectionTX}
 		}
-		e.Path = []trace.Sighting{
-			{Message: trace.MessageQuery, NetNS: netns, IfName: "eth0", Direction: directions[0], Src: from, Dst: to},
-			{Offset: trace.Seconds(end - begin), Message: trace.MessageResponse, NetNS: netns, IfName: "eth0", Direction: directions[1], Src: to, Dst: from},
+		e.Path.Append(trace.Sighting{Message: trace.MessageQuery, Device: trace.Device{NetNS: netns, IfName: "eth0"}, Direction: directions[0], Src: from, Dst: to})
+		e.Path.Append(trace.Sighting{Offset: trace.Seconds(end - begin), Message: trace.MessageResponse, Device: trace.Device{NetNS: netns, IfName: "eth0"}, Direction: directions[1], Src: to, Dst: from})
+		query, response := trace.MilestoneAt(0), trace.MilestoneAt(1)
+		if arriving {
+			e.Milestones = trace.Milestones{Query: trace.Progress{Left: trace.NotObservable, Arrived: query}, Response: trace.Progress{Left: response, Arrived: trace.NotObservable}}
+		} else {
+			e.Milestones = trace.Milestones{Query: trace.Progress{Left: query, Arrived: trace.NotObservable}, Response: trace.Progress{Left: trace.NotObservable, Arrived: response}}
 		}
 		return e
 	}
@@ -123,7 +127,9 @@ func TestRecordsOfTwoNodesAreJoined(t *testing.T) {
 func TestExchangeWrittenAgain(t *testing.T) {
 	l := lookup(1)
 	early := *l.client
-	early.Path, early.Outcome, early.Duration, early.RCode = early.Path[:1], trace.OutcomeUnanswered, nil, ""
+	early.Path, early.Outcome, early.Duration, early.RCode = trace.Path{}, trace.OutcomeUnanswered, nil, ""
+	early.Path.Append(l.client.Path.At(0))
+	early.Milestones.Response = trace.Progress{}
 	for _, records := range [][]trace.Record{
 		{&early, l.client, l.query}, {l.client, &early, l.query}, {l.query, &early, &early, l.client}, {traceOf(l.client, l.query), &early, l.client},
 	} {
@@ -131,12 +137,51 @@ func TestExchangeWrittenAgain(t *testing.T) {
 		n := 0
 		if _, err := f.Each(t.Context(), Request{}, func(l Lookup) error {
 			n++
-			if e := l.Trace.Exchange; l.Trace.Query == nil || e == nil || e.Outcome != trace.OutcomeAnswered || len(e.Path) != 2 {
+			if e := l.Trace.Exchange; l.Trace.Query == nil || e == nil || e.Outcome != trace.OutcomeAnswered || e.Path.Len() != 2 {
 				t.Errorf("%+v", l.Trace)
 			}
 			return nil
 		}); err != nil || n != 1 {
 			t.Errorf("%d lookups, %v", n, err)
+		}
+	}
+}
+
+// A tracer writes a trace again when more of the lookup came: it is shown once, whole, in
+// whatever order the two come, and also where a record is joined with it.
+func TestTraceWrittenAgain(t *testing.T) {
+	l := lookup(1)
+	early := *l.client
+	early.Path, early.Outcome, early.Duration, early.RCode = trace.Path{}, trace.OutcomeUnanswered, nil, ""
+	early.Path.Append(l.client.Path.At(0))
+	early.Milestones.Response = trace.Progress{}
+	first := traceOf(&early, nil)
+	whole := *l.client
+	whole.Replaces = true
+	again := traceOf(&whole, l.query, trace.Upstream{Attempt: &l.query.Upstreams[0], Exchange: l.upstream, Join: trace.JoinExact})
+	again.Replaces = true
+	for _, tc := range []struct {
+		records []trace.Record
+		want    string
+	}{
+		{[]trace.Record{first, again}, "n1.equ"},
+		{[]trace.Record{again, first}, "n1.equ"},
+		{[]trace.Record{first, again, again, first}, "n1.equ"},
+		{[]trace.Record{first, again, l.server}, "n1.equ"},
+		{[]trace.Record{&early, &whole, l.query, l.upstream}, "n1.equ"},
+		{[]trace.Record{&whole, l.query}, "n1.eq"},
+	} {
+		f := File{Path: "-", Stdin: strings.NewReader(lines(tc.records...)), Stderr: t.Output(), Joining: realJoining()}
+		if got := joined(t, f, Request{}); got != tc.want {
+			t.Errorf("got %q, want %q", got, tc.want)
+		}
+		if _, err := f.Each(t.Context(), Request{}, func(l Lookup) error {
+			if l.Trace.Outcome != trace.OutcomeAnswered || slices.ContainsFunc(l.Trace.Gaps, func(gap string) bool { return strings.Contains(gap, "not known any more") }) {
+				t.Errorf("%s, gaps %q", l.Trace.Outcome, l.Trace.Gaps)
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/capture"
 )
 
-// lacks says in traces what the kernel does not tell.
-func (o *runOptions) lacks(l capture.Limited) (gaps assemble.Lacks) {
+// limitations says in traces what the kernel does not tell.
+func (o *runOptions) limitations(l capture.Limited) (gaps assemble.Limitations) {
 	if o.sampleInKernel {
 		gaps.Unsampled = fmt.Sprintf("packets of most lookups are left out (--sample %v --sample-in-kernel), also those of an upstream query, which is sampled by itself", o.sample)
 	}

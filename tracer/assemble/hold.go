@@ -1,0 +1,187 @@
+package assemble
+
+import (
+	"math"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// How long a lookup waits for a side that is missing.
+const (
+	// The exchanges and query records of one lookup and of those that compete
+	// with it for an upstream exchange come within this time of its end: an
+	// exchange closes 100 ms after its last packet, the plugin writes at least
+	// that often.
+	linger = 300 * time.Millisecond
+	// What may be late: a batch of the plugin's on a busy node.
+	holdRecord = time.Second
+	// A node on which no server wrote a record for this long has none that does:
+	// its lookups are not held for one, which would be most of the memory.
+	noRecords = 30 * time.Second
+	// Nor has one where none came for so many lookups that were answered a while
+	// ago: a busy node need not wait for long to know.
+	manyUnrecorded = 1000
+	// CoreDNS works on a query for at most 6 s (plugin/forward).
+	holdServer = 7 * time.Second
+	// An upstream query waits for the lookup that has it; this is only in case that
+	// they wait for each other.
+	maxClaimed = time.Minute
+	// An exchange without a response is reported a second after the tracer's timeout.
+	afterTimeout = 2 * time.Second
+)
+
+// unanswered is how long after its last query an exchange without a response has come.
+func (a *Assembler) unanswered() time.Duration {
+	return max(holdServer, a.cfg.Timeout+afterTimeout)
+}
+
+// readyAt returns when the lookup need not wait any longer, as far as it can tell now:
+// it is asked again at that time.
+func (a *Assembler) readyAt(l *lookup) time.Time {
+	ready := a.waits(l)
+	if a.now.Before(ready) {
+		return ready
+	}
+	ready = later(ready, a.treeReady(l, 0))
+	if l.exchange == nil {
+		return ready
+	}
+	if l.claimed.IsZero() {
+		l.claimed = a.now
+	} else if a.now.Sub(l.claimed) > maxClaimed {
+		return ready
+	}
+	switch owner := a.owner(l); {
+	case owner != nil && owner.heapIndex >= 0:
+		ready = later(ready, later(owner.due, a.now.Add(linger)))
+	case owner != nil:
+		a.revive(owner.root()) // which takes it
+		ready = later(ready, a.now.Add(2*linger))
+	case a.servers.sends(&l.sender):
+		// What it is for may not be over.
+		ready = later(ready, later(l.end(), l.added).Add(a.unanswered()))
+	}
+	return ready
+}
+
+// waits returns how long l waits for its own parts.
+func (a *Assembler) waits(l *lookup) time.Time {
+	end := l.end()
+	switch {
+	case l.again:
+		return l.added.Add(linger)
+	case l.refresh != nil:
+		return end.Add(linger)
+	case l.exchange == nil:
+		// The exchange comes after its timeout at the latest.
+		return end.Add(a.unanswered())
+	case l.query != nil:
+		return end.Add(linger)
+	case a.servers.sends(&l.sender):
+		return later(end, l.added).Add(linger)
+	}
+	return a.waitsForRecord(l, end)
+}
+
+func (a *Assembler) waitsForRecord(l *lookup, end time.Time) time.Time {
+	ex := l.exchange
+	switch {
+	case ex.Connects():
+		return l.added.Add(linger) // there is nothing to record
+	case ex.Outcome == trace.OutcomeAnswered:
+		return a.waitsAnswered(l, end)
+	case dropped(ex):
+		// It died on the way to the server: there will be no record. But what left
+		// the same socket with it, and shows why, is to be passed on before.
+		return l.added.Add(holdRecord + linger)
+	}
+	return end.Add(a.unanswered())
+}
+
+// waitsAnswered returns how long an answered lookup waits for its server's record:
+// for those of a batch that comes late, unless there are no records here.
+func (a *Assembler) waitsAnswered(l *lookup, end time.Time) time.Time {
+	soon := end.Add(linger)
+	if a.recorded {
+		return end.Add(holdRecord)
+	}
+	if !a.now.Before(soon) && !l.unrecorded {
+		l.unrecorded = true
+		a.unrecorded++
+	}
+	if end.Sub(a.began) > noRecords || a.unrecorded > manyUnrecorded {
+		return soon
+	}
+	if a.now.Before(soon) {
+		return soon // to be counted
+	}
+	return end.Add(holdRecord)
+}
+
+// treeReady returns when to stop waiting for upstream exchanges that records let
+// expect, and for what belongs to those that have come.
+func (a *Assembler) treeReady(l *lookup, depth int) time.Time {
+	var ready time.Time
+	if depth >= maxDepth {
+		return ready
+	}
+	for _, s := range l.slots {
+		if arrival := a.arrival(s); s.channel != nil && !s.settled && a.now.Before(arrival) && !a.refused(s) {
+			ready = later(ready, arrival)
+			continue
+		}
+		a.matchSlot(s)
+		for _, x := range s.got {
+			ready = later(ready, a.upstreamReady(x, depth+1))
+		}
+		if len(s.got) == 0 && s.at.Outcome == trace.OutcomeOK && !s.dials() && (s.channel != nil || !s.span.IsZero()) {
+			ready = later(ready, l.end().Add(holdRecord))
+		}
+	}
+	return ready
+}
+
+// refused tells whether an attempt failed soon and has the exchange that shows why: it
+// need not wait for what may come as late as one that is silent.
+func (a *Assembler) refused(s *slot) bool {
+	if s.at.Outcome == trace.OutcomeOK || s.limit-s.begin >= int64(time.Second) {
+		return false
+	}
+	for _, other := range s.of.slots { // itself, and that of its attempts to connect
+		if other.at != s.at {
+			continue
+		}
+		if a.matchSlot(other); !other.exact {
+			continue
+		}
+		last := other.got[len(other.got)-1]
+		if last.exchange.ICMP != nil || last.exchange.Reset != nil && !last.closed() {
+			return true
+		}
+	}
+	return false
+}
+
+// upstreamReady returns when to stop waiting for what belongs to an upstream query.
+func (a *Assembler) upstreamReady(x *lookup, depth int) time.Time {
+	if x.parent != nil {
+		return time.Time{}
+	}
+	if x.query != nil {
+		over := x.end()
+		ready := over.Add(linger)
+		if !a.now.Before(ready) {
+			ready = later(ready, a.treeReady(x, depth))
+		}
+		return ready
+	}
+	if x.exchange == nil || !a.servers.recorders[x.server.place] || !x.server.placed {
+		return time.Time{}
+	}
+	if x.answered != math.MaxInt64 {
+		return x.end().Add(holdRecord)
+	}
+	// Its server may be at work on it, although it is not waited for.
+	return lastQuery(x.exchange).Add(holdServer + holdRecord)
+}
