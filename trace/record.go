@@ -114,6 +114,8 @@ type Attempt struct {
 	Outcome  string   `json:"outcome"`
 	Error    string   `json:"error"`
 	Plugin   string   `json:"plugin"`
+	QName    string   `json:"qname"` // as in DNS; empty: the query's own
+	QType    string   `json:"qtype"` // empty: the query's own
 }
 
 // Query is one query inside one CoreDNS, written by the plugin.
@@ -439,6 +441,7 @@ type Trace struct {
 	RCode      string     `json:"rcode"`
 	Duration   *Seconds   `json:"duration_seconds"`
 	Outcome    string     `json:"outcome"`
+	Role       string     `json:"role"` // empty: a client's lookup; RoleUpstream
 	Client     *Endpoint  `json:"client"`
 	Server     *Endpoint  `json:"server"`
 	Exchange   *Exchange  `json:"exchange"`

@@ -132,7 +132,7 @@ func TestLostPacketsOfFragments(t *testing.T) {
 	torn := func(lost uint64) []trace.Finding {
 		return findings(assembledWith(t, fileOf(t, "lost-fragment"), func(r trace.Record) {
 			if ex, ok := r.(*trace.Exchange); ok && ex.Fragments != nil {
-				ex.Drop, ex.Outcome, ex.Fragments.Complete, ex.LostEvents = nil, trace.OutcomeUnanswered, false, lost
+				ex.Drops, ex.Outcome, ex.Fragments.Complete, ex.LostEvents = nil, trace.OutcomeUnanswered, false, lost
 			}
 		}))
 	}
