@@ -26,11 +26,8 @@ func subjects(t *trace.Trace) []subject {
 func appendUpstreams(all []subject, upstreams []trace.Upstream) []subject {
 	for i := range upstreams {
 		u := &upstreams[i]
-		for _, ex := range u.Earlier {
-			all = append(all, subject{exchange: ex, attempt: u.Attempt, upstream: true, earlier: true})
-		}
-		if u.Exchange != nil {
-			all = append(all, subject{exchange: u.Exchange, attempt: u.Attempt, upstream: true})
+		for _, ex := range u.Exchanges() {
+			all = append(all, subject{exchange: ex, attempt: u.Attempt, upstream: true, earlier: ex != u.Exchange})
 		}
 		all = appendUpstreams(all, u.Upstreams)
 	}

@@ -252,17 +252,17 @@ func containerCell(t *trace.Trace) (string, tone) {
 // netnsCell is the network namespace from which the query was sent, by its name
 // or its number.
 func netnsCell(t *trace.Trace) (string, tone) {
-	if t.Exchange == nil || len(t.Exchange.Path) == 0 {
+	if t.Exchange == nil {
 		return orDash("")
 	}
-	first := &t.Exchange.Path[0]
+	left, ok := t.Exchange.Sighting(t.Exchange.Milestones.Query.Left)
 	switch {
-	case first.Message != trace.MessageQuery || first.Direction != trace.DirectionTX:
-		return orDash("") // the client is on another node
-	case first.NetNSName != "":
-		return first.NetNSName, plain
+	case !ok:
+		return orDash("") // the client is beyond what is observed
+	case left.NetNSName != "":
+		return left.NetNSName, plain
 	}
-	return strconv.FormatUint(uint64(first.NetNS), 10), plain
+	return strconv.FormatUint(uint64(left.NetNS), 10), plain
 }
 
 func processCell(t *trace.Trace) (string, tone) {
