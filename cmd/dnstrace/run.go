@@ -344,7 +344,8 @@ func (n *node) sink(kind string, keep *filter.Filter) pipeline.Sink {
 func (n *node) traceSink(keep *filter.Filter) pipeline.Sink {
 	write := n.sink(trace.KindTrace, keep)
 	return func(r trace.Record, line []byte) {
-		n.history.Add(time.Now(), line)
+		t, ok := r.(*trace.Trace)
+		n.history.Add(time.Now(), line, ok && t.Replaces)
 		if write != nil {
 			write(r, line)
 		}

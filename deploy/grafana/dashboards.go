@@ -43,7 +43,7 @@ func lookups() *dashboard {
 					query{quantile("0.99", "dnstrace_lookup_duration_seconds", own, ""), "p99"}),
 				graph("What CoreDNS takes, by what its cache said", "s", "The 99th percentile, as CoreDNS measures it.", query{quantile("0.99", "dnstrace_server_duration_seconds", "", "cache"), "{{cache}}"}),
 			}, {
-				graph("Packets that the kernel dropped", "pps", "Which way the packet went, and the kernel's reason.", query{`sum by (leg, message, reason) (rate(dnstrace_drops_total[$__rate_interval]))`, "{{leg}} {{message}} {{reason}}"}),
+				graph("Packets that the kernel dropped", "pps", "Which way the packet went, and the kernel's reason.", query{`sum by (query, message, reason) (rate(dnstrace_drops_total[$__rate_interval]))`, "{{query}} {{message}} {{reason}}"}),
 				graph("Findings", "short", "What the tracers found wrong, by cause.", query{`sum by (code) (rate(dnstrace_findings_total[$__rate_interval])) > 0`, "{{code}}"}),
 			}, {
 				lines("Lookups that failed", "Open a line for its trace id: the dashboard `DNS: one lookup` shows it.", traces+` | json outcome, rcode, ip="exchange.client_ip", summary="diagnosis[0].summary" | (outcome!="answered" or rcode=~"SERVFAIL|REFUSED") | line_format `+"`{{.ip}} {{.qname}} {{.outcome}} {{.rcode}} {{.summary}}`"),

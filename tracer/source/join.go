@@ -11,7 +11,7 @@ import (
 // How long a record waits for what else there is about its lookup.
 const (
 	// Two nodes, a tracer and a CoreDNS write of one lookup within this time of
-	// its begin: a query is unanswered after 5 s, its trace comes 2 s later, and
+	// its begin: a query is unanswered after 7 s, its trace comes 2 s later, and
 	// agents ship in batches.
 	holdRecords = 15 * time.Second
 	// Where CoreDNS alone writes, its records come with its batches.
@@ -51,11 +51,12 @@ type joiner struct {
 	flows    map[trace.Flow]*flow
 	swept    int64
 	feed     feedHeap
+	replaced map[key]uint64 // by the number of the last entry that replaces such a trace
 	seq      uint64
 	line     []byte
 }
 
-// flow is what is known of one query on one leg.
+// flow is what is known of one query between one client and one server.
 type flow struct {
 	parts []part
 	last  int64
@@ -79,7 +80,7 @@ type entry struct {
 }
 
 func newJoiner(j Joining, emit func(*trace.Trace, []byte) error) *joiner {
-	return &joiner{joining: j, assembler: j.Assemble(), emit: emit, hold: holdQueries, flows: map[trace.Flow]*flow{}}
+	return &joiner{joining: j, assembler: j.Assemble(), emit: emit, hold: holdQueries, flows: map[trace.Flow]*flow{}, replaced: map[key]uint64{}}
 }
 
 // add takes a record and its line, which is copied.
@@ -96,6 +97,9 @@ func (j *joiner) add(rec trace.Record, line []byte) error {
 			return j.pass(e)
 		}
 		e.line = bytes.Clone(line)
+		if t.Replaces {
+			j.replaced[keyOf(t)] = e.seq
+		}
 	}
 	for _, p := range e.parts {
 		j.note(keyOf(p))
@@ -154,6 +158,9 @@ func (j *joiner) release() error {
 func (j *joiner) leave() error {
 	e := heap.Pop(&j.waiting).(*entry)
 	j.memory -= e.size
+	if e.trace != nil && j.replaces(e) {
+		return nil
+	}
 	if e.trace != nil && (isRefresh(e.trace) || j.alone(e)) {
 		return j.pass(e)
 	}
@@ -166,9 +173,21 @@ func (j *joiner) leave() error {
 	return nil
 }
 
-// pass gives a trace unchanged, unless all of it was given before.
+// replaces tells whether a trace that waits is all of a lookup of which e tells a
+// part.
+func (j *joiner) replaces(e *entry) bool {
+	k := keyOf(e.trace)
+	by, ok := j.replaced[k]
+	if ok && by == e.seq {
+		delete(j.replaced, k)
+	}
+	return ok && by > e.seq
+}
+
+// pass gives a trace unchanged, unless all of it was given before; one that replaces
+// another says more.
 func (j *joiner) pass(e *entry) error {
-	fresh := len(e.parts) == 0
+	fresh := len(e.parts) == 0 || e.trace.Replaces
 	for _, r := range e.parts {
 		p := j.note(keyOf(r))
 		fresh = fresh || !p.used
@@ -246,10 +265,10 @@ func tells(r trace.Record) int {
 	switch {
 	case !ok:
 		return 0
-	case ex.Duration != nil || ex.Drop != nil:
-		return 2*len(ex.Path) + 1
+	case ex.Duration != nil || len(ex.Drops) > 0:
+		return 2*ex.Path.Len() + 1
 	}
-	return 2 * len(ex.Path)
+	return 2 * ex.Path.Len()
 }
 
 // sweep forgets flows that are over.
@@ -309,7 +328,10 @@ func partsOf(list []trace.Record, rec trace.Record) []trace.Record {
 
 func upstreamParts(list []trace.Record, upstreams []trace.Upstream) []trace.Record {
 	for i := range upstreams {
-		list = appendParts(list, upstreams[i].Exchange, upstreams[i].Query)
+		for _, ex := range upstreams[i].Exchanges() {
+			list = append(list, ex)
+		}
+		list = appendParts(list, nil, upstreams[i].Query)
 		list = upstreamParts(list, upstreams[i].Upstreams)
 	}
 	return list
