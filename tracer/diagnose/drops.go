@@ -169,7 +169,7 @@ func recorded(t *trace.Trace) []string {
 	case notRecorded(t):
 		return []string{"CoreDNS never recorded it, though it records other queries"}
 	}
-	return []string{"no query record of this lookup came: whether a CoreDNS got it is not known from that"}
+	return []string{"no query record of this lookup came"}
 }
 
 func orNone(s string) string {
