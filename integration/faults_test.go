@@ -189,6 +189,23 @@ func TestClientGaveUp(t *testing.T) {
 	r.keep("client-gave-up", "late.test")
 }
 
+// A packet that an eBPF program drops, as a network policy does where eBPF is the data
+// path, names the kind of program and the place.
+func TestDroppedByProgram(t *testing.T) {
+	r := newFaultRig(t, plainForwarding, "--timeout", "2s")
+	undo, err := r.DropByProgramAt(lab.CoreDNS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer undo()
+	r.ask(lab.Query{Name: "in.test.", Timeout: time.Second})
+	tr := r.finds("in.test.", "dropped-by-bpf", "An eBPF program (tc egress) dropped the client's query", r.Host(lab.Node).Netns)
+	if d := tr.Exchange.LastDrop(); tr.Outcome != trace.OutcomeDropped || d == nil || d.BPF == "" {
+		t.Errorf("outcome %s, drop %+v", tr.Outcome, d)
+	}
+	r.keep("dropped-by-bpf", "in.test")
+}
+
 // Packets that vanish without a drop that the kernel announces: as in a network
 // card, a hypervisor, or another's eBPF program.
 func TestLostWithoutADrop(t *testing.T) {

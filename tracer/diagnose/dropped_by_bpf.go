@@ -16,6 +16,6 @@ func droppedByBPF(_ *memory, t *trace.Trace, s subject, d *trace.Drop) (trace.Fi
 	return trace.Finding{
 		Code:    DroppedByBPF,
 		Summary: fmt.Sprintf("An eBPF program (%s) dropped %s in %s.", d.BPF, droppedWhat(s, d), droppedWhere(t, d)),
-		Advice:  "On nodes with Cilium or Calico's eBPF it is the network policy (`cilium-dbg monitor -t drop`); `bpftool net`, `bpftool cgroup tree` list programs.",
+		Advice:  "With Cilium, or Calico's eBPF, it is the network policy (`cilium-dbg monitor -t drop`); `bpftool net` lists other programs.",
 	}, true
 }

@@ -70,6 +70,7 @@ func TestLostPackets(t *testing.T) {
 		diagnose.ClientGaveUp:            {"client-gave-up", inDoubt},
 		diagnose.ConntrackFull:           {"conntrack-full", quotes},
 		diagnose.ConntrackRace:           {"conntrack-race", quotes},
+		diagnose.DroppedByBPF:            {"dropped-by-bpf", quotes},
 		diagnose.DroppedByNetfilter:      {"dropped-query", quotes},
 		diagnose.DroppedNoSocket:         {"no-listener", quotes},
 		diagnose.DroppedOther:            {"dropped-other", quotes},

@@ -78,7 +78,7 @@ func TestMissingResponse(t *testing.T) {
 		{"a response that was rejected", func(ex *trace.Exchange, _ *trace.Trace) {
 			read(ex)
 			ex.Rejected = []trace.Rejection{{Why: trace.RejectedPort, Src: netip.MustParseAddrPort("10.0.0.1:5353"), RCode: "NOERROR", Size: 60, Offset: trace.Seconds(3 * ms)}}
-		}, NoResponseSeen, "A response came that the client could not take: it came from another port than was asked", "No response was seen"},
+		}, NoResponseSeen, "The client could not take the response that came (wrong source port)", "No response was seen"},
 		{"not recorded, and not arrived", func(_ *trace.Exchange, t *trace.Trace) { t.Gaps = []string{trace.GapNotRecorded} }, QueryNeverArrived, "did not reach CoreDNS", ""},
 		{"not recorded, and arrival is not observable", func(ex *trace.Exchange, t *trace.Trace) {
 			ex.Milestones.Query.Arrived = trace.NotObservable
@@ -97,6 +97,9 @@ func TestMissingResponse(t *testing.T) {
 			found := New().Trace(tr)
 			if len(found) != 1 || found[0].Code != tc.code {
 				t.Fatalf("%+v, want %s", found, tc.code)
+			}
+			if len(found[0].Summary) > 2*77 || len(found[0].Advice) > 2*65 {
+				t.Errorf("too long: %+v", found[0])
 			}
 			all := found[0].Summary + "\n" + strings.Join(found[0].Evidence, "\n")
 			if !strings.Contains(found[0].Summary, tc.says) || tc.silent != "" && strings.Contains(all, tc.silent) {

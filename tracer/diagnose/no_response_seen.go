@@ -21,7 +21,7 @@ func noResponseSeen(t *trace.Trace) (trace.Finding, bool) {
 		f.Advice = "See what it waits for or refuses in silence: its log, its configuration, its upstreams."
 	}
 	if responseSeen(t) {
-		f.Summary = "A response was sent; whether it arrived cannot be seen where the client is" + lastPlace(t, ex, trace.MessageResponse) + "."
+		f.Summary = "A response was sent; whether it arrived cannot be seen here" + lastPlace(t, ex, trace.MessageResponse) + "."
 		f.Advice = "Ask the client. `dnstrace check` says what this kernel does not show."
 	}
 	return f, true

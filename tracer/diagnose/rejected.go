@@ -15,7 +15,7 @@ func rejectedResponse(t *trace.Trace) (trace.Finding, bool) {
 	}
 	return trace.Finding{
 		Code:     NoResponseSeen,
-		Summary:  fmt.Sprintf("A response came that the client could not take: %s. No other was seen%s.", whyRejected(&ex.Rejected[len(ex.Rejected)-1]), lastPlace(t, ex, trace.MessageQuery)),
+		Summary:  fmt.Sprintf("The client could not take the response that came (%s)%s.", whyRejected(&ex.Rejected[len(ex.Rejected)-1]), lastPlace(t, ex, trace.MessageQuery)),
 		Evidence: rejections(ex),
 		Advice:   "See who sent that response: a translation that was not undone, a server with several addresses, or one that answers wrongly.",
 	}, true
@@ -25,17 +25,17 @@ func rejectedResponse(t *trace.Trace) (trace.Finding, bool) {
 func whyRejected(r *trace.Rejection) string {
 	switch r.Why {
 	case trace.RejectedID:
-		return "it has another DNS ID"
+		return "wrong DNS ID"
 	case trace.RejectedQuestion:
-		return "it repeats another question"
+		return "wrong question"
 	case trace.RejectedAddress:
-		return "it came from another address than was asked"
+		return "wrong source address"
 	case trace.RejectedPort:
-		return "it came from another port than was asked"
+		return "wrong source port"
 	case trace.RejectedMalformed:
-		return "it is no DNS message"
+		return "malformed"
 	case trace.RejectedIncomplete:
-		return "it is cut short"
+		return "incomplete"
 	}
 	return r.Why
 }
