@@ -60,7 +60,7 @@ func TestDroppedByFirewall(t *testing.T) {
 			if tr.Outcome != trace.OutcomeDropped || tr.RCode != "" || tr.Query != nil {
 				t.Errorf("outcome %s, rcode %q, query %v", tr.Outcome, tr.RCode, tr.Query != nil)
 			}
-			d := tr.Exchange.Drop
+			d := tr.Exchange.LastDrop()
 			if d == nil || d.NetNSName != r.Host(tc.host).Netns || d.Reason != "NETFILTER_DROP" || d.Where == "" {
 				t.Fatalf("drop %+v", d)
 			}
@@ -99,7 +99,7 @@ func TestDroppedResponse(t *testing.T) {
 				t.Fatal("the firewall let the response pass")
 			}
 			tr := r.trace(name)
-			d := tr.Exchange.Drop
+			d := tr.Exchange.LastDrop()
 			if tr.Outcome != trace.OutcomeDropped || tr.Query == nil || d == nil || d.Message != trace.MessageResponse {
 				t.Fatalf("outcome %s, query %v, drop %+v", tr.Outcome, tr.Query != nil, d)
 			}
@@ -164,7 +164,7 @@ func TestNoListener(t *testing.T) {
 	}
 	r.ask(lab.Query{Name: "closed.test.", Timeout: time.Second})
 	tr := r.trace("closed.test.")
-	wantAll(t, evidence(t, tr, "dropped-no-socket"), "NO_SOCKET", r.Host(lab.CoreDNS).Netns, "CoreDNS never recorded it")
+	wantAll(t, evidence(t, tr, "dropped-no-socket"), "NO_SOCKET", r.Host(lab.CoreDNS).Netns, "no query record of this lookup came")
 	undo()
 	r.answered(lab.Query{Name: "after.test."})
 	r.keep("no-listener", "before.test", "closed.test")
