@@ -79,7 +79,7 @@ func clients() *dashboard {
 				table(fromLoki, "Names that do not exist", "short", "Often the suffixes of a search path.", query{`topk(20, sum by (client, qname) (count_over_time(` + traces + client + ` | rcode="NXDOMAIN" [$__range])))`, ""}),
 				table(fromLoki, "Lookups of one call", "short", "How many lookups a call of getaddrinfo made, where it made more than two.", query{`topk(20, sum by (resolution) (count_over_time(` + traces + ` | json resolution | resolution!="" [$__range])) > 2)`, ""}),
 			}, {
-				lines("Lookups without a response, and where they ended", "", traces+client+` | outcome!="answered" | json message="exchange.drop.message", reason="exchange.drop.reason", where="exchange.drop.where", netns="exchange.drop.netns_name", summary="diagnosis[0].summary" | line_format `+"`{{.client}} {{.qname}} {{.summary}} {{.message}} {{.reason}} {{.where}} {{.netns}}`"),
+				lines("Lookups without a response, and where they ended", "", traces+client+` | outcome!="answered" | json message="exchange.drops[0].message", reason="exchange.drops[0].reason", where="exchange.drops[0].where", netns="exchange.drops[0].netns_name", summary="diagnosis[0].summary" | line_format `+"`{{.client}} {{.qname}} {{.summary}} {{.message}} {{.reason}} {{.where}} {{.netns}}`"),
 			},
 		},
 	}
