@@ -290,3 +290,35 @@ func TestHelp(t *testing.T) {
 		}
 	}
 }
+
+// An upstream query of a server that could not be given to its lookup is no client's:
+// it is shown to who asks for such, or for just that one.
+func TestUpstreamQueriesOnlyOnRequest(t *testing.T) {
+	e, _ := recorded(1, "api.example.com.")
+	lookup := &trace.Trace{Header: e.Header, QName: e.QName, QType: "A", Outcome: e.Outcome, Exchange: e}
+	lookup.Record = trace.KindTrace
+	u, _ := recorded(2, "up.example.com.")
+	alone := &trace.Trace{Header: u.Header, QName: u.QName, QType: "A", Outcome: u.Outcome, Exchange: u, Role: trace.RoleUpstream}
+	alone.Record = trace.KindTrace
+	file := string(lookup.AppendJSON(nil)) + "\n" + string(alone.AppendJSON(nil)) + "\n"
+	for _, tc := range []struct {
+		args []string
+		want bool
+	}{
+		{[]string{"watch"}, false},
+		{[]string{"watch", "--upstream"}, true},
+		{[]string{"watch", "-f", `role == "upstream"`}, true},
+		{[]string{"watch", "-f", `qname != ""`}, false},
+		{[]string{"explain", "--all"}, false},
+		{[]string{"explain", "--all", "--upstream"}, true},
+		{[]string{"explain", alone.TraceID.String()}, true},
+	} {
+		_, out, stderr := call(t, file, append(tc.args, "--from", "-")...)
+		if got := strings.Contains(out, "up.example.com."); got != tc.want {
+			t.Errorf("%q: shown: %t\n%s%s", tc.args, got, out, stderr)
+		}
+	}
+	if status, _, _ := call(t, file, "explain", "up.example.com", "--from", "-"); status == exitOK {
+		t.Error("explain finds it by its name")
+	}
+}

@@ -85,7 +85,7 @@ func newRunCommand() *cobra.Command {
 			"OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME. What a receiver that is down does not\n" +
 			"take in time is dropped and counted.",
 		Example: "  dnstrace run\n" +
-			"  dnstrace run --output file:/var/log/dnstrace.json --record trace\n" +
+			"  dnstrace run --output file:/var/log/dnstrace.json\n" +
 			"  dnstrace run --output otlp:http://collector:4318\n" +
 			"  dnstrace run --output otlp:grpc://tempo:4317/v1/traces \\\n" +
 			"               --output otlp:http://loki:3100/otlp/v1/logs\n" +

@@ -37,7 +37,7 @@ func usualColumns() []column {
 		{name: "TOOK", width: 7, least: 70, right: true, cell: tookCell, cut: fit},
 		{name: "CACHE", width: 5, least: 120, cell: cacheCell, cut: fit},
 		{name: "UPSTREAMS", width: 13, least: 100, cell: upstreamsCell, cut: fit},
-		{name: findingsName, cell: findingsCell, cut: fit},
+		{name: findingsName, cell: remarksCell, cut: fit},
 	}
 }
 
@@ -195,6 +195,20 @@ func findingsCell(t *trace.Trace) (string, tone) {
 	}
 	return strings.Join(codes, " "), bad
 }
+
+// remarksCell says too that a row is all of a lookup which was told of before.
+func remarksCell(t *trace.Trace) (string, tone) {
+	codes, tn := findingsCell(t)
+	switch {
+	case !t.Replaces:
+		return codes, tn
+	case codes == "":
+		return toldBefore, faint
+	}
+	return codes + " " + toldBefore, tn
+}
+
+const toldBefore = "(told before)"
 
 func orDash(s string) (string, tone) {
 	if s == "" {
