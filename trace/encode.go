@@ -58,7 +58,9 @@ func (t *Trace) AppendJSON(b []byte) []byte {
 	b = appendString(append(b, `,"rcode":`...), t.RCode)
 	b = appendSeconds(append(b, `,"duration_seconds":`...), t.Duration)
 	b = appendString(append(b, `,"outcome":`...), t.Outcome)
-	b = appendKnown(b, `,"role":`, t.Role)
+	if t.Role != "" {
+		b = appendString(append(b, `,"role":`...), t.Role)
+	}
 	b = t.Client.appendJSON(append(b, `,"client":`...))
 	b = t.Server.appendJSON(append(b, `,"server":`...))
 	b = append(b, `,"exchange":`...)

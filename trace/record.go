@@ -37,6 +37,10 @@ const (
 	CacheNone  = "none" // no cache on the query's way
 )
 
+// RoleUpstream is the role of a trace that is no client's lookup: a server's upstream
+// query that could not be given to the lookup that it was sent for.
+const RoleUpstream = "upstream"
+
 // How a side was joined to a trace (`join`).
 const (
 	JoinExact    = "exact"    // TRACEPARENT or an unmistakable match proves it
@@ -115,7 +119,7 @@ type Attempt struct {
 	Error    string   `json:"error"`
 	Plugin   string   `json:"plugin"`
 	QName    string   `json:"qname"` // as in DNS; empty: the query's own
-	QType    string   `json:"qtype"` // empty: the query's own
+	QType    string   `json:"qtype"` // likewise
 }
 
 // Query is one query inside one CoreDNS, written by the plugin.
@@ -436,12 +440,14 @@ type Upstream struct {
 // Trace is one lookup, joined from what all observers saw.
 type Trace struct {
 	Header
-	QName      string     `json:"qname"`
-	QType      string     `json:"qtype"`
-	RCode      string     `json:"rcode"`
-	Duration   *Seconds   `json:"duration_seconds"`
-	Outcome    string     `json:"outcome"`
-	Role       string     `json:"role"` // empty: a client's lookup; RoleUpstream
+	QName    string   `json:"qname"`
+	QType    string   `json:"qtype"`
+	RCode    string   `json:"rcode"`
+	Duration *Seconds `json:"duration_seconds"`
+	Outcome  string   `json:"outcome"`
+	// Role is RoleUpstream where a server sent it, on behalf of a lookup that is not
+	// known. JSON leaves it out where it is empty: a client's lookup.
+	Role       string     `json:"role"`
 	Client     *Endpoint  `json:"client"`
 	Server     *Endpoint  `json:"server"`
 	Exchange   *Exchange  `json:"exchange"`
