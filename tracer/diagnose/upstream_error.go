@@ -69,7 +69,7 @@ func errorOf(u *trace.Upstream) (trace.Finding, bool) {
 	case at != nil && at.Outcome == trace.OutcomeError:
 		f.Summary = fmt.Sprintf("The upstream %s could not be asked%s.", address(u), cost(u))
 		f.Advice = "See that something listens on that address and that the way there is open: `dig @ADDRESS NAME` from the server's namespace."
-	case at != nil && at.Outcome == attemptFailed && (ex == nil || !silentExchange(ex)):
+	case at != nil && at.Outcome == trace.OutcomeFailed && (ex == nil || !silentExchange(ex)):
 		f.Summary = fmt.Sprintf("The upstream %s gave no answer that CoreDNS could use%s.", address(u), cost(u))
 		f.Advice = "Ask it from the server's namespace (`dig @ADDRESS NAME`). CoreDNS does not tell whether it was silent or refused."
 	default:
@@ -84,10 +84,6 @@ func errorOf(u *trace.Upstream) (trace.Finding, bool) {
 	f.Evidence = appendInferred(f.Evidence, u)
 	return f, true
 }
-
-// attemptFailed is the outcome of an attempt of which CoreDNS does not tell whether
-// it timed out or could not be made.
-const attemptFailed = "failed"
 
 // errorCode tells codes that say the server failed; that a name does not exist
 // is an answer.
