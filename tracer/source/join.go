@@ -11,9 +11,9 @@ import (
 // How long a record waits for what else there is about its lookup.
 const (
 	// Two nodes, a tracer and a CoreDNS write of one lookup within this time of
-	// its begin: a query is unanswered after 7 s, its trace comes 2 s later, and
-	// agents ship in batches.
-	holdRecords = 15 * time.Second
+	// its begin: an upstream query 6 s later may be unanswered for 7 s, its trace comes
+	// 2 s later, and agents ship in batches.
+	holdRecords = 20 * time.Second
 	// Where CoreDNS alone writes, its records come with its batches.
 	holdQueries = 2 * time.Second
 )
@@ -49,12 +49,20 @@ type joiner struct {
 	waiting  entryHeap
 	memory   int // of the lines of those waiting; the oldest leave when it is too much
 	flows    map[trace.Flow]*flow
+	traces   map[traceKey]*entry // of those waiting
 	swept    int64
 	feed     feedHeap
-	replaced map[key]uint64 // by the number of the last entry that replaces such a trace
 	seq      uint64
 	line     []byte
 }
+
+// traceKey names a trace: one that replaces another has its name.
+type traceKey struct {
+	id   trace.TraceID
+	time int64
+}
+
+func traceKeyOf(t *trace.Trace) traceKey { return traceKey{t.TraceID, t.Time.UnixNano()} }
 
 // flow is what is known of one query between one client and one server.
 type flow struct {
@@ -77,10 +85,12 @@ type entry struct {
 	parts []trace.Record
 	line  []byte // of a trace
 	size  int
+	// replaced tells that another trace of the same name has all of it.
+	replaced bool
 }
 
 func newJoiner(j Joining, emit func(*trace.Trace, []byte) error) *joiner {
-	return &joiner{joining: j, assembler: j.Assemble(), emit: emit, hold: holdQueries, flows: map[trace.Flow]*flow{}, replaced: map[key]uint64{}}
+	return &joiner{joining: j, assembler: j.Assemble(), emit: emit, hold: holdQueries, flows: map[trace.Flow]*flow{}, traces: map[traceKey]*entry{}}
 }
 
 // add takes a record and its line, which is copied.
@@ -97,9 +107,7 @@ func (j *joiner) add(rec trace.Record, line []byte) error {
 			return j.pass(e)
 		}
 		e.line = bytes.Clone(line)
-		if t.Replaces {
-			j.replaced[keyOf(t)] = e.seq
-		}
+		j.replace(e)
 	}
 	for _, p := range e.parts {
 		j.note(keyOf(p))
@@ -108,6 +116,20 @@ func (j *joiner) add(rec trace.Record, line []byte) error {
 	j.memory += e.size
 	j.now = max(j.now, e.at)
 	return j.release()
+}
+
+// replace finds which of two traces of one name has all of the lookup.
+func (j *joiner) replace(e *entry) {
+	key := traceKeyOf(e.trace)
+	switch other := j.traces[key]; {
+	case other == nil || e.trace.Replaces && !other.trace.Replaces:
+		j.traces[key] = e
+		if other != nil {
+			other.replaced = true
+		}
+	case other.trace.Replaces && !e.trace.Replaces:
+		e.replaced = true
+	}
 }
 
 // idle lets time pass in which nothing came.
@@ -158,14 +180,21 @@ func (j *joiner) release() error {
 func (j *joiner) leave() error {
 	e := heap.Pop(&j.waiting).(*entry)
 	j.memory -= e.size
-	if e.trace != nil && j.replaces(e) {
+	if e.trace != nil && j.traces[traceKeyOf(e.trace)] == e {
+		delete(j.traces, traceKeyOf(e.trace))
+	}
+	if e.replaced {
 		return nil
 	}
 	if e.trace != nil && (isRefresh(e.trace) || j.alone(e)) {
 		return j.pass(e)
 	}
 	for _, r := range e.parts {
+		again := j.note(keyOf(r)).used
 		if j.feeds(r) {
+			if ex, ok := r.(*trace.Exchange); ok {
+				ex.Replaces = again // what was assembled before, here
+			}
 			j.seq++
 			heap.Push(&j.feed, &fed{record: r, end: ended(r).UnixNano(), seq: j.seq})
 		}
@@ -173,25 +202,13 @@ func (j *joiner) leave() error {
 	return nil
 }
 
-// replaces tells whether a trace that waits is all of a lookup of which e tells a
-// part.
-func (j *joiner) replaces(e *entry) bool {
-	k := keyOf(e.trace)
-	by, ok := j.replaced[k]
-	if ok && by == e.seq {
-		delete(j.replaced, k)
-	}
-	return ok && by > e.seq
-}
-
-// pass gives a trace unchanged, unless all of it was given before; one that replaces
-// another says more.
+// pass gives a trace unchanged, unless all of it was given before.
 func (j *joiner) pass(e *entry) error {
-	fresh := len(e.parts) == 0 || e.trace.Replaces
+	fresh := len(e.parts) == 0
 	for _, r := range e.parts {
 		p := j.note(keyOf(r))
-		fresh = fresh || !p.used
-		p.used, p.passed = true, true
+		fresh = fresh || !p.used || tells(r) > p.told
+		p.used, p.passed, p.told = true, true, max(p.told, tells(r))
 	}
 	if !fresh {
 		return nil
@@ -262,13 +279,14 @@ func (j *joiner) feeds(r trace.Record) bool {
 // end was. Other records are written once.
 func tells(r trace.Record) int {
 	ex, ok := r.(*trace.Exchange)
-	switch {
-	case !ok:
+	if !ok {
 		return 0
-	case ex.Duration != nil || len(ex.Drops) > 0:
-		return 2*ex.Path.Len() + 1
 	}
-	return 2 * ex.Path.Len()
+	seen := 2 * (ex.Path.Len() + ex.PathOmitted + len(ex.Drops) + len(ex.Rejected))
+	if ex.Duration != nil || len(ex.Drops) > 0 {
+		seen++
+	}
+	return seen
 }
 
 // sweep forgets flows that are over.
@@ -328,10 +346,10 @@ func partsOf(list []trace.Record, rec trace.Record) []trace.Record {
 
 func upstreamParts(list []trace.Record, upstreams []trace.Upstream) []trace.Record {
 	for i := range upstreams {
-		for _, ex := range upstreams[i].Exchanges() {
-			list = append(list, ex)
+		for _, ex := range upstreams[i].Earlier {
+			list = appendParts(list, ex, nil)
 		}
-		list = appendParts(list, nil, upstreams[i].Query)
+		list = appendParts(list, upstreams[i].Exchange, upstreams[i].Query)
 		list = upstreamParts(list, upstreams[i].Upstreams)
 	}
 	return list

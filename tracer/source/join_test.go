@@ -12,20 +12,20 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/assemble"
 )
 
-// parts is one lookup that two nodes saw: the client's node its exchange, the
+// legs is one lookup that two nodes saw: the client's node its exchange, the
 // server's node the same a moment later, what the server did, and its upstream
-// query.
-type parts struct {
+// leg.
+type legs struct {
 	client, server, upstream *trace.Exchange
 	query                    *trace.Query
 }
 
-func lookup(n int) parts {
+func lookup(n int) legs {
 	name := fmt.Sprintf("n%d.", n)
 	pod, service := netip.MustParseAddrPort("10.244.0.4:50202"), netip.MustParseAddrPort("10.96.0.10:53")
 	server, up := netip.MustParseAddrPort("10.244.1.2:53"), netip.MustParseAddrPort("192.168.49.1:53")
 	at := start.Add(time.Duration(n) * time.Second)
-	exchange := func(from, to netip.AddrPort, id int, netns uint32, arriving bool, begin, end time.Duration) *trace.Exchange {
+	leg := func(from, to netip.AddrPort, id int, netns uint32, arriving bool, begin, end time.Duration) *trace.Exchange {
 		flow := trace.NewFlow(trace.TransportUDP, from, uint16(id), 1, 1, []byte(name))
 		e := &trace.Exchange{
 			Header: trace.Header{V: trace.Version, Record: trace.KindExchange, Time: at.Add(begin), TraceID: trace.NewTraceID(at, flow), Flow: flow},
@@ -33,31 +33,23 @@ func lookup(n int) parts {
 				RCode: "NOERROR", Duration: trace.SecondsPtr(end - begin)},
 			ServerIP: to.Addr(), ServerPort: to.Port(), Outcome: trace.OutcomeAnswered, Transmissions: 1,
 		}
-		// A client sends first; its server takes first.
+		// The client of a leg sends first; its server takes first.
 		directions := [2]string{trace.DirectionTX, trace.DirectionRX}
 		if arriving {
 			directions = [2]string{trace.DirectionRX, trace.DirectionTX}
 		}
-		where := trace.Device{NetNS: netns, IfName: "eth0"}
-		e.Path = trace.PathOf(
-			trace.Sighting{Message: trace.MessageQuery, Device: where, Direction: directions[0], Src: from, Dst: to},
-			trace.Sighting{Offset: trace.Seconds(end - begin), Message: trace.MessageResponse, Device: where, Direction: directions[1], Src: to, Dst: from},
-		)
-		q, r := trace.MilestoneAt(0), trace.MilestoneAt(1)
-		e.Milestones = trace.Milestones{
-			Query:    trace.Progress{Left: q, Arrived: trace.NotObservable, Read: trace.NotObservable},
-			Response: trace.Progress{Left: trace.NotObservable, Arrived: r, Read: trace.NotObservable},
-		}
+		e.Path.Append(trace.Sighting{Message: trace.MessageQuery, Device: trace.Device{NetNS: netns, IfName: "eth0"}, Direction: directions[0], Src: from, Dst: to})
+		e.Path.Append(trace.Sighting{Offset: trace.Seconds(end - begin), Message: trace.MessageResponse, Device: trace.Device{NetNS: netns, IfName: "eth0"}, Direction: directions[1], Src: to, Dst: from})
+		query, response := trace.MilestoneAt(0), trace.MilestoneAt(1)
 		if arriving {
-			e.Milestones = trace.Milestones{
-				Query:    trace.Progress{Left: trace.NotObservable, Arrived: q, Read: trace.NotObservable},
-				Response: trace.Progress{Left: r, Arrived: trace.NotObservable, Read: trace.NotObservable},
-			}
+			e.Milestones = trace.Milestones{Query: trace.Progress{Left: trace.NotObservable, Arrived: query}, Response: trace.Progress{Left: response, Arrived: trace.NotObservable}}
+		} else {
+			e.Milestones = trace.Milestones{Query: trace.Progress{Left: query, Arrived: trace.NotObservable}, Response: trace.Progress{Left: trace.NotObservable, Arrived: response}}
 		}
 		return e
 	}
-	l := parts{client: exchange(pod, service, n, 1, false, 0, 9*time.Millisecond), server: exchange(pod, server, n, 5, true, 2*time.Millisecond, 7*time.Millisecond)}
-	l.upstream = exchange(netip.AddrPortFrom(server.Addr(), uint16(20000+n)), up, n+1000, 5, false, 4*time.Millisecond, 6*time.Millisecond)
+	l := legs{client: leg(pod, service, n, 1, false, 0, 9*time.Millisecond), server: leg(pod, server, n, 5, true, 2*time.Millisecond, 7*time.Millisecond)}
+	l.upstream = leg(netip.AddrPortFrom(server.Addr(), uint16(20000+n)), up, n+1000, 5, false, 4*time.Millisecond, 6*time.Millisecond)
 	l.server.NAT = &trace.NAT{ServerIP: server.Addr(), Source: trace.NATConntrack}
 	l.query = &trace.Query{Header: l.server.Header, DNS: l.server.DNS, ServerIP: server.Addr(), ServerPort: 53, Outcome: trace.OutcomeAnswered, AnsweredBy: "forward",
 		Cache: trace.CacheMiss, Upstreams: []trace.Attempt{{Attempt: 1, Address: up.String(), Start: 1000, Duration: trace.SecondsPtr(3 * time.Millisecond), Outcome: trace.OutcomeOK, Plugin: "forward"}}}
@@ -103,11 +95,11 @@ func joined(t *testing.T, s Source, r Request) string {
 // However the records come, one lookup is one trace with all there is.
 func TestRecordsOfTwoNodesAreJoined(t *testing.T) {
 	a, b := lookup(1), lookup(2)
-	plain := func(l parts, upstreams ...trace.Upstream) *trace.Trace { return traceOf(l.client, nil, upstreams...) }
-	whole := func(l parts) *trace.Trace {
+	plain := func(l legs, upstreams ...trace.Upstream) *trace.Trace { return traceOf(l.client, nil, upstreams...) }
+	whole := func(l legs) *trace.Trace {
 		return traceOf(l.client, l.query, trace.Upstream{Attempt: &l.query.Upstreams[0], Exchange: l.upstream, Join: trace.JoinExact})
 	}
-	far := func(l parts) *trace.Trace {
+	far := func(l legs) *trace.Trace {
 		return traceOf(l.server, l.query, trace.Upstream{Attempt: &l.query.Upstreams[0], Exchange: l.upstream, Join: trace.JoinExact})
 	}
 	for _, tc := range []struct {
@@ -119,7 +111,7 @@ func TestRecordsOfTwoNodesAreJoined(t *testing.T) {
 		{"the same trace twice", []trace.Record{whole(a), whole(b), whole(a)}, "n1.equ n2.equ"},
 		{"a trace and its records", []trace.Record{a.query, whole(a), a.upstream, a.client}, "n1.equ"},
 		{"a trace that lacks the server's record", []trace.Record{plain(a), a.query}, "n1.eq"},
-		{"and the upstream query", []trace.Record{a.upstream, plain(a), a.server, b.client, a.query}, "n1.equ n2.e"},
+		{"and the upstream leg", []trace.Record{a.upstream, plain(a), a.server, b.client, a.query}, "n1.equ n2.e"},
 		{"records alone", []trace.Record{b.upstream, a.upstream, b.server, b.query, a.query, b.client, a.client, a.server}, "n1.equ n2.equ"},
 		{"the traces of one node after those of the other", []trace.Record{plain(a), plain(b), far(a), far(b)}, "n1.equ n2.equ"},
 	} {
@@ -134,12 +126,12 @@ func TestRecordsOfTwoNodesAreJoined(t *testing.T) {
 // shows one lookup, with all of it.
 func TestExchangeWrittenAgain(t *testing.T) {
 	l := lookup(1)
-	early := l.client.Clone()
-	early.Path, early.Outcome, early.Duration, early.RCode = trace.PathOf(l.client.Path.At(0)), trace.OutcomeUnanswered, nil, ""
-	early.Milestones.Response = trace.Progress{Read: trace.NotObservable}
-	l.client.Replaces = true
+	early := *l.client
+	early.Path, early.Outcome, early.Duration, early.RCode = trace.Path{}, trace.OutcomeUnanswered, nil, ""
+	early.Path.Append(l.client.Path.At(0))
+	early.Milestones.Response = trace.Progress{}
 	for _, records := range [][]trace.Record{
-		{early, l.client, l.query}, {l.client, early, l.query}, {l.query, early, early, l.client}, {traceOf(l.client, l.query), early, l.client},
+		{&early, l.client, l.query}, {l.client, &early, l.query}, {l.query, &early, &early, l.client}, {traceOf(l.client, l.query), &early, l.client},
 	} {
 		f := File{Path: "-", Stdin: strings.NewReader(lines(records...)), Stderr: t.Output(), Joining: realJoining()}
 		n := 0
@@ -233,28 +225,5 @@ func TestJoinerIsBounded(t *testing.T) {
 	}
 	if len(j.flows) > 100 || len(j.waiting) > 100 {
 		t.Errorf("%d flows, %d records held", len(j.flows), len(j.waiting))
-	}
-}
-
-// What replaces a trace is all of that lookup, and is shown in the place of it.
-func TestTraceThatReplacesAnother(t *testing.T) {
-	l := lookup(1)
-	early := traceOf(l.client.Clone(), nil)
-	early.Exchange.Path, early.Exchange.Duration, early.Exchange.RCode = trace.PathOf(l.client.Path.At(0)), nil, ""
-	early.Outcome, early.Exchange.Outcome = trace.OutcomeUnanswered, trace.OutcomeUnanswered
-	early.Exchange.Milestones.Response = trace.Progress{Read: trace.NotObservable}
-	whole := traceOf(l.client, nil)
-	whole.Outcome, whole.Replaces, whole.Exchange.Replaces = trace.OutcomeAnswered, true, true
-	for _, records := range [][]trace.Record{{early, whole}, {early, lookup(2).client, whole}} {
-		f := File{Path: "-", Stdin: strings.NewReader(lines(records...)), Stderr: t.Output(), Joining: realJoining()}
-		var outcomes []string
-		if _, err := f.Each(t.Context(), Request{}, func(got Lookup) error {
-			if got.Trace.QName == whole.QName {
-				outcomes = append(outcomes, got.Trace.Outcome)
-			}
-			return nil
-		}); err != nil || len(outcomes) != 1 || outcomes[0] != trace.OutcomeAnswered {
-			t.Errorf("%v, %v", outcomes, err)
-		}
 	}
 }
