@@ -100,7 +100,7 @@ func (s *story) icmpError(depth int, x *trace.ICMP) {
 	if x.MTU > 0 {
 		text += fmt.Sprintf(", at most %d bytes pass", x.MTU)
 	}
-	s.note(depth, bad, "✗ %s, about the %s, %s after it was sent", text, x.Message, took(x.Offset.Duration()))
+	s.note(depth, bad, "✗ %s, about the %s, %s after the query", text, x.Message, took(x.Offset.Duration()))
 }
 
 // pieces tells of a message that IP cut up.
