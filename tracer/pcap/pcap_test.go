@@ -177,7 +177,7 @@ func TestDropAndTunnel(t *testing.T) {
 		t.Fatalf("%d packets", len(got))
 	}
 	for part, in := range map[string]string{
-		"upstream 1 query: coredns/eth0, sent, VLAN 9, in a vxlan tunnel from 192.0.2.1:4789 to 192.0.2.2:4789, network 5;":                              got[3].comment,
+		"upstream 1 query: coredns/eth0, sent, VLAN 9, in a vxlan tunnel from 192.0.2.1:4789 to 192.0.2.2:4789, network 5;":                        got[3].comment,
 		"upstream 1 query: 4026532001/(no device), DROPPED: NETFILTER_DROP at nft_do_chain, netfilter hook FORWARD; headers rebuilt, message rebu": got[4].comment,
 	} {
 		if !strings.Contains(in, part) {
