@@ -230,3 +230,19 @@ func TestReplacedLookupIsRememberedOnce(t *testing.T) {
 		t.Errorf("remembered: %+v", list)
 	}
 }
+
+// An attempt that asked over UDP, and again over TCP, took the time of both.
+func TestSlowUpstreamCountsEarlierQueries(t *testing.T) {
+	answer := func(at, took time.Duration) *trace.Exchange {
+		ex := asked()
+		ex.Time, ex.Outcome, ex.RCode, ex.Duration = epoch.Add(at), trace.OutcomeAnswered, "NOERROR", trace.SecondsPtr(took)
+		return ex
+	}
+	client := answer(0, 700*time.Millisecond)
+	tr := &trace.Trace{Header: client.Header, Exchange: client, Outcome: client.Outcome, Upstreams: []trace.Upstream{{
+		Earlier: []*trace.Exchange{answer(10*time.Millisecond, 300*time.Millisecond)}, Exchange: answer(320*time.Millisecond, 300*time.Millisecond),
+	}}}
+	if found := New().Trace(tr); len(found) != 1 || found[0].Code != SlowUpstream || !strings.Contains(found[0].Summary, "took 610ms of") {
+		t.Errorf("%+v", found)
+	}
+}
