@@ -45,7 +45,7 @@ type journey struct {
 	there    []step
 	back     []step
 	arrival  time.Duration // the last sighting on the way there
-	end      time.Duration // the last on the way back
+	end      time.Duration // the last on the way back, before its receiver read it
 }
 
 // newJourney groups the sightings of an exchange that begins at base.
@@ -55,26 +55,34 @@ func newJourney(e *trace.Exchange, base time.Duration) *journey {
 	first := wayBack(steps)
 	j.there, j.back = steps[:first], steps[first:]
 	for i := range steps {
-		// A step lasts until the next begins, so that the steps add up; a wait in a
-		// socket is told by itself.
+		// A step lasts until the next begins, so that the steps add up to what the
+		// client waited; a long wait in a socket is told by itself.
 		if i+1 == len(steps) || i+1 == first || steps[i+1].again != 0 {
 			continue
 		}
 		next := &steps[i+1]
-		if wait := next.from - steps[i].to; next.read && wait >= queueShown {
+		wait := next.from - steps[i].to
+		if next.read && wait >= queueShown {
 			next.queued = wait
-			continue
 		}
-		steps[i].to = next.from
+		if next.queued == 0 && !next.takesResponse() {
+			steps[i].to = next.from
+		}
 	}
 	if first > 0 {
 		j.arrival = j.there[first-1].to
 	}
-	if len(j.back) > 0 {
-		j.end = j.back[len(j.back)-1].to
+	for i := range j.back {
+		if !j.back[i].takesResponse() {
+			j.end = j.back[i].to
+		}
 	}
 	return j
 }
+
+// takesResponse tells whether a step is a process that takes a response out of its
+// socket: that came before, and how long it lay there is the process's own affair.
+func (s *step) takesResponse() bool { return s.read && s.message == trace.MessageResponse }
 
 // wayBack returns the index of the step with which the way back begins: after the
 // last query before the first response.
