@@ -35,7 +35,7 @@ func TestDropSaysWhichHook(t *testing.T) {
 			defer undo()
 			name := tc.name + ".test."
 			r.ask(lab.Query{Name: name, Timeout: 500 * time.Millisecond})
-			if d := r.trace(name).Exchange.Drop; d == nil || d.Words != tc.want {
+			if d := r.trace(name).Exchange.LastDrop(); d == nil || d.Words != tc.want {
 				t.Errorf("drop %+v, expected %q", d, tc.want)
 			}
 		})
@@ -57,7 +57,7 @@ func TestServiceOnAnotherPort(t *testing.T) {
 	r.answered(lab.Query{Name: "port.test."})
 	ex := r.trace("port.test.").Exchange
 	translated := map[string]bool{}
-	for _, s := range ex.Path {
+	for _, s := range ex.Path.All() {
 		if s.Dst == behind || s.Src == behind {
 			translated[s.Message] = true
 			if s.NetNSName != r.Host(lab.Node).Netns {
@@ -90,8 +90,8 @@ func TestSlowTcpdumpIsNoDrop(t *testing.T) {
 	}
 	defer r.SilentUpstream(0, "silent.test.")()
 	r.ask(lab.Query{Name: "silent.test.", Server: r.Upstream(0).V4(), Timeout: 500 * time.Millisecond})
-	if ex := r.trace("silent.test.").Exchange; ex.Outcome != trace.OutcomeUnanswered || ex.Drop != nil {
-		t.Errorf("outcome %s, drop %+v", ex.Outcome, ex.Drop)
+	if ex := r.trace("silent.test.").Exchange; ex.Outcome != trace.OutcomeUnanswered || ex.LastDrop() != nil {
+		t.Errorf("outcome %s, drop %+v", ex.Outcome, ex.LastDrop())
 	}
 	if lost, err := unix.GetsockoptTpacketStats(tap, unix.SOL_PACKET, unix.PACKET_STATISTICS); err != nil || lost.Drops == 0 {
 		t.Errorf("the tap had room for all: %+v, %v", lost, err)

@@ -42,7 +42,15 @@ func (r *faultRig) attempts(n int) []*trace.Trace {
 // ours is false of what other labs on this machine do.
 func (r *faultRig) ours(tr *trace.Trace) bool {
 	prefix := strings.TrimSuffix(r.Host(lab.Node).Netns, lab.Node)
-	return tr.Exchange != nil && slices.ContainsFunc(tr.Exchange.Path, func(s trace.Sighting) bool { return strings.HasPrefix(s.NetNSName, prefix) })
+	if tr.Exchange == nil {
+		return false
+	}
+	for _, s := range tr.Exchange.Path.All() {
+		if strings.HasPrefix(s.NetNSName, prefix) {
+			return true
+		}
+	}
+	return false
 }
 
 // A policy lets UDP pass and drops TCP: small answers come, and of those that do

@@ -34,7 +34,7 @@ func TestICMPErrorIsTiedToItsQuery(t *testing.T) {
 		ex := r.trace(tc.name).Exchange
 		i := ex.ICMP
 		if i == nil {
-			t.Errorf("%s: no error; drop %+v", tc.name, ex.Drop)
+			t.Errorf("%s: no error; drop %+v", tc.name, ex.LastDrop())
 			continue
 		}
 		if i.Type != tc.kind || i.Code != tc.code || i.From != tc.from || i.Message != trace.MessageQuery || i.Offset <= 0 {
@@ -65,8 +65,8 @@ func TestFragmentsAreCounted(t *testing.T) {
 	}
 	r.ask(lab.Query{Message: withEDNS("cut.test."), Timeout: time.Second})
 	ex := r.trace("cut.test.").Exchange
-	if ex.Fragments == nil || ex.Drop == nil || ex.Drop.Message != trace.MessageResponse {
-		t.Errorf("all but the first were dropped: %+v, drop %+v", ex.Fragments, ex.Drop)
+	if ex.Fragments == nil || ex.LastDrop() == nil || ex.LastDrop().Message != trace.MessageResponse {
+		t.Errorf("all but the first were dropped: %+v, drop %+v", ex.Fragments, ex.LastDrop())
 	}
 }
 

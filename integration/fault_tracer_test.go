@@ -224,7 +224,7 @@ func TestNamespaceDeletedWhileObserved(t *testing.T) {
 	<-asked
 	r.answered(lab.Query{Name: "beside.test."})
 	tr := r.trace("open.test.")
-	if tr.Outcome == trace.OutcomeAnswered || tr.Exchange == nil || tr.Exchange.Path[0].NetNSName != netns {
+	if tr.Outcome == trace.OutcomeAnswered || tr.Exchange == nil || tr.Exchange.Path.At(0).NetNSName != netns {
 		t.Errorf("%s: %+v", tr.Outcome, tr.Exchange)
 	}
 	if tr := r.trace("beside.test."); tr.Query == nil || len(tr.Diagnosis) != 0 || len(tr.Gaps) != 0 {

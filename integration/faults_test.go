@@ -32,7 +32,7 @@ func wantAll(t *testing.T, text string, parts ...string) {
 }
 
 // A dropped query names namespace, device or hook, and the kernel's reason, and
-// says that CoreDNS never recorded it; at each place that a firewall may stand.
+// says what is known of a record of it; at each place that a firewall may stand.
 func TestDroppedByFirewall(t *testing.T) {
 	r := newFaultRig(t, plainForwarding, "--timeout", "2s")
 	r.answered(lab.Query{Name: "healthy.test."})
@@ -60,7 +60,7 @@ func TestDroppedByFirewall(t *testing.T) {
 			if tr.Outcome != trace.OutcomeDropped || tr.RCode != "" || tr.Query != nil {
 				t.Errorf("outcome %s, rcode %q, query %v", tr.Outcome, tr.RCode, tr.Query != nil)
 			}
-			d := tr.Exchange.Drop
+			d := tr.Exchange.LastDrop()
 			if d == nil || d.NetNSName != r.Host(tc.host).Netns || d.Reason != "NETFILTER_DROP" || d.Where == "" {
 				t.Fatalf("drop %+v", d)
 			}
@@ -68,7 +68,7 @@ func TestDroppedByFirewall(t *testing.T) {
 			if tc.name != "client-output" && d.IfName == "" {
 				t.Errorf("no device: %+v", d)
 			}
-			wantAll(t, evidence(t, tr, "dropped-by-netfilter"), "NETFILTER_DROP", d.Where, d.NetNSName, "CoreDNS never recorded it")
+			wantAll(t, evidence(t, tr, "dropped-by-netfilter"), "NETFILTER_DROP", d.Where, d.NetNSName, "record")
 		})
 	}
 	r.keep("dropped-query", "healthy.test", "client-output.test", "forward.test", "server-input.test")
@@ -99,7 +99,7 @@ func TestDroppedResponse(t *testing.T) {
 				t.Fatal("the firewall let the response pass")
 			}
 			tr := r.trace(name)
-			d := tr.Exchange.Drop
+			d := tr.Exchange.LastDrop()
 			if tr.Outcome != trace.OutcomeDropped || tr.Query == nil || d == nil || d.Message != trace.MessageResponse {
 				t.Fatalf("outcome %s, query %v, drop %+v", tr.Outcome, tr.Query != nil, d)
 			}
@@ -164,7 +164,7 @@ func TestNoListener(t *testing.T) {
 	}
 	r.ask(lab.Query{Name: "closed.test.", Timeout: time.Second})
 	tr := r.trace("closed.test.")
-	wantAll(t, evidence(t, tr, "dropped-no-socket"), "NO_SOCKET", r.Host(lab.CoreDNS).Netns, "CoreDNS never recorded it")
+	wantAll(t, evidence(t, tr, "dropped-no-socket"), "NO_SOCKET", r.Host(lab.CoreDNS).Netns, "no query record of this lookup came")
 	undo()
 	r.answered(lab.Query{Name: "after.test."})
 	r.keep("no-listener", "before.test", "closed.test")
@@ -187,6 +187,23 @@ func TestClientGaveUp(t *testing.T) {
 		t.Error("the same fault twice")
 	}
 	r.keep("client-gave-up", "late.test")
+}
+
+// A packet that an eBPF program drops, as a network policy does where eBPF is the data
+// path, names the kind of program and the place.
+func TestDroppedByProgram(t *testing.T) {
+	r := newFaultRig(t, plainForwarding, "--timeout", "2s")
+	undo, err := r.DropByProgramAt(lab.CoreDNS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer undo()
+	r.ask(lab.Query{Name: "in.test.", Timeout: time.Second})
+	tr := r.finds("in.test.", "dropped-by-bpf", "An eBPF program (tc egress) dropped the client's query", r.Host(lab.Node).Netns)
+	if d := tr.Exchange.LastDrop(); tr.Outcome != trace.OutcomeDropped || d == nil || d.BPF == "" {
+		t.Errorf("outcome %s, drop %+v", tr.Outcome, d)
+	}
+	r.keep("dropped-by-bpf", "in.test")
 }
 
 // Packets that vanish without a drop that the kernel announces: as in a network

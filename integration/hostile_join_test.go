@@ -34,13 +34,13 @@ func TestSpoofedResponse(t *testing.T) {
 	res := h.answered(lab.Query{Name: "spoofed.test.", LocalPort: port, ID: id})
 	<-stopped
 	tr := h.trace("spoofed.test.")
-	if res.Rcode() != dns.RcodeSuccess || tr.RCode != "NOERROR" || tr.Outcome != trace.OutcomeAnswered || tr.Exchange.Drop != nil {
-		t.Errorf("the client saw %d; the trace says %s %s, drop %+v", res.Rcode(), tr.Outcome, tr.RCode, tr.Exchange.Drop)
+	if res.Rcode() != dns.RcodeSuccess || tr.RCode != "NOERROR" || tr.Outcome != trace.OutcomeAnswered || tr.Exchange.LastDrop() != nil {
+		t.Errorf("the client saw %d; the trace says %s %s, drop %+v", res.Rcode(), tr.Outcome, tr.RCode, tr.Exchange.LastDrop())
 	}
 	if tr.Duration == nil || tr.Duration.Duration() < 300*time.Millisecond {
 		t.Errorf("answered after %v, before the server had answered", tr.Duration)
 	}
-	for _, s := range tr.Exchange.Path {
+	for _, s := range tr.Exchange.Path.All() {
 		if s.Src.Addr() == h.host.V4 {
 			t.Errorf("a packet of the attacker is taken for the server's: %+v", s)
 		}

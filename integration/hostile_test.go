@@ -89,7 +89,7 @@ func (h *hostileRig) oneBeside(t *testing.T) (whole bool) {
 		t.Errorf("%s: %s %s, findings %v, gaps %v", name, tr.Outcome, tr.RCode, findings(tr), tr.Gaps)
 	}
 	attacker := h.host
-	for _, s := range tr.Exchange.Path {
+	for _, s := range tr.Exchange.Path.All() {
 		if s.NetNSName == attacker.Netns || s.Src.Addr() == attacker.V4 {
 			t.Errorf("%s: a packet of the attacker is taken for its own: %+v", name, s)
 		}
@@ -318,8 +318,8 @@ func TestHostilePackets(t *testing.T) {
 	for _, rec := range h.records() {
 		switch rec := rec.(type) {
 		case *trace.Exchange:
-			if len(rec.Path) > maxPath {
-				t.Errorf("%s: %d sightings", rec.QName, len(rec.Path))
+			if rec.Path.Len() > maxPath {
+				t.Errorf("%s: %d sightings", rec.QName, rec.Path.Len())
 			}
 		case *trace.Trace:
 			wholeAndRight(t, rec)

@@ -96,7 +96,7 @@ func TestForgedUpstreamResponse(t *testing.T) {
 	if tr.RCode != "NOERROR" || leg.RCode != "NOERROR" || leg.Duration == nil || leg.Duration.Duration() < slowUpstream {
 		t.Errorf("the trace says %s, its upstream leg %s after %v", tr.RCode, leg.RCode, leg.Duration)
 	}
-	for _, s := range leg.Path {
+	for _, s := range leg.Path.All() {
 		if s.Src.Addr() == h.host.V4 {
 			t.Errorf("a packet of the attacker is taken for the upstream's: %+v", s)
 		}

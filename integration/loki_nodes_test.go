@@ -22,20 +22,40 @@ const ahead = 25 * time.Millisecond
 // nothing.
 func seenBy(ex *trace.Exchange, clock time.Duration, namespaces ...string) *trace.Exchange {
 	e := ex.Clone()
-	e.Path = slices.DeleteFunc(e.Path, func(s trace.Sighting) bool { return !slices.Contains(namespaces, s.NetNSName) })
-	if len(e.Path) == 0 {
+	var seen []trace.Sighting
+	at := map[int]trace.Milestone{} // by the index in the whole path
+	for i, s := range ex.Path.All() {
+		if slices.Contains(namespaces, s.NetNSName) {
+			at[i] = trace.MilestoneAt(len(seen))
+			seen = append(seen, s)
+		}
+	}
+	if len(seen) == 0 {
 		return nil
 	}
-	first, last := e.Path[0], e.Path[len(e.Path)-1]
-	e.Time = e.Time.Add(first.Offset.Duration() + clock)
-	for i := range e.Path {
-		e.Path[i].Offset -= first.Offset
+	for _, p := range []*trace.Progress{&e.Milestones.Query, &e.Milestones.Response} {
+		for _, m := range []*trace.Milestone{&p.Left, &p.Arrived, &p.Read} {
+			if !m.Seen() {
+				continue
+			}
+			if kept, ok := at[m.Index()]; ok {
+				*m = kept
+			} else {
+				*m = trace.NotObservable
+			}
+		}
 	}
+	first, last := seen[0], seen[len(seen)-1]
+	e.Time = e.Time.Add(first.Offset.Duration() + clock)
+	for i := range seen {
+		seen[i].Offset -= first.Offset
+	}
+	e.Path = trace.PathOf(seen...)
 	e.Duration = trace.SecondsPtr((last.Offset - first.Offset).Duration())
-	if !slices.Contains(namespaces, ex.Path[0].NetNSName) {
+	if !slices.Contains(namespaces, ex.Path.At(0).NetNSName) {
 		// Behind the translation, and away from the client's process.
 		e.ServerIP, e.ServerPort, e.NAT, e.Client = first.Dst.Addr(), first.Dst.Port(), nil, nil
-	} else if !slices.ContainsFunc(e.Path, func(s trace.Sighting) bool { return s.Src == last.Src && s.Direction == trace.DirectionTX }) {
+	} else if !slices.ContainsFunc(seen, func(s trace.Sighting) bool { return s.Src == last.Src && s.Direction == trace.DirectionTX }) {
 		e.Server = nil
 	}
 	e.TraceID = trace.NewTraceID(e.Time, e.Flow)
@@ -67,13 +87,13 @@ func TestLokiTwoNodes(t *testing.T) {
 	r.answered(lab.Query{Name: name})
 	client, node, coredns, upstream := r.Host("client-a").Netns, r.Host(lab.Node).Netns, r.Host(lab.CoreDNS).Netns, r.Host(lab.Upstream).Netns
 	ship(t, url, "node-1", r.recordsOf(name, r.RecordFile(), 2, func(ex *trace.Exchange) *trace.Exchange {
-		if ex.Path[0].NetNSName != client {
+		if ex.Path.At(0).NetNSName != client {
 			return nil
 		}
 		return seenBy(ex, 0, client, node)
 	}))
 	ship(t, url, "node-2", r.recordsOf(name, second, 2, func(ex *trace.Exchange) *trace.Exchange {
-		if ex.Path[0].NetNSName == client {
+		if ex.Path.At(0).NetNSName == client {
 			return seenBy(ex, ahead, coredns)
 		}
 		return seenBy(ex, ahead, coredns, node, upstream)
@@ -105,7 +125,7 @@ func TestLokiTwoNodes(t *testing.T) {
 		t.Errorf("clock offset %v, expected about %s; gaps %v", o, ahead, tr.Gaps)
 	}
 	var places []string
-	for _, s := range tr.Exchange.Path {
+	for _, s := range tr.Exchange.Path.All() {
 		if len(places) == 0 || places[len(places)-1] != s.NetNSName {
 			places = append(places, s.NetNSName)
 		}

@@ -104,7 +104,7 @@ func TestMetrics(t *testing.T) {
 		fmt.Sprintf(`dnstrace_upstream_attempts_total{result="timeout",upstream=%q}`, up0):                         1,
 		fmt.Sprintf(`dnstrace_upstream_attempts_total{result="ok",upstream=%q}`, up1):                              1,
 		fmt.Sprintf(`dnstrace_upstream_duration_seconds_count{upstream=%q}`, up1):                                  1,
-		`dnstrace_drops_total{leg="client",message="query",reason="NETFILTER_DROP"}`:                               1,
+		`dnstrace_drops_total{message="query",query="client",reason="NETFILTER_DROP"}`:                             1,
 		`dnstrace_server_duration_seconds_count{cache="hit"}`:                                                      1,
 		`dnstrace_server_duration_seconds_count{cache="miss"}`:                                                     2,
 		`dnstrace_lookups_total{client="local",outcome="answered"}`:                                                3, `dnstrace_lookups_total{client="local",outcome="dropped"}`: 1,

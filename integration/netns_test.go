@@ -48,10 +48,10 @@ func TestOnlyTheChosenNamespace(t *testing.T) {
 			t.Errorf("%s is in the records", ex.QName)
 		}
 		const both = 2 // out of eth0, and back in
-		if ex.Outcome != trace.OutcomeAnswered || len(ex.Path) != both || ex.ServerIP != lab.ServiceV4.Addr() {
+		if ex.Outcome != trace.OutcomeAnswered || ex.Path.Len() != both || ex.ServerIP != lab.ServiceV4.Addr() {
 			t.Errorf("%s: %+v", ex.QName, ex)
 		}
-		for _, s := range ex.Path {
+		for _, s := range ex.Path.All() {
 			if s.NetNSName != pod {
 				t.Errorf("%s: seen in %s", ex.QName, s.NetNSName)
 			}

@@ -155,8 +155,8 @@ func checkLookup(t *testing.T, s jaegerSpan, tr *trace.Trace) {
 			packets += n
 		}
 	}
-	if packets != len(tr.Exchange.Path) {
-		t.Errorf("%d packets among its events %v, %d in the record", packets, s.events(), len(tr.Exchange.Path))
+	if packets != tr.Exchange.Path.Len() {
+		t.Errorf("%d packets among its events %v, %d in the record", packets, s.events(), tr.Exchange.Path.Len())
 	}
 	for key, want := range map[string]string{
 		"dns.question.name": tr.QName, "dnstrace.rcode": "NOERROR", "network.transport": "udp", "span.kind": "client",

@@ -125,11 +125,11 @@ func checkDelivered(t *testing.T, records string, server int, drop string) {
 		}
 	}
 	answered, dropped := found["answered.test."], found["dropped.test."]
-	if answered == nil || dropped == nil || dropped.Drop == nil {
+	if answered == nil || dropped == nil || dropped.LastDrop() == nil {
 		t.Fatalf("seen %+v, dropped %+v", answered, dropped)
 	}
 	ways := map[string]bool{}
-	for _, s := range answered.Path {
+	for _, s := range answered.Path.All() {
 		ways[s.Direction] = true
 	}
 	if !ways[trace.DirectionTX] || !ways[trace.DirectionRX] || answered.Outcome != trace.OutcomeAnswered {
@@ -138,7 +138,7 @@ func checkDelivered(t *testing.T, records string, server int, drop string) {
 	if c, s := answered.Client, answered.Server; c == nil || c.PID != os.Getpid() || s == nil || s.PID != server {
 		t.Errorf("client %+v, server %+v, expected %d and %d", c, s, os.Getpid(), server)
 	}
-	if d := dropped.Drop; d.Reason != "NETFILTER_DROP" || d.Words != drop || (d.Where == "") != (drop == withoutSymbols) {
+	if d := dropped.LastDrop(); d.Reason != "NETFILTER_DROP" || d.Words != drop || (d.Where == "") != (drop == withoutSymbols) {
 		t.Errorf("drop %+v, expected %q", d, drop)
 	}
 }

@@ -71,14 +71,14 @@ func seen(t *testing.T, r *rig, file string) map[trace.Flow]string {
 	paths := map[trace.Flow]string{}
 	for _, rec := range readRecords(t, file) {
 		ex, ok := rec.(*trace.Exchange)
-		if !ok || !strings.HasPrefix(ex.Path[0].NetNSName, ours) {
+		if !ok || !strings.HasPrefix(ex.Path.At(0).NetNSName, ours) {
 			continue
 		}
 		lines := []string{fmt.Sprint(ex.QName, ex.Outcome, ex.NAT, *ex.Client, *ex.Server)}
 		if ex.NAT != nil {
 			lines[0] = fmt.Sprint(ex.QName, ex.Outcome, ex.NAT.ServerIP, *ex.Client, *ex.Server)
 		}
-		for _, s := range ex.Path {
+		for _, s := range ex.Path.All() {
 			lines = append(lines, fmt.Sprint(s.Message, s.NetNSName, s.IfName, s.Direction, s.Src, s.Dst))
 		}
 		paths[ex.Flow] = strings.Join(lines, "\n")
@@ -211,7 +211,7 @@ func TestPodsComeAndGo(t *testing.T) {
 	numbers := map[uint32]bool{}
 	for name, pod := range namespaces {
 		tr := r.trace(name)
-		first, last := tr.Exchange.Path[0], tr.Exchange.Path[len(tr.Exchange.Path)-1]
+		first, last := tr.Exchange.Path.At(0), tr.Exchange.Path.At(tr.Exchange.Path.Len()-1)
 		for _, s := range []trace.Sighting{first, last} {
 			if s.NetNSName != pod.Netns || s.IfName != "eth0" {
 				t.Errorf("%s: seen in %q at %q, expected %s at eth0", name, s.NetNSName, s.IfName, pod.Netns)
@@ -231,7 +231,7 @@ func TestRenamedDevice(t *testing.T) {
 	r.answered(lab.Query{Name: "old.test."})
 	const newName = "renamed0"
 	var oldName string
-	for _, s := range r.trace("old.test.").Exchange.Path {
+	for _, s := range r.trace("old.test.").Exchange.Path.All() {
 		if s.NetNSName == r.Host(lab.Node).Netns && s.Direction == trace.DirectionRX {
 			oldName = s.IfName
 			break
@@ -249,7 +249,7 @@ func TestRenamedDevice(t *testing.T) {
 	}
 	r.answered(lab.Query{Name: "new.test.", RetransmitAfter: time.Second})
 	names := map[string]bool{}
-	for _, s := range r.trace("new.test.").Exchange.Path {
+	for _, s := range r.trace("new.test.").Exchange.Path.All() {
 		names[s.IfName] = true
 	}
 	if names[oldName] || !names[newName] {

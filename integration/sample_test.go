@@ -129,8 +129,8 @@ func TestSampledInKernel(t *testing.T) {
 			t.Errorf("%s: %s", q.QName, ex.AppendJSON(nil))
 		}
 		// Pod, node and server, both ways, and more where a bridge still learns.
-		if len(ex.Path) < 8 {
-			t.Errorf("%s: %d sightings", q.QName, len(ex.Path))
+		if ex.Path.Len() < 8 {
+			t.Errorf("%s: %d sightings", q.QName, ex.Path.Len())
 		}
 	}
 	if sampled < count/6 || sampled > count/2 {
@@ -148,11 +148,11 @@ func (r *rig) tracedLookups(rate float64) map[string]bool {
 	names := map[string]bool{}
 	for _, rec := range r.records() {
 		tr, ok := rec.(*trace.Trace)
-		if !ok || tr.Exchange == nil || len(tr.Exchange.Path) == 0 {
+		if !ok || tr.Exchange == nil || tr.Exchange.Path.Len() == 0 {
 			continue
 		}
 		// The tracer sees other labs of this machine, too.
-		if tr.Exchange.Path[0].NetNSName != r.Host("client-a").Netns {
+		if tr.Exchange.Path.At(0).NetNSName != r.Host("client-a").Netns {
 			continue
 		}
 		if tr.Sample != nil && *tr.Sample != rate {

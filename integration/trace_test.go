@@ -111,7 +111,7 @@ func checkPath(t *testing.T, r *rig, ex *trace.Exchange, pod netip.Addr) {
 	t.Helper()
 	last := trace.Seconds(-1)
 	var saw []string
-	for _, s := range ex.Path {
+	for _, s := range ex.Path.All() {
 		if s.Offset < last {
 			t.Errorf("offsets do not rise: %v", ex.Path)
 		}
@@ -145,7 +145,7 @@ func checkPath(t *testing.T, r *rig, ex *trace.Exchange, pod netip.Addr) {
 func checkSum(t *testing.T, tr *trace.Trace) {
 	t.Helper()
 	var arrived, left time.Duration
-	for _, s := range tr.Exchange.Path {
+	for _, s := range tr.Exchange.Path.All() {
 		if s.Message == trace.MessageQuery {
 			arrived = s.Offset.Duration()
 		} else if left == 0 {

@@ -25,6 +25,7 @@ const (
 	OutcomeError      = "error"       // query, attempt: it failed; `error` says how
 	OutcomeOK         = "ok"          // attempt: the upstream answered
 	OutcomeTimeout    = "timeout"     // attempt: the upstream was silent
+	OutcomeFailed     = "failed"      // attempt: it timed out or failed; CoreDNS does not tell which
 	OutcomeUnanswered = "unanswered"  // exchange, trace: no response was seen
 	OutcomeDropped    = "dropped"     // exchange, trace: no response, and a drop was seen
 )

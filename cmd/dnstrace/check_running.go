@@ -23,7 +23,7 @@ var losses = []struct{ counter, what, lost, remedy string }{
 	{"plugin_records_dropped", "records of CoreDNS", "traces of that time lack CoreDNS's side", "give the tracer more CPU time"},
 	{"plugin_records_malformed", "malformed records", "whoever sends them is not heard", "let CoreDNS and the tracer be of one version"},
 	{outputDropped, "records not written", "they are missing from the output and all behind it",
-		"let the receiver or reader take more (standard error of `dnstrace run` says what is wrong), or free the disk; `--record trace` halves what is written"},
+		"let the receiver or reader take more (standard error of `dnstrace run` says what is wrong), or free the disk; `--sample 0.1` writes less"},
 	{"follower_lost_traces", "traces for slow readers", "`dnstrace watch` or another reader of the local API missed them", "filter what is watched with -f"},
 }
 

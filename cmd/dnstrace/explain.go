@@ -33,6 +33,8 @@ func newExplainCommand() *cobra.Command {
 			"room as the file, with --all three quarters (TMPDIR says where).\n\n" +
 			"The lookups of one call of the program (A and AAAA, search suffixes, repeats) are drawn\n" +
 			"together, as far as they were seen.\n\n" +
+			"Upstream queries of a server that could not be given to their lookup are shown by\n" +
+			"their trace id, or with --upstream.\n\n" +
 			"Without an argument it is the latest lookup; with one, the latest of that\n" +
 			"  NAME             as it was looked up; * stands for any characters\n" +
 			"  POD              of the client, or NAMESPACE/POD; * stands for any characters\n" +
@@ -52,6 +54,7 @@ func newExplainCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error { return o.explain(cmd, args) },
 	}
 	o.readOptions.register(cmd, outputTable, outputJSON)
+	o.registerUpstream(cmd)
 	o.sinceOptions.register(cmd)
 	cmd.Flags().IntVarP(&o.limit, "limit", "n", 1, "show the latest N lookups, or calls, that match, the latest first")
 	cmd.Flags().BoolVar(&o.all, "all", false, "show all lookups that match")
@@ -83,6 +86,7 @@ func (o *explainOptions) explain(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		target = filter.ParseTarget(args[0])
 		request.Names, request.Text, request.ID = target.Names(), target.Text(), target.ID()
+		o.upstream = o.upstream || !request.ID.IsZero() // it names just that
 	}
 	s := o.open(cmd, cmd.ErrOrStderr())
 	limit := o.limit
@@ -91,7 +95,7 @@ func (o *explainOptions) explain(cmd *cobra.Command, args []string) error {
 	}
 	found := newSearch(limit, o.output == outputJSON || !request.ID.IsZero())
 	defer found.close()
-	read, err := each(cmd.Context(), s, request, keep, cmd.ErrOrStderr(), func(l source.Lookup) error {
+	read, err := o.each(cmd.Context(), s, request, keep, cmd.ErrOrStderr(), func(l source.Lookup) error {
 		if target == nil || target.Match(l.Trace) {
 			return found.add(l)
 		}

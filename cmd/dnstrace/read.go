@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/api"
 	"github.com/dnstrace/dnstrace/tracer/assemble"
 	"github.com/dnstrace/dnstrace/tracer/diagnose"
@@ -29,6 +30,7 @@ type readOptions struct {
 	api, from, filter, output string
 	loki, lokiQuery, tenant   string
 	formats                   []string
+	upstream                  bool // show upstream queries whose lookup is not known, too
 }
 
 // register defines the flags; formats are those of -o, the usual one first.
@@ -47,6 +49,17 @@ func (o *readOptions) register(cmd *cobra.Command, formats ...string) {
 	for _, name := range []string{"loki", "loki-query", "loki-tenant", "filter"} {
 		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
 	}
+}
+
+// registerUpstream defines the flag of commands that show single lookups.
+func (o *readOptions) registerUpstream(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&o.upstream, "upstream", false, "also show upstream queries of servers that could not be given to their lookup")
+}
+
+// shows tells whether a trace is what the command is for: a client's lookup, unless
+// upstream queries are asked for, by the flag or in the filter.
+func (o *readOptions) shows(t *trace.Trace, keep *filter.Filter) bool {
+	return t.Role != trace.RoleUpstream || o.upstream || keep != nil && keep.Names("role")
 }
 
 // sinceOptions is the flag of commands that go back in time.
@@ -137,9 +150,12 @@ func unlessStopped(ctx context.Context, err error) error {
 
 // each reads the lookups for which the filter is true. An expression that fails
 // on a lookup is not true of it; the first failure is told.
-func each(ctx context.Context, s source.Source, r source.Request, keep *filter.Filter, stderr io.Writer, use func(source.Lookup) error) (source.Read, error) {
+func (o *readOptions) each(ctx context.Context, s source.Source, r source.Request, keep *filter.Filter, stderr io.Writer, use func(source.Lookup) error) (source.Read, error) {
 	told := false
 	return s.Each(ctx, r, func(l source.Lookup) error {
+		if !o.shows(l.Trace, keep) {
+			return nil
+		}
 		if keep != nil {
 			ok, err := keep.Match(l.Trace)
 			if err != nil && !told {

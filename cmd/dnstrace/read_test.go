@@ -28,16 +28,20 @@ func recorded(n int, name string) (*trace.Exchange, *trace.Query) {
 	dns := trace.DNS{ClientIP: client.Addr(), ClientPort: client.Port(), QName: name, QType: "A", QClass: "IN", Protocol: "udp",
 		ID: uint16(n), BufSize: 512, RCode: "NOERROR", Duration: trace.SecondsPtr(time.Millisecond)}
 	sighting := func(us int, message, direction, netns string, inode uint32, src, dst netip.AddrPort) trace.Sighting {
-		return trace.Sighting{Offset: trace.Seconds(us * 1000), Message: message, NetNS: inode, NetNSName: netns, IfIndex: 2, IfName: "eth0",
-			Direction: direction, Src: src, Dst: dst}
+		where := trace.Device{NetNS: inode, NetNSName: netns, IfIndex: 2, IfName: "eth0"}
+		return trace.Sighting{Offset: trace.Seconds(us * 1000), Message: message, Device: where, Direction: direction, Src: src, Dst: dst}
 	}
 	port := server.Port()
 	e := &trace.Exchange{
 		Header: head, DNS: dns, ServerIP: service.Addr(), ServerPort: service.Port(), Outcome: trace.OutcomeAnswered, Transmissions: 1,
 		NAT: &trace.NAT{ServerIP: server.Addr(), ServerPort: &port, Source: trace.NATConntrack},
-		Path: []trace.Sighting{
+		Path: trace.PathOf(
 			sighting(0, "query", "tx", "pod", 1, client, service), sighting(90, "query", "rx", "coredns", 2, client, server),
 			sighting(900, "response", "tx", "coredns", 2, server, client), sighting(1000, "response", "rx", "pod", 1, service, client),
+		),
+		Milestones: trace.Milestones{
+			Query:    trace.Progress{Left: trace.MilestoneAt(0), Arrived: trace.MilestoneAt(1), Read: trace.NotObservable},
+			Response: trace.Progress{Left: trace.MilestoneAt(2), Arrived: trace.MilestoneAt(3), Read: trace.NotObservable},
 		},
 		Client: &trace.Endpoint{Pod: "mypod", Namespace: "demo"},
 	}
@@ -155,7 +159,7 @@ func serving(t *testing.T) (socket string) {
 	h := history.New(history.Config{Keep: time.Hour, MaxBytes: 1 << 20})
 	e, _ := recorded(1, "api.example.com.")
 	kept := &trace.Trace{Header: e.Header, QName: e.QName, Exchange: e, Outcome: e.Outcome}
-	h.Add(time.Now(), kept.AppendJSON(nil))
+	h.Add(time.Now(), kept.AppendJSON(nil), false)
 	socket = filepath.Join(t.TempDir(), "api.sock")
 	l, err := api.Listen(socket)
 	if err != nil {
@@ -284,5 +288,37 @@ func TestHelp(t *testing.T) {
 				t.Errorf("%q: too wide: %s", args, line)
 			}
 		}
+	}
+}
+
+// An upstream query of a server that could not be given to its lookup is no client's:
+// it is shown to who asks for such, or for just that one.
+func TestUpstreamQueriesOnlyOnRequest(t *testing.T) {
+	e, _ := recorded(1, "api.example.com.")
+	lookup := &trace.Trace{Header: e.Header, QName: e.QName, QType: "A", Outcome: e.Outcome, Exchange: e}
+	lookup.Record = trace.KindTrace
+	u, _ := recorded(2, "up.example.com.")
+	alone := &trace.Trace{Header: u.Header, QName: u.QName, QType: "A", Outcome: u.Outcome, Exchange: u, Role: trace.RoleUpstream}
+	alone.Record = trace.KindTrace
+	file := string(lookup.AppendJSON(nil)) + "\n" + string(alone.AppendJSON(nil)) + "\n"
+	for _, tc := range []struct {
+		args []string
+		want bool
+	}{
+		{[]string{"watch"}, false},
+		{[]string{"watch", "--upstream"}, true},
+		{[]string{"watch", "-f", `role == "upstream"`}, true},
+		{[]string{"watch", "-f", `qname != ""`}, false},
+		{[]string{"explain", "--all"}, false},
+		{[]string{"explain", "--all", "--upstream"}, true},
+		{[]string{"explain", alone.TraceID.String()}, true},
+	} {
+		_, out, stderr := call(t, file, append(tc.args, "--from", "-")...)
+		if got := strings.Contains(out, "up.example.com."); got != tc.want {
+			t.Errorf("%q: shown: %t\n%s%s", tc.args, got, out, stderr)
+		}
+	}
+	if status, _, _ := call(t, file, "explain", "up.example.com", "--from", "-"); status == exitOK {
+		t.Error("explain finds it by its name")
 	}
 }

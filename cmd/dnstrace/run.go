@@ -85,7 +85,7 @@ func newRunCommand() *cobra.Command {
 			"OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME. What a receiver that is down does not\n" +
 			"take in time is dropped and counted.",
 		Example: "  dnstrace run\n" +
-			"  dnstrace run --output file:/var/log/dnstrace.json --record trace\n" +
+			"  dnstrace run --output file:/var/log/dnstrace.json\n" +
 			"  dnstrace run --output otlp:http://collector:4318\n" +
 			"  dnstrace run --output otlp:grpc://tempo:4317/v1/traces \\\n" +
 			"               --output otlp:http://loki:3100/otlp/v1/logs\n" +
@@ -102,13 +102,13 @@ func newRunCommand() *cobra.Command {
 	f.StringVar(&o.listen, "listen", receive.DefaultPath, "unix datagram socket for the CoreDNS plugin's records")
 	f.StringVar(&o.api, "api", api.DefaultPath, "unix socket of the local API")
 	f.StringArrayVar(&o.outputs, "output", []string{"stdout"}, "where records go: stdout, file:PATH or otlp:URL; may be repeated")
-	f.StringSliceVar(&o.records, "record", []string{trace.KindExchange, trace.KindTrace}, "which records to write: exchange, trace")
+	f.StringSliceVar(&o.records, "record", []string{trace.KindTrace}, "which records to write: exchange, trace; a trace holds its exchanges")
 	f.StringVar(&o.metrics, "metrics", "127.0.0.1:9464", "address of the Prometheus endpoint; empty for none")
 	f.StringSliceVar(&o.metricsLabels, "metrics-labels", nil, "more labels for metrics: pod tells clients apart, 512 at most")
 	f.UintSliceVar(&o.ports, "port", []uint{53}, "DNS port to observe; may be repeated")
 	f.StringSliceVar(&o.netns, "netns", nil, "observe only this network namespace: a name of `ip netns`, host, a path, or an inode number; may be repeated")
 	f.DurationVar(&o.history, "history", 10*time.Minute, "how long finished traces stay in memory for the local API")
-	f.DurationVar(&o.timeout, "timeout", 5*time.Second, "a query without a response for this long is unanswered")
+	f.DurationVar(&o.timeout, "timeout", 7*time.Second, "a query without a response for this long is unanswered")
 	f.Float64Var(&o.sample, "sample", 1, "share of ordinary lookups to write and keep, 0 to 1; those that fail, are slow or have a finding always are")
 	f.BoolVar(&o.sampleInKernel, "sample-in-kernel", false, "leave lookups that --sample does not choose out in the kernel, those that fail among them: the least work for the tracer")
 	f.StringVarP(&o.filter, "filter", "f", "", "write only records for which this expression is true")
@@ -203,7 +203,7 @@ func (o *runOptions) validate() ([]uint16, *filter.Filter, error) {
 		return nil, nil, usageError{errors.New("--sample-in-kernel: expected a --sample below 1, such as --sample 0.01")}
 	}
 	if o.timeout <= 0 || o.history <= 0 {
-		return nil, nil, usageError{errors.New("--timeout and --history: expected a duration above 0, such as 5s")}
+		return nil, nil, usageError{errors.New("--timeout and --history: expected a duration above 0, such as 7s")}
 	}
 	var keep *filter.Filter
 	if o.filter != "" {
@@ -344,7 +344,8 @@ func (n *node) sink(kind string, keep *filter.Filter) pipeline.Sink {
 func (n *node) traceSink(keep *filter.Filter) pipeline.Sink {
 	write := n.sink(trace.KindTrace, keep)
 	return func(r trace.Record, line []byte) {
-		n.history.Add(time.Now(), line)
+		t, ok := r.(*trace.Trace)
+		n.history.Add(time.Now(), line, ok && t.Replaces)
 		if write != nil {
 			write(r, line)
 		}

@@ -118,7 +118,7 @@ func (o *topOptions) top(ctx context.Context, cmd *cobra.Command) error {
 		return nil
 	}
 	read := func(ctx context.Context) error {
-		_, err := each(ctx, s, source.Request{Since: o.since(), Follow: live}, keep, stderr, add)
+		_, err := o.each(ctx, s, source.Request{Since: o.since(), Follow: live}, keep, stderr, add)
 		return err
 	}
 	draw := render.TopOptions{Options: render.Options{Width: width, Color: color}, Sort: top.Key(o.sort), Reverse: o.reverse, Description: s.String()}
@@ -139,7 +139,7 @@ func (o *topOptions) top(ctx context.Context, cmd *cobra.Command) error {
 
 // records prints the lookups that a table would sum up.
 func (o *topOptions) records(ctx context.Context, cmd *cobra.Command, s source.Source, keep *filter.Filter) error {
-	_, err := each(ctx, s, source.Request{Since: o.since(), Follow: !o.once}, keep, cmd.ErrOrStderr(), func(l source.Lookup) error {
+	_, err := o.each(ctx, s, source.Request{Since: o.since(), Follow: !o.once}, keep, cmd.ErrOrStderr(), func(l source.Lookup) error {
 		return writeLine(cmd.OutOrStdout(), l.Line)
 	})
 	return unlessStopped(ctx, err)

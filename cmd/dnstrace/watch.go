@@ -31,6 +31,9 @@ func newWatchCommand() *cobra.Command {
 			"with --once it ends with what there is now. From a file, shows what is in it and ends.\n" +
 			"From Loki, lookups come some 15 s late: that is how long the records of several nodes\n" +
 			"wait for each other; --once does not wait, and goes back an hour unless --since says.\n\n" +
+			"A lookup that goes on after it was shown as unanswered is shown again, as it is in the\n" +
+			"end. Upstream queries of a server that could not be given to their lookup are left\n" +
+			"out, unless --upstream or a filter with `role` asks for them.\n\n" +
 			"Columns (--columns time,client,name,...; without it, those that fit the terminal):\n" +
 			columnHelp(),
 		Example: "  dnstrace watch\n" +
@@ -50,6 +53,7 @@ func newWatchCommand() *cobra.Command {
 		},
 	}
 	o.readOptions.register(cmd, outputTable, outputJSON)
+	o.registerUpstream(cmd)
 	o.sinceOptions.register(cmd)
 	cmd.Flags().BoolVar(&o.once, "once", false, "show the lookups that there are, and end")
 	cmd.Flags().StringSliceVar(&o.columns, "columns", nil, "show these columns, in this order")
@@ -101,7 +105,7 @@ func (o *watchOptions) watch(ctx context.Context, cmd *cobra.Command) error {
 		show = func(l source.Lookup) error { return writeLine(out, l.Line) }
 	}
 	s := o.open(cmd, cmd.ErrOrStderr())
-	read, err := each(ctx, s, source.Request{Since: o.since, Follow: !o.once}, keep, cmd.ErrOrStderr(), show)
+	read, err := o.each(ctx, s, source.Request{Since: o.since, Follow: !o.once}, keep, cmd.ErrOrStderr(), show)
 	if err == nil && ctx.Err() == nil && read.Traces == 0 {
 		_, err = fmt.Fprintf(cmd.ErrOrStderr(), "dnstrace: there is no lookup in %s; %s\n", s, o.emptyRemedy())
 	}

@@ -12,8 +12,11 @@ import (
 const client = ` | json ns="client.namespace", client_pod="client.pod", ip="exchange.client_ip", process="client.process", outcome, rcode, took="duration_seconds"` +
 	" | label_format client=`{{ if .client_pod }}{{ .ns }}/{{ .client_pod }}{{ else }}{{ .ip }} {{ .process }}{{ end }}`"
 
-// traces selects the whole lookups.
+// traces selects the whole lookups, and the upstream queries whose lookup is not known.
 const traces = `{job="dnstrace"} | record="trace"`
+
+// ofClients selects the lookups of clients alone.
+const ofClients = traces + " != `\"role\":\"upstream\"`"
 
 // quantile comes from native histograms where Prometheus takes those (it then leaves
 // the classic ones out), else from classic ones.
@@ -43,10 +46,10 @@ func lookups() *dashboard {
 					query{quantile("0.99", "dnstrace_lookup_duration_seconds", own, ""), "p99"}),
 				graph("What CoreDNS takes, by what its cache said", "s", "The 99th percentile, as CoreDNS measures it.", query{quantile("0.99", "dnstrace_server_duration_seconds", "", "cache"), "{{cache}}"}),
 			}, {
-				graph("Packets that the kernel dropped", "pps", "Which way the packet went, and the kernel's reason.", query{`sum by (leg, message, reason) (rate(dnstrace_drops_total[$__rate_interval]))`, "{{leg}} {{message}} {{reason}}"}),
+				graph("Packets that the kernel dropped", "pps", "Which way the packet went, and the kernel's reason.", query{`sum by (query, message, reason) (rate(dnstrace_drops_total[$__rate_interval]))`, "{{query}} {{message}} {{reason}}"}),
 				graph("Findings", "short", "What the tracers found wrong, by cause.", query{`sum by (code) (rate(dnstrace_findings_total[$__rate_interval])) > 0`, "{{code}}"}),
 			}, {
-				lines("Lookups that failed", "Open a line for its trace id: the dashboard `DNS: one lookup` shows it.", traces+` | json outcome, rcode, ip="exchange.client_ip", summary="diagnosis[0].summary" | (outcome!="answered" or rcode=~"SERVFAIL|REFUSED") | line_format `+"`{{.ip}} {{.qname}} {{.outcome}} {{.rcode}} {{.summary}}`"),
+				lines("Lookups that failed", "Open a line for its trace id: the dashboard `DNS: one lookup` shows it.", ofClients+` | json outcome, rcode, ip="exchange.client_ip", summary="diagnosis[0].summary" | (outcome!="answered" or rcode=~"SERVFAIL|REFUSED") | line_format `+"`{{.ip}} {{.qname}} {{.outcome}} {{.rcode}} {{.summary}}`"),
 			},
 		},
 	}
@@ -54,10 +57,10 @@ func lookups() *dashboard {
 
 func clients() *dashboard {
 	byClient := func(filter string) string {
-		return `topk(20, sum by (client) (count_over_time(` + traces + client + filter + ` [$__range])))`
+		return `topk(20, sum by (client) (count_over_time(` + ofClients + client + filter + ` [$__range])))`
 	}
 	took := func(of string) string {
-		return of + traces + client + ` | took!="" | unwrap took [$__range]) by (client)`
+		return of + ofClients + client + ` | took!="" | unwrap took [$__range]) by (client)`
 	}
 	return &dashboard{
 		uid: "dnstrace-clients", title: "DNS: who suffers",
@@ -65,7 +68,7 @@ func clients() *dashboard {
 		rows: [][]panel{
 			{
 				table(fromLoki, "Timeouts", "short", "Lookups without a response.", query{byClient(` | outcome!="answered"`), ""}),
-				table(fromLoki, "Errors and missing names", "short", "Responses other than NOERROR, by code.", query{`topk(20, sum by (client, rcode) (count_over_time(` + traces + client + ` | rcode!="" | rcode!="NOERROR" [$__range])))`, ""}),
+				table(fromLoki, "Errors and missing names", "short", "Responses other than NOERROR, by code.", query{`topk(20, sum by (client, rcode) (count_over_time(` + ofClients + client + ` | rcode!="" | rcode!="NOERROR" [$__range])))`, ""}),
 				table(fromLoki, "Volume", "short", "Lookups.", query{byClient(""), ""}),
 			}, {
 				table(fromLoki, "Latency: mean", "s", "", query{took(`avg_over_time(`), ""}),
@@ -76,10 +79,10 @@ func clients() *dashboard {
 				graph("Lookups without a response", "reqps", "Needs --metrics-labels pod.", query{`topk(10, sum by (namespace, pod, client_ip) (rate(dnstrace_client_lookups_total{result="unanswered"}[$__rate_interval])))`, "{{namespace}}/{{pod}} {{client_ip}}"}),
 				graph("Mean latency", "s", "Needs --metrics-labels pod.", query{`topk(10, sum by (namespace, pod, client_ip) (rate(dnstrace_client_duration_seconds_sum[$__rate_interval])) / (sum by (namespace, pod, client_ip) (rate(dnstrace_client_duration_seconds_count[$__rate_interval])) > 0))`, "{{namespace}}/{{pod}} {{client_ip}}"}),
 			}, {
-				table(fromLoki, "Names that do not exist", "short", "Often the suffixes of a search path.", query{`topk(20, sum by (client, qname) (count_over_time(` + traces + client + ` | rcode="NXDOMAIN" [$__range])))`, ""}),
-				table(fromLoki, "Lookups of one call", "short", "How many lookups a call of getaddrinfo made, where it made more than two.", query{`topk(20, sum by (resolution) (count_over_time(` + traces + ` | json resolution | resolution!="" [$__range])) > 2)`, ""}),
+				table(fromLoki, "Names that do not exist", "short", "Often the suffixes of a search path.", query{`topk(20, sum by (client, qname) (count_over_time(` + ofClients + client + ` | rcode="NXDOMAIN" [$__range])))`, ""}),
+				table(fromLoki, "Lookups of one call", "short", "How many lookups a call of getaddrinfo made, where it made more than two.", query{`topk(20, sum by (resolution) (count_over_time(` + ofClients + ` | json resolution | resolution!="" [$__range])) > 2)`, ""}),
 			}, {
-				lines("Lookups without a response, and where they ended", "", traces+client+` | outcome!="answered" | json message="exchange.drop.message", reason="exchange.drop.reason", where="exchange.drop.where", netns="exchange.drop.netns_name", summary="diagnosis[0].summary" | line_format `+"`{{.client}} {{.qname}} {{.summary}} {{.message}} {{.reason}} {{.where}} {{.netns}}`"),
+				lines("Lookups without a response, and where they ended", "", ofClients+client+` | outcome!="answered" | json message="exchange.drops[0].message", reason="exchange.drops[0].reason", where="exchange.drops[0].where", netns="exchange.drops[0].netns_name", summary="diagnosis[0].summary" | line_format `+"`{{.client}} {{.qname}} {{.summary}} {{.message}} {{.reason}} {{.where}} {{.netns}}`"),
 			},
 		},
 	}
@@ -100,7 +103,7 @@ func upstreams() *dashboard {
 				graph("Findings about upstreams", "short", "", query{`sum by (code) (rate(dnstrace_findings_total{code=~"upstream-.*|slow-upstream"}[$__rate_interval]))`, "{{code}}"}),
 				table(fromLoki, "Responses of upstreams by code", "short", "As seen on the wire.", query{`sum by (upstream, outcome, rcode) (count_over_time({job="dnstrace"} | record="exchange" | json process="client.process", upstream="server_ip", outcome, rcode | process="coredns" [$__range]))`, ""}),
 			}, {
-				lines("Lookups that suffered from an upstream", "", traces+" |~ `\"code\":\"(upstream-(timeout|error|unhealthy)|slow-upstream)\"` | json summary=\"diagnosis[0].summary\" | line_format `{{.qname}} {{.summary}}`"),
+				lines("Lookups that suffered from an upstream", "", ofClients+" |~ `\"code\":\"(upstream-(timeout|error|unhealthy)|slow-upstream)\"` | json summary=\"diagnosis[0].summary\" | line_format `{{.qname}} {{.summary}}`"),
 			},
 		},
 	}

@@ -121,8 +121,8 @@ func whole(t *trace.Trace, rcode string) error {
 		return errors.New("no record of CoreDNS")
 	case t.Client.Cgroup == "" || t.Server.Container != "coredns":
 		return fmt.Errorf("client %+v, server %+v", t.Client, t.Server)
-	case len(e.Path) < 8:
-		return fmt.Errorf("%d sightings", len(e.Path))
+	case e.Path.Len() < 8:
+		return fmt.Errorf("%d sightings", e.Path.Len())
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -59,12 +60,16 @@ func (l *Lab) RecordFile() string { return filepath.Join(l.dir, "records.jsonl")
 
 // StartTracer starts `dnstrace run` on the host, where it sees every namespace,
 // and waits for its line `dnstrace: ready`. It listens on RecordSocket and
-// APISocket, writes to RecordFile, serves no metrics and asks no Kubernetes.
+// APISocket, writes records of both kinds to RecordFile, serves no metrics and asks no
+// Kubernetes.
 // args are added after those flags, so they win where a flag holds one value.
 func (l *Lab) StartTracer(args ...string) (*Process, error) {
 	path, err := findBinary(l.cfg.Dnstrace, "dnstrace")
 	if err != nil {
 		return nil, err
+	}
+	if !slices.Contains(args, "--record") {
+		args = append([]string{"--record", "exchange,trace"}, args...)
 	}
 	all := append([]string{
 		"run", "--listen", l.RecordSocket(), "--api", l.APISocket(),

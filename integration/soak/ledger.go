@@ -43,7 +43,8 @@ type traced struct {
 	Exchange  *message `json:"exchange"`
 	Query     *message `json:"query"`
 	Upstreams []struct {
-		Exchange *message `json:"exchange"`
+		Exchange *message   `json:"exchange"`
+		Earlier  []*message `json:"earlier"`
 	} `json:"upstreams"`
 }
 
@@ -55,14 +56,14 @@ type message struct {
 	QName      string     `json:"qname"`
 	LostEvents int        `json:"lost_events"` // of an exchange
 	Path       []struct{} `json:"path"`        // of an exchange
-	Drop       *struct{}  `json:"drop"`        // of an exchange
+	Drops      []struct{} `json:"drops"`       // of an exchange
 }
 
 // parts are the exchanges and the record that the trace is joined of.
 func (t *traced) parts() []*message {
 	all := []*message{t.Exchange, t.Query}
 	for _, u := range t.Upstreams {
-		all = append(all, u.Exchange)
+		all = append(append(all, u.Earlier...), u.Exchange)
 	}
 	return slices.DeleteFunc(all, func(m *message) bool { return m == nil })
 }
@@ -81,10 +82,7 @@ func (t *traced) foreign() string {
 // packets is how many of those that the tracer saw the trace tells.
 func (t *traced) packets() (n int) {
 	for _, m := range t.parts() {
-		n += len(m.Path)
-		if m.Drop != nil {
-			n++
-		}
+		n += len(m.Path) + len(m.Drops)
 	}
 	return n
 }

@@ -31,7 +31,7 @@ func serve(t *testing.T) (*history.History, *Client, context.CancelFunc) {
 	t.Helper()
 	h := history.New(history.Config{Keep: time.Hour, MaxBytes: 1 << 24})
 	for i := range 5 {
-		h.Add(start.Add(time.Duration(i-5)*time.Second), numbered(i))
+		h.Add(start.Add(time.Duration(i-5)*time.Second), numbered(i), false)
 	}
 	path := filepath.Join(t.TempDir(), "run", "api.sock")
 	l, err := Listen(path)
@@ -93,7 +93,7 @@ func TestFollow(t *testing.T) {
 		got = append(got, name(line))
 		switch len(got) {
 		case 2:
-			h.Add(start, numbered(5))
+			h.Add(start, numbered(5), false)
 		case 3:
 			stop()
 		}
@@ -118,7 +118,7 @@ func TestFollowTellsWhatWasLost(t *testing.T) {
 		}
 		// More than the queue and all socket buffers hold.
 		for i := range 2 * followQueue {
-			h.Add(start, numbered(i%1000))
+			h.Add(start, numbered(i%1000), false)
 		}
 		return nil
 	}, func(n uint64) { lost += n })

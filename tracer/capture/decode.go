@@ -102,6 +102,7 @@ func (d *decoder) decode(p *Packet, raw []byte) error {
 
 // tunnels are the names of enum tunnel (bpf/dnstrace.h).
 var tunnels = map[uint8]string{1: TunnelVXLAN, 2: TunnelGeneve, 3: TunnelIPIP, 4: TunnelGRE}
+
 // learn remembers servers that the programs found behind a translation.
 func (d *decoder) learn(p *Packet) {
 	if d.servers == nil {

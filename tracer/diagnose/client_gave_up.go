@@ -14,25 +14,34 @@ func clientGaveUp(_ *memory, t *trace.Trace) []trace.Finding {
 		return nil
 	}
 	ex := t.Exchange
+	d := ex.LastDrop()
 	f := trace.Finding{
 		Code:    ClientGaveUp,
-		Summary: fmt.Sprintf("The response came %s after the query, when the client had closed its socket.", since(ex.Drop.Offset)),
+		Summary: fmt.Sprintf("The response came %s after the query, when the client had closed its socket.", since(d.Offset)),
 		Evidence: []string{
-			fmt.Sprintf("kernel drop of the response in %s, %s: reason %s, in %s", netns(ex.Drop.NetNSName, ex.Drop.NetNS), device(ex.Drop.IfName), orNone(ex.Drop.Reason), orNone(ex.Drop.Where)),
+			fmt.Sprintf("kernel drop of the response in %s: reason %s, in %s", droppedWhere(t, d), orNone(d.Reason), orNone(d.Where)),
 		},
 		Advice: "Find what was slow in the rows above, or have the client wait longer (`options timeout:` in its resolv.conf).",
 	}
-	if last, ok := lastSighting(ex, trace.MessageResponse); ok {
+	if len(ex.Rejected) > 0 {
+		f.Summary = fmt.Sprintf("The response came %s after the query. The client had closed its socket, after a response that it could not take.", since(d.Offset))
+		f.Evidence = append(f.Evidence, rejections(ex)...)
+		f.Advice = "See what sent the response that the client could not take, and what was slow in the rows above."
+	}
+	if last, ok := lastSighting(t, ex, trace.MessageResponse); ok {
 		f.Evidence = append(f.Evidence, last)
 	}
 	if t.Query != nil {
-		f.Evidence = append(f.Evidence, recorded(t))
+		f.Evidence = append(f.Evidence, recorded(t)...)
 	}
 	return []trace.Finding{inDoubt(f, ex)}
 }
 
 func gaveUp(ex *trace.Exchange) bool {
-	d := ex.Drop
-	return ex.Outcome == trace.OutcomeDropped && d != nil && d.Message == trace.MessageResponse && noSocket(d) &&
-		len(ex.Path) > 0 && ex.Path[0].NetNS == d.NetNS && ex.Path[0].Direction == trace.DirectionTX
+	d := ex.LastDrop()
+	if ex.Outcome != trace.OutcomeDropped || d == nil || d.Message != trace.MessageResponse || !noSocket(d) {
+		return false
+	}
+	client, known := ex.ClientPlace()
+	return known && client == d.Place()
 }

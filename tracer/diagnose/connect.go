@@ -27,14 +27,14 @@ func noConnection(m *memory, t *trace.Trace) trace.Finding {
 	ex := t.Exchange
 	f := trace.Finding{
 		Code:     NoResponseSeen,
-		Summary:  fmt.Sprintf("Nothing answered the attempt to connect over TCP to %s%s.", server(ex), lastPlace(ex, trace.MessageQuery)),
-		Evidence: append(lastSightings(ex), fmt.Sprintf("it was sent %d times", ex.Transmissions), "the kernel reported no drop of it on this node"),
+		Summary:  fmt.Sprintf("Nothing answered the attempt to connect over TCP to %s%s.", server(ex), lastPlace(t, ex, trace.MessageQuery)),
+		Evidence: append(lastSightings(t, ex), fmt.Sprintf("it was sent %d times", ex.Transmissions)),
 		Advice:   "Look for what drops TCP to port 53 on the way, where UDP passes: a network policy, a security group, a firewall beyond this node.",
 	}
-	if _, seen := lastSighting(ex, trace.MessageResponse); seen {
+	if answered(ex) && ex.Milestones.Response.Arrived == trace.NotSeen {
 		f.Code = ResponseLost
-		f.Summary = fmt.Sprintf("The server %s accepted the client's TCP connection, and that did not reach the client%s.", server(ex), lastPlace(ex, trace.MessageResponse))
+		f.Summary = fmt.Sprintf("The server %s accepted the client's TCP connection, and that did not reach the client%s.", server(ex), lastPlace(t, ex, trace.MessageResponse))
 	}
-	f.Evidence = append(f.Evidence, whyConnect(m, t)...)
+	f.Evidence = append(append(f.Evidence, dropsElsewhere(t, ex)...), whyConnect(m, t)...)
 	return f
 }

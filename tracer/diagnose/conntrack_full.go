@@ -13,15 +13,14 @@ import (
 // made, while the table of that namespace was at its maximum. What iptables-legacy,
 // or any rule before Linux 6.12, drops ahead of connection tracking in just that
 // moment looks the same: the finding says so, and what tells them apart.
-func conntrackFull(_ *memory, _ *trace.Trace, l leg) (trace.Finding, bool) {
-	d := l.exchange.Drop
+func conntrackFull(_ *memory, t *trace.Trace, s subject, d *trace.Drop) (trace.Finding, bool) {
 	if d.Where != "nf_hook_slow" || !byNetfilter(d) || !tableFull(d) || !beforeTracking(d) {
 		return trace.Finding{}, false
 	}
 	return trace.Finding{
 		Code: ConntrackFull,
 		Summary: fmt.Sprintf("Connection tracking in %s was full; %s was dropped where new connections are turned away.",
-			netns(d.NetNSName, d.NetNS), droppedWhat(l)),
+			droppedIn(t, d), droppedWhat(s, d)),
 		Evidence: []string{
 			fmt.Sprintf("its table had %d entries of at most %d at that moment, and none for this packet", d.ConntrackCount, d.ConntrackMax),
 			"a rule that drops it there by chance looks the same: one of iptables-legacy in the table raw (`iptables-legacy -t raw -S`) or, before Linux 6.12, any ahead of connection tracking (`nft list ruleset`)",

@@ -31,9 +31,9 @@ func TestConntrackFullOrARule(t *testing.T) {
 		{"it had an entry", "nf_hook_slow", "netfilter hook PREROUTING", 0, 0, DroppedByNetfilter, "NETFILTER_DROP"},
 		{"no place", "", "netfilter", 1000, 1000, DroppedByNetfilter, "NETFILTER_DROP"},
 	} {
-		tr := &trace.Trace{Exchange: &trace.Exchange{Outcome: trace.OutcomeDropped, Drop: &trace.Drop{
+		tr := &trace.Trace{Exchange: &trace.Exchange{Outcome: trace.OutcomeDropped, Drops: []trace.Drop{{
 			Message: trace.MessageQuery, Where: tc.where, Reason: tc.reason, Words: tc.words, ConntrackCount: tc.count, ConntrackMax: tc.max,
-		}}}
+		}}}}
 		found := New().Trace(tr)
 		if len(found) != 1 || found[0].Code != tc.want {
 			t.Errorf("%s: %+v, want %s", tc.name, found, tc.want)

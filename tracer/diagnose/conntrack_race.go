@@ -17,25 +17,25 @@ const raceWindow = 5 * time.Millisecond
 // node, after it left its pod, by a hook and not by a rule of nftables
 // (nf_hook_slow), at the hook where its new entry would have been confirmed; and
 // its twin from the same port, within milliseconds, got through.
-func conntrackRace(m *memory, t *trace.Trace, l leg) (trace.Finding, bool) {
-	ex, d := l.exchange, l.exchange.Drop
-	if l.upstream || ex.Protocol != "udp" || d.Message != trace.MessageQuery || !atConfirm(d) {
+func conntrackRace(m *memory, t *trace.Trace, s subject, d *trace.Drop) (trace.Finding, bool) {
+	ex := s.exchange
+	if s.upstream || ex.Protocol != "udp" || d.Message != trace.MessageQuery || !atConfirm(d) {
 		return trace.Finding{}, false
 	}
-	if len(ex.Path) == 0 || ex.Path[0].NetNS == d.NetNS {
+	if client, known := ex.ClientPlace(); !known || client == d.Place() {
 		return trace.Finding{}, false // the pod's own firewall
 	}
-	for _, s := range m.lookups[lookupKey{clientOf(ex), ex.QName}] {
-		apart := ex.Time.Sub(s.start)
-		if s.port != ex.ClientPort || s.protocol != ex.Protocol || s.dnsID == ex.ID || s.queryDrop || !s.answered || apart.Abs() > raceWindow {
+	for _, other := range m.lookups[lookupKey{clientOf(ex), ex.QName}] {
+		apart := ex.Time.Sub(other.start)
+		if other.port != ex.ClientPort || other.protocol != ex.Protocol || other.dnsID == ex.ID || other.queryDrop || !other.answered || apart.Abs() > raceWindow {
 			continue
 		}
 		return trace.Finding{
 			Code:    ConntrackRace,
-			Summary: fmt.Sprintf("Two queries left one socket %s apart; connection tracking dropped %s in %s.", took(apart.Abs()), l.name(), netns(d.NetNSName, d.NetNS)),
+			Summary: fmt.Sprintf("Two queries left one socket %s apart; connection tracking dropped %s in %s.", took(apart.Abs()), s.name(), droppedIn(t, d)),
 			Evidence: []string{
 				fmt.Sprintf("the %s query for the same name, DNS ID %d, left port %d %s apart and was answered (trace %s)",
-					s.qtype, s.dnsID, s.port, took(apart.Abs()), s.id),
+					other.qtype, other.dnsID, other.port, took(apart.Abs()), other.id),
 				"a rule that drops just one of the two at that hook looks the same, if it is one of iptables-legacy or the kernel is before Linux 6.12",
 			},
 			Advice: "Run a node-local DNS cache, or set `options single-request-reopen` in the client's resolv.conf (glibc); newer kernels lose fewer.",

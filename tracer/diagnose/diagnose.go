@@ -17,6 +17,7 @@ const (
 	ClientGaveUp            = "client-gave-up"
 	ConntrackFull           = "conntrack-full"
 	ConntrackRace           = "conntrack-race"
+	DroppedByBPF            = "dropped-by-bpf"
 	DroppedByNetfilter      = "dropped-by-netfilter"
 	DroppedNoSocket         = "dropped-no-socket"
 	DroppedOther            = "dropped-other"
@@ -41,7 +42,7 @@ const (
 
 // Codes are the codes that rules have, in order of the alphabet.
 var Codes = []string{
-	ClientGaveUp, ConntrackFull, ConntrackRace, DroppedByNetfilter, DroppedNoSocket, DroppedOther, DroppedReceiveBuffer,
+	ClientGaveUp, ConntrackFull, ConntrackRace, DroppedByBPF, DroppedByNetfilter, DroppedNoSocket, DroppedOther, DroppedReceiveBuffer,
 	NoResponseSeen, NXDomainStorm, OversizedResponse, QueryNeverArrived, RefusedByServer, ResponseLost, Retransmission,
 	SearchPathAmplification, ServerOverloaded, ServerSlow, SlowUpstream, StaleEndpoint, TruncatedRetry,
 	UpstreamError, UpstreamTimeout, UpstreamUnhealthy,
@@ -77,9 +78,20 @@ func New() *Diagnoser { return &Diagnoser{newMemory()} }
 // lookups prove is with the lookup that completes the proof.
 func (d *Diagnoser) Trace(t *trace.Trace) []trace.Finding {
 	findings := []trace.Finding{}
-	for _, r := range rules {
-		findings = append(findings, r(d.memory, t)...)
+	seen := t
+	if t.Role == trace.RoleUpstream && t.Exchange != nil {
+		seen = withoutLookup(t)
 	}
-	d.memory.add(t)
+	for _, r := range rules {
+		findings = append(findings, r(d.memory, seen)...)
+	}
+	d.memory.add(seen)
 	return findings
+}
+
+// withoutLookup returns an upstream query whose lookup is not known as the rules see
+// it: no client's, and made by no attempt that is known.
+func withoutLookup(t *trace.Trace) *trace.Trace {
+	u := trace.Upstream{Exchange: t.Exchange, Join: trace.JoinNone, Query: t.Query, Upstreams: t.Upstreams}
+	return &trace.Trace{Header: t.Header, QName: t.QName, QType: t.QType, RCode: t.RCode, Outcome: t.Outcome, Role: t.Role, Upstreams: []trace.Upstream{u}}
 }

@@ -9,26 +9,25 @@ import (
 // droppedByNetfilter finds a packet that a firewall rule dropped. Proof: the
 // kernel's drop with the reason NETFILTER_DROP or, on kernels before 5.17, in a
 // function that runs the rules (net/netfilter/core.c, nf_tables_core.c).
-func droppedByNetfilter(_ *memory, _ *trace.Trace, l leg) (trace.Finding, bool) {
-	d := l.exchange.Drop
+func droppedByNetfilter(_ *memory, t *trace.Trace, s subject, d *trace.Drop) (trace.Finding, bool) {
 	if !byNetfilter(d) {
 		return trace.Finding{}, false
 	}
 	advice := "Find the rule there: `nft list ruleset`, `iptables-save -c` (counters that rise); in Kubernetes, the NetworkPolicies of both pods."
-	if l.exchange.Connects() {
+	if s.exchange.Connects() {
 		advice = "Let TCP port 53 pass too, large answers need it: `nft list ruleset` there; in Kubernetes, the NetworkPolicies of both pods."
 	}
-	if evidence := noEndpoints(l.exchange); d.Message == trace.MessageQuery && evidence != nil {
+	if evidence := noEndpoints(s.exchange); d.Message == trace.MessageQuery && evidence != nil {
 		return trace.Finding{
 			Code:     DroppedByNetfilter,
-			Summary:  fmt.Sprintf("The Service %s has no ready endpoint: %s was rejected in %s.", l.exchange.Server.Service, l.name(), droppedWhere(d)),
+			Summary:  fmt.Sprintf("The Service %s has no ready endpoint: %s was rejected in %s.", s.exchange.Server.Service, s.name(), droppedWhere(t, d)),
 			Evidence: evidence,
 			Advice:   noEndpointsAdvice,
 		}, true
 	}
 	return trace.Finding{
 		Code:    DroppedByNetfilter,
-		Summary: fmt.Sprintf("A firewall rule dropped %s in %s.", droppedWhat(l), droppedWhere(d)),
+		Summary: fmt.Sprintf("A firewall rule dropped %s in %s.", droppedWhat(s, d), droppedWhere(t, d)),
 		Advice:  advice,
 	}, true
 }

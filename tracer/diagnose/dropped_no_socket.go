@@ -10,19 +10,18 @@ import (
 // droppedNoSocket finds a query that reached a host on which nothing listens.
 // Proof: the kernel's drop there with the reason NO_SOCKET or, on kernels before
 // 5.17, in a function that looks the socket up.
-func droppedNoSocket(_ *memory, _ *trace.Trace, l leg) (trace.Finding, bool) {
-	d := l.exchange.Drop
+func droppedNoSocket(_ *memory, t *trace.Trace, s subject, d *trace.Drop) (trace.Finding, bool) {
 	if !noSocket(d) {
 		return trace.Finding{}, false
 	}
-	summary := fmt.Sprintf("Nothing listened for %s: it was refused in %s.", droppedWhat(l), droppedWhere(d))
+	summary := fmt.Sprintf("Nothing listened for %s: it was refused in %s.", droppedWhat(s, d), droppedWhere(t, d))
 	if d.Reason == "" {
-		summary = fmt.Sprintf("Nothing listened for %s, or it was malformed: it was refused in %s, and the kernel gives no reason.", droppedWhat(l), droppedWhere(d))
+		summary = fmt.Sprintf("Nothing listened for %s, or it was malformed: it was refused in %s, and the kernel gives no reason.", droppedWhat(s, d), droppedWhere(t, d))
 	}
 	return trace.Finding{
 		Code:    DroppedNoSocket,
 		Summary: summary,
-		Advice:  fmt.Sprintf("See that the server runs and listens on port %d there (`ss -lnp`), and that the Service's endpoints are ready.", l.exchange.ServerPort),
+		Advice:  fmt.Sprintf("See that the server runs and listens on port %d there (`ss -lnp`), and that the Service's endpoints are ready.", s.exchange.ServerPort),
 	}, true
 }
 

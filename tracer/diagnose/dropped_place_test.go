@@ -24,9 +24,10 @@ func TestPlaceWithoutReason(t *testing.T) {
 		{trace.Drop{Where: "udp_queue_rcv_one_skb", Reason: "SOCKET_FILTER"}, false, false, ""},
 	} {
 		tc.drop.Message = trace.MessageQuery
-		l := leg{exchange: &trace.Exchange{Drop: &tc.drop}}
-		lookup, isLookup := droppedNoSocket(nil, nil, l)
-		full, isFull := droppedReceiveBuffer(nil, nil, l)
+		tr := &trace.Trace{Exchange: &trace.Exchange{Drops: []trace.Drop{tc.drop}}}
+		s := subjects(tr)[0]
+		lookup, isLookup := droppedNoSocket(nil, tr, s, &tc.drop)
+		full, isFull := droppedReceiveBuffer(nil, tr, s, &tc.drop)
 		if isLookup != tc.noSocket || isFull != tc.buffer {
 			t.Errorf("%+v: no socket %t, buffer %t", tc.drop, isLookup, isFull)
 		}

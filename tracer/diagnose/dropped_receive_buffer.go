@@ -10,8 +10,7 @@ import (
 // room. Proof: the kernel's drop with the reason SOCKET_RCVBUFF, SOCKET_BACKLOG
 // or PROTO_MEM or, on kernels before 5.17, in the function that queues datagrams
 // (net/ipv4/udp.c).
-func droppedReceiveBuffer(_ *memory, _ *trace.Trace, l leg) (trace.Finding, bool) {
-	d := l.exchange.Drop
+func droppedReceiveBuffer(_ *memory, t *trace.Trace, s subject, d *trace.Drop) (trace.Finding, bool) {
 	if !receiveBuffer(d) {
 		return trace.Finding{}, false
 	}
@@ -21,10 +20,10 @@ func droppedReceiveBuffer(_ *memory, _ *trace.Trace, l leg) (trace.Finding, bool
 		whose = "the client's"
 		advice = "The client reads more slowly than responses come: see its CPU limit, and what its process is busy with."
 	}
-	summary := fmt.Sprintf("There was no room for %s in %s receive buffer in %s.", droppedWhat(l), whose, netns(d.NetNSName, d.NetNS))
+	summary := fmt.Sprintf("There was no room for %s in %s receive buffer in %s.", droppedWhat(s, d), whose, droppedIn(t, d))
 	if d.Reason == "" && d.Where != enqueue {
 		summary = fmt.Sprintf("There was no room for %s in %s receive buffer in %s, or the socket's filter or its checksum stopped it: the kernel gives no reason.",
-			droppedWhat(l), whose, netns(d.NetNSName, d.NetNS))
+			droppedWhat(s, d), whose, droppedIn(t, d))
 	}
 	return trace.Finding{
 		Code:    DroppedReceiveBuffer,

@@ -6,25 +6,26 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// cause names a drop if its proof is there.
-type cause func(*memory, *trace.Trace, leg) (trace.Finding, bool)
+// cause names a drop of a packet of an exchange if its proof is there.
+type cause func(*memory, *trace.Trace, subject, *trace.Drop) (trace.Finding, bool)
 
 // causes from the most telling to the least.
 var causes = []cause{
-	droppedReceiveBuffer, droppedNoSocket, staleEndpoint, conntrackRace, conntrackFull, droppedByNetfilter, droppedOther,
+	droppedByBPF, droppedReceiveBuffer, droppedNoSocket, staleEndpoint, conntrackRace, conntrackFull, droppedByNetfilter, droppedOther,
 }
 
 // drops names why the kernel freed a packet of an exchange, which then got no
 // response, or only because the client sent its query again.
 func drops(m *memory, t *trace.Trace) []trace.Finding {
 	var findings []trace.Finding
-	for _, l := range legs(t) {
-		if !decisiveDrop(l.exchange) {
+	for _, s := range subjects(t) {
+		d := decisiveDrop(s.exchange)
+		if d == nil {
 			continue
 		}
 		for _, c := range causes {
-			if f, ok := c(m, t, l); ok {
-				f.Evidence = append(dropEvidence(m, t, l), f.Evidence...)
+			if f, ok := c(m, t, s, d); ok {
+				f.Evidence = append(dropEvidence(m, t, s, d), f.Evidence...)
 				findings = append(findings, f)
 				break
 			}
@@ -33,45 +34,74 @@ func drops(m *memory, t *trace.Trace) []trace.Finding {
 	return findings
 }
 
-// decisiveDrop tells whether a drop cost the client its response, or the time
-// until it asked again. A second response that finds the socket closed did not.
-func decisiveDrop(ex *trace.Exchange) bool {
-	d := ex.Drop
+// decisiveDrop returns the drop that cost the client its response, or the time
+// until it asked again; nil if none did. A second response that finds the socket
+// closed did not.
+func decisiveDrop(ex *trace.Exchange) *trace.Drop {
+	last := ex.LastDrop()
 	switch {
-	case d == nil || gaveUp(ex) || connectionClosed(ex):
-		return false
-	case ex.Outcome == trace.OutcomeDropped:
-		return true
+	case last == nil || connectionClosed(ex):
+		return nil
+	case gaveUp(ex):
+		return repeatedFor(ex, last.Offset)
+	case ex.Outcome == trace.OutcomeDropped && !copyOnly(ex, last):
+		return last
+	case ex.Outcome == trace.OutcomeAnswered && ex.Duration != nil:
+		return repeatedFor(ex, *ex.Duration)
 	}
-	return ex.Outcome == trace.OutcomeAnswered && ex.Transmissions > 1 &&
-		ex.Duration != nil && d.Offset < *ex.Duration && !noSocket(d)
+	return nil
+}
+
+// repeatedFor returns the last drop before a response, for which the client had to
+// send its query again; nil if there was none.
+func repeatedFor(ex *trace.Exchange, response trace.Seconds) *trace.Drop {
+	if ex.Transmissions < 2 {
+		return nil
+	}
+	for i := len(ex.Drops) - 1; i >= 0; i-- {
+		if d := &ex.Drops[i]; d.Offset < response && !noSocket(d) {
+			return d
+		}
+	}
+	return nil
+}
+
+// copyOnly tells whether a drop was of another copy of a query that reached its
+// server all the same, as where a bridge floods it to all its ports.
+func copyOnly(ex *trace.Exchange, d *trace.Drop) bool {
+	return d.Message == trace.MessageQuery && ex.Transmissions < 2 &&
+		(delivered(ex) || ex.Milestones.Query.Read.Seen() || ex.Milestones.Response.Left.Seen())
 }
 
 // connectionClosed tells whether a query over TCP met a connection that its server
 // had closed meanwhile, as servers do with idle ones. Its sender is told at once
 // and opens another; if that fails too, it has a finding of its own.
 func connectionClosed(ex *trace.Exchange) bool {
-	return ex.Protocol == "tcp" && !ex.Connects() && ex.Drop.Message == trace.MessageQuery && noSocket(ex.Drop)
+	d := ex.LastDrop()
+	return ex.Protocol == "tcp" && !ex.Connects() && d != nil && d.Message == trace.MessageQuery && noSocket(d)
 }
 
 // droppedWhat names the packet, and droppedWhere the place where it died.
-func droppedWhat(l leg) string {
-	if l.exchange.Drop.Message == trace.MessageResponse {
-		if l.exchange.Connects() {
-			return "the server's answer to " + l.name()
+func droppedWhat(s subject, d *trace.Drop) string {
+	if d.Message == trace.MessageResponse {
+		if s.exchange.Connects() {
+			return "the server's answer to " + s.name()
 		}
-		return "the response to " + l.name()
+		return "the response to " + s.name()
 	}
-	return l.name()
+	return s.name()
 }
 
-func droppedWhere(d *trace.Drop) string {
-	return fmt.Sprintf("%s, %s", netns(d.NetNSName, d.NetNS), device(d.IfName))
+func droppedWhere(t *trace.Trace, d *trace.Drop) string {
+	return fmt.Sprintf("%s, %s", droppedIn(t, d), device(d.IfName))
+}
+
+func droppedIn(t *trace.Trace, d *trace.Drop) string {
+	return namespace(t, d.Node, d.NetNSName, d.NetNS)
 }
 
 // dropQuote is what the kernel said.
-func dropQuote(ex *trace.Exchange) string {
-	d := ex.Drop
+func dropQuote(ex *trace.Exchange, d *trace.Drop) string {
 	reason, where := d.Reason, d.Where
 	if reason == "" {
 		reason = "not given by this kernel"
@@ -86,34 +116,60 @@ func dropQuote(ex *trace.Exchange) string {
 	return quote
 }
 
+// fewDrops is how many drops of an exchange are quoted beside the decisive one.
+const fewDrops = 3
+
+// otherDrops quotes the drops of an exchange but one, with their places.
+func otherDrops(t *trace.Trace, ex *trace.Exchange, but *trace.Drop) []string {
+	var evidence []string
+	more := 0
+	for i := range ex.Drops {
+		d := &ex.Drops[i]
+		switch {
+		case d == but:
+		case len(evidence) == fewDrops:
+			more++
+		default:
+			evidence = append(evidence, dropQuote(ex, d)+", in "+droppedWhere(t, d))
+		}
+	}
+	if more > 0 {
+		evidence = append(evidence, count(more, "more drop")+" of its packets")
+	}
+	return evidence
+}
+
 // dropEvidence quotes the drop and what surrounds it.
-func dropEvidence(m *memory, t *trace.Trace, l leg) []string {
-	ex, d := l.exchange, l.exchange.Drop
-	evidence := []string{dropQuote(ex)}
-	if last, ok := lastSightingBefore(ex, d.Message, d.Offset); ok {
+func dropEvidence(m *memory, t *trace.Trace, s subject, d *trace.Drop) []string {
+	ex := s.exchange
+	evidence := []string{dropQuote(ex, d)}
+	if last, ok := lastSightingBefore(t, ex, d.Message, d.Offset); ok {
 		evidence = append(evidence, last)
 	}
+	evidence = append(evidence, otherDrops(t, ex, d)...)
 	if ex.Transmissions > 1 {
 		evidence = append(evidence, fmt.Sprintf("it was sent %d times", ex.Transmissions))
 	}
+	evidence = append(evidence, rejections(ex)...)
 	switch {
 	case ex.Connects():
 		evidence = append(evidence, whyConnect(m, t)...)
-	case !l.upstream:
-		evidence = append(evidence, recorded(t))
+	case !s.upstream:
+		evidence = append(evidence, recorded(t)...)
 	}
 	return appendIncomplete(evidence, ex)
 }
 
-// recorded says what the server's own record says of the lookup.
-func recorded(t *trace.Trace) string {
+// recorded quotes the server's own record of the lookup. That there is none means
+// something only where the server is known to record such queries.
+func recorded(t *trace.Trace) []string {
 	switch {
 	case t.Query != nil:
-		return fmt.Sprintf("CoreDNS recorded the query: outcome %s, rcode %s", t.Query.Outcome, orNone(t.Query.RCode))
+		return []string{fmt.Sprintf("CoreDNS recorded the query: outcome %s, rcode %s", t.Query.Outcome, orNone(t.Query.RCode))}
 	case notRecorded(t):
-		return "CoreDNS never recorded it, though it records other queries"
+		return []string{"CoreDNS never recorded it, though it records other queries"}
 	}
-	return "CoreDNS never recorded it: no query record of this lookup came"
+	return []string{"no query record of this lookup came"}
 }
 
 func orNone(s string) string {

@@ -70,6 +70,7 @@ func TestLostPackets(t *testing.T) {
 		diagnose.ClientGaveUp:            {"client-gave-up", inDoubt},
 		diagnose.ConntrackFull:           {"conntrack-full", quotes},
 		diagnose.ConntrackRace:           {"conntrack-race", quotes},
+		diagnose.DroppedByBPF:            {"dropped-by-bpf", quotes},
 		diagnose.DroppedByNetfilter:      {"dropped-query", quotes},
 		diagnose.DroppedNoSocket:         {"no-listener", quotes},
 		diagnose.DroppedOther:            {"dropped-other", quotes},
@@ -132,7 +133,7 @@ func TestLostPacketsOfFragments(t *testing.T) {
 	torn := func(lost uint64) []trace.Finding {
 		return findings(assembledWith(t, fileOf(t, "lost-fragment"), func(r trace.Record) {
 			if ex, ok := r.(*trace.Exchange); ok && ex.Fragments != nil {
-				ex.Drop, ex.Outcome, ex.Fragments.Complete, ex.LostEvents = nil, trace.OutcomeUnanswered, false, lost
+				ex.Drops, ex.Outcome, ex.Fragments.Complete, ex.LostEvents = nil, trace.OutcomeUnanswered, false, lost
 			}
 		}))
 	}

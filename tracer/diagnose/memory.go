@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
@@ -35,7 +36,7 @@ type memory struct {
 // clientKey is who asks: the pod's address, whatever its process.
 type clientKey struct {
 	addr  netip.Addr
-	netns uint32
+	place trace.Place
 }
 
 type lookupKey struct {
@@ -77,14 +78,10 @@ func newMemory() *memory {
 	}
 }
 
-// clientOf returns who asks; the namespace only where the client is on this
-// node.
+// clientOf returns who asks; the namespace only where the client is observed.
 func clientOf(ex *trace.Exchange) clientKey {
-	k := clientKey{addr: ex.ClientIP}
-	if len(ex.Path) > 0 && ex.Path[0].Direction == trace.DirectionTX {
-		k.netns = ex.Path[0].NetNS
-	}
-	return k
+	place, _ := ex.ClientPlace()
+	return clientKey{ex.ClientIP, place}
 }
 
 // callID names the call that a lookup is of: the first lookup of a call may have
@@ -102,6 +99,9 @@ func callID(t *trace.Trace) trace.TraceID {
 func (m *memory) add(t *trace.Trace) {
 	ex := t.Exchange
 	if ex == nil {
+		return
+	}
+	if t.Replaces && m.replace(t, ex) {
 		return
 	}
 	s := m.fresh()
@@ -125,6 +125,20 @@ func (m *memory) add(t *trace.Trace) {
 		m.calls[s.call] = c
 	}
 	c.lookups = append(c.lookups, s)
+}
+
+// replace puts all of a lookup where what was told of it before is remembered; false
+// if that is forgotten.
+func (m *memory) replace(t *trace.Trace, ex *trace.Exchange) bool {
+	for _, s := range m.lookups[lookupKey{clientOf(ex), ex.QName}] {
+		if s.id == ex.TraceID && s.start.Equal(ex.Time) {
+			call, alone := s.call, s.alone
+			s.fill(t, ex)
+			s.call, s.alone = call, alone
+			return true
+		}
+	}
+	return false
 }
 
 // maxUnused is how many lookups are kept to be used again: what a round brings.
@@ -152,7 +166,7 @@ func (s *seen) fill(t *trace.Trace, ex *trace.Exchange) {
 		key: lookupKey{clientOf(ex), ex.QName}, call: callID(t), id: ex.TraceID, qtype: ex.QType, protocol: ex.Protocol,
 		port: ex.ClientPort, dnsID: ex.ID, start: ex.Time, end: ex.Time, rcode: ex.RCode,
 		answered: ex.Outcome == trace.OutcomeAnswered, truncated: ex.Truncated, bufsize: ex.BufSize,
-		queryDrop: ex.Drop != nil && ex.Drop.Message == trace.MessageQuery,
+		queryDrop: slices.ContainsFunc(ex.Drops, func(d trace.Drop) bool { return d.Message == trace.MessageQuery }),
 	}
 	if ex.Duration != nil {
 		s.end = ex.Time.Add(ex.Duration.Duration())

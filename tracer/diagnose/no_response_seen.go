@@ -1,16 +1,53 @@
 package diagnose
 
-import "github.com/dnstrace/dnstrace/trace"
+import (
+	"fmt"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
 
 // noResponseSeen finds a client that got no response, and nothing that tells why.
-// Proof: its query was seen, and no response to it anywhere on this node.
+// Proof: its query was seen, and no response to it arrived that this node would
+// have seen.
 func noResponseSeen(t *trace.Trace) (trace.Finding, bool) {
+	ex := t.Exchange
+	f := trace.Finding{
+		Code:    NoResponseSeen,
+		Summary: "No response was seen, and nothing shows why" + lastPlace(t, ex, trace.MessageQuery) + ".",
+		Advice:  "The server, or what lies behind the place where the query was last seen, is the next place to look.",
+	}
+	if read, ok := ex.Sighting(ex.Milestones.Query.Read); ok && !responseSeen(t) {
+		f.Summary = fmt.Sprintf("%s read the query in %s, and no response left it.", reader(ex), namespaceOf(t, &read.Device))
+		f.Advice = "See what it waits for or refuses in silence: its log, its configuration, its upstreams."
+	}
+	if responseSeen(t) {
+		f.Summary = "A response was sent; whether it arrived cannot be seen here" + lastPlace(t, ex, trace.MessageResponse) + "."
+		f.Advice = "Ask the client. `dnstrace check` says what this kernel does not show."
+	}
+	return f, true
+}
+
+// neverRead finds a query that waits in its server's socket. Proof: the kernel
+// delivered it there, would have shown that it was read, and did not; nor did a
+// response leave.
+func neverRead(t *trace.Trace) (trace.Finding, bool) {
+	q := t.Exchange.Milestones.Query
+	at, _ := t.Exchange.Sighting(q.Arrived)
 	return trace.Finding{
 		Code:    NoResponseSeen,
-		Summary: "No response was seen, and nothing shows why" + lastPlace(t.Exchange, trace.MessageQuery) + ".",
-		Advice:  "The server, or what lies behind the place where the query was last seen, is the next place to look.",
-	}, true
+		Summary: fmt.Sprintf("The query is in the socket of %s in %s, which never read it.", processOf(t.Exchange.Server, "the server"), namespaceOf(t, &at.Device)),
+		Advice:  "The server hangs or is stopped: see its state (`ps -o stat,wchan`), its CPU limit, its log, and its liveness probe.",
+	}, delivered(t.Exchange) && q.Read == trace.NotSeen && !responseSeen(t) && t.Query == nil
 }
+
+// delivered tells whether the query was seen to be in the socket of its server.
+func delivered(ex *trace.Exchange) bool {
+	at, ok := ex.Sighting(ex.Milestones.Query.Arrived)
+	return ok && at.Direction == trace.DirectionDelivered
+}
+
+// reader names the process that reads a server's socket, at the start of a sentence.
+func reader(ex *trace.Exchange) string { return processOf(ex.Server, "The server") }
 
 // unknown is what is known of a lookup without a response if packets of it may be
 // missing: not even that there was none.
@@ -20,12 +57,15 @@ func unknown(m *memory, t *trace.Trace) trace.Finding {
 		Code:     NoResponseSeen,
 		InDoubt:  true,
 		Summary:  "No response was seen, but the tracer lost packets in this time: there may have been one.",
-		Evidence: appendIncomplete(lastSightings(ex), ex),
+		Evidence: appendIncomplete(append(lastSightings(t, ex), rejections(ex)...), ex),
 		Advice:   "Do not act on this one alone: ask the client, and look at lookups without lost packets. Does `dnstrace_lost_events_total` rise?",
 	}
-	if recordedAnswer(t) {
+	switch {
+	case len(ex.Rejected) > 0:
+		f.Summary = "A response came that the client could not take. The tracer lost packets in this time: there may have been another."
+	case recordedAnswer(t):
 		f.Summary = "The server answered, but the tracer lost packets in this time: whether the client got it is not known."
-	} else if responseSeen(t) {
+	case responseSeen(t):
 		f.Summary = "A response was seen on its way, but the tracer lost packets in this time: whether the client got it is not known."
 	}
 	if ex.NAT != nil && ex.NAT.Endpoint != nil {
@@ -35,6 +75,6 @@ func unknown(m *memory, t *trace.Trace) trace.Finding {
 		f.Evidence = append(f.Evidence, whyConnect(m, t)...)
 		return f
 	}
-	f.Evidence = append(f.Evidence, recorded(t))
+	f.Evidence = append(f.Evidence, recorded(t)...)
 	return f
 }

@@ -7,13 +7,15 @@ import (
 )
 
 // queryNeverArrived finds a query that did not come to its server. Proof: it was
-// not seen where that server is, which records its queries, and has no record of it.
+// not seen where that server is, though it would have been, and the server, which
+// records its queries, has no record of it.
 func queryNeverArrived(t *trace.Trace) (trace.Finding, bool) {
+	q := t.Exchange.Milestones.Query
 	return trace.Finding{
 		Code:    QueryNeverArrived,
-		Summary: "The query did not reach CoreDNS" + lastPlace(t.Exchange, trace.MessageQuery) + ".",
+		Summary: "The query did not reach CoreDNS" + lastPlace(t, t.Exchange, trace.MessageQuery) + ".",
 		Advice:  "Follow the way of the query from where it was last seen; what lies beyond is not observed on this node.",
-	}, t.Query == nil && notRecorded(t)
+	}, t.Query == nil && notRecorded(t) && q.Arrived == trace.NotSeen && !q.Read.Seen()
 }
 
 func notRecorded(t *trace.Trace) bool { return slices.Contains(t.Gaps, trace.GapNotRecorded) }

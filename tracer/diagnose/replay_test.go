@@ -56,6 +56,7 @@ var nearMisses = map[string]string{
 	diagnose.ClientGaveUp:            "dropped-response",     // the response died on its way to a client that waited
 	diagnose.ConntrackFull:           "conntrack-full-not",   // full, but a rule dropped it
 	diagnose.ConntrackRace:           "conntrack-race-not",   // a rule dropped one of two from a socket
+	diagnose.DroppedByBPF:            "dropped-query",        // a firewall rule did
 	diagnose.DroppedByNetfilter:      "lost-without-a-drop",  // no drop that the kernel tells of
 	diagnose.DroppedNoSocket:         "client-gave-up",       // it was the client's socket
 	diagnose.DroppedOther:            "no-listener",          // a reason with a code of its own

@@ -24,41 +24,48 @@ func retransmission(_ *memory, t *trace.Trace) []trace.Finding {
 		Advice:  "If a packet was lost, a finding above says where; if the server was slow, the client asks again sooner than it answers.",
 	}
 	for i, at := range sent {
-		f.Evidence = append(f.Evidence, fmt.Sprintf("query %d left %s after the first", i+1, since(at)))
+		f.Evidence = append(f.Evidence, fmt.Sprintf("query %d was sent %s after the first", i+1, since(at)))
 	}
-	if n := responses(ex); n > 1 {
+	if n := responses(ex); n >= len(sent) {
 		f.Evidence = append(f.Evidence, fmt.Sprintf("%d responses came back: no query was lost, the first response was late", n))
 	}
 	if t.Query != nil {
-		f.Evidence = append(f.Evidence, recorded(t))
+		f.Evidence = append(f.Evidence, recorded(t)...)
 	}
 	return []trace.Finding{f}
 }
 
-// sendings returns when the client sent the query, before it was answered.
+// sendings returns when the client sent the query, before it was answered: each
+// time that it was seen where it was seen first.
 func sendings(ex *trace.Exchange) []trace.Seconds {
 	var sent []trace.Seconds
-	for i := range ex.Path {
-		if s := &ex.Path[i]; sameplace(s, &ex.Path[0]) && s.Offset <= *ex.Duration {
+	left, seen := ex.Sighting(ex.Milestones.Query.Left)
+	if !seen && ex.Path.Len() > 0 {
+		left = ex.Path.At(0) // where it came into what is observed
+	}
+	for _, s := range ex.Path.All() {
+		if alike(&s, &left) && s.Offset <= *ex.Duration {
 			sent = append(sent, s.Offset)
 		}
 	}
 	return sent
 }
 
-// responses counts the responses that came back to where the query was first
-// seen.
+// responses counts the responses that came to the client: each that was seen where
+// the first one arrived.
 func responses(ex *trace.Exchange) int {
 	n := 0
-	for i := range ex.Path {
-		s := &ex.Path[i]
-		if s.Message == trace.MessageResponse && s.NetNS == ex.Path[0].NetNS && s.IfIndex == ex.Path[0].IfIndex && s.Direction != ex.Path[0].Direction {
+	arrived, seen := ex.Sighting(ex.Milestones.Response.Arrived)
+	for _, s := range ex.Path.All() {
+		if seen && alike(&s, &arrived) {
 			n++
 		}
 	}
 	return n
 }
 
-func sameplace(a, b *trace.Sighting) bool {
-	return a.Message == b.Message && a.NetNS == b.NetNS && a.IfIndex == b.IfIndex && a.Direction == b.Direction
+// alike tells whether two sightings are of the same message, at the same device or
+// socket, in the same direction.
+func alike(a, b *trace.Sighting) bool {
+	return a.Message == b.Message && a.Device == b.Device && a.Direction == b.Direction
 }

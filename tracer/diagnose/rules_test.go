@@ -12,7 +12,7 @@ import (
 )
 
 // contractCodes are the codes that users rely on.
-const contractCodes = `upstream-timeout upstream-error upstream-unhealthy dropped-by-netfilter dropped-no-socket
+const contractCodes = `upstream-timeout upstream-error upstream-unhealthy dropped-by-bpf dropped-by-netfilter dropped-no-socket
 	dropped-receive-buffer dropped-other conntrack-race conntrack-full stale-endpoint no-response-seen
 	query-never-arrived response-lost client-gave-up search-path-amplification nxdomain-storm truncated-retry
 	oversized-response server-slow server-overloaded refused-by-server retransmission slow-upstream`

@@ -11,54 +11,63 @@ import (
 // not explain.
 const longWait = 250 * time.Millisecond
 
-// serverOverloaded finds a query that waited for the server to read it. Proof:
-// it arrived in the server's namespace, for the last time before CoreDNS read it,
-// and CoreDNS's record starts much later, on the same clock.
+// serverOverloaded finds a query that waited for the server to read it. Proof: it
+// arrived at the server, and much later, on the same clock, the kernel saw it read
+// or, where the kernel does not show that, CoreDNS's record starts.
 func serverOverloaded(_ *memory, t *trace.Trace) []trace.Finding {
-	if t.Exchange == nil || t.Query == nil {
+	ex := t.Exchange
+	if ex == nil {
 		return nil
 	}
-	read := t.OnClientClock(t.Query.Time) // as the packets' times are
-	arrived, at, ok := arrival(t.Exchange, read)
-	if !ok {
+	arrived, ok := ex.Sighting(ex.Milestones.Query.Arrived)
+	if !ok || droppedOnArrival(ex, &arrived) {
 		return nil
 	}
-	wait := read.Sub(arrived)
-	if wait < longWait {
+	at := ex.Time.Add(arrived.Offset.Duration())
+	wait, told, ok := wait(t, at)
+	if !ok || wait < longWait {
 		return nil
+	}
+	came := "was received from device " + arrived.IfName
+	if arrived.Direction == trace.DirectionDelivered {
+		came = "was delivered to the server's socket"
 	}
 	return []trace.Finding{inDoubt(trace.Finding{
 		Code:    ServerOverloaded,
 		Summary: fmt.Sprintf("The query waited %s in the server's socket before the server read it.", took(wait)),
 		Evidence: []string{
-			fmt.Sprintf("the query came to %s, device %s, %s after the client sent it", netns(at.NetNSName, at.NetNS), at.IfName, since(at.Offset)),
-			fmt.Sprintf("CoreDNS's record of it starts %s later and takes %s", took(wait), orUnknown(t.Query.DNS.Duration)),
+			fmt.Sprintf("the query %s in %s, %s after the client sent it", came, namespaceOf(t, &arrived.Device), since(arrived.Offset)),
+			told,
 		},
 		Advice: "See its CPU limit (`container_cpu_cfs_throttled_periods_total`) and the load of its node; add replicas or a node-local cache.",
-	}, t.Exchange)}
+	}, ex)}
 }
 
-// arrival returns when the query last came to its server's namespace before the
-// server read it. Only of a server that was seen answering the clock is known.
-func arrival(ex *trace.Exchange, read time.Time) (time.Time, *trace.Sighting, bool) {
-	var from *trace.Sighting
-	for i := range ex.Path {
-		if s := &ex.Path[i]; s.Message == trace.MessageResponse {
-			from = s
-			break
+// wait returns how long after its arrival the query was read, and what tells so.
+func wait(t *trace.Trace, arrived time.Time) (wait time.Duration, told string, ok bool) {
+	ex := t.Exchange
+	if read, ok := ex.At(ex.Milestones.Query.Read); ok {
+		wait = read.Sub(arrived)
+		return wait, fmt.Sprintf("%s read it from its socket %s later, as the kernel saw", reader(ex), took(wait)), true
+	}
+	// Only of a server that was seen answering, or that did not, the clock is known.
+	if t.Query == nil || ex.Milestones.Response.Left == trace.NotObservable {
+		return 0, "", false
+	}
+	wait = t.OnClientClock(t.Query.Time).Sub(arrived) // as the packets' times are
+	return wait, fmt.Sprintf("CoreDNS's record of it starts %s later and takes %s", took(wait), orUnknown(t.Query.DNS.Duration)), true
+}
+
+// droppedOnArrival tells whether what was seen to arrive may have been dropped before
+// it came into the socket: what was read was another transmission then.
+func droppedOnArrival(ex *trace.Exchange, arrived *trace.Sighting) bool {
+	if arrived.Direction == trace.DirectionDelivered {
+		return false
+	}
+	for i := range ex.Drops {
+		if d := &ex.Drops[i]; d.Message == trace.MessageQuery && d.Place() == arrived.Place() {
+			return true
 		}
 	}
-	if from != nil && from.Direction != trace.DirectionTX {
-		return time.Time{}, nil, false
-	}
-	for i := len(ex.Path) - 1; i >= 0; i-- {
-		s := &ex.Path[i]
-		if s.Message != trace.MessageQuery || s.Direction != trace.DirectionRX || from != nil && s.NetNS != from.NetNS {
-			continue
-		}
-		if at := ex.Time.Add(s.Offset.Duration()); !at.After(read) {
-			return at, s, true
-		}
-	}
-	return time.Time{}, nil, false
+	return false
 }

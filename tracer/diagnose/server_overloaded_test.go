@@ -14,12 +14,13 @@ func TestWaitOnAnotherClock(t *testing.T) {
 	for _, ahead := range []time.Duration{0, 2 * time.Second, -2 * time.Second} {
 		for _, wait := range []time.Duration{time.Millisecond, 600 * time.Millisecond} {
 			answered := wait + 2*time.Millisecond
-			ex := &trace.Exchange{Outcome: trace.OutcomeAnswered, DNS: trace.DNS{RCode: "NOERROR", Duration: trace.SecondsPtr(answered + time.Millisecond)}, Path: []trace.Sighting{
-				{Message: trace.MessageQuery, Direction: trace.DirectionTX, NetNS: 1},
-				{Message: trace.MessageQuery, Direction: trace.DirectionRX, NetNS: 2, Offset: trace.Seconds(time.Millisecond)},
-				{Message: trace.MessageResponse, Direction: trace.DirectionTX, NetNS: 2, Offset: trace.Seconds(answered)},
-				{Message: trace.MessageResponse, Direction: trace.DirectionRX, NetNS: 1, Offset: trace.Seconds(answered + time.Millisecond)},
-			}}
+			ex := &trace.Exchange{Outcome: trace.OutcomeAnswered, DNS: trace.DNS{RCode: "NOERROR", Duration: trace.SecondsPtr(answered + time.Millisecond)}}
+			see(ex, trace.MessageQuery, trace.DirectionTX, "client", 0)
+			see(ex, trace.MessageQuery, trace.DirectionRX, "server", time.Millisecond)
+			see(ex, trace.MessageResponse, trace.DirectionTX, "server", answered)
+			see(ex, trace.MessageResponse, trace.DirectionRX, "client", answered+time.Millisecond)
+			ex.Milestones.Query = trace.Progress{Left: trace.MilestoneAt(0), Arrived: trace.MilestoneAt(1)}
+			ex.Milestones.Response = trace.Progress{Left: trace.MilestoneAt(2), Arrived: trace.MilestoneAt(3)}
 			ex.Time = epoch
 			q := &trace.Query{Outcome: trace.OutcomeAnswered, DNS: trace.DNS{Duration: trace.SecondsPtr(time.Millisecond)}}
 			q.Time = epoch.Add(time.Millisecond + wait + ahead)

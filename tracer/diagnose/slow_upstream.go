@@ -54,12 +54,14 @@ func clientTime(t *trace.Trace) (time.Duration, bool) {
 	return 0, false
 }
 
+// answerTime is what an upstream took, from the first query of an attempt to the last
+// response.
 func answerTime(u *trace.Upstream) (time.Duration, bool) {
 	if ex := u.Exchange; ex != nil {
 		if ex.Outcome != trace.OutcomeAnswered || ex.Duration == nil {
 			return 0, false
 		}
-		return ex.Duration.Duration(), true
+		return ex.Time.Sub(u.Exchanges()[0].Time) + ex.Duration.Duration(), true
 	}
 	if at := u.Attempt; at != nil && at.Outcome == trace.OutcomeOK && at.Duration != nil {
 		return at.Duration.Duration(), true

@@ -10,12 +10,12 @@ import (
 
 // staleEndpoint finds a query to a Service that was translated to an address
 // which nobody has: a pod that is gone. Proof: the translation, by connection
-// tracking, and that the kernel found no neighbour with, or no route to, that
+// tracking or in the packet itself, and that the kernel found no neighbour with, or no route to, that
 // address.
-func staleEndpoint(_ *memory, _ *trace.Trace, l leg) (trace.Finding, bool) {
-	ex := l.exchange
-	n, d := ex.NAT, ex.Drop
-	if d.Message != trace.MessageQuery || n == nil || !n.ServerIP.IsValid() || !unreachable(d) {
+func staleEndpoint(_ *memory, _ *trace.Trace, s subject, d *trace.Drop) (trace.Finding, bool) {
+	ex := s.exchange
+	n := ex.NAT
+	if d.Message != trace.MessageQuery || !translated(ex) || !unreachable(d) {
 		return trace.Finding{}, false
 	}
 	port := ex.ServerPort
@@ -25,7 +25,7 @@ func staleEndpoint(_ *memory, _ *trace.Trace, l leg) (trace.Finding, bool) {
 	endpoint := netip.AddrPortFrom(n.ServerIP, port)
 	return trace.Finding{
 		Code:     StaleEndpoint,
-		Summary:  fmt.Sprintf("The Service sent %s to %s, an address that nobody has.", l.name(), endpoint),
+		Summary:  fmt.Sprintf("%s sent %s to %s, an address that nobody has.", translator(ex), s.name(), endpoint),
 		Evidence: append([]string{fmt.Sprintf("%s port %d was translated to %s (%s)", ex.ServerIP, ex.ServerPort, endpoint, n.Source)}, listed(ex)...),
 		Advice: fmt.Sprintf("If %s is none of its endpoints, `conntrack -D -p %s --reply-src %s` removes the old entry; else its pod is gone.",
 			n.ServerIP, ex.Protocol, n.ServerIP),
@@ -40,7 +40,7 @@ func staleEndpoint(_ *memory, _ *trace.Trace, l leg) (trace.Finding, bool) {
 func goneEndpoint(t *trace.Trace) (trace.Finding, bool) {
 	ex := t.Exchange
 	n := ex.NAT
-	if n == nil || n.Endpoint == nil || !n.ServerIP.IsValid() || responseSeen(t) || t.Query != nil {
+	if !translated(ex) || n.Endpoint == nil || responseSeen(t) || t.Query != nil || delivered(ex) || ex.Milestones.Query.Read.Seen() {
 		return trace.Finding{}, false
 	}
 	e := n.Endpoint
@@ -54,6 +54,22 @@ func goneEndpoint(t *trace.Trace) (trace.Finding, bool) {
 		Advice: fmt.Sprintf("Remove the old entry (`conntrack -D -p %s --reply-src %s`), and see that kube-proxy on the client's node is up to date.",
 			ex.Protocol, n.ServerIP),
 	}, true
+}
+
+// translated tells whether the server's address was seen to be translated on the
+// way. That two packets have client, ID and question in common proves none.
+func translated(ex *trace.Exchange) bool {
+	n := ex.NAT
+	return n != nil && n.ServerIP.IsValid() && n.Source != trace.NATMatched
+}
+
+// translator names what translated the server's address: only connection tracking,
+// and Kubernetes, show that it was a Service's.
+func translator(ex *trace.Exchange) string {
+	if ex.NAT.Source == trace.NATConntrack || ex.NAT.Endpoint != nil {
+		return "The Service"
+	}
+	return "A translation on the way"
 }
 
 // listed quotes what Kubernetes says of a translated server address.

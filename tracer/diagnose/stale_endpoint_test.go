@@ -46,7 +46,7 @@ func TestDropQuotesTheEndpoint(t *testing.T) {
 	asked := time.Date(2026, 11, 21, 3, 0, 0, 0, time.UTC)
 	ex := behindService(asked, &trace.ServiceEndpoint{State: trace.EndpointReady, Pod: "kube-system/coredns-1"})
 	ex.Outcome = trace.OutcomeDropped
-	ex.Drop = &trace.Drop{Reason: "NEIGH_FAILED", Where: "neigh_invalidate", Message: trace.MessageQuery}
+	ex.Drops = []trace.Drop{{Reason: "NEIGH_FAILED", Where: "neigh_invalidate", Message: trace.MessageQuery}}
 	found := diagnose.New().Trace(&trace.Trace{Header: ex.Header, Exchange: ex})
 	if len(found) != 1 || found[0].Code != diagnose.StaleEndpoint {
 		t.Fatalf("got %+v", found)
@@ -62,7 +62,7 @@ func TestServiceWithoutEndpoints(t *testing.T) {
 	for name, seen := range map[string]func(*trace.Exchange){
 		"drop": func(ex *trace.Exchange) {
 			ex.Outcome = trace.OutcomeDropped
-			ex.Drop = &trace.Drop{Reason: "NETFILTER_DROP", Where: "nft_do_chain", Message: trace.MessageQuery}
+			ex.Drops = []trace.Drop{{Reason: "NETFILTER_DROP", Where: "nft_do_chain", Message: trace.MessageQuery}}
 		},
 		"complaint": func(ex *trace.Exchange) {
 			ex.ICMP = &trace.ICMP{Type: 3, Code: 3, From: ex.ServerIP, Message: trace.MessageQuery}
@@ -84,8 +84,9 @@ func behindService(at time.Time, e *trace.ServiceEndpoint) *trace.Exchange {
 		ServerIP: netip.MustParseAddr("10.96.0.10"), ServerPort: 53, Outcome: trace.OutcomeUnanswered, Transmissions: 1,
 		NAT:    &trace.NAT{ServerIP: netip.MustParseAddr("10.244.0.6"), Source: trace.NATConntrack, Endpoint: e},
 		Server: &trace.Endpoint{Service: "kube-system/kube-dns"},
-		Path:   []trace.Sighting{{Message: trace.MessageQuery, Direction: trace.DirectionTX, NetNS: 7, IfName: "eth0"}},
 	}
+	ex.Path.Append(trace.Sighting{Message: trace.MessageQuery, Direction: trace.DirectionTX, Device: trace.Device{NetNS: 7, IfName: "eth0"}})
+	ex.Milestones.Query.Left = trace.MilestoneAt(0)
 	ex.Time, ex.QName, ex.Protocol = at, "a.example.", "udp"
 	return ex
 }

@@ -69,14 +69,17 @@ func errorOf(u *trace.Upstream) (trace.Finding, bool) {
 	case at != nil && at.Outcome == trace.OutcomeError:
 		f.Summary = fmt.Sprintf("The upstream %s could not be asked%s.", address(u), cost(u))
 		f.Advice = "See that something listens on that address and that the way there is open: `dig @ADDRESS NAME` from the server's namespace."
+	case at != nil && at.Outcome == trace.OutcomeFailed && (ex == nil || !silentExchange(ex)):
+		f.Summary = fmt.Sprintf("The upstream %s gave no answer that CoreDNS could use%s.", address(u), cost(u))
+		f.Advice = "Ask it from the server's namespace (`dig @ADDRESS NAME`). CoreDNS does not tell whether it was silent or refused."
 	default:
 		return f, false
 	}
 	if at != nil && at.Outcome != trace.OutcomeOK {
 		f.Evidence = append(f.Evidence, fmt.Sprintf("CoreDNS's %s ended as %s: %s", attemptName(at), orNone(at.Outcome), orNone(at.Error)))
 	}
-	if ex != nil && ex.ICMP != nil {
-		f.Evidence = append(f.Evidence, fmt.Sprintf("ICMP error type %d code %d from %s", ex.ICMP.Type, ex.ICMP.Code, ex.ICMP.From))
+	if ex != nil {
+		f.Evidence = append(append(append(f.Evidence, icmpEvidence(ex)...), resetEvidence(ex)...), rejections(ex)...)
 	}
 	f.Evidence = appendInferred(f.Evidence, u)
 	return f, true

@@ -14,19 +14,36 @@ func upstreamTimeout(_ *memory, t *trace.Trace) []trace.Finding {
 	var findings []trace.Finding
 	eachUpstream(t.Upstreams, func(u *trace.Upstream) {
 		timedOut := u.Attempt != nil && u.Attempt.Outcome == trace.OutcomeTimeout
-		noAnswer := u.Exchange != nil && u.Exchange.Outcome == trace.OutcomeUnanswered && u.Exchange.RCode == "" && !incomplete(u.Exchange)
+		noAnswer := u.Exchange != nil && silentExchange(u.Exchange) && !incomplete(u.Exchange)
 		// A dropped one has a finding of its own, and so has a lost fragment.
 		if u.Exchange != nil && (u.Exchange.Outcome == trace.OutcomeDropped || fragmentLost(u.Exchange)) || !timedOut && !noAnswer {
 			return
 		}
 		findings = append(findings, trace.Finding{
 			Code:     UpstreamTimeout,
-			Summary:  fmt.Sprintf("The upstream %s did not answer%s.", address(u), cost(u)),
-			Evidence: timeoutEvidence(u),
+			Summary:  fmt.Sprintf("The upstream %s %s%s.", address(u), didNotAnswer(u.Exchange), cost(u)),
+			Evidence: timeoutEvidence(t, u),
 			Advice:   "Ask it from the server's namespace (`dig @ADDRESS NAME`); if it is gone for good, take it out of the server's upstreams.",
 		})
 	})
 	return findings
+}
+
+// silentExchange tells whether no response arrived for an upstream query, where it
+// would have been seen.
+func silentExchange(ex *trace.Exchange) bool {
+	return ex.Outcome == trace.OutcomeUnanswered && ex.RCode == "" && ex.Milestones.Response.Arrived == trace.NotSeen
+}
+
+// didNotAnswer says how an upstream failed to answer.
+func didNotAnswer(ex *trace.Exchange) string {
+	switch {
+	case ex != nil && len(ex.Rejected) > 0:
+		return "sent only what the server could not take for the answer"
+	case ex != nil && ex.RCode == "" && ex.Duration == nil && answered(ex):
+		return "sent a response that did not reach the server"
+	}
+	return "did not answer"
 }
 
 func address(u *trace.Upstream) string {
@@ -46,7 +63,7 @@ func cost(u *trace.Upstream) string {
 	return ", which cost the lookup " + since(*u.Attempt.Duration)
 }
 
-func timeoutEvidence(u *trace.Upstream) []string {
+func timeoutEvidence(t *trace.Trace, u *trace.Upstream) []string {
 	var evidence []string
 	if at := u.Attempt; at != nil {
 		text := fmt.Sprintf("CoreDNS's %s ended as %s", attemptName(at), at.Outcome)
@@ -65,15 +82,28 @@ func timeoutEvidence(u *trace.Upstream) []string {
 	case ex.RCode != "" || ex.Duration != nil:
 		evidence = append(evidence, fmt.Sprintf("a response came too late: query with ID %d, answered %s", ex.ID, orNone(ex.RCode)))
 	default:
-		seen := "nothing came back"
-		if incomplete(ex) {
-			seen = "nothing was seen to come back"
+		evidence = append(evidence, fmt.Sprintf("its query with ID %d left from %s port %d and %s", ex.ID, ex.ClientIP, ex.ClientPort, cameBack(ex)))
+		if s, ok := ex.Last(trace.MessageQuery, math.MaxInt64); ok {
+			evidence = append(evidence, fmt.Sprintf("it was last seen %s in %s", how(&s), namespaceOf(t, &s.Device)))
 		}
-		evidence = append(evidence, fmt.Sprintf("its query with ID %d left from %s port %d and %s", ex.ID, ex.ClientIP, ex.ClientPort, seen))
-		if s := lastSeen(ex, trace.MessageQuery, math.MaxInt64); s != nil {
-			evidence = append(evidence, fmt.Sprintf("it was last seen at device %s (%s) in %s", s.IfName, s.Direction, netns(s.NetNSName, s.NetNS)))
+		if last, ok := lastSighting(t, ex, trace.MessageResponse); ok {
+			evidence = append(evidence, last)
 		}
+		evidence = append(append(append(evidence, rejections(ex)...), icmpEvidence(ex)...), resetEvidence(ex)...)
 		evidence = appendInferred(evidence, u)
 	}
 	return appendIncomplete(evidence, ex)
+}
+
+// cameBack says what came of an upstream query.
+func cameBack(ex *trace.Exchange) string {
+	switch {
+	case len(ex.Rejected) > 0:
+		return "no response to it could be taken"
+	case answered(ex):
+		return "no response arrived"
+	case incomplete(ex) || ex.Milestones.Response.Arrived == trace.NotObservable:
+		return "nothing was seen to come back"
+	}
+	return "nothing came back"
 }

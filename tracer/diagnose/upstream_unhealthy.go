@@ -27,7 +27,9 @@ func upstreamUnhealthy(m *memory, t *trace.Trace) []trace.Finding {
 		}
 		addr := address(u)
 		w := m.upstream(addr)
-		w.add(at, failed)
+		if !t.Replaces { // what it replaces was counted
+			w.add(at, failed)
+		}
 		all, bad := w.sum(at)
 		if !failed || bad < fewFailures || 2*bad < all || told[addr] {
 			return

@@ -9,15 +9,46 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// netns names a network namespace.
-func netns(name string, inode uint32) string {
+// namespace names a network namespace of a trace, with its node where records of
+// more than one are at hand.
+func namespace(t *trace.Trace, node, name string, inode uint32) string {
+	text := "an unknown namespace"
 	switch {
 	case name != "":
-		return "namespace " + name
+		text = "namespace " + name
 	case inode != 0:
-		return fmt.Sprintf("namespace %d", inode)
+		text = fmt.Sprintf("namespace %d", inode)
 	}
-	return "an unknown namespace"
+	if node != "" && severalNodes(t) {
+		text += " of node " + node
+	}
+	return text
+}
+
+// namespaceOf names the namespace of a device.
+func namespaceOf(t *trace.Trace, d *trace.Device) string {
+	return namespace(t, d.Node, d.NetNSName, d.NetNS)
+}
+
+// severalNodes tells whether a trace has records of more than one node.
+func severalNodes(t *trace.Trace) bool {
+	first, several := "", false
+	see := func(node string) {
+		if first == "" {
+			first = node
+		}
+		several = several || node != "" && node != first
+	}
+	for _, s := range subjects(t) {
+		see(s.exchange.Node)
+		for _, at := range s.exchange.Path.All() {
+			see(at.Node)
+		}
+		for i := range s.exchange.Drops {
+			see(s.exchange.Drops[i].Node)
+		}
+	}
+	return several
 }
 
 // device names a device, which a packet on its way out does not have yet.
@@ -29,46 +60,52 @@ func device(name string) string {
 }
 
 // lastSighting quotes the last place where a message was seen.
-func lastSighting(ex *trace.Exchange, message string) (string, bool) {
-	return lastSightingBefore(ex, message, math.MaxInt64)
+func lastSighting(t *trace.Trace, ex *trace.Exchange, message string) (string, bool) {
+	return lastSightingBefore(t, ex, message, math.MaxInt64)
 }
 
 // lastSightingBefore quotes the last place where a message was seen up to some
 // time after the first packet.
-func lastSightingBefore(ex *trace.Exchange, message string, offset trace.Seconds) (string, bool) {
-	s := lastSeen(ex, message, offset)
-	if s == nil {
+func lastSightingBefore(t *trace.Trace, ex *trace.Exchange, message string, until trace.Seconds) (string, bool) {
+	s, ok := ex.Last(message, until)
+	if !ok {
 		return "", false
 	}
-	verb, what := "received from", "it"
-	if s.Direction == trace.DirectionTX {
-		verb = "sent to"
-	}
+	what := "it"
 	if message == trace.MessageResponse {
 		what = "its " + packet(ex, trace.MessageQuery)
 	}
-	return fmt.Sprintf("the %s was last seen %s after the client sent %s, %s device %s in %s (%s > %s)",
-		packet(ex, message), since(s.Offset), what, verb, s.IfName, netns(s.NetNSName, s.NetNS), s.Src, s.Dst), true
+	return fmt.Sprintf("the %s was last seen %s after the client sent %s, %s in %s (%s > %s)",
+		packet(ex, message), since(s.Offset), what, how(&s), namespaceOf(t, &s.Device), s.Src, s.Dst), true
 }
 
-// lastSeen returns the last sighting of a message up to some time after the first
-// packet, nil if there is none.
-func lastSeen(ex *trace.Exchange, message string, offset trace.Seconds) *trace.Sighting {
-	for i := len(ex.Path) - 1; i >= 0; i-- {
-		if s := &ex.Path[i]; s.Message == message && s.Offset <= offset {
-			return s
-		}
+// how says what happened to a packet where it was seen.
+func how(s *trace.Sighting) string {
+	switch s.Direction {
+	case trace.DirectionTX:
+		return "sent to device " + s.IfName
+	case trace.DirectionDelivered:
+		return "delivered to a socket"
+	case trace.DirectionRead:
+		return "read from a socket by its process"
 	}
-	return nil
+	return "received from device " + s.IfName
 }
 
 // lastPlace goes on with where a message was last seen, if it was seen at all.
-func lastPlace(ex *trace.Exchange, message string) string {
-	s := lastSeen(ex, message, math.MaxInt64)
-	if s == nil {
+func lastPlace(t *trace.Trace, ex *trace.Exchange, message string) string {
+	s, ok := ex.Last(message, math.MaxInt64)
+	if !ok {
 		return ""
 	}
-	return fmt.Sprintf("; the %s was last seen at device %s in %s", packet(ex, message), s.IfName, netns(s.NetNSName, s.NetNS))
+	at := "at device " + s.IfName
+	switch s.Direction {
+	case trace.DirectionDelivered:
+		at = "delivered to a socket"
+	case trace.DirectionRead:
+		at = "read by its process"
+	}
+	return fmt.Sprintf("; the %s was last seen %s in %s", packet(ex, message), at, namespaceOf(t, &s.Device))
 }
 
 // packet names what carries a message: of an attempt to connect, there is none.
@@ -123,4 +160,15 @@ func who(ex *trace.Exchange) string {
 		return ex.ClientIP.String()
 	}
 	return fmt.Sprintf("%s (%s)", name, ex.ClientIP)
+}
+
+// processOf names the process at an end of an exchange; its kind where it is not known.
+func processOf(e *trace.Endpoint, kind string) string {
+	switch {
+	case e == nil || e.Process == "":
+		return kind
+	case e.PID == 0:
+		return e.Process
+	}
+	return fmt.Sprintf("%s (process %d)", e.Process, e.PID)
 }

@@ -60,6 +60,10 @@ func value(v reflect.Value) any {
 		return x
 	case trace.Seconds:
 		return x.Duration().Seconds()
+	case trace.Path:
+		return pathValue(&x)
+	case trace.Milestone:
+		return milestoneValue(x)
 	case netip.Addr:
 		return orNil(x.WithZone("").String(), x.IsValid())
 	case netip.AddrPort:

@@ -5,6 +5,7 @@
 //	duration_seconds > 0.5
 //	any(upstreams, .join == "none")
 //	len(diagnosis) > 0
+//	any(exchange.drops, .reason == "NO_SOCKET")
 //
 // One expression serves every kind of record. A field that a kind of record does
 // not have, and one that is null, is nil; nil equals only nil, and is neither
@@ -55,6 +56,9 @@ func Compile(expression string) (*Filter, error) {
 	}
 	return f, nil
 }
+
+// Names tells whether the expression names a field of records.
+func (f *Filter) Names(field string) bool { return f.uses[field] }
 
 // Match tells whether a record fits the expression. The error is of a kind that
 // only shows with a value: a number compared with a string, say.

@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"maps"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -20,8 +21,11 @@ func lookup() *trace.Trace {
 		Duration: trace.SecondsPtr(2100 * time.Millisecond),
 		Client:   &trace.Endpoint{Pod: "mypod", Namespace: "demo"},
 		Exchange: &trace.Exchange{
-			DNS:  trace.DNS{ClientIP: netip.MustParseAddr("10.244.0.4"), ID: 7},
-			Path: []trace.Sighting{{IfName: "eth0", Direction: trace.DirectionTX}},
+			DNS:        trace.DNS{ClientIP: netip.MustParseAddr("10.244.0.4"), ID: 7},
+			Path:       trace.PathOf(trace.Sighting{Device: trace.Device{IfName: "eth0", NetNS: 7}, Direction: trace.DirectionTX}),
+			Milestones: trace.Milestones{Query: trace.Progress{Left: trace.MilestoneAt(0), Read: trace.NotObservable}},
+			Drops:      []trace.Drop{{Reason: "NO_SOCKET", Message: trace.MessageResponse}},
+			Rejected:   []trace.Rejection{{Why: trace.RejectedID}},
 		},
 		Upstreams: []trace.Upstream{{Attempt: attempt, Join: trace.JoinNone}, {Join: trace.JoinExact}},
 		Diagnosis: []trace.Finding{{Code: "upstream-timeout"}},
@@ -70,7 +74,14 @@ func TestMatch(t *testing.T) {
 		{`exchange.client_ip == "10.244.0.4"`, true, false, false},
 		{`exchange.id == 7`, true, false, false},
 		{`any(exchange.path, .ifname == "eth0" and .direction == "tx")`, true, false, false},
-		{`exchange.drop.reason == "NETFILTER_DROP"`, false, false, false},
+		{`any(exchange.path, .netns == 7 and .node == nil)`, true, false, false},
+		{`any(exchange.drops, .reason == "NETFILTER_DROP")`, false, false, false},
+		{`any(exchange.drops, .reason == "NO_SOCKET")`, true, false, false},
+		{`any(exchange.rejected, .why == "id")`, true, false, false},
+		{`exchange.milestones.query.left == 0`, true, false, false},
+		{`exchange.milestones.query.read == "not_observable"`, true, false, false},
+		{`exchange != nil and exchange.milestones.response.arrived == nil`, true, false, false},
+		{`role == nil`, true, true, true},
 		{`client?.pod startsWith "my"`, true, false, false},
 		{`qname endsWith ".example.com."`, true, false, true},
 		{`qname matches "^api"`, true, false, true},
@@ -140,13 +151,9 @@ func TestEnvironmentIsTheJSON(t *testing.T) {
 		if err := json.Unmarshal(encoded, &env); err != nil {
 			t.Fatal(err)
 		}
+		normalise(want)
+		normalise(env)
 		for name, w := range want {
-			normalise(w)
-			normalise(env[name])
-			// The encoder writes these whatever they are; times differ in digits.
-			if name == "v" || name == "record" || name == "time" {
-				continue
-			}
 			if !reflect.DeepEqual(env[name], w) {
 				t.Errorf("%s.%s: the filter sees %v, the JSON has %v", r.Kind(), name, env[name], w)
 			}
@@ -154,37 +161,52 @@ func TestEnvironmentIsTheJSON(t *testing.T) {
 	}
 }
 
+// normalise leaves only what is told: the encoder leaves out most of what is not, and
+// what a sighting has in common with the one before.
 func normalise(v any) {
 	switch v := v.(type) {
 	case map[string]any:
+		// The encoder writes these whatever they are; times differ in digits.
 		for _, name := range []string{"v", "record", "time"} {
 			delete(v, name)
 		}
-		// The encoder leaves these out of a sighting without them.
-		if _, has := v["vlan"]; !has && v["direction"] != nil {
-			v["vlan"], v["tunnel"] = 0.0, nil
+		if path, ok := v["path"].([]any); ok {
+			expand(path, v["node"])
 		}
-		if _, isExchange := v["lost_events"]; isExchange && v["sampled_in_kernel"] == nil {
-			v["sampled_in_kernel"] = false
-		}
-		if _, isFinding := v["advice"]; isFinding && v["in_doubt"] == nil {
-			v["in_doubt"] = false
-		}
-		// Nor does it write what Kubernetes does not tell, the thread of nobody, and that nothing was left out.
-		for beside, left := range map[string][]string{"cgroup": {"workload", "service", "service_state", "tid", "thread"}, "lost_events": {"path_omitted"}, "server_port": {"endpoint"}} {
-			for _, name := range left {
-				if _, has := v[beside]; has && v[name] == nil {
-					delete(v, name)
-				}
-			}
-		}
-		for _, x := range v {
+		for name, x := range v {
 			normalise(x)
+			if untold(x) {
+				delete(v, name)
+			}
 		}
 	case []any:
 		for _, x := range v {
 			normalise(x)
 		}
+	}
+}
+
+func untold(v any) bool {
+	switch v := v.(type) {
+	case map[string]any:
+		return len(v) == 0
+	case []any:
+		return len(v) == 0
+	}
+	return v == nil || reflect.ValueOf(v).IsZero()
+}
+
+// expand gives every sighting of a path all its members.
+func expand(path []any, node any) {
+	before := map[string]any{"node": node}
+	for _, s := range path {
+		s := s.(map[string]any)
+		for name, x := range before {
+			if _, has := s[name]; !has && name != "vlan" && name != "tunnel" {
+				s[name] = x
+			}
+		}
+		before = maps.Clone(s)
 	}
 }
 

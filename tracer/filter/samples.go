@@ -27,6 +27,9 @@ func fill(v reflect.Value, depth int) {
 	case time.Time:
 		v.Set(reflect.ValueOf(time.Unix(1, 0).UTC()))
 		return
+	case trace.Path:
+		v.Set(reflect.ValueOf(trace.PathOf(samplePlace())))
+		return
 	case netip.Addr:
 		v.Set(reflect.ValueOf(netip.IPv6Loopback()))
 		return
@@ -52,9 +55,19 @@ func fill(v reflect.Value, depth int) {
 		v.SetString("x")
 	case reflect.Float64:
 		v.SetFloat(1)
-	case reflect.Int, reflect.Int64:
+	case reflect.Int, reflect.Int16, reflect.Int64:
 		v.SetInt(1)
 	case reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		v.SetUint(1)
+	}
+}
+
+// samplePlace is a sighting with every field set.
+func samplePlace() trace.Sighting {
+	end := netip.AddrPortFrom(netip.IPv6Loopback(), 53)
+	return trace.Sighting{
+		Device: trace.Device{Node: "x", NetNS: 1, NetNSName: "x", IfIndex: 1, IfName: "x"}, Offset: 1,
+		Message: trace.MessageQuery, Direction: trace.DirectionTX, Src: end, Dst: end,
+		Tunnel: &trace.Tunnel{Kind: "x", Src: end, Dst: end, VNI: 1}, VLAN: 1,
 	}
 }

@@ -49,6 +49,8 @@ func shapeOf(t reflect.Type, stack []reflect.Type) *shape {
 	switch {
 	case deep >= 3:
 		return &shape{open: true}
+	case t == reflect.TypeFor[trace.Path]():
+		return &shape{elem: shapeOf(reflect.TypeFor[sighting](), stack)}
 	case isPlain(t):
 		return &shape{}
 	case t.Kind() == reflect.Slice:

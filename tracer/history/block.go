@@ -18,13 +18,23 @@ const blockBytes = 64 << 10
 const blockOverhead = 128
 
 // entryHead is what stands before each line: when it finished (Unix time in ns),
-// and its length.
-const entryHead = 8 + 4
+// and its length, with a bit for one that replaces an earlier line.
+const (
+	entryHead    = 8 + 4
+	replacesFlag = 1 << 31
+)
+
+// entry is a line as it is read.
+type entry struct {
+	line     []byte
+	replaces bool
+}
 
 // block is traces that are kept and let go together.
 type block struct {
 	last       time.Time // when the newest of them finished
 	traces     int
+	replaces   bool // some of them replace others
 	compressed bool
 	data       []byte
 }
@@ -38,13 +48,18 @@ func (b *block) bytes() int {
 }
 
 // add appends a trace and returns how many bytes more the block takes.
-func (b *block) add(finished time.Time, line []byte) int {
+func (b *block) add(finished time.Time, line []byte, replaces bool) int {
 	before := b.bytes()
 	if b.traces == 0 || finished.After(b.last) {
 		b.last = finished
 	}
 	b.data = binary.NativeEndian.AppendUint64(b.data, uint64(finished.UnixNano()))
-	b.data = binary.NativeEndian.AppendUint32(b.data, uint32(len(line)))
+	length := uint32(len(line))
+	if replaces {
+		length |= replacesFlag
+		b.replaces = true
+	}
+	b.data = binary.NativeEndian.AppendUint32(b.data, length)
 	b.data = append(b.data, line...)
 	b.traces++
 	return b.bytes() - before
@@ -54,11 +69,11 @@ func (b *block) add(finished time.Time, line []byte) int {
 // work in.
 func (b *block) compress(scratch *[]byte) *block {
 	*scratch = s2.Encode((*scratch)[:cap(*scratch)], b.data)
-	return &block{last: b.last, traces: b.traces, compressed: true, data: slices.Clone(*scratch)}
+	return &block{last: b.last, traces: b.traces, replaces: b.replaces, compressed: true, data: slices.Clone(*scratch)}
 }
 
-// lines returns what finished at or after since, oldest first.
-func (b *block) lines(since time.Time) [][]byte {
+// entries returns what finished at or after since, oldest first.
+func (b *block) entries(since time.Time) []entry {
 	data := b.data
 	if b.compressed {
 		var err error
@@ -67,14 +82,15 @@ func (b *block) lines(since time.Time) [][]byte {
 		}
 	}
 	from := since.UnixNano()
-	var lines [][]byte
+	var entries []entry
 	for len(data) >= entryHead {
 		finished := int64(binary.NativeEndian.Uint64(data))
-		end := entryHead + int(binary.NativeEndian.Uint32(data[8:]))
+		length := binary.NativeEndian.Uint32(data[8:])
+		end := entryHead + int(length&^replacesFlag)
 		if finished >= from {
-			lines = append(lines, data[entryHead:end:end])
+			entries = append(entries, entry{data[entryHead:end:end], length&replacesFlag != 0})
 		}
 		data = data[end:]
 	}
-	return lines
+	return entries
 }

@@ -46,8 +46,10 @@ func New(c Config) *History {
 
 // Add keeps a trace that finished at now, hands it to the subscribers, and lets
 // go of what is too old or does not fit any more. It does not keep line, which
-// is the trace in JSON without a newline.
-func (h *History) Add(now time.Time, line []byte) {
+// is the trace in JSON without a newline. One that replaces a trace with the same
+// time and trace id takes its place, though the memory of both is taken until they
+// are let go.
+func (h *History) Add(now time.Time, line []byte, replaces bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.subscribers) > 0 {
@@ -59,7 +61,7 @@ func (h *History) Add(now time.Time, line []byte) {
 		}
 	}
 	h.stats.Traces++
-	h.stats.Bytes += h.open.add(now, line)
+	h.stats.Bytes += h.open.add(now, line, replaces)
 	if len(h.open.data) >= blockBytes {
 		h.seal()
 	}
@@ -127,10 +129,14 @@ func (h *History) Query(since time.Time, limit int) iter.Seq[[]byte] {
 	slices.Reverse(blocks)
 	return func(yield func([]byte) bool) {
 		left := limit
+		var later replacing
 		for _, b := range blocks {
-			lines := b.lines(since)
-			for i := len(lines) - 1; i >= 0; i-- {
-				if !yield(lines[i]) {
+			entries := b.entries(since)
+			for i := len(entries) - 1; i >= 0; i-- {
+				if !later.passes(&entries[i]) {
+					continue
+				}
+				if !yield(entries[i].line) {
 					return
 				}
 				if left--; left == 0 {

@@ -3,6 +3,8 @@ package history
 import (
 	"context"
 	"iter"
+	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -27,25 +29,31 @@ func (h *History) Follow(since time.Time, limit, queue int) (iter.Seq[[]byte], *
 	return oldestFirst(blocks, since, limit), s
 }
 
-// oldestFirst yields the last limit lines of the blocks (0: all).
+// oldestFirst yields the last limit lines of the blocks (0: all). What a later line
+// replaces is left out, and is found first, from the newest block back.
 func oldestFirst(blocks []*block, since time.Time, limit int) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
+		var later replacing
+		known := make([]replacing, len(blocks)) // what the blocks after each replace
+		first, lines := len(blocks), 0
+		if limit == 0 && !slices.ContainsFunc(blocks, func(b *block) bool { return b.replaces }) {
+			first = 0
+		}
+		for first > 0 && (limit == 0 || lines < limit) {
+			first--
+			known[first] = maps.Clone(later)
+			lines += len(lastWords(blocks[first].entries(since), &later))
+		}
 		skip := 0
 		if limit > 0 {
-			// The blocks that are needed, from the newest back.
-			first := len(blocks)
-			for skip = -limit; first > 0 && skip < 0; {
-				first--
-				skip += len(blocks[first].lines(since))
-			}
-			blocks, skip = blocks[first:], max(skip, 0)
+			skip = max(lines-limit, 0)
 		}
-		for _, b := range blocks {
-			lines := b.lines(since)
-			n := min(skip, len(lines))
+		for i := first; i < len(blocks); i++ {
+			entries := lastWords(blocks[i].entries(since), &known[i])
+			n := min(skip, len(entries))
 			skip -= n
-			for _, line := range lines[n:] {
-				if !yield(line) {
+			for _, e := range entries[n:] {
+				if !yield(e.line) {
 					return
 				}
 			}

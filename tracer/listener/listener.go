@@ -117,8 +117,8 @@ func (s *Sockets) Exchange(ex *trace.Exchange) {
 	if s == nil || ex.Server != nil || ex.Outcome == trace.OutcomeAnswered || ex.Protocol != "udp" {
 		return
 	}
-	arrived := lastArrival(ex)
-	if arrived == nil {
+	arrived, ok := arrival(ex)
+	if !ok {
 		return
 	}
 	at := ex.Time.Add(arrived.Offset.Duration())
@@ -130,21 +130,18 @@ func (s *Sockets) Exchange(ex *trace.Exchange) {
 	}
 }
 
-// lastArrival returns where the query was received by the address that it is for;
-// nil where it was not, or where nothing shows that this was its end.
-func lastArrival(ex *trace.Exchange) *trace.Sighting {
-	if d := ex.Drop; d != nil && d.Words != "receive buffer full" {
-		return nil // it came to no socket
+// arrival returns where the query came to its server; false where that was not seen,
+// or where it came to no socket.
+func arrival(ex *trace.Exchange) (trace.Sighting, bool) {
+	d := ex.LastDrop()
+	switch {
+	case d == nil:
+		return ex.Sighting(ex.Milestones.Query.Arrived)
+	case d.Words != "receive buffer full":
+		return trace.Sighting{}, false
 	}
-	for i := len(ex.Path) - 1; i >= 0; i-- {
-		if s := &ex.Path[i]; s.Message == trace.MessageQuery {
-			if s.Direction == trace.DirectionRX {
-				return s
-			}
-			return nil
-		}
-	}
-	return nil
+	last, seen := ex.Last(trace.MessageQuery, d.Offset)
+	return last, seen && last.Place() == d.Place()
 }
 
 // renew looks again, unless it is too early or in vain.

@@ -26,10 +26,13 @@ func (n names) Cgroup(id uint64) (path, container string) { return n[id], "" }
 func arrived(dst string) *trace.Exchange {
 	ex := &trace.Exchange{Outcome: trace.OutcomeUnanswered}
 	ex.Time, ex.Protocol = begin, "udp"
-	ex.Path = []trace.Sighting{
-		{Message: trace.MessageQuery, NetNS: 1, Direction: trace.DirectionTX},
-		{Message: trace.MessageQuery, NetNS: netns, Direction: trace.DirectionRX, Dst: netip.MustParseAddrPort(dst), Offset: trace.Seconds(time.Millisecond)},
-	}
+	to := netip.MustParseAddrPort(dst)
+	ex.Path = trace.PathOf(
+		trace.Sighting{Message: trace.MessageQuery, Device: trace.Device{NetNS: 1}, Direction: trace.DirectionTX, Dst: to},
+		trace.Sighting{Message: trace.MessageQuery, Device: trace.Device{NetNS: netns}, Direction: trace.DirectionRX, Dst: to, Offset: trace.Seconds(time.Millisecond)},
+		trace.Sighting{Message: trace.MessageQuery, Device: trace.Device{NetNS: netns + 1}, Direction: trace.DirectionDelivered, Dst: to, Offset: trace.Seconds(time.Millisecond)},
+	)
+	ex.Milestones.Query = trace.Progress{Left: trace.MilestoneAt(0), Arrived: trace.MilestoneAt(1)}
 	return ex
 }
 
@@ -66,14 +69,16 @@ func TestServer(t *testing.T) {
 		{"two of different cgroups", "10.0.0.1:53", []socket{at("0.0.0.0", 5), elsewhere}, nil, nil},
 		{"a process younger than the query", "10.0.0.1:53", []socket{young}, nil, nil},
 		{"full buffer", "10.0.0.1:53", []socket{at("0.0.0.0", 5)}, func(ex *trace.Exchange) {
-			ex.Outcome, ex.Drop = trace.OutcomeDropped, &trace.Drop{Words: "receive buffer full"}
+			ex.Outcome, ex.Milestones.Query.Arrived = trace.OutcomeDropped, trace.NotSeen
+			ex.Drops = []trace.Drop{{Words: "receive buffer full", NetNS: netns, Offset: trace.Seconds(time.Millisecond)}}
+			ex.Path = trace.PathOf(ex.Path.At(0), ex.Path.At(1))
 		}, &named},
 		{"dropped before", "10.0.0.1:53", []socket{at("0.0.0.0", 5)}, func(ex *trace.Exchange) {
-			ex.Outcome, ex.Drop = trace.OutcomeDropped, &trace.Drop{Words: "netfilter hook INPUT"}
+			ex.Outcome, ex.Drops = trace.OutcomeDropped, []trace.Drop{{Words: "netfilter hook INPUT", NetNS: netns}}
 		}, nil},
-		{"not seen to arrive", "10.0.0.1:53", []socket{at("0.0.0.0", 5)}, func(ex *trace.Exchange) { ex.Path = ex.Path[:1] }, nil},
-		{"passed on", "10.0.0.1:53", []socket{at("0.0.0.0", 5)}, func(ex *trace.Exchange) { ex.Path[0], ex.Path[1] = ex.Path[1], ex.Path[0] }, nil},
-		{"in another namespace", "10.0.0.1:53", []socket{at("0.0.0.0", 5)}, func(ex *trace.Exchange) { ex.Path[1].NetNS++ }, nil},
+		{"not seen to arrive", "10.0.0.1:53", []socket{at("0.0.0.0", 5)}, func(ex *trace.Exchange) { ex.Milestones.Query.Arrived = trace.NotSeen }, nil},
+		{"arrival is not observable", "10.0.0.1:53", []socket{at("0.0.0.0", 5)}, func(ex *trace.Exchange) { ex.Milestones.Query.Arrived = trace.NotObservable }, nil},
+		{"in another namespace", "10.0.0.1:53", []socket{at("0.0.0.0", 5)}, func(ex *trace.Exchange) { ex.Milestones.Query.Arrived = trace.MilestoneAt(2) }, nil},
 		{"over TCP", "10.0.0.1:53", []socket{at("0.0.0.0", 5)}, func(ex *trace.Exchange) { ex.Protocol = "tcp" }, nil},
 		{"answered", "10.0.0.1:53", []socket{at("0.0.0.0", 5)}, func(ex *trace.Exchange) { ex.Outcome = trace.OutcomeAnswered }, nil},
 	} {

@@ -64,13 +64,12 @@ const (
 
 var sideNames = [sides]string{sideLocal: "local", sideRemote: "remote", sideUnknown: unknownLabel}
 
-// side tells where a client is: what comes from another node is received here
-// before it is sent on.
+// side tells where a client is: here, where its query was seen to leave it.
 func side(t *trace.Trace) int {
 	switch {
-	case t.Exchange == nil || len(t.Exchange.Path) == 0:
+	case t.Exchange == nil || t.Exchange.Path.Len() == 0:
 		return sideUnknown
-	case t.Exchange.Path[0].Direction == trace.DirectionTX:
+	case t.Exchange.AtClient():
 		return sideLocal
 	}
 	return sideRemote
@@ -148,8 +147,13 @@ func known[V any](entries map[string]V, value, other string) V {
 	return entries[other]
 }
 
-// Observe counts a trace.
+// Observe counts a trace. One that replaces another was counted with that, as it was
+// then: a counter does not go back. An upstream query whose lookup is not known is
+// counted as nobody's.
 func (l *Lookups) Observe(t *trace.Trace) {
+	if t.Replaces || t.Role == trace.RoleUpstream {
+		return
+	}
 	if t.Exchange != nil || t.Query != nil { // else: work that no client waited for
 		l.lookup(t)
 	}
@@ -185,13 +189,14 @@ type dropKey struct {
 }
 
 func (l *Lookups) newDrops() *bounded[dropKey, prometheus.Counter] {
-	v := l.counter("drops_total", "Packets of lookups that the kernel dropped, at most one of each exchange, by the kernel's reason.", "leg", "message", "reason")
-	open := func(k dropKey) prometheus.Counter { return v.WithLabelValues(legName(k.upstream), k.message, k.reason) }
-	drop := func(k dropKey) { v.DeleteLabelValues(legName(k.upstream), k.message, k.reason) }
+	v := l.counter("drops_total", "Packets of lookups that the kernel dropped, by the kernel's reason.", "query", "message", "reason")
+	open := func(k dropKey) prometheus.Counter { return v.WithLabelValues(queryOf(k.upstream), k.message, k.reason) }
+	drop := func(k dropKey) { v.DeleteLabelValues(queryOf(k.upstream), k.message, k.reason) }
 	return newBounded(maxReasons, open, drop, v.WithLabelValues(otherLabel, otherLabel, otherLabel))
 }
 
-func legName(upstream bool) string {
+// queryOf says whose query it was: a client's, or one to an upstream.
+func queryOf(upstream bool) string {
 	if upstream {
 		return "upstream"
 	}
@@ -199,14 +204,17 @@ func legName(upstream bool) string {
 }
 
 func (l *Lookups) drop(t *trace.Trace, ex *trace.Exchange, upstream bool) {
-	if ex.Drop == nil {
+	if ex == nil {
 		return
 	}
-	reason := ex.Drop.Reason
-	if reason == "" {
-		reason = unknownLabel
+	for i := range ex.Drops {
+		d := &ex.Drops[i]
+		reason := d.Reason
+		if reason == "" {
+			reason = unknownLabel
+		}
+		l.drops.get(dropKey{upstream, d.Message, reason}, t.Time).Inc()
 	}
-	l.drops.get(dropKey{upstream, ex.Drop.Message, reason}, t.Time).Inc()
 }
 
 // upstreamKey is an address with a port, or an address in words (`tls://...`).
@@ -243,9 +251,10 @@ func (l *Lookups) newUpstreams() *bounded[upstreamKey, *upstreamSeries] {
 
 // upstream counts an attempt, and those of a chain behind it.
 func (l *Lookups) upstream(t *trace.Trace, u *trace.Upstream) {
-	if u.Exchange != nil {
-		l.drop(t, u.Exchange, true)
+	for _, ex := range u.Earlier {
+		l.drop(t, ex, true)
 	}
+	l.drop(t, u.Exchange, true)
 	if k, ok := keyOf(u); ok {
 		l.upstreams.get(k, t.Time).observe(u)
 	}

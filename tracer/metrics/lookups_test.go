@@ -18,7 +18,8 @@ var began = time.Date(2026, 11, 21, 8, 0, 0, 0, time.UTC)
 func wire(server string, outcome, rcode string, took time.Duration) *trace.Exchange {
 	at := netip.MustParseAddrPort(server)
 	ex := &trace.Exchange{Outcome: outcome, ServerIP: at.Addr(), ServerPort: at.Port(),
-		Path: []trace.Sighting{{Message: trace.MessageQuery, Direction: trace.DirectionTX}}}
+		Path: trace.PathOf(trace.Sighting{Message: trace.MessageQuery, Direction: trace.DirectionTX})}
+	ex.Milestones.Query.Left = trace.MilestoneAt(0)
 	ex.ClientIP, ex.RCode = netip.MustParseAddr("10.244.0.4"), rcode
 	if outcome == trace.OutcomeAnswered {
 		ex.Duration = trace.SecondsPtr(took)
@@ -30,7 +31,7 @@ func wire(server string, outcome, rcode string, took time.Duration) *trace.Excha
 func failover() *trace.Trace {
 	ex := wire("10.96.0.10:53", trace.OutcomeAnswered, "NOERROR", 2*time.Second)
 	first := wire("192.0.2.1:53", trace.OutcomeDropped, "", 0)
-	first.Drop = &trace.Drop{Message: trace.MessageQuery, Reason: "NETFILTER_DROP"}
+	first.Drops = []trace.Drop{{Message: trace.MessageQuery, Reason: "NETFILTER_DROP"}}
 	t := &trace.Trace{
 		Outcome: ex.Outcome, RCode: ex.RCode, Duration: ex.Duration, Exchange: ex, Client: &trace.Endpoint{Namespace: "demo", Pod: "mypod"},
 		Query: &trace.Query{Cache: trace.CacheMiss},
@@ -47,8 +48,8 @@ func failover() *trace.Trace {
 
 func lost() *trace.Trace {
 	ex := wire("10.96.0.10:53", trace.OutcomeDropped, "", 0)
-	ex.Path[0].Direction = trace.DirectionRX
-	ex.Drop = &trace.Drop{Message: trace.MessageResponse}
+	ex.Milestones.Query.Left = trace.NotObservable
+	ex.Drops = []trace.Drop{{Message: trace.MessageResponse}}
 	t := &trace.Trace{Outcome: ex.Outcome, Exchange: ex}
 	t.Time = began
 	return t
@@ -58,14 +59,19 @@ func TestLookups(t *testing.T) {
 	l := NewLookups(Options{Clients: true})
 	l.Observe(failover())
 	l.Observe(lost())
+	// Told before, and nobody's lookup.
+	again, alone := failover(), lost()
+	again.Replaces, alone.Role = true, trace.RoleUpstream
+	l.Observe(again)
+	l.Observe(alone)
 	// Nobody waited for it.
 	l.Observe(&trace.Trace{Outcome: trace.OutcomeAnswered, Upstreams: []trace.Upstream{{Attempt: &trace.Attempt{Outcome: trace.OutcomeOK}}}})
 	want := `
 		dnstrace_lookups_total{client="local",outcome="answered"} 1
 		dnstrace_lookups_total{client="remote",outcome="dropped"} 1
 		dnstrace_responses_total{client="local",rcode="NOERROR"} 1
-		dnstrace_drops_total{leg="client",message="response",reason="unknown"} 1
-		dnstrace_drops_total{leg="upstream",message="query",reason="NETFILTER_DROP"} 1
+		dnstrace_drops_total{message="response",query="client",reason="unknown"} 1
+		dnstrace_drops_total{message="query",query="upstream",reason="NETFILTER_DROP"} 1
 		dnstrace_upstream_attempts_total{result="timeout",upstream="192.0.2.1:53"} 1
 		dnstrace_upstream_attempts_total{result="bad_rcode",upstream="192.0.2.2:53"} 1
 		dnstrace_upstream_attempts_total{result="ok",upstream="tls://192.0.2.3"} 1
@@ -125,7 +131,7 @@ func hostile(i int, at time.Time) *trace.Trace {
 	t.Client = &trace.Endpoint{Namespace: "n", Pod: fmt.Sprint("pod-", i)}
 	t.RCode, t.Outcome = fmt.Sprint("RCODE", i), trace.OutcomeAnswered
 	t.Query.Cache = fmt.Sprint("cache", i)
-	t.Exchange.Drop = &trace.Drop{Message: trace.MessageQuery, Reason: fmt.Sprint("REASON", i)}
+	t.Exchange.Drops = []trace.Drop{{Message: trace.MessageQuery, Reason: fmt.Sprint("REASON", i)}}
 	t.Upstreams[0].Attempt.Address = fmt.Sprintf("192.0.%d.%d:53", 3+i/256, i%256)
 	return t
 }
@@ -168,7 +174,7 @@ func TestObserveDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// BenchmarkObserve is what the metrics add to a lookup: with one upstream leg, as
+// BenchmarkObserve is what the metrics add to a lookup: with one upstream query, as
 // with a cache miss, and with three.
 func BenchmarkObserve(b *testing.B) {
 	hit := failover()

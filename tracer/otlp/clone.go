@@ -39,7 +39,7 @@ func cloneExchange(e *trace.Exchange) *trace.Exchange {
 	c.Duration, c.ResponseSize = clone(e.Duration), clone(e.ResponseSize)
 	c.AnswerCount, c.MinTTL = clone(e.AnswerCount), clone(e.MinTTL)
 	c.Client, c.Server = clone(e.Client), clone(e.Server)
-	c.Drop, c.ICMP, c.ExtendedError = clone(e.Drop), clone(e.ICMP), clone(e.ExtendedError)
+	c.Reset, c.ICMP, c.ExtendedError = clone(e.Reset), clone(e.ICMP), clone(e.ExtendedError)
 	c.Answers = slices.Clone(e.Answers)
 	if c.NAT = clone(e.NAT); c.NAT != nil {
 		c.NAT.ServerPort, c.NAT.ClientPort = clone(e.NAT.ServerPort), clone(e.NAT.ClientPort)
@@ -68,6 +68,10 @@ func cloneUpstreams(list []trace.Upstream) []trace.Upstream {
 		u := &c[i]
 		if u.Attempt = clone(u.Attempt); u.Attempt != nil {
 			u.Attempt.Duration = clone(u.Attempt.Duration)
+		}
+		u.Earlier = slices.Clone(u.Earlier)
+		for j, ex := range u.Earlier {
+			u.Earlier[j] = cloneExchange(ex)
 		}
 		u.Exchange, u.Query = cloneExchange(u.Exchange), cloneQuery(u.Query)
 		u.Upstreams = cloneUpstreams(u.Upstreams)

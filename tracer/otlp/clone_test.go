@@ -37,7 +37,10 @@ func spoilExchange(e *trace.Exchange) {
 	if e == nil {
 		return
 	}
-	clear(e.Path)
+	e.Path.Reset()
+	e.Path.Append(trace.Sighting{Message: trace.MessageResponse, Direction: trace.DirectionRX})
+	clear(e.Drops)
+	clear(e.Rejected)
 	clear(e.Answers)
 	if e.NAT != nil {
 		*e.NAT.ServerPort = 1

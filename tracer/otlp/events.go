@@ -22,6 +22,8 @@ const (
 // "response rx".
 const (
 	eventDrop    = "drop"
+	eventReject  = "rejected response"
+	eventReset   = "tcp reset"
 	eventICMP    = "icmp error"
 	eventFinding = "finding"
 	eventPlugin  = "plugin"
@@ -33,6 +35,8 @@ const (
 	keyWhere     attribute.Key = "dnstrace.drop.where"
 	keyReason    attribute.Key = "dnstrace.drop.reason"
 	keyWords     attribute.Key = "dnstrace.drop.words"
+	keyBPF       attribute.Key = "dnstrace.drop.bpf" // kind of eBPF program
+	keyRejected  attribute.Key = "dnstrace.rejected.why"
 	keyMessage   attribute.Key = "dnstrace.message" // query, response
 	keyICMP      attribute.Key = "dnstrace.icmp"    // type/code
 	keyCode      attribute.Key = "dnstrace.finding.code"
@@ -48,28 +52,30 @@ func (s span) exchange(e *trace.Exchange) {
 	if e == nil {
 		return
 	}
-	packets := e.Path[:min(len(e.Path), maxPackets)]
-	s.DroppedEventsCount += uint32(len(e.Path) - len(packets))
-	for i := range packets {
-		p := &packets[i]
-		var a attributes
-		a.place(p.NetNS, p.NetNSName, p.IfName)
-		// Addresses only where they are others than before: the first of a message,
-		// and where somebody translated them. They would be a quarter of what is sent.
-		if i == 0 || p.Src != packets[i-1].Src || p.Dst != packets[i-1].Dst {
-			a.address(semconv.SourceAddressKey, semconv.SourcePortKey, p.Src.Addr(), p.Src.Port())
-			a.address(semconv.DestinationAddressKey, semconv.DestinationPortKey, p.Dst.Addr(), p.Dst.Port())
-		}
-		s.event(e.Time.Add(p.Offset.Duration()), p.Message+" "+p.Direction, a)
-	}
-	if d := e.Drop; d != nil {
+	s.packets(e)
+	for i := range e.Drops {
+		d := &e.Drops[i]
 		var a attributes
 		a.text(keyReason, d.Reason)
 		a.text(keyWhere, d.Where)
 		a.text(keyWords, d.Words)
+		a.text(keyBPF, d.BPF)
 		a.text(keyMessage, d.Message)
-		a.place(d.NetNS, d.NetNSName, d.IfName)
+		a.place(e, &trace.Device{Node: d.Node, NetNS: d.NetNS, NetNSName: d.NetNSName, IfName: d.IfName})
 		s.event(e.Time.Add(d.Offset.Duration()), eventDrop, a)
+	}
+	for i := range e.Rejected {
+		r := &e.Rejected[i]
+		var a attributes
+		a.text(keyRejected, r.Why)
+		a.text(keyRCode, r.RCode)
+		a.address(semconv.SourceAddressKey, semconv.SourcePortKey, r.Src.Addr(), r.Src.Port())
+		s.event(e.Time.Add(r.Offset.Duration()), eventReject, a)
+	}
+	if r := e.Reset; r != nil {
+		var a attributes
+		a.address(semconv.SourceAddressKey, semconv.SourcePortKey, r.Src.Addr(), r.Src.Port())
+		s.event(e.Time.Add(r.Offset.Duration()), eventReset, a)
 	}
 	if c := e.ICMP; c != nil {
 		var a attributes
@@ -80,14 +86,40 @@ func (s span) exchange(e *trace.Exchange) {
 	}
 }
 
+// packets adds the sightings of an exchange, of many the first.
+func (s span) packets(e *trace.Exchange) {
+	n := min(e.Path.Len(), maxPackets)
+	s.DroppedEventsCount += uint32(e.Path.Len() - n)
+	var before trace.Sighting
+	for i := range n {
+		p := e.Path.At(i)
+		var a attributes
+		a.place(e, &p.Device)
+		// Addresses only where they are others than before: the first of a message,
+		// and where somebody translated them. They would be a quarter of what is sent.
+		if i == 0 || p.Src != before.Src || p.Dst != before.Dst {
+			a.address(semconv.SourceAddressKey, semconv.SourcePortKey, p.Src.Addr(), p.Src.Port())
+			a.address(semconv.DestinationAddressKey, semconv.DestinationPortKey, p.Dst.Addr(), p.Dst.Port())
+		}
+		s.event(e.Time.Add(p.Offset.Duration()), p.Message+" "+p.Direction, a)
+		before = p
+	}
+}
+
 // lastSeen returns when something of an exchange was seen last.
 func lastSeen(e *trace.Exchange) time.Time {
 	var last trace.Seconds
-	for i := range e.Path {
-		last = max(last, e.Path[i].Offset)
+	if n := e.Path.Len(); n > 0 {
+		last = max(last, e.Path.At(n-1).Offset)
 	}
-	if e.Drop != nil {
-		last = max(last, e.Drop.Offset)
+	if d := e.LastDrop(); d != nil {
+		last = max(last, d.Offset)
+	}
+	if n := len(e.Rejected); n > 0 {
+		last = max(last, e.Rejected[n-1].Offset)
+	}
+	if e.Reset != nil {
+		last = max(last, e.Reset.Offset)
 	}
 	if e.ICMP != nil {
 		last = max(last, e.ICMP.Offset)
@@ -95,12 +127,17 @@ func lastSeen(e *trace.Exchange) time.Time {
 	return e.Time.Add(last.Duration())
 }
 
-func (a *attributes) place(netns uint32, name, device string) {
-	if name == "" && netns != 0 {
-		name = strconv.FormatUint(uint64(netns), 10)
+// place adds a namespace and its device, with the node if that is not the exchange's.
+func (a *attributes) place(e *trace.Exchange, d *trace.Device) {
+	name := d.NetNSName
+	if name == "" && d.NetNS != 0 {
+		name = strconv.FormatUint(uint64(d.NetNS), 10)
 	}
 	a.text(keyNetNS, name)
-	a.text(semconv.NetworkInterfaceNameKey, device)
+	a.text(semconv.NetworkInterfaceNameKey, d.IfName)
+	if d.Node != e.Node {
+		a.text(semconv.K8SNodeNameKey, d.Node)
+	}
 }
 
 // hops adds the plugins that a query passed, each with the time until it and those

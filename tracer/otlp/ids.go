@@ -59,12 +59,11 @@ func topSpan(t *trace.Trace) trace.SpanID {
 	return clientSpan(t)
 }
 
-// seenAtClient tells whether an exchange was seen where the client is: its first
-// packet left a device there, and did not come from beyond the node; or was dropped
-// before it had a device.
+// seenAtClient tells whether an exchange was seen where the client is, or its query
+// was dropped there before it had a device.
 func seenAtClient(e *trace.Exchange) bool {
-	if len(e.Path) == 0 {
-		return e.Drop != nil && e.Drop.Message == trace.MessageQuery && e.Drop.IfName == ""
+	if e.Path.Len() > 0 {
+		return e.AtClient()
 	}
-	return e.Path[0].Direction == trace.DirectionTX
+	return len(e.Drops) > 0 && e.Drops[0].Message == trace.MessageQuery && e.Drops[0].IfName == ""
 }

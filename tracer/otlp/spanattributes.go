@@ -139,6 +139,12 @@ func (s span) attempt(at *trace.Attempt, join string) {
 		return
 	}
 	a.integer(keyAttempt, int64(at.Attempt))
+	if at.QName != "" {
+		a.replace(semconv.DNSQuestionNameKey, at.QName)
+	}
+	if at.QType != "" {
+		a.replace(keyQType, at.QType)
+	}
 	a.text(keyPlugin, at.Plugin)
 	if !a.has(semconv.ServerAddressKey) {
 		s.server(at.Address)
@@ -146,7 +152,7 @@ func (s span) attempt(at *trace.Attempt, join string) {
 	if at.Outcome != "" {
 		a.replace(keyOutcome, at.Outcome)
 	}
-	if at.Outcome == trace.OutcomeTimeout || at.Outcome == trace.OutcomeError {
+	if at.Outcome != "" && at.Outcome != trace.OutcomeOK {
 		s.fail(cmp.Or(at.Error, at.Outcome), at.Outcome)
 	}
 }

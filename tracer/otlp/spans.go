@@ -67,7 +67,7 @@ func (b *builder) build() {
 	case !client:
 		b.observed(parent)
 	}
-	b.legs(t.Upstreams, parent, t.Query, t.Server)
+	b.upstreams(t.Upstreams, parent, t.Query, t.Server)
 }
 
 // add begins a span.
@@ -84,10 +84,15 @@ func (b *builder) add(id, parent trace.SpanID, kind tracepb.Span_SpanKind, name,
 	return s
 }
 
-// client is the lookup as its client's node saw it.
+// client is the lookup as its client's node saw it, or an upstream query as its
+// server's node did.
 func (b *builder) client(parent trace.SpanID) {
 	t := b.trace
-	s := b.add(clientSpan(t), parent, tracepb.Span_SPAN_KIND_CLIENT, "lookup", t.QType, t.Exchange.Time, t.Client)
+	name := "lookup"
+	if t.Role == trace.RoleUpstream {
+		name = "upstream" // whose lookup is not known
+	}
+	s := b.add(clientSpan(t), parent, tracepb.Span_SPAN_KIND_CLIENT, name, t.QType, t.Exchange.Time, t.Client)
 	b.wire(s, t.Exchange)
 	s.lasts(t.Exchange)
 	s.exchange(t.Exchange)
@@ -130,9 +135,9 @@ func (b *builder) refresh() (serverSpan trace.SpanID) {
 	return id
 }
 
-// legs are the attempts to get an answer from upstreams, and what those did. q is
+// upstreams are the attempts to get an answer from upstreams, and what those did. q is
 // the record of the server that made them, nil if there is none.
-func (b *builder) legs(list []trace.Upstream, parent trace.SpanID, q *trace.Query, server *trace.Endpoint) {
+func (b *builder) upstreams(list []trace.Upstream, parent trace.SpanID, q *trace.Query, server *trace.Endpoint) {
 	for i := range list {
 		u := &list[i]
 		var id trace.SpanID
@@ -144,7 +149,7 @@ func (b *builder) legs(list []trace.Upstream, parent trace.SpanID, q *trace.Quer
 		default:
 			id = trace.NewSpanID(b.trace.TraceID, parent, trace.RoleAttempt, i+1)
 		}
-		b.leg(u, id, parent, q, server)
+		b.upstream(u, id, parent, q, server)
 	}
 }
 
@@ -157,7 +162,7 @@ func (b *builder) attemptSpan(parent trace.SpanID, q *trace.Query, number int) t
 	return trace.NewSpanID(b.trace.TraceID, parent, trace.RoleAttempt, number)
 }
 
-func (b *builder) leg(u *trace.Upstream, id, parent trace.SpanID, q *trace.Query, server *trace.Endpoint) {
+func (b *builder) upstream(u *trace.Upstream, id, parent trace.SpanID, q *trace.Query, server *trace.Endpoint) {
 	start, qtype := b.trace.Time, b.trace.QType
 	if q != nil {
 		start, qtype = q.Time, q.QType
@@ -178,7 +183,9 @@ func (b *builder) leg(u *trace.Upstream, id, parent trace.SpanID, q *trace.Query
 	}
 	if ex != nil {
 		b.wire(s, ex)
-		s.exchange(ex)
+	}
+	for _, part := range u.Exchanges() {
+		s.exchange(part)
 	}
 	s.attempt(at, u.Join)
 	var of *trace.Endpoint
@@ -195,5 +202,5 @@ func (b *builder) leg(u *trace.Upstream, id, parent trace.SpanID, q *trace.Query
 		}
 		b.server(u.Query, next, id, of)
 	}
-	b.legs(u.Upstreams, next, u.Query, of)
+	b.upstreams(u.Upstreams, next, u.Query, of)
 }

@@ -186,11 +186,17 @@ func one(t testing.TB, name string) *trace.Trace {
 // beyond makes the first exchange of a trace what another node than the client's
 // saw of it.
 func beyond(tr *trace.Trace) *trace.Trace {
-	path := tr.Exchange.Path
-	for path[0].Direction == trace.DirectionTX {
-		path = path[1:]
+	var path []trace.Sighting
+	for _, s := range tr.Exchange.Path.All() {
+		if len(path) > 0 || s.Direction != trace.DirectionTX {
+			path = append(path, s)
+		}
 	}
-	tr.Exchange.Path = path
+	tr.Exchange.Path = trace.PathOf(path...)
+	tr.Exchange.Milestones = trace.Milestones{
+		Query:    trace.Progress{Left: trace.NotObservable},
+		Response: trace.Progress{Arrived: trace.NotObservable, Read: trace.NotObservable},
+	}
 	return tr
 }
 
@@ -223,7 +229,7 @@ func TestNodeOnTheWay(t *testing.T) {
 	tr := beyond(one(t, "tracer-alone"))
 	tr.Upstreams = nil
 	s := spansOf(t, tr)["observed A"]
-	if s == nil || len(s.GetEvents()) != len(tr.Exchange.Path) {
+	if s == nil || len(s.GetEvents()) != tr.Exchange.Path.Len() {
 		t.Fatalf("%v", s)
 	}
 	if client := clientSpan(tr); !bytes.Equal(s.GetParentSpanId(), client[:]) {
@@ -328,14 +334,14 @@ func TestConnectionHasNoMessage(t *testing.T) {
 func TestHostileTrace(t *testing.T) {
 	tr := one(t, "silent-upstream")
 	tr.QName, tr.Query.Error, tr.Exchange.QName = "\xff.", "\xfe", "\xff."
-	for len(tr.Exchange.Path) < 10*maxEvents {
-		tr.Exchange.Path = append(tr.Exchange.Path, tr.Exchange.Path...)
+	for i := 0; tr.Exchange.Path.Len() < 10*maxEvents; i++ {
+		tr.Exchange.Path.Append(tr.Exchange.Path.At(i))
 	}
 	s := spansOf(t, &trace.Trace{Header: tr.Header, QType: tr.QType, Exchange: tr.Exchange, Diagnosis: tr.Diagnosis})["lookup A"]
 	if _, err := proto.Marshal(s); err != nil {
 		t.Error(err)
 	}
-	if n := len(s.GetEvents()); n != maxPackets+1 || s.GetEvents()[maxPackets].GetName() != eventFinding || int(s.GetDroppedEventsCount()) != len(tr.Exchange.Path)-maxPackets {
+	if n := len(s.GetEvents()); n != maxPackets+1 || s.GetEvents()[maxPackets].GetName() != eventFinding || int(s.GetDroppedEventsCount()) != tr.Exchange.Path.Len()-maxPackets {
 		t.Errorf("%d events, %d left out", n, s.GetDroppedEventsCount())
 	}
 }

@@ -1,6 +1,6 @@
 // Package pcap writes the packets of lookups as pcapng, for Wireshark and tshark:
 // each place that a packet passed is a packet of the file, on the interface of that
-// place, with a comment that says which lookup, which leg and which place it is, and
+// place, with a comment that says which lookup, which query of it and which place it is, and
 // where it was dropped why.
 //
 // Records hold no packets. Addresses, ports, times and places are exact; the headers
@@ -42,7 +42,8 @@ type Packets struct {
 	captured Captured
 	sorter   *linesort.Sorter // of packets in JSON, by time
 	line     []byte
-	err      error // of the sorter, which ends it
+	nodes    map[string]bool // whose tracers saw them
+	err      error           // of the sorter, which ends it
 }
 
 // sortMemory holds the packets of some thousand lookups.
@@ -50,13 +51,13 @@ const sortMemory = 4 << 20
 
 // New returns no packets. captured may be nil.
 func New(captured Captured) *Packets {
-	return &Packets{captured: captured, sorter: linesort.New(sortMemory)}
+	return &Packets{captured: captured, sorter: linesort.New(sortMemory), nodes: map[string]bool{}}
 }
 
 // Add adds the packets of a lookup.
 func (b *Packets) Add(t *trace.Trace) error {
 	if t.Exchange != nil {
-		b.exchange(t, t.Exchange, "client leg")
+		b.exchange(t, t.Exchange, "client")
 	}
 	b.upstreams(t, t.Upstreams, "upstream")
 	return b.err
@@ -67,15 +68,20 @@ func (b *Packets) Close() { b.sorter.Close() }
 
 // place is where packets are seen: an interface of the file.
 type place struct {
+	Node   string
 	NetNS  uint32
 	IfName string // empty: the packet had no device yet
 	Alias  string // of the namespace; empty: it has none
 }
 
-// name is how the interface is called: namespace and device.
-func (p place) name() string {
-	netns := cmp.Or(p.Alias, fmt.Sprint(p.NetNS))
-	return netns + "/" + cmp.Or(p.IfName, "(no device)")
+// name is how the interface is called: namespace and device, after the node where
+// packets of several are in the file.
+func (p place) name(nodes int) string {
+	name := cmp.Or(p.Alias, fmt.Sprint(p.NetNS)) + "/" + cmp.Or(p.IfName, "(no device)")
+	if nodes > 1 && p.Node != "" {
+		return p.Node + "/" + name
+	}
+	return name
 }
 
 // packet is one sighting.
@@ -83,51 +89,71 @@ type packet struct {
 	At      time.Time
 	Place   place
 	Data    []byte
-	Size    int // on the wire
-	Comment string
+	Size    int    // on the wire
+	What    string // which packet of which lookup
+	Words   string // what happened to it there
 	Inbound bool
 }
+
+func (p *packet) comment(nodes int) string { return p.What + ": " + p.Place.name(nodes) + p.Words }
 
 func (b *Packets) upstreams(t *trace.Trace, list []trace.Upstream, name string) {
 	for i := range list {
 		u := &list[i]
 		stage := fmt.Sprintf("%s %d", name, i+1)
-		if u.Exchange != nil {
-			b.exchange(t, u.Exchange, stage)
+		for _, ex := range u.Exchanges() {
+			b.exchange(t, ex, stage)
 		}
 		b.upstreams(t, u.Upstreams, stage+", upstream")
 	}
 }
 
-// exchange adds every sighting of a query and its response, and the drop.
+// exchange adds every sighting of a query and its response at a device, and the
+// drops. What came into a socket, or out of it, is no other packet.
 func (b *Packets) exchange(t *trace.Trace, ex *trace.Exchange, stage string) {
 	messages := b.messages(ex)
-	var last [2]*trace.Sighting // query, response
-	for i := range ex.Path {
-		s := &ex.Path[i]
-		last[index(s.Message)] = s
-		words := []string{direction(s)}
+	for _, s := range ex.Path.All() {
+		if s.Direction != trace.DirectionRX && s.Direction != trace.DirectionTX {
+			continue
+		}
+		words := []string{direction(&s)}
 		if s.VLAN != 0 {
 			words = append(words, fmt.Sprintf("VLAN %d", s.VLAN))
 		}
 		if s.Tunnel != nil {
-			words = append(words, fmt.Sprintf("in a tunnel from %s to %s, network %d", s.Tunnel.Src, s.Tunnel.Dst, s.Tunnel.VNI))
+			words = append(words, tunnel(s.Tunnel))
 		}
-		p := packet{At: ex.Time.Add(s.Offset.Duration()), Place: place{s.NetNS, s.IfName, s.NetNSName}, Inbound: s.Direction == trace.DirectionRX}
-		b.add(t, ex, p, s, messages, stage, words)
+		p := packet{At: ex.Time.Add(s.Offset.Duration()), Place: place{s.Node, s.NetNS, s.IfName, s.NetNSName}, Inbound: s.Direction == trace.DirectionRX}
+		b.add(t, ex, p, &s, messages, stage, words)
 	}
-	if d := ex.Drop; d != nil {
+	for i := range ex.Drops {
+		d := &ex.Drops[i]
 		// Addressed as it was seen last.
-		s := last[index(d.Message)]
-		if s == nil {
-			return
+		s, ok := ex.Last(d.Message, d.Offset)
+		if !ok {
+			continue
 		}
 		words := []string{"DROPPED: " + cmp.Or(d.Reason, "the kernel gives no reason") + " at " + cmp.Or(d.Where, "an unknown place")}
+		if d.BPF != "" {
+			words = append(words, "by an eBPF program: "+d.BPF)
+		}
 		if d.Words != "" {
 			words = append(words, d.Words)
 		}
-		b.add(t, ex, packet{At: ex.Time.Add(d.Offset.Duration()), Place: place{d.NetNS, d.IfName, d.NetNSName}, Inbound: true}, s, messages, stage, words)
+		b.add(t, ex, packet{At: ex.Time.Add(d.Offset.Duration()), Place: place{d.Node, d.NetNS, d.IfName, d.NetNSName}, Inbound: true}, &s, messages, stage, words)
 	}
+}
+
+// tunnel says what the outer packet was.
+func tunnel(x *trace.Tunnel) string {
+	text := fmt.Sprintf("in a %s tunnel from %s to %s", x.Kind, x.Src, x.Dst)
+	if x.Src.Port() == 0 {
+		text = fmt.Sprintf("in a %s tunnel from %s to %s", x.Kind, x.Src.Addr(), x.Dst.Addr())
+	}
+	if x.VNI != 0 {
+		text += fmt.Sprintf(", network %d", x.VNI)
+	}
+	return text
 }
 
 func direction(s *trace.Sighting) string {
@@ -195,11 +221,14 @@ func (b *Packets) add(t *trace.Trace, ex *trace.Exchange, p packet, s *trace.Sig
 	if p.Data, p.Size, err = wrap(s, ex.Protocol, index(s.Message) == 1, wire, size); err != nil {
 		return
 	}
-	p.Comment = fmt.Sprintf("trace %s, %s %s: %s", t.TraceID, stage, s.Message, p.Place.name())
+	p.What = fmt.Sprintf("trace %s, %s %s", t.TraceID, stage, s.Message)
 	for _, w := range words {
-		p.Comment += ", " + w
+		p.Words += ", " + w
 	}
-	p.Comment += "; headers rebuilt, " + origin
+	p.Words += "; headers rebuilt, " + origin
+	if p.Place.Node != "" {
+		b.nodes[p.Place.Node] = true
+	}
 	b.keep(&p)
 }
 
@@ -219,7 +248,7 @@ func (b *Packets) keep(p *packet) {
 // Write writes the file, in order of time. Its interfaces stand in order of their
 // first packet. Nothing is written if there is no packet, and the error says so.
 func (b *Packets) Write(w io.Writer) error {
-	out := file{to: w, numbers: map[place]int{}}
+	out := file{to: w, numbers: map[place]int{}, nodes: len(b.nodes)}
 	var line []byte
 	if err := b.sorter.Each(func(_ linesort.Key, packed []byte) error {
 		var err error
@@ -249,6 +278,7 @@ type file struct {
 	to      io.Writer
 	ng      *pcapgo.NgWriter
 	numbers map[place]int
+	nodes   int // of which there are packets
 }
 
 func (f *file) packet(p *packet) error {
@@ -261,7 +291,7 @@ func (f *file) packet(p *packet) error {
 		flags.Direction = pcapgo.NgEpbFlagDirectionInbound
 	}
 	info := gopacket.CaptureInfo{Timestamp: p.At, CaptureLength: len(p.Data), Length: p.Size, InterfaceIndex: n}
-	return f.ng.WritePacketWithOptions(info, p.Data, pcapgo.NgPacketOptions{Comments: []string{p.Comment}, Flags: flags})
+	return f.ng.WritePacketWithOptions(info, p.Data, pcapgo.NgPacketOptions{Comments: []string{p.comment(f.nodes)}, Flags: flags})
 }
 
 // number returns that of a place's interface, which it writes if it is new.
@@ -270,7 +300,7 @@ func (f *file) number(p place) (n int, err error) {
 	if ok {
 		return n, nil
 	}
-	itf := pcapgo.NgInterface{Name: p.name(), LinkType: layers.LinkTypeRaw, Description: fmt.Sprintf("network namespace %d", p.NetNS)}
+	itf := pcapgo.NgInterface{Name: p.name(f.nodes), LinkType: layers.LinkTypeRaw, Description: fmt.Sprintf("network namespace %d", p.NetNS)}
 	if f.ng == nil {
 		f.ng, err = pcapgo.NewNgWriterInterface(f.to, itf, pcapgo.NgWriterOptions{SectionInfo: pcapgo.NgSectionInfo{
 			Application: "dnstrace explain", Comment: "One packet for every place at which it was seen; see the comments.",

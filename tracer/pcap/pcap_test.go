@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -26,7 +27,7 @@ var (
 )
 
 func sighting(offset time.Duration, message string, src, dst netip.AddrPort, netns, ifname, direction string) trace.Sighting {
-	return trace.Sighting{Offset: trace.Seconds(offset), Message: message, NetNS: 4026532000, NetNSName: netns, IfName: ifname, Direction: direction, Src: src, Dst: dst}
+	return trace.Sighting{Offset: trace.Seconds(offset), Message: message, Device: trace.Device{NetNS: 4026532000, NetNSName: netns, IfName: ifname}, Direction: direction, Src: src, Dst: dst}
 }
 
 func writeAll(w io.Writer, captured Captured, traces ...*trace.Trace) error {
@@ -46,11 +47,12 @@ func answered() *trace.Trace {
 	ex := &trace.Exchange{
 		ServerIP: service.Addr(), ServerPort: 53, Outcome: trace.OutcomeAnswered, Flags: []string{"aa", "rd", "ra"},
 		Answers: []trace.Answer{{Type: "CNAME", Value: "web.example.com.", TTL: 30}, {Type: "A", Value: "192.0.2.1", TTL: 20}, {Type: "AAAA", Value: "2001:db8::1", TTL: 20}},
-		Path: []trace.Sighting{
+		Path: trace.PathOf(
 			sighting(0, trace.MessageQuery, pod, service, "pod-a", "eth0", trace.DirectionTX),
 			sighting(30*time.Microsecond, trace.MessageQuery, pod, coredns, "", "cni0", trace.DirectionRX),
 			sighting(500*time.Microsecond, trace.MessageResponse, service, pod, "pod-a", "eth0", trace.DirectionRX),
-		},
+			sighting(510*time.Microsecond, trace.MessageResponse, service, pod, "pod-a", "", trace.DirectionDelivered),
+		),
 	}
 	ex.DNS = trace.DNS{ClientIP: pod.Addr(), ClientPort: pod.Port(), QName: "www.example.com.", QType: "A", QClass: "IN", Protocol: "udp", ID: 0xc1a1,
 		RequestSize: 44, BufSize: 1232, DNSSECOK: true, RCode: "NOERROR", ResponseSize: &size}
@@ -63,10 +65,11 @@ func answered() *trace.Trace {
 // dropped is an upstream query over TCP and IPv6 that a firewall dropped.
 func dropped() *trace.Trace {
 	src, dst := netip.MustParseAddrPort("[fd00::2]:40000"), netip.MustParseAddrPort("[fd00::9]:53")
-	up := &trace.Exchange{Path: []trace.Sighting{sighting(0, trace.MessageQuery, src, dst, "coredns", "eth0", trace.DirectionTX)}, Outcome: trace.OutcomeDropped,
-		Drop: &trace.Drop{Where: "nft_do_chain", Reason: "NETFILTER_DROP", Words: "netfilter hook FORWARD", Message: trace.MessageQuery, NetNS: 4026532001, Offset: 7000}}
-	up.Path[0].Tunnel = &trace.Tunnel{Src: netip.MustParseAddrPort("192.0.2.1:4789"), Dst: netip.MustParseAddrPort("192.0.2.2:4789"), VNI: 5}
-	up.Path[0].VLAN = 9
+	s := sighting(0, trace.MessageQuery, src, dst, "coredns", "eth0", trace.DirectionTX)
+	s.Tunnel = &trace.Tunnel{Kind: "vxlan", Src: netip.MustParseAddrPort("192.0.2.1:4789"), Dst: netip.MustParseAddrPort("192.0.2.2:4789"), VNI: 5}
+	s.VLAN = 9
+	up := &trace.Exchange{Path: trace.PathOf(s), Outcome: trace.OutcomeDropped,
+		Drops: []trace.Drop{{Where: "nft_do_chain", Reason: "NETFILTER_DROP", Words: "netfilter hook FORWARD", Message: trace.MessageQuery, NetNS: 4026532001, Offset: 7000}}}
 	up.DNS = trace.DNS{QName: "a\\.b.test.", QType: "TYPE65280", QClass: "IN", Protocol: "tcp", ID: 7, BufSize: 65535}
 	up.Time = began.Add(time.Second)
 	t := answered()
@@ -116,9 +119,9 @@ func TestWrite(t *testing.T) {
 		at                     time.Duration
 		length                 int
 	}{
-		{"pod-a/eth0", "10.244.0.4:50202", "10.96.0.10:53", "client leg query: pod-a/eth0, sent; headers rebuilt, message rebuilt from the record", 0, 28 + 44},
-		{"4026532000/cni0", "10.244.0.4:50202", "10.244.0.2:53", "client leg query: 4026532000/cni0, received; headers", 30 * time.Microsecond, 28 + 44},
-		{"pod-a/eth0", "10.96.0.10:53", "10.244.0.4:50202", "client leg response: pod-a/eth0, received; headers", 500 * time.Microsecond, 28 + 120},
+		{"pod-a/eth0", "10.244.0.4:50202", "10.96.0.10:53", "client query: pod-a/eth0, sent; headers rebuilt, message rebuilt from the record", 0, 28 + 44},
+		{"4026532000/cni0", "10.244.0.4:50202", "10.244.0.2:53", "client query: 4026532000/cni0, received; headers", 30 * time.Microsecond, 28 + 44},
+		{"pod-a/eth0", "10.96.0.10:53", "10.244.0.4:50202", "client response: pod-a/eth0, received; headers", 500 * time.Microsecond, 28 + 120},
 	}
 	if len(got) != len(want) {
 		t.Fatalf("%d packets, expected %d", len(got), len(want))
@@ -147,7 +150,9 @@ func TestWrite(t *testing.T) {
 // retransmissions each has its own.
 func TestCapturedMessages(t *testing.T) {
 	tr := answered()
-	tr.Exchange.Path[1].Offset = trace.Seconds(2 * time.Second)
+	late := tr.Exchange.Path.At(1)
+	late.Offset = trace.Seconds(2 * time.Second)
+	tr.Exchange.Path = trace.PathOf(tr.Exchange.Path.At(0), late, tr.Exchange.Path.At(2))
 	got := write(t, func(_ *trace.Exchange, response bool) []Message {
 		if response {
 			return nil
@@ -172,7 +177,7 @@ func TestDropAndTunnel(t *testing.T) {
 		t.Fatalf("%d packets", len(got))
 	}
 	for part, in := range map[string]string{
-		"upstream 1 query: coredns/eth0, sent, VLAN 9, in a tunnel from 192.0.2.1:4789 to 192.0.2.2:4789, network 5;":                              got[3].comment,
+		"upstream 1 query: coredns/eth0, sent, VLAN 9, in a vxlan tunnel from 192.0.2.1:4789 to 192.0.2.2:4789, network 5;":                        got[3].comment,
 		"upstream 1 query: 4026532001/(no device), DROPPED: NETFILTER_DROP at nft_do_chain, netfilter hook FORWARD; headers rebuilt, message rebu": got[4].comment,
 	} {
 		if !strings.Contains(in, part) {
@@ -229,4 +234,26 @@ func FuzzWrite(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// Nodes give namespaces the same numbers: interfaces are told apart by their node
+// where there are several. An attempt's earlier queries are in the file too.
+func TestNodesAndEarlierQueries(t *testing.T) {
+	on := func(node string) *trace.Exchange {
+		ex := answered().Exchange
+		s := ex.Path.At(0)
+		s.Node = node
+		ex.Path = trace.PathOf(s)
+		return ex
+	}
+	tr := answered()
+	tr.Exchange = on("node-1")
+	tr.Upstreams = []trace.Upstream{{Earlier: []*trace.Exchange{on("node-2")}, Exchange: on("node-2")}}
+	var got []string
+	for _, p := range write(t, nil, tr) {
+		got = append(got, p.itf)
+	}
+	if want := []string{"node-1/pod-a/eth0", "node-2/pod-a/eth0", "node-2/pod-a/eth0"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
 }

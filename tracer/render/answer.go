@@ -85,8 +85,8 @@ func icmpName(x *trace.ICMP) string {
 	return ""
 }
 
-// complaint tells of an ICMP error about an exchange.
-func (s *story) complaint(depth int, x *trace.ICMP) {
+// icmpError tells of an ICMP error about an exchange.
+func (s *story) icmpError(depth int, x *trace.ICMP) {
 	if x == nil {
 		return
 	}
@@ -100,7 +100,7 @@ func (s *story) complaint(depth int, x *trace.ICMP) {
 	if x.MTU > 0 {
 		text += fmt.Sprintf(", at most %d bytes pass", x.MTU)
 	}
-	s.note(depth, bad, "✗ %s, about the %s, %s after it was sent", text, x.Message, took(x.Offset.Duration()))
+	s.note(depth, bad, "✗ %s, about the %s, %s after the query", text, x.Message, took(x.Offset.Duration()))
 }
 
 // pieces tells of a message that IP cut up.
@@ -126,7 +126,30 @@ func wrapped(p *trace.Sighting) string {
 		parts = append(parts, fmt.Sprintf("VLAN %d", p.VLAN))
 	}
 	if x := p.Tunnel; x != nil {
-		parts = append(parts, fmt.Sprintf("tunnel %s → %s, VNI %d", x.Src, x.Dst, x.VNI))
+		parts = append(parts, tunnel(x))
 	}
 	return strings.Join(parts, ", ")
+}
+
+// tunnel says what the outer packet of a tunnel was; GRE and IPIP have no ports, and
+// IPIP no number either.
+func tunnel(x *trace.Tunnel) string {
+	end := func(a netip.AddrPort) string {
+		if a.Port() == 0 {
+			return a.Addr().String()
+		}
+		return a.String()
+	}
+	name := "tunnel"
+	if x.Kind != "" {
+		name = x.Kind + " tunnel"
+	}
+	text := fmt.Sprintf("%s %s → %s", name, end(x.Src), end(x.Dst))
+	switch {
+	case x.Kind == "vxlan" || x.Kind == "geneve" || x.Kind == "":
+		text += fmt.Sprintf(", VNI %d", x.VNI)
+	case x.VNI != 0:
+		text += fmt.Sprintf(", key %d", x.VNI)
+	}
+	return text
 }

@@ -37,7 +37,7 @@ func usualColumns() []column {
 		{name: "TOOK", width: 7, least: 70, right: true, cell: tookCell, cut: fit},
 		{name: "CACHE", width: 5, least: 120, cell: cacheCell, cut: fit},
 		{name: "UPSTREAMS", width: 13, least: 100, cell: upstreamsCell, cut: fit},
-		{name: findingsName, cell: findingsCell, cut: fit},
+		{name: findingsName, cell: remarksCell, cut: fit},
 	}
 }
 
@@ -196,6 +196,20 @@ func findingsCell(t *trace.Trace) (string, tone) {
 	return strings.Join(codes, " "), bad
 }
 
+// remarksCell says too that a row is all of a lookup which was told of before.
+func remarksCell(t *trace.Trace) (string, tone) {
+	codes, tn := findingsCell(t)
+	switch {
+	case !t.Replaces:
+		return codes, tn
+	case codes == "":
+		return toldBefore, faint
+	}
+	return codes + " " + toldBefore, tn
+}
+
+const toldBefore = "(told before)"
+
 func orDash(s string) (string, tone) {
 	if s == "" {
 		return "-", faint
@@ -252,17 +266,17 @@ func containerCell(t *trace.Trace) (string, tone) {
 // netnsCell is the network namespace from which the query was sent, by its name
 // or its number.
 func netnsCell(t *trace.Trace) (string, tone) {
-	if t.Exchange == nil || len(t.Exchange.Path) == 0 {
+	if t.Exchange == nil {
 		return orDash("")
 	}
-	first := &t.Exchange.Path[0]
+	left, ok := t.Exchange.Sighting(t.Exchange.Milestones.Query.Left)
 	switch {
-	case first.Message != trace.MessageQuery || first.Direction != trace.DirectionTX:
-		return orDash("") // the client is on another node
-	case first.NetNSName != "":
-		return first.NetNSName, plain
+	case !ok:
+		return orDash("") // the client is beyond what is observed
+	case left.NetNSName != "":
+		return left.NetNSName, plain
 	}
-	return strconv.FormatUint(uint64(first.NetNS), 10), plain
+	return strconv.FormatUint(uint64(left.NetNS), 10), plain
 }
 
 func processCell(t *trace.Trace) (string, tone) {

@@ -33,20 +33,23 @@ func (d *drawing) head(t *trace.Trace, p *places) {
 		}
 	}
 	d.entry("time", about)
-	d.entry("client", client(t, p))
+	d.entry(asker(t), client(t, p))
 	if server := serverAddress(t); server != "" {
 		d.entry("asked", []string{server})
 	}
 	role := placeServer
-	if t.Query != nil {
+	switch {
+	case t.Role == trace.RoleUpstream:
+		role = placeUpstream
+	case t.Query != nil:
 		role = placeCoreDNS
 	}
 	if about := who(t.Server, p, role); len(about) > 0 {
 		d.entry(role, about)
 	}
 	for _, x := range p.list {
-		if x.name != placeClient && x.name != role {
-			d.entry(x.name, []string{x.String()})
+		if x.name != asker(t) && x.name != role {
+			d.entry(x.name, []string{p.describe(x.Place, x.alias)})
 		}
 	}
 	if parts := answer(t.Exchange); len(parts) > 0 {
@@ -79,6 +82,8 @@ func verdict(t *trace.Trace) (string, tone) {
 	switch {
 	case t.Outcome == trace.OutcomeDropped:
 		return "NO RESPONSE: DROPPED on the way" + lostWay(t), bad
+	case t.Outcome == trace.OutcomeUnanswered && t.Exchange != nil && len(t.Exchange.Rejected) > 0:
+		return "NO RESPONSE that could be taken", bad
 	case t.Outcome == trace.OutcomeUnanswered && lostPackets(t):
 		return "NO RESPONSE was seen, but the tracer lost packets", bad
 	case t.Outcome == trace.OutcomeUnanswered:
@@ -155,8 +160,23 @@ func question(t *trace.Trace) *trace.DNS {
 	return nil
 }
 
+// asker is who asked: the client, but for an upstream query whose lookup is not known.
+func asker(t *trace.Trace) string {
+	if t.Role == trace.RoleUpstream {
+		return placeServer
+	}
+	return placeClient
+}
+
 func client(t *trace.Trace, p *places) []string {
 	var parts []string
+	if t.Role == trace.RoleUpstream {
+		if t.Exchange != nil {
+			parts = append(parts, endpoint(t.Exchange.ClientIP, t.Exchange.ClientPort))
+		}
+		parts = append(parts, who(t.Client, p, placeServer)...)
+		return append(parts, "this is an upstream query of that server; its lookup is not known")
+	}
 	if t.Exchange == nil && t.Query == nil {
 		return []string{"none: the server did this in the background"}
 	}
@@ -173,10 +193,10 @@ func client(t *trace.Trace, p *places) []string {
 
 // lostWay says on which way a packet was dropped.
 func lostWay(t *trace.Trace) string {
-	if t.Exchange == nil || t.Exchange.Drop == nil {
+	if t.Exchange == nil || t.Exchange.LastDrop() == nil {
 		return ""
 	}
-	if t.Exchange.Drop.Message == trace.MessageResponse {
+	if t.Exchange.LastDrop().Message == trace.MessageResponse {
 		return " back"
 	}
 	return " there"
@@ -202,10 +222,18 @@ func serverAddress(t *trace.Trace) string {
 			port = *n.ServerPort
 		}
 		if to := endpoint(ip, port); to != asked {
-			asked += fmt.Sprintf(" (%s) → %s", serviceName(e), to)
+			asked += translatedTo(e, to)
 		}
 	}
 	return asked
+}
+
+// translatedTo goes on from an address with what it was translated to.
+func translatedTo(e *trace.Exchange, to string) string {
+	if e.NAT.Source == trace.NATConntrack || e.Server != nil && e.Server.Service != "" {
+		return fmt.Sprintf(" (%s) → %s", serviceName(e), to)
+	}
+	return fmt.Sprintf(" → %s (%s)", to, translationWords(e.NAT.Source))
 }
 
 // serviceName is what a translated address is called: by name, if that is known.
@@ -237,7 +265,7 @@ func who(e *trace.Endpoint, p *places, role string) []string {
 	}
 	for _, x := range p.list {
 		if x.name == role {
-			parts = append(parts, x.String())
+			parts = append(parts, p.describe(x.Place, x.alias))
 		}
 	}
 	return parts

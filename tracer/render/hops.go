@@ -18,31 +18,35 @@ const (
 // maxHopDepth keeps labels readable however long the chain of plugins is.
 const maxHopDepth = 6
 
-// coredns tells what a CoreDNS did with a query. far is what the packets say of
+// coredns tells what a CoreDNS did with a query. at is what the packets say of
 // the same time.
-func (s *story) coredns(depth int, q *trace.Query, upstreams []trace.Upstream, far stretch) {
+func (s *story) coredns(depth int, q *trace.Query, upstreams []trace.Upstream, at stretch) {
 	begin := s.since(&q.Header)
 	end := begin
 	if q.Duration != nil {
 		end += q.Duration.Duration()
 	}
-	far.base = begin
+	at.base = begin
 	r := row{section: true, depth: depth, label: "COREDNS " + cacheWord(q), mark: markSpan, from: begin, to: end, open: q.Duration == nil}
-	if far.known && far.from <= begin {
-		r.from = far.from
+	if at.known && at.from <= begin {
+		r.from = at.from
 	}
-	if far.known && far.to > begin {
+	if at.known && at.to > begin {
 		// What a plugin still does when the response has left costs the client
 		// nothing: the parts add up to what the client waited.
-		end = min(end, far.to)
-		r.to = far.to
+		end = min(end, at.to)
+		r.to = at.to
 	}
 	if q.Outcome == trace.OutcomeError || q.Outcome == trace.OutcomeNoResponse {
 		r.tone = bad
 	}
 	s.add(r)
 	if r.from < begin {
-		s.add(row{depth: depth + 1, label: "queue (waits to be read)", tone: work, mark: markWork, from: r.from, to: begin})
+		label := "queue (waits to be read)"
+		if at.read {
+			label = "from reading to its record"
+		}
+		s.add(row{depth: depth + 1, label: label, tone: work, mark: markWork, from: r.from, to: begin})
 	}
 	if len(q.Hops) == 0 {
 		s.note(depth+1, faint, "no plugin is on record")
@@ -56,7 +60,7 @@ func (s *story) coredns(depth int, q *trace.Query, upstreams []trace.Upstream, f
 			upstreams = append(upstreams, trace.Upstream{Attempt: &q.Upstreams[i], Join: trace.JoinNone})
 		}
 	}
-	s.upstreams(depth+1, upstreams, far)
+	s.upstreams(depth+1, upstreams, at)
 }
 
 // cacheWord says what the cache did for a query.

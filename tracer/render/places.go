@@ -16,28 +16,22 @@ const (
 	placeNode     = "node"
 )
 
-// place is a network namespace as a reader knows it.
+// place is a network namespace of a node as a reader knows it.
 type place struct {
+	trace.Place
 	name  string
-	netns uint32
 	alias string // its name under /run/netns, if it has one
-}
-
-// String says which namespace it is.
-func (p place) String() string {
-	if p.alias != "" {
-		return "netns " + clean(p.alias)
-	}
-	return fmt.Sprintf("netns %d", p.netns)
 }
 
 // places names the network namespaces of one trace by the part they have in it.
 type places struct {
-	list []place
+	list  []place
+	nodes map[string]bool // of which there are records
 }
 
 func newPlaces(t *trace.Trace) *places {
-	p := &places{}
+	p := &places{nodes: map[string]bool{}}
+	p.seeNodes(t)
 	server := placeServer
 	if t.Query != nil {
 		server = placeCoreDNS
@@ -47,85 +41,98 @@ func newPlaces(t *trace.Trace) *places {
 	}
 	p.upstreams(t.Upstreams, server)
 	for _, e := range exchanges(t) {
-		for _, s := range e.Path {
-			p.between(s.NetNS, s.NetNSName)
+		for _, s := range e.Path.All() {
+			p.between(s.Place(), s.NetNSName)
 		}
-		if e.Drop != nil {
-			p.between(e.Drop.NetNS, e.Drop.NetNSName)
+		for i := range e.Drops {
+			p.between(e.Drops[i].Place(), e.Drops[i].NetNSName)
 		}
 	}
 	return p
 }
 
+// seeNodes finds the nodes that a trace has records of.
+func (p *places) seeNodes(t *trace.Trace) {
+	see := func(node string) {
+		if node != "" {
+			p.nodes[node] = true
+		}
+	}
+	for _, e := range exchanges(t) {
+		see(e.Node)
+		for _, s := range e.Path.All() {
+			see(s.Node)
+		}
+		for i := range e.Drops {
+			see(e.Drops[i].Node)
+		}
+	}
+}
+
 func (p *places) upstreams(list []trace.Upstream, server string) {
 	for i := range list {
 		u := &list[i]
-		if u.Exchange != nil {
-			p.ends(u.Exchange, server, placeUpstream, u.Query != nil)
+		for _, e := range u.Exchanges() {
+			p.ends(e, server, placeUpstream, u.Query != nil)
 		}
 		p.upstreams(u.Upstreams, placeUpstream)
 	}
 }
 
-// ends names the two ends of an exchange, as far as what was seen proves them:
-// who sends a packet first, and in whose namespace a socket took it. arrived
-// tells that the server has a record of the query.
-func (p *places) ends(e *trace.Exchange, client, server string, arrived bool) {
-	var lastQuery, firstResponse *trace.Sighting
-	for i := range e.Path {
-		s := &e.Path[i]
+// ends names the two ends of an exchange, as far as what was seen proves them.
+// recorded tells that the server has a record of the query.
+func (p *places) ends(e *trace.Exchange, client, server string, recorded bool) {
+	if s, ok := e.Sighting(e.Milestones.Query.Left); ok {
+		p.name(s.Place(), s.NetNSName, client)
+	}
+	if s, ok := e.Sighting(e.Milestones.Response.Left); ok {
+		p.name(s.Place(), s.NetNSName, server)
+	} else if s, ok := e.Sighting(e.Milestones.Query.Arrived); ok && (recorded || s.Direction == trace.DirectionDelivered) {
+		// A device alone does not tell whether a server was behind it.
+		p.name(s.Place(), s.NetNSName, server)
+	}
+	for i := range e.Drops {
+		d := &e.Drops[i]
 		switch {
-		case s.Message == trace.MessageQuery:
-			if lastQuery == nil && s.Direction == trace.DirectionTX {
-				p.name(s.NetNS, s.NetNSName, client)
-			}
-			lastQuery = s
-		case firstResponse == nil:
-			firstResponse = s
-		}
-	}
-	switch {
-	case firstResponse != nil && firstResponse.Direction == trace.DirectionTX:
-		p.name(firstResponse.NetNS, firstResponse.NetNSName, server)
-	case arrived && lastQuery != nil && lastQuery.Direction == trace.DirectionRX:
-		p.name(lastQuery.NetNS, lastQuery.NetNSName, server)
-	}
-	if d := e.Drop; d != nil && strings.Contains(d.Reason, "SOCKET") {
-		if d.Message == trace.MessageQuery {
-			p.name(d.NetNS, d.NetNSName, server)
-		} else {
-			p.name(d.NetNS, d.NetNSName, client)
+		case !strings.Contains(d.Reason, "SOCKET"):
+		case d.Message == trace.MessageQuery:
+			p.name(d.Place(), d.NetNSName, server)
+		default:
+			p.name(d.Place(), d.NetNSName, client)
 		}
 	}
 }
 
 // name gives a namespace its name, unless it has one.
-func (p *places) name(netns uint32, alias, name string) {
-	if p.find(netns) == nil {
-		p.list = append(p.list, place{name: name, netns: netns, alias: alias})
+func (p *places) name(at trace.Place, alias, name string) {
+	if p.find(at) == nil {
+		p.list = append(p.list, place{Place: at, name: name, alias: alias})
 	}
 }
 
 // between names a namespace on the way: what forwards packets is the node. A
-// second one goes by its own name, or its number.
-func (p *places) between(netns uint32, alias string) {
-	if p.find(netns) != nil {
+// second one goes by its own name, its node's, or its number.
+func (p *places) between(at trace.Place, alias string) {
+	if p.find(at) != nil {
 		return
 	}
 	name := placeNode
+	node := fit(clean(at.Node), placeColumns)
 	switch {
 	case !p.named(placeNode):
 	case alias != "":
 		name = fit(clean(alias), placeColumns)
+	case len(p.nodes) > 1 && node != "" && !p.named(node):
+		name = node
 	default:
-		name = fmt.Sprint(netns)
+		name = fmt.Sprint(at.NetNS)
 	}
-	p.list = append(p.list, place{name: name, netns: netns, alias: alias})
+	p.list = append(p.list, place{Place: at, name: name, alias: alias})
 }
 
-func (p *places) find(netns uint32) *place {
+func (p *places) find(at trace.Place) *place {
 	for i := range p.list {
-		if p.list[i].netns == netns {
+		if p.list[i].Place == at {
 			return &p.list[i]
 		}
 	}
@@ -142,11 +149,23 @@ func (p *places) named(name string) bool {
 }
 
 // of returns the name of a namespace of the trace.
-func (p *places) of(netns uint32) string {
-	if x := p.find(netns); x != nil {
+func (p *places) of(at trace.Place) string {
+	if x := p.find(at); x != nil {
 		return x.name
 	}
 	return ""
+}
+
+// describe says which namespace it is, and of which node where there are several.
+func (p *places) describe(at trace.Place, alias string) string {
+	text := fmt.Sprintf("netns %d", at.NetNS)
+	if alias != "" {
+		text = "netns " + clean(alias)
+	}
+	if len(p.nodes) > 1 && at.Node != "" {
+		text += " of node " + clean(at.Node)
+	}
+	return text
 }
 
 // exchanges lists the exchanges of a trace.
@@ -158,10 +177,9 @@ func exchanges(t *trace.Trace) []*trace.Exchange {
 	var collect func([]trace.Upstream)
 	collect = func(upstreams []trace.Upstream) {
 		for i := range upstreams {
-			if upstreams[i].Exchange != nil {
-				list = append(list, upstreams[i].Exchange)
-			}
-			collect(upstreams[i].Upstreams)
+			u := &upstreams[i]
+			list = append(list, u.Exchanges()...)
+			collect(u.Upstreams)
 		}
 	}
 	collect(t.Upstreams)

@@ -2,6 +2,8 @@ package render
 
 import (
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
@@ -32,8 +34,8 @@ func us(n int) time.Duration { return time.Duration(n) * time.Microsecond }
 // seen is a sighting at a time in microseconds; dir is "query rx" or the like.
 func seen(at int, message, direction string, netns uint32, device string, src, dst netip.AddrPort) trace.Sighting {
 	alias := map[uint32]string{nsPod: "pod-a", nsCoreDNS: "coredns", nsUpstream: "upstream"}[netns]
-	return trace.Sighting{Offset: trace.Seconds(us(at)), Message: message, NetNS: netns, NetNSName: alias,
-		IfIndex: uint32(len(device)), IfName: device, Direction: direction, Src: src, Dst: dst}
+	where := trace.Device{NetNS: netns, NetNSName: alias, IfIndex: uint32(len(device)), IfName: device}
+	return trace.Sighting{Device: where, Offset: trace.Seconds(us(at)), Message: message, Direction: direction, Src: src, Dst: dst}
 }
 
 // there and back are the ways of a packet between the pod and CoreDNS.
@@ -103,10 +105,46 @@ func clientExchange(rcode string, duration int, path ...[]trace.Sighting) *trace
 		NAT:     &trace.NAT{ServerIP: corednsAddr.Addr(), ServerPort: &port, Source: trace.NATConntrack},
 		Outcome: trace.OutcomeAnswered, Transmissions: 1,
 	}
-	for _, p := range path {
-		e.Path = append(e.Path, p...)
-	}
+	setPath(e, path...)
 	return e
+}
+
+// setPath gives an exchange its path, and the milestones of one whose ends are where
+// the samples have them.
+func setPath(e *trace.Exchange, parts ...[]trace.Sighting) {
+	all := slices.Concat(parts...)
+	e.Path = trace.PathOf(all...)
+	e.Milestones = trace.Milestones{Response: trace.Progress{Left: trace.NotObservable}}
+	q, r := &e.Milestones.Query, &e.Milestones.Response
+	first := func(m *trace.Milestone, i int, is bool) {
+		if is && !m.Seen() {
+			*m = trace.MilestoneAt(i)
+		}
+	}
+	for i, s := range all {
+		if s.Message == trace.MessageQuery {
+			first(&q.Left, i, i == 0 && s.Direction == trace.DirectionTX)
+			first(&q.Arrived, i, s.Direction == trace.DirectionDelivered || s.Direction == trace.DirectionRX && s.NetNS == nsCoreDNS)
+			first(&q.Read, i, s.Direction == trace.DirectionRead)
+			continue
+		}
+		home := s.NetNS == all[0].NetNS
+		first(&r.Left, i, s.Direction == trace.DirectionTX && !home && s.NetNS != nsNode)
+		first(&r.Arrived, i, home && (s.Direction == trace.DirectionDelivered || s.Direction == trace.DirectionRX))
+		first(&r.Read, i, s.Direction == trace.DirectionRead)
+	}
+	if !r.Left.Seen() && !strings.HasPrefix(e.Outcome, trace.OutcomeAnswered) {
+		r.Left = trace.NotSeen
+	}
+}
+
+// pathOf returns the sightings of an exchange, to be changed and set again.
+func pathOf(e *trace.Exchange) []trace.Sighting {
+	var all []trace.Sighting
+	for _, s := range e.Path.All() {
+		all = append(all, s)
+	}
+	return all
 }
 
 // upstreamExchange begins at a time of the trace; the offsets of its path count
@@ -120,9 +158,7 @@ func upstreamExchange(at int, id uint16, server netip.AddrPort, outcome string, 
 	if outcome == trace.OutcomeAnswered {
 		e.RCode = "NOERROR"
 	}
-	for _, p := range path {
-		e.Path = append(e.Path, p...)
-	}
+	setPath(e, path...)
 	return e
 }
 

@@ -45,7 +45,7 @@ func failoverTrace() *trace.Trace {
 func droppedTrace() *trace.Trace {
 	e := clientExchange("", 0, there(0)[:3])
 	e.NAT, e.Outcome = nil, trace.OutcomeDropped
-	e.Drop = &trace.Drop{Where: "nft_do_chain", Reason: "NETFILTER_DROP", Message: trace.MessageQuery, NetNS: nsNode, IfName: "cni0", Offset: trace.Seconds(us(94))}
+	e.Drops = []trace.Drop{{Where: "nft_do_chain", Reason: "NETFILTER_DROP", Message: trace.MessageQuery, NetNS: nsNode, IfName: "cni0", Offset: trace.Seconds(us(94))}}
 	t := lookup(e, nil)
 	t.Server = nil
 	t.Gaps = []string{trace.GapNotRecorded}
@@ -84,8 +84,7 @@ func connectTrace() *trace.Trace {
 func askedAgainTrace() *trace.Trace {
 	t := hitTrace()
 	e := t.Exchange
-	e.Path = append(e.Path, there(250)...)
-	e.Path = append(e.Path, back(417)...)
+	setPath(e, pathOf(e), there(250), back(417))
 	e.RCode, t.RCode, e.Transmissions = "SERVFAIL", "SERVFAIL", 2
 	t.Gaps = []string{"the server recorded this query 2 times; the first record is shown"}
 	return t
@@ -93,10 +92,10 @@ func askedAgainTrace() *trace.Trace {
 
 func responseLostTrace() *trace.Trace {
 	t := hitTrace()
-	t.Exchange.Path = append(there(0), back(167)[:3]...)
+	setPath(t.Exchange, there(0), back(167)[:3])
 	t.Exchange.RCode, t.RCode, t.Duration, t.Exchange.Duration, t.Exchange.ResponseSize = "", "", nil, nil, nil
 	t.Outcome, t.Exchange.Outcome = trace.OutcomeDropped, trace.OutcomeDropped
-	t.Exchange.Drop = &trace.Drop{Where: "nf_hook_slow", Reason: "", Message: trace.MessageResponse, NetNS: nsNode, IfName: "cni0", Offset: trace.Seconds(us(181))}
+	t.Exchange.Drops = []trace.Drop{{Where: "nf_hook_slow", Reason: "", Message: trace.MessageResponse, NetNS: nsNode, IfName: "cni0", Offset: trace.Seconds(us(181))}}
 	return t
 }
 
@@ -135,12 +134,14 @@ func answeredTrace() *trace.Trace {
 	e.ExtendedError = &trace.ExtendedError{Code: 3, Name: "Stale Answer", Text: "resolver is offline"}
 	size := 1700
 	e.Fragments = &trace.Fragments{Message: trace.MessageResponse, Seen: 2, SeenBytes: size, Size: &size, Complete: true}
-	for i := range e.Path {
-		if s := &e.Path[i]; s.IfName == "cni0" {
+	path := pathOf(e)
+	for i := range path {
+		if s := &path[i]; s.IfName == "cni0" {
 			s.IfName, s.VLAN = "vxlan0", 12
-			s.Tunnel = &trace.Tunnel{Src: netip.MustParseAddrPort("192.168.49.2:51820"), Dst: netip.MustParseAddrPort("192.168.49.3:8472"), VNI: 4096}
+			s.Tunnel = &trace.Tunnel{Kind: "vxlan", Src: netip.MustParseAddrPort("192.168.49.2:51820"), Dst: netip.MustParseAddrPort("192.168.49.3:8472"), VNI: 4096}
 		}
 	}
+	setPath(e, path)
 	return t
 }
 
@@ -153,8 +154,65 @@ func refusedPacketTrace() *trace.Trace {
 	t.Upstreams = m.Upstreams[:1]
 	t.Upstreams[0].Exchange.Fragments = &trace.Fragments{Message: trace.MessageResponse, Seen: 1, SeenBytes: 1480}
 	t.Upstreams[0].Exchange.ICMP = &trace.ICMP{Type: 2, From: netip.MustParseAddr("fd00::1"), Message: trace.MessageResponse, MTU: 1280, Offset: trace.Seconds(us(900))}
-	t.Exchange.Drop = &trace.Drop{Where: "__udp4_lib_rcv", Reason: "NO_SOCKET", Words: "no socket was bound to the port", Message: trace.MessageQuery, NetNS: nsCoreDNS,
-		NetNSName: "coredns", IfName: "eth0", Offset: trace.Seconds(us(110))}
+	t.Exchange.Drops = []trace.Drop{{Where: "__udp4_lib_rcv", Reason: "NO_SOCKET", Words: "no socket was bound to the port", Message: trace.MessageQuery, NetNS: nsCoreDNS,
+		NetNSName: "coredns", IfName: "eth0", Offset: trace.Seconds(us(110))}}
+	return t
+}
+
+// socketsTrace is of nodes that show sockets: a query that waited in the server's, an
+// attempt that asked for something else, over TCP after UDP, and a response that was
+// rejected first.
+func socketsTrace() *trace.Trace {
+	t := missTrace()
+	e := t.Exchange
+	e.NAT.Source = trace.NATMatched
+	socket := func(at int, message, direction string, netns uint32, src, dst netip.AddrPort) trace.Sighting {
+		s := seen(at, message, direction, netns, "", src, dst)
+		s.IfIndex = 0
+		return s
+	}
+	q, r := trace.MessageQuery, trace.MessageResponse
+	const late = 4000
+	setPath(e, there(0),
+		[]trace.Sighting{socket(95, q, "delivered", nsCoreDNS, podAddr, corednsAddr), socket(late-20, q, "read", nsCoreDNS, podAddr, corednsAddr)},
+		back(late+1688),
+		[]trace.Sighting{socket(late+1730, r, "delivered", nsPod, serviceAddr, podAddr), socket(late+1760, r, "read", nsPod, serviceAddr, podAddr)})
+	e.Duration = trace.SecondsPtr(us(late + 1730))
+	t.Duration = e.Duration
+	e.Rejected = []trace.Rejection{{Why: trace.RejectedPort, Src: netip.MustParseAddrPort("10.244.0.2:5353"), RCode: "NOERROR", Size: 56, Offset: trace.Seconds(us(late + 1600))}}
+	t.Server.Process, t.Server.PID = "coredns", 812
+	e.Server, e.Client = t.Server, t.Client
+	t.Query.Time = t.Query.Time.Add(us(late))
+	u := &t.Upstreams[0]
+	u.Attempt.QName, u.Attempt.QType = "alias.example.net.", "AAAA"
+	u.Exchange.Time = u.Exchange.Time.Add(us(late + 500))
+	u.Exchange.Protocol = "tcp"
+	from := netip.MustParseAddrPort("10.244.0.2:38900")
+	first := upstreamExchange(late+487, 0x0aa5, upstreamA, trace.OutcomeAnswered, 300, upThere(0, from, upstreamA), upBack(280, upstreamA, from))
+	first.Truncated = true
+	u.Earlier = []*trace.Exchange{first}
+	return t
+}
+
+// rejectedTrace got nothing but what its client could not take, and a reset.
+func rejectedTrace() *trace.Trace {
+	t := unansweredTrace()
+	t.Gaps, t.Diagnosis = nil, nil
+	e := t.Exchange
+	e.LostEvents, e.Protocol, e.NAT.Source = 0, "tcp", trace.NATBuffer
+	e.Rejected = []trace.Rejection{{Why: trace.RejectedMalformed, Src: serviceAddr, Size: 7, Offset: trace.Seconds(us(300))}}
+	e.Reset = &trace.Reset{Src: serviceAddr, Offset: trace.Seconds(us(5_000_900))}
+	e.Drops = []trace.Drop{{Where: "sch_handle_ingress", Reason: "TC_INGRESS", BPF: "tc ingress", Message: trace.MessageQuery, NetNS: nsNode, IfName: "lxc1", Offset: trace.Seconds(us(5_000_400))}}
+	return t
+}
+
+// upstreamAloneTrace is an upstream query whose lookup is not known.
+func upstreamAloneTrace() *trace.Trace {
+	m := missTrace()
+	e := m.Upstreams[0].Exchange
+	t := lookup(e, nil)
+	t.Role, t.Time, t.Server = trace.RoleUpstream, e.Time, nil
+	t.Client = &trace.Endpoint{Pod: "coredns-7db6d8ff4d-nlmmg", Namespace: "kube-system", Process: "coredns", PID: 812}
 	return t
 }
 
@@ -201,13 +259,26 @@ func twoNodesTrace() *trace.Trace {
 	e := t.Exchange
 	port := uint16(61034)
 	e.NAT.ClientIP, e.NAT.ClientPort = netip.MustParseAddr("192.168.49.20"), &port
-	for i := range e.Path {
-		if s := &e.Path[i]; s.NetNS == nsCoreDNS {
+	path := pathOf(e)
+	for i := range path {
+		s := &path[i]
+		s.Node = "node-1"
+		if s.NetNS == nsCoreDNS {
+			s.Node = "node-2"
 			s.Src, s.Dst = translated(s.Src, port), translated(s.Dst, port)
 		}
 	}
+	e.Node = "node-1"
+	setPath(e, path)
 	t.Query.Time = t.Query.Time.Add(us(ahead))
-	t.Upstreams[0].Exchange.Time = t.Upstreams[0].Exchange.Time.Add(us(ahead))
+	up := t.Upstreams[0].Exchange
+	up.Time = up.Time.Add(us(ahead))
+	path = pathOf(up)
+	for i := range path {
+		path[i].Node = "node-2"
+	}
+	up.Node = "node-2"
+	setPath(up, path)
 	t.Gaps = []string{"two nodes saw it: the clock of the server's node is 25ms (± 40µs) ahead of that of the client's, judged by query and response; its times are corrected for that"}
 	return t
 }
@@ -228,7 +299,9 @@ func hostileTrace() *trace.Trace {
 	t.Client = &trace.Endpoint{Process: "a\x1b[2J\r\nb"}
 	t.Query.Hops = append(t.Query.Hops, trace.Hop{Plugin: "loops", Parent: &parent, Start: -5, Duration: trace.SecondsPtr(-time.Hour)})
 	t.Query.Hops[0].Parent = &parent
-	t.Exchange.Path[2].IfName = "\u202eeth0"
+	path := pathOf(t.Exchange)
+	path[2].IfName = "\u202eeth0"
+	setPath(t.Exchange, path)
 	t.Upstreams[0].Attempt.Error = "\x9b31m"
 	t.Diagnosis = []trace.Finding{{Code: "x\x1b", Summary: "\x1b[31m", Evidence: []string{"\x00"}, Advice: "\x7f"}}
 	return t

@@ -41,7 +41,11 @@ func Waterfall(w io.Writer, t *trace.Trace, o Options) error {
 		labels: min(max(width*46/100, 28), 56), offsets: 8, costs: 7,
 	}
 	d.axis = d.width - d.labels - d.offsets - d.costs - 3
-	s := &story{trace: t, places: newPlaces(t), labels: d.labels}
+	drawn := t
+	if t.Role == trace.RoleUpstream {
+		drawn = withoutLookup(t)
+	}
+	s := &story{trace: drawn, places: newPlaces(drawn), labels: d.labels}
 	s.tell()
 	d.head(t, s.places)
 	if len(s.rows) > 0 {
@@ -52,6 +56,15 @@ func Waterfall(w io.Writer, t *trace.Trace, o Options) error {
 	d.diagnosis(t)
 	_, err := w.Write(d.out.Bytes())
 	return err
+}
+
+// withoutLookup returns an upstream query whose lookup is not known as what it is:
+// one that no client waits for.
+func withoutLookup(t *trace.Trace) *trace.Trace {
+	c := *t
+	c.Exchange, c.Query = nil, nil
+	c.Upstreams = []trace.Upstream{{Exchange: t.Exchange, Join: trace.JoinExact, Query: t.Query, Upstreams: t.Upstreams}}
+	return &c
 }
 
 // drawing is a waterfall in the making. A line has the columns label, time

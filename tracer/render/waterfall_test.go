@@ -21,6 +21,7 @@ var waterfalls = []struct {
 	{"ambiguous", ambiguousTrace}, {"chain", chainTrace}, {"hostile", hostileTrace}, {"answered", answeredTrace},
 	{"refused-packet", refusedPacketTrace}, {"asked-again", askedAgainTrace}, {"connect", connectTrace},
 	{"refresh", refreshTrace}, {"two-nodes", twoNodesTrace},
+	{"sockets", socketsTrace}, {"rejected", rejectedTrace}, {"upstream-alone", upstreamAloneTrace},
 }
 
 func draw(t testing.TB, tr *trace.Trace, o Options) string {

@@ -15,9 +15,30 @@ const accuracy = 0.01
 
 // sum is what one client's lookups, or the attempts at one upstream, add up to.
 type sum struct {
-	count, timeouts, failed, negative, resent, findings uint64
-	latency                                             latency
-	peak                                                peak
+	counts
+	latency latency
+	peak    peak
+}
+
+// counts are of lookups or of attempts.
+type counts struct{ count, timeouts, failed, negative, resent, findings uint64 }
+
+func (c *counts) add(o *counts) {
+	c.count += o.count
+	c.timeouts += o.timeouts
+	c.failed += o.failed
+	c.negative += o.negative
+	c.resent += o.resent
+	c.findings += o.findings
+}
+
+func (c *counts) sub(o *counts) {
+	c.count -= o.count
+	c.timeouts -= o.timeouts
+	c.failed -= o.failed
+	c.negative -= o.negative
+	c.resent -= o.resent
+	c.findings -= o.findings
 }
 
 // latency sums durations up: exact but for the percentiles.
@@ -114,46 +135,37 @@ func newLookup(t *trace.Trace) lookup {
 	return l
 }
 
-func (s *sum) lookup(l *lookup) {
-	s.count++
-	s.peak.add(l.at)
-	s.timeouts += one(l.timeout)
-	s.failed += one(l.failed)
-	s.negative += one(l.negative)
-	s.findings += one(l.finding)
-	s.resent += l.resent
-	if l.duration != nil {
-		s.latency.add(l.duration.Duration())
+func (l *lookup) counts() counts {
+	return counts{
+		count: 1, timeouts: one(l.timeout), failed: one(l.failed), negative: one(l.negative), findings: one(l.finding), resent: l.resent,
 	}
 }
 
-// attempt counts one try at an upstream, of a lookup that began at a time: what
-// CoreDNS says of it, else what its packets show.
-func (s *sum) attempt(at time.Time, u *trace.Upstream) {
-	s.count++
-	s.peak.add(at)
-	outcome, duration := "", (*trace.Seconds)(nil)
+// attemptCounts are of one try at an upstream: what CoreDNS says of it, else what its
+// packets show. The duration is nil where there was no answer.
+func attemptCounts(u *trace.Upstream) (c counts, duration *trace.Seconds) {
+	c.count = 1
+	outcome := ""
 	if e := u.Exchange; e != nil {
 		outcome, duration = e.Outcome, e.Duration
-		if e.Transmissions > 1 {
-			s.resent += uint64(e.Transmissions - 1)
-		}
-		s.negative += one(e.RCode == "NXDOMAIN")
+		c.negative = one(e.RCode == "NXDOMAIN")
+	}
+	for _, e := range u.Exchanges() {
+		c.resent += uint64(max(e.Transmissions-1, 0))
 	}
 	if a := u.Attempt; a != nil {
 		outcome, duration = a.Outcome, a.Duration
 	}
 	switch outcome {
 	case trace.OutcomeOK, trace.OutcomeAnswered:
-		s.failed += one(u.Exchange != nil && badAnswer(u.Exchange.RCode))
-		if duration != nil {
-			s.latency.add(duration.Duration())
-		}
+		c.failed = one(u.Exchange != nil && badAnswer(u.Exchange.RCode))
+		return c, duration
 	case trace.OutcomeTimeout, trace.OutcomeUnanswered, trace.OutcomeDropped:
-		s.timeouts++
+		c.timeouts = 1
 	default:
-		s.failed++
+		c.failed = 1
 	}
+	return c, nil
 }
 
 // badAnswer tells whether a response says that the upstream could not serve.
@@ -162,12 +174,7 @@ func badAnswer(rcode string) bool {
 }
 
 func (s *sum) merge(o *sum) {
-	s.count += o.count
-	s.timeouts += o.timeouts
-	s.failed += o.failed
-	s.negative += o.negative
-	s.findings += o.findings
-	s.resent += o.resent
+	s.counts.add(&o.counts)
 	s.latency.merge(&o.latency)
 	s.peak.merge(&o.peak)
 }

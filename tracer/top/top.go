@@ -34,6 +34,7 @@ type Sums struct {
 	newest int64
 	latest time.Time // the latest lookup's
 	late   uint64
+	recent recent
 }
 
 // slot is one part of the window.
@@ -53,8 +54,13 @@ func New(c Config) *Sums {
 
 // Add counts a lookup, by the time at which it began. One that began before the
 // window is only counted as late. Of work in the background only the attempts
-// are counted: no client asked for it.
+// are counted: no client asked for it. An upstream query whose lookup is not known is
+// not counted. A lookup that replaces what was told of it without an answer is counted
+// in the place of that, as long as it is remembered; else by itself.
 func (s *Sums) Add(t *trace.Trace) {
+	if t.Role == trace.RoleUpstream {
+		return
+	}
 	p := s.slot(t.Time)
 	if p == nil {
 		s.late++
@@ -66,30 +72,61 @@ func (s *Sums) Add(t *trace.Trace) {
 	if p.from.IsZero() || t.Time.Before(p.from) {
 		p.from = t.Time
 	}
-	if t.Exchange != nil || t.Query != nil { // else: a refresh, which no client waited for
-		l := newLookup(t)
-		p.total.add(&l)
-		row(p.clients, clientName(t), s.config.MaxNames).lookup(&l)
+	if t.Exchange == nil && t.Query == nil { // a refresh, which no client waited for
+		s.attempts(p, t, &told{}, nil)
+		return
 	}
-	s.upstreams(p, t.Time, t.Upstreams)
+	var before *told
+	if t.Replaces {
+		if before = s.recent.take(keyOf(t)); before != nil {
+			before.uncount()
+		}
+	}
+	now := &told{slot: p, lookup: newLookup(t)}
+	p.total.add(&now.lookup)
+	s.count(now, before, row(p.clients, clientName(t), s.config.MaxNames), t.Time, now.lookup.counts(), now.lookup.duration)
+	s.attempts(p, t, now, before)
+	if now.lookup.timeout {
+		s.recent.keep(keyOf(t), now)
+	}
+}
+
+// count adds to a row, and to what is known to be counted of a lookup, of which
+// something was counted before.
+func (s *Sums) count(now, before *told, r *sum, at time.Time, c counts, duration *trace.Seconds) {
+	i := len(now.rows)
+	now.rows = append(now.rows, counted{row: r, counts: c, measured: duration != nil})
+	r.counts.add(&c)
+	if before == nil || i >= len(before.rows) {
+		r.peak.add(at)
+	}
+	if duration != nil && !before.measured(i) {
+		r.latency.add(duration.Duration())
+	}
+}
+
+// attempts counts the attempts of a lookup.
+func (s *Sums) attempts(p *slot, t *trace.Trace, now, before *told) {
+	s.upstreams(p, t.Time, t.Upstreams, now, before)
 	if len(t.Upstreams) == 0 && t.Query != nil {
 		for i := range t.Query.Upstreams {
-			s.attempt(p, t.Time, &trace.Upstream{Attempt: &t.Query.Upstreams[i]})
+			s.attempt(p, t.Time, &trace.Upstream{Attempt: &t.Query.Upstreams[i]}, now, before)
 		}
 	}
 }
 
-// upstreams counts the attempts of a lookup, those further up a chain too.
-func (s *Sums) upstreams(p *slot, at time.Time, list []trace.Upstream) {
+// upstreams counts attempts, those further up a chain too.
+func (s *Sums) upstreams(p *slot, at time.Time, list []trace.Upstream, now, before *told) {
 	for i := range list {
-		s.attempt(p, at, &list[i])
-		s.upstreams(p, at, list[i].Upstreams)
+		s.attempt(p, at, &list[i], now, before)
+		s.upstreams(p, at, list[i].Upstreams, now, before)
 	}
 }
 
-func (s *Sums) attempt(p *slot, at time.Time, u *trace.Upstream) {
+func (s *Sums) attempt(p *slot, at time.Time, u *trace.Upstream, now, before *told) {
 	if name := upstreamName(u); name != "" {
-		row(p.upstreams, name, s.config.MaxNames).attempt(at, u)
+		c, duration := attemptCounts(u)
+		s.count(now, before, row(p.upstreams, name, s.config.MaxNames), at, c, duration)
 	}
 }
 
@@ -116,9 +153,10 @@ func (s *Sums) length() int64 { return max(int64(s.config.Window)/parts, 1) }
 // advance lets go of the parts that are over when part n has begun.
 func (s *Sums) advance(n int64) {
 	s.newest = max(s.newest, n)
-	for old := range s.slots {
+	for old, p := range s.slots {
 		if old <= s.newest-parts-1 {
 			delete(s.slots, old)
+			s.recent.forget(p)
 		}
 	}
 }

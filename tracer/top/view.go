@@ -32,6 +32,13 @@ func (t *Total) add(l *lookup) {
 	t.Sampled += one(l.sampled)
 }
 
+func (t *Total) remove(l *lookup) {
+	t.Lookups--
+	t.Timeouts -= one(l.timeout)
+	t.Findings -= one(l.finding)
+	t.Sampled -= one(l.sampled)
+}
+
 func (t *Total) merge(o *Total) {
 	t.Lookups += o.Lookups
 	t.Timeouts += o.Timeouts

@@ -97,7 +97,7 @@ func TestLookupThroughOverlay(t *testing.T) {
 		}
 		ex := tr.exchange(tc.name)
 		wire := map[string]int{}
-		for _, s := range ex.Path {
+		for _, s := range ex.Path.All() {
 			onWire := s.IfName == "wire" || s.IfName == "eth0"
 			if onWire {
 				wire[s.Message+" "+s.Direction]++
@@ -153,7 +153,7 @@ func TestNoRoute(t *testing.T) {
 			continue
 		}
 		ex := tr.exchange(tc.name)
-		if d := ex.Drop; ex.Outcome != trace.OutcomeDropped || d == nil || !strings.Contains(d.Words, "one that refuses") && d.Words != "route that refuses" {
+		if d := ex.LastDrop(); ex.Outcome != trace.OutcomeDropped || d == nil || !strings.Contains(d.Words, "one that refuses") && d.Words != "route that refuses" {
 			t.Errorf("%s: %s, %+v", tc.name, ex.Outcome, d)
 		} else {
 			t.Logf("%s: %q, reason %q, in %s", tc.name, d.Words, d.Reason, d.Where)

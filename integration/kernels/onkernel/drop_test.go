@@ -50,7 +50,7 @@ func (tr *tracer) dropped(name, reason, words string) *trace.Exchange {
 	if lacks(tr.t, feature.Reason) {
 		reason, words = "", cmp.Or(withoutReason[words], words)
 	}
-	if d := ex.Drop; ex.Outcome != trace.OutcomeDropped || d == nil || d.Reason != reason || d.Words != words || d.Where == "" {
+	if d := ex.LastDrop(); ex.Outcome != trace.OutcomeDropped || d == nil || d.Reason != reason || d.Words != words || d.Where == "" {
 		tr.t.Errorf("%s: outcome %s, drop %+v, expected %s %q", name, ex.Outcome, d, reason, words)
 	} else {
 		tr.t.Logf("%s: %q in %s", name, words, d.Where)
@@ -94,8 +94,8 @@ func TestReceiveBufferFull(t *testing.T) {
 		for i := range queries {
 			ask(t, address, fmt.Sprintf("full%d.%s.test.", i, family))
 		}
-		if ex := tr.exchange("full0." + family + ".test."); ex.Outcome != trace.OutcomeUnanswered || ex.Drop != nil {
-			t.Errorf("the first had room: outcome %s, drop %+v", ex.Outcome, ex.Drop)
+		if ex := tr.exchange("full0." + family + ".test."); ex.Outcome != trace.OutcomeUnanswered || ex.LastDrop() != nil {
+			t.Errorf("the first had room: outcome %s, drop %+v", ex.Outcome, ex.LastDrop())
 		}
 		tr.dropped(fmt.Sprintf("full%d.%s.test.", queries-1, family), "SOCKET_RCVBUFF", "receive buffer full")
 	}

@@ -59,7 +59,7 @@ func TestLookup(t *testing.T) {
 		t.Fatal(err)
 	}
 	ex := tr.exchange("answered.test.")
-	if ex.Outcome != trace.OutcomeAnswered || len(ex.Path) != 4 || len(ex.Answers) != 1 || ex.Answers[0].Value != "192.0.2.7" {
+	if ex.Outcome != trace.OutcomeAnswered || ex.Path.Len() != 4 || len(ex.Answers) != 1 || ex.Answers[0].Value != "192.0.2.7" {
 		t.Errorf("outcome %s, path %+v, answers %+v", ex.Outcome, ex.Path, ex.Answers)
 	}
 	want := os.Getpid()
@@ -87,7 +87,7 @@ func TestLookupOverTCP(t *testing.T) {
 	if ex.Outcome != trace.OutcomeAnswered || ex.Protocol != "tcp" || ex.ServerIP != netip.MustParseAddrPort(address).Addr() || ex.Duration.Duration() > time.Minute {
 		t.Errorf("%+v", ex)
 	}
-	if len(ex.Path) != 4 || len(ex.Answers) != 1 || ex.Answers[0].Value != "192.0.2.7" {
+	if ex.Path.Len() != 4 || len(ex.Answers) != 1 || ex.Answers[0].Value != "192.0.2.7" {
 		t.Errorf("path %+v, answers %+v", ex.Path, ex.Answers)
 	}
 }

@@ -1,0 +1,68 @@
+package diagnose
+
+import (
+	"fmt"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// subject is an exchange of a trace with the words for it.
+type subject struct {
+	exchange *trace.Exchange
+	attempt  *trace.Attempt // nil for the client's
+	upstream bool
+	earlier  bool // another exchange of the same attempt followed it
+}
+
+// subjects returns the exchanges of a trace: the client's, then those upstream.
+func subjects(t *trace.Trace) []subject {
+	var all []subject
+	if t.Exchange != nil {
+		all = append(all, subject{exchange: t.Exchange})
+	}
+	return appendUpstreams(all, t.Upstreams)
+}
+
+func appendUpstreams(all []subject, upstreams []trace.Upstream) []subject {
+	for i := range upstreams {
+		u := &upstreams[i]
+		for _, ex := range u.Exchanges() {
+			all = append(all, subject{exchange: ex, attempt: u.Attempt, upstream: true, earlier: ex != u.Exchange})
+		}
+		all = appendUpstreams(all, u.Upstreams)
+	}
+	return all
+}
+
+// name says which query of the trace it is.
+func (s subject) name() string {
+	connects := s.exchange.Connects()
+	switch {
+	case !s.upstream && connects:
+		return "the client's attempt to connect over TCP"
+	case !s.upstream:
+		return "the client's query"
+	case s.attempt == nil && connects:
+		return fmt.Sprintf("the attempt to connect over TCP to the upstream %s", server(s.exchange))
+	case s.attempt == nil:
+		return fmt.Sprintf("the upstream query to %s", server(s.exchange))
+	case connects:
+		return "the connection of " + attemptName(s.attempt)
+	case s.earlier:
+		return "an earlier query of " + attemptName(s.attempt)
+	}
+	return "the query of " + attemptName(s.attempt)
+}
+
+// attemptName says which attempt; the grpc plugin does not always tell where it
+// went.
+func attemptName(at *trace.Attempt) string {
+	if at.Address == "" {
+		return fmt.Sprintf("attempt %d", at.Attempt)
+	}
+	return fmt.Sprintf("attempt %d to %s", at.Attempt, at.Address)
+}
+
+func server(ex *trace.Exchange) string {
+	return fmt.Sprintf("%s port %d", ex.ServerIP, ex.ServerPort)
+}

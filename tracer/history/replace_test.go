@@ -1,0 +1,41 @@
+package history
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// told is the nth trace, as it is told with a name.
+func told(n, name int) []byte {
+	t := &trace.Trace{Header: trace.Header{Time: start.Add(time.Duration(n)), TraceID: trace.TraceID{1}}, QName: fmt.Sprintf("n%03d.", name)}
+	return t.AppendJSON(nil)
+}
+
+// What replaces a trace takes its place for whoever reads, also where the two are in
+// different blocks, and where it was replaced twice.
+func TestReplacedTraces(t *testing.T) {
+	h := New(Config{Keep: time.Hour, MaxBytes: 1 << 20})
+	h.Add(start, told(0, 0), false)
+	h.Add(start, told(1, 1), false)
+	h.seal()
+	h.Add(start, told(2, 2), false)
+	h.Add(start, told(0, 100), true)
+	h.seal()
+	h.Add(start, told(2, 102), true)
+	h.Add(start, told(0, 200), true)
+	for limit, want := range map[int]string{0: "200 102 001", 2: "200 102", 1: "200"} {
+		if got := names(t, h.Query(start, limit)); got != want {
+			t.Errorf("newest first, limit %d: %s, want %s", limit, got, want)
+		}
+	}
+	for limit, want := range map[int]string{0: "001 102 200", 2: "102 200"} {
+		backlog, s := h.Follow(start, limit, 1)
+		if got := names(t, backlog); got != want {
+			t.Errorf("oldest first, limit %d: %s, want %s", limit, got, want)
+		}
+		s.Close()
+	}
+}
