@@ -157,6 +157,12 @@ func (a *Attempt) appendJSON(b []byte) []byte {
 	b = appendString(append(b, `,"outcome":`...), a.Outcome)
 	b = appendString(append(b, `,"error":`...), a.Error)
 	b = appendString(append(b, `,"plugin":`...), a.Plugin)
+	if a.QName != "" {
+		b = appendString(append(b, `,"qname":`...), a.QName)
+	}
+	if a.QType != "" {
+		b = appendString(append(b, `,"qtype":`...), a.QType)
+	}
 	return append(b, '}')
 }
 

@@ -25,6 +25,7 @@ const (
 	OutcomeError      = "error"       // query, attempt: it failed; `error` says how
 	OutcomeOK         = "ok"          // attempt: the upstream answered
 	OutcomeTimeout    = "timeout"     // attempt: the upstream was silent
+	OutcomeFailed     = "failed"      // attempt: it timed out or failed; CoreDNS does not tell which
 	OutcomeUnanswered = "unanswered"  // exchange, trace: no response was seen
 	OutcomeDropped    = "dropped"     // exchange, trace: no response, and a drop was seen
 )
@@ -34,7 +35,7 @@ const (
 	CacheHit   = "hit"
 	CacheMiss  = "miss"
 	CacheStale = "stale"
-	CacheNone  = "none" // no cache on the query's way
+	CacheNone  = "none" // no cache on the query's way; an empty string, null in JSON: unknown
 )
 
 // How a side was joined to a trace (`join`).
@@ -105,7 +106,8 @@ type Hop struct {
 	Duration *Seconds `json:"duration_seconds"` // nil: not finished when the record was made
 }
 
-// Attempt is one try to get an answer from an upstream.
+// Attempt is one try to get an answer from an upstream. JSON leaves out the name and
+// the type that were asked for where they are those of the query.
 type Attempt struct {
 	Attempt  int      `json:"attempt"` // from 1
 	Address  string   `json:"address"` // as configured: host:port, or a URL
@@ -114,6 +116,8 @@ type Attempt struct {
 	Outcome  string   `json:"outcome"`
 	Error    string   `json:"error"`
 	Plugin   string   `json:"plugin"`
+	QName    string   `json:"qname"` // as in DNS; empty: the query's own
+	QType    string   `json:"qtype"` // likewise
 }
 
 // Query is one query inside one CoreDNS, written by the plugin.
