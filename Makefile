@@ -243,18 +243,21 @@ lint: ## run golangci-lint with .golangci.yml
 	$(LINT) config verify
 	$(LINT) run --build-tags loki,otlp,dashboards,kubernetes $(LINT_PATHS)
 
+# The tracer's programs, and those of the topologies of the lab.
+GENERATED := bpf integration/lab/datapath
+
 .PHONY: generate
 generate: ## compile the BPF programs and write their Go bindings (clang)
 	$(call need,$(GENERATE_NEEDS))
-	$(GO) generate ./bpf/...
+	$(GO) generate $(addprefix ./,$(GENERATED))
 
 # It compares the files before and after, not with the last commit, so it also
 # judges work that is not committed yet, and needs no git.
 .PHONY: check-generated
-check-generated: ## fail if what is committed in bpf/ is not what its C gives (clang)
+check-generated: ## fail if the committed BPF objects and bindings are not what their C gives (clang)
 	$(call need,$(GENERATE_NEEDS))
-	@sums() { find bpf -type f -print0 | sort -z | xargs -0 sha256sum; }; \
-	before=$$(sums); $(GO) generate ./bpf/...; after=$$(sums); \
+	@sums() { find $(GENERATED) -type f -print0 | sort -z | xargs -0 sha256sum; }; \
+	before=$$(sums); $(GO) generate $(addprefix ./,$(GENERATED)); after=$$(sums); \
 	if [ "$$before" != "$$after" ]; then \
 		{ diff <(echo "$$before") <(echo "$$after") || true; } | awk '/^>/ { print "make $(MAKECMDGOALS): not up to date: " $$3 }' >&2; \
 		echo 'make $(MAKECMDGOALS): they are generated anew now. The committed ones come from clang 14 of Debian 12 (another clang' >&2; \
