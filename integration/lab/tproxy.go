@@ -169,20 +169,8 @@ func addressed(control []byte) (netip.AddrPort, bool) {
 
 // passUDP sends a query on as the client's, and its response back as the server's.
 func (p *proxy) passUDP(query []byte, client, server netip.AddrPort) {
-	up, err := p.openUDP(client)
-	if err != nil {
-		return
-	}
-	defer p.drop(up)
-	if _, err := up.WriteToUDPAddrPort(query, server); err != nil {
-		return
-	}
-	if err := up.SetReadDeadline(time.Now().Add(proxyPatience)); err != nil {
-		return
-	}
-	response := make([]byte, 65535)
-	n, from, err := up.ReadFromUDPAddrPort(response)
-	if err != nil || from != server {
+	response := p.askAs(client, server, query)
+	if response == nil {
 		return
 	}
 	down, err := p.openUDP(server)
@@ -191,7 +179,29 @@ func (p *proxy) passUDP(query []byte, client, server netip.AddrPort) {
 	}
 	defer p.drop(down)
 	// A client that is gone is no concern of the proxy's.
-	_, _ = down.WriteToUDPAddrPort(response[:n], client)
+	_, _ = down.WriteToUDPAddrPort(response, client)
+}
+
+// askAs asks a server from a client's address and port, and returns its response, nil
+// where none came.
+func (p *proxy) askAs(client, server netip.AddrPort, query []byte) []byte {
+	up, err := p.openUDP(client)
+	if err != nil {
+		return nil
+	}
+	defer p.drop(up)
+	if _, err := up.WriteToUDPAddrPort(query, server); err != nil {
+		return nil
+	}
+	if err := up.SetReadDeadline(time.Now().Add(proxyPatience)); err != nil {
+		return nil
+	}
+	response := make([]byte, 65535)
+	n, from, err := up.ReadFromUDPAddrPort(response)
+	if err != nil || from != server {
+		return nil
+	}
+	return response[:n]
 }
 
 // openUDP opens a socket with an address of somebody else's.
