@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -28,7 +29,7 @@ func (c *caseLab) checkAlways() {
 		case t.Exchange.LostEvents > 0:
 			c.t.Errorf("%s: the tracer lost %d events", describe(t), t.Exchange.LostEvents)
 		}
-		if !c.row.unrecorded && strings.Contains(words(t), "never recorded") {
+		if !c.row.unrecorded && (strings.Contains(words(t), "never recorded") || strings.Contains(words(t), "no query record")) {
 			c.t.Errorf("%s: it is said that CoreDNS has no record: %s", describe(t), words(t))
 		}
 		c.checkAttempts(t)
@@ -49,26 +50,53 @@ func (c *caseLab) asking() map[netip.Addr]bool {
 	return found
 }
 
-// checkAttempts wants the packets of each attempt that CoreDNS made, and no others.
+// checkAttempts wants the packets of each attempt that CoreDNS made, in its time, and no
+// others.
 func (c *caseLab) checkAttempts(t *trace.Trace) {
 	c.t.Helper()
 	if t.Query == nil {
 		return
 	}
-	with := 0
+	var last time.Time
 	for i := range t.Upstreams {
 		u := &t.Upstreams[i]
 		switch {
 		case u.Attempt == nil:
 			c.t.Errorf("%s: packets of no attempt: %s", describe(t), describeUpstream(u))
-			continue
 		case u.Exchange == nil, u.Join == trace.JoinNone:
 			c.t.Errorf("%s: attempt %d has no packets", describe(t), u.Attempt.Attempt)
 		}
-		with++
+		for _, ex := range attemptExchanges(u) {
+			if ex.Time.Before(last) {
+				c.t.Errorf("%s: attempt %d has packets from before those of the one before", describe(t), i+1)
+			}
+			last = ex.Time
+		}
 	}
-	if with != len(t.Query.Upstreams) {
-		c.t.Errorf("%s: %d of %d attempts", describe(t), with, len(t.Query.Upstreams))
+	// A query that the client repeats has a record for each time.
+	if len(t.Upstreams) < len(t.Query.Upstreams) {
+		c.t.Errorf("%s: CoreDNS made %d attempts", describe(t), len(t.Query.Upstreams))
+	} else if len(t.Upstreams) == len(t.Query.Upstreams) {
+		c.checkTimes(t)
+	}
+}
+
+// checkTimes wants the packets of each attempt to have been sent while it lasted.
+func (c *caseLab) checkTimes(t *trace.Trace) {
+	c.t.Helper()
+	const slack = time.Millisecond // between the clocks of the kernel and of CoreDNS
+	for i := range t.Upstreams {
+		u := &t.Upstreams[i]
+		if u.Attempt == nil || u.Attempt.Duration == nil {
+			continue
+		}
+		begin := t.Query.Time.Add(u.Attempt.Start.Duration())
+		end := begin.Add(u.Attempt.Duration.Duration())
+		for _, ex := range attemptExchanges(u) {
+			if ex.Time.Before(begin.Add(-slack)) || ex.Time.After(end.Add(slack)) {
+				c.t.Errorf("%s: attempt %d lasted from %s to %s, its packets are from %s", describe(t), i+1, begin, end, ex.Time)
+			}
+		}
 	}
 }
 
@@ -78,8 +106,8 @@ type asked struct {
 	name, qtype string
 }
 
-// checkReceived compares the DNS IDs that the upstreams got, by question and in order,
-// with those in the traces.
+// checkReceived compares the DNS IDs that the upstreams got, by question, with those in
+// the traces.
 func (c *caseLab) checkReceived() {
 	c.t.Helper()
 	got, want := make(map[asked][]uint16), c.received()
@@ -92,6 +120,8 @@ func (c *caseLab) checkReceived() {
 		}
 	}
 	for key, ids := range want {
+		slices.Sort(ids)
+		slices.Sort(got[key])
 		if !slices.Equal(got[key], ids) {
 			c.t.Errorf("%s was asked for %s %s with the IDs %04x, in the traces there are %04x", key.server, key.name, key.qtype, ids, got[key])
 		}

@@ -45,7 +45,7 @@ func build(t *testing.T) programs {
 	return found
 }
 
-// run runs a program in client-a to its end. It may fail, as its lookups may.
+// exec runs a program in client-a to its end. It may fail, as its lookups may.
 func (c *caseLab) exec(spec lab.Spec) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()

@@ -24,6 +24,10 @@ var joins = []lookupCase{
 		dnstrace: "stamp all", asks: askedTwice,
 	},
 	{
+		name: "01 the same over TCP, which has no answer", reported: "kubernetes/dns#715",
+		asks: []ask{dig("a.noanswertcp.test"), dig("b.noanswertcp.test", "+tcp"), dig("a.good.test", "+tcp")},
+	},
+	{
 		name: "02 answers that their receiver cannot take", reported: "coredns/coredns#1899, #3305, #3941",
 		asks: []ask{
 			dig("a.otherquestion.test"), dig("a.otherid.test"), dig("a.malformed.test"), dig("a.cut.test"),

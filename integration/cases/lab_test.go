@@ -32,7 +32,7 @@ var zones = map[string][]lab.Behaviour{
 	"slip.test.":          {{Slip: 2}},
 	"limited.test.":       {{Delay: 1500 * time.Millisecond, Limit: 4}},
 	"truncated.test.":     {{Truncated: true}},
-	"many.test.":          {{Records: 60}},
+	"many.test.":          {{Records: 20}},
 	"onlya.test.":         {{Type: dns.TypeAAAA, Empty: true}},
 	"nxaaaa.test.":        {{Type: dns.TypeAAAA, Rcode: dns.RcodeNameError}},
 	"noaaaa.test.":        {{Type: dns.TypeAAAA, Silent: true}},
@@ -58,8 +58,8 @@ type lookupCase struct {
 	// servers are the hosts that ask others because they are asked; CoreDNS if empty.
 	servers []string
 
-	arrange func(c *caseLab)
-	asks    []ask // all at once
+	arrange func(c *caseLab) // before the servers start
+	asks    []ask            // all at once
 
 	// unrecorded tells that there are lookups which CoreDNS has no record of.
 	unrecorded bool
@@ -98,14 +98,14 @@ func (row *lookupCase) run(t *testing.T) {
 	flags := append(c.watched(), "--timeout", observerTimeout)
 	_, err := c.StartTracer(append(flags, row.tracer...)...)
 	c.must(err)
+	if row.arrange != nil {
+		row.arrange(c)
+	}
 	if row.serve != nil {
 		row.serve(c)
 	} else {
 		_, err := c.StartCoreDNS(c.corefile())
 		c.must(err)
-	}
-	if row.arrange != nil {
-		row.arrange(c)
 	}
 	atOnce(row.asks...)(c)
 	c.settle()

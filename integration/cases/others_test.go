@@ -131,10 +131,6 @@ var others = []lookupCase{
 		plugins: "cache 30 {\n servfail 0\n }\n forward . $UP",
 		asks:    []ask{brokenAmongGood(12)},
 	},
-	{
-		name: "42 the same over TCP, where there is no answer", reported: "coredns/coredns#7184",
-		asks: []ask{dig("a.noanswertcp.test"), dig("b.noanswertcp.test", "+tcp"), dig("a.good.test", "+tcp")},
-	},
 }
 
 // searchSuffixes know nothing of one, answer anything below another, and fail below a

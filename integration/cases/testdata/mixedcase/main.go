@@ -18,8 +18,12 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: mixedcase LISTEN FORWARD")
 		os.Exit(2)
 	}
-	server := &dns.Server{Addr: os.Args[1], Net: "udp", Handler: dns.HandlerFunc(resolve)}
-	log.Fatal(server.ListenAndServe())
+	ended := make(chan error)
+	for _, network := range []string{"udp", "tcp"} {
+		server := &dns.Server{Addr: os.Args[1], Net: network, Handler: dns.HandlerFunc(resolve)}
+		go func() { ended <- server.ListenAndServe() }()
+	}
+	log.Fatal(<-ended)
 }
 
 func resolve(w dns.ResponseWriter, r *dns.Msg) {
