@@ -193,12 +193,14 @@ func (c *caseLab) settle() {
 	}
 }
 
-// take keeps the traces of the row's lookups: each once, as it was reported last. CoreDNS
-// asks for the root to see whether an upstream works.
+// take keeps the traces of the row's lookups: each once, as it was reported last. A query
+// that comes again with the same ID from the same port, when it was answered, is another
+// lookup. CoreDNS asks for the root to see whether an upstream works.
 func (c *caseLab) take(all []*trace.Trace) {
 	c.t.Helper()
 	type lookup struct {
 		id     trace.TraceID
+		time   int64
 		server netip.AddrPort
 	}
 	index := make(map[lookup]int)
@@ -206,7 +208,7 @@ func (c *caseLab) take(all []*trace.Trace) {
 		if t.QName == "." {
 			continue
 		}
-		key := lookup{id: t.TraceID}
+		key := lookup{id: t.TraceID, time: t.Time.UnixNano()}
 		if t.Exchange != nil {
 			key.server = netip.AddrPortFrom(t.Exchange.ServerIP, t.Exchange.ServerPort)
 		}
