@@ -167,6 +167,6 @@ func fillQueue(c *caseLab) {
 // inHost runs a command in a host.
 func (c *caseLab) inHost(host, path string, args ...string) {
 	c.t.Helper()
-	_, err := c.Run(context.Background(), lab.Spec{Name: path, Host: host, Path: path, Args: args})
+	_, err := c.Run(context.Background(), lab.Spec{Name: filepath.Base(path), Host: host, Path: path, Args: args})
 	c.must(err)
 }

@@ -110,7 +110,7 @@ var others = []lookupCase{
 		name: "22 a wrong checksum, a wrong way back", reported: "flannel-io/flannel#1279, k3s-io/k3s#2013, coredns/coredns#5352",
 		unrecorded: true,
 		arrange: func(c *caseLab) {
-			c.inHost(lab.CoreDNS, "sysctl", "-qw", "net.ipv4.conf.eth0.rp_filter=1")
+			c.inHost(lab.CoreDNS, "/bin/sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/eth0/rp_filter")
 		},
 		asks: []ask{inTurn(spoiled("checksum.good.test."), noWayBack, dig("back.good.test", "+time=2"))},
 		check: func(c *caseLab) {

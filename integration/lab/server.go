@@ -23,9 +23,15 @@ type Server struct {
 	behaviours []*rule // the newest of the longest zone wins
 	received   []Received
 	streams    Streams
-	listening  []*dns.Server
+	listening  []serving
 	deaf       []net.Listener
 	quit       chan struct{} // closed by Stop: answers held back are dropped
+}
+
+// serving is one socket of a Server, and what its goroutine ended with.
+type serving struct {
+	*dns.Server
+	ended <-chan error
 }
 
 // rule is a Behaviour for the names at or below a zone.
@@ -180,7 +186,7 @@ func (s *Server) listen(addr netip.AddrPort, handler dns.Handler) error {
 		go func() { ended <- srv.ActivateAndServe() }()
 		select {
 		case <-started: // Shutdown works only from now on
-			s.listening = append(s.listening, srv)
+			s.listening = append(s.listening, serving{srv, ended})
 		case err := <-ended:
 			return errors.Join(err, udp.Close(), tcp.Close())
 		}
@@ -220,7 +226,8 @@ func (s *Server) stop() error {
 	s.listening, s.deaf, s.quit = nil, nil, nil
 	s.mu.Unlock()
 	for _, srv := range listening {
-		errs = append(errs, srv.Shutdown())
+		// The socket is closed when its goroutine has ended.
+		errs = append(errs, srv.Shutdown(), <-srv.ended)
 	}
 	for _, l := range deaf {
 		errs = append(errs, l.Close())
@@ -278,19 +285,21 @@ func (s *Server) receive(now time.Time, network string, w dns.ResponseWriter, qu
 		r.Options = opt.Option
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.received = append(s.received, r)
-	best := new(rule)
-	for _, b := range s.behaviours {
-		if b.holds(&r) && len(b.zone) >= len(best.zone) {
-			best = b
-		}
-	}
-	return s.treat(best, &r)
+	s.mu.Unlock()
+	return s.behave(&r)
 }
 
-// treat tells what a rule means for a query. It is called with the lock.
-func (s *Server) treat(r *rule, q *Received) (b Behaviour, done func()) {
+// behave tells how to treat a query; done is called when it has been.
+func (s *Server) behave(q *Received) (b Behaviour, done func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := new(rule)
+	for _, other := range s.behaviours {
+		if other.holds(q) && len(other.zone) >= len(r.zone) {
+			r = other
+		}
+	}
 	b = r.behaviour
 	if b.Slip > 1 && q.Network == "udp" {
 		key := fmt.Sprint(q.Name, q.Type)
