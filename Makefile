@@ -127,9 +127,10 @@ test-integration: check-test build bin/resolved ## run the real binaries in the 
 # first part needs two CPUs for itself: where the tracer gets too little of them it
 # leaves lookups out, and says so.
 .PHONY: test-long
-test-long: check-test build ## 5,000 lookups a second joined for 60 s, ten minutes of healthy traffic without a finding, what joining costs (root; 14 minutes)
+test-long: check-test build ## 5,000 lookups a second joined for 60 s, ten minutes of healthy traffic without a finding on each topology, what joining costs (root; 35 minutes)
 	DNSTRACE_JOIN_LOAD=60s CGO_ENABLED=0 $(GO) test -run TestJoinUnderLoad -v -count 1 -timeout 10m ./integration
 	DNSTRACE_HEALTHY=10m CGO_ENABLED=0 $(GO) test -run TestDiagnoseHealthy -v -count 1 -timeout 20m ./integration
+	DNSTRACE_HEALTHY=10m CGO_ENABLED=0 $(GO) test -run TestHealthyOnEachTopology -parallel 7 -v -count 1 -timeout 40m ./integration
 	CGO_ENABLED=0 $(GO) test -run - -bench Assemble -cpu 1 ./tracer/assemble
 
 # Without hardware virtualization; the kernels are downloaded once (300 MB). What each is
@@ -243,18 +244,21 @@ lint: ## run golangci-lint with .golangci.yml
 	$(LINT) config verify
 	$(LINT) run --build-tags loki,otlp,dashboards,kubernetes $(LINT_PATHS)
 
+# The tracer's programs, and those of the topologies of the lab.
+GENERATED := bpf integration/lab/datapath
+
 .PHONY: generate
 generate: ## compile the BPF programs and write their Go bindings (clang)
 	$(call need,$(GENERATE_NEEDS))
-	$(GO) generate ./bpf/...
+	$(GO) generate $(addprefix ./,$(GENERATED))
 
 # It compares the files before and after, not with the last commit, so it also
 # judges work that is not committed yet, and needs no git.
 .PHONY: check-generated
-check-generated: ## fail if what is committed in bpf/ is not what its C gives (clang)
+check-generated: ## fail if the committed BPF objects and bindings are not what their C gives (clang)
 	$(call need,$(GENERATE_NEEDS))
-	@sums() { find bpf -type f -print0 | sort -z | xargs -0 sha256sum; }; \
-	before=$$(sums); $(GO) generate ./bpf/...; after=$$(sums); \
+	@sums() { find $(GENERATED) -type f -print0 | sort -z | xargs -0 sha256sum; }; \
+	before=$$(sums); $(GO) generate $(addprefix ./,$(GENERATED)); after=$$(sums); \
 	if [ "$$before" != "$$after" ]; then \
 		{ diff <(echo "$$before") <(echo "$$after") || true; } | awk '/^>/ { print "make $(MAKECMDGOALS): not up to date: " $$3 }' >&2; \
 		echo 'make $(MAKECMDGOALS): they are generated anew now. The committed ones come from clang 14 of Debian 12 (another clang' >&2; \

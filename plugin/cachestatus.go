@@ -13,8 +13,8 @@ import (
 // the cache did: an answer from a plugin after it goes out while that plugin's
 // span is open; an answer of its own goes out when it asked nobody (a hit, or
 // stale data), or after it asked in vain (stale data). Stale data has a TTL of
-// zero, or the TTL that serve_stale names; data that is not stale has at least
-// one second.
+// zero, the TTL that serve_stale names, or with keepttl the one that it came with; data
+// that is not stale has at least one second.
 
 // answeredCache says what the cache did for the answer that is about to be
 // written. It is called with the lock.
@@ -31,16 +31,25 @@ func (rec *recording) answeredCache(m *dns.Msg) string {
 		return trace.CacheStale
 	}
 	ttl, known := minTTL(m)
-	refreshing := len(rec.background) > 0
+	chain := &rec.plugin.chain
 	switch {
 	case known && ttl == 0:
 		return trace.CacheStale
-	case refreshing && answeredByVerify():
+	case len(rec.background) > 0 && answeredByVerify():
 		return trace.CacheMiss
-	case refreshing && !known, known && rec.plugin.chain.staleTTL == ttl:
-		return "" // it may be stale, and nothing tells
+	case chain.stale && !chain.tellsStale(ttl, known):
+		return ""
 	}
 	return trace.CacheHit
+}
+
+// tellsStale reports whether an answer of the cache whose least TTL is ttl, and not 0,
+// would have another one if it were stale.
+func (c *chain) tellsStale(ttl uint32, known bool) bool {
+	if c.staleTTL > 0 {
+		return known && ttl != c.staleTTL
+	}
+	return known && !c.keepTTL
 }
 
 // unansweredCache is answeredCache where no answer was written.

@@ -32,3 +32,26 @@ func TestMissOrNone(t *testing.T) {
 		}
 	}
 }
+
+// An answer of the cache is stale or not where its TTL tells; it never is where the
+// cache has no stale data.
+func TestTellsStale(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		chain chain
+		ttl   uint32
+		known bool
+		want  bool
+	}{
+		{"no record", chain{}, 0, false, false},
+		{"a TTL that stale data has not", chain{}, 5, true, true},
+		{"the TTL that stale data has", chain{staleTTL: 5}, 5, true, false},
+		{"another one", chain{staleTTL: 5}, 6, true, true},
+		{"any TTL is the upstream's", chain{keepTTL: true}, 5, true, false},
+		{"that of stale data goes before", chain{keepTTL: true, staleTTL: 5}, 6, true, true},
+	} {
+		if got := tc.chain.tellsStale(tc.ttl, tc.known); got != tc.want {
+			t.Errorf("%s: %t", tc.name, got)
+		}
+	}
+}

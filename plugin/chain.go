@@ -26,7 +26,9 @@ const (
 type chain struct {
 	cacheZones  []string
 	cacheBypass []string      // zones that other plugins keep out of the cache
+	stale       bool          // the cache may serve stale data, or it is not known that it does not
 	staleTTL    uint32        // of serve_stale; 0 is also its default
+	keepTTL     bool          // the cache answers with the TTL that the upstream gave
 	refreshes   bool          // a cache may ask again in the background, or it is not known that none does
 	readTimeout time.Duration // of forward; the shortest, where there are several
 	failover    bool          // forward tries another upstream for some rcodes
@@ -56,8 +58,10 @@ func readChain(next plugin.Handler) chain {
 				c.cacheZones = zones
 			}
 			c.cacheBypass = texts(v.FieldByName("bypass"))
+			c.stale = mayBeSet(v, "staleUpTo")
+			c.keepTTL = mayBeSet(v, "keepttl")
 			c.staleTTL = uint32(integer(v, "staleTTL") / int64(time.Second))
-			refreshes = refreshes || refreshing(v)
+			refreshes = refreshes || c.stale || mayBeSet(v, "prefetch")
 		case forwardPlugin:
 			c.addForward(v, forwards == 0)
 			forwards++
@@ -76,11 +80,11 @@ func readChain(next plugin.Handler) chain {
 	return c
 }
 
-// refreshing reports whether the cache v has prefetch or serve_stale, or is of a
-// version that does not tell.
-func refreshing(v reflect.Value) bool {
-	prefetch, stale := v.FieldByName("prefetch"), v.FieldByName("staleUpTo")
-	return !prefetch.IsValid() || !stale.IsValid() || !prefetch.IsZero() || !stale.IsZero()
+// mayBeSet reports whether the field of that name is set, or does not exist in this
+// version of the plugin.
+func mayBeSet(v reflect.Value, name string) bool {
+	f := v.FieldByName(name)
+	return !f.IsValid() || !f.IsZero()
 }
 
 // isStock reports whether v comes with CoreDNS: then it has no handler after it

@@ -93,9 +93,11 @@ var nestedHop = hop{name: pluginName, exposed: true}
 // serveNested passes on a lookup that a plugin makes through the server itself,
 // such as the target of a CNAME. It belongs to the query that set it off.
 func (d *Dnstrace) serveNested(ctx context.Context, s *span, w dns.ResponseWriter, r *dns.Msg) (int, error) {
-	if s.name != pluginName {
+	if s.name == pluginName {
+		s.setQuestion(r)
+	} else {
 		// The server calls the first plugin of a chain without a span.
-		c := s.startHop(ctx, &nestedHop)
+		c := s.startHop(ctx, &nestedHop, r)
 		defer c.span.finish()
 		s, ctx = c.span, c
 	}

@@ -64,14 +64,18 @@ func (h *hop) Name() string { return h.name }
 // ServeDNS implements plugin.Handler.
 func (h *hop) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
 	if above, ok := ctx.Value(hopKey{}).(*span); ok {
-		c := above.startHop(ctx, h)
+		c := above.startHop(ctx, h, r)
 		defer c.span.finish()
 		return h.Next.ServeDNS(c, w, r)
 	}
 	// Behind a plugin that sees our spans, CoreDNS has started one for us, unless
 	// the plugin called us directly.
-	if above, ok := ot.SpanFromContext(ctx).(*span); ok && above.name != h.name {
-		return plugin.NextOrFailure(above.name, h.Next, ctx, w, r)
+	above, ok := ot.SpanFromContext(ctx).(*span)
+	if ok && above.name != h.name {
+		return plugin.NextOrFailure(above.name, h, ctx, w, r)
+	}
+	if ok {
+		above.setQuestion(r)
 	}
 	return h.Next.ServeDNS(ctx, w, r)
 }
@@ -82,10 +86,10 @@ type hopSpan struct {
 	ctx hopContext
 }
 
-// startHop starts the span of the plugin behind h, which is called with ctx,
+// startHop starts the span of the plugin behind h, which is called with ctx and r,
 // under s.
-func (s *span) startHop(ctx context.Context, h *hop) *hopContext {
-	child := s.startSpan(h.name, h.exposed)
+func (s *span) startHop(ctx context.Context, h *hop, r *dns.Msg) *hopContext {
+	child := s.startSpan(h.name, h.exposed, question(r))
 	c := &child.ctx
 	c.Context, c.span, c.exposed = ctx, &child.span, h.exposed
 	if h.exposed {
@@ -93,6 +97,15 @@ func (s *span) startHop(ctx context.Context, h *hop) *hopContext {
 	}
 	child.meet(ctx)
 	return c
+}
+
+// question returns what r asks for. It is a copy: autopath asks for one name after
+// the other with the same message.
+func question(r *dns.Msg) (q dns.Question) {
+	if len(r.Question) > 0 {
+		q = r.Question[0]
+	}
+	return q
 }
 
 // hopContext is the context of a hop.

@@ -87,16 +87,19 @@ func TestKubernetes(t *testing.T) {
 
 func testKubernetes(t *testing.T, s *server, up string) {
 	t.Helper()
-	for n, tc := range []struct{ name, rcode, by, hops, attempts string }{
-		{"web.demo.svc.cluster.local.", "NOERROR", "kubernetes", "cache kubernetes<cache", ""},
-		{"no.demo.svc.cluster.local.", "NXDOMAIN", "kubernetes", "cache kubernetes<cache", ""},
-		{"example.net.", "NOERROR", "forward", "cache kubernetes<cache forward<kubernetes", "1 ok " + up},
+	for n, tc := range []struct{ name, rcode, by, hops, attempts, asked string }{
+		{"web.demo.svc.cluster.local.", "NOERROR", "kubernetes", "cache kubernetes<cache", "", ""},
+		{"no.demo.svc.cluster.local.", "NXDOMAIN", "kubernetes", "cache kubernetes<cache", "", ""},
+		{"example.net.", "NOERROR", "forward", "cache kubernetes<cache forward<kubernetes", "1 ok " + up, "example.net. A"},
 		// An ExternalName is chased through the server.
 		{"out.demo.svc.cluster.local.", "NOERROR", "kubernetes", "cache kubernetes<cache dnstrace<kubernetes " +
-			"cache<dnstrace kubernetes<cache forward<kubernetes", "1 ok " + up},
+			"cache<dnstrace kubernetes<cache forward<kubernetes", "1 ok " + up, "target.example.net. A*"},
 	} {
 		answer := s.ask(tc.name, dns.TypeA)
 		q := s.query(n + 1)
+		if marked, _ := questionsOf(&q.DNS, q.Upstreams); strings.Join(marked, ", ") != tc.asked {
+			t.Errorf("%s: asked for %v, want %s", tc.name, marked, tc.asked)
+		}
 		if q.RCode != tc.rcode || q.AnsweredBy != tc.by || hops(q.Hops) != tc.hops || attempts(q.Upstreams) != tc.attempts {
 			t.Errorf("%s: %s by %s, hops %s, attempts %s\n%s", tc.name, q.RCode, q.AnsweredBy, hops(q.Hops), attempts(q.Upstreams), answer)
 		}
@@ -120,6 +123,9 @@ func testAutopath(t *testing.T, s *server, up string) {
 	} {
 		answer := s.ask(tc.name, dns.TypeA)
 		q := s.query(before + n + 1)
+		if marked, _ := questionsOf(&q.DNS, q.Upstreams); tc.attempts != "" && (len(marked) != 1 || !strings.HasPrefix(marked[0], "www.example.net.") || strings.Contains(marked[0], "auto.local")) {
+			t.Errorf("asked for %v", marked)
+		}
 		if q.QName != tc.name || hops(q.Hops) != tc.hops || q.AnsweredBy != "autopath" || q.RCode != "NOERROR" || q.Cache != trace.CacheNone || attempts(q.Upstreams) != tc.attempts {
 			t.Errorf("%s by %s: %s, cache %s, hops %s, attempts %s\n%s", q.QName, q.AnsweredBy, q.RCode, q.Cache, hops(q.Hops), attempts(q.Upstreams), answer)
 		}

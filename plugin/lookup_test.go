@@ -215,11 +215,11 @@ func TestFailoverByRcode(t *testing.T) {
 	}`)
 	s.ask("example.org.", dns.TypeA)
 	// Whether the first failed or answered SERVFAIL does not show.
-	if got := attempts(s.query(1).Upstreams); got != "1  "+first+", 2 ok "+second {
+	if got := attempts(s.query(1).Upstreams); got != "1 failed "+first+", 2 ok "+second {
 		t.Errorf("attempts: %s", got)
 	}
-	if got := observed(t, first, unknownLabel); got != 1 {
-		t.Errorf("%d attempts of an unknown outcome are counted", got)
+	if got := observed(t, first, trace.OutcomeFailed); got != 1 {
+		t.Errorf("%d failed attempts are counted", got)
 	}
 }
 

@@ -3,6 +3,7 @@ package dnstrace
 import (
 	"context"
 	"errors"
+	"sync"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
@@ -10,9 +11,11 @@ import (
 	_ "github.com/coredns/coredns/plugin/dns64" // plugins of the tests' Corefiles
 	_ "github.com/coredns/coredns/plugin/grpc"
 	_ "github.com/coredns/coredns/plugin/kubernetes"
+	coreupstream "github.com/coredns/coredns/plugin/pkg/upstream"
 	_ "github.com/coredns/coredns/plugin/reload"
 	_ "github.com/coredns/coredns/plugin/tls"
 	_ "github.com/coredns/coredns/plugin/view"
+	"github.com/coredns/coredns/request"
 
 	"github.com/miekg/dns"
 )
@@ -21,11 +24,16 @@ import (
 const (
 	panicName       = "panic"
 	unstartableName = "unstartable"
+	severalName     = "several"
 )
 
 func init() {
 	plugin.Register(panicName, func(c *caddy.Controller) error {
 		dnsserver.GetConfig(c).AddPlugin(func(plugin.Handler) plugin.Handler { return panicking{} })
+		return nil
+	})
+	plugin.Register(severalName, func(c *caddy.Controller) error {
+		dnsserver.GetConfig(c).AddPlugin(func(next plugin.Handler) plugin.Handler { return several{next} })
 		return nil
 	})
 	plugin.Register(unstartableName, func(c *caddy.Controller) error {
@@ -41,4 +49,28 @@ func (panicking) Name() string { return panicName }
 
 func (panicking) ServeDNS(context.Context, dns.ResponseWriter, *dns.Msg) (int, error) {
 	panic("a bug")
+}
+
+// several is a plugin that makes lookups of its own for its name, all at once, and then
+// hands the query on.
+type several struct{ Next plugin.Handler }
+
+func (several) Name() string { return severalName }
+
+func (p several) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+	state := request.Request{W: w, Req: r}
+	var lookups sync.WaitGroup
+	if state.Name() == severalName+".org." {
+		for _, target := range []string{"one.net.", "two.net."} {
+			for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
+				lookups.Go(func() {
+					if _, err := coreupstream.New().Lookup(ctx, state, target, qtype); err != nil {
+						panic(err)
+					}
+				})
+			}
+		}
+	}
+	lookups.Wait()
+	return plugin.NextOrFailure(p.Name(), p.Next, ctx, w, r)
 }

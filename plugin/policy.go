@@ -74,7 +74,7 @@ func (rec *recording) took() time.Duration {
 func (b *builder) failedAttempt() bool {
 	for i := range b.tries {
 		switch a := &b.tries[i]; a.Outcome {
-		case trace.OutcomeTimeout, trace.OutcomeError:
+		case trace.OutcomeTimeout, trace.OutcomeError, trace.OutcomeFailed:
 			return true
 		case "":
 			if a.Plugin == forwardPlugin && a.Duration != nil {

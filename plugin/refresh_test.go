@@ -117,6 +117,35 @@ func TestServeStale(t *testing.T) {
 	}
 }
 
+// With keepttl, an answer of the cache does not tell whether it is stale. Without
+// serve_stale it never is.
+func TestKeepTTL(t *testing.T) {
+	for _, tc := range []struct {
+		options, want string
+		ages          bool
+	}{
+		{"keepttl", trace.CacheHit, false},
+		{"keepttl\n serve_stale 1h immediate", "", false},
+		{"keepttl\n serve_stale 1h immediate", "", true},
+	} {
+		if !supported(t, ".:0 {\n cache {\n "+tc.options+"\n }\n }") {
+			continue
+		}
+		a := new(aging)
+		s := a.start(t, tc.options)
+		s.ask("example.org.", dns.TypeA)
+		want := 2
+		if tc.ages {
+			time.Sleep(expired)
+			want = 3
+		}
+		s.ask("example.org.", dns.TypeA)
+		if queries, _ := split(s.wait(want)); queries[1].Cache != tc.want || hops(queries[1].Hops) != "cache" {
+			t.Errorf("%s: cache %q, hops %s", tc.options, queries[1].Cache, hops(queries[1].Hops))
+		}
+	}
+}
+
 func TestServeStaleVerify(t *testing.T) {
 	for _, tc := range []struct {
 		name, cache string

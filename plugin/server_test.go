@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 	i := slices.Index(dnsserver.Directives, "dnstap")
 	directives := slices.Insert(slices.Clone(dnsserver.Directives), i+1, pluginName)
 	i = slices.Index(directives, cachePlugin)
-	dnsserver.Directives = slices.Insert(directives, i+1, panicName, unstartableName)
+	dnsserver.Directives = slices.Insert(directives, i+1, panicName, unstartableName, severalName)
 	caddy.Quiet = true
 	dnsserver.Quiet = true
 	code := m.Run()

@@ -7,6 +7,7 @@ import (
 
 	"github.com/coredns/coredns/plugin/metadata"
 
+	"github.com/miekg/dns"
 	ot "github.com/opentracing/opentracing-go"
 	otlog "github.com/opentracing/opentracing-go/log"
 )
@@ -64,6 +65,9 @@ type span struct {
 	// md identifies the metadata of the context that a cache ran in.
 	md     uintptr
 	nested *scope // a nested lookup: how it ended
+	// asks is the question that a hop was called with, without a name where it is
+	// not known: then it is that of the span above, or at the top the query's.
+	asks dns.Question
 }
 
 type spanState uint8
@@ -140,7 +144,7 @@ func metadataOf(ctx context.Context) uintptr {
 
 // startChild starts a span under s; opts are the options other than the parent.
 func (s *span) startChild(name string, opts []ot.StartSpanOption) *span {
-	child := &s.startSpan(name, true).span
+	child := &s.startSpan(name, true, dns.Question{}).span
 	if s.other != nil {
 		opts = append([]ot.StartSpanOption{ot.ChildOf(s.other.Context())}, opts...)
 		child.other = s.other.Tracer().StartSpan(name, opts...)

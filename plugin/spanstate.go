@@ -1,16 +1,20 @@
 package dnstrace
 
-import "context"
+import (
+	"context"
+
+	"github.com/miekg/dns"
+)
 
 // What happens to a span, under the lock of its query.
 
-// startSpan adds a span under s; exposed says whether anybody but the ordinary plugins
-// will see it. A child of a cache waits for place: only its context tells whether it
+// startSpan adds a span under s, with the question it was called with, if that is known;
+// exposed says whether anybody but the ordinary plugins will see it. A child of a cache waits for place: only its context tells whether it
 // works for the answer or in the background.
-func (s *span) startSpan(name string, exposed bool) *hopSpan {
+func (s *span) startSpan(name string, exposed bool, asks dns.Question) *hopSpan {
 	if f := s.front; f != nil && !f.shared {
 		f.shared = exposed
-		return s.addSpan(s.rec, name)
+		return s.addSpan(s.rec, name, asks)
 	}
 	q, ok := s.lock()
 	if !ok {
@@ -19,13 +23,14 @@ func (s *span) startSpan(name string, exposed bool) *hopSpan {
 		return late
 	}
 	defer q.mu.Unlock()
-	return s.addSpan(q, name)
+	return s.addSpan(q, name, asks)
 }
 
 // addSpan is startSpan for a query that is not over. It is called with the lock, unless
 // the front is not shared.
-func (s *span) addSpan(q *recording, name string) *hopSpan {
+func (s *span) addSpan(q *recording, name string, asks dns.Question) *hopSpan {
 	child, rec := q.newSpan(), s.rec
+	child.asks = asks
 	child.front, child.rec, child.use, child.parent, child.name, child.end, child.state = s.front, rec, s.use, s, name, open, stateIgnored
 	child.stamper, child.refresh = s.stamper, q.plugin.chain.refreshes
 	child.began = rec.now()
@@ -99,6 +104,19 @@ func (rec *recording) newRefresh(ctx context.Context, s *span) *recording {
 		rec.background = append(rec.background, refresh)
 	}
 	return refresh
+}
+
+// setQuestion notes the message that a hop was called with, where CoreDNS started
+// its span.
+func (s *span) setQuestion(r *dns.Msg) {
+	q, ok := s.lock()
+	if !ok {
+		return
+	}
+	if !s.rec.closed {
+		s.asks = question(r)
+	}
+	q.mu.Unlock()
 }
 
 func (s *span) setPeer(peer string) {

@@ -72,7 +72,7 @@ func TestErrorAfterAnswerLeftOut(t *testing.T) {
 	outer := d.Next
 	d.Next = plugin.HandlerFunc(func(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
 		s := ctx.Value(hopKey{}).(*span)
-		c := s.startHop(ctx, &hop{name: "chaos"})
+		c := s.startHop(ctx, &hop{name: "chaos"}, r)
 		rcode, _ := outer.ServeDNS(c, w, r)
 		c.span.finish()
 		return rcode, errors.New("afterwards")

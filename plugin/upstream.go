@@ -8,6 +8,7 @@ import (
 
 	"github.com/dnstrace/dnstrace/trace"
 
+	"github.com/miekg/dns"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -17,11 +18,14 @@ import (
 const (
 	timeoutEarly = 5 * time.Millisecond
 	timeoutLate  = time.Second
+	// shortestTimeout is forward's least timeout for connecting.
+	shortestTimeout = time.Second
 )
 
 // attempt makes the entry of an upstream attempt.
 func (b *builder) attempt(s *span) trace.Attempt {
 	a := trace.Attempt{Attempt: int(s.number), Address: s.peer, Start: trace.Seconds(b.startOf(s)), Duration: b.durationOf(s)}
+	a.QName, a.QType = asked(s)
 	hop := hopAbove(s)
 	if hop == nil {
 		return a
@@ -35,6 +39,29 @@ func (b *builder) attempt(s *span) trace.Attempt {
 		a.Outcome, a.Error = b.forwardOutcome(hop, s)
 	}
 	return a
+}
+
+// asked returns what the upstream of an attempt was asked for, as far as it is not what
+// the client asked for: another plugin may have rewritten the question, or it is the
+// question of a nested lookup.
+func asked(s *span) (qname, qtype string) {
+	own := s.rec.ident.q
+	for above := s.parent; above != nil; above = above.parent {
+		q := above.asks
+		if q.Name == "" {
+			continue
+		}
+		if q.Name != own.Name {
+			if name := dns.CanonicalName(q.Name); name != dns.CanonicalName(own.Name) {
+				qname = name
+			}
+		}
+		if q.Qtype != own.Qtype {
+			qtype = typeText(q.Qtype)
+		}
+		break
+	}
+	return qname, qtype
 }
 
 // grpcAddress returns where an attempt of grpc went, if its order is known.
@@ -83,13 +110,7 @@ func (b *builder) forwardOutcome(hop, s *span) (outcome, errText string) {
 	}
 	c := &b.rec.plugin.chain
 	if s != last {
-		switch {
-		case b.timedOut(s):
-			return trace.OutcomeTimeout, ""
-		case c.failover:
-			return "", "" // an error, or an answer with one of the rcodes
-		}
-		return trace.OutcomeError, ""
+		return b.failure(s), ""
 	}
 	sc := b.scopeOf(hop)
 	switch {
@@ -106,6 +127,18 @@ func (b *builder) forwardOutcome(hop, s *span) (outcome, errText string) {
 		return trace.OutcomeTimeout, ""
 	}
 	return "", ""
+}
+
+// failure tells how an attempt failed, as far as its duration does. With failover, forward
+// counts answers with some rcodes as failures, too.
+func (b *builder) failure(s *span) string {
+	switch {
+	case b.timedOut(s):
+		return trace.OutcomeTimeout
+	case b.rec.plugin.chain.failover, time.Duration(s.end-s.began) >= shortestTimeout-timeoutEarly:
+		return trace.OutcomeFailed
+	}
+	return trace.OutcomeError
 }
 
 // timedOut reports whether an attempt that failed lasted as long as forward

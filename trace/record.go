@@ -35,7 +35,7 @@ const (
 	CacheHit   = "hit"
 	CacheMiss  = "miss"
 	CacheStale = "stale"
-	CacheNone  = "none" // no cache on the query's way
+	CacheNone  = "none" // no cache on the query's way; an empty string, null in JSON: unknown
 )
 
 // RoleUpstream is the role of a trace that is no client's lookup: a server's upstream
@@ -110,7 +110,8 @@ type Hop struct {
 	Duration *Seconds `json:"duration_seconds"` // nil: not finished when the record was made
 }
 
-// Attempt is one try to get an answer from an upstream.
+// Attempt is one try to get an answer from an upstream. JSON leaves out the name and
+// the type that were asked for where they are those of the query.
 type Attempt struct {
 	Attempt  int      `json:"attempt"` // from 1
 	Address  string   `json:"address"` // as configured: host:port, or a URL
@@ -119,7 +120,7 @@ type Attempt struct {
 	Outcome  string   `json:"outcome"`
 	Error    string   `json:"error"`
 	Plugin   string   `json:"plugin"`
-	QName    string   `json:"qname"` // what it asked for, where that is not what the query asks for; empty: the same
+	QName    string   `json:"qname"` // as in DNS; empty: the query's own
 	QType    string   `json:"qtype"` // likewise
 }
 

@@ -29,6 +29,7 @@ func sampleRecords() []Record {
 	client := NewSpanID(head.TraceID, SpanID{}, RoleClient, 0)
 	attempt := Attempt{Attempt: 1, Address: "192.168.49.1:53", Start: 200000, Duration: SecondsPtr(2 * time.Second),
 		Outcome: OutcomeTimeout, Error: "read udp: i/o timeout", Plugin: "forward"}
+	chased := Attempt{Attempt: 2, Address: "192.168.49.1:53", Start: 300000, Outcome: OutcomeFailed, Plugin: "forward", QName: "target.example.", QType: "AAAA"}
 	query := &Query{
 		Header: head, DNS: question, SpanID: NewSpanID(head.TraceID, client, RoleServer, 0), ParentSpanID: &client,
 		ServerIP: netip.MustParseAddr("10.244.0.2"), ServerPort: 53, Zone: ".", Cache: CacheMiss, AnsweredBy: "forward",
@@ -38,7 +39,7 @@ func sampleRecords() []Record {
 		Upstreams: []Attempt{attempt}, Sample: &rate,
 	}
 	query.Record = KindQuery
-	refresh := &Refresh{Header: head, DNS: question, Cause: "prefetch", Hops: []Hop{}, Upstreams: []Attempt{attempt}, Sample: &rate}
+	refresh := &Refresh{Header: head, DNS: question, Cause: "prefetch", Hops: []Hop{}, Upstreams: []Attempt{attempt, chased}, Sample: &rate}
 	refresh.Record = KindRefresh
 	exchange := &Exchange{
 		Header: head, DNS: question, ServerIP: netip.MustParseAddr("10.96.0.10"), ServerPort: 53,

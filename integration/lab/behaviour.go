@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"fmt"
 	"hash/fnv"
 	"net/netip"
 	"strings"
@@ -13,6 +14,11 @@ import (
 // and TXT with what AddrA, AddrAAAA and the name itself give, and other types
 // with no data.
 type Behaviour struct {
+	// Type and Network restrict all that follows to queries of that type, or over udp
+	// or tcp; the zero values mean all. Others are treated as if it were not there.
+	Type    uint16
+	Network string
+
 	// Silent takes the query, logs it and never answers.
 	Silent bool
 	// Delay is how long the answer is held back.
@@ -20,8 +26,20 @@ type Behaviour struct {
 	// Rcode is the answer's code, for example dns.RcodeNameError; anything but
 	// success comes without records, NXDOMAIN with the SOA that caches want.
 	Rcode int
+	// Empty answers success without records: no data of that type.
+	Empty bool
 	// Truncated answers over UDP with TC and no records.
 	Truncated bool
+	// Slip is response rate limiting: over UDP, of the queries for a name only every
+	// Slip-th is answered, with TC and no records. 0 and 1 mean none.
+	Slip int
+	// Limit is how many queries it treats at once; others are refused. 0 means any number.
+	Limit int
+	// Records is how many A or AAAA records a name has; 0 means one. Over UDP the answer
+	// has as many as the client can take, with TC if that is not all.
+	Records int
+	// Mangle changes the answer on its way out, for example [Malformed].
+	Mangle func(wire []byte) []byte
 	// Size pads the answer to at least this many bytes on the wire, with no
 	// regard to what the client advertised.
 	Size int
@@ -70,11 +88,14 @@ func (b Behaviour) reply(query *dns.Msg, network string) *dns.Msg {
 			Hdr: dns.RR_Header{Name: parent(q.Name), Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: ttl},
 			Ns:  "ns.lab.", Mbox: "hostmaster.lab.", Serial: 1, Refresh: 3600, Retry: 600, Expire: 86400, Minttl: ttl,
 		}}
-	case b.Rcode != dns.RcodeSuccess:
-	case b.Truncated && network == "udp":
+	case b.Rcode != dns.RcodeSuccess, b.Empty:
+	case (b.Truncated || b.Slip > 1) && network == "udp":
 		m.Truncated = true
 	default:
-		m.Answer = answers(q, ttl)
+		m.Answer = b.answers(q, ttl)
+		if network == "udp" && b.Records > 0 {
+			m.Truncate(takes(query))
+		}
 	}
 	if missing := b.Size - m.Len(); missing > 0 {
 		m.Extra = append(m.Extra, padding(q.Name, missing))
@@ -82,14 +103,32 @@ func (b Behaviour) reply(query *dns.Msg, network string) *dns.Msg {
 	return m
 }
 
-// answers are the records that a name has.
-func answers(q dns.Question, ttl uint32) []dns.RR {
+// takes is how many bytes over UDP a query's client can take.
+func takes(query *dns.Msg) int {
+	if opt := query.IsEdns0(); opt != nil {
+		return max(dns.MinMsgSize, int(opt.UDPSize()))
+	}
+	return dns.MinMsgSize
+}
+
+// answers are the records that a name has. Of many addresses the first is the name's
+// own, and the others are those of names below it.
+func (b Behaviour) answers(q dns.Question, ttl uint32) []dns.RR {
+	all := answers(q, q.Name, ttl)
+	for i := 1; i < b.Records; i++ {
+		all = append(all, answers(q, fmt.Sprintf("%d.%s", i, q.Name), ttl)...)
+	}
+	return all
+}
+
+// answers is the record of q's type with the address of a name.
+func answers(q dns.Question, name string, ttl uint32) []dns.RR {
 	hdr := dns.RR_Header{Name: q.Name, Rrtype: q.Qtype, Class: dns.ClassINET, Ttl: ttl}
 	switch q.Qtype {
 	case dns.TypeA:
-		return []dns.RR{&dns.A{Hdr: hdr, A: AddrA(q.Name).AsSlice()}}
+		return []dns.RR{&dns.A{Hdr: hdr, A: AddrA(name).AsSlice()}}
 	case dns.TypeAAAA:
-		return []dns.RR{&dns.AAAA{Hdr: hdr, AAAA: AddrAAAA(q.Name).AsSlice()}}
+		return []dns.RR{&dns.AAAA{Hdr: hdr, AAAA: AddrAAAA(name).AsSlice()}}
 	case dns.TypeTXT:
 		return []dns.RR{&dns.TXT{Hdr: hdr, Txt: []string{dns.CanonicalName(q.Name)}}}
 	}

@@ -73,6 +73,9 @@ func (v *conversation) over(ctx context.Context, conn net.Conn) {
 // dial opens a socket in the client's namespace, connected to the server, so
 // that ICMP errors come back to it.
 func (c *Client) dial(ctx context.Context, q Query) (net.Conn, error) {
+	if q.Unconnected {
+		return c.open(q)
+	}
 	d := net.Dialer{Timeout: q.Timeout}
 	if q.LocalPort != 0 {
 		local := netip.AddrPortFrom(netip.IPv4Unspecified(), q.LocalPort)
@@ -96,6 +99,56 @@ func (c *Client) dial(ctx context.Context, q Query) (net.Conn, error) {
 		err = fmt.Errorf("%w: %w", os.ErrDeadlineExceeded, err)
 	}
 	return conn, err
+}
+
+// open opens a UDP socket in the client's namespace, without a peer.
+func (c *Client) open(q Query) (net.Conn, error) {
+	network := "udp4"
+	if q.Server.Addr().Is6() {
+		network = "udp6"
+	}
+	var conn *net.UDPConn
+	var local netip.Addr
+	err := c.host.Do(func() (err error) {
+		// A socket that is connected knows the address that the other will send from.
+		connected, err := net.Dial(network, q.Server.String())
+		if err != nil {
+			return err
+		}
+		local = addrPort(connected.LocalAddr()).Addr()
+		if err := connected.Close(); err != nil {
+			return err
+		}
+		conn, err = net.ListenUDP(network, &net.UDPAddr{Port: int(q.LocalPort)})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &unconnected{conn, netip.AddrPortFrom(local, addrPort(conn.LocalAddr()).Port()), q.Server}, nil
+}
+
+// unconnected is a UDP socket that names its peer with each message, and takes
+// messages from that address only.
+type unconnected struct {
+	*net.UDPConn
+	local, peer netip.AddrPort
+}
+
+// LocalAddr implements net.Conn with the host's address: the socket has none.
+func (u *unconnected) LocalAddr() net.Addr { return net.UDPAddrFromAddrPort(u.local) }
+
+// Write implements net.Conn.
+func (u *unconnected) Write(b []byte) (int, error) { return u.WriteToUDPAddrPort(b, u.peer) }
+
+// Read implements net.Conn.
+func (u *unconnected) Read(b []byte) (int, error) {
+	for {
+		n, from, err := u.ReadFromUDPAddrPort(b)
+		if err != nil || from == u.peer {
+			return n, err
+		}
+	}
 }
 
 // reuseAddress lets a TCP client ask from the same port again soon. It must not

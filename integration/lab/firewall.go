@@ -3,6 +3,7 @@ package lab
 import (
 	"fmt"
 	"os/exec"
+	"strconv"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -67,6 +68,8 @@ type Match struct {
 	// Family is 4 or 6; 0 means both.
 	Family int
 	Leg    Leg
+	// Port is the server's; 0 means 53.
+	Port uint16
 	// Name restricts the rule to packets that hold this question, in any case
 	// of letters (the string match of iptables).
 	Name string
@@ -140,7 +143,11 @@ func (m Match) rule(family int, network, port, address string) []string {
 	case UpstreamLeg:
 		rule = append(rule, address, upstream.String())
 	}
-	rule = append(rule, "-p", network, "-m", network, port, "53")
+	number := m.Port
+	if number == 0 {
+		number = 53
+	}
+	rule = append(rule, "-p", network, "-m", network, port, strconv.Itoa(int(number)))
 	if m.Name != "" {
 		rule = append(rule, "-m", "string", "--algo", "bm", "--icase", "--hex-string", hexName(m.Name))
 	}

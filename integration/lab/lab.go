@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netns"
 )
 
@@ -44,6 +45,8 @@ type Config struct {
 	// the pod, as kube-proxy does with --masquerade-all. With Nftables only; see
 	// [Lab.MasqueradeService] for iptables.
 	MasqueradeAll bool
+	// Topology is how the node carries packets; the zero value is one bridge.
+	Topology Topology
 	// CoreDNS and Dnstrace are the paths of the binaries; default bin/coredns
 	// and bin/dnstrace of the module that holds the working directory. They
 	// are looked for only when started.
@@ -64,7 +67,9 @@ type Lab struct {
 	servers   []*Server
 	upstreams []*Server
 	processes []*Process
-	errs      []error // found while nobody was looking; Close returns them
+	programs  []*ebpf.Collection // of the topology
+	closers   []func() error     // what Close undoes, newest first
+	errs      []error            // found while nobody was looking; Close returns them
 	closed    bool
 }
 
@@ -114,6 +119,7 @@ func Build(cfg Config) (*Lab, error) {
 	if cfg.Upstreams < 0 || cfg.Upstreams > maxUpstreams {
 		return nil, fmt.Errorf("Config.Upstreams is %d: want 1 to %d", cfg.Upstreams, maxUpstreams)
 	}
+	cfg.Topology = cfg.Topology.withDefaults()
 	home, err := netns.Get()
 	if err != nil {
 		return nil, fmt.Errorf("own network namespace: %w", err)
@@ -135,7 +141,7 @@ func (l *Lab) build() error {
 	if err := l.makeDir(); err != nil {
 		return err
 	}
-	for _, step := range []func() error{l.buildNode, l.buildUpstream, l.buildServer, l.buildService} {
+	for _, step := range []func() error{l.buildNode, l.buildUpstream, l.buildServer, l.service} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -145,8 +151,13 @@ func (l *Lab) build() error {
 			return err
 		}
 	}
+	if err := l.cfg.Topology.finish(l); err != nil {
+		return err
+	}
 	return l.startUpstreams()
 }
+
+func (l *Lab) service() error { return l.cfg.Topology.service(l) }
 
 func (l *Lab) makeDir() error {
 	for _, tmp := range tempDirs() {
@@ -183,7 +194,7 @@ func (l *Lab) Close() error {
 		return nil
 	}
 	l.closed = true
-	processes, servers, hosts := l.processes, l.servers, l.hosts
+	processes, servers, hosts, closers := l.processes, l.servers, l.hosts, l.closers
 	l.mu.Unlock()
 
 	// Newest first: what came later may depend on what came before.
@@ -193,6 +204,9 @@ func (l *Lab) Close() error {
 	for _, s := range servers {
 		l.report(s.Stop())
 	}
+	for i := len(closers) - 1; i >= 0; i-- {
+		l.report(closers[i]())
+	}
 	for _, h := range hosts {
 		l.report(h.remove())
 	}
@@ -200,6 +214,13 @@ func (l *Lab) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return errors.Join(l.errs...)
+}
+
+// atClose lets Close call f when the lab's processes have ended.
+func (l *Lab) atClose(f func() error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closers = append(l.closers, f)
 }
 
 // report keeps an error that has nobody to return to, for Close.

@@ -50,7 +50,7 @@ var (
 	defaultRouteV4, defaultRouteV6 = netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")
 )
 
-// buildNode makes the node's namespace with the bridge that pods attach to.
+// buildNode makes the node's namespace, with its part of the pods' network.
 func (l *Lab) buildNode() error {
 	node, err := l.addHost(Node, gatewayV4, gatewayV6)
 	if err != nil {
@@ -68,11 +68,21 @@ func (l *Lab) buildNode() error {
 	if err != nil {
 		return err
 	}
+	return l.cfg.Topology.node(l)
+}
+
+// buildBridge makes the bridge that pods attach to.
+func (l *Lab) buildBridge() error { return l.buildBridgeAgeing(nil) }
+
+// buildBridgeAgeing makes the bridge, with the time for which it remembers where an
+// address is, in hundredths of a second; nil for the kernel's default, 0 for never.
+func (l *Lab) buildBridgeAgeing(ageing *uint32) error {
+	node := l.Host(Node)
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = bridgeName
 	// Snooping without a querier may hold back neighbour discovery.
 	snooping := false
-	if err := node.ns.links.LinkAdd(&netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &snooping}); err != nil {
+	if err := node.ns.links.LinkAdd(&netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &snooping, AgeingTime: ageing}); err != nil {
 		return fmt.Errorf("add bridge %s: %w", bridgeName, err)
 	}
 	return node.configure(bridgeName,
@@ -163,20 +173,27 @@ func (l *Lab) addPod(name string, v4, v6 netip.Addr) (*Host, error) {
 	if err := node.vethTo(pod, outside); err != nil {
 		return nil, err
 	}
+	return pod, l.cfg.Topology.attach(l, pod, outside)
+}
+
+// attachToBridge puts a pod's device on the node into the bridge, and gives the pod
+// its addresses and routes.
+func (l *Lab) attachToBridge(pod *Host, outside string) error {
+	node := l.Host(Node)
 	if err := node.enslave(outside, bridgeName); err != nil {
-		return nil, err
+		return err
 	}
-	err = pod.configure("eth0", netip.PrefixFrom(v4, PodNetV4.Bits()), netip.PrefixFrom(v6, PodNetV6.Bits()))
+	err := pod.configure("eth0", netip.PrefixFrom(pod.V4, PodNetV4.Bits()), netip.PrefixFrom(pod.V6, PodNetV6.Bits()))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := pod.route(defaultRouteV4, gatewayV4); err != nil {
-		return nil, err
+		return err
 	}
 	if err := pod.route(defaultRouteV6, gatewayV6); err != nil {
-		return nil, err
+		return err
 	}
-	return pod, errors.Join(pod.waitUsable("eth0"), node.waitUsable(outside), node.waitUsable(bridgeName))
+	return errors.Join(pod.waitUsable("eth0"), node.waitUsable(outside), node.waitUsable(bridgeName))
 }
 
 // vethName is the name of a pod's device on the node's side, as CNI plugins
@@ -189,10 +206,13 @@ func vethName(pod string) string {
 
 // vethTo makes a veth pair between h, where it is called outside, and peer,
 // where it is eth0. Both ends are born in their namespaces.
-func (h *Host) vethTo(peer *Host, outside string) error {
+func (h *Host) vethTo(peer *Host, outside string) error { return h.vethPair(outside, peer, "eth0") }
+
+// vethPair is vethTo with a name for the peer's end.
+func (h *Host) vethPair(outside string, peer *Host, inside string) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = outside
-	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(peer.ns.handle)}
+	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: inside, PeerNamespace: netlink.NsFd(peer.ns.handle)}
 	if err := h.ns.links.LinkAdd(veth); err != nil {
 		return fmt.Errorf("veth between %s and %s: %w", h.Name, peer.Name, err)
 	}

@@ -20,16 +20,21 @@ func (l *Lab) StartCoreDNS(corefile string) (*Process, error) {
 // StartCoreDNSOn is StartCoreDNS on another host, for example a node-local
 // cache on Node.
 func (l *Lab) StartCoreDNSOn(host, corefile string) (*Process, error) {
+	return l.StartServer(DNSServer{Host: host, Port: 53}, corefile)
+}
+
+// StartServer starts bin/coredns in the place of a topology's server.
+func (l *Lab) StartServer(s DNSServer, corefile string) (*Process, error) {
 	path, err := findBinary(l.cfg.CoreDNS, "coredns")
 	if err != nil {
 		return nil, err
 	}
-	file := filepath.Join(l.dir, "Corefile-"+host)
+	file := filepath.Join(l.dir, "Corefile-"+s.Host)
 	if err := os.WriteFile(file, []byte(corefile), 0o644); err != nil {
 		return nil, err
 	}
 	return l.Start(Spec{
-		Name: "coredns", Host: host, Path: path, Args: []string{"-conf", file}, Ready: ReadyListening(53),
+		Name: "coredns", Host: s.Host, Path: path, Args: []string{"-conf", file}, Ready: ReadyListening(s.Port),
 	})
 }
 

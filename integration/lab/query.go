@@ -29,6 +29,10 @@ type Query struct {
 
 	Network string         // udp (default) or tcp
 	Server  netip.AddrPort // default ServiceV4
+	// Unconnected sends from a UDP socket that is not connected to the server, as musl's
+	// resolver does. It takes responses from the server's address only, and learns of no
+	// ICMP error.
+	Unconnected bool
 	// LocalPort is the port to ask from; 0 lets the kernel choose.
 	LocalPort uint16
 	// Timeout is the time from sending to giving up; default 5 s.

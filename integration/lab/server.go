@@ -22,14 +22,32 @@ type Server struct {
 	mu         sync.Mutex
 	behaviours []*rule // the newest of the longest zone wins
 	received   []Received
-	listening  []*dns.Server
+	streams    Streams
+	listening  []serving
+	deaf       []net.Listener
 	quit       chan struct{} // closed by Stop: answers held back are dropped
+}
+
+// serving is one socket of a Server, and what its goroutine ended with.
+type serving struct {
+	*dns.Server
+	ended <-chan error
 }
 
 // rule is a Behaviour for the names at or below a zone.
 type rule struct {
 	zone      string
 	behaviour Behaviour
+
+	// Guarded by the server's lock.
+	asked map[string]int // queries over UDP so far, by name and type, where Slip is set
+	open  int            // queries under way
+}
+
+// holds tells whether a query falls under the rule.
+func (r *rule) holds(q *Received) bool {
+	b := &r.behaviour
+	return dns.IsSubDomain(r.zone, q.Name) && (b.Type == 0 || b.Type == q.Type) && (b.Network == "" || b.Network == q.Network)
 }
 
 // Received is one query as a Server got it: the ground truth of a test.
@@ -79,7 +97,7 @@ func (s *Server) first(is func(netip.Addr) bool) netip.AddrPort {
 // Set makes the server treat names at or below zone ("." for all) in another
 // way, until undo is called. The longest zone wins, then the newest Set.
 func (s *Server) Set(zone string, b Behaviour) (undo func()) {
-	r := &rule{dns.CanonicalName(zone), b}
+	r := &rule{zone: dns.CanonicalName(zone), behaviour: b, asked: make(map[string]int)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.behaviours = append(s.behaviours, r)
@@ -153,13 +171,22 @@ func (s *Server) listen(addr netip.AddrPort, handler dns.Handler) error {
 	if err != nil {
 		return err
 	}
-	for _, srv := range []*dns.Server{{PacketConn: udp, Handler: handler}, {Listener: tcp, Handler: handler}} {
+	servers := []*dns.Server{{PacketConn: udp, Handler: handler}}
+	if s.streams.Deaf {
+		if err := shortQueue(tcp); err != nil {
+			return errors.Join(err, udp.Close(), tcp.Close())
+		}
+		s.deaf = append(s.deaf, tcp)
+	} else {
+		servers = append(servers, s.streams.server(tcp, handler))
+	}
+	for _, srv := range servers {
 		started, ended := make(chan struct{}), make(chan error, 1)
 		srv.NotifyStartedFunc = func() { close(started) }
 		go func() { ended <- srv.ActivateAndServe() }()
 		select {
 		case <-started: // Shutdown works only from now on
-			s.listening = append(s.listening, srv)
+			s.listening = append(s.listening, serving{srv, ended})
 		case err := <-ended:
 			return errors.Join(err, udp.Close(), tcp.Close())
 		}
@@ -195,11 +222,15 @@ func (s *Server) stop() error {
 		close(s.quit)
 	}
 	// Handlers need the lock to end, and Shutdown waits for them.
-	listening := s.listening
-	s.listening, s.quit = nil, nil
+	listening, deaf := s.listening, s.deaf
+	s.listening, s.deaf, s.quit = nil, nil, nil
 	s.mu.Unlock()
 	for _, srv := range listening {
-		errs = append(errs, srv.Shutdown())
+		// The socket is closed when its goroutine has ended.
+		errs = append(errs, srv.Shutdown(), <-srv.ended)
+	}
+	for _, l := range deaf {
+		errs = append(errs, l.Close())
 	}
 	s.mu.Lock()
 	return errors.Join(errs...)
@@ -212,7 +243,8 @@ func (s *Server) handler(quit <-chan struct{}) dns.Handler {
 			return
 		}
 		network := w.LocalAddr().Network()
-		b := s.receive(now, network, w, query)
+		b, done := s.receive(now, network, w, query)
+		defer done()
 		if b.Silent {
 			return
 		}
@@ -223,13 +255,23 @@ func (s *Server) handler(quit <-chan struct{}) dns.Handler {
 				return
 			}
 		}
-		// A client that is gone is no concern of the server's.
-		_ = w.WriteMsg(b.reply(query, network))
+		b.send(w, b.reply(query, network))
 	})
 }
 
-// receive logs a query and tells how to treat it.
-func (s *Server) receive(now time.Time, network string, w dns.ResponseWriter, query *dns.Msg) Behaviour {
+// send sends an answer. A client that is gone is no concern of the server's.
+func (b Behaviour) send(w dns.ResponseWriter, m *dns.Msg) {
+	if b.Mangle == nil {
+		_ = w.WriteMsg(m)
+		return
+	}
+	if wire, err := m.Pack(); err == nil {
+		_, _ = w.Write(b.Mangle(wire))
+	}
+}
+
+// receive logs a query and tells how to treat it; done is called when it has been.
+func (s *Server) receive(now time.Time, network string, w dns.ResponseWriter, query *dns.Msg) (b Behaviour, done func()) {
 	r := Received{
 		Time:    now,
 		ID:      query.Id,
@@ -243,15 +285,36 @@ func (s *Server) receive(now time.Time, network string, w dns.ResponseWriter, qu
 		r.Options = opt.Option
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.received = append(s.received, r)
-	var best rule
-	for _, b := range s.behaviours {
-		if dns.IsSubDomain(b.zone, r.Name) && len(b.zone) >= len(best.zone) {
-			best = *b
+	s.mu.Unlock()
+	return s.behave(&r)
+}
+
+// behave tells how to treat a query; done is called when it has been.
+func (s *Server) behave(q *Received) (b Behaviour, done func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := new(rule)
+	for _, other := range s.behaviours {
+		if other.holds(q) && len(other.zone) >= len(r.zone) {
+			r = other
 		}
 	}
-	return best.behaviour
+	b = r.behaviour
+	if b.Slip > 1 && q.Network == "udp" {
+		key := fmt.Sprint(q.Name, q.Type)
+		r.asked[key]++
+		b.Silent = r.asked[key]%b.Slip != 0
+	}
+	if b.Limit > 0 && r.open >= b.Limit {
+		return Behaviour{Rcode: dns.RcodeRefused}, func() {}
+	}
+	r.open++
+	return b, func() {
+		s.mu.Lock()
+		r.open--
+		s.mu.Unlock()
+	}
 }
 
 // addrPort reads the address of a UDP or TCP socket.

@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// buildService sends the Service address to the CoreDNS pod.
+// buildService sends the Service address to CoreDNS.
 func (l *Lab) buildService() error {
-	pod := l.Host(CoreDNS)
-	return l.SetEndpoints(netip.AddrPortFrom(pod.V4, 53), netip.AddrPortFrom(pod.V6, 53))
+	endpoint := l.endpoint()
+	return l.SetEndpoints(endpoint[:]...)
 }
 
 // SetEndpoints replaces the endpoints of the Service, for UDP and TCP; several

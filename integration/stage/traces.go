@@ -44,7 +44,7 @@ func wait(ctx context.Context, l *lab.Lab, what string, enough func([]*trace.Tra
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
 	for {
-		all, err := readTraces(l.RecordFile())
+		all, err := ReadTraces(l.RecordFile())
 		if err != nil || enough(all) {
 			return err
 		}
@@ -66,8 +66,9 @@ func flowOf(r lab.Result) (trace.Flow, error) {
 	return trace.NewFlow(trace.TransportUDP, r.Local, r.ID, r.Type, dns.ClassINET, wire[:n]), nil
 }
 
-// readTraces reads a file of records, whose last line may not be complete yet.
-func readTraces(file string) ([]*trace.Trace, error) {
+// ReadTraces reads the traces of a file of records, whose last line may not be complete
+// yet. No file is none.
+func ReadTraces(file string) ([]*trace.Trace, error) {
 	f, err := os.Open(file)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil

@@ -1,0 +1,258 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// proxy passes DNS messages on in a namespace, of one family of addresses, with the
+// addresses and ports of the client and the server kept. Over UDP it holds one socket a
+// query; one that is repeated while the first is under way is passed over.
+type proxy struct {
+	host    *Host
+	family  family
+	queries *net.UDPConn
+	streams net.Listener
+
+	mu   sync.Mutex
+	open map[io.Closer]bool // what end closes; nil once it has
+	wait sync.WaitGroup
+}
+
+// proxyPatience is how long the proxy waits for a server, longer than clients do.
+const proxyPatience = 10 * time.Second
+
+// startProxy starts a proxy, which ends with the lab.
+func (l *Lab) startProxy(host *Host, f family) error {
+	p := &proxy{host: host, family: f, open: make(map[io.Closer]bool)}
+	every := netip.AddrPortFrom(f.unspecifiedAddr, proxyPort)
+	err := host.Do(func() error {
+		conn, err := p.socket(unix.IP_RECVORIGDSTADDR, unix.IPV6_RECVORIGDSTADDR).ListenPacket(context.Background(), p.network("udp"), every.String())
+		if err != nil {
+			return err
+		}
+		p.queries = conn.(*net.UDPConn)
+		if p.streams, err = p.socket().Listen(context.Background(), p.network("tcp"), every.String()); err != nil {
+			return errors.Join(err, conn.Close())
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	p.keep(p.queries)
+	p.keep(p.streams)
+	p.wait.Go(p.serveUDP)
+	p.wait.Go(p.serveTCP)
+	l.atClose(p.end)
+	return nil
+}
+
+// network is the name of a network with the proxy's family.
+func (p *proxy) network(base string) string {
+	if p.family.family == unix.AF_INET6 {
+		return base + "6"
+	}
+	return base + "4"
+}
+
+// socket prepares sockets that may have addresses which are not the host's. extra are an
+// option of IPv4 and one of IPv6 that is set as well.
+func (p *proxy) socket(extra ...int) *net.ListenConfig {
+	level, transparent, which := unix.SOL_IP, unix.IP_TRANSPARENT, 0
+	if p.family.family == unix.AF_INET6 {
+		level, transparent, which = unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1
+	}
+	options := []int{transparent}
+	if len(extra) > 0 {
+		options = append(options, extra[which])
+	}
+	return &net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var failed error
+		err := raw.Control(func(fd uintptr) {
+			for _, option := range options {
+				failed = errors.Join(failed, unix.SetsockoptInt(int(fd), level, option, 1))
+			}
+			failed = errors.Join(failed, unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+		})
+		return errors.Join(err, failed)
+	}}
+}
+
+// keep lets end close c, and closes it if end has been there.
+func (p *proxy) keep(c io.Closer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.open == nil {
+		c.Close()
+		return
+	}
+	p.open[c] = true
+}
+
+func (p *proxy) drop(c io.Closer) {
+	p.mu.Lock()
+	delete(p.open, c)
+	p.mu.Unlock()
+	c.Close()
+}
+
+// end closes all sockets and waits for those who use them.
+func (p *proxy) end() error {
+	p.mu.Lock()
+	open := p.open
+	p.open = nil
+	p.mu.Unlock()
+	for c := range open {
+		c.Close()
+	}
+	p.wait.Wait()
+	return nil
+}
+
+// serveUDP takes queries until the socket is closed.
+func (p *proxy) serveUDP() {
+	busy := make(map[netip.AddrPort]bool) // clients with a query under way
+	var mu sync.Mutex
+	query, control := make([]byte, 65535), make([]byte, 256)
+	for {
+		n, nc, _, client, err := p.queries.ReadMsgUDPAddrPort(query, control)
+		if err != nil {
+			return
+		}
+		server, ok := addressed(control[:nc])
+		mu.Lock()
+		again := busy[client]
+		busy[client] = busy[client] || ok
+		mu.Unlock()
+		if !ok || again {
+			continue
+		}
+		message := append([]byte(nil), query[:n]...)
+		p.wait.Go(func() {
+			p.passUDP(message, client, server)
+			mu.Lock()
+			delete(busy, client)
+			mu.Unlock()
+		})
+	}
+}
+
+// addressed reads where a message was sent to.
+func addressed(control []byte) (netip.AddrPort, bool) {
+	messages, err := unix.ParseSocketControlMessage(control)
+	if err != nil {
+		return netip.AddrPort{}, false
+	}
+	for _, m := range messages {
+		sa, err := unix.ParseOrigDstAddr(&m)
+		if err != nil {
+			continue
+		}
+		switch sa := sa.(type) {
+		case *unix.SockaddrInet4:
+			return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port)), true
+		case *unix.SockaddrInet6:
+			return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port)), true
+		}
+	}
+	return netip.AddrPort{}, false
+}
+
+// passUDP sends a query on as the client's, and its response back as the server's.
+func (p *proxy) passUDP(query []byte, client, server netip.AddrPort) {
+	response := p.askAs(client, server, query)
+	if response == nil {
+		return
+	}
+	down, err := p.openUDP(server)
+	if err != nil {
+		return
+	}
+	defer p.drop(down)
+	// A client that is gone is no concern of the proxy's.
+	_, _ = down.WriteToUDPAddrPort(response, client)
+}
+
+// askAs asks a server from a client's address and port, and returns its response, nil
+// where none came.
+func (p *proxy) askAs(client, server netip.AddrPort, query []byte) []byte {
+	up, err := p.openUDP(client)
+	if err != nil {
+		return nil
+	}
+	defer p.drop(up)
+	if _, err := up.WriteToUDPAddrPort(query, server); err != nil {
+		return nil
+	}
+	if err := up.SetReadDeadline(time.Now().Add(proxyPatience)); err != nil {
+		return nil
+	}
+	response := make([]byte, 65535)
+	n, from, err := up.ReadFromUDPAddrPort(response)
+	if err != nil || from != server {
+		return nil
+	}
+	return response[:n]
+}
+
+// openUDP opens a socket with an address of somebody else's.
+func (p *proxy) openUDP(local netip.AddrPort) (*net.UDPConn, error) {
+	var conn net.PacketConn
+	err := p.host.Do(func() (err error) {
+		conn, err = p.socket().ListenPacket(context.Background(), p.network("udp"), local.String())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.keep(conn)
+	return conn.(*net.UDPConn), nil
+}
+
+// serveTCP takes connections until the listener is closed.
+func (p *proxy) serveTCP() {
+	for {
+		down, err := p.streams.Accept()
+		if err != nil {
+			return
+		}
+		p.keep(down)
+		p.wait.Go(func() {
+			defer p.drop(down)
+			p.passTCP(down)
+		})
+	}
+}
+
+// passTCP connects to the server as the client, and copies both ways.
+func (p *proxy) passTCP(down net.Conn) {
+	dialer := net.Dialer{Timeout: proxyPatience, LocalAddr: down.RemoteAddr(), Control: p.socket().Control}
+	var up net.Conn
+	err := p.host.Do(func() (err error) {
+		up, err = dialer.Dial(p.network("tcp"), down.LocalAddr().String())
+		return err
+	})
+	if err != nil {
+		return
+	}
+	p.keep(up)
+	defer p.drop(up)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_, _ = io.Copy(up, down)
+		_ = up.(*net.TCPConn).CloseWrite()
+	}()
+	_, _ = io.Copy(down, up)
+	p.drop(down) // the other way ends then too
+	<-ended
+}
