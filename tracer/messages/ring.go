@@ -75,7 +75,8 @@ type Message struct {
 }
 
 // Add keeps the message of a packet, once for all its places. Segments of TCP and
-// later fragments are not messages, and are left out.
+// later fragments are not messages, and are left out, as is what a socket got: it passed
+// a device, or a redirect past one, before.
 func (r *Ring) Add(p *capture.Packet) {
 	if p.Protocol != trace.TransportUDP || len(p.Payload) < header || p.ICMP != nil {
 		return

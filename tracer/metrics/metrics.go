@@ -69,7 +69,7 @@ var (
 	unsampledEvents = counter("unsampled_events_total", "Packets of lookups that --sample-in-kernel left out.")
 	shedEvents      = counter("shed_events_total", "Packets of lookups that were left out whole, because the tracer could not follow all.")
 	share           = gauge("reported_share", "Share of the lookups that is reported now: 1 unless the tracer cannot follow all.")
-	cut             = counter("cut_exchanges_total", "Exchanges left out because the reported share changed while they were under way.")
+	discarded       = counter("discarded_exchanges_total", "Exchanges left out because the reported share changed while they were under way.")
 	exchanges       = counter("exchanges_total", "Exchanges by outcome.", "outcome")
 	traces          = counter("traces_total", "Traces assembled.")
 	sampledOut      = counter("sampled_out_total", "Records of ordinary lookups that --sample left out, by kind.", "record")
@@ -119,7 +119,7 @@ func (c Collector) Collect(ch chan<- prometheus.Metric) {
 	send(shedEvents, n.ShedEvents)
 	send(unsampledEvents, n.UnsampledEvents)
 	ch <- prometheus.MustNewConstMetric(share.desc, share.kind, n.Share)
-	send(cut, n.Cut)
+	send(discarded, n.Discarded)
 	for hook, v := range n.LostByHook {
 		send(lostByHook, v, hook)
 	}

@@ -68,6 +68,8 @@ type Source interface {
 	// ShareChanges returns the changes of the share of lookups that is reported since
 	// the last call.
 	ShareChanges() []capture.ShareChange
+	// Observes returns what is seen at sockets. It does not change.
+	Observes() capture.Observes
 	// Counters returns what became of the packets since the start.
 	Counters() capture.Counters
 }
@@ -175,7 +177,7 @@ type Counters struct {
 	Unreadable         uint64
 	Omitted            map[string]uint64 // of exchanges that had too many: sightings, fragments, addresses
 	Unfinished         uint64
-	Cut                uint64
+	Discarded          uint64
 	Receive            receive.Stats
 }
 
@@ -187,7 +189,9 @@ func New(cfg Config) *Pipeline {
 		p.clock = new(capture.Clock)
 	}
 	p.clock.Sync()
-	p.table = exchange.New(exchange.Config{Ports: cfg.Ports, Timeout: cfg.Timeout, Wall: p.clock.Wall, Names: cfg.Names, Node: cfg.Node})
+	p.table = exchange.New(exchange.Config{
+		Ports: cfg.Ports, Timeout: cfg.Timeout, Observes: cfg.Source.Observes(), Wall: p.clock.Wall, Names: cfg.Names, Node: cfg.Node,
+	})
 	p.assembler = assemble.New(assemble.Config{Timeout: cfg.Timeout, Limitations: cfg.Limitations})
 	p.diagnoser = diagnose.New()
 	p.publish()
@@ -297,9 +301,6 @@ func (p *Pipeline) shed(upTo int64) {
 
 func (p *Pipeline) packet(packet *capture.Packet) {
 	p.packets++
-	if packet.Kind == capture.Delivered || packet.Kind == capture.Read {
-		return // the table follows packets from device to device
-	}
 	p.table.Packet(packet)
 }
 
@@ -394,7 +395,7 @@ func (p *Pipeline) publish() {
 		Exchanges: maps.Clone(p.exchanges), Findings: maps.Clone(p.findings), Traces: p.traces, SampledOut: maps.Clone(p.leftOut),
 		OpenExchanges: ex.Open, PendingTraces: as.Pending, EvictedExchanges: ex.Evicted, EvictedTraces: p.evicted + as.Evicted,
 		ClockSteps: p.steps, NoConnect: ex.NoConnect,
-		NotDNS: ex.NotDNS, Orphans: ex.Orphans, Unreadable: ex.Unreadable, Unfinished: ex.Unfinished, Cut: ex.Cut,
+		NotDNS: ex.NotDNS, Orphans: ex.Orphans, Unreadable: ex.Unreadable, Unfinished: ex.Unfinished, Discarded: ex.Discarded,
 		Omitted: map[string]uint64{"sightings": ex.Sightings, "fragments": ex.Fragments, "addresses": ex.Addresses},
 		Receive: p.cfg.Receiver.Stats(),
 	})
