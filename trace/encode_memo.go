@@ -101,6 +101,9 @@ func encodeEndpoint(b []byte, e Endpoint) []byte {
 	if e.Service != "" {
 		b = appendString(append(b, `,"service":`...), e.Service)
 	}
+	if e.ServiceInferred {
+		b = append(b, `,"service_inferred":true`...)
+	}
 	if e.ServiceState != "" {
 		b = appendString(append(b, `,"service_state":`...), e.ServiceState)
 	}
