@@ -65,6 +65,9 @@ func encodeEndpoint(b []byte, e Endpoint) []byte {
 	if e.TID != 0 {
 		b = appendInt(append(separate(b, first), `"tid":`...), e.TID)
 	}
+	if e.ServiceInferred {
+		b = append(separate(b, first), `"service_inferred":true`...)
+	}
 	return append(b, '}')
 }
 

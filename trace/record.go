@@ -307,6 +307,9 @@ type Endpoint struct {
 	Thread   string `json:"thread"`   // its name
 	Workload string `json:"workload"` // what the pod is of: Deployment/coredns
 	Service  string `json:"service"`  // whose address was asked, namespace/name: kube-system/kube-dns
+	// ServiceInferred says that no packet had the Service's address, and that it is the only
+	// one that leads to the server, by what its EndpointSlices list. JSON leaves out false.
+	ServiceInferred bool `json:"service_inferred"`
 	// ServiceState is ServiceNoEndpoints where that is why the Service led nowhere.
 	ServiceState string `json:"service_state"`
 }

@@ -28,7 +28,7 @@ func newCheckCommand() *cobra.Command {
 			"Exit status 1 if `dnstrace run` would not work; with --ready, if no tracer runs or\n" +
 			"it does not read packets: a probe for Kubernetes.",
 		Example: "  dnstrace check\n" +
-			"  dnstrace check --port 53 --port 5353",
+			"  dnstrace check --port 53 --port 5300",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if ready {
@@ -44,7 +44,7 @@ func newCheckCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&kubernetes, "kubernetes", kube.Auto, "where names of pods and Services come from, as for run")
 	cmd.Flags().BoolVar(&ready, "ready", false, "only ask the tracer that runs whether every hook is attached and packets are read")
-	cmd.Flags().UintSliceVar(&ports, "port", ports, "DNS port to observe, may be repeated")
+	cmd.Flags().UintSliceVar(&ports, "port", ports, "DNS port to observe; may be repeated. The port behind a translation of one of them (a Service's targetPort) is learned, not asked for")
 	cmd.Flags().StringVar(&path, "api", api.DefaultPath, "unix socket of the local API of a tracer that runs")
 	return cmd
 }

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"net/netip"
+
 	"github.com/dnstrace/dnstrace/tracer/kube"
 )
 
 // openCluster prepares to ask the Kubernetes API who is who; nil where there is no
-// Kubernetes. Nobody needs to answer there. It reads files as root.
-func openCluster(setting string, ports []uint16, say func(string)) (*kube.Cluster, error) {
+// Kubernetes. Nobody needs to answer there. It reads files as root. servers is told where
+// Services lead to from these ports.
+func openCluster(setting string, ports []uint16, servers func([]netip.AddrPort), say func(string)) (*kube.Cluster, error) {
 	cfg, _, err := kube.Find(setting)
 	if err != nil {
 		return nil, usageError{err}
@@ -18,7 +21,7 @@ func openCluster(setting string, ports []uint16, say func(string)) (*kube.Cluste
 	if err != nil {
 		return nil, err
 	}
-	return kube.New(kube.Config{API: cfg, Node: name, Ports: ports, Changed: say})
+	return kube.New(kube.Config{API: cfg, Node: name, Ports: ports, Servers: servers, Changed: say})
 }
 
 // clusterState returns what is known of the cluster; nil where there is no

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -90,7 +91,7 @@ func newRunCommand() *cobra.Command {
 			"  dnstrace run --output otlp:grpc://tempo:4317/v1/traces \\\n" +
 			"               --output otlp:http://loki:3100/otlp/v1/logs\n" +
 			"  dnstrace run --netns client-a --netns /proc/4711/ns/net\n" +
-			"  dnstrace run --port 53 --port 5353 -f 'outcome != \"answered\"'",
+			"  dnstrace run --port 53 --port 5300 -f 'outcome != \"answered\"'",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
@@ -105,7 +106,7 @@ func newRunCommand() *cobra.Command {
 	f.StringSliceVar(&o.records, "record", []string{trace.KindTrace}, "which records to write: exchange, trace; a trace holds its exchanges")
 	f.StringVar(&o.metrics, "metrics", "127.0.0.1:9464", "address of the Prometheus endpoint; empty for none")
 	f.StringSliceVar(&o.metricsLabels, "metrics-labels", nil, "more labels for metrics: pod tells clients apart, 512 at most")
-	f.UintSliceVar(&o.ports, "port", []uint{53}, "DNS port to observe; may be repeated")
+	f.UintSliceVar(&o.ports, "port", []uint{53}, "DNS port to observe; may be repeated. The port behind a translation of one of them (a Service's targetPort) is learned, not asked for")
 	f.StringSliceVar(&o.netns, "netns", nil, "observe only this network namespace: a name of `ip netns`, host, a path, or an inode number; may be repeated")
 	f.DurationVar(&o.history, "history", 10*time.Minute, "how long finished traces stay in memory for the local API")
 	f.DurationVar(&o.timeout, "timeout", 7*time.Second, "a query without a response for this long is unanswered")
@@ -137,7 +138,7 @@ func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
 	if n.sockets, err = listener.Open(cgroups); err != nil {
 		say(err.Error())
 	}
-	if n.cluster, err = openCluster(o.kubernetes, ports, say); err != nil {
+	if n.cluster, err = openCluster(o.kubernetes, ports, n.source.ListServers, say); err != nil {
 		return err
 	}
 	name, err := kube.NodeName()
@@ -380,6 +381,7 @@ func (n *node) serve(ctx context.Context, p *pipeline.Pipeline, say func(string)
 		}))
 	})
 	g.Go(func() error { n.expire(ctx); return nil })
+	g.Go(func() error { n.learnServers(ctx); return nil })
 	g.Go(func() error { n.receiver.Run(ctx, say); return nil })
 	g.Go(func() error { n.api.Run(ctx, say); return nil })
 	if n.cluster != nil {
@@ -394,6 +396,27 @@ func (n *node) serve(ctx context.Context, p *pipeline.Pipeline, say func(string)
 		})
 	}
 	return g.Wait()
+}
+
+// learnServers lets the packets of servers be seen that take queries at another port than
+// those that are observed, as behind a Service, by the records that they send.
+func (n *node) learnServers(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case s := <-n.receiver.Servers():
+			switch {
+			case n.source.Ports().IsServer(netip.AddrPortFrom(netip.IPv6Unspecified(), s.Addr.Port())): // by its port alone
+			case !s.Addr.Addr().IsUnspecified():
+				n.source.LearnServer(s.Addr)
+			case s.PID != 0:
+				for _, netns := range n.sockets.Bound(s.PID, s.Addr.Port()) {
+					n.source.LearnSocket(netns, s.Addr.Port())
+				}
+			}
+		}
+	}
 }
 
 // expire frees the memory of old traces where no new ones push them out.

@@ -124,10 +124,10 @@ func (s *servers) learn(a netip.AddrPort) {
 
 // list replaces what Kubernetes lists.
 func (s *servers) list(all []netip.AddrPort) {
-	next := make(map[netip.AddrPort]struct{}, len(all))
+	next, order := make(map[netip.AddrPort]struct{}, len(all)), make([]netip.AddrPort, 0, len(all))
 	for _, a := range all {
 		if a = unmapped(a); a.Port() != 0 && !slices.Contains(s.ports, a.Port()) {
-			next[a] = struct{}{}
+			next[a], order = struct{}{}, append(order, a)
 		}
 	}
 	s.mu.Lock()
@@ -139,7 +139,7 @@ func (s *servers) list(all []netip.AddrPort) {
 			s.untell(a)
 		}
 	}
-	for a := range next {
+	for _, a := range order {
 		s.tell(a)
 	}
 }

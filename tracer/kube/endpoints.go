@@ -30,6 +30,7 @@ type endpoint struct {
 // slice is an EndpointSlice.
 type slice struct {
 	service   string // namespace/name
+	ports     []discoveryv1.EndpointPort
 	endpoints map[netip.Addr]endpoint
 }
 
@@ -135,7 +136,7 @@ func (e *endpoints) newSlice(o *discoveryv1.EndpointSlice) *slice {
 	if service == "" || !slices.ContainsFunc(o.Ports, e.speaksDNS) {
 		return nil
 	}
-	n := &slice{service: types.NamespacedName{Namespace: o.Namespace, Name: service}.String(), endpoints: map[netip.Addr]endpoint{}}
+	n := &slice{service: types.NamespacedName{Namespace: o.Namespace, Name: service}.String(), ports: slices.Clone(o.Ports), endpoints: map[netip.Addr]endpoint{}}
 	for i := range o.Endpoints {
 		from := &o.Endpoints[i]
 		ep := endpoint{ready: from.Conditions.Ready == nil || *from.Conditions.Ready}

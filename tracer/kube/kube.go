@@ -15,6 +15,7 @@ package kube
 
 import (
 	"context"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -30,6 +31,9 @@ type Config struct {
 	// Ports are those of DNS servers: Services with none of them, and no UDP port,
 	// are of no interest.
 	Ports []uint16
+	// Servers is told where DNS servers are that a Service leads to from one of Ports, whenever
+	// that changes: all of them, each once; it must not block; nil: nobody is.
+	Servers func([]netip.AddrPort)
 	// Changed is told in words whenever the API server is lost or found again; it
 	// must not block; nil: nobody is.
 	Changed func(state string)
@@ -46,6 +50,8 @@ type Cluster struct {
 	pods      *pods
 	services  *services
 	endpoints *endpoints
+	servers   servers
+	stale     chan struct{} // servers are not those of services and endpoints
 }
 
 // New returns a Cluster that knows nothing yet. The error says what is wrong with
@@ -61,13 +67,15 @@ func New(cfg Config) (*Cluster, error) {
 }
 
 func newCluster(cfg Config, now func() time.Time) *Cluster {
-	return &Cluster{cfg: cfg, now: now, pods: newPods(), services: newServices(cfg.Ports), endpoints: newEndpoints(cfg.Ports)}
+	return &Cluster{cfg: cfg, now: now, pods: newPods(), services: newServices(cfg.Ports), endpoints: newEndpoints(cfg.Ports),
+		stale: make(chan struct{}, 1)}
 }
 
 // Run watches the API server until ctx ends, with pauses of up to half a minute
 // while it does not answer.
 func (c *Cluster) Run(ctx context.Context) {
 	var group sync.WaitGroup
+	group.Go(func() { c.findServers(ctx) })
 	for _, s := range c.sources {
 		group.Go(func() { s.run(ctx) })
 	}

@@ -21,14 +21,21 @@ func (c *Cluster) nameServer(ex *trace.Exchange, reliable bool) {
 		addr = ex.NAT.ServerIP
 	}
 	ex.Server = c.identify(ex.Server, addr, ex.Time)
-	service := c.services.name(ex.ServerIP)
+	service, inferred := c.services.name(ex.ServerIP), false
+	if service == "" && !translated {
+		service = c.servers.service(ex.Protocol, netip.AddrPortFrom(addr.Unmap(), ex.ServerPort))
+		inferred = service != ""
+	}
 	if service == "" {
 		return
 	}
 	if ex.Server == nil {
 		ex.Server = &trace.Endpoint{}
 	}
-	ex.Server.Service = service
+	ex.Server.Service, ex.Server.ServiceInferred = service, inferred
+	if inferred {
+		return
+	}
 	switch {
 	case !reliable:
 		return

@@ -95,11 +95,17 @@ func (s *services) name(addr netip.Addr) string {
 	return ""
 }
 
+// byName returns a Service, namespace/name; an empty one if it is not known.
+func (s *services) byName(name string) *service {
+	namespace, name, _ := strings.Cut(name, "/")
+	svc := s.byKey[types.NamespacedName{Namespace: namespace, Name: name}]
+	return &svc
+}
+
 // hasPort tells whether a Service, namespace/name, has that port, and all of its
 // EndpointSlices are kept: they have its UDP port.
 func (s *services) hasPort(name, protocol string, port uint16) bool {
-	namespace, name, _ := strings.Cut(name, "/")
-	ports := s.byKey[types.NamespacedName{Namespace: namespace, Name: name}].ports
+	ports := s.byName(name).ports
 	return slices.ContainsFunc(ports, func(p corev1.ServicePort) bool { return p.Protocol == corev1.ProtocolUDP }) &&
 		slices.ContainsFunc(ports, func(p corev1.ServicePort) bool {
 			return strings.EqualFold(string(p.Protocol), protocol) && p.Port == int32(port)

@@ -68,13 +68,14 @@ func (c *Cluster) watch(l lists) {
 		strip:  func(o *corev1.Pod) *corev1.Pod { o.ManagedFields = nil; return o },
 	}
 	services := watched[*corev1.Service]{
-		set: func(o *corev1.Service) { c.services.set(o) }, remove: func(key types.NamespacedName) { c.services.remove(key) },
-		known: func() []types.NamespacedName { return keys(c.services.byKey) },
-		strip: c.services.strip,
+		set:    func(o *corev1.Service) { c.services.set(o); c.outdate() },
+		remove: func(key types.NamespacedName) { c.services.remove(key); c.outdate() },
+		known:  func() []types.NamespacedName { return keys(c.services.byKey) },
+		strip:  c.services.strip,
 	}
 	slices := watched[*discoveryv1.EndpointSlice]{
-		set:    func(o *discoveryv1.EndpointSlice) { c.endpoints.set(o, c.now()) },
-		remove: func(key types.NamespacedName) { c.endpoints.remove(key, c.now()) },
+		set:    func(o *discoveryv1.EndpointSlice) { c.endpoints.set(o, c.now()); c.outdate() },
+		remove: func(key types.NamespacedName) { c.endpoints.remove(key, c.now()); c.outdate() },
 		known:  func() []types.NamespacedName { return keys(c.endpoints.slices) },
 		strip:  c.endpoints.strip,
 	}

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -37,8 +39,9 @@ type Names interface {
 	Cgroup(id uint64) (path, container string)
 }
 
-// Sockets knows the UDP sockets of the node. It is for one goroutine.
+// Sockets knows the UDP sockets of the node. Its methods may be called from any goroutine.
 type Sockets struct {
+	mu     sync.Mutex
 	coll   *ebpf.Collection
 	iter   *link.Iter
 	names  Names
@@ -121,6 +124,8 @@ func (s *Sockets) Exchange(ex *trace.Exchange) {
 	if !ok {
 		return
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	at := ex.Time.Add(arrived.Offset.Duration())
 	if s.looked.Before(at) && !s.renew() {
 		return
@@ -128,6 +133,31 @@ func (s *Sockets) Exchange(ex *trace.Exchange) {
 	if e, ok := s.serverAt(arrived.NetNS, arrived.Dst, at); ok {
 		ex.Server = &e
 	}
+}
+
+// Bound returns the network namespaces, by their inodes, in which a process takes datagrams
+// at a port on any address. A nil Sockets knows none.
+func (s *Sockets) Bound(pid int, port uint16) []uint32 {
+	if s == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if found := s.bound(pid, port); len(found) > 0 || !s.renew() {
+		return found
+	}
+	return s.bound(pid, port)
+}
+
+func (s *Sockets) bound(pid int, port uint16) []uint32 {
+	var found []uint32
+	for at, open := range s.found {
+		if at.port == port && slices.ContainsFunc(open, func(c socket) bool { return c.pid == pid && c.addr.IsUnspecified() }) {
+			found = append(found, at.netns)
+		}
+	}
+	slices.Sort(found)
+	return found
 }
 
 // arrival returns where the query came to its server; false where that was not seen,

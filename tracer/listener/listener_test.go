@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -199,4 +200,30 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("%d sockets of %d bytes", n, len(raw))
 		}
 	})
+}
+
+// A process is found by its port, wherever it has bound no address; nobody else is.
+func TestBound(t *testing.T) {
+	s := &Sockets{now: func() time.Time { return begin }}
+	s.look = func() (map[place][]socket, error) {
+		return map[place][]socket{
+			{7, 5353}: {at("10.0.0.1", 5), at("::", 5)},
+			{6, 5353}: {at("0.0.0.0", 5)},
+			{8, 5353}: {at("0.0.0.0", 9)},
+			{9, 5353}: {at("10.0.0.1", 5)},
+			{7, 53}:   {at("::", 5)},
+		}, nil
+	}
+	for _, tc := range []struct {
+		pid  int
+		port uint16
+		want []uint32
+	}{{5, 5353, []uint32{6, 7}}, {9, 5353, []uint32{8}}, {9, 53, nil}, {1, 5353, nil}} {
+		if got := s.Bound(tc.pid, tc.port); !slices.Equal(got, tc.want) {
+			t.Errorf("process %d, port %d: namespaces %v, want %v", tc.pid, tc.port, got, tc.want)
+		}
+	}
+	if got := (*Sockets)(nil).Bound(5, 5353); got != nil {
+		t.Errorf("nobody knows %v", got)
+	}
 }

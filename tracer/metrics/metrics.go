@@ -164,8 +164,8 @@ func (c Collector) Collect(ch chan<- prometheus.Metric) {
 		send(outputDropped, o.Dropped, o.Name)
 		send(outputQueued, o.Queued, o.Name)
 	}
-	send(tableLimit, exchange.DefaultMaxOpen, "exchanges")
-	send(tableLimit, assemble.DefaultMaxPending, "traces")
+	send(tableLimit, exchange.DefaultMaxBytes, "exchanges")
+	send(tableLimit, assemble.DefaultMaxBytes, "traces")
 	h := c.History()
 	send(historyTraces, uint64(h.Traces))
 	send(historyBytes, uint64(h.Bytes))

@@ -40,10 +40,12 @@ const queued = 16384
 type Receiver struct {
 	*unixsocket.Keeper
 	path      string
-	mu        sync.Mutex
+	mu        sync.Mutex // guards conn and told
 	conn      *net.UnixConn
 	readers   sync.WaitGroup
 	records   chan trace.Record
+	servers   chan Server
+	told      map[Server]time.Time // when
 	received  atomic.Uint64
 	malformed atomic.Uint64
 	dropped   atomic.Uint64
@@ -62,7 +64,7 @@ type Stats struct {
 // starts to read. It takes the place of a socket that nobody reads any more.
 // The caller must close the receiver, and should let its Keeper run.
 func Listen(path string) (*Receiver, error) {
-	r := &Receiver{path: path, records: make(chan trace.Record, queued)}
+	r := &Receiver{path: path, records: make(chan trace.Record, queued), servers: make(chan Server, maxServers), told: map[Server]time.Time{}}
 	r.close = sync.OnceValue(r.end)
 	var err error
 	if r.Keeper, err = unixsocket.Keep(path, r.bind); err != nil {
@@ -83,6 +85,9 @@ func (r *Receiver) bind() error {
 	// A smaller buffer than asked for loses records sooner, and the plugin
 	// counts what it could not send.
 	_ = conn.SetReadBuffer(receiveBuffer)
+	if err := passCredentials(conn); err != nil {
+		return errors.Join(err, conn.Close())
+	}
 	if err := os.Chmod(r.path, socketMode); err != nil {
 		return errors.Join(err, conn.Close())
 	}
@@ -138,13 +143,13 @@ func (r *Receiver) end() error {
 // read takes datagrams until the socket is retired, then those that are left.
 func (r *Receiver) read(conn *net.UnixConn) {
 	defer conn.Close()
-	buf := make([]byte, maxDatagram)
+	buf, oob := make([]byte, maxDatagram), make([]byte, unix.CmsgSpace(unix.SizeofUcred))
 	for {
-		n, err := conn.Read(buf)
+		n, control, _, _, err := conn.ReadMsgUnix(buf, oob)
 		if err != nil {
 			break
 		}
-		r.datagram(buf[:n])
+		r.datagram(buf[:n], senderOf(oob[:control]))
 	}
 	raw, err := conn.SyscallConn()
 	if err == nil {
@@ -164,12 +169,12 @@ func (r *Receiver) rest(fd int, buf []byte) {
 		case err != nil:
 			return
 		default:
-			r.datagram(buf[:n])
+			r.datagram(buf[:n], 0)
 		}
 	}
 }
 
-func (r *Receiver) datagram(b []byte) {
+func (r *Receiver) datagram(b []byte, pid int) {
 	for line := range bytes.Lines(b) {
 		line = bytes.TrimSpace(line)
 		if len(line) == 0 {
@@ -185,6 +190,9 @@ func (r *Receiver) datagram(b []byte) {
 			continue
 		}
 		r.received.Add(1)
+		if q, ok := rec.(*trace.Query); ok {
+			r.serves(q, pid)
+		}
 		select {
 		case r.records <- rec:
 		default:

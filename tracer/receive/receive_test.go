@@ -200,8 +200,8 @@ func FuzzDatagram(f *testing.F) {
 	f.Add([]byte(`{"v":1,"record":"query","hops":[{"parent":0},{"parent":99999999}],"upstreams":[{"attempt":-1}],"duration_seconds":1e308}`))
 	f.Add([]byte(strings.Repeat(`{"record":`, 10_000)))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		r := &Receiver{records: make(chan trace.Record, 1)}
-		r.datagram(b)
+		r := &Receiver{records: make(chan trace.Record, 1), told: map[Server]time.Time{}}
+		r.datagram(b, 0)
 		lines := uint64(0)
 		for l := range bytes.Lines(b) {
 			if len(bytes.TrimSpace(l)) > 0 {
