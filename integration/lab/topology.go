@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"fmt"
 	"net/netip"
 )
 
@@ -120,6 +121,27 @@ func (t Topology) withDefaults() Topology {
 
 // Topology returns the lab's, with what it leaves to default filled in.
 func (l *Lab) Topology() Topology { return l.cfg.Topology }
+
+// Count is a counter of what the lab's topology is made of, which shows that it does the
+// work and not the kernel's stack: translated, translated_back, delivered,
+// delivered_from_uplink, sent_out and dropped of the eBPF programs (their C says what
+// they count), proxied for the messages and connections that the transparent proxy took.
+func (l *Lab) Count(name string) (uint64, error) {
+	l.mu.Lock()
+	read, ok := l.counters[name]
+	l.mu.Unlock()
+	if !ok {
+		return 0, fmt.Errorf("the topology %s has no counter %s", l.cfg.Topology.Name, name)
+	}
+	return read()
+}
+
+// counts makes a counter.
+func (l *Lab) counts(name string, read func() (uint64, error)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.counters[name] = read
+}
 
 // DropQueries drops queries for names whose first label is DroppedLabel, at the
 // topology's Drop, until undone.

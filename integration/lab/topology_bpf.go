@@ -66,24 +66,10 @@ func (l *Lab) loadBPF(load func() (*ebpf.CollectionSpec, error), vars map[string
 		coll.Close()
 		return nil
 	})
-	l.mu.Lock()
-	l.programs = append(l.programs, coll)
-	l.mu.Unlock()
-	return coll, nil
-}
-
-// BPFCount is a counter of the topology's eBPF programs, by its name in their C.
-func (l *Lab) BPFCount(name string) (uint64, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, coll := range l.programs {
-		if v, ok := coll.Variables[name]; ok {
-			var n uint64
-			err := v.Get(&n)
-			return n, err
-		}
+	for name, v := range coll.Variables {
+		l.counts(name, func() (n uint64, err error) { return n, v.Get(&n) })
 	}
-	return 0, fmt.Errorf("the topology %s has no counter %s", l.cfg.Topology.Name, name)
+	return coll, nil
 }
 
 // attachTC attaches a program to a device, where packets come in or go out. It goes
