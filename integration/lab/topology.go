@@ -8,7 +8,8 @@ import (
 // Topology is a way in which a node carries DNS messages between a client, CoreDNS
 // and the upstreams. The zero value is the bridge of doc.go. In every topology
 // lookups of names whose first label is DroppedLabel are dropped at Drop, if
-// [Lab.DropQueries] is called.
+// [Lab.DropQueries] is called. Pods that are added later are on the way of none of its
+// eBPF programs and proxies.
 type Topology struct {
 	// Name is made of lower-case letters, digits and hyphens.
 	Name string
@@ -64,6 +65,7 @@ func Topologies() []Topology {
 		flooding(),
 		hostClient(),
 		hostServer(),
+		hostBoth(),
 		routed(),
 		vpc(),
 		twoUplinks(),

@@ -53,7 +53,7 @@ func Load(load func() (*ebpf.CollectionSpec, error), variables map[string]any) (
 	coll, err := ebpf.NewCollection(spec)
 	var refused *ebpf.VerifierError
 	if errors.As(err, &refused) {
-		return nil, fmt.Errorf("%+v", refused)
+		return nil, fmt.Errorf("%w: %+v", err, refused)
 	}
 	return coll, err
 }
