@@ -68,9 +68,7 @@ func (r *topologyRig) warmUp() {
 			}
 		}
 	}
-	r.await(func(all []*trace.Trace) bool {
-		return slices.ContainsFunc(all, func(tr *trace.Trace) bool { return tr.Query != nil })
-	})
+	r.await(1, func(tr *trace.Trace) bool { return tr.Query != nil })
 }
 
 // topologyZones are the zones of names that are looked up over IPv4 and over IPv6, all the way.
@@ -96,44 +94,42 @@ func (r *topologyRig) corefile(server lab.DNSServer) string {
 	return text.String()
 }
 
-// await waits for the traces to be as wanted, for as long as the tracer may take: what is
+// await waits for n traces that are wanted, for as long as the tracer may take: what is
 // wrong with them is for checks to tell.
-func (r *topologyRig) await(enough func([]*trace.Trace) bool) {
+func (r *topologyRig) await(n int, wanted func(*trace.Trace) bool) {
 	for end := time.Now().Add(patience / 2); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		var all []*trace.Trace
+		found := 0
 		for _, rec := range r.records() {
-			if tr, ok := rec.(*trace.Trace); ok {
-				all = append(all, tr)
+			if tr, ok := rec.(*trace.Trace); ok && wanted(tr) {
+				found++
 			}
 		}
-		if enough(all) {
+		if found >= n {
 			return
 		}
 	}
 }
 
-// stopTracer lets the tracer write all that it still holds, and returns all its traces,
-// without what is true of a machine that is short of CPU and of no topology.
-func (r *topologyRig) stopTracer() []*trace.Trace {
+// stopTracer lets the tracer write all that it still holds, and gives all traces that are
+// checked, without what is true of a machine that is short of CPU and of no topology.
+func (r *topologyRig) stopTracer(each func(*trace.Trace)) {
 	r.t.Helper()
 	if err := r.tracer.Stop(); err != nil {
 		r.t.Fatal(err)
 	}
-	var all []*trace.Trace
 	waits := r.starved()
 	eachTrace(r.t, r.RecordFile(), func(tr *trace.Trace) {
 		tr.Diagnosis = slices.DeleteFunc(tr.Diagnosis, func(f trace.Finding) bool {
 			return f.InDoubt && lostPackets(tr) || f.Code == "server-overloaded" && waits.during(tr)
 		})
-		all = append(all, tr)
+		if isChecked(tr) {
+			each(tr)
+		}
 	})
-	return all
 }
 
-// toCheck returns the traces of lookups that are checked. CoreDNS's health checks ask for
-// the root, and are nobody's lookup.
-func toCheck(all []*trace.Trace) []*trace.Trace {
-	return slices.DeleteFunc(all, func(tr *trace.Trace) bool {
-		return tr.QName == "." || strings.HasPrefix(tr.QName, warmUpLabel)
-	})
+// isChecked tells whether a trace is one of those that are checked. CoreDNS's health checks
+// ask for the root, and are nobody's lookup.
+func isChecked(tr *trace.Trace) bool {
+	return tr.QName != "." && !strings.HasPrefix(tr.QName, warmUpLabel)
 }

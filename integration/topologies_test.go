@@ -66,8 +66,10 @@ func TestLookupsOnEachTopology(t *testing.T) {
 			defer undo()
 			lookups := r.lookups()
 			r.make(lookups)
-			r.await(func(all []*trace.Trace) bool { return len(toCheck(all)) >= len(lookups) })
-			r.checkAll(lookups, toCheck(r.stopTracer()))
+			r.await(len(lookups), isChecked)
+			var traces []*trace.Trace
+			r.stopTracer(func(tr *trace.Trace) { traces = append(traces, tr) })
+			r.checkAll(lookups, traces)
 		})
 	}
 }
