@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"structs"
 
 	"github.com/cilium/ebpf"
@@ -53,7 +54,7 @@ func Load(load func() (*ebpf.CollectionSpec, error), variables map[string]any) (
 	coll, err := ebpf.NewCollection(spec)
 	var refused *ebpf.VerifierError
 	if errors.As(err, &refused) {
-		return nil, fmt.Errorf("%w: %+v", err, refused)
+		return nil, fmt.Errorf("%w\n%s", err, strings.Join(refused.Log, "\n"))
 	}
 	return coll, err
 }
