@@ -21,6 +21,7 @@ var (
 	noSilent  = lack{feature.Silent, "an attached iterator is readable without privileges in Linux 5.19 and later"}
 	noFewest  = lack{feature.FewestTCP, "Debian's kernel.perf_event_paranoid is 3, and tracing programs may call bpf_dynptr_from_skb in Linux 6.12 and later"}
 	noReading = lack{feature.Reading, "the tracepoint sock_recv_length is in Linux 6.3 and later"}
+	noNetkit  = lack{feature.Netkit, "netkit devices are in Linux 6.7 and later"}
 	noProgram = lack{feature.Program, "BPF_PROG_TYPE_NETFILTER is in Linux 6.4 and later"}
 )
 
@@ -43,8 +44,8 @@ var foreignTools = []lack{
 // absent and not listed makes the tests fail, as does what is listed and present.
 var lists = map[string]map[string][]lack{
 	"amd64": {
-		"5.10": {noFewest, noProcess, noReason, noSilent, noReading, noProgram},
-		"6.1":  {noFewest, noReading, noProgram},
+		"5.10": {noFewest, noProcess, noReason, noSilent, noReading, noProgram, noNetkit},
+		"6.1":  {noFewest, noReading, noProgram, noNetkit},
 		"6.12": {},
 		"6.19": lostModules,
 		"7.0":  lostModules,

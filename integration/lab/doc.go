@@ -16,6 +16,12 @@
 // between pods cross the bridge, and br_netfilter lets connection tracking
 // translate them back, as on a real node.
 //
+// That is the topology of the zero Config. Others carry the same messages in other ways,
+// as network plugins do ([Topologies]): without a bridge, with policy routing, with a
+// Service that eBPF programs translate at the socket or in packets, with responses that
+// come in by another device than the query left by, through a proxy, and so on. The
+// programs are in the folder datapath.
+//
 // Every namespace is named under /run/netns (dt<pid>-<n>-<role>, so that
 // several labs can coexist and the leftovers of a killed process can be told
 // and removed by the next lab). Addresses, links, routes and firewall rules

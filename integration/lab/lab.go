@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netns"
 )
 
@@ -67,9 +66,9 @@ type Lab struct {
 	servers   []*Server
 	upstreams []*Server
 	processes []*Process
-	programs  []*ebpf.Collection // of the topology
-	closers   []func() error     // what Close undoes, newest first
-	errs      []error            // found while nobody was looking; Close returns them
+	counters  map[string]func() (uint64, error) // of the topology
+	closers   []func() error                    // what Close undoes, newest first
+	errs      []error                           // found while nobody was looking; Close returns them
 	closed    bool
 }
 
@@ -125,11 +124,12 @@ func Build(cfg Config) (*Lab, error) {
 		return nil, fmt.Errorf("own network namespace: %w", err)
 	}
 	l := &Lab{
-		cfg:    cfg,
-		prefix: fmt.Sprintf("dt%d-%d-", os.Getpid(), built.Add(1)),
-		home:   home,
-		hosts:  make(map[string]*Host),
-		octet:  firstClientOctet - 1,
+		cfg:      cfg,
+		prefix:   fmt.Sprintf("dt%d-%d-", os.Getpid(), built.Add(1)),
+		home:     home,
+		hosts:    make(map[string]*Host),
+		counters: make(map[string]func() (uint64, error)),
+		octet:    firstClientOctet - 1,
 	}
 	if err := l.build(); err != nil {
 		return nil, errors.Join(err, l.Close(), os.RemoveAll(l.dir))

@@ -1,13 +1,15 @@
 package lab
 
 import (
+	"fmt"
 	"net/netip"
 )
 
 // Topology is a way in which a node carries DNS messages between a client, CoreDNS
 // and the upstreams. The zero value is the bridge of doc.go. In every topology
 // lookups of names whose first label is DroppedLabel are dropped at Drop, if
-// [Lab.DropQueries] is called.
+// [Lab.DropQueries] is called. Pods that are added later are on the way of none of its
+// eBPF programs and proxies.
 type Topology struct {
 	// Name is made of lower-case letters, digits and hyphens.
 	Name string
@@ -63,6 +65,7 @@ func Topologies() []Topology {
 		flooding(),
 		hostClient(),
 		hostServer(),
+		hostBoth(),
 		routed(),
 		vpc(),
 		twoUplinks(),
@@ -120,6 +123,27 @@ func (t Topology) withDefaults() Topology {
 
 // Topology returns the lab's, with what it leaves to default filled in.
 func (l *Lab) Topology() Topology { return l.cfg.Topology }
+
+// Count is a counter of what the lab's topology is made of, which shows that it does the
+// work and not the kernel's stack: translated, translated_back, delivered,
+// delivered_from_uplink, sent_out and dropped of the eBPF programs (their C says what
+// they count), proxied for the messages and connections that the transparent proxy took.
+func (l *Lab) Count(name string) (uint64, error) {
+	l.mu.Lock()
+	read, ok := l.counters[name]
+	l.mu.Unlock()
+	if !ok {
+		return 0, fmt.Errorf("the topology %s has no counter %s", l.cfg.Topology.Name, name)
+	}
+	return read()
+}
+
+// counts makes a counter.
+func (l *Lab) counts(name string, read func() (uint64, error)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.counters[name] = read
+}
 
 // DropQueries drops queries for names whose first label is DroppedLabel, at the
 // topology's Drop, until undone.

@@ -3,87 +3,40 @@ package lab
 import (
 	"errors"
 	"fmt"
-	"net/netip"
-	"structs"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/rlimit"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-)
 
-// bpfService is struct service of the programs.
-type bpfService struct {
-	_            structs.HostLayout
-	Address      [16]byte
-	Endpoint     [16]byte
-	EndpointPort [2]byte // network order
-	_            [2]byte
-}
+	"github.com/dnstrace/dnstrace/integration/lab/datapath"
+)
 
 // bpfServices are the Service in IPv4 and IPv6, as the programs' variables hold it.
 func (l *Lab) bpfServices() map[string]any {
-	vars := make(map[string]any)
-	for i, endpoint := range l.endpoint() {
-		service := []netip.AddrPort{ServiceV4, ServiceV6}[i]
-		vars[[]string{"service4", "service6"}[i]] = bpfService{
-			Address:      service.Addr().As16(),
-			Endpoint:     endpoint.Addr().As16(),
-			EndpointPort: [2]byte{byte(endpoint.Port() >> 8), byte(endpoint.Port())},
-		}
+	endpoint := l.endpoint()
+	return map[string]any{
+		"service4": datapath.NewService(ServiceV4.Addr(), endpoint[0]),
+		"service6": datapath.NewService(ServiceV6.Addr(), endpoint[1]),
 	}
-	return vars
 }
 
-// loadBPF loads programs with their variables set, until Close.
-func (l *Lab) loadBPF(load func() (*ebpf.CollectionSpec, error), vars map[string]any) (*ebpf.Collection, error) {
-	spec, err := load()
+// loadBPF loads programs with their variables set, until Close, and makes counters of
+// those that they count in.
+func (l *Lab) loadBPF(load func() (*ebpf.CollectionSpec, error), variables map[string]any) (*ebpf.Collection, error) {
+	coll, err := datapath.Load(load, variables)
 	if err != nil {
-		return nil, err
-	}
-	for name, value := range vars {
-		v, ok := spec.Variables[name]
-		if !ok {
-			return nil, fmt.Errorf("the programs have no variable %s", name)
-		}
-		if err := v.Set(value); err != nil {
-			return nil, fmt.Errorf("variable %s: %w", name, err)
-		}
-	}
-	// Kernels before 5.11 count maps among the locked memory.
-	if err := rlimit.RemoveMemlock(); err != nil {
-		return nil, err
-	}
-	coll, err := ebpf.NewCollection(spec)
-	if err != nil {
-		var refused *ebpf.VerifierError
-		if errors.As(err, &refused) {
-			return nil, fmt.Errorf("%+v", refused)
-		}
 		return nil, err
 	}
 	l.atClose(func() error {
 		coll.Close()
 		return nil
 	})
-	l.mu.Lock()
-	l.programs = append(l.programs, coll)
-	l.mu.Unlock()
-	return coll, nil
-}
-
-// BPFCount is a counter of the topology's eBPF programs, by its name in their C.
-func (l *Lab) BPFCount(name string) (uint64, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, coll := range l.programs {
-		if v, ok := coll.Variables[name]; ok {
-			var n uint64
-			err := v.Get(&n)
-			return n, err
+	for name, v := range coll.Variables {
+		if !v.ReadOnly() {
+			l.counts(name, func() (n uint64, err error) { return n, v.Get(&n) })
 		}
 	}
-	return 0, fmt.Errorf("the topology %s has no counter %s", l.cfg.Topology.Name, name)
+	return coll, nil
 }
 
 // attachTC attaches a program to a device, where packets come in or go out. It goes

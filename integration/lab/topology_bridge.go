@@ -33,3 +33,10 @@ func hostClient() Topology {
 func hostServer() Topology {
 	return Topology{Name: "host-server", Servers: []DNSServer{{Host: Node, Port: 53}}, chain: NodeInput}
 }
+
+// hostBoth is a client and CoreDNS that share the node's own namespace.
+func hostBoth() Topology {
+	t := hostServer()
+	t.Name, t.Client = "host-both", Node
+	return t
+}

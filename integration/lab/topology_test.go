@@ -3,6 +3,9 @@ package lab_test
 import (
 	"fmt"
 	"net/netip"
+	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -36,8 +39,9 @@ func TestTopologies(t *testing.T) {
 				}
 			}
 			drops(t, l, servers[0])
+			carries(t, l)
 			for _, name := range counters[top.Name] {
-				if n, err := l.BPFCount(name); err != nil || n == 0 {
+				if n, err := l.Count(name); err != nil || n == 0 {
 					t.Errorf("%s: %d, %v", name, n, err)
 				}
 			}
@@ -45,13 +49,73 @@ func TestTopologies(t *testing.T) {
 	}
 }
 
-// counters are those of eBPF programs that show that these did the work, and not the
-// kernel's stack, by topology.
+// counters are those that show that a topology's own parts did the work, and not the
+// kernel's stack.
 var counters = map[string][]string{
 	"socket-lb-bridge":        {"translated", "translated_back"},
 	"socket-lb-target-port":   {"translated", "translated_back"},
 	"packet-lb":               {"delivered", "sent_out", "dropped"},
+	"transparent-proxy":       {"proxied"},
 	"socket-lb-redirect-peer": {"translated", "translated_back", "delivered", "delivered_from_uplink", "sent_out", "dropped"},
+}
+
+// carriers are the devices on the way, where a topology is about these.
+var carriers = map[string][]struct{ host, device, direction string }{
+	"two-uplinks":     {{lab.Node, "eth0", "tx"}, {lab.Node, "eth1", "rx"}},
+	"vpc-cni":         {{lab.Node, "eth1", "tx"}, {lab.Node, "eth1", "rx"}},
+	"flooding-bridge": {{"client-b", "eth0", "rx"}},
+}
+
+// carries wants many lookups, of client-a and of CoreDNS, to go by these devices.
+func carries(t *testing.T, l *lab.Lab) {
+	t.Helper()
+	const lookups = 100
+	carriers := carriers[l.Topology().Name]
+	before := make([]uint64, len(carriers))
+	for i, c := range carriers {
+		before[i] = packets(t, l.Host(c.host), c.device, c.direction)
+	}
+	if carriers == nil {
+		return
+	}
+	for from, to := range map[string]netip.AddrPort{l.Topology().Client: l.Topology().Services[0], lab.CoreDNS: l.Upstream(0).V4()} {
+		for _, res := range l.Client(from).Bulk(t.Context(), lab.Bulk{
+			Count: lookups, Rate: 1e6, Query: func(i int) lab.Query { return lab.Query{Name: lab.BulkName(i), Server: to} },
+		}) {
+			if res.Err != nil {
+				t.Fatal(res.Err)
+			}
+		}
+	}
+	for i, c := range carriers {
+		if n := packets(t, l.Host(c.host), c.device, c.direction) - before[i]; n < lookups {
+			t.Errorf("%s of %s: %s %d packets of %d lookups", c.device, c.host, c.direction, n, lookups)
+		}
+	}
+}
+
+// packets counts what a device has sent or received.
+func packets(t *testing.T, host *lab.Host, device, direction string) (n uint64) {
+	t.Helper()
+	err := host.Do(func() error {
+		table, err := os.ReadFile("/proc/thread-self/net/dev")
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(table)) {
+			// device: bytes packets … (8 columns of what was received) bytes packets …
+			name, counts, _ := strings.Cut(strings.TrimSpace(line), ":")
+			if fields := strings.Fields(counts); name == device {
+				n, err = strconv.ParseUint(fields[map[string]int{"rx": 1, "tx": 9}[direction]], 10, 64)
+				return err
+			}
+		}
+		return fmt.Errorf("no device %s", device)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // serveAll starts a server in the place of each CoreDNS.

@@ -3,6 +3,7 @@ package lab
 import (
 	"fmt"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -32,6 +33,8 @@ func transparentProxy() Topology {
 // sockets, and starts it.
 func (l *Lab) buildProxy() error {
 	node := l.Host(Node)
+	taken := new(atomic.Uint64)
+	l.counts("proxied", func() (uint64, error) { return taken.Load(), nil })
 	for _, f := range families() {
 		for _, rule := range l.proxyRules(f) {
 			if err := node.iptables(f.iptables, rule...); err != nil {
@@ -53,7 +56,7 @@ func (l *Lab) buildProxy() error {
 		if err := node.ns.links.RouteAdd(local); err != nil {
 			return fmt.Errorf("local route to %s in %s: %w", f.all, node.Name, err)
 		}
-		if err := l.startProxy(node, f); err != nil {
+		if err := l.startProxy(node, f, taken); err != nil {
 			return fmt.Errorf("transparent proxy in %s: %w", node.Name, err)
 		}
 	}

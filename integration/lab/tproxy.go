@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -22,6 +23,8 @@ type proxy struct {
 	queries *net.UDPConn
 	streams net.Listener
 
+	taken *atomic.Uint64 // messages and connections
+
 	mu   sync.Mutex
 	open map[io.Closer]bool // what end closes; nil once it has
 	wait sync.WaitGroup
@@ -30,9 +33,9 @@ type proxy struct {
 // proxyPatience is how long the proxy waits for a server, longer than clients do.
 const proxyPatience = 10 * time.Second
 
-// startProxy starts a proxy, which ends with the lab.
-func (l *Lab) startProxy(host *Host, f family) error {
-	p := &proxy{host: host, family: f, open: make(map[io.Closer]bool)}
+// startProxy starts a proxy, which ends with the lab, and counts what it takes.
+func (l *Lab) startProxy(host *Host, f family, taken *atomic.Uint64) error {
+	p := &proxy{host: host, family: f, taken: taken, open: make(map[io.Closer]bool)}
 	every := netip.AddrPortFrom(f.unspecifiedAddr, proxyPort)
 	err := host.Do(func() error {
 		conn, err := p.socket(unix.IP_RECVORIGDSTADDR, unix.IPV6_RECVORIGDSTADDR).ListenPacket(context.Background(), p.network("udp"), every.String())
@@ -128,6 +131,7 @@ func (p *proxy) serveUDP() {
 		if err != nil {
 			return
 		}
+		p.taken.Add(1)
 		server, ok := addressed(control[:nc])
 		mu.Lock()
 		again := busy[client]
@@ -225,6 +229,7 @@ func (p *proxy) serveTCP() {
 		if err != nil {
 			return
 		}
+		p.taken.Add(1)
 		p.keep(down)
 		p.wait.Go(func() {
 			defer p.drop(down)

@@ -19,6 +19,7 @@ const (
 	Program   Feature = "drops by netfilter programs"
 	IPVS      Feature = "Services of IPVS, masqueraded too"
 	Overlay   Feature = "VXLAN and VLAN devices"
+	Netkit    Feature = "netkit devices and redirected packets"
 	Routes    Feature = "drops for lack of a route"
 	Arrival   Feature = "arrival at sockets"
 	Reading   Feature = "reading from sockets"
@@ -26,7 +27,7 @@ const (
 )
 
 // All is every one, in the order in which they are shown.
-var All = []Feature{Lookup, TCP, FewestTCP, Process, Silent, DropPlace, Reason, ICMP, Nftables, Program, IPVS, Overlay, Routes, Arrival, Reading, ClockStep}
+var All = []Feature{Lookup, TCP, FewestTCP, Process, Silent, DropPlace, Reason, ICMP, Nftables, Program, IPVS, Overlay, Netkit, Routes, Arrival, Reading, ClockStep}
 
 // LacksFile is where a virtual machine has the features that its kernel is expected
 // to lack, a line each; LacksVariable is how its tests get to know them. A machine

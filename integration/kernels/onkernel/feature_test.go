@@ -88,6 +88,8 @@ func has(t *testing.T, f feature.Feature) bool {
 		return err == nil && exists("/proc/net/ip_vs") && has(t, feature.Nftables)
 	case feature.Overlay:
 		return hasOverlays(t)
+	case feature.Netkit:
+		return hasNetkit()
 	case feature.Routes:
 		return hasVeth()
 	default:

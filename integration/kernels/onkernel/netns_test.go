@@ -8,6 +8,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // pod makes a network namespace with one address, joined to the tests' own by a
@@ -47,6 +48,9 @@ func addAddress(t *testing.T, device, address string) {
 	addr, err := netlink.ParseAddr(address)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if addr.IP.To4() == nil {
+		addr.Flags = unix.IFA_F_NODAD // usable at once
 	}
 	if err := netlink.AddrAdd(link, addr); err != nil {
 		t.Fatal(err)
