@@ -157,7 +157,7 @@ func (r *topologyRig) isDropped(tr *trace.Trace, res lab.Result) []string {
 		return w
 	}
 	w.addressed(r, ex, res)
-	if d := ex.Drop; w.unless(d != nil, "without its drop") {
+	if d := ex.LastDrop(); w.unless(d != nil, "without its drop") {
 		w.unless(d.Message == trace.MessageQuery, "a %s was dropped", d.Message)
 		w.unless(d.NetNSName == r.Host(r.top.Drop.Host).Netns, "dropped in %s, expected %s", d.NetNSName, r.Host(r.top.Drop.Host).Netns)
 		w.unless(r.top.Drop.Device == "" || d.IfName == r.top.Drop.Device, "dropped at %s, expected %s", d.IfName, r.top.Drop.Device)

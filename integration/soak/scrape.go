@@ -88,7 +88,7 @@ func (n *node) count(ctx context.Context) (c counted, err error) {
 var (
 	lostPackets = []string{"dnstrace_lost_events_total", "dnstrace_shed_events_total"}
 	lostLookups = []string{
-		"dnstrace_cut_exchanges_total", "dnstrace_evicted_total", "dnstrace_output_records_dropped_total", "dnstrace_sampled_out_total",
+		"dnstrace_discarded_exchanges_total", "dnstrace_evicted_total", "dnstrace_output_records_dropped_total", "dnstrace_sampled_out_total",
 	}
 )
 

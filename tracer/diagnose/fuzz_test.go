@@ -29,7 +29,7 @@ func FuzzRecords(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, file []byte) {
-		a, d := assemble.New(assemble.Config{MaxPending: 8}), diagnose.New()
+		a, d := assemble.New(assemble.Config{MaxBytes: 64 << 10}), diagnose.New()
 		reader := trace.NewReader(bytes.NewReader(file))
 		var traces []*trace.Trace
 		for {

@@ -87,7 +87,7 @@ func TestServe(t *testing.T) {
 	for _, want := range []string{
 		"dnstrace_events_total 18", "dnstrace_lost_events_total 2", `dnstrace_hook_lost_events_total{hook="tx"} 2`,
 		`dnstrace_omitted_total{what="fragments"} 6`,
-		"dnstrace_shed_events_total 7", "dnstrace_reported_share 0.25", "dnstrace_cut_exchanges_total 3",
+		"dnstrace_shed_events_total 7", "dnstrace_reported_share 0.25", "dnstrace_discarded_exchanges_total 3",
 		"dnstrace_kubernetes_synced 1", `dnstrace_kubernetes_objects{kind="pods"} 21`, "dnstrace_kubernetes_request_failures_total 22",
 		`dnstrace_sampled_out_total{record="trace"} 9`,
 		"dnstrace_clock_steps_total 1", "dnstrace_tcp_connects_dropped_total 4", `dnstrace_exchanges_total{outcome="answered"} 1`,

@@ -141,6 +141,9 @@ func (r *replay) one(deliver func(*capture.Packet)) {
 	}
 }
 
+// Observes implements Source.
+func (r *replay) Observes() capture.Observes { return capture.Observes{} }
+
 // Losses implements Source.
 func (r *replay) Losses() []capture.Loss { return nil }
 

@@ -34,6 +34,8 @@ func (s *scripted) Poll(deliver func(*capture.Packet)) (int64, error) {
 }
 
 // Losses implements Source.
+func (s *scripted) Observes() capture.Observes { return capture.Observes{} }
+
 func (s *scripted) Losses() []capture.Loss {
 	l := s.losses
 	s.losses = nil
@@ -245,7 +247,7 @@ func TestShareChangeWaitsForItsPackets(t *testing.T) {
 		t.Errorf("exchanges: %+v", b.exchanges)
 	}
 	b.pipeline.publish()
-	if c := b.pipeline.Counters(); c.Cut != 1 || c.OpenExchanges != 0 {
+	if c := b.pipeline.Counters(); c.Discarded != 1 || c.OpenExchanges != 0 {
 		t.Errorf("counters: %+v", c)
 	}
 }
