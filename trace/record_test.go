@@ -80,7 +80,7 @@ func sampleRecords() []Record {
 		Resolution: "6b01090041156cb99fd7e9f79b794954", ResolutionJoin: JoinInferred, ClockOffset: SecondsPtr(-3 * time.Millisecond),
 		Gaps:      []string{"the way back was not observed"},
 		Diagnosis: []Finding{{Code: "upstream-timeout", Summary: "s", Evidence: []string{"e"}, Advice: "a", InDoubt: true}},
-		Replaces:  true,
+		Replaces:  true, Role: RoleUpstream,
 	}
 	tr.Record = KindTrace
 	return []Record{query, refresh, exchange, bare, tr}
