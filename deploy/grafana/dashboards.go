@@ -160,7 +160,7 @@ func tracer() *dashboard {
 				graph("Packets lost", "pps", "What found a full ring, by hook. Alert DNSTraceEventsLost.", query{`sum by (instance, hook) (rate(dnstrace_hook_lost_events_total[$__rate_interval]))`, "{{instance}} {{hook}}"}),
 				graph("Records lost", "short", "Alert DNSTraceRecordsLost.", query{`sum by (instance, output) (rate(dnstrace_output_records_dropped_total[$__rate_interval]))`, "{{instance}} {{output}}"}, query{`rate(dnstrace_plugin_records_dropped_total[$__rate_interval])`, "{{instance}} from CoreDNS"}),
 			}, {
-				graph("Tables", "percentunit", "How full. Alert DNSTraceTableFull.", query{`dnstrace_open_exchanges / ignoring (table) dnstrace_table_limit{table="exchanges"}`, "{{instance}} exchanges"}, query{`dnstrace_pending_traces / ignoring (table) dnstrace_table_limit{table="traces"}`, "{{instance}} traces"}, query{`dnstrace_history_bytes / dnstrace_history_limit_bytes`, "{{instance}} finished"}),
+				graph("Tables", "percentunit", "How full. Alert DNSTraceTableFull.", query{`dnstrace_table_bytes{table="exchanges"} / dnstrace_table_limit_bytes`, "{{instance}} exchanges"}, query{`dnstrace_table_bytes{table="traces"} / dnstrace_table_limit_bytes`, "{{instance}} traces"}, query{`dnstrace_history_bytes / dnstrace_history_limit_bytes`, "{{instance}} finished"}),
 				graph("Queues", "short", "", query{`dnstrace_plugin_records_queued`, "{{instance}} from CoreDNS"}, query{`dnstrace_output_records_queued`, "{{instance}} to {{output}}"}),
 			}, {
 				graph("Packets", "pps", "Once for every device that they passed.", query{`rate(dnstrace_events_total[$__rate_interval])`, "{{instance}}"}, query{`rate(dnstrace_shed_events_total[$__rate_interval])`, "{{instance}} left out"}),

@@ -92,7 +92,8 @@ var (
 	recordsQueued   = gauge("plugin_records_queued", "Records received that wait to be taken.")
 	outputDropped   = counter("output_records_dropped_total", "Records that an output did not take.", "output")
 	outputQueued    = gauge("output_records_queued", "Records that wait for an output.", "output")
-	tableLimit      = gauge("table_limit", "How many entries a table may have: of open_exchanges and of pending_traces.", "table")
+	tableBytes      = gauge("table_bytes", "Memory that a table takes: exchanges of open_exchanges, traces of pending_traces.", "table")
+	tableLimit      = gauge("table_limit_bytes", "Memory that a table may take: what came first is passed on early then (evicted_total).", "table")
 	historyTraces   = gauge("history_traces", "Finished traces in memory, for the local API.")
 	historyBytes    = gauge("history_bytes", "Memory that the finished traces take.")
 	historyLimit    = gauge("history_limit_bytes", "Memory that the finished traces may take.")
@@ -164,6 +165,8 @@ func (c Collector) Collect(ch chan<- prometheus.Metric) {
 		send(outputDropped, o.Dropped, o.Name)
 		send(outputQueued, o.Queued, o.Name)
 	}
+	send(tableBytes, uint64(n.ExchangeBytes), "exchanges")
+	send(tableBytes, uint64(n.TraceBytes), "traces")
 	send(tableLimit, exchange.DefaultMaxBytes, "exchanges")
 	send(tableLimit, assemble.DefaultMaxBytes, "traces")
 	h := c.History()

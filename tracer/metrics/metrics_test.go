@@ -24,7 +24,7 @@ func sample() Collector {
 	return Collector{
 		Counters: func() *pipeline.Counters {
 			return &pipeline.Counters{
-				Events: 18, LostEvents: 2, ShedEvents: 7, UnsampledEvents: 11, Share: 0.25, Discarded: 3, Omitted: map[string]uint64{"fragments": 6},
+				Events: 18, LostEvents: 2, ShedEvents: 7, UnsampledEvents: 11, Share: 0.25, Discarded: 3, ExchangeBytes: 4096, Omitted: map[string]uint64{"fragments": 6},
 				SampledOut: map[string]uint64{"trace": 9}, LostByHook: map[string]uint64{"tx": 2}, Traces: 1, ClockSteps: 1, NoConnect: 4,
 				Exchanges: map[string]uint64{trace.OutcomeAnswered: 1},
 				Findings:  map[string]uint64{"upstream-timeout": 1},
@@ -93,7 +93,7 @@ func TestServe(t *testing.T) {
 		"dnstrace_clock_steps_total 1", "dnstrace_tcp_connects_dropped_total 4", `dnstrace_exchanges_total{outcome="answered"} 1`,
 		`dnstrace_findings_total{code="upstream-timeout"} 1`, `dnstrace_findings_total{code="conntrack-race"} 0`,
 		"dnstrace_plugin_records_queued 5", `dnstrace_output_records_queued{output="stdout"} 2`, "dnstrace_history_bytes 9", "dnstrace_history_limit_bytes 13",
-		`dnstrace_history_evicted_total{cause="age"} 11`, `dnstrace_table_limit{table="traces"} 65536`,
+		`dnstrace_history_evicted_total{cause="age"} 11`, `dnstrace_table_limit_bytes{table="traces"} 3.3554432e+07`, `dnstrace_table_bytes{table="exchanges"} 4096`,
 		`dnstrace_lookups_total{client="local",outcome="unanswered"} 0`, `dnstrace_build_info{version="v1"} 1`,
 		`dnstrace_output_records_dropped_total{output="stdout"} 1`,
 		`dnstrace_socket_reachable{socket="records"} 0`, `dnstrace_socket_reachable{socket="api"} 1`, `dnstrace_socket_rebound_total{socket="records"} 31`,

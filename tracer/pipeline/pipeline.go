@@ -168,6 +168,8 @@ type Counters struct {
 	Traces             uint64
 	OpenExchanges      int
 	PendingTraces      int
+	ExchangeBytes      int // memory of the open exchanges
+	TraceBytes         int // of the pending traces, and of what was passed on and may go on
 	EvictedExchanges   uint64
 	EvictedTraces      uint64
 	ClockSteps         uint64
@@ -393,7 +395,7 @@ func (p *Pipeline) publish() {
 		LostByHook: map[string]uint64{"tx": p.lost[capture.TX], "rx": p.lost[capture.RX], "drop": p.lost[capture.Drop],
 			"delivered": p.lost[capture.Delivered], "read": p.lost[capture.Read]},
 		Exchanges: maps.Clone(p.exchanges), Findings: maps.Clone(p.findings), Traces: p.traces, SampledOut: maps.Clone(p.leftOut),
-		OpenExchanges: ex.Open, PendingTraces: as.Pending, EvictedExchanges: ex.Evicted, EvictedTraces: p.evicted + as.Evicted,
+		OpenExchanges: ex.Open, PendingTraces: as.Pending, ExchangeBytes: ex.Bytes, TraceBytes: as.Bytes, EvictedExchanges: ex.Evicted, EvictedTraces: p.evicted + as.Evicted,
 		ClockSteps: p.steps, NoConnect: ex.NoConnect,
 		NotDNS: ex.NotDNS, Orphans: ex.Orphans, Unreadable: ex.Unreadable, Unfinished: ex.Unfinished, Discarded: ex.Discarded,
 		Omitted: map[string]uint64{"sightings": ex.Sightings, "fragments": ex.Fragments, "addresses": ex.Addresses},
