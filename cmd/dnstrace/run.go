@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
@@ -33,8 +35,11 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/receive"
 )
 
-// historyBytes bounds the memory of finished traces: some 40,000, compressed.
-const historyBytes = 8 << 20
+// defaultHistoryMemory bounds the memory of finished traces: some 60,000, compressed.
+const defaultHistoryMemory = "16MiB"
+
+// leastHistoryMemory is what the history needs to hold a block of traces.
+const leastHistoryMemory = 1 << 20
 
 // gcPercent makes the heap grow by half, not by all of what is in use, between two
 // collections: a tracer is a guest on its node. It costs a twentieth more time at
@@ -57,6 +62,8 @@ type runOptions struct {
 	ports                []uint
 	netns                []string
 	history, timeout     time.Duration
+	historyMemory        string
+	historyBytes         int // historyMemory, as validate read it
 	sample               float64
 	sampleInKernel       bool
 	filter, kubernetes   string
@@ -109,6 +116,7 @@ func newRunCommand() *cobra.Command {
 	f.UintSliceVar(&o.ports, "port", []uint{53}, "DNS port to observe; may be repeated. The port behind a translation of one of them (a Service's targetPort) is learned, not asked for")
 	f.StringSliceVar(&o.netns, "netns", nil, "observe only this network namespace: a name of `ip netns`, host, a path, or an inode number; may be repeated")
 	f.DurationVar(&o.history, "history", 10*time.Minute, "how long finished traces stay in memory for the local API")
+	f.StringVar(&o.historyMemory, "history-memory", defaultHistoryMemory, "the most memory that finished traces take; the oldest go first")
 	f.DurationVar(&o.timeout, "timeout", 7*time.Second, "a query without a response for this long is unanswered")
 	f.Float64Var(&o.sample, "sample", 1, "share of ordinary lookups to write and keep, 0 to 1; those that fail, are slow or have a finding always are")
 	f.BoolVar(&o.sampleInKernel, "sample-in-kernel", false, "leave lookups that --sample does not choose out in the kernel, those that fail among them: the least work for the tracer")
@@ -203,6 +211,11 @@ func (o *runOptions) validate() ([]uint16, *filter.Filter, error) {
 	if o.sampleInKernel && o.sampleRate() == nil {
 		return nil, nil, usageError{errors.New("--sample-in-kernel: expected a --sample below 1, such as --sample 0.01")}
 	}
+	size, err := humanize.ParseBytes(o.historyMemory)
+	if err != nil || size < leastHistoryMemory || size > math.MaxInt32 {
+		return nil, nil, usageError{fmt.Errorf("--history-memory %s: expected a size from 1MiB to 2GiB, such as 64MiB", o.historyMemory)}
+	}
+	o.historyBytes = int(size)
 	if o.timeout <= 0 || o.history <= 0 {
 		return nil, nil, usageError{errors.New("--timeout and --history: expected a duration above 0, such as 7s")}
 	}
@@ -266,7 +279,7 @@ type node struct {
 func (n *node) open(ports []uint16, stderr io.Writer) error {
 	var err error
 	o := n.options
-	n.history = history.New(history.Config{Keep: o.history, MaxBytes: historyBytes})
+	n.history = history.New(history.Config{Keep: o.history, MaxBytes: o.historyBytes})
 	for _, spec := range o.outputs {
 		opened, err := openOutput(spec, stderr)
 		if err != nil {
@@ -391,7 +404,7 @@ func (n *node) serve(ctx context.Context, p *pipeline.Pipeline, say func(string)
 		g.Go(func() error {
 			return metrics.Serve(ctx, n.metrics, metrics.Collector{
 				Version: buildVersion(), Counters: p.Counters, Outputs: n.outputStats, Queued: n.receiver.Queued, Sockets: n.socketStates,
-				History: n.history.Stats, HistoryBytes: historyBytes, Cluster: n.clusterState,
+				History: n.history.Stats, HistoryBytes: n.options.historyBytes, Cluster: n.clusterState,
 			}, n.lookups)
 		})
 	}
