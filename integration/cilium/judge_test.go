@@ -109,13 +109,13 @@ func (l lookup) findings(t *trace.Trace) []string {
 func (l lookup) attempts(t *trace.Trace) []string {
 	q := t.Query
 	switch {
-	case q == nil && l.want.answerer == "":
+	case q == nil && !l.want.recorded:
 		if len(t.Upstreams) != 0 {
 			return []string{fmt.Sprintf("%d upstreams of a query that CoreDNS did not get", len(t.Upstreams))}
 		}
 		return nil
-	case q == nil:
-		return []string{"no record of CoreDNS"}
+	case q == nil || !l.want.recorded:
+		return []string{fmt.Sprintf("a record of CoreDNS: %v, expected %v", q != nil, l.want.recorded)}
 	case q.AnsweredBy != l.want.answerer:
 		return []string{fmt.Sprintf("answered by %q, expected %q", q.AnsweredBy, l.want.answerer)}
 	}

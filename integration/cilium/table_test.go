@@ -46,7 +46,8 @@ type want struct {
 	// pod is the start of the server's pod's name; empty: the server is no pod, or which
 	// one it would have been is not known.
 	pod       string
-	answerer  string        // the plugin that answered; empty: CoreDNS has not heard of it
+	recorded  bool          // CoreDNS got it
+	answerer  string        // the plugin that answered; empty: none did
 	cache     string        // what the cache said; empty: not asked here
 	upstreams []wantAttempt // each of those, at least once, and no others
 	// findings must be there, one of each list; may can.
@@ -68,7 +69,7 @@ var (
 )
 
 var (
-	healthy = want{outcomes: answered, service: "kube-system/kube-dns", pod: "coredns-", answerer: "forward",
+	healthy = want{outcomes: answered, service: "kube-system/kube-dns", pod: "coredns-", recorded: true, answerer: "forward",
 		upstreams: []wantAttempt{{outside, trace.OutcomeOK}}}
 	// An upstream that is silent again and again may be told as that.
 	unhealthy = []string{"upstream-unhealthy"}
@@ -99,7 +100,7 @@ var lookups = []lookup{
 		want: healthy.with(func(w *want) { w.findings = [][]string{{"upstream-error"}} })},
 	{name: "never.silent.test.", pod: "client", result: "SERVFAIL",
 		want: healthy.with(func(w *want) {
-			w.upstreams = []wantAttempt{{outside, trace.OutcomeTimeout}}
+			w.answerer, w.upstreams = "", []wantAttempt{{outside, trace.OutcomeTimeout}}
 			w.findings, w.may = [][]string{{"upstream-timeout"}}, unhealthy
 		})},
 	{name: "second.failover.test.", pod: "client", result: answer,
