@@ -25,7 +25,7 @@ func TestCilium(t *testing.T) {
 			n.warm()
 			n.trace()
 
-			made := slices.DeleteFunc(slices.Clone(lookups), func(l lookup) bool { return l.only != nil && !l.only(v) })
+			made := slices.DeleteFunc(slices.Clone(lookups), func(l lookup) bool { return l.names && !v.names })
 			results := n.lookup(made)
 			n.stop()
 			maps.Copy(results, n.lookup(stopped))
@@ -36,7 +36,7 @@ func TestCilium(t *testing.T) {
 
 			made = slices.Concat(made, stopped, absent(v), []lookup{last})
 			for _, l := range made {
-				t.Run(strings.TrimSuffix(l.name, "."), func(t *testing.T) { l.check(t, results[l.name], named(records, l.name)) })
+				t.Run(strings.TrimSuffix(l.name, "."), func(t *testing.T) { l.check(t, v, results[l.name], named(records, l.name)) })
 			}
 			t.Run("others", func(t *testing.T) { checkOthers(t, made, records) })
 		})
@@ -44,12 +44,12 @@ func TestCilium(t *testing.T) {
 }
 
 // check judges what the client of a lookup got, and what was said of it.
-func (l lookup) check(t *testing.T, result string, traces []*trace.Trace) {
+func (l lookup) check(t *testing.T, v variant, result string, traces []*trace.Trace) {
 	t.Logf("its client got %q", result)
 	if !l.got(result) {
 		t.Errorf("expected %s", l.result)
 	}
-	wrong := l.judge(traces)
+	wrong := l.judge(traces, v)
 	for _, w := range wrong {
 		t.Error(w)
 	}

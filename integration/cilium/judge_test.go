@@ -12,7 +12,7 @@ import (
 )
 
 // judge returns what is wrong with what was said of a lookup.
-func (l lookup) judge(traces []*trace.Trace) []string {
+func (l lookup) judge(traces []*trace.Trace, v variant) []string {
 	if l.want.untraced {
 		if len(traces) != 0 {
 			return []string{fmt.Sprintf("%d traces of a lookup without a packet", len(traces))}
@@ -23,7 +23,12 @@ func (l lookup) judge(traces []*trace.Trace) []string {
 		return []string{fmt.Sprintf("%d traces", len(traces))}
 	}
 	t := traces[0]
-	wrong := slices.Concat(l.ends(t), l.findings(t), l.attempts(t), l.gaps(t))
+	wrong := slices.Concat(l.clientSide(t), l.findings(t), l.gaps(t))
+	if l.proxied(v) {
+		wrong = slices.Concat(wrong, l.serverSide(t.Server, proxy), l.behindProxy(t))
+	} else {
+		wrong = slices.Concat(wrong, l.serverSide(t.Server, l.want.pod), l.attempts(t.Query, t.Upstreams, t.Server))
+	}
 	if !slices.Contains(l.want.outcomes, t.Outcome) {
 		wrong = append(wrong, fmt.Sprintf("outcome %s, expected %s", t.Outcome, strings.Join(l.want.outcomes, " or ")))
 	}
@@ -60,23 +65,59 @@ func (l lookup) rcode() string {
 	return code
 }
 
-// ends judges the names of client and server.
-func (l lookup) ends(t *trace.Trace) []string {
-	var wrong []string
+// clientSide judges who asked.
+func (l lookup) clientSide(t *trace.Trace) []string {
 	if c := t.Client; c == nil || c.Pod != l.pod || c.Namespace != "demo" || c.Node != "node1" {
-		wrong = append(wrong, fmt.Sprintf("client %+v, expected the pod %s", c, l.pod))
+		return []string{fmt.Sprintf("client %+v, expected the pod %s", c, l.pod)}
 	}
-	s := t.Server
+	return nil
+}
+
+// serverSide judges who was asked: the Service by name, and a pod by the start of its name.
+// The agent is no pod here.
+func (l lookup) serverSide(s *trace.Endpoint, pod string) []string {
 	if s == nil {
 		s = &trace.Endpoint{}
 	}
+	var wrong []string
 	if s.Service != l.want.service {
 		wrong = append(wrong, fmt.Sprintf("Service %q, expected %q", s.Service, l.want.service))
 	}
-	if !strings.HasPrefix(s.Pod, l.want.pod) || l.want.service == "" && s.Pod != "" {
-		wrong = append(wrong, fmt.Sprintf("server pod %q, expected %s…", s.Pod, l.want.pod))
+	name := s.Pod
+	if pod == proxy {
+		name = s.Process
+	}
+	if !strings.HasPrefix(name, pod) || l.want.service == "" && s.Pod != "" {
+		wrong = append(wrong, fmt.Sprintf("server %q, expected %s…", name, pod))
 	}
 	return wrong
+}
+
+// proxy is the process that answers in CoreDNS's place where names are the policy's.
+const proxy = "cilium-agent"
+
+// proxied tells whether the query goes through the agent's DNS proxy.
+func (l lookup) proxied(v variant) bool { return v.names && l.pod == "client" && l.server == "" }
+
+// behindProxy judges what the agent asked CoreDNS in turn: the same lookup, over
+// addresses that look like the client's.
+func (l lookup) behindProxy(t *trace.Trace) []string {
+	if !l.want.recorded && l.want.pod == "" {
+		return l.attempts(t.Query, t.Upstreams, nil)
+	}
+	if t.Query != nil || len(t.Upstreams) != 1 || t.Upstreams[0].Exchange == nil {
+		return []string{fmt.Sprintf("a record of CoreDNS: %v, %d upstreams, expected the agent's query and behind it CoreDNS's record", t.Query != nil, len(t.Upstreams))}
+	}
+	u := t.Upstreams[0]
+	e := u.Exchange
+	var wrong []string
+	if e.Client == nil || e.Client.Process != proxy || e.Server == nil || !strings.HasPrefix(e.Server.Pod, l.want.pod) {
+		wrong = append(wrong, fmt.Sprintf("behind the agent: client %+v, server %+v", e.Client, e.Server))
+	}
+	if e.RCode != l.rcode() {
+		wrong = append(wrong, fmt.Sprintf("behind the agent: rcode %q, expected %q", e.RCode, l.rcode()))
+	}
+	return append(wrong, l.attempts(u.Query, u.Upstreams, e.Server)...)
 }
 
 // findings judges what was found.
@@ -106,12 +147,11 @@ func (l lookup) findings(t *trace.Trace) []string {
 }
 
 // attempts judges CoreDNS's record, and that each attempt in it has packets of its own.
-func (l lookup) attempts(t *trace.Trace) []string {
-	q := t.Query
+func (l lookup) attempts(q *trace.Query, upstreams []trace.Upstream, server *trace.Endpoint) []string {
 	switch {
 	case q == nil && !l.want.recorded:
-		if len(t.Upstreams) != 0 {
-			return []string{fmt.Sprintf("%d upstreams of a query that CoreDNS did not get", len(t.Upstreams))}
+		if len(upstreams) != 0 {
+			return []string{fmt.Sprintf("%d upstreams of a query that CoreDNS did not get", len(upstreams))}
 		}
 		return nil
 	case q == nil || !l.want.recorded:
@@ -123,13 +163,13 @@ func (l lookup) attempts(t *trace.Trace) []string {
 	if l.want.cache != "" && q.Cache != l.want.cache {
 		wrong = append(wrong, fmt.Sprintf("cache %s, expected %s", q.Cache, l.want.cache))
 	}
-	if len(t.Upstreams) != len(q.Upstreams) {
-		wrong = append(wrong, fmt.Sprintf("%d upstreams of %d attempts", len(t.Upstreams), len(q.Upstreams)))
+	if len(upstreams) != len(q.Upstreams) {
+		wrong = append(wrong, fmt.Sprintf("%d upstreams of %d attempts", len(upstreams), len(q.Upstreams)))
 	}
 	var made []wantAttempt
 	flows := map[trace.Flow]bool{}
-	for i, u := range t.Upstreams {
-		for _, w := range attempt(u, t.Server, flows) {
+	for i, u := range upstreams {
+		for _, w := range attempt(u, server, flows) {
 			wrong = append(wrong, fmt.Sprintf("upstream %d: %s", i+1, w))
 		}
 		if u.Attempt != nil {
@@ -176,6 +216,6 @@ func excerpt(t *trace.Trace) string {
 	if err != nil {
 		return err.Error()
 	}
-	const enough = 8000
+	const enough = 30000
 	return string(b[:min(len(b), enough)])
 }

@@ -29,11 +29,11 @@ const answer = "NOERROR 192.0.2.80"
 // lookup is a row of the table: what is asked, and what must be said of it. Whatever it
 // is, there is one trace, the client is named, and no finding but those listed.
 type lookup struct {
-	name    string             // unique, so that it tells the lookup by its question
-	pod     string             // that asks
-	network string             // udp if empty
-	server  string             // the Service kube-dns if empty
-	only    func(variant) bool // empty: every variant
+	name    string // unique, so that it tells the lookup by its question
+	pod     string // that asks
+	network string // udp if empty
+	server  string // the Service kube-dns if empty
+	names   bool   // only where names are the policy's
 
 	result string // what the client gets
 	want   want
@@ -82,9 +82,6 @@ func (w want) with(change func(*want)) want {
 	return w
 }
 
-// proxied tells whether queries go through the agent's DNS proxy.
-func proxied(v variant) bool { return v.names }
-
 // lookups are made at once, while all works.
 var lookups = []lookup{
 	{name: "guarded.demo.svc.cluster.local.", pod: "client", result: "NOERROR 10.96.0.80",
@@ -118,18 +115,19 @@ var lookups = []lookup{
 	{name: "ingress.example.org.", pod: "client", server: guardedService, result: silence,
 		want: want{outcomes: dropped, service: "demo/guarded", findings: [][]string{{"dropped-by-bpf"}}}},
 	// The agent refuses the name: CoreDNS never heard of it, and did not refuse it.
-	{name: "forbidden.example.com.", pod: "client", result: "REFUSED", only: proxied,
+	{name: "forbidden.example.com.", pod: "client", result: "REFUSED", names: true,
 		want: want{outcomes: answered, service: "kube-system/kube-dns", findings: [][]string{{"refused-by-server"}}}},
 }
 
 // stopped are made while the processes of CoreDNS are stopped: queries are delivered, and
 // never read. The processes are killed later, and what they did not read goes with them.
+// To the agent's proxy CoreDNS is an upstream.
 var stopped = []lookup{
 	{name: "stopped.example.org.", pod: "client", result: silence, want: hung},
 	{name: "hoststopped.example.org.", pod: "agent", result: silence, want: hung},
 }
 
-var hung = want{outcomes: turnedAway, service: "kube-system/kube-dns", pod: "coredns-", findings: [][]string{{"no-response-seen", "server-overloaded", "dropped-other"}}}
+var hung = want{outcomes: turnedAway, service: "kube-system/kube-dns", pod: "coredns-", findings: [][]string{{"no-response-seen", "server-overloaded", "dropped-other", "upstream-timeout"}}}
 
 // absent are made while the Service has no endpoint.
 func absent(v variant) []lookup {
