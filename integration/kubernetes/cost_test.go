@@ -70,7 +70,7 @@ func (n *node) measure(b *testing.B, server, process string, rate int) {
 
 // processes returns the processes of the node's pods that have a name.
 func (n *node) processes(name string) []string {
-	out, err := n.exec("pgrep", "-x", name)
+	out, err := n.Exec("pgrep", "-x", name)
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func (n *node) cpuTime(name string) time.Duration {
 	const ticks = 100 // a second (USER_HZ)
 	total := 0
 	for _, pid := range n.processes(name) {
-		out, err := n.exec("cat", filepath.Join("/proc", pid, "stat"))
+		out, err := n.Exec("cat", filepath.Join("/proc", pid, "stat"))
 		if err != nil {
 			n.t.Fatal(err)
 		}
@@ -102,7 +102,7 @@ func (n *node) cpuTime(name string) time.Duration {
 
 // memory returns a line of the tracer's /proc/PID/status, in megabytes.
 func (n *node) memory(what string) float64 {
-	out, err := n.exec("cat", filepath.Join("/proc", n.processes("dnstrace")[0], "status"))
+	out, err := n.Exec("cat", filepath.Join("/proc", n.processes("dnstrace")[0], "status"))
 	if err != nil {
 		n.t.Fatal(err)
 	}

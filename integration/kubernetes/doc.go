@@ -1,11 +1,4 @@
-// Package kubernetes tries what deploy/ installs on a real Kubernetes node: etcd, the
-// API server, scheduler, controllers, kubelet and kube-proxy, built from their Go
-// modules (components/), and Debian's containerd with its bridge plugin. All of it
-// runs in namespaces of its own and is gone when the test is.
-//
-//	node        172.31.255.1   API server :6443; pods 10.244.0.0/24; Services 10.96.0.0/16
-//	outside     172.31.255.53  what CoreDNS forwards to: bin/coredns in a namespace of its own
-//
-// The machine's own network, sysctls and cgroups are left alone, but for one cgroup
-// of the node's pods. `make test-kubernetes` builds what is needed and runs it.
+// Package kubernetes tries what deploy/ installs on a real Kubernetes node with
+// kube-proxy and Debian's bridge plugin (kubenode/). `make test-kubernetes` builds what
+// is needed and runs it.
 package kubernetes

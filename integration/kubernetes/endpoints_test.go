@@ -18,10 +18,10 @@ const (
 )
 
 func (n *node) startServers() {
-	n.kubectl("apply", "-f", n.manifest("servers.yaml"))
-	n.kubectl("-n", "demo", "rollout", "status", "deployment/echo", "--timeout=60s")
-	web := n.pod("demo", "app=web")
-	n.eventually("kube-proxy knows the echo server", time.Minute, func() error {
+	n.Kubectl("apply", "-f", n.manifest("servers.yaml"))
+	n.Kubectl("-n", "demo", "rollout", "status", "deployment/echo", "--timeout=60s")
+	web := n.Pod("demo", "app=web")
+	n.Eventually("kube-proxy knows the echo server", time.Minute, func() error {
 		if out := n.ask(web, 0, echoServer, "early.example.org."); !strings.Contains(out, "NOERROR") {
 			return errors.New(out)
 		}
@@ -32,13 +32,13 @@ func (n *node) startServers() {
 // ask asks a server for a name, from a port of the pod; 0: from any.
 func (n *node) ask(pod string, port int, server, name string) string {
 	n.t.Helper()
-	return n.kubectl("-n", "demo", "exec", pod, "--", "/pod", "ask", fmt.Sprint(port), server, name)
+	return n.Kubectl("-n", "demo", "exec", pod, "--", "/pod", "ask", fmt.Sprint(port), server, name)
 }
 
 // withoutEndpoints: kube-proxy rejects what is sent to a Service behind which nobody
 // is, and the finding says why.
 func (n *node) withoutEndpoints() {
-	web := n.pod("demo", "app=web")
+	web := n.Pod("demo", "app=web")
 	tr := n.traced("empty*.example.org.", func(name string) { n.ask(web, 0, emptyServer, name) }, func(tr *trace.Trace) error {
 		return finds(tr, "dropped-by-netfilter", "The Service demo/empty has no ready endpoint", "the EndpointSlices of demo/empty list no address as ready")
 	})
@@ -49,15 +49,15 @@ func (n *node) withoutEndpoints() {
 // so that its entry of connection tracking leads to where nobody is any more.
 func (n *node) staleEndpoint() {
 	const port = 40053
-	web, old := n.pod("demo", "app=web"), n.pod("demo", "app=echo")
-	ip := strings.TrimSpace(n.kubectl("-n", "demo", "get", "pod", old, "-o=jsonpath={.status.podIP}"))
+	web, old := n.Pod("demo", "app=web"), n.Pod("demo", "app=echo")
+	ip := strings.TrimSpace(n.Kubectl("-n", "demo", "get", "pod", old, "-o=jsonpath={.status.podIP}"))
 	if out := n.ask(web, port, echoServer, "fresh.example.org."); !strings.Contains(out, "NOERROR") {
 		n.t.Fatal(out)
 	}
 	n.signal("STOP", "kube-proxy")
-	n.kubectl("-n", "demo", "delete", "pod", old, "--now")
-	n.eventually("the EndpointSlices list another pod", time.Minute, func() error {
-		out, err := n.tryKubectl("-n", "demo", "get", "endpointslices", "-l", "kubernetes.io/service-name=echo",
+	n.Kubectl("-n", "demo", "delete", "pod", old, "--now")
+	n.Eventually("the EndpointSlices list another pod", time.Minute, func() error {
+		out, err := n.TryKubectl("-n", "demo", "get", "endpointslices", "-l", "kubernetes.io/service-name=echo",
 			"-o=jsonpath={.items[*].endpoints[?(@.conditions.ready==true)].addresses[0]}")
 		if err == nil && (strings.TrimSpace(out) == "" || strings.Contains(out, ip)) {
 			err = errors.New(out)

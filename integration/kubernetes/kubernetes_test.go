@@ -45,25 +45,25 @@ func TestKubernetes(t *testing.T) {
 
 // checked: nothing is missing for the tracer in its pod.
 func (n *node) checked() {
-	out := n.kubectl("-n", "dnstrace", "exec", "daemonset/dnstrace", "--", "/dnstrace", "check")
+	out := n.Kubectl("-n", "dnstrace", "exec", "daemonset/dnstrace", "--", "/dnstrace", "check")
 	if strings.Contains(out, "MISSING") || !strings.Contains(out, "tells of the pods of node node1") {
 		n.t.Errorf("%s", out)
 	}
 	n.t.Logf("dnstrace check\n%s", out)
-	if out := n.kubectl("-n", "dnstrace", "exec", "daemonset/dnstrace", "--", "/dnstrace", "top", "--once"); !strings.Contains(out, "lookups") {
+	if out := n.Kubectl("-n", "dnstrace", "exec", "daemonset/dnstrace", "--", "/dnstrace", "top", "--once"); !strings.Contains(out, "lookups") {
 		n.t.Errorf("top says %s", out)
 	}
 	// The tracer that runs has no privilege left, and can read a token that is renewed.
 	pid := n.processes("dnstrace")[0]
-	status, err := n.exec("grep", "-E", "^(Cap(Inh|Prm|Eff|Amb)|NoNewPrivs)", "/proc/"+pid+"/status")
+	status, err := n.Exec("grep", "-E", "^(Cap(Inh|Prm|Eff|Amb)|NoNewPrivs)", "/proc/"+pid+"/status")
 	if err != nil || strings.Count(status, "0000000000000000") != 4 || !strings.Contains(status, "NoNewPrivs:\t1") {
 		n.t.Errorf("%v %s", err, status)
 	}
-	if out, err := n.exec("stat", "-L", "-c", "%u", filepath.Join("/proc", pid, "root", tokenFile)); err != nil || strings.TrimSpace(out) != "0" {
+	if out, err := n.Exec("stat", "-L", "-c", "%u", filepath.Join("/proc", pid, "root", tokenFile)); err != nil || strings.TrimSpace(out) != "0" {
 		n.t.Errorf("the token is not root's: %v %s", err, out)
 	}
 	// Nobody beyond the pod can reach it.
-	if out, err := n.exec("nsenter", "-t", pid, "-n", "ss", "-H", "-l", "-n", "-t", "-u", "-w", "-0"); err != nil || !strings.Contains(out, " 127.0.0.1:9464 ") || strings.Count(out, "\n") != 1 {
+	if out, err := n.Exec("nsenter", "-t", pid, "-n", "ss", "-H", "-l", "-n", "-t", "-u", "-w", "-0"); err != nil || !strings.Contains(out, " 127.0.0.1:9464 ") || strings.Count(out, "\n") != 1 {
 		n.t.Errorf("%v; the tracer's pod listens on\n%s", err, out)
 	}
 	// Its account reads names, and nothing else. The command fails where it says no.
@@ -72,7 +72,7 @@ func (n *node) checked() {
 		"list secrets": "no", "get configmaps": "no", "delete pods": "no", "create pods/exec": "no",
 	} {
 		args := append([]string{"auth", "can-i", "--all-namespaces", "--as=system:serviceaccount:dnstrace:dnstrace"}, strings.Fields(request)...)
-		if out, err := n.tryKubectl(args...); strings.TrimSpace(out) != want {
+		if out, err := n.TryKubectl(args...); strings.TrimSpace(out) != want {
 			n.t.Errorf("%s: %q, expected %s (%v)", request, out, want, err)
 		}
 	}
@@ -80,7 +80,7 @@ func (n *node) checked() {
 
 // servicesAndNames looks up a Service's name, a name outside, and one that is not.
 func (n *node) servicesAndNames() {
-	web := n.pod("demo", "app=web")
+	web := n.Pod("demo", "app=web")
 	for _, tc := range []struct {
 		pattern, rcode, answeredBy string
 		upstreams                  int
@@ -116,9 +116,9 @@ func (n *node) hostNetwork() {
 // shortLived: a pod that is gone before anybody asks is still named.
 func (n *node) shortLived() {
 	tr := n.traced("short*.example.org.", func(name string) {
-		n.kubectl("-n", "demo", "run", "short", "--image=localhost/pod:latest", "--image-pull-policy=IfNotPresent", "--restart=Never", "--", "lookup", name)
-		n.kubectl("-n", "demo", "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/short", "--timeout=60s")
-		n.kubectl("-n", "demo", "delete", "pod", "short", "--now")
+		n.Kubectl("-n", "demo", "run", "short", "--image=localhost/pod:latest", "--image-pull-policy=IfNotPresent", "--restart=Never", "--", "lookup", name)
+		n.Kubectl("-n", "demo", "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/short", "--timeout=60s")
+		n.Kubectl("-n", "demo", "delete", "pod", "short", "--now")
 	}, func(tr *trace.Trace) error { return ends(tr, "short", "") })
 	if tr.Client.Container != "short" {
 		n.t.Errorf("its container is %q", tr.Client.Container)
@@ -127,19 +127,19 @@ func (n *node) shortLived() {
 
 // dropped: a rule as a NetworkPolicy makes it, and who it hits.
 func (n *node) dropped(mode string) {
-	web := n.pod("demo", "app=web")
-	ip := strings.TrimSpace(n.kubectl("-n", "demo", "get", "pod", web, "-o=jsonpath={.status.podIP}"))
+	web := n.Pod("demo", "app=web")
+	ip := strings.TrimSpace(n.Kubectl("-n", "demo", "get", "pod", web, "-o=jsonpath={.status.podIP}"))
 	add, remove := []string{"iptables", "-I", "FORWARD", "-s", ip, "-p", "udp", "--dport", "53", "-j", "DROP"}, []string{"iptables", "-D", "FORWARD", "1"}
 	if mode == "nftables" {
 		add = []string{"nft", fmt.Sprintf("table ip dnspolicy { chain forward { type filter hook forward priority 0; ip saddr %s udp dport 53 drop; }; }", ip)}
 		remove = []string{"nft", "delete table ip dnspolicy"}
 	}
 	tr := n.traced("dropped*.example.org.", func(name string) {
-		if _, err := n.exec(add...); err != nil {
+		if _, err := n.Exec(add...); err != nil {
 			n.t.Fatal(err)
 		}
 		n.lookup(web, name)
-		if _, err := n.exec(remove...); err != nil {
+		if _, err := n.Exec(remove...); err != nil {
 			n.t.Fatal(err)
 		}
 	}, func(tr *trace.Trace) error {
@@ -154,20 +154,20 @@ func (n *node) dropped(mode string) {
 // apiServerGone: an API server that stops to answer, for running tracers and for one
 // that starts meanwhile.
 func (n *node) apiServerGone() {
-	web := n.pod("demo", "app=web")
+	web := n.Pod("demo", "app=web")
 	n.signal("STOP", "kube-apiserver")
 	n.tracedBy(n.explainWithoutAPI, "frozen*.example.org.", n.lookupWithoutAPI, func(tr *trace.Trace) error { return ends(tr, web, "Deployment/web") })
 	old := n.processes("dnstrace")[0]
-	if _, err := n.exec("kill", "-KILL", old); err != nil {
+	if _, err := n.Exec("kill", "-KILL", old); err != nil {
 		n.t.Fatal(err)
 	}
-	n.eventually("the kubelet starts the tracer without the API server", time.Minute, func() error {
+	n.Eventually("the kubelet starts the tracer without the API server", time.Minute, func() error {
 		if now := n.running("dnstrace"); now == "" || strings.Contains(now, old) {
 			return fmt.Errorf("process %q, before %s", now, old)
 		}
 		return nil
 	})
-	n.eventually("the tracer that began without names says so", time.Minute, func() error {
+	n.Eventually("the tracer that began without names says so", time.Minute, func() error {
 		page, err := n.metrics(n.processes("dnstrace")[0], "127.0.0.1")
 		if err == nil && !strings.Contains(page, "dnstrace_kubernetes_synced 0\n") {
 			err = errors.New(page)
@@ -181,8 +181,8 @@ func (n *node) apiServerGone() {
 		return nil
 	})
 	n.signal("CONT", "kube-apiserver")
-	n.eventually("the tracer is ready", time.Minute, func() error {
-		_, err := n.tryKubectl("-n", "dnstrace", "exec", "daemonset/dnstrace", "--", "/dnstrace", "check", "--ready")
+	n.Eventually("the tracer is ready", time.Minute, func() error {
+		_, err := n.TryKubectl("-n", "dnstrace", "exec", "daemonset/dnstrace", "--", "/dnstrace", "check", "--ready")
 		return err
 	})
 	n.traced("thawed*.example.org.", func(name string) { n.lookup(web, name) }, func(tr *trace.Trace) error { return ends(tr, web, "Deployment/web") })
@@ -190,20 +190,20 @@ func (n *node) apiServerGone() {
 
 // killed: the tracer's process is killed under load, and its pod is deleted.
 func (n *node) killed() {
-	old := n.pod("dnstrace", "app.kubernetes.io/name=dnstrace")
-	if _, err := n.exec("pkill", "-KILL", "-x", "dnstrace"); err != nil {
+	old := n.Pod("dnstrace", "app.kubernetes.io/name=dnstrace")
+	if _, err := n.Exec("pkill", "-KILL", "-x", "dnstrace"); err != nil {
 		n.t.Fatal(err)
 	}
-	n.eventually("the tracer is started again", time.Minute, func() error {
-		out, err := n.tryKubectl("-n", "dnstrace", "get", "pod", old, "-o=jsonpath={.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].ready}")
+	n.Eventually("the tracer is started again", time.Minute, func() error {
+		out, err := n.TryKubectl("-n", "dnstrace", "get", "pod", old, "-o=jsonpath={.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].ready}")
 		if err == nil && out != "2 true" { // the first was without the API server
 			err = errors.New(out)
 		}
 		return err
 	})
-	n.kubectl("-n", "dnstrace", "delete", "pod", old, "--force", "--grace-period=0")
-	n.kubectl("-n", "dnstrace", "rollout", "status", "daemonset/dnstrace", "--timeout=60s")
-	web := n.pod("demo", "app=web")
+	n.Kubectl("-n", "dnstrace", "delete", "pod", old, "--force", "--grace-period=0")
+	n.Kubectl("-n", "dnstrace", "rollout", "status", "daemonset/dnstrace", "--timeout=60s")
+	web := n.Pod("demo", "app=web")
 	n.traced("after*.example.org.", func(name string) { n.lookup(web, name) }, func(tr *trace.Trace) error {
 		if err := ends(tr, web, "Deployment/web"); err != nil {
 			return err
@@ -214,13 +214,13 @@ func (n *node) killed() {
 
 // nodeLocal: through the node's own cache and CoreDNS behind it, one trace.
 func (n *node) nodeLocal() {
-	n.kubectl("apply", "-k", filepath.Join(n.bin, "..", "deploy", "node-local"))
-	n.kubectl("-n", "kube-system", "rollout", "status", "daemonset/node-local-dns", "--timeout=60s")
-	ip := strings.TrimSpace(n.kubectl("-n", "kube-system", "get", "service", "node-local-dns", "-o=jsonpath={.spec.clusterIP}"))
-	n.kubectl("-n", "demo", "run", "cached", "--image=localhost/pod:latest", "--image-pull-policy=IfNotPresent", "--restart=Never",
+	n.Kubectl("apply", "-k", filepath.Join(n.Bin, "..", "deploy", "node-local"))
+	n.Kubectl("-n", "kube-system", "rollout", "status", "daemonset/node-local-dns", "--timeout=60s")
+	ip := strings.TrimSpace(n.Kubectl("-n", "kube-system", "get", "service", "node-local-dns", "-o=jsonpath={.spec.clusterIP}"))
+	n.Kubectl("-n", "demo", "run", "cached", "--image=localhost/pod:latest", "--image-pull-policy=IfNotPresent", "--restart=Never",
 		`--overrides={"spec":{"dnsPolicy":"None","dnsConfig":{"nameservers":["`+ip+`"]}}}`, "--", "sleep")
-	n.kubectl("-n", "demo", "wait", "--for=condition=Ready", "pod/cached", "--timeout=60s")
-	n.eventually("kube-proxy knows the node's cache", time.Minute, func() error {
+	n.Kubectl("-n", "demo", "wait", "--for=condition=Ready", "pod/cached", "--timeout=60s")
+	n.Eventually("kube-proxy knows the node's cache", time.Minute, func() error {
 		if out := n.lookup("cached", "early.example.org."); !strings.Contains(out, "192.0.2.80") {
 			return errors.New(out)
 		}
@@ -243,10 +243,10 @@ func (n *node) nodeLocal() {
 	n.t.Logf("%s", n.picture(tr))
 
 	n.startLoad(200, ip+":53", "cached.example.org")
-	n.kubectl("-n", "kube-system", "rollout", "restart", "daemonset/node-local-dns")
-	n.kubectl("-n", "kube-system", "rollout", "status", "daemonset/node-local-dns", "--timeout=120s")
-	n.eventually("the old cache is gone", time.Minute, func() error {
-		out, err := n.tryKubectl("-n", "kube-system", "get", "pods", "-l", "k8s-app=node-local-dns", "-o", "name")
+	n.Kubectl("-n", "kube-system", "rollout", "restart", "daemonset/node-local-dns")
+	n.Kubectl("-n", "kube-system", "rollout", "status", "daemonset/node-local-dns", "--timeout=120s")
+	n.Eventually("the old cache is gone", time.Minute, func() error {
+		out, err := n.TryKubectl("-n", "kube-system", "get", "pods", "-l", "k8s-app=node-local-dns", "-o", "name")
 		if err == nil && strings.Count(out, "\n") != 1 {
 			err = errors.New(out)
 		}

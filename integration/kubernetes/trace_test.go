@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dnstrace/dnstrace/integration/kubernetes/kubenode"
 	"github.com/dnstrace/dnstrace/trace"
 )
 
@@ -47,12 +48,12 @@ func (n *node) tracedBy(explain func(name string) (*trace.Trace, error), pattern
 
 // explain returns the latest trace of a name's address, as the tracer's pod tells it.
 func (n *node) explain(name string) (*trace.Trace, error) {
-	return firstTrace(n.tryKubectl(append([]string{"-n", "dnstrace", "exec", "daemonset/dnstrace", "--"}, explainAddress(name)...)...))
+	return firstTrace(n.TryKubectl(append([]string{"-n", "dnstrace", "exec", "daemonset/dnstrace", "--"}, explainAddress(name)...)...))
 }
 
 // explainWithoutAPI does so from inside the tracer's container, without the API server.
 func (n *node) explainWithoutAPI(name string) (*trace.Trace, error) {
-	return firstTrace(n.exec(append([]string{"nsenter", "-t", n.processes("dnstrace")[0], "-m", "-n"}, explainAddress(name)...)...))
+	return firstTrace(n.Exec(append([]string{"nsenter", "-t", n.processes("dnstrace")[0], "-m", "-n"}, explainAddress(name)...)...))
 }
 
 func explainAddress(name string) []string {
@@ -79,13 +80,13 @@ func firstTrace(out string, err error) (*trace.Trace, error) {
 // metrics reads a page of metrics, from a network namespace of the node: that of a
 // process, or "1" for the node's own.
 func (n *node) metrics(pid, ip string) (string, error) {
-	return n.exec("nsenter", "-t", pid, "-n", "bash", "-c",
+	return n.Exec("nsenter", "-t", pid, "-n", "bash", "-c",
 		"exec 3<>/dev/tcp/"+ip+"/9464; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3")
 }
 
 // picture is what a person sees of a trace.
 func (n *node) picture(t *trace.Trace) string {
-	out, err := n.tryKubectl("-n", "dnstrace", "exec", "daemonset/dnstrace", "--", "/dnstrace", "explain", t.TraceID.String())
+	out, err := n.TryKubectl("-n", "dnstrace", "exec", "daemonset/dnstrace", "--", "/dnstrace", "explain", t.TraceID.String())
 	if err != nil {
 		return err.Error()
 	}
@@ -113,7 +114,7 @@ func whole(t *trace.Trace, rcode string) error {
 	switch {
 	case t.Outcome != trace.OutcomeAnswered || t.RCode != rcode:
 		return fmt.Errorf("outcome %s, rcode %s", t.Outcome, t.RCode)
-	case e == nil || e.NAT == nil || e.NAT.Source != trace.NATConntrack || e.ServerIP.String() != dnsIP:
+	case e == nil || e.NAT == nil || e.NAT.Source != trace.NATConntrack || e.ServerIP.String() != kubenode.DNS:
 		return fmt.Errorf("exchange %+v", e)
 	case e.NAT.Endpoint == nil || e.NAT.Endpoint.State != trace.EndpointReady || e.NAT.Endpoint.Pod != "kube-system/"+t.Server.Pod:
 		return fmt.Errorf("endpoint %+v", e.NAT.Endpoint)

@@ -5,6 +5,7 @@
 //	pod sleep                    until it is stopped
 //	pod lookup NAME...           looks up each name once with the pod's resolver
 //	pod ask PORT SERVER NAME     asks SERVER for NAME once, from a local port; 0: from any
+//	pod together LOOKUP...       makes all lookups at once, NETWORK/SERVER/NAME each
 //	pod serve ADDRESS            answers every query over UDP with 192.0.2.1
 //	pod load RATE SERVER NAME    asks SERVER for RATE names below NAME a second; on SIGTERM
 //	                             it prints how many were asked, answered, retried and not
@@ -44,6 +45,8 @@ func run(args []string) error {
 		return lookup(ctx, args[1:])
 	case len(args) == 4 && args[0] == "ask":
 		return ask(ctx, args[1], args[2], args[3])
+	case len(args) > 1 && args[0] == "together":
+		return together(ctx, args[1:])
 	case len(args) == 2 && args[0] == "serve":
 		return serve(ctx, args[1])
 	case len(args) == 4 && args[0] == "load":
@@ -53,7 +56,7 @@ func run(args []string) error {
 		}
 		return load(ctx, rate, args[2], args[3])
 	}
-	return fmt.Errorf("expected nothing, sleep, lookup NAME..., ask PORT SERVER NAME, serve ADDRESS or load RATE SERVER NAME; got %q", args)
+	return fmt.Errorf("expected nothing, sleep, lookup NAME..., ask PORT SERVER NAME, together LOOKUP..., serve ADDRESS or load RATE SERVER NAME; got %q", args)
 }
 
 // pause reaps the processes that a pod leaves behind, as PID 1.

@@ -1,6 +1,4 @@
-//go:build kubernetes
-
-package kubernetes
+package kubenode
 
 import (
 	"crypto/ecdsa"
@@ -27,7 +25,7 @@ func writePKI(t testing.TB, dir string) {
 	}, nil, nil)
 	certificate(t, dir, "api", &x509.Certificate{
 		Subject: pkix.Name{CommonName: "kube-apiserver"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		IPAddresses: []net.IP{net.ParseIP(nodeIP), net.ParseIP("127.0.0.1"), net.ParseIP("10.96.0.1")},
+		IPAddresses: []net.IP{net.ParseIP(IP), net.ParseIP("127.0.0.1"), net.ParseIP("10.96.0.1")},
 		DNSNames:    []string{"kubernetes", "kubernetes.default", "kubernetes.default.svc"},
 	}, ca, caKey)
 	certificate(t, dir, "kubelet-client", &x509.Certificate{

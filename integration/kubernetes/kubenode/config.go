@@ -1,8 +1,7 @@
-//go:build kubernetes
-
-package kubernetes
+package kubenode
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,13 +10,12 @@ import (
 
 // Addresses of the node; all are in namespaces of its own.
 const (
-	nodeIP    = "172.31.255.1"
-	outsideIP = "172.31.255.53"
-	dnsIP     = "10.96.0.10"
-	dnsServer = dnsIP + ":53"
+	IP      = "172.31.255.1"  // of the node
+	Outside = "172.31.255.53" // of the resolver that CoreDNS forwards to
+	DNS     = "10.96.0.10"    // of the Service kube-dns
 )
 
-// configs are the files of the node; DIR and MODE are replaced.
+// configs are the files that every node has; DIR, MODE and PLUGINS are replaced.
 var configs = map[string]string{
 	"admin.conf": kubeconfig("admin-token"),
 	"node.conf":  kubeconfig("node-token"),
@@ -26,9 +24,9 @@ var configs = map[string]string{
 kind: KubeletConfiguration
 failCgroupV1: false
 cgroupDriver: cgroupfs
-cgroupRoot: /` + cgroup + `
+cgroupRoot: /` + Cgroup + `
 containerRuntimeEndpoint: unix://DIR/containerd.sock
-clusterDNS: [` + dnsIP + `]
+clusterDNS: [` + DNS + `]
 clusterDomain: cluster.local
 resolvConf: DIR/resolv.conf
 failSwapOn: false
@@ -61,50 +59,41 @@ state = "DIR/containerd-state"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
       SystemdCgroup = false
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/usr/lib/cni"
+    bin_dir = "PLUGINS"
     conf_dir = "DIR/cni"
 `,
-	"cni/10-bridge.conflist": `{"cniVersion":"0.4.0","name":"pods","plugins":[
- {"type":"bridge","bridge":"cni0","isGateway":true,"isDefaultGateway":true,"hairpinMode":true,
-  "ipam":{"type":"host-local","dataDir":"DIR/ipam","ranges":[[{"subnet":"10.244.0.0/24"}]]}},
- {"type":"portmap","capabilities":{"portMappings":true}}]}
-`,
-	"resolv.conf": "nameserver " + outsideIP + "\n",
-	"outside.corefile": `. {
-  bind ` + outsideIP + `
-  template IN A example.org {
-    answer "{{ .Name }} 60 IN A 192.0.2.80"
-  }
-  template ANY ANY {
-    rcode NXDOMAIN
-  }
-}
-`,
+	"resolv.conf": "nameserver " + Outside + "\n",
 }
 
 func kubeconfig(token string) string {
 	return `apiVersion: v1
 kind: Config
-clusters: [{name: c, cluster: {server: "https://` + nodeIP + `:6443", certificate-authority: DIR/pki/ca.crt}}]
+clusters: [{name: c, cluster: {server: "https://` + IP + `:6443", certificate-authority: DIR/pki/ca.crt}}]
 users: [{name: u, user: {token: ` + token + `}}]
 contexts: [{name: x, context: {cluster: c, user: u}}]
 current-context: x
 `
 }
 
-// writeConfigs writes the files of a node whose kube-proxy works in a mode.
-func writeConfigs(t testing.TB, dir, mode string) {
+// writeConfigs writes the files of a node.
+func writeConfigs(t testing.TB, dir string, c Config) {
 	t.Helper()
 	for _, sub := range []string{"pki", "log", "pid", "images", "cni", "volumeplugins"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for name, content := range configs {
-		content = strings.NewReplacer("DIR", dir, "MODE", mode).Replace(content)
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+	replace := strings.NewReplacer("DIR", dir, "MODE", c.ProxyMode, "PLUGINS", strings.ReplaceAll(c.Plugins, "DIR", dir))
+	Write(t, filepath.Join(dir, "network.sh"), c.Network)
+	Write(t, filepath.Join(dir, "addons.sh"), c.Addons)
+	files := maps.Clone(configs)
+	maps.Copy(files, c.Files)
+	for name, content := range files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}
+		Write(t, path, replace.Replace(content))
 	}
 	writePKI(t, filepath.Join(dir, "pki"))
 }

@@ -1,6 +1,9 @@
 #!/bin/bash
 # PID 1 of the node: its network, then every component, each with a log in $DIR/log.
-# Needs DIR (files of the node), BIN (its programs), IP, OUTSIDE and PROXY_MODE.
+# Needs DIR (files of the node), BIN (its programs), IP, OUTSIDE, CGROUP (its cgroup of
+# version 2) and PROXY_MODE (empty: no kube-proxy). Sources network.sh, which makes the
+# device with the address $IP and the network namespace "outside" with $OUTSIDE, and
+# addons.sh, which starts what else the node needs.
 set -eu
 cd "$DIR"
 mount --make-rshared /
@@ -11,28 +14,17 @@ for dir in /run /var/log; do mount -t tmpfs tmpfs "$dir"; done
 mkdir -p /run/netns /run/containerd /var/lib/cni
 mount -t tmpfs tmpfs /var/lib/cni
 
-# The kubelet wants these, which are the machine's: it reads and writes files instead.
-for setting in kernel/panic=10 kernel/panic_on_oops=1 vm/overcommit_memory=1; do
-	file=$DIR/sysctl-$(basename "${setting%=*}")
-	echo "${setting#*=}" >"$file"
-	mount --bind "$file" "/proc/sys/${setting%=*}"
-done
-
-ip link set lo up
-ip link add node0 type bridge
-ip address add "$IP/24" dev node0
-ip link set node0 up
-ip route add default via "$IP" dev node0
-sysctl -qw net.ipv4.ip_forward=1 net.bridge.bridge-nf-call-iptables=1 net.ipv4.conf.all.route_localnet=1
-
-# Beyond the node: the resolver that CoreDNS forwards to.
-ip netns add outside
-ip link add outside0 type veth peer name eth0 netns outside
-ip link set outside0 master node0 up
-ip -n outside link set lo up
-ip -n outside address add "$OUTSIDE/24" dev eth0
-ip -n outside link set eth0 up
-ip -n outside route add default via "$IP"
+# own SETTING=VALUE... gives a program that wants a setting which is the machine's a
+# file to read and write instead.
+own() {
+	local setting file
+	for setting; do
+		file=$DIR/sysctl-$(basename "${setting%=*}")
+		echo "${setting#*=}" >"$file"
+		mount --bind "$file" "/proc/sys/${setting%=*}"
+	done
+}
+own kernel/panic=10 kernel/panic_on_oops=1 vm/overcommit_memory=1
 
 start() {
 	local name=$1
@@ -40,6 +32,12 @@ start() {
 	"$@" >"$DIR/log/$name.log" 2>&1 &
 	echo $! >"$DIR/pid/$name"
 }
+
+ip link set lo up
+ip netns add outside
+ip -n outside link set lo up
+. "$DIR/network.sh"
+sysctl -qw net.ipv4.ip_forward=1
 
 start outside ip netns exec outside "$BIN/../coredns" -conf "$DIR/outside.corefile"
 start etcd "$BIN/etcd" --data-dir "$DIR/etcd" --listen-client-urls http://127.0.0.1:2379 \
@@ -62,7 +60,8 @@ start kube-scheduler "$BIN/kube-scheduler" --kubeconfig="$DIR/admin.conf" --lead
 for image in "$DIR"/images/*.tar; do ctr -a "$DIR/containerd.sock" -n k8s.io image import "$image"; done >"$DIR/log/images.log" 2>&1
 start kubelet "$BIN/kubelet" --config="$DIR/kubelet.yaml" --kubeconfig="$DIR/node.conf" --hostname-override=node1 --node-ip="$IP" \
 	--root-dir="$DIR/kubelet" --cert-dir="$pki/kubelet"
-start kube-proxy "$BIN/kube-proxy" --config="$DIR/proxy.yaml"
+[ -z "$PROXY_MODE" ] || start kube-proxy "$BIN/kube-proxy" --config="$DIR/proxy.yaml"
+. "$DIR/addons.sh"
 echo up >"$DIR/up"
 
 # Orphans of the node are this process's children.

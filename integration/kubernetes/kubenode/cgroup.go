@@ -1,6 +1,4 @@
-//go:build kubernetes
-
-package kubernetes
+package kubenode
 
 import (
 	"errors"
@@ -14,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cgroup is the parent of all pods of the node.
-const cgroup = "dnstrace-kubernetes"
+// Cgroup is the parent of all pods of the node, in every hierarchy.
+const Cgroup = "dnstrace-kubernetes"
 
 const cgroupfs = "/sys/fs/cgroup"
 
@@ -42,6 +40,20 @@ func hierarchies(t testing.TB) []string {
 	return list
 }
 
+// unified is where processes have a cgroup of version 2: the only hierarchy, or the one
+// beside those of version 1.
+func unified() string {
+	if dir := filepath.Join(cgroupfs, "unified"); exists(dir) {
+		return dir
+	}
+	return cgroupfs
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
 // makeCgroup makes the parent of the pods in every hierarchy; it goes with the test.
 func makeCgroup(t testing.TB) {
 	t.Helper()
@@ -49,25 +61,26 @@ func makeCgroup(t testing.TB) {
 	removeCgroups(t, list)
 	t.Cleanup(func() { removeCgroups(t, list) })
 	for _, h := range list {
-		dir := filepath.Join(h, cgroup)
+		dir := filepath.Join(h, Cgroup)
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
 		if h == cgroupfs {
 			for _, parent := range []string{h, dir} {
-				write(t, filepath.Join(parent, "cgroup.subtree_control"), "+cpu +cpuset +memory +pids")
+				Write(t, filepath.Join(parent, "cgroup.subtree_control"), "+cpu +cpuset +memory +pids")
 			}
 		}
 		// Without them no process can be in it.
 		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
 			if value, err := os.ReadFile(filepath.Join(h, file)); err == nil && h != cgroupfs {
-				write(t, filepath.Join(dir, file), strings.TrimSpace(string(value)))
+				Write(t, filepath.Join(dir, file), strings.TrimSpace(string(value)))
 			}
 		}
 	}
 }
 
-func write(t testing.TB, path, value string) {
+// Write writes a file that only root can read.
+func Write(t testing.TB, path, value string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(value), 0o600); err != nil {
 		t.Fatal(err)
@@ -82,7 +95,7 @@ func removeCgroups(t testing.TB, list []string) {
 		left := 0
 		for _, h := range list {
 			var dirs []string
-			err := filepath.WalkDir(filepath.Join(h, cgroup), func(path string, d fs.DirEntry, err error) error {
+			err := filepath.WalkDir(filepath.Join(h, Cgroup), func(path string, d fs.DirEntry, err error) error {
 				if err == nil && d.IsDir() {
 					dirs = append(dirs, path)
 				}
@@ -101,7 +114,7 @@ func removeCgroups(t testing.TB, list []string) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Errorf("%d cgroups below %s are still in use", left, cgroup)
+			t.Errorf("%d cgroups below %s are still in use", left, Cgroup)
 			return
 		}
 	}
