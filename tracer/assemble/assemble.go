@@ -20,7 +20,7 @@ import (
 
 // DefaultMaxBytes bounds the memory of lookups that are held, and of those that were
 // passed on and may be completed. A lookup has some two kilobytes.
-const DefaultMaxBytes = 32 << 20
+const DefaultMaxBytes = 22 << 20
 
 // Config of an Assembler.
 type Config struct {

@@ -40,7 +40,7 @@ const Crossing = 10 * time.Millisecond
 // Defaults of a [Config].
 const (
 	DefaultTimeout  = 7 * time.Second // longer than glibc waits (5 s), and than CoreDNS tries its upstreams (6 s)
-	DefaultMaxBytes = 32 << 20
+	DefaultMaxBytes = 22 << 20        // with those of package assemble, what is not accounted included, 64 MiB
 )
 
 // Bounds of one exchange: a loop must not eat the node's memory.
