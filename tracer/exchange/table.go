@@ -96,6 +96,7 @@ type Table struct {
 	conns     map[connKey]*conn
 	clients   map[socket]*conn // the last connection of a client's address
 	datagrams map[datagram]fragmented
+	refused   map[*open]struct{} // open, and a response of theirs was rejected
 	buffers   buffers
 	places    places
 	sweep     int64
@@ -119,7 +120,7 @@ func New(cfg Config) *Table {
 	}
 	return &Table{
 		cfg: cfg, open: map[key]slot{}, sockets: map[socket]*open{}, conns: map[connKey]*conn{}, clients: map[socket]*conn{},
-		datagrams: map[datagram]fragmented{}, places: newPlaces(),
+		datagrams: map[datagram]fragmented{}, refused: map[*open]struct{}{}, places: newPlaces(),
 	}
 }
 
@@ -298,6 +299,7 @@ func (t *Table) remove(ex *open) {
 	t.bytes -= ex.counted
 	ex.closed = true
 	t.unindex(ex)
+	delete(t.refused, ex)
 	for _, d := range ex.fragmented {
 		if t.datagrams[d].ex == ex {
 			delete(t.datagrams, d)
