@@ -390,3 +390,30 @@ func TestTransparentProxyOverTCP(t *testing.T) {
 		}
 	}
 }
+
+// A server closes a connection on which its client's query is dropped; the client's kernel
+// sends the query again for minutes, which changes nothing.
+func TestRepeatedOnAClosedConnection(t *testing.T) {
+	q := framed(query(t, "example.com.", 7))
+	f := newFeed(t)
+	f.here(true, 99, syn, nil)
+	f.here(false, 77, accept, nil)
+	dropped := func() {
+		f.skb++
+		f.packet(tx, podNS, 2, pod, server, q, tcp(100, capture.FlagACK))
+		f.packet(capture.Drop, podNS, 2, pod, server, q, tcp(100, capture.FlagACK), func(p *capture.Packet) { p.Reason = "TC_INGRESS" })
+	}
+	dropped()
+	f.after(time.Second)
+	dropped()
+	f.after(time.Second)
+	f.here(false, 78, fin, nil)
+	for range 5 {
+		f.after(2 * time.Second)
+		dropped()
+	}
+	f.after(time.Minute)
+	if ex := f.one(); ex.Outcome != trace.OutcomeDropped || ex.Transmissions != 2 || len(ex.Drops) != 2 {
+		t.Errorf("%s, sent %d times, %d drops", ex.Outcome, ex.Transmissions, len(ex.Drops))
+	}
+}
