@@ -261,7 +261,7 @@ func (t *Table) over(ex *open, now int64, emit func(*trace.Exchange)) {
 		r := t.emit(ex)
 		emit(r)
 		if r.Outcome != trace.OutcomeAnswered {
-			ex.reported = now
+			ex.reported, ex.final = now, ex.ended && ex.conn != nil && !ex.connects
 			ex.due = now + int64(ex.remembered())
 			heap.Fix(&t.due, 0)
 			return
