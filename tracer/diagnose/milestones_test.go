@@ -283,3 +283,31 @@ func TestSlowUpstreamCountsEarlierQueries(t *testing.T) {
 		t.Errorf("%+v", found)
 	}
 }
+
+// In a chain the upstream that is slow is the one that the others waited for.
+func TestSlowUpstreamOfAChain(t *testing.T) {
+	answer := func(took time.Duration, address string) *trace.Exchange {
+		ex := asked()
+		ex.ServerIP, ex.Outcome, ex.RCode, ex.Duration = netip.MustParseAddr(address), trace.OutcomeAnswered, "NOERROR", trace.SecondsPtr(took)
+		return ex
+	}
+	for _, tc := range []struct {
+		name string
+		last trace.Upstream
+		want string
+	}{
+		{"slow", trace.Upstream{Exchange: answer(2*time.Second, "10.0.0.9")}, "The upstream 10.0.0.9 port 53 took 2.000s"},
+		{"fast", trace.Upstream{Exchange: answer(time.Millisecond, "10.0.0.9")}, "The upstream 10.0.0.8 port 53 took 2.010s"},
+		{"silent", trace.Upstream{Attempt: &trace.Attempt{
+			Attempt: 1, Address: "10.0.0.9:53", Outcome: trace.OutcomeTimeout, Duration: trace.SecondsPtr(2 * time.Second),
+		}}, "The upstream 10.0.0.9:53 did not answer"},
+	} {
+		client := answer(2020*time.Millisecond, "10.0.0.7")
+		found := New().Trace(&trace.Trace{Header: client.Header, Exchange: client, Outcome: client.Outcome, Upstreams: []trace.Upstream{
+			{Exchange: answer(2010*time.Millisecond, "10.0.0.8"), Upstreams: []trace.Upstream{tc.last}},
+		}})
+		if len(found) != 1 || !strings.HasPrefix(found[0].Summary, tc.want) {
+			t.Errorf("%s: %+v, want %s", tc.name, found, tc.want)
+		}
+	}
+}
