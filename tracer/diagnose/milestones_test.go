@@ -89,6 +89,16 @@ func TestMissingResponse(t *testing.T) {
 			ex.Outcome = trace.OutcomeDropped
 			ex.Drops = []trace.Drop{{Message: trace.MessageQuery, Reason: "OTHERHOST", Where: "ip_rcv_core", NetNS: 2, NetNSName: "node", IfName: "veth1"}}
 		}, NoResponseSeen, "read the query", ""},
+		{"its socket had no room", func(ex *trace.Exchange, _ *trace.Trace) {
+			arrive(ex)
+			ex.Outcome = trace.OutcomeDropped
+			ex.Drops = []trace.Drop{{Message: trace.MessageQuery, Reason: "SOCKET_RCVBUFF", Where: "udp_queue_rcv_one_skb", NetNS: inodes["server"], NetNSName: "server", IfName: "eth0", Offset: trace.Seconds(2 * ms)}}
+		}, DroppedReceiveBuffer, "no room for", "never read"},
+		{"its connection was refused", func(ex *trace.Exchange, tr *trace.Trace) {
+			ex.Protocol, ex.QName, tr.QName = "tcp", "", ""
+			ex.Drops = []trace.Drop{{Message: trace.MessageQuery, Reason: "NO_SOCKET", Where: "tcp_v4_rcv", NetNS: inodes["server"], NetNSName: "server", IfName: "eth0", Offset: trace.Seconds(ms)}}
+			ex.Reset = &trace.Reset{Src: netip.MustParseAddrPort("10.0.0.1:53"), Offset: trace.Seconds(2 * ms)}
+		}, DroppedNoSocket, "nothing listens there in namespace server", "firewall"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			ex := asked()
