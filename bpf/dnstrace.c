@@ -11,6 +11,7 @@
  * netif_receive     tp_btf/netif_receive_skb  5.5     215-280 (156), 41-49 (9)
  * kfree_skb         tp_btf/kfree_skb          5.17    a drop: (1000-2800), another (11-30)
  * kfree_skb_old     tp_btf/kfree_skb          5.5     the same, without a reason
+ * neigh_event_send_done  tp_btf of that name  5.5     where a link address is unknown: rare (waiting.h)
  * cgroup_ingress    cgroup_skb/ingress        5.10    250-260, (3-7)
  * sk_data_ready     tp_btf/sk_data_ready      6.3     235-245
  * tcp_probe         tp_btf/tcp_probe          4.16
@@ -57,6 +58,7 @@
 #include "sampling.h"
 #include "prefilter.h"
 #include "paged.h"
+#include "waiting.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -79,6 +81,7 @@ const struct sender *unused_sender __attribute__((unused));
 const struct thread *unused_thread __attribute__((unused));
 const struct nat *unused_nat __attribute__((unused));
 const struct drop *unused_drop __attribute__((unused));
+const struct waited *unused_waited __attribute__((unused));
 const struct outer *unused_outer __attribute__((unused));
 const struct fragment *unused_fragment __attribute__((unused));
 const struct icmp_error *unused_icmp_error __attribute__((unused));
@@ -110,21 +113,18 @@ static __always_inline void *append(struct scratch *s, __u32 size, __u16 part)
 
 static __always_inline void append_task(struct scratch *s, struct task_struct *task)
 {
-	struct task_struct *leader = task->group_leader;
 	struct sender *who = append(s, sizeof(*who), PART_PROCESS);
 	struct thread *thread;
 
 	if (!who)
 		return;
-	who->tgid = task->tgid;
-	__builtin_memcpy(who->comm, leader->comm, sizeof(who->comm));
+	read_task(who, task);
 	if (task->pid == task->tgid)
 		return;
 	thread = append(s, sizeof(*thread), PART_THREAD);
 	if (!thread)
 		return;
-	thread->tid = task->pid;
-	__builtin_memcpy(thread->comm, task->comm, sizeof(thread->comm));
+	read_thread(thread, task);
 }
 
 /*
@@ -188,6 +188,16 @@ static __always_inline void append_drop(struct scratch *s, void *ctx, struct sk_
 		read_table(d, dev, sk);
 	}
 	bpf_get_stack(ctx, d->callers, sizeof(d->callers), 0);
+}
+
+static __always_inline void append_waited(struct scratch *s, const struct sk_buff *skb)
+{
+	struct waited *w = append(s, sizeof(*w), PART_WAITED);
+
+	if (w && !take_waiting(w, skb)) {
+		s->used -= sizeof(*w);
+		s->e.parts &= ~PART_WAITED;
+	}
 }
 
 /* What the parser found around the packet. */
@@ -258,8 +268,10 @@ static __always_inline void report(void *ctx, struct scratch *s, struct sk_buff 
 	if (kind != EVENT_RX)
 		append_sender(s, dev, sk);
 	append_nat(s, skb->_nfct);
-	if (kind == EVENT_DROP)
+	if (kind == EVENT_DROP) {
 		append_drop(s, ctx, skb, location, reason);
+		append_waited(s, skb);
+	}
 	if (s->e.parts & (PART_OUTER | PART_FRAGMENT | PART_ICMP))
 		append_rest(s, s->e.parts);
 	send(s, skb, kind);

@@ -23,6 +23,7 @@ enum event_part {
 	PART_THREAD = 128,	/* struct thread; behind the process */
 	PART_SOCKET = 256,	/* __u64: the receiving socket (kernel address) */
 	PART_LISTEN_FULL = 512,	/* no bytes: a SYN for a listener whose queue of connections is full */
+	PART_WAITED = 1024,	/* struct waited; behind the drop */
 };
 
 /*
@@ -98,6 +99,16 @@ struct drop {
 	__u8 other_host;	/* PACKET_OTHERHOST: its link layer address is another machine's */
 	__u8 pad[3];
 	__u64 callers[DROP_CALLERS];	/* return addresses, innermost first; 0 ends */
+};
+
+/*
+ * Of a drop: the packet waited for a link address, if reason and place say so. Else this
+ * is of another that was in the same buffer, with the same ports.
+ */
+struct waited {
+	__u64 time;		/* when it was sent: ns, CLOCK_MONOTONIC */
+	struct sender who;	/* who sent it; tgid 0: not proven */
+	struct thread thread;	/* tid 0: who's first */
 };
 
 enum tunnel {

@@ -146,7 +146,7 @@ type DnstraceOuter struct {
 type DnstraceScratch struct {
 	_                structs.HostLayout
 	E                DnstraceEvent
-	Tail             [2400]uint8
+	Tail             [2448]uint8
 	Used             uint32
 	Paged            uint32
 	Before           uint32
@@ -183,44 +183,61 @@ type DnstraceThread struct {
 	Comm [16]int8
 }
 
+type DnstraceWaited struct {
+	_      structs.HostLayout
+	Time   uint64
+	Who    DnstraceSender
+	Thread DnstraceThread
+}
+
+type DnstraceWaiting struct {
+	_     structs.HostLayout
+	Sent  DnstraceWaited
+	Ports uint32
+	Pad   uint32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	DnstraceMapFragmented      = "fragmented"
-	DnstraceMapLearned         = "learned"
-	DnstraceMapPagedEvents     = "paged_events"
-	DnstraceMapReaders         = "readers"
-	DnstraceMapRings           = "rings"
-	DnstraceMapScratches       = "scratches"
-	DnstraceProgCgroupIngress  = "cgroup_ingress"
-	DnstraceProgKfreeSkb       = "kfree_skb"
-	DnstraceProgKfreeSkbOld    = "kfree_skb_old"
-	DnstraceProgNetDevQueue    = "net_dev_queue"
-	DnstraceProgNetifReceive   = "netif_receive"
-	DnstraceProgSkDataReady    = "sk_data_ready"
-	DnstraceProgSockRecvLength = "sock_recv_length"
-	DnstraceProgTcpProbe       = "tcp_probe"
-	DnstraceVarArrivalsExact   = "arrivals_exact"
-	DnstraceVarCpuCounters     = "cpu_counters"
-	DnstraceVarKnown           = "known"
-	DnstraceVarLastArrival     = "last_arrival"
-	DnstraceVarNetnsInodes     = "netns_inodes"
-	DnstraceVarNetnsListed     = "netns_listed"
-	DnstraceVarOutputPaged     = "output_paged"
-	DnstraceVarPorts           = "ports"
-	DnstraceVarReadPaged       = "read_paged"
-	DnstraceVarReadsObserved   = "reads_observed"
-	DnstraceVarSampleBelow     = "sample_below"
-	DnstraceVarShare           = "share"
-	DnstraceVarUnusedDrop      = "unused_drop"
-	DnstraceVarUnusedEvent     = "unused_event"
-	DnstraceVarUnusedFragment  = "unused_fragment"
-	DnstraceVarUnusedIcmpError = "unused_icmp_error"
-	DnstraceVarUnusedNat       = "unused_nat"
-	DnstraceVarUnusedOuter     = "unused_outer"
-	DnstraceVarUnusedSender    = "unused_sender"
-	DnstraceVarUnusedThread    = "unused_thread"
+	DnstraceMapFragmented          = "fragmented"
+	DnstraceMapLearned             = "learned"
+	DnstraceMapPagedEvents         = "paged_events"
+	DnstraceMapReaders             = "readers"
+	DnstraceMapRings               = "rings"
+	DnstraceMapScratches           = "scratches"
+	DnstraceMapWaiting             = "waiting"
+	DnstraceProgCgroupIngress      = "cgroup_ingress"
+	DnstraceProgKfreeSkb           = "kfree_skb"
+	DnstraceProgKfreeSkbOld        = "kfree_skb_old"
+	DnstraceProgNeighEventSendDone = "neigh_event_send_done"
+	DnstraceProgNetDevQueue        = "net_dev_queue"
+	DnstraceProgNetifReceive       = "netif_receive"
+	DnstraceProgSkDataReady        = "sk_data_ready"
+	DnstraceProgSockRecvLength     = "sock_recv_length"
+	DnstraceProgTcpProbe           = "tcp_probe"
+	DnstraceVarArrivalsExact       = "arrivals_exact"
+	DnstraceVarCpuCounters         = "cpu_counters"
+	DnstraceVarKnown               = "known"
+	DnstraceVarLastArrival         = "last_arrival"
+	DnstraceVarNetnsInodes         = "netns_inodes"
+	DnstraceVarNetnsListed         = "netns_listed"
+	DnstraceVarOutputPaged         = "output_paged"
+	DnstraceVarPorts               = "ports"
+	DnstraceVarReadPaged           = "read_paged"
+	DnstraceVarReadsObserved       = "reads_observed"
+	DnstraceVarSampleBelow         = "sample_below"
+	DnstraceVarShare               = "share"
+	DnstraceVarUnusedDrop          = "unused_drop"
+	DnstraceVarUnusedEvent         = "unused_event"
+	DnstraceVarUnusedFragment      = "unused_fragment"
+	DnstraceVarUnusedIcmpError     = "unused_icmp_error"
+	DnstraceVarUnusedNat           = "unused_nat"
+	DnstraceVarUnusedOuter         = "unused_outer"
+	DnstraceVarUnusedSender        = "unused_sender"
+	DnstraceVarUnusedThread        = "unused_thread"
+	DnstraceVarUnusedWaited        = "unused_waited"
 )
 
 // LoadDnstrace returns the embedded CollectionSpec for Dnstrace.
@@ -265,14 +282,15 @@ type DnstraceSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DnstraceProgramSpecs struct {
-	CgroupIngress  *ebpf.ProgramSpec `ebpf:"cgroup_ingress"`
-	KfreeSkb       *ebpf.ProgramSpec `ebpf:"kfree_skb"`
-	KfreeSkbOld    *ebpf.ProgramSpec `ebpf:"kfree_skb_old"`
-	NetDevQueue    *ebpf.ProgramSpec `ebpf:"net_dev_queue"`
-	NetifReceive   *ebpf.ProgramSpec `ebpf:"netif_receive"`
-	SkDataReady    *ebpf.ProgramSpec `ebpf:"sk_data_ready"`
-	SockRecvLength *ebpf.ProgramSpec `ebpf:"sock_recv_length"`
-	TcpProbe       *ebpf.ProgramSpec `ebpf:"tcp_probe"`
+	CgroupIngress      *ebpf.ProgramSpec `ebpf:"cgroup_ingress"`
+	KfreeSkb           *ebpf.ProgramSpec `ebpf:"kfree_skb"`
+	KfreeSkbOld        *ebpf.ProgramSpec `ebpf:"kfree_skb_old"`
+	NeighEventSendDone *ebpf.ProgramSpec `ebpf:"neigh_event_send_done"`
+	NetDevQueue        *ebpf.ProgramSpec `ebpf:"net_dev_queue"`
+	NetifReceive       *ebpf.ProgramSpec `ebpf:"netif_receive"`
+	SkDataReady        *ebpf.ProgramSpec `ebpf:"sk_data_ready"`
+	SockRecvLength     *ebpf.ProgramSpec `ebpf:"sock_recv_length"`
+	TcpProbe           *ebpf.ProgramSpec `ebpf:"tcp_probe"`
 }
 
 // DnstraceMapSpecs contains maps before they are loaded into the kernel.
@@ -285,6 +303,7 @@ type DnstraceMapSpecs struct {
 	Readers     *ebpf.MapSpec `ebpf:"readers"`
 	Rings       *ebpf.MapSpec `ebpf:"rings"`
 	Scratches   *ebpf.MapSpec `ebpf:"scratches"`
+	Waiting     *ebpf.MapSpec `ebpf:"waiting"`
 }
 
 // DnstraceVariableSpecs contains global variables before they are loaded into the kernel.
@@ -311,6 +330,7 @@ type DnstraceVariableSpecs struct {
 	UnusedOuter     *ebpf.VariableSpec `ebpf:"unused_outer"`
 	UnusedSender    *ebpf.VariableSpec `ebpf:"unused_sender"`
 	UnusedThread    *ebpf.VariableSpec `ebpf:"unused_thread"`
+	UnusedWaited    *ebpf.VariableSpec `ebpf:"unused_waited"`
 }
 
 // DnstraceObjects contains all objects after they have been loaded into the kernel.
@@ -339,6 +359,7 @@ type DnstraceMaps struct {
 	Readers     *ebpf.Map `ebpf:"readers"`
 	Rings       *ebpf.Map `ebpf:"rings"`
 	Scratches   *ebpf.Map `ebpf:"scratches"`
+	Waiting     *ebpf.Map `ebpf:"waiting"`
 }
 
 func (m *DnstraceMaps) Close() error {
@@ -349,6 +370,7 @@ func (m *DnstraceMaps) Close() error {
 		m.Readers,
 		m.Rings,
 		m.Scratches,
+		m.Waiting,
 	)
 }
 
@@ -376,20 +398,22 @@ type DnstraceVariables struct {
 	UnusedOuter     *ebpf.Variable `ebpf:"unused_outer"`
 	UnusedSender    *ebpf.Variable `ebpf:"unused_sender"`
 	UnusedThread    *ebpf.Variable `ebpf:"unused_thread"`
+	UnusedWaited    *ebpf.Variable `ebpf:"unused_waited"`
 }
 
 // DnstracePrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to LoadDnstraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DnstracePrograms struct {
-	CgroupIngress  *ebpf.Program `ebpf:"cgroup_ingress"`
-	KfreeSkb       *ebpf.Program `ebpf:"kfree_skb"`
-	KfreeSkbOld    *ebpf.Program `ebpf:"kfree_skb_old"`
-	NetDevQueue    *ebpf.Program `ebpf:"net_dev_queue"`
-	NetifReceive   *ebpf.Program `ebpf:"netif_receive"`
-	SkDataReady    *ebpf.Program `ebpf:"sk_data_ready"`
-	SockRecvLength *ebpf.Program `ebpf:"sock_recv_length"`
-	TcpProbe       *ebpf.Program `ebpf:"tcp_probe"`
+	CgroupIngress      *ebpf.Program `ebpf:"cgroup_ingress"`
+	KfreeSkb           *ebpf.Program `ebpf:"kfree_skb"`
+	KfreeSkbOld        *ebpf.Program `ebpf:"kfree_skb_old"`
+	NeighEventSendDone *ebpf.Program `ebpf:"neigh_event_send_done"`
+	NetDevQueue        *ebpf.Program `ebpf:"net_dev_queue"`
+	NetifReceive       *ebpf.Program `ebpf:"netif_receive"`
+	SkDataReady        *ebpf.Program `ebpf:"sk_data_ready"`
+	SockRecvLength     *ebpf.Program `ebpf:"sock_recv_length"`
+	TcpProbe           *ebpf.Program `ebpf:"tcp_probe"`
 }
 
 func (p *DnstracePrograms) Close() error {
@@ -397,6 +421,7 @@ func (p *DnstracePrograms) Close() error {
 		p.CgroupIngress,
 		p.KfreeSkb,
 		p.KfreeSkbOld,
+		p.NeighEventSendDone,
 		p.NetDevQueue,
 		p.NetifReceive,
 		p.SkDataReady,

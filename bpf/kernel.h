@@ -144,6 +144,11 @@ struct sk_buff_head {
 	__u32 qlen;
 } __core;
 
+/* A next hop, and what waits for its link address. */
+struct neighbour {
+	struct sk_buff_head arp_queue;
+} __core;
+
 /* Sixteen bytes, to look at memory that has no type (read.h). */
 struct in6_addr {
 	union {

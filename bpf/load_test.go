@@ -12,6 +12,7 @@ import (
 // socketTracepoints are those that not every kernel has, by program.
 var socketTracepoints = map[string]string{
 	DnstraceProgSkDataReady: "sk_data_ready", DnstraceProgSockRecvLength: "sock_recv_length", DnstraceProgTcpProbe: "tcp_probe",
+	DnstraceProgNeighEventSendDone: "neigh_event_send_done",
 }
 
 // Both drop programs, those of sockets as far as this kernel has their tracepoints, and

@@ -38,6 +38,20 @@ static __always_inline struct task_struct *sending_task(struct sock *sk)
 	return task;
 }
 
+static __always_inline void read_task(struct sender *who, struct task_struct *task)
+{
+	struct task_struct *leader = task->group_leader;
+
+	who->tgid = task->tgid;
+	__builtin_memcpy(who->comm, leader->comm, sizeof(who->comm));
+}
+
+static __always_inline void read_thread(struct thread *thread, struct task_struct *task)
+{
+	thread->tid = task->pid;
+	__builtin_memcpy(thread->comm, task->comm, sizeof(thread->comm));
+}
+
 /*
  * The inode of the cgroup (v2) that the socket was made in, 0 if there is none.
  * A connection request or one that is over is no whole socket and has none.

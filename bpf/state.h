@@ -12,7 +12,7 @@
 #define MAX_PAYLOAD	2048
 
 /* All parts of an event together, and a little for alignment. */
-#define MAX_PARTS	(sizeof(struct sender) + sizeof(struct thread) + sizeof(struct nat) + sizeof(struct drop) + sizeof(__u64) + \
+#define MAX_PARTS	(sizeof(struct sender) + sizeof(struct thread) + sizeof(struct nat) + sizeof(struct drop) + sizeof(struct waited) + sizeof(__u64) + \
 			 sizeof(__u64) + sizeof(struct outer) + sizeof(struct fragment) + sizeof(struct icmp_error))
 
 /*

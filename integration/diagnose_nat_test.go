@@ -93,10 +93,24 @@ func TestDiagnoseConntrackRace(t *testing.T) {
 func TestDiagnoseNoSuchHost(t *testing.T) {
 	r := newFaultRig(t, plainForwarding, "--timeout", "4s")
 	r.ask(lab.Query{Name: "nohost.test.", Server: netip.MustParseAddrPort("192.168.49.99:53"), Timeout: 4 * time.Second})
-	r.finds("nohost.test.", "dropped-other", "NEIGH_FAILED")
+	r.finds("nohost.test.", "dropped-other", "NEIGH_FAILED", "Nobody answers for 192.168.49.99")
 	wantWords(t, r.trace("nohost.test."), "neighbour unresolved")
 	r.spares("stale-endpoint", "nohost.test.", 1)
 	r.keep("dropped-other", "nohost.test")
+}
+
+// A nameserver that nobody is, on the client's own network: the query waits in the client's
+// namespace, and is of the time when it was sent, not of that when the kernel gave it up.
+func TestDiagnoseNoSuchNeighbour(t *testing.T) {
+	r := newFaultRig(t, plainForwarding, "--timeout", "4s")
+	nobody := lab.PodNetV4.Addr().As4()
+	nobody[3] = 99
+	addr := netip.AddrPortFrom(netip.AddrFrom4(nobody), 53)
+	r.ask(lab.Query{Name: "nobody.test.", Server: addr, Timeout: 4 * time.Second})
+	tr := r.finds("nobody.test.", "dropped-other", "NEIGH_FAILED", "Nobody answers for "+addr.Addr().String())
+	if ex := tr.Exchange; ex.Path.Len() != 0 || ex.LastDrop().Offset == 0 || ex.Client == nil || ex.Client.PID == 0 {
+		t.Errorf("%d sightings, drop %s after it was sent, by %+v", ex.Path.Len(), ex.LastDrop().Offset.Duration(), ex.Client)
+	}
 }
 
 // wantWords wants a drop told in words that users know.

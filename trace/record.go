@@ -392,8 +392,12 @@ func (e *Exchange) LastDrop() *Drop {
 // there, and did not come from beyond what is observed.
 func (e *Exchange) AtClient() bool { return e.Milestones.Query.Left.Seen() }
 
-// ClientPlace returns the namespace of the client, false where that was not seen.
+// ClientPlace returns the namespace of the client, false where that was not seen. A query
+// that was dropped before it got to a device shows it too, where its process is known.
 func (e *Exchange) ClientPlace() (Place, bool) {
+	if e.Path.Len() == 0 && len(e.Drops) > 0 && e.Drops[0].Message == MessageQuery && e.Client != nil && e.Client.PID != 0 {
+		return e.Drops[0].Place(), true
+	}
 	s, ok := e.Sighting(e.Milestones.Query.Left)
 	return s.Place(), ok
 }

@@ -24,15 +24,16 @@ const (
 // compared with an empty program at the same place. No place: it does not run for
 // packets, but when it is asked, and counts to the sum alone.
 var tracepoints = map[string]string{
-	"net_dev_queue":    "net_dev_queue",
-	"netif_receive":    "netif_receive_skb",
-	"kfree_skb":        "kfree_skb",
-	"kfree_skb_old":    "kfree_skb",
-	"listeners":        "",
-	"sk_data_ready":    "sk_data_ready",
-	"tcp_probe":        "tcp_probe",
-	"sock_recv_length": "sock_recv_length",
-	"cgroup_ingress":   rootCgroup,
+	"net_dev_queue":         "net_dev_queue",
+	"netif_receive":         "netif_receive_skb",
+	"kfree_skb":             "kfree_skb",
+	"kfree_skb_old":         "kfree_skb",
+	"listeners":             "",
+	"sk_data_ready":         "sk_data_ready",
+	"tcp_probe":             "tcp_probe",
+	"sock_recv_length":      "sock_recv_length",
+	"neigh_event_send_done": "neigh_event_send_done",
+	"cgroup_ingress":        rootCgroup,
 }
 
 // measurePrograms compares the run time of the tracer's programs with that of

@@ -237,6 +237,47 @@ func TestCallsSayWhatIsInferred(t *testing.T) {
 
 // A call that was named keeps its name when an earlier lookup of it comes last:
 // one that got no answer is only passed on after its timeout.
+// The first nameserver has no link address: its queries are dropped, long after the second
+// one has answered, where they had got to no device yet.
+func TestCallWithQueriesThatGotNowhere(t *testing.T) {
+	place := trace.Device{Node: "node-1", NetNS: 7}
+	var asks []*trace.Exchange
+	for i, a := range []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 2000, id: 1, start: 2 * time.Second, took: ms},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 2000, id: 2, start: 2*time.Second + ms/10, took: ms},
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 1},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, id: 2, start: ms / 10},
+	} {
+		ex := a.exchange()
+		ex.Path.Reset()
+		ex.Milestones = trace.Milestones{}
+		if i < 2 {
+			ex.Path.Append(trace.Sighting{Device: place, Direction: trace.DirectionTX, Message: trace.MessageQuery})
+			ex.Milestones.Query.Left = trace.MilestoneAt(0)
+		} else {
+			ex.Outcome = trace.OutcomeDropped
+			ex.Drops = []trace.Drop{{Message: trace.MessageQuery, Reason: "NEIGH_FAILED", Node: place.Node, NetNS: place.NetNS, Offset: trace.Seconds(3 * time.Second)}}
+		}
+		asks = append(asks, ex)
+	}
+	c := newCalls()
+	now := asks[0].Time
+	var first trace.TraceID
+	for i, ex := range asks {
+		c.add(ex, now)
+		if i == 0 {
+			continue // A and AAAA are passed on once both are there
+		}
+		id, _, ok := c.of(ex, now)
+		if i == 1 {
+			first = id
+		}
+		if !ok || id != first {
+			t.Errorf("lookup %d: call %s, %t, expected %s", i, id, ok, first)
+		}
+	}
+}
+
 func TestCallKeepsItsName(t *testing.T) {
 	lost := ask{name: "a.example.", qtype: "A", pid: 7, port: 1000}.exchange()
 	retry := search(7, 2000, time.Second, 1, "a.example.")

@@ -333,7 +333,7 @@ func TestClock(t *testing.T) {
 // on a machine that stalls for a tenth of a second meanwhile.
 const slewed = 50 * time.Microsecond
 
-const everyPart = 2*partListenFull - 1
+const everyPart = 2*partWaited - 1
 
 func FuzzDecode(f *testing.F) {
 	f.Add(make([]byte, eventSize+64))

@@ -26,6 +26,7 @@ const (
 	partThread // behind the process
 	partSocket
 	partListenFull // without bytes of its own
+	partWaited     // behind the drop
 )
 
 // enum server_end.
@@ -124,6 +125,7 @@ func (d *decoder) decodeParts(p *Packet, e *bpf.DnstraceEvent, tail []byte) erro
 		thread   bpf.DnstraceThread
 		nat      bpf.DnstraceNat
 		drop     bpf.DnstraceDrop
+		waited   bpf.DnstraceWaited
 		outer    bpf.DnstraceOuter
 		fragment bpf.DnstraceFragment
 		icmp     bpf.DnstraceIcmpError
@@ -146,6 +148,9 @@ func (d *decoder) decodeParts(p *Packet, e *bpf.DnstraceEvent, tail []byte) erro
 	if next(&r, partDrop, &drop) {
 		d.dropped(p, &drop)
 	}
+	if next(&r, partWaited, &waited) && isUnresolved(p) {
+		d.waited(p, &waited)
+	}
 	if next(&r, partOuter, &outer) {
 		p.Outer = &Outer{Kind: tunnels[outer.Kind], Src: addrPort(outer.Saddr, outer.Sport), Dst: addrPort(outer.Daddr, outer.Dport), VNI: outer.Vni}
 	}
@@ -158,6 +163,20 @@ func (d *decoder) decodeParts(p *Packet, e *bpf.DnstraceEvent, tail []byte) erro
 	next(&r, partSocket, &p.Sock)
 	p.ListenFull = e.Parts&partListenFull != 0
 	return r.err
+}
+
+// waited notes when a packet was sent that the kernel dropped long after, in a timer, and
+// by whom.
+func (d *decoder) waited(p *Packet, w *bpf.DnstraceWaited) {
+	p.SentAt = int64(w.Time)
+	if w.Who.Tgid == 0 || p.PID != 0 {
+		return
+	}
+	p.PID, p.Comm = int(w.Who.Tgid), d.intern(w.Who.Comm, w.Who.Tgid)
+	p.TID, p.Thread = p.PID, p.Comm
+	if w.Thread.Tid != 0 {
+		p.TID, p.Thread = int(w.Thread.Tid), d.intern(w.Thread.Comm, w.Thread.Tid)
+	}
 }
 
 // complaint turns the packet that an ICMP error quotes, which is what the program
@@ -189,7 +208,7 @@ var errCut = errors.New("event is cut: the program and its loader do not match")
 
 // layout is the types of which events are made: C's, without pointers.
 type layout interface {
-	bpf.DnstraceEvent | bpf.DnstraceSender | bpf.DnstraceThread | bpf.DnstraceNat | bpf.DnstraceDrop | bpf.DnstraceOuter |
+	bpf.DnstraceEvent | bpf.DnstraceSender | bpf.DnstraceThread | bpf.DnstraceNat | bpf.DnstraceDrop | bpf.DnstraceWaited | bpf.DnstraceOuter |
 		bpf.DnstraceFragment | bpf.DnstraceIcmpError | bpf.DnstraceCounters | bpf.DnstraceServerKey | uint64
 }
 

@@ -2,6 +2,7 @@ package capture
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/dnstrace/dnstrace/bpf"
 )
@@ -226,6 +227,11 @@ func isDrop(p *Packet) bool {
 		return false
 	}
 	return !p.otherHost || p.Reason != "" || !slices.Contains(otherHostPlaces, p.Where)
+}
+
+// isUnresolved tells whether a packet was dropped that waited for a link address.
+func isUnresolved(p *Packet) bool {
+	return strings.HasPrefix(p.Words, reasonWords["NEIGH_FAILED"])
 }
 
 func (d *decoder) dropped(p *Packet, drop *bpf.DnstraceDrop) {

@@ -18,7 +18,7 @@ type Loss struct {
 	First, Last int64
 }
 
-// kinds says what each program sees.
+// kinds says what each program sees. One that is not here has no events of its own.
 var kinds = map[string]Kind{
 	bpf.DnstraceProgNetDevQueue: TX, bpf.DnstraceProgNetifReceive: RX,
 	bpf.DnstraceProgKfreeSkb: Drop, bpf.DnstraceProgKfreeSkbOld: Drop,
@@ -118,12 +118,16 @@ func (s *Source) countMisses() {
 	if now-s.loss.asked < missesEvery {
 		return
 	}
-	for name, prog := range s.coll.Programs {
+	for name, kind := range kinds {
+		prog, ok := s.coll.Programs[name]
+		if !ok {
+			continue
+		}
 		stats, err := prog.Stats()
 		if err != nil {
 			continue
 		}
-		if s.loss.miss(name, stats.RecursionMisses, now) && kinds[name] >= Drop {
+		if s.loss.miss(name, stats.RecursionMisses, now) && kind >= Drop {
 			s.lostAtSocket = true
 		}
 	}

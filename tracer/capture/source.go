@@ -119,7 +119,7 @@ func open(cfg Config, way pagedWay, arrival arrivalWay) (*Source, error) {
 	if err != nil {
 		return nil, remedy(fmt.Errorf("read the kernel's BTF: %w", err))
 	}
-	chooseDropProgram(spec, kernel)
+	chooseDropPrograms(spec, kernel)
 	if err := prepareSockets(spec, kernel, arrival); err != nil {
 		return nil, fmt.Errorf("set what is seen at sockets: %w", err)
 	}
@@ -203,14 +203,19 @@ func (s *Source) load(spec *ebpf.CollectionSpec, way pagedWay, arrival arrivalWa
 	return nil
 }
 
-// chooseDropProgram keeps the program that fits the tracepoint's arguments: the
-// verifier refuses one that reads an argument the kernel does not pass.
-func chooseDropProgram(spec *ebpf.CollectionSpec, kernel *btf.Spec) {
+// chooseDropPrograms keeps the program that fits the tracepoint's arguments: the
+// verifier refuses one that reads an argument the kernel does not pass. It leaves out the
+// one of a tracepoint that the kernel does not have: what waited for a link address is then
+// of the time of its drop.
+func chooseDropPrograms(spec *ebpf.CollectionSpec, kernel *btf.Spec) {
 	drop := bpf.DnstraceProgKfreeSkb
 	if tracepointArgs(kernel, "kfree_skb") >= 3 {
 		drop = bpf.DnstraceProgKfreeSkbOld
 	}
 	delete(spec.Programs, drop)
+	if tracepointArgs(kernel, "neigh_event_send_done") == 0 {
+		delete(spec.Programs, bpf.DnstraceProgNeighEventSendDone)
+	}
 }
 
 // tracepointArgs returns how many arguments a tracepoint passes: its BTF type

@@ -2,6 +2,8 @@ package diagnose
 
 import (
 	"fmt"
+	"net/netip"
+	"strings"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
@@ -9,9 +11,35 @@ import (
 // droppedOther finds a packet that the kernel dropped for a reason that has no
 // finding of its own. Proof: the drop, whose reason is quoted.
 func droppedOther(_ *memory, t *trace.Trace, s subject, d *trace.Drop) (trace.Finding, bool) {
-	return trace.Finding{
+	f := trace.Finding{
 		Code:    DroppedOther,
 		Summary: fmt.Sprintf("The kernel dropped %s in %s.", droppedWhat(s, d), droppedWhere(t, d)),
 		Advice:  "Look at routes and neighbours there first (`ip route`, `ip neigh`); the reason is the kernel's own name (enum skb_drop_reason).",
-	}, true
+	}
+	if to := destination(s.exchange, d); unresolved(d) {
+		f.Summary = fmt.Sprintf("Nobody answers for %s, or for the gateway to it: the kernel dropped %s in %s.", to, droppedWhat(s, d), droppedWhere(t, d))
+		f.Advice = fmt.Sprintf("See there whether the address is still anybody's: `ip route get %s`, `ip neigh`.", to)
+	}
+	return f, true
+}
+
+// unresolved tells whether nobody had the link address of the next hop.
+func unresolved(d *trace.Drop) bool {
+	return strings.HasPrefix(d.Words, "neighbour unresolved")
+}
+
+// destination returns where a packet was to go that was dropped on its way out, which is
+// behind the translation of its destination.
+func destination(ex *trace.Exchange, d *trace.Drop) netip.Addr {
+	nat := ex.NAT
+	if d.Message == trace.MessageResponse {
+		if nat != nil && nat.ClientIP.IsValid() {
+			return nat.ClientIP
+		}
+		return ex.ClientIP
+	}
+	if client, known := ex.ClientPlace(); nat != nil && nat.ServerIP.IsValid() && !(known && client == d.Place()) {
+		return nat.ServerIP
+	}
+	return ex.ServerIP
 }
