@@ -96,7 +96,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 // A burst of queries that nobody answers fills the tables. When it is over and a
 // quiet load goes on, all that it needed is let go of.
 func TestBurstIsForgotten(t *testing.T) {
-	const burst, second = 20_000, int64(time.Second)
+	const burst, second = 15_000, int64(time.Second)
 	tbl := New(Config{Ports: []uint16{53}, Wall: wall})
 	now := second
 	ask := func(n int) {
