@@ -105,6 +105,9 @@ func (l lookup) serverSide(t *trace.Trace, pod string) []string {
 	if pod == proxy {
 		name = s.Process
 	}
+	if pod == proxy && name == "" && t.Outcome != trace.OutcomeAnswered {
+		return wrong // it answered nothing, which would show who it is
+	}
 	if !strings.HasPrefix(name, pod) || l.want.service == "" && s.Pod != "" {
 		wrong = append(wrong, fmt.Sprintf("server %q, expected %s…", name, pod))
 	}
