@@ -57,18 +57,26 @@ func topologyTimeout(top lab.Topology) string {
 // warmUpLabel is the first label of names whose lookups are not checked.
 const warmUpLabel = "warm-up"
 
-// warmUp makes a lookup each way, by which the tracer learns of ports behind a translation
-// what a node that is at work has told it long ago.
+// warmUp makes lookups each way, by which the tracer learns of ports behind a translation
+// what a node that is at work has told it long ago: by the records of the first that the
+// server has such a port, by the responses of the second at which addresses.
 func (r *topologyRig) warmUp() {
+	r.warmUpOnce("first.")
+	r.await(4, func(tr *trace.Trace) bool { return tr.Query != nil })
+	r.warmUpOnce("second.")
+	r.await(8, func(tr *trace.Trace) bool { return tr.Query != nil })
+}
+
+// warmUpOnce makes a lookup each way.
+func (r *topologyRig) warmUpOnce(label string) {
 	for i, zone := range topologyZones {
 		for _, network := range []string{"udp", "tcp"} {
-			q := lab.Query{Name: warmUpLabel + "." + zone, Network: network, Server: r.top.Services[i]}
+			q := lab.Query{Name: warmUpLabel + "." + network + "." + label + zone, Network: network, Server: r.top.Services[i]}
 			if _, err := r.Client(r.top.Client).Exchange(r.t.Context(), q); err != nil {
 				r.t.Fatalf("%s to %s: %v\n%s", q.Name, q.Server, err, r.Outputs())
 			}
 		}
 	}
-	r.await(1, func(tr *trace.Trace) bool { return tr.Query != nil })
 }
 
 // topologyZones are the zones of names that are looked up over IPv4 and over IPv6, all the way.

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
+
 	"github.com/dnstrace/dnstrace/integration/lab"
 )
 
@@ -27,6 +29,12 @@ func TestTopologies(t *testing.T) {
 					{Name: "unconnected.test.", Network: "udp", Server: service, Unconnected: true},
 				} {
 					answers(t, l, top.Client, q, servers[0])
+				}
+				both := []lab.Query{{Name: "both.test.", Server: service}, {Name: "both.test.", Server: service, Type: dns.TypeAAAA}}
+				for _, res := range l.Client(top.Client).ExchangeTogether(t.Context(), both...) {
+					if res.Err != nil {
+						t.Errorf("A and AAAA from one socket to %s: %v", service, res.Err)
+					}
 				}
 				for n, server := range top.Servers {
 					next, to := l.Upstream(0), []netip.AddrPort{l.Upstream(0).V4(), l.Upstream(0).V6()}[i]

@@ -15,27 +15,35 @@ import (
 )
 
 // proxy passes DNS messages on in a namespace, of one family of addresses, with the
-// addresses and ports of the client and the server kept. Over UDP it holds one socket a
-// query; one that is repeated while the first is under way is passed over.
+// addresses and ports of the client and the server kept.
 type proxy struct {
 	host    *Host
 	family  family
 	queries *net.UDPConn
 	streams net.Listener
+	taken   *atomic.Uint64 // messages and connections
 
-	taken *atomic.Uint64 // messages and connections
-
-	mu   sync.Mutex
-	open map[io.Closer]bool // what end closes; nil once it has
-	wait sync.WaitGroup
+	mu       sync.Mutex
+	open     map[io.Closer]bool             // what end closes; nil once it has
+	sessions map[[2]netip.AddrPort]*session // by client and server
+	wait     sync.WaitGroup
 }
 
-// proxyPatience is how long the proxy waits for a server, longer than clients do.
+// session is what passes between a client's UDP socket and a server. Its sockets have
+// the client's address towards the server, and the server's towards the client.
+type session struct {
+	client, server netip.AddrPort
+	up, down       *net.UDPConn
+	used           time.Time // with the proxy's lock
+}
+
+// proxyPatience is how long the proxy waits for a server, longer than clients do, and how
+// long it keeps a session in which nothing passes.
 const proxyPatience = 10 * time.Second
 
 // startProxy starts a proxy, which ends with the lab, and counts what it takes.
 func (l *Lab) startProxy(host *Host, f family, taken *atomic.Uint64) error {
-	p := &proxy{host: host, family: f, taken: taken, open: make(map[io.Closer]bool)}
+	p := &proxy{host: host, family: f, taken: taken, open: make(map[io.Closer]bool), sessions: make(map[[2]netip.AddrPort]*session)}
 	every := netip.AddrPortFrom(f.unspecifiedAddr, proxyPort)
 	err := host.Do(func() error {
 		conn, err := p.socket(unix.IP_RECVORIGDSTADDR, unix.IPV6_RECVORIGDSTADDR).ListenPacket(context.Background(), p.network("udp"), every.String())
@@ -121,10 +129,8 @@ func (p *proxy) end() error {
 	return nil
 }
 
-// serveUDP takes queries until the socket is closed.
+// serveUDP takes queries until the socket is closed, and sends each on as the client's.
 func (p *proxy) serveUDP() {
-	busy := make(map[netip.AddrPort]bool) // clients with a query under way
-	var mu sync.Mutex
 	query, control := make([]byte, 65535), make([]byte, 256)
 	for {
 		n, nc, _, client, err := p.queries.ReadMsgUDPAddrPort(query, control)
@@ -133,21 +139,78 @@ func (p *proxy) serveUDP() {
 		}
 		p.taken.Add(1)
 		server, ok := addressed(control[:nc])
-		mu.Lock()
-		again := busy[client]
-		busy[client] = busy[client] || ok
-		mu.Unlock()
-		if !ok || again {
+		if !ok {
 			continue
 		}
-		message := append([]byte(nil), query[:n]...)
-		p.wait.Go(func() {
-			p.passUDP(message, client, server)
-			mu.Lock()
-			delete(busy, client)
-			mu.Unlock()
-		})
+		if s, err := p.session(client, server); err == nil {
+			// A server that is gone is no concern of the proxy's.
+			_, _ = s.up.WriteToUDPAddrPort(query[:n], server)
+		}
 	}
+}
+
+// session returns the session of a client and a server, which lasts for proxyPatience
+// from now at least.
+func (p *proxy) session(client, server netip.AddrPort) (*session, error) {
+	key := [2]netip.AddrPort{client, server}
+	p.mu.Lock()
+	s := p.sessions[key]
+	if s != nil {
+		s.used = time.Now()
+	}
+	p.mu.Unlock()
+	if s != nil {
+		return s, nil
+	}
+	up, err := p.openUDP(client)
+	if err != nil {
+		return nil, err
+	}
+	down, err := p.openUDP(server)
+	if err != nil {
+		p.drop(up)
+		return nil, err
+	}
+	s = &session{client: client, server: server, up: up, down: down, used: time.Now()}
+	p.mu.Lock()
+	p.sessions[key] = s
+	p.mu.Unlock()
+	p.wait.Go(func() {
+		p.passBack(s)
+		p.drop(up)
+		p.drop(down)
+	})
+	return s, nil
+}
+
+// passBack sends responses to the client as the server's, until the session is over.
+func (p *proxy) passBack(s *session) {
+	response := make([]byte, 65535)
+	for {
+		if err := s.up.SetReadDeadline(time.Now().Add(proxyPatience)); err != nil {
+			return
+		}
+		n, from, err := s.up.ReadFromUDPAddrPort(response)
+		switch {
+		case err == nil && from == s.server:
+			// A client that is gone is no concern of the proxy's.
+			_, _ = s.down.WriteToUDPAddrPort(response[:n], s.client)
+		case err != nil && p.over(s):
+			return
+		}
+	}
+}
+
+// over tells whether a session is over, and takes it out then: nothing has passed for
+// long enough, or the proxy has ended.
+func (p *proxy) over(s *session) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.open != nil && time.Since(s.used) < proxyPatience {
+		return false
+	}
+	delete(p.sessions, [2]netip.AddrPort{s.client, s.server})
+	return true
 }
 
 // addressed reads where a message was sent to.
@@ -169,21 +232,6 @@ func addressed(control []byte) (netip.AddrPort, bool) {
 		}
 	}
 	return netip.AddrPort{}, false
-}
-
-// passUDP sends a query on as the client's, and its response back as the server's.
-func (p *proxy) passUDP(query []byte, client, server netip.AddrPort) {
-	response := p.askAs(client, server, query)
-	if response == nil {
-		return
-	}
-	down, err := p.openUDP(server)
-	if err != nil {
-		return
-	}
-	defer p.drop(down)
-	// A client that is gone is no concern of the proxy's.
-	_, _ = down.WriteToUDPAddrPort(response, client)
 }
 
 // askAs asks a server from a client's address and port, and returns its response, nil

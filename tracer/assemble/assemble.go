@@ -7,12 +7,14 @@
 // when. What must be so is exact; what two could have had either way is inferred, from
 // the order; of what is left the trace says that it was not observed.
 //
-// It is a function of the records alone, without sockets and without a clock of
-// its own, so that the live tracer and a file of records give the same traces.
+// It is a function of the records, without sockets and without a clock of its own, so
+// that the live tracer and a file of records give the same traces. A live tracer
+// also says what is under way ([Open]), so that nothing has to be told twice.
 package assemble
 
 import (
 	"container/heap"
+	"net/netip"
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
@@ -20,13 +22,27 @@ import (
 
 // DefaultMaxBytes bounds the memory of lookups that are held, and of those that were
 // passed on and may be completed. A lookup has some two kilobytes.
-const DefaultMaxBytes = 32 << 20
+const DefaultMaxBytes = 22 << 20
 
 // Config of an Assembler.
 type Config struct {
 	MaxBytes    int           // of memory, about; 0: DefaultMaxBytes
 	Timeout     time.Duration // after which exchanges are unanswered; 0: 7 s
 	Limitations Limitations
+	Open        Open // what is not over; nil: nobody knows
+}
+
+// Open tells what is under way: exchanges that are passed on when they are over. Without
+// it, what came is all that is known.
+type Open interface {
+	// UnderWay tells whether the exchange of a record is.
+	UnderWay(q *trace.Query) bool
+	// Rejecting tells whether an exchange is that was begun between two times, asks a
+	// server a question, and got only responses that could not be taken.
+	Rejecting(server netip.AddrPort, qname, qtype string, from, until time.Time) bool
+	// Partner tells whether a query is for the other type of address of the name that the
+	// socket of an exchange asked for, begun between two times.
+	Partner(of *trace.Exchange, from, until time.Time) bool
 }
 
 // Limitations is what this node's kernel does not tell, each as the gap of a trace that

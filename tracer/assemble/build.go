@@ -3,6 +3,7 @@ package assemble
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
@@ -99,13 +100,21 @@ func (a *Assembler) fromExchange(t *trace.Trace, l *lookup) {
 	if a.servers.sends(&l.sender) {
 		return // a server's query: what it asks for others makes no call of its own
 	}
-	if of, inferred, ok := a.calls.of(l.exchange, a.now); ok {
+	of, inferred, ok := a.calls.of(l.exchange, a.now)
+	if ok || a.partnerOpen(l.exchange) {
 		t.Resolution, t.ResolutionJoin = of.String(), trace.JoinExact
 		if inferred {
 			t.ResolutionJoin = trace.JoinInferred
 			t.Gaps = append(t.Gaps, fmt.Sprintf("that it is part of resolution %s is inferred from process, names and times", t.Resolution))
 		}
 	}
+}
+
+// partnerOpen tells whether the lookup that makes a call with ex is not over: what
+// socketPartner is of those that came.
+func (a *Assembler) partnerOpen(ex *trace.Exchange) bool {
+	const near = time.Duration(oneSocket)
+	return a.cfg.Open != nil && a.cfg.Open.Partner(ex, ex.Time.Add(-near), end(ex.Time, ex.Duration).Add(near))
 }
 
 // fromRefresh makes a trace of work in the background: it has the trace id of

@@ -184,10 +184,19 @@ func TestAttemptsAndTheirExchanges(t *testing.T) {
 			ex, q := lookup(4*sec+ms, attempt(1, 100*us, 2*sec, trace.OutcomeTimeout), attempt(2, 2*sec+110*us, 2*sec, trace.OutcomeTimeout))
 			return []trace.Record{ex, q, toUpstream(name, 2000, 200*us, 0), toUpstream(name, 2001, 2*sec+180*us, 0)}
 		}, "1000 recorded [1: 2000 exact] [2: 2001 exact]"},
+		{"silent over TCP", func() []trace.Record {
+			ex, q := lookup(4*sec+ms, attempt(1, 100*us, 2*sec, trace.OutcomeTimeout), attempt(2, 2*sec+110*us, 2*sec, trace.OutcomeTimeout))
+			return []trace.Record{ex, q, with(toUpstream(name, 2000, 400*us, 0), overTCP), with(toUpstream(name, 2001, 2*sec+400*us, 0), overTCP)}
+		}, "1000 recorded [1: 2000 exact] [2: 2001 exact]"},
+		{"found closed, then silent, over TCP", func() []trace.Record {
+			ex, q := lookup(4*sec+ms, attempt(1, 100*us, 2*sec, trace.OutcomeTimeout), attempt(2, 2*sec+110*us, 2*sec, trace.OutcomeTimeout))
+			return []trace.Record{ex, q, with(toUpstream(name, 1999, 300*us, 0), overTCP, closed), with(toUpstream(name, 2000, 400*us, 0), overTCP),
+				with(toUpstream(name, 2001, 2*sec+400*us, 0), overTCP)}
+		}, "1000 recorded [1: 1999 then 2000 exact] [2: 2001 exact]"},
 		{"silent, and the packets of the first attempt were not seen", func() []trace.Record {
 			ex, q := lookup(4*sec+ms, attempt(1, 100*us, 2*sec, trace.OutcomeTimeout), attempt(2, 2*sec+110*us, 2*sec, trace.OutcomeTimeout))
 			return []trace.Record{ex, q, toUpstream(name, 2001, 2*sec+180*us, 0)}
-		}, "1000 recorded [1: none] [2: 2001 inferred]"},
+		}, "1000 recorded [1: none] [2: 2001 exact]"},
 		{"it answers too late", func() []trace.Record {
 			ex, q := lookup(4*sec+ms, attempt(1, 100*us, 2*sec, trace.OutcomeTimeout), attempt(2, 2*sec+110*us, 2*sec, trace.OutcomeTimeout))
 			return []trace.Record{ex, q, toUpstream(name, 2000, 200*us, 2500*ms), toUpstream(name, 2001, 2*sec+180*us, 2500*ms)}

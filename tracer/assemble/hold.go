@@ -45,6 +45,9 @@ func (a *Assembler) readyAt(l *lookup) time.Time {
 	}
 	ready = later(ready, a.treeReady(l, 0))
 	if l.exchange == nil {
+		if a.cfg.Open != nil && l.query != nil && a.cfg.Open.UnderWay(l.query) {
+			ready = later(ready, a.now.Add(linger))
+		}
 		return ready
 	}
 	if l.claimed.IsZero() {
@@ -75,13 +78,30 @@ func (a *Assembler) waits(l *lookup) time.Time {
 		return end.Add(linger)
 	case l.exchange == nil:
 		// The exchange comes after its timeout at the latest.
-		return end.Add(a.unanswered())
+		return a.lastRecord(l, end).Add(a.unanswered())
 	case l.query != nil:
 		return end.Add(linger)
 	case a.servers.sends(&l.sender):
 		return later(end, l.added).Add(linger)
 	}
 	return a.waitsForRecord(l, end)
+}
+
+// lastRecord returns when the last record was over that is of the same query as l, whose
+// exchange has not come: while a client repeats it, its exchange goes on.
+func (a *Assembler) lastRecord(l *lookup, last time.Time) time.Time {
+	for again := l.query != nil; again; {
+		again = false
+		for _, half := range a.byFlow[l.flow] {
+			if half == l || half.exchange != nil || half.query == nil || !fitsRecord(half.query, l.query) {
+				continue
+			}
+			if end := half.end(); end.After(last) && half.query.Time.Sub(last) <= holdServer {
+				last, again = end, true
+			}
+		}
+	}
+	return last
 }
 
 func (a *Assembler) waitsForRecord(l *lookup, end time.Time) time.Time {
@@ -137,9 +157,19 @@ func (a *Assembler) treeReady(l *lookup, depth int) time.Time {
 		}
 		if len(s.got) == 0 && s.at.Outcome == trace.OutcomeOK && !s.dials() && (s.channel != nil || !s.span.IsZero()) {
 			ready = later(ready, l.end().Add(holdRecord))
+			if a.rejects(s) {
+				ready = later(ready, a.now.Add(linger))
+			}
 		}
 	}
 	return ready
+}
+
+// rejects tells whether an attempt that is over may have an exchange that is not: its
+// server made something of a response that cannot be taken, and nobody else knows that.
+func (a *Assembler) rejects(s *slot) bool {
+	return a.cfg.Open != nil && s.channel != nil &&
+		a.cfg.Open.Rejecting(s.channel.server, s.question.name, s.question.qtype, time.Unix(0, s.begin-slack), time.Unix(0, s.limit+slack))
 }
 
 // refused tells whether an attempt failed soon and has the exchange that shows why: it

@@ -150,13 +150,19 @@ func (x *lookup) lose() {
 // the attempt lasted, with its stamp if it has one.
 func (a *Assembler) feasible(s *slot, x *lookup) bool {
 	at := x.position.at
-	if at < s.begin-slack || at > s.limit+slack || x == s.of {
+	if at < s.begin-slack || at > s.limit+slack || x == s.of || s.waited(at) {
 		return false
 	}
 	if in := s.of.serverSide(); in != nil && at <= in.Time.UnixNano() {
 		return false // before the query that it would be for
 	}
 	return a.servers.sent(&s.of.server, &x.sender) && a.stampFits(s, x)
+}
+
+// waited tells whether an attempt that ended at its timeout surely waited at a time: what
+// it waited for in vain it had sent before its last moment.
+func (s *slot) waited(at int64) bool {
+	return s.at.Outcome == trace.OutcomeTimeout && s.at.Duration != nil && int64(*s.at.Duration) > 4*slack && at > s.limit-slack
 }
 
 func (a *Assembler) stampFits(s *slot, x *lookup) bool {

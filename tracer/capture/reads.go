@@ -82,7 +82,7 @@ func (u *unread) deliver(p *Packet) bool {
 
 // read makes of a read, which has no packet, the datagram that was read, and reports
 // whether it is known. Its payload stays valid until the next call of deliver. exact
-// says that every delivery is seen.
+// says that every delivery was seen, of all lookups.
 func (u *unread) read(p *Packet, exact bool) bool {
 	queue := u.sockets[p.Sock]
 	d := queue.first
@@ -191,7 +191,7 @@ func (s *Source) atSocket(p *Packet) bool {
 	case p.Kind == Delivered:
 		return s.unread.deliver(p)
 	case p.Kind == Read:
-		return s.unread.read(p, s.exact())
+		return s.unread.read(p, s.exact() && s.shedder.complete(p.Time))
 	}
 	return true
 }

@@ -5,6 +5,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+
+	"github.com/dnstrace/dnstrace/bpf"
 	"github.com/dnstrace/dnstrace/trace"
 )
 
@@ -177,4 +180,39 @@ func FuzzUnread(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A read of unknown bytes is tied to the only datagram that was delivered, where all
+// that may wait beside it would have been seen.
+func TestReadUnderShedding(t *testing.T) {
+	const shed = int64(1e9)
+	whole := shedder{whole: WholeShare, share: WholeShare}
+	sampled := shedder{whole: shareOf(new(0.5)), share: shareOf(new(0.5))}
+	shedding := shedder{whole: WholeShare, share: WholeShare, full: 1}
+	shedding.decide(shed)
+	calm := shedding
+	calm.decide(shed + calmFor)
+	calm.decide(shed + 2*calmFor)
+	for _, tc := range []struct {
+		name string
+		shedder
+		at   int64
+		want bool
+	}{
+		{"all are reported", whole, shed, true},
+		{"a sample is", sampled, shed, false},
+		{"some are shed", shedding, shed + 1, false},
+		{"some were a moment ago", calm, shed + 2*calmFor + 1, false},
+		{"some were once", calm, shed + 2*calmFor + unreadFor + 1, true},
+	} {
+		s := &Source{
+			coll: &ebpf.Collection{Programs: map[string]*ebpf.Program{bpf.DnstraceProgCgroupIngress: nil}}, shedder: tc.shedder,
+			unread: *newUnread(deliveredAt(1, 1)),
+		}
+		p := readAt(1, 1, 0)
+		p.Time = tc.at
+		if got := s.atSocket(&p); got != tc.want {
+			t.Errorf("%s: %v, share %v", tc.name, got, s.shedder.share)
+		}
+	}
 }

@@ -64,6 +64,12 @@ type shedder struct {
 	share Share
 	full  float64 // of any ring since the last decision; above 1: events were lost
 	calm  int64   // since when the rings were at most as full as emptyRing
+	part  int64   // when only a part of all lookups was reported last; 0: never
+}
+
+// complete tells whether all that waits in a socket at a time was reported when it came.
+func (s *shedder) complete(at int64) bool {
+	return s.share == WholeShare && (s.part == 0 || at-s.part > unreadFor)
 }
 
 // saw notes how full a ring was at a poll: how much of it was in use, and how many
@@ -80,6 +86,9 @@ func (s *shedder) saw(used float64, taken, lost uint64) {
 func (s *shedder) decide(now int64) (ShareChange, bool) {
 	full := s.full
 	s.full = 0
+	if s.share != WholeShare {
+		s.part = now
+	}
 	change := ShareChange{At: now, Before: s.share, After: s.share}
 	switch {
 	case full > fullRing:

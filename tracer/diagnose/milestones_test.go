@@ -197,6 +197,43 @@ func TestUpstreamThatDidNotOnlyKeepSilent(t *testing.T) {
 	}
 }
 
+// An upstream that was silent to several attempts is named once, with the packets of each;
+// another one is named too.
+func TestSilentUpstreamIsNamedOnce(t *testing.T) {
+	silent := func(n int, address string, id uint16) trace.Upstream {
+		ex := asked()
+		ex.ID = id
+		return trace.Upstream{Exchange: ex, Attempt: &trace.Attempt{
+			Attempt: n, Address: address, Outcome: trace.OutcomeTimeout, Duration: trace.SecondsPtr(2 * time.Second),
+		}}
+	}
+	client := asked()
+	client.Outcome, client.Duration, client.RCode = trace.OutcomeAnswered, trace.SecondsPtr(6*time.Second), "SERVFAIL"
+	next := silent(3, "10.0.0.3:53", 7)
+	next.Upstreams = []trace.Upstream{silent(1, "10.0.0.1:53", 8)}
+	found := New().Trace(&trace.Trace{Header: client.Header, Exchange: client, Outcome: client.Outcome, Upstreams: []trace.Upstream{
+		silent(1, "10.0.0.1:53", 5), silent(2, "10.0.0.1:53", 6), next,
+	}})
+	var said []string
+	for _, f := range found {
+		if f.Code == UpstreamTimeout {
+			said = append(said, f.Summary)
+		}
+	}
+	want := []string{
+		"The upstream 10.0.0.1:53 did not answer, 3 times, which cost the lookup 6.000s.",
+		"The upstream 10.0.0.3:53 did not answer, which cost the lookup 2.000s.",
+	}
+	if !slices.Equal(said, want) {
+		t.Fatalf("%q, want %q", said, want)
+	}
+	for _, id := range []string{"ID 5", "ID 6", "ID 8"} {
+		if !strings.Contains(strings.Join(found[0].Evidence, "\n"), id) {
+			t.Errorf("without the query with %s: %q", id, found[0].Evidence)
+		}
+	}
+}
+
 // An upstream query whose lookup is not known is nobody's client.
 func TestUpstreamQueryWithoutItsLookup(t *testing.T) {
 	ex := asked()

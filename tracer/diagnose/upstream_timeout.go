@@ -3,15 +3,17 @@ package diagnose
 import (
 	"fmt"
 	"math"
+	"net/netip"
+	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
 
 // upstreamTimeout finds upstreams that were silent, in a chain of servers at
-// every step. Proof: CoreDNS's attempt ended at its timeout, or the upstream
+// every step, each once. Proof: CoreDNS's attempt ended at its timeout, or the upstream
 // query left, nothing came back, and the tracer lost nothing meanwhile.
 func upstreamTimeout(_ *memory, t *trace.Trace) []trace.Finding {
-	var findings []trace.Finding
+	var silent [][]*trace.Upstream // what went to one upstream
 	eachUpstream(t.Upstreams, func(u *trace.Upstream) {
 		timedOut := u.Attempt != nil && u.Attempt.Outcome == trace.OutcomeTimeout
 		noAnswer := u.Exchange != nil && silentExchange(u.Exchange) && !incomplete(u.Exchange)
@@ -19,14 +21,45 @@ func upstreamTimeout(_ *memory, t *trace.Trace) []trace.Finding {
 		if u.Exchange != nil && (u.Exchange.Outcome == trace.OutcomeDropped || fragmentLost(u.Exchange)) || !timedOut && !noAnswer {
 			return
 		}
-		findings = append(findings, trace.Finding{
-			Code:     UpstreamTimeout,
-			Summary:  fmt.Sprintf("The upstream %s %s%s.", address(u), didNotAnswer(u.Exchange), cost(u)),
-			Evidence: timeoutEvidence(t, u),
-			Advice:   "Ask it from the server's namespace (`dig @ADDRESS NAME`); if it is gone for good, take it out of the server's upstreams.",
-		})
+		for i, same := range silent {
+			if toSameUpstream(same[0], u) {
+				silent[i] = append(same, u)
+				return
+			}
+		}
+		silent = append(silent, []*trace.Upstream{u})
 	})
+	findings := make([]trace.Finding, 0, len(silent))
+	for _, same := range silent {
+		f := trace.Finding{
+			Code:    UpstreamTimeout,
+			Summary: fmt.Sprintf("The upstream %s %s%s.", address(same[0]), didNotAnswer(same), costOf(t, same)),
+			Advice:  "Ask it from the server's namespace (`dig @ADDRESS NAME`); if it is gone for good, take it out of the server's upstreams.",
+		}
+		for _, u := range same {
+			f.Evidence = append(f.Evidence, timeoutEvidence(t, u)...)
+		}
+		findings = append(findings, f)
+	}
 	return findings
+}
+
+// toSameUpstream tells whether two queries surely went to one upstream.
+func toSameUpstream(u, v *trace.Upstream) bool {
+	a, b := upstreamOf(u), upstreamOf(v)
+	return a.IsValid() && a == b
+}
+
+// upstreamOf returns where a query went; the zero value if that is not told.
+func upstreamOf(u *trace.Upstream) netip.AddrPort {
+	if u.Attempt == nil {
+		return netip.AddrPortFrom(u.Exchange.ServerIP, u.Exchange.ServerPort)
+	}
+	addr, err := netip.ParseAddrPort(u.Attempt.Address)
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	return addr
 }
 
 // silentExchange tells whether no response arrived for an upstream query, where it
@@ -35,8 +68,22 @@ func silentExchange(ex *trace.Exchange) bool {
 	return ex.Outcome == trace.OutcomeUnanswered && ex.RCode == "" && ex.Milestones.Response.Arrived == trace.NotSeen
 }
 
-// didNotAnswer says how an upstream failed to answer.
-func didNotAnswer(ex *trace.Exchange) string {
+// didNotAnswer says how an upstream failed to answer what went to it.
+func didNotAnswer(same []*trace.Upstream) string {
+	how := howSilent(same[0].Exchange)
+	for _, u := range same[1:] {
+		if howSilent(u.Exchange) != how {
+			how = "gave no answer"
+		}
+	}
+	if len(same) > 1 {
+		how = fmt.Sprintf("%s, %d times", how, len(same))
+	}
+	return how
+}
+
+// howSilent says how an upstream failed to answer a query.
+func howSilent(ex *trace.Exchange) string {
 	switch {
 	case ex != nil && len(ex.Rejected) > 0:
 		return "sent only what the server could not take for the answer"
@@ -56,11 +103,31 @@ func address(u *trace.Upstream) string {
 	return u.Attempt.Address
 }
 
+// cost says how long an attempt lasted, for which the lookup waited.
 func cost(u *trace.Upstream) string {
 	if u.Attempt == nil || u.Attempt.Duration == nil {
 		return ""
 	}
 	return ", which cost the lookup " + since(*u.Attempt.Duration)
+}
+
+// costOf says it of several. In a chain servers wait at once, and go on when nobody waits
+// for them any more.
+func costOf(t *trace.Trace, same []*trace.Upstream) string {
+	if len(same) == 1 {
+		return cost(same[0])
+	}
+	var total time.Duration
+	for _, u := range same {
+		if u.Attempt == nil || u.Attempt.Duration == nil {
+			return ""
+		}
+		total += u.Attempt.Duration.Duration()
+	}
+	if whole, ok := clientTime(t); ok {
+		total = min(total, whole)
+	}
+	return ", which cost the lookup " + took(total)
 }
 
 func timeoutEvidence(t *trace.Trace, u *trace.Upstream) []string {

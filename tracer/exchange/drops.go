@@ -49,6 +49,8 @@ func (t *Table) drop(ex *open, p *capture.Packet, response bool) {
 	}
 	if !response {
 		ex.client.learn(p, t.cfg.Names)
+	} else if noSocket(p) {
+		ex.ended = true // nobody waits for it, or asks again
 	}
 	t.keepDrop(ex, p, response)
 }
@@ -114,6 +116,12 @@ func atSocket(reason, where string) bool {
 		return func(prefix string) bool { return strings.HasPrefix(s, prefix) }
 	}
 	return slices.ContainsFunc(socketReasons, hasPrefix(reason)) || slices.ContainsFunc(socketPlaces, hasPrefix(where))
+}
+
+// noSocket tells whether a datagram came to a host on which nobody has its port, which
+// before Linux 5.17 the place tells (net/ipv4/udp.c, net/ipv6/udp.c).
+func noSocket(p *capture.Packet) bool {
+	return p.Reason == "NO_SOCKET" || p.Reason == "" && (p.Where == "__udp4_lib_rcv" || p.Where == "__udp6_lib_rcv")
 }
 
 // dropDecides tells whether the exchange failed because of a drop: of the response, or

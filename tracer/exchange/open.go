@@ -56,6 +56,7 @@ type open struct {
 	connected     bool    // and it was opened, after the attempt was reported
 	responded     bool    // a response was seen, anywhere
 	ended         bool    // no response can come any more
+	final         bool    // and that was so when it was reported: a query that TCP repeats is no news
 	closed        bool    // out of the table: a connection may still remember it
 
 	next, previous *open // of the same socket
@@ -215,7 +216,7 @@ func (ex *open) number(j *journey) uint16 {
 // see notes a packet of an exchange at a place; whole tells whether all of its message
 // has come there.
 func (t *Table) see(ex *open, p *capture.Packet, response, whole bool) {
-	if ex.closed {
+	if ex.closed || ex.final && !response {
 		return
 	}
 	switch {

@@ -182,5 +182,8 @@ func (t *Table) rejected(ex *open, r trace.Rejection) {
 		return
 	}
 	ex.rejected = append(ex.rejected, r)
+	if !ex.closed {
+		t.refused[ex] = struct{}{}
+	}
 	t.account(ex)
 }

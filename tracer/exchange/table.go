@@ -40,7 +40,7 @@ const Crossing = 10 * time.Millisecond
 // Defaults of a [Config].
 const (
 	DefaultTimeout  = 7 * time.Second // longer than glibc waits (5 s), and than CoreDNS tries its upstreams (6 s)
-	DefaultMaxBytes = 32 << 20
+	DefaultMaxBytes = 22 << 20        // with those of package assemble, what is not accounted included, 64 MiB
 )
 
 // Bounds of one exchange: a loop must not eat the node's memory.
@@ -96,6 +96,7 @@ type Table struct {
 	conns     map[connKey]*conn
 	clients   map[socket]*conn // the last connection of a client's address
 	datagrams map[datagram]fragmented
+	refused   map[*open]struct{} // open, and a response of theirs was rejected
 	buffers   buffers
 	places    places
 	sweep     int64
@@ -119,7 +120,7 @@ func New(cfg Config) *Table {
 	}
 	return &Table{
 		cfg: cfg, open: map[key]slot{}, sockets: map[socket]*open{}, conns: map[connKey]*conn{}, clients: map[socket]*conn{},
-		datagrams: map[datagram]fragmented{}, places: newPlaces(),
+		datagrams: map[datagram]fragmented{}, refused: map[*open]struct{}{}, places: newPlaces(),
 	}
 }
 
@@ -260,7 +261,7 @@ func (t *Table) over(ex *open, now int64, emit func(*trace.Exchange)) {
 		r := t.emit(ex)
 		emit(r)
 		if r.Outcome != trace.OutcomeAnswered {
-			ex.reported = now
+			ex.reported, ex.final = now, ex.ended && ex.conn != nil && !ex.connects
 			ex.due = now + int64(ex.remembered())
 			heap.Fix(&t.due, 0)
 			return
@@ -298,6 +299,7 @@ func (t *Table) remove(ex *open) {
 	t.bytes -= ex.counted
 	ex.closed = true
 	t.unindex(ex)
+	delete(t.refused, ex)
 	for _, d := range ex.fragmented {
 		if t.datagrams[d].ex == ex {
 			delete(t.datagrams, d)

@@ -265,6 +265,19 @@ func TestDuplicateResponseIsNoDrop(t *testing.T) {
 	}
 }
 
+// A client whose socket is closed asks no more from it: its exchange is over soon.
+func TestClosedSocketEndsTheExchange(t *testing.T) {
+	f := newFeed(t)
+	f.packet(capture.TX, podNS, 2, pod, service, query(t, "example.com.", 7))
+	r := response(t, "example.com.", 7, 0)
+	f.packet(capture.RX, podNS, 2, service, pod, r)
+	f.packet(capture.Drop, podNS, 2, service, pod, r, func(p *capture.Packet) { p.Reason = "NO_SOCKET" })
+	f.after(time.Second)
+	if ex := f.one(); ex.Outcome != trace.OutcomeDropped || len(ex.Drops) != 1 {
+		t.Errorf("%s, drops %+v", ex.Outcome, ex.Drops)
+	}
+}
+
 // A bridge that floods frees copies that are nobody's loss.
 func TestOtherHostIsNoDrop(t *testing.T) {
 	f := newFeed(t)

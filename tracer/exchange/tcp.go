@@ -38,6 +38,8 @@ type conn struct {
 	client, server netip.AddrPort // as the client addressed it
 	socket         socket
 	source         string // how it is known that it has other addresses elsewhere
+	opener         uint32 // the namespace that its SYN was sent from; 0: not seen
+	other          *conn  // with the same addresses, from another namespace; nil: none
 	last           int64
 	query, answer  stream
 	// While nothing has come of it: the attempt to open it, and the number of its
@@ -139,8 +141,13 @@ func (t *Table) connection(p *capture.Packet, fromClient, create bool) *conn {
 			break
 		}
 	}
+	var other *conn
 	if c == nil {
 		c, source = t.translatedConn(p, here, fromClient)
+	} else if t.opensAnother(c, p) {
+		c, other = nil, c
+	} else {
+		c = c.of(p, fromClient)
 	}
 	if c == nil {
 		if !create {
@@ -149,14 +156,21 @@ func (t *Table) connection(p *capture.Packet, fromClient, create bool) *conn {
 		for len(t.conns) >= maxConns || t.connBytes > t.cfg.MaxBytes/2 {
 			t.evictConn()
 		}
-		c = &conn{client: client, server: server, socket: socketOf(p, client)}
+		if other != nil && other.other != nil {
+			t.forgetConn(other.other)
+			other.other = nil
+		}
+		c = &conn{client: client, server: server, socket: socketOf(p, client), other: other}
+		if p.Opens() && p.Kind == capture.TX {
+			c.opener = p.NetNS
+		}
 		t.clients[c.socket] = c
 	}
 	if source != "" {
 		c.source = source
 	}
 	for _, k := range keys[:n] {
-		if len(c.keys) < 3*maxAliases && t.conns[k] != c {
+		if known := t.conns[k]; len(c.keys) < 3*maxAliases && known != c && (known == nil || known.other != c) {
 			t.conns[k] = c
 			c.keys = append(c.keys, k)
 		}
@@ -227,9 +241,11 @@ func (t *Table) sweepConns(now int64) {
 			t.forgetConn(c)
 			continue
 		}
-		c.query.release()
-		c.answer.release()
-		t.accountConn(c)
+		for ; c != nil; c = c.other {
+			c.query.release()
+			c.answer.release()
+			t.accountConn(c)
+		}
 	}
 }
 
@@ -254,4 +270,8 @@ func (t *Table) forgetConn(c *conn) {
 	t.bytes -= c.counted
 	t.connBytes -= c.counted
 	c.keys, c.counted = nil, 0
+	if c.other != nil {
+		t.forgetConn(c.other)
+		c.other = nil
+	}
 }

@@ -133,7 +133,9 @@ func (t *Table) answerOf(c *conn, p *capture.Packet, m *message, known *carried)
 	s := t.at(keyOf(p, &m.header, c.client))
 	for i := range s.len() {
 		ex := s.at(i)
-		if (ex.conn == c || ex.goesTo(p.Src)) && (known.ex == nil || known.ex.answer != nil && ex.answer == nil) {
+		switch better := known.ex; {
+		case ex.conn != c && !ex.goesTo(p.Src):
+		case better == nil, better.conn != c && ex.conn == c, (better.conn == c) == (ex.conn == c) && better.answer != nil && ex.answer == nil:
 			known.ex = ex
 		}
 	}

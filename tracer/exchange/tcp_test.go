@@ -327,3 +327,93 @@ func TestTCPTranslatedPort(t *testing.T) {
 		}
 	}
 }
+
+// A transparent proxy takes a connection, and opens another with the same addresses and
+// ports: two exchanges, each with its own segments, whatever the sequence numbers.
+func TestTransparentProxyOverTCP(t *testing.T) {
+	q, r := framed(query(t, "example.com.", 7)), framed(response(t, "example.com.", 7, 0))
+	for name, isn := range map[string][4]uint32{"far apart": {1000, 5_000_000, 2_000_000_000, 3_000_000_000}, "it wraps": {0xffffffff, 0x80000000, 0x7fffff00, 10}} {
+		f := newFeed(t)
+		client, proxy := sentBy(42, "dig", 0), sentBy(99, "proxy", 0)
+		down := func(fromClient bool, seq uint32, flags uint8, b []byte) {
+			f.skb++
+			if fromClient {
+				f.packet(tx, podNS, 2, pod, service, b, tcp(seq, flags), client)
+				f.packet(rx, nodeNS, 5, pod, service, b, tcp(seq, flags))
+				return
+			}
+			f.packet(tx, nodeNS, 5, service, pod, b, tcp(seq, flags), proxy)
+			f.packet(rx, podNS, 2, service, pod, b, tcp(seq, flags))
+		}
+		up := func(fromClient bool, seq uint32, flags uint8, b []byte) {
+			f.skb++
+			if fromClient {
+				f.packet(tx, nodeNS, 6, pod, service, b, tcp(seq, flags), proxy)
+				f.packet(rx, serverNS, 2, pod, service, b, tcp(seq, flags))
+				return
+			}
+			f.packet(tx, serverNS, 2, service, pod, b, tcp(seq, flags), sentBy(7, "coredns", 0))
+			f.packet(rx, nodeNS, 6, service, pod, b, tcp(seq, flags))
+		}
+		n := uint32(len(q))
+		down(true, isn[0], syn, nil)
+		down(false, isn[1], accept, nil)
+		down(true, isn[0]+1, capture.FlagACK, nil)
+		up(true, isn[2], syn, nil)
+		down(true, isn[0]+1, capture.FlagACK, q)
+		up(false, isn[3], accept, nil)
+		up(true, isn[2]+1, capture.FlagACK, q)
+		up(false, isn[3]+1, capture.FlagACK, r)
+		down(false, isn[1]+1, capture.FlagACK, r)
+		down(true, isn[0]+1+n, fin, nil)
+		up(true, isn[2]+1+n, fin, nil)
+		f.after(time.Second)
+		if len(f.got) != 2 {
+			t.Fatalf("%s: %d exchanges; stats %+v", name, len(f.got), f.table.Stats())
+		}
+		for _, ex := range f.got {
+			from, _ := ex.ClientPlace()
+			to, _ := ex.ServerPlace()
+			if ex.Outcome != trace.OutcomeAnswered || ex.Path.Len() != 4 || to.NetNS != from.NetNS+1 {
+				t.Errorf("%s: from %d to %d: %s, %d sightings, %s", name, from.NetNS, to.NetNS, ex.Outcome, ex.Path.Len(), milestones(ex))
+			}
+		}
+		f.after(3 * time.Minute)
+		if s := f.table.Stats(); len(f.table.conns) != 0 || s.Bytes != 0 {
+			t.Errorf("%s: %d connections are left, %d bytes", name, len(f.table.conns), s.Bytes)
+		}
+		// The client's port is used again, with another sequence.
+		down(true, isn[0]+77_000_000, syn, nil)
+		down(true, isn[0]+77_000_001, capture.FlagACK, q)
+		if len(f.table.conns) != 1 {
+			t.Errorf("%s: %d connections", name, len(f.table.conns))
+		}
+	}
+}
+
+// A server closes a connection on which its client's query is dropped; the client's kernel
+// sends the query again for minutes, which changes nothing.
+func TestRepeatedOnAClosedConnection(t *testing.T) {
+	q := framed(query(t, "example.com.", 7))
+	f := newFeed(t)
+	f.here(true, 99, syn, nil)
+	f.here(false, 77, accept, nil)
+	dropped := func() {
+		f.skb++
+		f.packet(tx, podNS, 2, pod, server, q, tcp(100, capture.FlagACK))
+		f.packet(capture.Drop, podNS, 2, pod, server, q, tcp(100, capture.FlagACK), func(p *capture.Packet) { p.Reason = "TC_INGRESS" })
+	}
+	dropped()
+	f.after(time.Second)
+	dropped()
+	f.after(time.Second)
+	f.here(false, 78, fin, nil)
+	for range 5 {
+		f.after(2 * time.Second)
+		dropped()
+	}
+	f.after(time.Minute)
+	if ex := f.one(); ex.Outcome != trace.OutcomeDropped || ex.Transmissions != 2 || len(ex.Drops) != 2 {
+		t.Errorf("%s, sent %d times, %d drops", ex.Outcome, ex.Transmissions, len(ex.Drops))
+	}
+}

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
-	"github.com/dnstrace/dnstrace/tracer/assemble"
-	"github.com/dnstrace/dnstrace/tracer/exchange"
 )
 
 // A node on which ten thousand namespaces come and go: every lookup is traced with
@@ -45,9 +43,8 @@ func TestTenThousandNamespaces(t *testing.T) {
 	}
 }
 
-// fullTables is how much they may take, in bytes: the bounds of both, and half as much
-// again for what is not accounted.
-const fullTables = (exchange.DefaultMaxBytes + assemble.DefaultMaxBytes) * 3 / 2
+// fullTables is how much they may take, in bytes, what is not accounted included.
+const fullTables = 64 << 20
 
 // More namespaces ask at once, and nobody answers, than the tables hold: the oldest are
 // passed on as they stand and counted, none is lost, and the memory stays within its

@@ -194,10 +194,14 @@ func New(cfg Config) *Pipeline {
 	p.table = exchange.New(exchange.Config{
 		Ports: cfg.Ports, Timeout: cfg.Timeout, Observes: cfg.Source.Observes(), Wall: p.clock.Wall, Names: cfg.Names, Node: cfg.Node,
 	})
-	p.assembler = assemble.New(assemble.Config{Timeout: cfg.Timeout, Limitations: cfg.Limitations})
+	p.assembler = p.newAssembler()
 	p.diagnoser = diagnose.New()
 	p.publish()
 	return p
+}
+
+func (p *Pipeline) newAssembler() *assemble.Assembler {
+	return assemble.New(assemble.Config{Timeout: p.cfg.Timeout, Limitations: p.cfg.Limitations, Open: p.table})
 }
 
 // Run works until ctx ends, then passes on what it holds. The error says what
@@ -278,7 +282,7 @@ func (p *Pipeline) sync() {
 	p.steps++
 	p.evicted += p.assembler.Stats().Evicted
 	p.finish(p.assembler.Flush())
-	p.assembler = assemble.New(assemble.Config{Timeout: p.cfg.Timeout, Limitations: p.cfg.Limitations})
+	p.assembler = p.newAssembler()
 	p.diagnoser = diagnose.New()
 }
 

@@ -1,0 +1,117 @@
+package exchange
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// Clocks of one node's kernel and of a process on it agree to this about one moment,
+// scheduling between the two included.
+const clocks = 50 * time.Millisecond
+
+// UnderWay tells whether the exchange is still open whose query a server recorded at a
+// time: it is passed on when it is over.
+func (t *Table) UnderWay(q *trace.Query) bool {
+	question, ok := hashOf(q.QName, q.QType, q.QClass)
+	if !ok {
+		return false
+	}
+	k := key{client: netip.AddrPortFrom(q.ClientIP, q.ClientPort), question: question, id: q.ID, protocol: transport(q.Protocol)}
+	s := t.at(k)
+	for i := range s.len() {
+		ex := s.at(i)
+		last := ex.wall.Add(time.Duration(ex.lastQuery - ex.first))
+		if ex.news() && q.Time.Sub(ex.wall) >= -clocks && q.Time.Sub(last) <= t.cfg.Timeout {
+			return true
+		}
+	}
+	return false
+}
+
+// Rejecting tells whether an exchange is still open that was begun between two times,
+// asks a server that question, and got no more than responses that its client could
+// not take. Who asked may know already that it is over.
+func (t *Table) Rejecting(server netip.AddrPort, qname, qtype string, from, until time.Time) bool {
+	if len(t.refused) == 0 {
+		return false
+	}
+	question, ok := hashOf(qname, qtype, "IN")
+	if !ok {
+		return false
+	}
+	for ex := range t.refused {
+		if ex.key.question == question && ex.goesTo(server) && ex.news() && !ex.wall.Before(from) && !ex.wall.After(until) {
+			return true
+		}
+	}
+	return false
+}
+
+// Partner tells whether the socket of an exchange has a query for the other type of
+// address (A, AAAA) of the same name under way that was begun between two times.
+func (t *Table) Partner(of *trace.Exchange, from, until time.Time) bool {
+	other := map[string]string{"A": "AAAA", "AAAA": "A"}[of.QType]
+	question, ok := hashOf(of.QName, other, of.QClass)
+	if other == "" || !ok {
+		return false
+	}
+	s := socket{client: netip.AddrPortFrom(of.ClientIP, of.ClientPort), protocol: transport(of.Protocol)}
+	if s.client.Addr().IsLoopback() {
+		place, _ := of.ClientPlace()
+		s.netns = place.NetNS
+	}
+	is := func(ex *open) bool {
+		return ex.key.question == question && ex.news() && !ex.wall.Before(from) && !ex.wall.After(until)
+	}
+	n := 0
+	for ex := t.sockets[s]; ex != nil && n < maxAtSocket; ex = ex.next {
+		if n++; is(ex) {
+			return true
+		}
+	}
+	if c := t.clients[s]; c != nil {
+		for i := range c.query.recent {
+			if ex := c.query.recent[i].ex; !ex.closed && is(ex) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func transport(protocol string) uint8 {
+	if protocol == "tcp" {
+		return trace.TransportTCP
+	}
+	return trace.TransportUDP
+}
+
+// hashOf returns the hash of a question that is written as in records.
+func hashOf(qname, qtype, qclass string) (uint64, bool) {
+	var question [255 + 4]byte
+	n, err := dns.PackDomainName(qname, question[:255], 0, nil, false)
+	t, known := number(dns.StringToType, "TYPE", qtype)
+	c, ok := number(dns.StringToClass, "CLASS", qclass)
+	if err != nil || !known || !ok {
+		return 0, false
+	}
+	question[n], question[n+1], question[n+2], question[n+3] = byte(t>>8), byte(t), byte(c>>8), byte(c)
+	return hash(question[:n+4]), true
+}
+
+// number returns the number of a type or class, which has a name or is written as in
+// RFC 3597, section 5.
+func number(names map[string]uint16, prefix, name string) (uint16, bool) {
+	if n, ok := names[name]; ok {
+		return n, true
+	}
+	digits, ok := strings.CutPrefix(name, prefix)
+	n, err := strconv.ParseUint(digits, 10, 16)
+	return uint16(n), ok && err == nil
+}

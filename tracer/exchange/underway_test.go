@@ -1,0 +1,116 @@
+package exchange
+
+import (
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/capture"
+)
+
+// recordOf is what a server records of a query of the pod.
+func recordOf(name string, id uint16, after time.Duration) *trace.Query {
+	q := &trace.Query{}
+	q.Time = wall(0).Add(after)
+	q.QName, q.QType, q.QClass, q.Protocol, q.ID = name, "A", "IN", "udp", id
+	q.ClientIP, q.ClientPort = pod.Addr(), pod.Port()
+	return q
+}
+
+// The exchange of a record is under way from its first packet until it is passed on, and
+// again while a repeated query goes on in it.
+func TestUnderWay(t *testing.T) {
+	f := newFeed(t)
+	f.packet(capture.TX, podNS, 2, pod, server, query(t, "A.example.", 7))
+	for _, tc := range []struct {
+		name string
+		id   uint16
+		at   time.Duration
+		want bool
+	}{
+		{"a.example.", 7, time.Millisecond, true}, {"a.example.", 8, time.Millisecond, false}, {"b.example.", 7, time.Millisecond, false},
+		{"a.example.", 7, -time.Second, false}, {"a.example.", 7, time.Minute, false}, {`a\000.`, 7, time.Millisecond, false},
+	} {
+		if got := f.table.UnderWay(recordOf(tc.name, tc.id, tc.at)); got != tc.want {
+			t.Errorf("%s %d after %s: %v", tc.name, tc.id, tc.at, got)
+		}
+	}
+	f.after(5 * time.Second)
+	f.packet(capture.TX, podNS, 2, pod, server, query(t, "a.example.", 7))
+	f.after(7 * time.Second)
+	if !f.table.UnderWay(recordOf("a.example.", 7, time.Millisecond)) || len(f.got) != 0 {
+		t.Error("it was repeated, and is over")
+	}
+	f.after(2 * time.Second)
+	if f.table.UnderWay(recordOf("a.example.", 7, time.Millisecond)) || len(f.got) != 1 {
+		t.Error("it was passed on, and is under way")
+	}
+	f.packet(capture.TX, podNS, 2, pod, server, query(t, "a.example.", 7))
+	if !f.table.UnderWay(recordOf("a.example.", 7, 14*time.Second)) {
+		t.Error("it goes on, and is not under way")
+	}
+}
+
+// Whose response was rejected is known while it is open.
+func TestRejecting(t *testing.T) {
+	f := newFeed(t)
+	from, until := wall(0).Add(-time.Millisecond), wall(0).Add(time.Millisecond)
+	is := func() bool { return f.table.Rejecting(server, "a.example.", "A", from, until) }
+	f.packet(capture.TX, podNS, 2, pod, server, query(t, "a.example.", 7))
+	if is() {
+		t.Error("nothing came")
+	}
+	f.back(server, response(t, "a.example.", 8, dns.RcodeSuccess))
+	if !is() {
+		t.Error("a response with another ID came")
+	}
+	for _, other := range []bool{
+		f.table.Rejecting(service, "a.example.", "A", from, until), f.table.Rejecting(server, "b.example.", "A", from, until),
+		f.table.Rejecting(server, "a.example.", "AAAA", from, until), f.table.Rejecting(server, "a.example.", "A", until, until.Add(time.Second)),
+	} {
+		if other {
+			t.Error("the response was to another query")
+		}
+	}
+	f.after(10 * time.Second)
+	if is() || len(f.got) != 1 {
+		t.Error("it was passed on")
+	}
+	f.after(10 * time.Second)
+	if len(f.table.refused) != 0 {
+		t.Error("it is over, and remembered")
+	}
+}
+
+// The partner of a query for an address is the one for the other type, of its socket and
+// time.
+func TestPartner(t *testing.T) {
+	f := newFeed(t)
+	f.throughService(query(t, "a.example.", 7), response(t, "a.example.", 7, dns.RcodeSuccess))
+	m := new(dns.Msg).SetQuestion("a.example.", dns.TypeAAAA)
+	m.Id = 8
+	f.packet(capture.TX, podNS, 2, pod, service, pack(t, m))
+	f.after(time.Second)
+	a := f.one()
+	for _, tc := range []struct {
+		name        string
+		from, until time.Duration
+		change      func(*trace.Exchange)
+		want        bool
+	}{
+		{"its partner", -time.Second, time.Second, func(*trace.Exchange) {}, true},
+		{"another time", -2 * time.Second, -time.Second, func(*trace.Exchange) {}, false},
+		{"another name", -time.Second, time.Second, func(ex *trace.Exchange) { ex.QName = "b.example." }, false},
+		{"another socket", -time.Second, time.Second, func(ex *trace.Exchange) { ex.ClientPort++ }, false},
+		{"the same type", -time.Second, time.Second, func(ex *trace.Exchange) { ex.QType = "AAAA" }, false},
+		{"no address", -time.Second, time.Second, func(ex *trace.Exchange) { ex.QType = "MX" }, false},
+	} {
+		ex := a.Clone()
+		tc.change(ex)
+		if got := f.table.Partner(ex, a.Time.Add(tc.from), a.Time.Add(tc.until)); got != tc.want {
+			t.Errorf("%s: %v", tc.name, got)
+		}
+	}
+}
