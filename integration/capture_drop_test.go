@@ -43,7 +43,8 @@ func TestDropSaysWhichHook(t *testing.T) {
 }
 
 // A Service whose pods listen on another port than it does: the packets after the
-// translation are known by what connection tracking knows of them.
+// translation are known by what connection tracking knows of them, and those in the
+// pod by the port that it taught.
 func TestServiceOnAnotherPort(t *testing.T) {
 	r := tracerOnly(t)
 	pod := r.Host(lab.CoreDNS)
@@ -56,17 +57,19 @@ func TestServiceOnAnotherPort(t *testing.T) {
 	}
 	r.answered(lab.Query{Name: "port.test."})
 	ex := r.trace("port.test.").Exchange
-	translated := map[string]bool{}
+	translated := map[string]map[string]bool{trace.MessageQuery: {}, trace.MessageResponse: {}}
 	for _, s := range ex.Path.All() {
 		if s.Dst == behind || s.Src == behind {
-			translated[s.Message] = true
-			if s.NetNSName != r.Host(lab.Node).Netns {
-				t.Errorf("seen in %s, where nothing tells what it is: %+v", s.NetNSName, s)
-			}
+			translated[s.Message][s.NetNSName] = true
 		}
 	}
-	if ex.Outcome != trace.OutcomeAnswered || !translated[trace.MessageQuery] {
-		t.Errorf("outcome %s, path %+v", ex.Outcome, ex.Path)
+	for message, at := range translated {
+		if !at[r.Host(lab.Node).Netns] || !at[pod.Netns] {
+			t.Errorf("the %s was seen after its translation in %v, expected the node and the pod", message, at)
+		}
+	}
+	if ex.Outcome != trace.OutcomeAnswered {
+		t.Errorf("outcome %s", ex.Outcome)
 	}
 }
 

@@ -128,5 +128,5 @@ func TestDiagnoseTCPUnanswered(t *testing.T) {
 	r.dig("client-a", "+tcp", "closed.test")
 	undo()
 	tr = r.attempts(2)[1]
-	wantAll(t, evidence(t, tr, "dropped-no-socket"), "attempt to connect over TCP", r.Host(lab.CoreDNS).Netns)
+	wantAll(t, evidence(t, tr, "dropped-no-socket"), "refused the client's TCP connection", "NO_SOCKET", r.Host(lab.CoreDNS).Netns)
 }

@@ -76,7 +76,7 @@ func newRunCommand() *cobra.Command {
 		Short: "Observe this node until stopped",
 		Long: "Observes the DNS packets of every network namespace of this node, joins them with\n" +
 			"what the CoreDNS plugin says of its queries (`output unix PATH`), and writes\n" +
-			"exchange and trace records as JSON lines. Needs root, or CAP_BPF and CAP_PERFMON;\n" +
+			"trace records, with --record exchange records too, as JSON lines. Needs root, or CAP_BPF and CAP_PERFMON;\n" +
 			"gives up every capability when its hooks are attached and its files are open.\n" +
 			"Prints `dnstrace: ready` on standard error then.\n\n" +
 			"--netns observes only some network namespaces; the kernel passes over what is in\n" +

@@ -119,13 +119,47 @@ func (r *region) lead() {
 		if head < 0 {
 			continue
 		}
+		if own, none := r.ownAttempt(head, k); own {
+			r.drop(k, none)
+			r.near[k] &^= none
+			continue
+		}
 		r.start[k], r.next[head] = r.start[head], k
 		r.drop(head, r.takers[head])
-		if far := r.takers[k] &^ r.near[head]; far != 0 {
+		if far := r.takers[k] &^ r.during(head); far != 0 {
 			r.drop(k, far)
 			r.unsure |= 1 << k
 		}
 	}
+}
+
+// during returns the slots during which an exchange was sent; those in whose time, where
+// there are none.
+func (r *region) during(j int) (slots uint64) {
+	for rest := r.near[j]; rest != 0; rest &= rest - 1 {
+		if i := bits.TrailingZeros64(rest); r.slots[i].lasts(r.exchanges[j]) {
+			slots |= 1 << i
+		}
+	}
+	return cmp.Or(slots, r.near[j])
+}
+
+// ownAttempt tells whether an exchange that another may have led to has an attempt of its
+// own: those of the other were over when it was sent. A client that was told to ask
+// over TCP does so at once, and its server has another attempt, whose record may be yet
+// to come. none are the slots that it is not of.
+func (r *region) ownAttempt(head, k int) (own bool, none uint64) {
+	y := r.exchanges[k]
+	for i, s := range r.slots {
+		if r.near[head]&r.near[k]&(1<<i) == 0 {
+			continue
+		}
+		if s.lasts(y) {
+			return false, 0
+		}
+		none |= 1 << i
+	}
+	return true, none
 }
 
 // takersOf returns the slots that an exchange fits, or that what it leads to may fit.

@@ -178,6 +178,15 @@ func (a *Assembler) stampFits(s *slot, x *lookup) bool {
 	return named == nil || named == s
 }
 
+// drift is how far the clock of a process and that of its kernel are apart where nothing
+// is scheduled between the two: both are read within an attempt.
+const drift = int64(50 * time.Microsecond)
+
+// lasts tells whether an exchange was sent during the attempt.
+func (s *slot) lasts(x *lookup) bool {
+	return x.position.at >= s.begin-drift && x.position.at <= s.limit+drift
+}
+
 // agrees tells whether an exchange ended as the attempt did.
 func (s *slot) agrees(x *lookup) bool {
 	switch s.at.Outcome {
@@ -251,6 +260,9 @@ func ofOne(x, y *lookup) bool { return follows(x, y) || follows(y, x) }
 
 // takes tells whether an exchange can be of the attempt beside those that it has.
 func (s *slot) takes(x *lookup) bool {
+	if len(s.got) > 0 && !s.lasts(x) {
+		return false
+	}
 	for _, y := range s.got {
 		if !ofOne(x, y) {
 			return false

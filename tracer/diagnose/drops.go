@@ -69,8 +69,17 @@ func repeatedFor(ex *trace.Exchange, response trace.Seconds) *trace.Drop {
 // copyOnly tells whether a drop was of another copy of a query that reached its
 // server all the same, as where a bridge floods it to all its ports.
 func copyOnly(ex *trace.Exchange, d *trace.Drop) bool {
-	return d.Message == trace.MessageQuery && ex.Transmissions < 2 &&
-		(delivered(ex) || ex.Milestones.Query.Read.Seen() || ex.Milestones.Response.Left.Seen())
+	if d.Message != trace.MessageQuery || ex.Transmissions > 1 {
+		return false
+	}
+	return ex.Milestones.Query.Read.Seen() || ex.Milestones.Response.Left.Seen() || delivered(ex) && !atItsSocket(ex, d)
+}
+
+// atItsSocket tells whether a query was dropped where it had been handed to its socket:
+// the socket had no room for it, or did not take it.
+func atItsSocket(ex *trace.Exchange, d *trace.Drop) bool {
+	at, ok := ex.Sighting(ex.Milestones.Query.Arrived)
+	return ok && d.Node == at.Node && d.NetNS == at.NetNS && d.Offset >= at.Offset
 }
 
 // connectionClosed tells whether a query over TCP met a connection that its server

@@ -89,6 +89,16 @@ func TestMissingResponse(t *testing.T) {
 			ex.Outcome = trace.OutcomeDropped
 			ex.Drops = []trace.Drop{{Message: trace.MessageQuery, Reason: "OTHERHOST", Where: "ip_rcv_core", NetNS: 2, NetNSName: "node", IfName: "veth1"}}
 		}, NoResponseSeen, "read the query", ""},
+		{"its socket had no room", func(ex *trace.Exchange, _ *trace.Trace) {
+			arrive(ex)
+			ex.Outcome = trace.OutcomeDropped
+			ex.Drops = []trace.Drop{{Message: trace.MessageQuery, Reason: "SOCKET_RCVBUFF", Where: "udp_queue_rcv_one_skb", NetNS: inodes["server"], NetNSName: "server", IfName: "eth0", Offset: trace.Seconds(2 * ms)}}
+		}, DroppedReceiveBuffer, "no room for", "never read"},
+		{"its connection was refused", func(ex *trace.Exchange, tr *trace.Trace) {
+			ex.Protocol, ex.QName, tr.QName = "tcp", "", ""
+			ex.Drops = []trace.Drop{{Message: trace.MessageQuery, Reason: "NO_SOCKET", Where: "tcp_v4_rcv", NetNS: inodes["server"], NetNSName: "server", IfName: "eth0", Offset: trace.Seconds(ms)}}
+			ex.Reset = &trace.Reset{Src: netip.MustParseAddrPort("10.0.0.1:53"), Offset: trace.Seconds(2 * ms)}
+		}, DroppedNoSocket, "nothing listens there in namespace server", "firewall"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			ex := asked()
@@ -281,5 +291,33 @@ func TestSlowUpstreamCountsEarlierQueries(t *testing.T) {
 	}}}
 	if found := New().Trace(tr); len(found) != 1 || found[0].Code != SlowUpstream || !strings.Contains(found[0].Summary, "took 610ms of") {
 		t.Errorf("%+v", found)
+	}
+}
+
+// In a chain the upstream that is slow is the one that the others waited for.
+func TestSlowUpstreamOfAChain(t *testing.T) {
+	answer := func(took time.Duration, address string) *trace.Exchange {
+		ex := asked()
+		ex.ServerIP, ex.Outcome, ex.RCode, ex.Duration = netip.MustParseAddr(address), trace.OutcomeAnswered, "NOERROR", trace.SecondsPtr(took)
+		return ex
+	}
+	for _, tc := range []struct {
+		name string
+		last trace.Upstream
+		want string
+	}{
+		{"slow", trace.Upstream{Exchange: answer(2*time.Second, "10.0.0.9")}, "The upstream 10.0.0.9 port 53 took 2.000s"},
+		{"fast", trace.Upstream{Exchange: answer(time.Millisecond, "10.0.0.9")}, "The upstream 10.0.0.8 port 53 took 2.010s"},
+		{"silent", trace.Upstream{Attempt: &trace.Attempt{
+			Attempt: 1, Address: "10.0.0.9:53", Outcome: trace.OutcomeTimeout, Duration: trace.SecondsPtr(2 * time.Second),
+		}}, "The upstream 10.0.0.9:53 did not answer"},
+	} {
+		client := answer(2020*time.Millisecond, "10.0.0.7")
+		found := New().Trace(&trace.Trace{Header: client.Header, Exchange: client, Outcome: client.Outcome, Upstreams: []trace.Upstream{
+			{Exchange: answer(2010*time.Millisecond, "10.0.0.8"), Upstreams: []trace.Upstream{tc.last}},
+		}})
+		if len(found) != 1 || !strings.HasPrefix(found[0].Summary, tc.want) {
+			t.Errorf("%s: %+v, want %s", tc.name, found, tc.want)
+		}
 	}
 }

@@ -21,10 +21,15 @@ func refused(t *trace.Trace) (trace.Finding, bool) {
 	if ex.Reset == nil || !ex.Connects() || ex.Reset.Src.Addr() == ex.ClientIP {
 		return trace.Finding{}, false
 	}
-	return trace.Finding{
-		Code:     DroppedNoSocket,
-		Summary:  fmt.Sprintf("%s refused the client's TCP connection with a reset: nothing listens there, or a firewall rejects it.", ex.Reset.Src),
-		Evidence: append(resetEvidence(ex), lastSightings(t, ex)...),
-		Advice:   fmt.Sprintf("See that the server listens on TCP port %d (`ss -lntp`), and that no rule there rejects with a TCP reset.", ex.ServerPort),
-	}, true
+	f := trace.Finding{
+		Code:    DroppedNoSocket,
+		Summary: fmt.Sprintf("%s refused the client's TCP connection with a reset: nothing listens there, or a firewall rejects it.", ex.Reset.Src),
+		Advice:  fmt.Sprintf("See that the server listens on TCP port %d (`ss -lntp`), and that no rule there rejects with a TCP reset.", ex.Reset.Src.Port()),
+	}
+	if d := ex.LastDrop(); d != nil && d.Message == trace.MessageQuery && noSocket(d) {
+		f.Summary = fmt.Sprintf("%s refused the client's TCP connection with a reset: nothing listens there in %s.", ex.Reset.Src, droppedIn(t, d))
+		f.Advice = fmt.Sprintf("See that the server runs there and listens on TCP port %d (`ss -lntp`).", ex.Reset.Src.Port())
+	}
+	f.Evidence = append(append(resetEvidence(ex), lastSightings(t, ex)...), otherDrops(t, ex, nil)...)
+	return f, true
 }

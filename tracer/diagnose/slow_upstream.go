@@ -8,38 +8,54 @@ import (
 )
 
 // slowUpstream finds an upstream that answered, and took most of a slow lookup
-// to do so. Proof: the time from its query to its response on the wire or, where
-// the packets were not seen, CoreDNS's own time of the attempt.
+// to do so; in a chain of servers the last one that did. Proof: the time from its query to
+// its response on the wire or, where the packets were not seen, CoreDNS's own time of the
+// attempt.
 func slowUpstream(_ *memory, t *trace.Trace) []trace.Finding {
 	total, ok := clientTime(t)
 	if !ok || total < slow {
 		return nil
 	}
 	var findings []trace.Finding
-	for i := range t.Upstreams {
-		u := &t.Upstreams[i]
+	eachUpstream(t.Upstreams, func(u *trace.Upstream) {
 		d, ok := answerTime(u)
-		if !ok || d < slow || d < total/2 {
-			continue
+		if !ok || d < slow || d < total/2 || waitedTime(u) >= d/2 {
+			return
 		}
-		f := trace.Finding{
-			Code:    SlowUpstream,
-			Summary: fmt.Sprintf("The upstream %s took %s of the lookup's %s to answer.", address(u), took(d), took(total)),
-			Advice:  "Ask it from the server's namespace (`dig @ADDRESS NAME`); if slow there too, use a nearer one, or `serve_stale` in `cache`.",
-		}
-		if ex := u.Exchange; ex != nil {
-			f.Evidence = append(f.Evidence, fmt.Sprintf("its query with ID %d left from %s port %d, and the response (%s) came %s later", ex.ID, ex.ClientIP, ex.ClientPort, orNone(ex.RCode), took(d)))
-		}
-		if at := u.Attempt; at != nil && at.Duration != nil {
-			f.Evidence = append(f.Evidence, fmt.Sprintf("CoreDNS's %s took %s", attemptName(at), since(*at.Duration)))
-		}
-		f.Evidence = appendInferred(f.Evidence, u)
-		if u.Attempt == nil || u.Attempt.Duration == nil {
-			f = inDoubt(f, u.Exchange) // its first response may not have been seen
-		}
-		findings = append(findings, f)
-	}
+		findings = append(findings, slowFinding(u, d, total))
+	})
 	return findings
+}
+
+// waitedTime is how long a server that keeps records waited for its own upstreams.
+func waitedTime(u *trace.Upstream) (d time.Duration) {
+	for i := range u.Upstreams {
+		if at := u.Upstreams[i].Attempt; at != nil && at.Duration != nil {
+			d += at.Duration.Duration()
+		} else if own, ok := answerTime(&u.Upstreams[i]); ok {
+			d += own
+		}
+	}
+	return d
+}
+
+func slowFinding(u *trace.Upstream, d, total time.Duration) trace.Finding {
+	f := trace.Finding{
+		Code:    SlowUpstream,
+		Summary: fmt.Sprintf("The upstream %s took %s of the lookup's %s to answer.", address(u), took(d), took(total)),
+		Advice:  "Ask it from the server's namespace (`dig @ADDRESS NAME`); if slow there too, use a nearer one, or `serve_stale` in `cache`.",
+	}
+	if ex := u.Exchange; ex != nil {
+		f.Evidence = append(f.Evidence, fmt.Sprintf("its query with ID %d left from %s port %d, and the response (%s) came %s later", ex.ID, ex.ClientIP, ex.ClientPort, orNone(ex.RCode), took(d)))
+	}
+	if at := u.Attempt; at != nil && at.Duration != nil {
+		f.Evidence = append(f.Evidence, fmt.Sprintf("CoreDNS's %s took %s", attemptName(at), since(*at.Duration)))
+	}
+	f.Evidence = appendInferred(f.Evidence, u)
+	if u.Attempt == nil || u.Attempt.Duration == nil {
+		f = inDoubt(f, u.Exchange) // its first response may not have been seen
+	}
+	return f
 }
 
 // clientTime is what the lookup took, for whoever waited for it: no one waits

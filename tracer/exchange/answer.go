@@ -12,7 +12,8 @@ type answer struct {
 	rcode     int
 	flags     uint16
 	size      int
-	records   int // in the answer section
+	part      bool // size is that of the first fragment
+	records   int  // in the answer section
 	answers   []trace.Answer
 	minTTL    uint32
 	hasTTL    bool
@@ -23,11 +24,11 @@ type answer struct {
 func readAnswer(m *message) *answer {
 	s := parseSections(m.body, m.header)
 	a := &answer{
-		rcode: int(m.flags&0xf) | s.edns.rcodeHigh<<4, flags: m.flags, size: m.size, records: int(m.counts[0]),
+		rcode: int(m.flags&0xf) | s.edns.rcodeHigh<<4, flags: m.flags, size: m.size, part: m.part, records: int(m.counts[0]),
 		answers: s.answers, minTTL: s.minTTL, hasTTL: s.hasTTL, extended: s.edns.extended,
 	}
-	// A cut one that says so is asked for again over TCP.
-	if m.flags&bitTC == 0 && len(m.body) >= m.size {
+	// A cut one that says so is asked for again over TCP; what a fragment lacks is in the others.
+	if m.flags&bitTC == 0 && !m.part && len(m.body) >= m.size {
 		a.rejection = s.rejection
 	}
 	return a

@@ -83,7 +83,13 @@ func (e *emitted) respond(ex *open) {
 	}
 	r.RCode, r.Truncated, r.Flags = rcodeName(a.rcode), a.flags&bitTC != 0, setFlags(a.flags)
 	e.size, e.answers, e.minTTL = a.size, a.records, a.minTTL
-	r.ResponseSize, r.AnswerCount, r.Answers, r.ExtendedError = &e.size, &e.answers, a.answers, a.extended
+	r.AnswerCount, r.Answers, r.ExtendedError = &e.answers, a.answers, a.extended
+	if a.part {
+		e.size = ex.fragmentedSize()
+	}
+	if e.size > 0 {
+		r.ResponseSize = &e.size
+	}
 	if a.hasTTL {
 		r.MinTTL = &e.minTTL
 	}

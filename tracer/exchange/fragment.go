@@ -46,6 +46,9 @@ type device struct {
 
 func deviceOf(p *capture.Packet) device { return device{p.NetNS, p.IfIndex, p.Kind} }
 
+// udpHeaderLen is what a datagram's first fragment has before the message (RFC 768).
+const udpHeaderLen = 8
+
 // span is a stretch of a datagram's payload.
 type span struct{ from, to int }
 
@@ -162,6 +165,17 @@ func (ex *open) wholeDatagrams() {
 			ex.marks[x.sighting].bits |= isWhole
 		}
 	}
+}
+
+// fragmentedSize returns the size of a response in fragments; 0 where no last
+// fragment was seen.
+func (ex *open) fragmentedSize() int {
+	for i := range ex.pieces {
+		if x := &ex.pieces[i]; x.response && x.size > udpHeaderLen {
+			return x.size - udpHeaderLen
+		}
+	}
+	return 0
 }
 
 // fragments tells what came of a fragmented message at the last place that it

@@ -2,8 +2,11 @@ package exchange
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/miekg/dns"
 
 	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/capture"
@@ -18,10 +21,11 @@ type piece struct {
 
 var threePieces = []piece{{0, 1480, true, false}, {1480, 1480, true, false}, {2960, 40, false, false}}
 
-// fragments feeds pieces of a response at a place; only the first has ports.
+// fragments feeds pieces of a response at a place; only the first has ports, and what
+// it has room for of the message.
 func (f *feed) fragments(kind capture.Kind, netns uint32, id uint32, message []byte, pieces ...piece) {
 	for _, p := range pieces {
-		src, dst, payload := service, pod, message
+		src, dst, payload := service, pod, message[:min(len(message), p.length-udpHeaderLen)]
 		if p.offset > 0 {
 			src, dst, payload = netip.AddrPortFrom(service.Addr(), 0), netip.AddrPortFrom(pod.Addr(), 0), nil
 		}
@@ -30,10 +34,24 @@ func (f *feed) fragments(kind capture.Kind, netns uint32, id uint32, message []b
 			k = capture.Drop
 		}
 		f.packet(k, netns, 2, src, dst, payload, func(packet *capture.Packet) {
-			packet.PayloadLen = 2992
+			if payload != nil {
+				packet.PayloadLen = p.length - udpHeaderLen
+			}
 			packet.Fragment = &capture.Fragment{ID: id, Offset: p.offset, Length: p.length, More: p.more}
 		})
 	}
+}
+
+// large is a response of that size.
+func large(t *testing.T, name string, id uint16, size int) []byte {
+	t.Helper()
+	m := new(dns.Msg).SetQuestion(name, dns.TypeA)
+	m.Response, m.Id = true, id
+	for m.Len() < size {
+		text := strings.Repeat("x", min(200, max(0, size-m.Len()-13)))
+		m.Answer = append(m.Answer, &dns.TXT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeTXT, Class: dns.ClassINET}, Txt: []string{text}})
+	}
+	return pack(t, m)
 }
 
 func TestFragments(t *testing.T) {
@@ -73,7 +91,7 @@ func TestFragments(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			f := newFeed(t)
 			f.packet(capture.TX, podNS, 2, pod, service, query(t, "big.example.", 7))
-			tc.feed(f, response(t, "big.example.", 7, 0))
+			tc.feed(f, large(t, "big.example.", 7, size-udpHeaderLen))
 			f.after(9 * time.Second)
 			ex := f.one()
 			got := ex.Fragments
@@ -84,8 +102,11 @@ func TestFragments(t *testing.T) {
 			if answered := ex.Outcome == trace.OutcomeAnswered; answered != tc.want.Complete {
 				t.Errorf("%s: it has arrived when all of it has", ex.Outcome)
 			}
-			if (len(ex.Drops) > 0) != tc.drop || ex.RCode != "NOERROR" || *ex.ResponseSize != 2992 {
-				t.Errorf("drop %v, %s, %d bytes", ex.Drops, ex.RCode, *ex.ResponseSize)
+			if (len(ex.Drops) > 0) != tc.drop || ex.RCode != "NOERROR" || len(ex.Rejected) != 0 {
+				t.Errorf("drop %v, %s, rejected %v", ex.Drops, ex.RCode, ex.Rejected)
+			}
+			if r := ex.ResponseSize; r == nil && tc.want.Size != nil || r != nil && *r != size-udpHeaderLen {
+				t.Errorf("the response has %v bytes", r)
 			}
 			for _, s := range ex.Path.All() {
 				if s.Src.Port() == 0 {

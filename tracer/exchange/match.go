@@ -13,6 +13,7 @@ type message struct {
 	header
 	body []byte // as far as it was captured
 	size int    // on the wire
+	part bool   // the first fragment of it
 }
 
 // query returns the exchange of a query between two addresses as the packet, or

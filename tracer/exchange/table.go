@@ -152,7 +152,7 @@ func (t *Table) datagram(p *capture.Packet) {
 		return
 	}
 	h, err := parseHeader(p.Payload)
-	m := message{header: h, body: p.Payload, size: p.PayloadLen}
+	m := message{header: h, body: p.Payload, size: p.PayloadLen, part: p.Fragment != nil}
 	var ex *open
 	switch {
 	case err != nil:
