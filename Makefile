@@ -181,7 +181,8 @@ bin/kubernetes/kubelet: integration/kubernetes/components/go.mod
 test-kubernetes: check-test-kubernetes build bin/kubernetes/kubelet pod-images ## install deploy/ in a real one-node Kubernetes and look up names there (root; 5 minutes, and 13 for the first build)
 	CGO_ENABLED=0 $(GO) test -tags kubernetes -count 1 -v -timeout 20m ./integration/kubernetes
 
-# Cilium is a module of its own, as Kubernetes is. Its agent compiles the C beside it.
+# Cilium is a module of its own, as Kubernetes is. Its agent compiles the C beside it,
+# whose tests are Go packages that ./... would find.
 CILIUM_NEEDS := $(KUBERNETES_NEEDS) clang-19:clang-19 ipset:ipset
 CILIUM_VERSION := $(shell awk '$$1 == "github.com/cilium/cilium" { print $$2 }' integration/cilium/components/go.mod)
 CILIUM_FLAGS = -trimpath -ldflags '-s -w -X github.com/cilium/cilium/pkg/version.ciliumVersion=$(CILIUM_VERSION:v%=%)'
@@ -190,7 +191,7 @@ bin/cilium/cilium-agent: integration/cilium/components/go.mod
 	cd $(<D) && CGO_ENABLED=0 $(GO) build $(CILIUM_FLAGS) -o $(CURDIR)/$(@D)/cilium-cni github.com/cilium/cilium/plugins/cilium-cni
 	cd $(<D) && CGO_ENABLED=0 $(GO) build $(CILIUM_FLAGS) -tags ipam_provider_operator -o $(CURDIR)/$(@D)/cilium-operator github.com/cilium/cilium/operator
 	rm -rf $(@D)/lib && mkdir -p $(@D)/lib
-	cp -r "$$(cd $(<D) && $(GO) list -m -f '{{.Dir}}' github.com/cilium/cilium)/bpf" $(@D)/lib/ && chmod -R u+w $(@D)/lib
+	cp -r "$$(cd $(<D) && $(GO) list -m -f '{{.Dir}}' github.com/cilium/cilium)/bpf" $(@D)/lib/ && chmod -R u+w $(@D)/lib && rm -rf $(@D)/lib/bpf/tests
 	cd $(<D) && CGO_ENABLED=0 $(GO) build $(CILIUM_FLAGS) -o $(CURDIR)/$@ github.com/cilium/cilium/daemon
 
 # What the pods of the two tests run, for the architecture of this machine.

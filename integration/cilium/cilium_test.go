@@ -69,15 +69,17 @@ func (l lookup) got(result string) bool {
 	return result != "" && result != silence && code != strings.ToUpper(code)
 }
 
-// named are the traces of a name; of one that was told again, because it went on, the
-// last.
+// named are the traces of a name; of one that went on when it was told, the last.
 func named(records []*trace.Trace, name string) []*trace.Trace {
 	var list []*trace.Trace
 	for _, t := range records {
 		if t.QName != name {
 			continue
 		}
-		list = append(slices.DeleteFunc(list, func(before *trace.Trace) bool { return before.TraceID == t.TraceID }), t)
+		if t.Replaces {
+			list = slices.DeleteFunc(list, func(before *trace.Trace) bool { return before.TraceID == t.TraceID && before.Time.Equal(t.Time) })
+		}
+		list = append(list, t)
 	}
 	return list
 }
@@ -192,6 +194,10 @@ func (n *node) records() []*trace.Trace {
 		}
 		traces = append(traces, r.(*trace.Trace))
 	}
-	n.t.Logf("%d traces", len(traces))
+	names := map[string]int{}
+	for _, t := range traces {
+		names[t.QName]++
+	}
+	n.t.Logf("%d traces: %v", len(traces), names)
 	return traces
 }

@@ -25,9 +25,9 @@ func (l lookup) judge(traces []*trace.Trace, v variant) []string {
 	t := traces[0]
 	wrong := slices.Concat(l.clientSide(t), l.findings(t), l.gaps(t))
 	if l.proxied(v) {
-		wrong = slices.Concat(wrong, l.serverSide(t.Server, proxy), l.behindProxy(t))
+		wrong = slices.Concat(wrong, l.serverSide(t, proxy), l.behindProxy(t))
 	} else {
-		wrong = slices.Concat(wrong, l.serverSide(t.Server, l.want.pod), l.attempts(t.Query, t.Upstreams, t.Server))
+		wrong = slices.Concat(wrong, l.serverSide(t, l.want.pod), l.attempts(t.Query, t.Upstreams, t.Server))
 	}
 	if !slices.Contains(l.want.outcomes, t.Outcome) {
 		wrong = append(wrong, fmt.Sprintf("outcome %s, expected %s", t.Outcome, strings.Join(l.want.outcomes, " or ")))
@@ -36,11 +36,25 @@ func (l lookup) judge(traces []*trace.Trace, v variant) []string {
 		wrong = append(wrong, fmt.Sprintf("rcode %q, expected %q", t.RCode, rcode))
 	}
 	if t.Exchange == nil {
-		wrong = append(wrong, "its packets were not observed")
-	} else if t.Exchange.Transmissions != 1 {
+		return append(wrong, "its packets were not observed")
+	}
+	if t.Exchange.Transmissions != 1 {
 		wrong = append(wrong, fmt.Sprintf("%d transmissions", t.Exchange.Transmissions))
 	}
+	if t.Outcome == trace.OutcomeAnswered {
+		wrong = append(wrong, milestones(t.Exchange)...)
+	}
 	return wrong
+}
+
+// milestones judges an exchange that was answered: both messages were seen to leave and
+// to arrive.
+func milestones(e *trace.Exchange) []string {
+	m := e.Milestones
+	if m.Query.Left.Seen() && m.Query.Arrived.Seen() && m.Response.Left.Seen() && m.Response.Arrived.Seen() {
+		return nil
+	}
+	return []string{fmt.Sprintf("milestones %+v", m)}
 }
 
 // gaps judges what is said not to have been seen: all is, but for a query that is turned
@@ -75,7 +89,8 @@ func (l lookup) clientSide(t *trace.Trace) []string {
 
 // serverSide judges who was asked: the Service by name, and a pod by the start of its name.
 // The agent is no pod here.
-func (l lookup) serverSide(s *trace.Endpoint, pod string) []string {
+func (l lookup) serverSide(t *trace.Trace, pod string) []string {
+	s := t.Server
 	if s == nil {
 		s = &trace.Endpoint{}
 	}
@@ -83,9 +98,15 @@ func (l lookup) serverSide(s *trace.Endpoint, pod string) []string {
 	if s.Service != l.want.service {
 		wrong = append(wrong, fmt.Sprintf("Service %q, expected %q", s.Service, l.want.service))
 	}
+	if e := t.Exchange; s.Service != "" && e != nil && s.ServiceInferred != !slices.Contains(serviceIPs, e.ServerIP.String()) {
+		wrong = append(wrong, fmt.Sprintf("Service inferred: %v, of packets to %s", s.ServiceInferred, e.ServerIP))
+	}
 	name := s.Pod
 	if pod == proxy {
 		name = s.Process
+	}
+	if pod == proxy && name == "" && t.Outcome != trace.OutcomeAnswered {
+		return wrong // it answered nothing, which would show who it is
 	}
 	if !strings.HasPrefix(name, pod) || l.want.service == "" && s.Pod != "" {
 		wrong = append(wrong, fmt.Sprintf("server %q, expected %s…", name, pod))

@@ -12,10 +12,14 @@ import (
 // Where lookups go.
 const (
 	service        = kubenode.DNS + ":53"
-	guardedService = "10.96.0.80:53"
+	guardedIP      = "10.96.0.80"
+	guardedService = guardedIP + ":53"
 	outside        = kubenode.Outside + ":53"
 	silent         = "172.31.255.54:53"
 )
+
+// serviceIPs are the addresses of Services.
+var serviceIPs = []string{kubenode.DNS, guardedIP}
 
 // What a client can get beside the code of a response and its addresses.
 const (
