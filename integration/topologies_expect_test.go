@@ -42,6 +42,30 @@ func (w *wrongs) unless(ok bool, format string, args ...any) bool {
 	return ok
 }
 
+// pastProxy returns a lookup as the server behind the proxy has it, for a topology that
+// has one: the client's exchange is with the proxy, which asks once, and what the server
+// then does belongs to that.
+func (r *topologyRig) pastProxy(tr *trace.Trace) (*trace.Trace, wrongs) {
+	var w wrongs
+	if !r.top.Proxied {
+		return tr, nil
+	}
+	w.unless(tr.Query == nil, "the proxy has a record")
+	if !w.unless(len(tr.Upstreams) == 1, "the proxy asked %d times", len(tr.Upstreams)) {
+		return tr, w
+	}
+	u := &tr.Upstreams[0]
+	if w.unless(u.Exchange != nil && tr.Exchange != nil, "without what the proxy was asked, or asked") {
+		proxy, _ := tr.Exchange.ServerPlace()
+		from, _ := u.Exchange.ClientPlace()
+		w.unless(proxy == from && proxy.NetNS != 0, "the query went to %v, and on from %v", proxy, from)
+		w.unless(u.Exchange.Outcome == trace.OutcomeAnswered, "what the proxy asked is %s", u.Exchange.Outcome)
+	}
+	past := *tr
+	past.Query, past.Upstreams = u.Query, u.Upstreams
+	return &past, w
+}
+
 // isAnswered is what holds of every lookup that CoreDNS answered.
 func (r *topologyRig) isAnswered(tr *trace.Trace, res lab.Result) (w wrongs) {
 	w.unless(res.Err == nil, "the client got %v", res.Err)

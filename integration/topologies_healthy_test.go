@@ -40,6 +40,8 @@ func TestHealthyOnEachTopology(t *testing.T) {
 					return // the cache asked, and nobody waited
 				}
 				traces++
+				tr, wrong := r.pastProxy(tr)
+				w = append(w, wrong...)
 				whole := tr.Exchange != nil && tr.Query != nil && tr.Outcome == trace.OutcomeAnswered
 				w.unless(whole, "not whole: %s", brief(tr))
 			})

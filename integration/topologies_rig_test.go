@@ -48,7 +48,7 @@ func newTopologyRig(t *testing.T, top lab.Topology) *topologyRig {
 // server goes on after the first has given up; for its record to be waited for, the
 // timeout is the default.
 func topologyTimeout(top lab.Topology) string {
-	if len(top.Servers) > 1 {
+	if len(top.Servers) > 1 || top.Proxied {
 		return "7s"
 	}
 	return "3s"
@@ -62,9 +62,18 @@ const warmUpLabel = "warm-up"
 // server has such a port, by the responses of the second at which addresses.
 func (r *topologyRig) warmUp() {
 	r.warmUpOnce("first.")
-	r.await(4, func(tr *trace.Trace) bool { return tr.Query != nil })
+	r.await(4, func(tr *trace.Trace) bool { return r.recorded(tr) != nil })
 	r.warmUpOnce("second.")
-	r.await(8, func(tr *trace.Trace) bool { return tr.Query != nil })
+	r.await(8, func(tr *trace.Trace) bool { return r.recorded(tr) != nil })
+}
+
+// recorded returns the record of the first server that keeps records; nil if it is not
+// in the trace.
+func (r *topologyRig) recorded(tr *trace.Trace) *trace.Query {
+	if r.top.Proxied && len(tr.Upstreams) == 1 {
+		return tr.Upstreams[0].Query
+	}
+	return tr.Query
 }
 
 // warmUpOnce makes a lookup each way.

@@ -110,7 +110,11 @@ func (r *topologyRig) checkAll(lookups []*topologyLookup, traces []*trace.Trace)
 			r.t.Errorf("%s: %d traces, expected one", q.what(), len(own))
 		}
 		for _, tr := range own {
-			for _, wrong := range q.check(r, tr, q.res) {
+			var w wrongs
+			if q.res.Err == nil {
+				tr, w = r.pastProxy(tr)
+			}
+			for _, wrong := range append(w, q.check(r, tr, q.res)...) {
 				r.t.Errorf("%s: %s", q.what(), wrong)
 			}
 		}

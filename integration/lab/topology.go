@@ -23,6 +23,9 @@ type Topology struct {
 	// OnWire are the same as they stand in the packets that leave the client: others
 	// than Services where the translation is done at the socket.
 	OnWire [2]netip.AddrPort
+	// Proxied: a proxy that keeps no records takes what the client sends, and asks the
+	// first of the servers.
+	Proxied bool
 	// Drop is where DropQueries drops.
 	Drop DropPoint
 

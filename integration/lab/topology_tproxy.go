@@ -24,6 +24,7 @@ func transparentProxy() Topology {
 	return Topology{
 		Name: "transparent-proxy", node: noBridge, attach: attachRouted, service: noService,
 		Services: podEndpoint(53),
+		Proxied:  true,
 		chain:    NodeManglePrerouting,
 		finish:   (*Lab).buildProxy,
 	}

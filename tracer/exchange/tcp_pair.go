@@ -20,7 +20,7 @@ func (t *Table) opensAnother(c *conn, p *capture.Packet) bool {
 }
 
 // of returns which of the connections with the addresses of c a packet is of: the one in
-// whose stream it has a place; c itself if neither or both have.
+// whose stream it has its place; c itself if that is so of both.
 func (c *conn) of(p *capture.Packet, fromClient bool) *conn {
 	o := c.other
 	switch {
@@ -30,20 +30,34 @@ func (c *conn) of(p *capture.Packet, fromClient bool) *conn {
 		if o.query.started == p.TCPSeq+1 || c.query.started != p.TCPSeq+1 && o.opener == p.NetNS {
 			return o
 		}
-	case !c.stream(fromClient).near(p.TCPSeq) && o.stream(fromClient).near(p.TCPSeq):
+	case o.stream(fromClient).away(p) < c.stream(fromClient).away(p):
 		return o
 	}
 	return c
 }
 
-// near tells whether a segment can be of the stream.
-func (s *stream) near(seq uint32) bool {
+// away returns how far from its place in the stream a segment is, in bytes. The kernel
+// counts the first number of a connection up with time: those of two with the same
+// addresses may be a few thousand apart.
+func (s *stream) away(p *capture.Packet) uint32 {
+	seq := p.TCPSeq
+	if p.TCPFlags&capture.FlagSYN != 0 {
+		seq++
+	}
 	at := s.started
 	if n := len(s.cursors); n > 0 {
 		at = s.cursors[n-1].next
 	} else if !s.begun {
-		return false
+		return maxAhead // none of it came yet
 	}
-	gap := int32(seq - at)
-	return -maxAhead <= gap && gap <= maxAhead
+	switch gap := int32(seq - at); {
+	case p.TCPFlags&capture.FlagSYN != 0 && seq != s.started:
+		return 2 * maxAhead
+	case gap == 0, s.carries(seq, p.PayloadLen):
+		return 0
+	case gap < 0:
+		return -uint32(gap)
+	default:
+		return uint32(gap)
+	}
 }
