@@ -472,3 +472,19 @@ func TestTransparentProxy(t *testing.T) {
 		}
 	})
 }
+
+// What a server behind a proxy goes through is in the lookup of the proxy's client, which
+// waits for it.
+func TestTransparentProxyWithASilentUpstream(t *testing.T) {
+	const us = time.Microsecond
+	gateway := netip.MustParseAddr("10.244.0.1")
+	ex := exchange("a.example.", clientNS, nodeNS, clientIP, gateway, 1000, 0, 4*sec+4*ms)
+	behind := exchange("a.example.", nodeNS, serverNS, clientIP, serverIP, 1000, 200*us, 4*sec+3*ms)
+	q := recordAt(behind, 20*us, 4*sec+2900*us, serverIP, attempt(1, 100*us, 2*sec, trace.OutcomeTimeout), attempt(2, 2*sec+110*us, 2*sec, trace.OutcomeTimeout))
+	records := []trace.Record{ex, behind, q, toUpstream("a.example.", 2000, 400*us, 0), toUpstream("a.example.", 2001, 2*sec+400*us, 0)}
+	everyWay(t, records, func(t *testing.T, traces []*trace.Trace) {
+		if got, want := outlines(traces), "1000 [1000 inferred recorded [1: 2000 exact] [2: 2001 exact]]"; got != want {
+			t.Errorf("got:\n%s\nwant:\n%s", got, want)
+		}
+	})
+}

@@ -162,6 +162,30 @@ func (a *Assembler) treeReady(l *lookup, depth int) time.Time {
 			}
 		}
 	}
+	if l.exchange != nil && !l.recorded() {
+		ready = later(ready, a.inferredReady(l, depth))
+	}
+	return ready
+}
+
+// inferredReady returns when to stop waiting for what belongs to the upstream queries of a
+// lookup whose server keeps no record, as that of a proxy.
+func (a *Assembler) inferredReady(l *lookup, depth int) (ready time.Time) {
+	p := l.position
+	if !p.caller {
+		return ready
+	}
+	for _, c := range p.asked.channels {
+		for i := c.exchanges.from(p.arrival); i < len(c.exchanges) && c.exchanges[i].at <= l.until && i < c.exchanges.from(p.arrival)+maxTried; i++ {
+			x := c.exchanges[i].item
+			if x == l || x.slot != nil || !a.servers.sent(&l.server, &x.sender) {
+				continue
+			}
+			if caller, _ := a.caller(x); caller == l {
+				ready = later(ready, a.upstreamReady(x, depth+1))
+			}
+		}
+	}
 	return ready
 }
 
