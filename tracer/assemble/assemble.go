@@ -153,6 +153,8 @@ func (a *Assembler) addAgain(l *lookup, old **trace.Exchange, ex *trace.Exchange
 		a.stats.Duplicates++
 		return
 	}
+	// Who it was is known best from the earlier one: pods and endpoints go.
+	ex.Client, ex.Server = sameEnd((*old).Client, ex.Client), sameEnd((*old).Server, ex.Server)
 	a.change(l, func() { *old = ex })
 	a.remember(l)
 	a.takeRecords(l)

@@ -190,3 +190,22 @@ func TestWorstLoad(t *testing.T) {
 		t.Errorf("kept for ever: %d flows, %d questions, %+v", len(a.byFlow), len(a.questions), a.Stats())
 	}
 }
+
+// Who an exchange was of is known from its first record, where pods and endpoints are
+// gone when it goes on.
+func TestNamesOutliveTheirPods(t *testing.T) {
+	ex := fromClient("a.example.", 1000, 0, 0)
+	named := ex.Clone()
+	named.Server = &trace.Endpoint{Pod: "dns-1", Namespace: "kube-system", Service: "kube-system/kube-dns", ServiceInferred: true}
+	more := goneOn(ex, 9*sec)
+	more.Server = &trace.Endpoint{Pod: "dns-1", Namespace: "kube-system", Process: "coredns", PID: 7}
+	a := New(Config{})
+	a.Add(named)
+	after(t, a, 10*sec, "1000")
+	a.Add(more)
+	again := after(t, a, 20*sec, "1000 again")
+	want := trace.Endpoint{Pod: "dns-1", Namespace: "kube-system", Service: "kube-system/kube-dns", ServiceInferred: true, Process: "coredns", PID: 7}
+	if got := again[0].Server; got == nil || *got != want {
+		t.Errorf("the server is %+v", got)
+	}
+}

@@ -260,7 +260,9 @@ func sameEnd(better, other *trace.Endpoint) *trace.Endpoint {
 		return cmp.Or(better, other)
 	}
 	e := *better
-	e.Service = cmp.Or(e.Service, other.Service)
+	if e.Service == "" {
+		e.Service, e.ServiceInferred, e.ServiceState = other.Service, other.ServiceInferred, other.ServiceState
+	}
 	if e.Pod != "" && other.Pod != "" && (e.Pod != other.Pod || e.Namespace != other.Namespace) {
 		return &e
 	}
