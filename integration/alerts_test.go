@@ -145,6 +145,8 @@ var faults = []fault{
 		server.Set(zone, lab.Behaviour{Silent: true})
 		asks(20, lab.Query{Server: addr, Timeout: time.Second})(r, zone)
 	}, []string{`DNSTracePacketsLost{code="no-response-seen"}`}},
+	{"otherquestion.test.", behaves("otherquestion.test.", lab.Behaviour{Mangle: lab.OtherQuestion}), asks(many, lab.Query{Timeout: time.Second}),
+		[]string{`DNSTraceResponsesRejected{code="response-rejected"}`}},
 	{"unheard.test.", func(r *faultRig) func() {
 		// Answers vanish before the client; its neighbour entry is known by now.
 		undo, err := r.VanishAt("client-a")

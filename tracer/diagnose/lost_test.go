@@ -81,6 +81,7 @@ func TestLostPackets(t *testing.T) {
 		diagnose.QueryNeverArrived:       {"lost-without-a-drop", silent},
 		diagnose.RefusedByServer:         {"refused-by-server", inDoubt}, // where no server block wrote a record
 		diagnose.ResponseLost:            {"lost-without-a-drop", silent},
+		diagnose.ResponseRejected:        {"response-rejected", inDoubt}, // there may have been another,
 		diagnose.Retransmission:          {"retransmission", stands},
 		diagnose.SearchPathAmplification: {"search-path-glibc", stands},
 		diagnose.ServerOverloaded:        {"server-overloaded", inDoubt},

@@ -165,7 +165,7 @@ func (s *seen) fill(t *trace.Trace, ex *trace.Exchange) {
 	*s = seen{
 		key: lookupKey{clientOf(ex), ex.QName}, call: callID(t), id: ex.TraceID, qtype: ex.QType, protocol: ex.Protocol,
 		port: ex.ClientPort, dnsID: ex.ID, start: ex.Time, end: ex.Time, rcode: ex.RCode,
-		answered: ex.Outcome == trace.OutcomeAnswered, truncated: ex.Truncated, bufsize: ex.BufSize,
+		answered: ex.Outcome == trace.OutcomeAnswered, truncated: ex.Truncated && !cutByServer(t), bufsize: ex.BufSize,
 		queryDrop: slices.ContainsFunc(ex.Drops, func(d trace.Drop) bool { return d.Message == trace.MessageQuery }),
 	}
 	if ex.Duration != nil {
@@ -174,6 +174,12 @@ func (s *seen) fill(t *trace.Trace, ex *trace.Exchange) {
 	if ex.ResponseSize != nil {
 		s.size = *ex.ResponseSize
 	}
+}
+
+// cutByServer tells whether a truncated answer is what CoreDNS made of a response that it
+// could not read: nothing was too large.
+func cutByServer(t *trace.Trace) bool {
+	return slices.ContainsFunc(t.Upstreams, func(u trace.Upstream) bool { return rejectedOf(&u) != nil })
 }
 
 // expire forgets what is old, or too much.

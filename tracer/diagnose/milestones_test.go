@@ -78,7 +78,7 @@ func TestMissingResponse(t *testing.T) {
 		{"a response that was rejected", func(ex *trace.Exchange, _ *trace.Trace) {
 			read(ex)
 			ex.Rejected = []trace.Rejection{{Why: trace.RejectedPort, Src: netip.MustParseAddrPort("10.0.0.1:5353"), RCode: "NOERROR", Size: 60, Offset: trace.Seconds(3 * ms)}}
-		}, NoResponseSeen, "The client could not take the response that came (wrong source port)", "No response was seen"},
+		}, ResponseRejected, "The client could not take the response that came (wrong source port)", "No response was seen"},
 		{"not recorded, and not arrived", func(_ *trace.Exchange, t *trace.Trace) { t.Gaps = []string{trace.GapNotRecorded} }, QueryNeverArrived, "did not reach CoreDNS", ""},
 		{"not recorded, and arrival is not observable", func(ex *trace.Exchange, t *trace.Trace) {
 			ex.Milestones.Query.Arrived = trace.NotObservable
@@ -186,6 +186,7 @@ func TestUpstreamThatDidNotOnlyKeepSilent(t *testing.T) {
 		attempt *trace.Attempt
 		says    string
 	}{
+		{"rejected, no record", func(ex *trace.Exchange) { ex.Rejected = []trace.Rejection{{Why: trace.RejectedQuestion}} }, nil, "could not take for the answer (wrong question)"},
 		{"silent", func(*trace.Exchange) {}, timedOut, "did not answer"},
 		{"silent, no record", func(*trace.Exchange) {}, nil, "did not answer"},
 		{"rejected", func(ex *trace.Exchange) { ex.Rejected = []trace.Rejection{{Why: trace.RejectedID}} }, timedOut, "could not take"},
@@ -201,7 +202,11 @@ func TestUpstreamThatDidNotOnlyKeepSilent(t *testing.T) {
 			}
 			continue
 		}
-		if len(found) != 1 || found[0].Code != UpstreamTimeout || !strings.Contains(found[0].Summary, tc.says) {
+		code := UpstreamTimeout
+		if len(ex.Rejected) > 0 {
+			code = ResponseRejected
+		}
+		if len(found) != 1 || found[0].Code != code || !strings.Contains(found[0].Summary, tc.says) {
 			t.Errorf("%s: %+v, want %q", tc.name, found, tc.says)
 		}
 	}

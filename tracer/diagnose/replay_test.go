@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -67,6 +68,7 @@ var nearMisses = map[string]string{
 	diagnose.QueryNeverArrived:       "no-response-seen",     // it was seen at the server
 	diagnose.RefusedByServer:         "upstream-error",       // an upstream refused
 	diagnose.ResponseLost:            "dropped-response",     // the kernel tells where
+	diagnose.ResponseRejected:        "no-response-seen",     // nothing came at all
 	diagnose.Retransmission:          "retransmission-not",   // a patient client
 	diagnose.SearchPathAmplification: "search-path-musl-not", // a final dot
 	diagnose.ServerOverloaded:        "server-slow",          // the time passed in a plugin
@@ -240,9 +242,11 @@ func TestRecordedCasesInAnyOrder(t *testing.T) {
 			}
 			records := readCase(t, path)
 			slices.SortStableFunc(records, func(a, b trace.Record) int { return ended(a).Compare(ended(b)) })
-			a := assemble.New(assemble.Config{})
+			open := new(toCome)
+			a := assemble.New(assemble.Config{Open: open})
 			var live []*trace.Trace
-			for _, r := range records {
+			for i, r := range records {
+				*open = records[i+1:]
 				a.Add(r)
 				live = append(live, a.Advance(ended(r))...)
 			}
@@ -253,6 +257,29 @@ func TestRecordedCasesInAnyOrder(t *testing.T) {
 		})
 	}
 }
+
+// toCome are the records of which the table of exchanges knows that they will come.
+type toCome []trace.Record
+
+func (c *toCome) has(like func(*trace.Exchange) bool) bool {
+	return slices.ContainsFunc(*c, func(r trace.Record) bool {
+		ex, ok := r.(*trace.Exchange)
+		return ok && like(ex)
+	})
+}
+
+func (c *toCome) UnderWay(q *trace.Query) bool {
+	return c.has(func(ex *trace.Exchange) bool { return ex.Flow == q.Flow && !ex.Time.After(q.Time) })
+}
+
+func (c *toCome) Rejecting(server netip.AddrPort, qname, qtype string, from, until time.Time) bool {
+	return c.has(func(ex *trace.Exchange) bool {
+		return len(ex.Rejected) > 0 && netip.AddrPortFrom(ex.ServerIP, ex.ServerPort) == server && ex.QName == qname && ex.QType == qtype &&
+			!ex.Time.Before(from) && !ex.Time.After(until)
+	})
+}
+
+func (c *toCome) Partner(*trace.Exchange, time.Time, time.Time) bool { return false }
 
 // resolutionLines say which lookups are of one call.
 var resolutionLines = regexp.MustCompile(`(?m)^  (resolution: |gap: that it is part of resolution ).*\n`)

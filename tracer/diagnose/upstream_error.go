@@ -54,7 +54,7 @@ func upstreamErrors(findings []trace.Finding, upstreams []trace.Upstream) []trac
 
 func errorOf(u *trace.Upstream) (trace.Finding, bool) {
 	at, ex := u.Attempt, u.Exchange
-	if ex != nil && ex.Outcome == trace.OutcomeDropped {
+	if ex != nil && ex.Outcome == trace.OutcomeDropped || rejectedOf(u) != nil {
 		return trace.Finding{}, false // that has a finding of its own
 	}
 	f := trace.Finding{Code: UpstreamError}

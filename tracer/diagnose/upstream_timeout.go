@@ -17,8 +17,8 @@ func upstreamTimeout(_ *memory, t *trace.Trace) []trace.Finding {
 	eachUpstream(t.Upstreams, func(u *trace.Upstream) {
 		timedOut := u.Attempt != nil && u.Attempt.Outcome == trace.OutcomeTimeout
 		noAnswer := u.Exchange != nil && silentExchange(u.Exchange) && !incomplete(u.Exchange)
-		// A dropped one has a finding of its own, and so has a lost fragment.
-		if u.Exchange != nil && (u.Exchange.Outcome == trace.OutcomeDropped || fragmentLost(u.Exchange)) || !timedOut && !noAnswer {
+		// A dropped one has a finding of its own, and so have a lost fragment and what was rejected.
+		if u.Exchange != nil && (u.Exchange.Outcome == trace.OutcomeDropped || fragmentLost(u.Exchange)) || rejectedOf(u) != nil || !timedOut && !noAnswer {
 			return
 		}
 		for i, same := range silent {
@@ -85,8 +85,6 @@ func didNotAnswer(same []*trace.Upstream) string {
 // howSilent says how an upstream failed to answer a query.
 func howSilent(ex *trace.Exchange) string {
 	switch {
-	case ex != nil && len(ex.Rejected) > 0:
-		return "sent only what the server could not take for the answer"
 	case ex != nil && ex.RCode == "" && ex.Duration == nil && answered(ex):
 		return "sent a response that did not reach the server"
 	}
@@ -165,8 +163,6 @@ func timeoutEvidence(t *trace.Trace, u *trace.Upstream) []string {
 // cameBack says what came of an upstream query.
 func cameBack(ex *trace.Exchange) string {
 	switch {
-	case len(ex.Rejected) > 0:
-		return "no response to it could be taken"
 	case answered(ex):
 		return "no response arrived"
 	case incomplete(ex) || ex.Milestones.Response.Arrived == trace.NotObservable:
