@@ -137,6 +137,7 @@ func (a *Assembler) addExchange(ex *trace.Exchange) {
 			return
 		}
 	}
+	ex = a.behindProxy(ex)
 	l := a.halfOf(ex)
 	if l == nil {
 		l = &lookup{exchange: ex, question: question{ex.QName, ex.QType}, flow: ex.Flow, again: ex.Replaces, lost: ex.Replaces}
@@ -159,6 +160,31 @@ func (a *Assembler) addAgain(l *lookup, old **trace.Exchange, ex *trace.Exchange
 	a.remember(l)
 	a.takeRecords(l)
 	a.revive(l.root())
+}
+
+// behindProxy gives an exchange that a proxy sent on, with the addresses that it was asked
+// with, the record that its client's was taken for. It returns the exchange that is left.
+func (a *Assembler) behindProxy(ex *trace.Exchange) *trace.Exchange {
+	for _, l := range a.byFlow[ex.Flow] {
+		if l.query == nil || l.exchange == nil || l.far != nil || l.heapIndex < 0 || l.matched != "" || !sentOn(l.exchange, ex) ||
+			!belongs(ex, l.query) || fitOf(ex, l.query) != fits {
+			continue
+		}
+		front := l.exchange
+		a.change(l, func() { l.exchange = ex })
+		a.servers.records(ex, l.query)
+		return front
+	}
+	return ex
+}
+
+// sentOn tells whether the server of one exchange, elsewhere than its client, sent the
+// other.
+func sentOn(front, behind *trace.Exchange) bool {
+	client, _ := front.ClientPlace()
+	proxy, known := front.ServerPlace()
+	sender, seen := behind.ClientPlace()
+	return known && seen && proxy == sender && proxy != client && behind.Time.After(front.Time)
 }
 
 // halfOf gives an exchange to the lookup of which another node saw the other side, or of

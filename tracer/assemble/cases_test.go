@@ -477,8 +477,7 @@ func TestTransparentProxy(t *testing.T) {
 // waits for it.
 func TestTransparentProxyWithASilentUpstream(t *testing.T) {
 	const us = time.Microsecond
-	gateway := netip.MustParseAddr("10.244.0.1")
-	ex := exchange("a.example.", clientNS, nodeNS, clientIP, gateway, 1000, 0, 4*sec+4*ms)
+	ex := exchange("a.example.", clientNS, nodeNS, clientIP, serverIP, 1000, 0, 4*sec+4*ms)
 	behind := exchange("a.example.", nodeNS, serverNS, clientIP, serverIP, 1000, 200*us, 4*sec+3*ms)
 	q := recordAt(behind, 20*us, 4*sec+2900*us, serverIP, attempt(1, 100*us, 2*sec, trace.OutcomeTimeout), attempt(2, 2*sec+110*us, 2*sec, trace.OutcomeTimeout))
 	records := []trace.Record{ex, behind, q, toUpstream("a.example.", 2000, 400*us, 0), toUpstream("a.example.", 2001, 2*sec+400*us, 0)}

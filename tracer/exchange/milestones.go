@@ -233,6 +233,9 @@ func (t *Table) reads(ex *open) bool {
 // unread tells whether the response is in the socket of its client, which may read it
 // yet, and there is room to wait for that.
 func (t *Table) unread(ex *open) bool {
+	if ex.conn != nil && ex.conn.left {
+		return false
+	}
 	return t.reads(ex) && t.bytes < t.cfg.MaxBytes/4 && ex.left().Seen() && t.read(ex, inResponse, trace.NotSeen) == trace.NotSeen
 }
 

@@ -40,6 +40,7 @@ type conn struct {
 	source         string // how it is known that it has other addresses elsewhere
 	opener         uint32 // the namespace that its SYN was sent from; 0: not seen
 	other          *conn  // with the same addresses, from another namespace; nil: none
+	left           bool   // its client sends no more, and very likely has read all that it wants
 	last           int64
 	query, answer  stream
 	// While nothing has come of it: the attempt to open it, and the number of its
@@ -77,13 +78,16 @@ func (t *Table) segment(p *capture.Packet) {
 	if p.TCPFlags&capture.FlagSYN != 0 {
 		seq++ // the SYN itself takes a number
 		if s.begin(seq) && fromClient {
-			c.answer = stream{}
+			c.answer, c.left = stream{}, false
 		}
 		t.connecting(c, p, !fromClient)
 	}
 	if p.PayloadLen > 0 {
 		t.connected(c, p.Time)
 		t.data(c, s, p, seq, fromClient)
+	}
+	if p.TCPFlags&capture.FlagFIN != 0 && fromClient {
+		c.left = true
 	}
 	if p.TCPFlags&capture.FlagFIN != 0 && !fromClient && p.Kind != capture.Drop && (len(s.cursors) == 0 || s.at(seq+uint32(p.PayloadLen))) {
 		s.ended = true

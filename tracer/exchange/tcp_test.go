@@ -419,3 +419,25 @@ func TestRepeatedOnAClosedConnection(t *testing.T) {
 		t.Errorf("%s, sent %d times, %d drops", ex.Outcome, ex.Transmissions, len(ex.Drops))
 	}
 }
+
+// A proxy may pass a response on without reading it, as by splice(2): when it has closed
+// the connection, there is nothing to wait for.
+func TestUnreadOnAConnectionThatItsClientLeft(t *testing.T) {
+	for leaves, want := range map[bool]int{true: 1, false: 0} {
+		f := newFeed(t)
+		f.table.cfg.Observes = capture.Observes{DeliveredTCP: true, ReadTCP: true}
+		q, r := framed(query(t, "example.com.", 7)), framed(response(t, "example.com.", 7, 0))
+		f.here(true, 99, syn, nil)
+		f.here(false, 77, accept, nil)
+		f.here(true, 100, capture.FlagACK, q)
+		f.here(false, 78, capture.FlagACK, r)
+		f.packet(capture.Delivered, podNS, 0, server, pod, r, tcp(78, capture.FlagACK))
+		if leaves {
+			f.here(true, 100+uint32(len(q)), fin, nil)
+		}
+		f.after(200 * time.Millisecond)
+		if len(f.got) != want {
+			t.Errorf("the client leaves %t: %d exchanges after 200 ms, want %d", leaves, len(f.got), want)
+		}
+	}
+}
