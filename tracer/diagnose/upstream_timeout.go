@@ -17,8 +17,8 @@ func upstreamTimeout(_ *memory, t *trace.Trace) []trace.Finding {
 	eachUpstream(t.Upstreams, func(u *trace.Upstream) {
 		timedOut := u.Attempt != nil && u.Attempt.Outcome == trace.OutcomeTimeout
 		noAnswer := u.Exchange != nil && silentExchange(u.Exchange) && !incomplete(u.Exchange)
-		// A dropped one has a finding of its own, and so has a lost fragment.
-		if u.Exchange != nil && (u.Exchange.Outcome == trace.OutcomeDropped || fragmentLost(u.Exchange)) || !timedOut && !noAnswer {
+		// A dropped one has a finding of its own, and so have a lost fragment and a full queue.
+		if u.Exchange != nil && (u.Exchange.Outcome == trace.OutcomeDropped || fragmentLost(u.Exchange) || noRoom(u.Exchange)) || !timedOut && !noAnswer {
 			return
 		}
 		for i, same := range silent {
