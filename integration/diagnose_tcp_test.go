@@ -104,6 +104,26 @@ func TestDiagnoseTCPDropped(t *testing.T) {
 	r.keep("tcp-dropped-not", "allowed.test")
 }
 
+// A server that listens and does not accept: over UDP it answers, over TCP its queue is
+// full.
+func TestDiagnoseListenQueueFull(t *testing.T) {
+	r := newFaultRig(t, plainForwarding, "--timeout", "2s")
+	if err := r.Upstream(0).SetStreams(lab.Streams{Deaf: true}); err != nil {
+		t.Fatal(err)
+	}
+	// Two connections fit, and stay in the queue when their clients have gone.
+	for range 3 {
+		r.ask(lab.Query{Name: "deaf.test.", Network: "tcp", Server: r.Upstream(0).V4(), Timeout: 2 * time.Second})
+	}
+	attempts := r.attempts(1)
+	tr := attempts[len(attempts)-1]
+	wantAll(t, evidence(t, tr, "listen-queue-full"), "does not accept", r.Upstream(0).V4().Addr().String(), r.Host(lab.Upstream).Netns)
+	if !tr.Exchange.ListenFull || tr.Outcome != trace.OutcomeUnanswered || len(tr.Diagnosis) != 1 {
+		t.Errorf("listen_full %t, outcome %s, findings %v", tr.Exchange.ListenFull, tr.Outcome, findings(tr))
+	}
+	r.keep("listen-queue-full", "")
+}
+
 // Where TCP vanishes, the repeated SYN tells it from a server that refuses; where
 // nothing listens, the kernel there does.
 func TestDiagnoseTCPUnanswered(t *testing.T) {

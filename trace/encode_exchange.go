@@ -23,6 +23,7 @@ func (e *Exchange) AppendJSON(b []byte) []byte {
 	if e.Reset != nil {
 		b = e.Reset.appendJSON(append(b, `,"reset":`...))
 	}
+	b = appendTrue(b, `,"listen_full":true`, e.ListenFull)
 	b = appendTrue(b, `,"replaces":true`, e.Replaces)
 	b = appendTrue(b, `,"truncated":true`, e.Truncated)
 	b = appendKnown(b, `,"traceparent":`, e.Traceparent)

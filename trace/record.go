@@ -332,6 +332,9 @@ type Exchange struct {
 	Drops         []Drop      `json:"drops"`    // in order of time
 	Rejected      []Rejection `json:"rejected"` // in order of time
 	Reset         *Reset      `json:"reset"`
+	// ListenFull tells that the last SYN that reached its listener found no room in the queue
+	// of connections, and was ignored. JSON leaves out false.
+	ListenFull bool `json:"listen_full"`
 	// Replaces tells that a record with the same trace_id and time was written before
 	// this one, which went on: this is all of it. JSON leaves out false.
 	Replaces    bool      `json:"replaces"`

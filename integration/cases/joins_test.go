@@ -75,10 +75,17 @@ var joins = []lookupCase{
 		asks: []ask{digUpstream("a.truncated.test")},
 		check: func(c *caseLab) {
 			c.one("a.truncated.test")
+			full := 0
 			for _, t := range c.traces {
 				if strings.Contains(words(t), "beyond this node") {
 					c.t.Errorf("%s: the SYN has reached the server, on this node: %s", describe(t), words(t))
 				}
+				if strings.Contains(words(t), "its queue of connections is full") {
+					full++
+				}
+			}
+			if full == 0 {
+				c.t.Error("nothing says that the listen queue is full")
 			}
 		},
 	},

@@ -246,6 +246,7 @@ func mergeEvents(m, client, server *trace.Exchange, move trace.Seconds) {
 		icmp.Offset += move
 		m.ICMP = &icmp
 	}
+	m.ListenFull = m.ListenFull || server.ListenFull
 	if m.Reset == nil && server.Reset != nil {
 		reset := *server.Reset
 		reset.Offset += move

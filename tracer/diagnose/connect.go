@@ -31,6 +31,9 @@ func noConnection(m *memory, t *trace.Trace) trace.Finding {
 		Evidence: append(lastSightings(t, ex), fmt.Sprintf("it was sent %d times", ex.Transmissions)),
 		Advice:   "Look for what drops TCP to port 53 on the way, where UDP passes: a network policy, a security group, a firewall beyond this node.",
 	}
+	if ex.Milestones.Query.Arrived.Seen() {
+		f.Advice = "Look in that namespace first: `ss -lnt` (a full listen queue has Recv-Q above Send-Q), `nstat -az TcpExtListenOverflows`."
+	}
 	if answered(ex) && ex.Milestones.Response.Arrived == trace.NotSeen {
 		f.Code = ResponseLost
 		f.Summary = fmt.Sprintf("The server %s accepted the client's TCP connection, and that did not reach the client%s.", server(ex), lastPlace(t, ex, trace.MessageResponse))

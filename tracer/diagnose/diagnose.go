@@ -22,6 +22,7 @@ const (
 	DroppedNoSocket         = "dropped-no-socket"
 	DroppedOther            = "dropped-other"
 	DroppedReceiveBuffer    = "dropped-receive-buffer"
+	ListenQueueFull         = "listen-queue-full"
 	NoResponseSeen          = "no-response-seen"
 	NXDomainStorm           = "nxdomain-storm"
 	OversizedResponse       = "oversized-response"
@@ -44,7 +45,7 @@ const (
 // Codes are the codes that rules have, in order of the alphabet.
 var Codes = []string{
 	ClientGaveUp, ConntrackFull, ConntrackRace, DroppedByBPF, DroppedByNetfilter, DroppedNoSocket, DroppedOther, DroppedReceiveBuffer,
-	NoResponseSeen, NXDomainStorm, OversizedResponse, QueryNeverArrived, RefusedByServer, ResponseLost, ResponseRejected,
+	ListenQueueFull, NoResponseSeen, NXDomainStorm, OversizedResponse, QueryNeverArrived, RefusedByServer, ResponseLost, ResponseRejected,
 	Retransmission, SearchPathAmplification, ServerOverloaded, ServerSlow, SlowUpstream, StaleEndpoint, TruncatedRetry,
 	UpstreamError, UpstreamTimeout, UpstreamUnhealthy,
 }
@@ -61,7 +62,7 @@ type rule func(*memory, *trace.Trace) []trace.Finding
 // rules in the order in which findings are shown: what happened to the client
 // first, then what happened further up, then what only many lookups show.
 var rules = []rule{
-	clientGaveUp, drops, missing, oversizedResponse, refusedByServer,
+	clientGaveUp, drops, listenQueueFull, missing, oversizedResponse, refusedByServer,
 	serverOverloaded, serverSlow, rejectedUpstream, upstreamTimeout, upstreamError, slowUpstream,
 	truncatedRetry, retransmission, upstreamUnhealthy, searchPath, nxdomainStorm,
 }

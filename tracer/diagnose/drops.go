@@ -11,7 +11,7 @@ type cause func(*memory, *trace.Trace, subject, *trace.Drop) (trace.Finding, boo
 
 // causes from the most telling to the least.
 var causes = []cause{
-	droppedByBPF, droppedReceiveBuffer, droppedNoSocket, staleEndpoint, conntrackRace, conntrackFull, droppedByNetfilter, droppedOther,
+	droppedByBPF, droppedReceiveBuffer, droppedListenQueue, droppedNoSocket, staleEndpoint, conntrackRace, conntrackFull, droppedByNetfilter, droppedOther,
 }
 
 // drops names why the kernel freed a packet of an exchange, which then got no

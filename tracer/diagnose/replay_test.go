@@ -62,6 +62,7 @@ var nearMisses = map[string]string{
 	diagnose.DroppedNoSocket:         "client-gave-up",       // it was the client's socket
 	diagnose.DroppedOther:            "no-listener",          // a reason with a code of its own
 	diagnose.DroppedReceiveBuffer:    "server-overloaded",    // waited in the buffer, and was read
+	diagnose.ListenQueueFull:         "tcp-unanswered",       // the SYN vanished before its listener
 	diagnose.NoResponseSeen:          "lost-without-a-drop",  // the server's records tell more
 	diagnose.NXDomainStorm:           "nxdomain-storm-not",   // a third of many lookups
 	diagnose.OversizedResponse:       "lost-fragment-not",    // large, in fragments, all there

@@ -17,8 +17,9 @@ func upstreamTimeout(_ *memory, t *trace.Trace) []trace.Finding {
 	eachUpstream(t.Upstreams, func(u *trace.Upstream) {
 		timedOut := u.Attempt != nil && u.Attempt.Outcome == trace.OutcomeTimeout
 		noAnswer := u.Exchange != nil && silentExchange(u.Exchange) && !incomplete(u.Exchange)
-		// A dropped one has a finding of its own, and so have a lost fragment and what was rejected.
-		if u.Exchange != nil && (u.Exchange.Outcome == trace.OutcomeDropped || fragmentLost(u.Exchange)) || rejectedOf(u) != nil || !timedOut && !noAnswer {
+		// A dropped one has a finding of its own, and so have a lost fragment, a full queue and what was rejected.
+		failed := u.Exchange != nil && (u.Exchange.Outcome == trace.OutcomeDropped || fragmentLost(u.Exchange) || noRoom(u.Exchange))
+		if failed || rejectedOf(u) != nil || !timedOut && !noAnswer {
 			return
 		}
 		for i, same := range silent {

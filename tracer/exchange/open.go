@@ -54,6 +54,7 @@ type open struct {
 	sent          bool    // the packet at hand is sent by a socket here
 	connects      bool    // the query is the SYN of a connection, on which nothing was asked yet
 	connected     bool    // and it was opened, after the attempt was reported
+	listenFull    bool    // the last SYN that reached its listener found no room
 	responded     bool    // a response was seen, anywhere
 	ended         bool    // no response can come any more
 	final         bool    // and that was so when it was reported: a query that TCP repeats is no news

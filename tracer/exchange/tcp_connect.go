@@ -21,6 +21,9 @@ func (t *Table) connecting(c *conn, p *capture.Packet, accepts bool) {
 		c.attempt, c.attemptSeq = ex, p.TCPSeq
 	}
 	ex.sent = sent(p, t.buffers.in(p))
+	if p.Kind == capture.Delivered && !accepts {
+		ex.listenFull = p.ListenFull
+	}
 	if accepts {
 		t.translatedResponse(ex, p)
 	} else {

@@ -123,6 +123,23 @@ func TestListenQueueFull(t *testing.T) {
 	}
 }
 
+// The program at the listener says that its queue is full: of the last SYN that came there.
+func TestListenerHasNoRoom(t *testing.T) {
+	for _, full := range [][]bool{{true, true}, {false, true}, {true, false}, {false, false}} {
+		f := newFeed(t)
+		f.table.cfg.Observes = everything
+		for _, noRoom := range full {
+			f.here(true, 99, syn, nil)
+			f.packet(capture.Delivered, serverNS, 0, pod, server, nil, tcp(99, syn), func(p *capture.Packet) { p.ListenFull = noRoom })
+			f.after(time.Second)
+		}
+		f.after(time.Minute)
+		if ex := f.one(); ex.ListenFull != full[len(full)-1] || ex.Outcome != trace.OutcomeUnanswered || !ex.Milestones.Query.Arrived.Seen() {
+			t.Errorf("%v: listen_full %t, %s, %s", full, ex.ListenFull, ex.Outcome, milestones(ex))
+		}
+	}
+}
+
 // A connection that ends takes the queries with it that wait on it, and no others.
 func TestConnectionEnds(t *testing.T) {
 	q, r := framed(query(t, "a.example.", 7)), framed(response(t, "a.example.", 7, 0))
