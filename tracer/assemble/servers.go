@@ -152,7 +152,7 @@ func (s *servers) sent(by *identity, x *sender) bool {
 // record proves nothing: the server may sample.
 func (s *servers) missed(ex *trace.Exchange, now time.Time) bool {
 	switch {
-	case ex.Milestones.Query.Arrived != trace.NotSeen, ex.Milestones.Query.Read != trace.NotSeen, ex.Milestones.Response.Left != trace.NotSeen:
+	case ex.Milestones.Query.Arrived != trace.NotSeen, ex.Milestones.Query.Read.Seen(), ex.Milestones.Response.Left != trace.NotSeen:
 		return false // it came, or that cannot be seen
 	case dropped(ex): // which says more
 		return false

@@ -39,6 +39,7 @@ func TestNotRecorded(t *testing.T) {
 		want bool
 	}{
 		{"lost", lost(), "", ".", true},
+		{"reading is not observable, arrival is", lost(func(ex *trace.Exchange) { ex.Milestones.Query.Read = trace.NotObservable }), "", ".", true},
 		{"in a zone that it records", lost(), "", "example.", true},
 		{"in another zone", lost(), "", "cluster.local.", false},
 		{"in a zone whose name ends alike", lost(), "", "ample.", false},
