@@ -60,7 +60,7 @@ func TestEachCapability(t *testing.T) {
 			dir := nobodysFolder(t)
 			records := filepath.Join(dir, "records")
 			run := with(tc.capabilities, binary(t), "run", "--listen", filepath.Join(dir, "r.sock"), "--api", filepath.Join(dir, "a.sock"),
-				"--output", "file:"+records, "--metrics", "", "--kubernetes", "off", "--timeout", "1s")
+				"--output", "file:"+records, "--record", "exchange,trace", "--metrics", "", "--kubernetes", "off", "--timeout", "1s")
 			if !tc.starts {
 				_, err := r.Run(t.Context(), run)
 				if err == nil {

@@ -33,7 +33,7 @@ func startLeast(t *testing.T, r *rig) (tracer *lab.Process, records string) {
 		Name: "dnstrace-least", Path: "setpriv", Ready: lab.ReadyLine("dnstrace: ready"),
 		Args: append(leastPrivileges[:len(leastPrivileges):len(leastPrivileges)], binary(t), "run",
 			"--listen", filepath.Join(dir, "records.sock"), "--api", filepath.Join(dir, "api.sock"),
-			"--output", "file:"+records, "--metrics", "", "--kubernetes", "off", "--timeout", "1s"),
+			"--output", "file:"+records, "--record", "exchange,trace", "--metrics", "", "--kubernetes", "off", "--timeout", "1s"),
 	})
 	if err != nil {
 		t.Fatalf("%v (of the Debian package util-linux)", err)

@@ -212,10 +212,11 @@ func TestPodsComeAndGo(t *testing.T) {
 	for name, pod := range namespaces {
 		tr := r.trace(name)
 		first, last := tr.Exchange.Path.At(0), tr.Exchange.Path.At(tr.Exchange.Path.Len()-1)
-		for _, s := range []trace.Sighting{first, last} {
-			if s.NetNSName != pod.Netns || s.IfName != "eth0" {
-				t.Errorf("%s: seen in %q at %q, expected %s at eth0", name, s.NetNSName, s.IfName, pod.Netns)
-			}
+		if first.NetNSName != pod.Netns || first.IfName != "eth0" {
+			t.Errorf("%s: seen in %q at %q, expected %s at eth0", name, first.NetNSName, first.IfName, pod.Netns)
+		}
+		if last.NetNSName != pod.Netns || last.Direction != trace.DirectionRead {
+			t.Errorf("%s: last %s in %q, expected read in %s", name, last.Direction, last.NetNSName, pod.Netns)
 		}
 		if tr.Exchange.ClientIP != pod.V4 || tr.Query == nil || len(tr.Diagnosis) != 0 {
 			t.Errorf("%s: client %s, query %t, findings %v", name, tr.Exchange.ClientIP, tr.Query != nil, findings(tr))

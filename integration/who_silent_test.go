@@ -24,7 +24,7 @@ func TestWhoIsSilent(t *testing.T) {
 	if err := server.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	want := trace.Endpoint{Process: "dnsmasq", PID: server.Pid(), Cgroup: servers.path}
+	want := trace.Endpoint{Node: ex.Node, Process: "dnsmasq", PID: server.Pid(), Cgroup: servers.path}
 	if ex.Outcome != trace.OutcomeUnanswered || ex.Server == nil || *ex.Server != want {
 		t.Errorf("%s, server %+v, expected %+v", ex.Outcome, ex.Server, want)
 	}

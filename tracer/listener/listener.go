@@ -112,12 +112,12 @@ func (s *Sockets) Close() error {
 	return err
 }
 
-// Exchange fills in the server of an exchange that has none: the process whose
+// Exchange fills in the server of an exchange whose process is not known: the one whose
 // socket the query came to. It says nothing where the query was not seen to arrive,
 // where several processes have such a socket, or where the process is younger than
 // the query.
 func (s *Sockets) Exchange(ex *trace.Exchange) {
-	if s == nil || ex.Server != nil || ex.Outcome == trace.OutcomeAnswered || ex.Protocol != "udp" {
+	if s == nil || ex.Server != nil && ex.Server.PID != 0 || ex.Outcome == trace.OutcomeAnswered || ex.Protocol != "udp" {
 		return
 	}
 	arrived, ok := arrival(ex)
@@ -130,8 +130,14 @@ func (s *Sockets) Exchange(ex *trace.Exchange) {
 	if s.looked.Before(at) && !s.renew() {
 		return
 	}
-	if e, ok := s.serverAt(arrived.NetNS, arrived.Dst, at); ok {
+	e, ok := s.serverAt(arrived.NetNS, arrived.Dst, at)
+	switch {
+	case !ok:
+	case ex.Server == nil:
+		e.Node = ex.Node
 		ex.Server = &e
+	case ex.Server.Cgroup == e.Cgroup: // the socket told its cgroup
+		ex.Server.Process, ex.Server.PID = e.Process, e.PID
 	}
 }
 

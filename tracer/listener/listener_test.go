@@ -69,6 +69,12 @@ func TestServer(t *testing.T) {
 		{"two processes of one cgroup", "10.0.0.1:53", []socket{at("0.0.0.0", 5), at("0.0.0.0", 6)}, nil, &trace.Endpoint{Cgroup: "/dns"}},
 		{"two of different cgroups", "10.0.0.1:53", []socket{at("0.0.0.0", 5), elsewhere}, nil, nil},
 		{"a process younger than the query", "10.0.0.1:53", []socket{young}, nil, nil},
+		{"its cgroup is known", "10.0.0.1:53", []socket{at("0.0.0.0", 5)}, func(ex *trace.Exchange) {
+			ex.Server = &trace.Endpoint{Cgroup: "/dns"}
+		}, &named},
+		{"another cgroup than the socket's", "10.0.0.1:53", []socket{at("0.0.0.0", 5)}, func(ex *trace.Exchange) {
+			ex.Server = &trace.Endpoint{Cgroup: "/web"}
+		}, &trace.Endpoint{Cgroup: "/web"}},
 		{"full buffer", "10.0.0.1:53", []socket{at("0.0.0.0", 5)}, func(ex *trace.Exchange) {
 			ex.Outcome, ex.Milestones.Query.Arrived = trace.OutcomeDropped, trace.NotSeen
 			ex.Drops = []trace.Drop{{Words: "receive buffer full", NetNS: netns, Offset: trace.Seconds(time.Millisecond)}}
