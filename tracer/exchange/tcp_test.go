@@ -432,10 +432,11 @@ func TestUnreadOnAConnectionThatItsClientLeft(t *testing.T) {
 		f.here(true, 100, capture.FlagACK, q)
 		f.here(false, 78, capture.FlagACK, r)
 		f.packet(capture.Delivered, podNS, 0, server, pod, r, tcp(78, capture.FlagACK))
+		f.after(150 * time.Millisecond)
 		if leaves {
 			f.here(true, 100+uint32(len(q)), fin, nil)
 		}
-		f.after(200 * time.Millisecond)
+		f.after(50 * time.Millisecond)
 		if len(f.got) != want {
 			t.Errorf("the client leaves %t: %d exchanges after 200 ms, want %d", leaves, len(f.got), want)
 		}
