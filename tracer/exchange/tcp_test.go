@@ -442,3 +442,20 @@ func TestUnreadOnAConnectionThatItsClientLeft(t *testing.T) {
 		}
 	}
 }
+
+// Two queries in one segment of a transparent proxy are both its own.
+func TestTransparentProxySendsTwoInASegment(t *testing.T) {
+	both := append(framed(query(t, "a.example.", 1)), framed(query(t, "b.example.", 2))...)
+	f := newFeed(t)
+	f.packet(tx, podNS, 2, pod, service, nil, tcp(99, syn), sentBy(42, "dig", 0))
+	f.packet(tx, podNS, 2, pod, service, both, tcp(100, capture.FlagACK), sentBy(42, "dig", 0))
+	f.packet(rx, nodeNS, 5, pod, service, both, tcp(100, capture.FlagACK))
+	f.skb++
+	f.packet(tx, nodeNS, 6, pod, service, nil, tcp(5099, syn), sentBy(99, "proxy", 0))
+	f.packet(tx, nodeNS, 6, pod, service, both, tcp(5100, capture.FlagACK), sentBy(99, "proxy", 0))
+	f.packet(rx, serverNS, 2, pod, service, both, tcp(5100, capture.FlagACK))
+	f.after(time.Minute)
+	if len(f.got) != 4 {
+		t.Errorf("%d exchanges, want 4", len(f.got))
+	}
+}
