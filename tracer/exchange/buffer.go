@@ -56,5 +56,6 @@ func sent(p *capture.Packet, before *buffer) bool {
 	if p.PID == 0 && p.CgroupID == 0 || p.Kind != capture.TX && (p.Kind != capture.Drop || before != nil) {
 		return false
 	}
-	return before == nil || before.kind != capture.TX || before.src != p.Src || before.dst != p.Dst
+	// A segment may carry several messages: then it is before itself.
+	return before == nil || before.kind != capture.TX || before.time == p.Time || before.src != p.Src || before.dst != p.Dst
 }

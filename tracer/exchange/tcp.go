@@ -88,6 +88,11 @@ func (t *Table) segment(p *capture.Packet) {
 	}
 	if p.TCPFlags&capture.FlagFIN != 0 && fromClient {
 		c.left = true
+		for i := range c.query.recent {
+			if ex := c.query.recent[i].ex; !ex.closed {
+				t.hurry(ex)
+			}
+		}
 	}
 	if p.TCPFlags&capture.FlagFIN != 0 && !fromClient && p.Kind != capture.Drop && (len(s.cursors) == 0 || s.at(seq+uint32(p.PayloadLen))) {
 		s.ended = true

@@ -432,12 +432,30 @@ func TestUnreadOnAConnectionThatItsClientLeft(t *testing.T) {
 		f.here(true, 100, capture.FlagACK, q)
 		f.here(false, 78, capture.FlagACK, r)
 		f.packet(capture.Delivered, podNS, 0, server, pod, r, tcp(78, capture.FlagACK))
+		f.after(150 * time.Millisecond)
 		if leaves {
 			f.here(true, 100+uint32(len(q)), fin, nil)
 		}
-		f.after(200 * time.Millisecond)
+		f.after(50 * time.Millisecond)
 		if len(f.got) != want {
 			t.Errorf("the client leaves %t: %d exchanges after 200 ms, want %d", leaves, len(f.got), want)
 		}
+	}
+}
+
+// Two queries in one segment of a transparent proxy are both its own.
+func TestTransparentProxySendsTwoInASegment(t *testing.T) {
+	both := append(framed(query(t, "a.example.", 1)), framed(query(t, "b.example.", 2))...)
+	f := newFeed(t)
+	f.packet(tx, podNS, 2, pod, service, nil, tcp(99, syn), sentBy(42, "dig", 0))
+	f.packet(tx, podNS, 2, pod, service, both, tcp(100, capture.FlagACK), sentBy(42, "dig", 0))
+	f.packet(rx, nodeNS, 5, pod, service, both, tcp(100, capture.FlagACK))
+	f.skb++
+	f.packet(tx, nodeNS, 6, pod, service, nil, tcp(5099, syn), sentBy(99, "proxy", 0))
+	f.packet(tx, nodeNS, 6, pod, service, both, tcp(5100, capture.FlagACK), sentBy(99, "proxy", 0))
+	f.packet(rx, serverNS, 2, pod, service, both, tcp(5100, capture.FlagACK))
+	f.after(time.Minute)
+	if len(f.got) != 4 {
+		t.Errorf("%d exchanges, want 4", len(f.got))
 	}
 }
