@@ -34,7 +34,7 @@ func conntrackRace(m *memory, t *trace.Trace, s subject, d *trace.Drop) (trace.F
 			Code:    ConntrackRace,
 			Summary: fmt.Sprintf("Two queries left one socket %s apart; connection tracking dropped %s in %s.", took(apart.Abs()), s.name(), droppedIn(t, d)),
 			Evidence: []string{
-				fmt.Sprintf("the %s query for the same name, DNS ID %d, left port %d %s apart and was answered (trace %s)",
+				fmt.Sprintf("the %s query for the same name, DNS ID %#04x, left port %d %s apart and was answered (trace %s)",
 					other.qtype, other.dnsID, other.port, took(apart.Abs()), other.id),
 				"a rule that drops just one of the two at that hook looks the same, if it is one of iptables-legacy or the kernel is before Linux 6.12",
 			},

@@ -242,7 +242,7 @@ func TestSilentUpstreamIsNamedOnce(t *testing.T) {
 	if !slices.Equal(said, want) {
 		t.Fatalf("%q, want %q", said, want)
 	}
-	for _, id := range []string{"ID 5", "ID 6", "ID 8"} {
+	for _, id := range []string{"ID 0x0005", "ID 0x0006", "ID 0x0008"} {
 		if !strings.Contains(strings.Join(found[0].Evidence, "\n"), id) {
 			t.Errorf("without the query with %s: %q", id, found[0].Evidence)
 		}

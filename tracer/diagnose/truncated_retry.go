@@ -31,7 +31,7 @@ func truncatedRetry(m *memory, t *trace.Trace) []trace.Finding {
 			Code:    TruncatedRetry,
 			Summary: fmt.Sprintf("The answer did not fit into %d bytes over UDP; asking again over TCP made it %s in all.", s.bufsize, took(over.Sub(s.start))),
 			Evidence: []string{
-				fmt.Sprintf("the response over UDP, DNS ID %d, had %d bytes and TC set (trace %s)", s.dnsID, s.size, s.id),
+				fmt.Sprintf("the response over UDP, DNS ID %#04x, had %d bytes and TC set (trace %s)", s.dnsID, s.size, s.id),
 				fmt.Sprintf("the same question left over TCP %s later: %s", took(after), tcpResult(ex)),
 			},
 			Advice: "Harmless now and then. Else let clients take more (`options edns0`), make the answer smaller, and let TCP port 53 pass.",

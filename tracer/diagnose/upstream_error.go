@@ -61,7 +61,7 @@ func errorOf(u *trace.Upstream) (trace.Finding, bool) {
 	switch {
 	case ex != nil && errorCode(ex.RCode):
 		f.Summary = fmt.Sprintf("The upstream %s answered %s.", address(u), ex.RCode)
-		f.Evidence = []string{fmt.Sprintf("its query with ID %d left from %s port %d, and the response had the code %s", ex.ID, ex.ClientIP, ex.ClientPort, ex.RCode)}
+		f.Evidence = []string{fmt.Sprintf("its query with ID %#04x left from %s port %d, and the response had the code %s", ex.ID, ex.ClientIP, ex.ClientPort, ex.RCode)}
 		if e := ex.ExtendedError; e != nil {
 			f.Evidence = append(f.Evidence, fmt.Sprintf("the upstream's own words (extended error %d): %s %s", e.Code, e.Name, e.Text))
 		}

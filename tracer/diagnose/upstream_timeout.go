@@ -146,9 +146,9 @@ func timeoutEvidence(t *trace.Trace, u *trace.Upstream) []string {
 	case ex == nil:
 		evidence = append(evidence, "its packets were not observed")
 	case ex.RCode != "" || ex.Duration != nil:
-		evidence = append(evidence, fmt.Sprintf("a response came too late: query with ID %d, answered %s", ex.ID, orNone(ex.RCode)))
+		evidence = append(evidence, fmt.Sprintf("a response came too late: query with ID %#04x, answered %s", ex.ID, orNone(ex.RCode)))
 	default:
-		evidence = append(evidence, fmt.Sprintf("its query with ID %d left from %s port %d and %s", ex.ID, ex.ClientIP, ex.ClientPort, cameBack(ex)))
+		evidence = append(evidence, fmt.Sprintf("its query with ID %#04x left from %s port %d and %s", ex.ID, ex.ClientIP, ex.ClientPort, cameBack(ex)))
 		if s, ok := ex.Last(trace.MessageQuery, math.MaxInt64); ok {
 			evidence = append(evidence, fmt.Sprintf("it was last seen %s in %s", how(&s), namespaceOf(t, &s.Device)))
 		}
