@@ -66,7 +66,12 @@ volatile struct known_servers known SEC(".data.servers");
 
 static __always_inline bool may_be_learned(__u16 sport, __u16 dport)
 {
-	return known.classes[sport & (PORT_CLASSES - 1)] | known.classes[dport & (PORT_CLASSES - 1)];
+	__u64 src = sport, dst = dport;
+
+	/* Else the bits are taken before the bytes are swapped, of which Linux 6.12 knows no bound. */
+	barrier_var(src);
+	barrier_var(dst);
+	return known.classes[src & (PORT_CLASSES - 1)] | known.classes[dst & (PORT_CLASSES - 1)];
 }
 
 /*
