@@ -48,6 +48,16 @@ func serve(t *testing.T, network, address string) {
 	})
 }
 
+// atDevices counts the sightings at devices: those at sockets are not on every kernel.
+func atDevices(ex *trace.Exchange) (n int) {
+	for _, s := range ex.Path.All() {
+		if s.IfName != "" {
+			n++
+		}
+	}
+	return n
+}
+
 // A lookup that is answered, over UDP, by whom and for whom.
 func TestLookup(t *testing.T) {
 	proves(t, feature.Lookup)
@@ -59,7 +69,7 @@ func TestLookup(t *testing.T) {
 		t.Fatal(err)
 	}
 	ex := tr.exchange("answered.test.")
-	if ex.Outcome != trace.OutcomeAnswered || ex.Path.Len() != 4 || len(ex.Answers) != 1 || ex.Answers[0].Value != "192.0.2.7" {
+	if ex.Outcome != trace.OutcomeAnswered || atDevices(ex) != 4 || len(ex.Answers) != 1 || ex.Answers[0].Value != "192.0.2.7" {
 		t.Errorf("outcome %s, path %+v, answers %+v", ex.Outcome, ex.Path, ex.Answers)
 	}
 	want := os.Getpid()
@@ -87,7 +97,7 @@ func TestLookupOverTCP(t *testing.T) {
 	if ex.Outcome != trace.OutcomeAnswered || ex.Protocol != "tcp" || ex.ServerIP != netip.MustParseAddrPort(address).Addr() || ex.Duration.Duration() > time.Minute {
 		t.Errorf("%+v", ex)
 	}
-	if ex.Path.Len() != 4 || len(ex.Answers) != 1 || ex.Answers[0].Value != "192.0.2.7" {
+	if atDevices(ex) != 4 || len(ex.Answers) != 1 || ex.Answers[0].Value != "192.0.2.7" {
 		t.Errorf("path %+v, answers %+v", ex.Path, ex.Answers)
 	}
 }
