@@ -31,10 +31,12 @@ var rejections = [...]string{
 const maxAtSocket = 64
 
 // misfit takes a response with an ID and a question that no exchange has. It is a
-// rejected one of the one exchange of its socket and server, if there is one only.
+// rejected one of the one exchange of its socket and server that has its ID, else of the
+// one that has its question, else of the only one.
 func (t *Table) misfit(p *capture.Packet, m *message) {
-	var sameID, other *open
-	sameIDs, others := 0, 0
+	var sameID, asked, other *open
+	sameIDs, sameQuestions, others := 0, 0, 0
+	question := hash(m.question)
 	n := 0
 	for ex := t.sockets[socketOf(p, clientOf(p, true))]; ex != nil && n < maxAtSocket; ex = ex.next {
 		n++
@@ -43,6 +45,9 @@ func (t *Table) misfit(p *capture.Packet, m *message) {
 		case ex.key.id == m.id:
 			sameID = ex
 			sameIDs++
+		case ex.key.question == question:
+			asked = ex
+			sameQuestions++
 		default:
 			other = ex
 			others++
@@ -53,7 +58,9 @@ func (t *Table) misfit(p *capture.Packet, m *message) {
 		t.stats.Orphans++
 	case sameIDs == 1:
 		t.refuse(sameID, p, wrongQuestion, m)
-	case sameIDs == 0 && others == 1:
+	case sameIDs == 0 && sameQuestions == 1:
+		t.refuse(asked, p, wrongID, m)
+	case sameIDs == 0 && sameQuestions == 0 && others == 1:
 		t.refuse(other, p, wrongID, m)
 	default:
 		t.stats.Orphans++

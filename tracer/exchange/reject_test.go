@@ -257,3 +257,29 @@ func TestRejectedOverTCP(t *testing.T) {
 		}
 	}
 }
+
+// CoreDNS uses a socket again for another question while the one before, which got no
+// answer that it could take, is still open: the question tells which query a response
+// with another ID was meant for.
+func TestRejectedIDOfTheSameQuestion(t *testing.T) {
+	f := newFeed(t)
+	for id, name := range map[uint16]string{7: "a.example.", 9: "b.example."} {
+		f.packet(tx, podNS, 2, pod, service, query(t, name, id))
+		f.packet(rx, serverNS, 2, pod, service, query(t, name, id))
+		f.skb++
+	}
+	f.back(service, response(t, "b.example.", 20, dns.RcodeSuccess))
+	f.after(time.Minute)
+	for _, ex := range f.got {
+		want := 0
+		if ex.QName == "b.example." {
+			want = 1
+		}
+		if len(ex.Rejected) != want || want == 1 && ex.Rejected[0].Why != trace.RejectedID {
+			t.Errorf("%s: rejected %+v", ex.QName, ex.Rejected)
+		}
+	}
+	if len(f.got) != 2 {
+		t.Errorf("%d exchanges", len(f.got))
+	}
+}
