@@ -39,7 +39,9 @@ func TestDiagnoseResponseRejected(t *testing.T) {
 	upstream.Set("otherid.test.", lab.Behaviour{Mangle: lab.OtherID})
 	r.answered(lab.Query{Name: "otherquestion.test."})
 	r.answered(lab.Query{Name: "cut.test."})
-	r.Client("client-a").Exchange(context.Background(), lab.Query{Name: "otherid.test.", Server: upstream.V4(), Timeout: time.Second})
+	if _, err := r.Client("client-a").Exchange(context.Background(), lab.Query{Name: "otherid.test.", Server: upstream.V4(), Timeout: time.Second}); err == nil {
+		t.Error("the client took an answer with another ID")
+	}
 	r.finds("otherquestion.test.", "response-rejected", "attempt 1", upstream.V4().String(), "wrong question")
 	r.finds("cut.test.", "response-rejected", "attempt 1", upstream.V4().String(), "incomplete")
 	r.finds("otherid.test.", "response-rejected", upstream.V4().String(), "wrong DNS ID")
