@@ -217,7 +217,6 @@ const (
 	DnstraceProgSkDataReady        = "sk_data_ready"
 	DnstraceProgSockRecvLength     = "sock_recv_length"
 	DnstraceProgTcpProbe           = "tcp_probe"
-	DnstraceVarArrivalsExact       = "arrivals_exact"
 	DnstraceVarCpuCounters         = "cpu_counters"
 	DnstraceVarKnown               = "known"
 	DnstraceVarLastArrival         = "last_arrival"
@@ -238,6 +237,7 @@ const (
 	DnstraceVarUnusedSender        = "unused_sender"
 	DnstraceVarUnusedThread        = "unused_thread"
 	DnstraceVarUnusedWaited        = "unused_waited"
+	DnstraceVarWaitingKnown        = "waiting_known"
 )
 
 // LoadDnstrace returns the embedded CollectionSpec for Dnstrace.
@@ -310,7 +310,6 @@ type DnstraceMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DnstraceVariableSpecs struct {
-	ArrivalsExact   *ebpf.VariableSpec `ebpf:"arrivals_exact"`
 	CpuCounters     *ebpf.VariableSpec `ebpf:"cpu_counters"`
 	Known           *ebpf.VariableSpec `ebpf:"known"`
 	LastArrival     *ebpf.VariableSpec `ebpf:"last_arrival"`
@@ -331,6 +330,7 @@ type DnstraceVariableSpecs struct {
 	UnusedSender    *ebpf.VariableSpec `ebpf:"unused_sender"`
 	UnusedThread    *ebpf.VariableSpec `ebpf:"unused_thread"`
 	UnusedWaited    *ebpf.VariableSpec `ebpf:"unused_waited"`
+	WaitingKnown    *ebpf.VariableSpec `ebpf:"waiting_known"`
 }
 
 // DnstraceObjects contains all objects after they have been loaded into the kernel.
@@ -378,7 +378,6 @@ func (m *DnstraceMaps) Close() error {
 //
 // It can be passed to LoadDnstraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DnstraceVariables struct {
-	ArrivalsExact   *ebpf.Variable `ebpf:"arrivals_exact"`
 	CpuCounters     *ebpf.Variable `ebpf:"cpu_counters"`
 	Known           *ebpf.Variable `ebpf:"known"`
 	LastArrival     *ebpf.Variable `ebpf:"last_arrival"`
@@ -399,6 +398,7 @@ type DnstraceVariables struct {
 	UnusedSender    *ebpf.Variable `ebpf:"unused_sender"`
 	UnusedThread    *ebpf.Variable `ebpf:"unused_thread"`
 	UnusedWaited    *ebpf.Variable `ebpf:"unused_waited"`
+	WaitingKnown    *ebpf.Variable `ebpf:"waiting_known"`
 }
 
 // DnstracePrograms contains all programs after they have been loaded into the kernel.

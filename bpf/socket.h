@@ -19,10 +19,11 @@
 const volatile bool reads_observed;
 
 /*
- * Whether every packet that reaches a socket is seen: cgroup_ingress is attached. In a
- * section of its own, as that is known after loading.
+ * Whether user space knows of every datagram that may wait at a socket: cgroup_ingress is
+ * attached, and all lookups have been reported for as long as one may wait. In a section of
+ * its own, as that changes after loading.
  */
-volatile __u32 arrivals_exact SEC(".data.arrivals");
+volatile __u32 waiting_known SEC(".data.arrivals");
 
 /* When cgroup_ingress saw the last one: ns, CLOCK_MONOTONIC. */
 volatile __u64 last_arrival SEC(".data.arrivals");
@@ -153,14 +154,28 @@ static __always_inline void send_delivered(struct scratch *s, struct sk_buff *sk
 }
 
 /*
+ * Whether a datagram is still the one that was read. Whoever receives from the socket on
+ * another CPU lets go of it, and its memory may be another packet's before all is read: to
+ * its ports, the identification in its IPv4 header, or its DNS ID that is another one.
+ */
+static __always_inline bool is_unchanged(const struct scratch *s, const struct sk_buff *skb, const __u8 *l4,
+					 const __u8 *l3, const __u8 *data)
+{
+	return skb->data == data && skb->len == s->left &&
+	       bpf_ntohl(load32(l4)) == ((__u32)s->e.sport << 16 | s->e.dport) &&
+	       load32(l3 + 4) == *(__u32 *)(s->h + 4) && load32(data) == *(__u32 *)s->tail;
+}
+
+/*
  * What stands last in the queue of a socket that wakes its readers: the datagram that it
  * just got, unless another CPU was faster. The pointers are followed without a
- * reference, so what they say must agree with the socket.
+ * reference, so what they say must agree with the socket, and still hold at the end.
  */
 static __always_inline void queued(struct scratch *s, struct sock *sk, struct sk_buff *skb, const __u8 *l4)
 {
+	const __u8 *l3 = skb->head + skb->network_header, *data = skb->data;
 	__u32 netns = netns_of_socket(sk);
-	__u64 want;
+	__u64 want, paged;
 
 	if (!is_observed(netns))
 		return;
@@ -171,18 +186,23 @@ static __always_inline void queued(struct scratch *s, struct sock *sk, struct sk
 	s->left = skb->len;
 	if (s->left < DNS_HEADER || be16(s->h + 4) != s->left + 8 || s->e.dport != sk->__sk_common.skc_num)
 		return;
-	load(s->h, 20, skb->head + skb->network_header);
+	load(s->h, 20, l3);
 	if (s->h[0] >> 4 == 6)
-		load(s->h, 40, skb->head + skb->network_header);
+		load(s->h, 40, l3);
 	if (!read_addresses(s))
 		return;
 	s->e.skb = (__u64)skb;
 	/* Without what is in pages, which takes a reference. */
-	want = skb->len - skb->data_len;
+	want = s->left;
+	paged = skb->data_len;
+	if (paged >= want)
+		return;
+	want -= paged;
 	if (want > MAX_PAYLOAD)
 		want = MAX_PAYLOAD;
 	barrier_var(want);
-	if (!want || want > MAX_PAYLOAD || bpf_probe_read_kernel(s->tail, want, skb->data))
+	if (!want || want > MAX_PAYLOAD || bpf_probe_read_kernel(s->tail, want, data) ||
+	    !is_unchanged(s, skb, l4, l3, data))
 		return;
 	expect_read(s, sk);
 	send_delivered(s, 0, (__u64)sk, read_cgroup(sk), want);
@@ -404,14 +424,14 @@ static __always_inline void read_peers(struct scratch *s, struct sock *sk)
 }
 
 /*
- * Whether user space knows without the front which datagram was read: all that reach
- * the socket are reported, none is left in its queue, and none is under way into it.
+ * Whether user space knows without the front which datagram was read: it knows of all that
+ * reached the socket, none is left in its queue, and none is under way into it.
  * There is one candidate then, unless another reader is not seen yet, which user space
  * notices. Each look at a reader's memory takes 100 ns, and recvmsg wants three.
  */
 static __always_inline bool is_last(const struct scratch *s, const struct sock *sk)
 {
-	return arrivals_exact && (__s64)(s->e.time - last_arrival) > UNDER_WAY && share >= WHOLE_SHARE && sample_below >= WHOLE_SAMPLE &&
+	return waiting_known && (__s64)(s->e.time - last_arrival) > UNDER_WAY &&
 	       !load32(&sk->sk_receive_queue.qlen) && !load32(&((struct udp_sock *)sk)->reader_queue.qlen);
 }
 

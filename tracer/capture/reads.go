@@ -191,7 +191,7 @@ func (s *Source) atSocket(p *Packet) bool {
 	case p.Kind == Delivered:
 		return s.unread.deliver(p)
 	case p.Kind == Read:
-		return s.unread.read(p, s.exact() && s.shedder.complete(p.Time))
+		return s.unread.read(p, s.allWaitingKnown(p.Time))
 	}
 	return true
 }

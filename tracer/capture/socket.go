@@ -110,9 +110,6 @@ func (s *Source) attachArrival(way arrivalWay) error {
 	s.cgroupErr = s.attachToRoot(program)
 	switch {
 	case s.cgroupErr == nil:
-		if err := s.coll.Variables[bpf.DnstraceVarArrivalsExact].Set(uint32(1)); err != nil {
-			return fmt.Errorf("tell that every arrival is seen: %w", err)
-		}
 		s.forget(bpf.DnstraceProgSkDataReady)
 		s.forget(bpf.DnstraceProgTcpProbe)
 	case way == arrivalCgroup:

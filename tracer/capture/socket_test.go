@@ -8,8 +8,10 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -522,13 +524,15 @@ func TestScratchInUse(t *testing.T) {
 		}
 	}
 	setBusy(0)
-	// What was lost made it report fewer lookups.
-	if err := source.coll.Variables[bpf.DnstraceVarShare].Set(uint32(WholeShare)); err != nil {
-		t.Fatal(err)
+	// What was lost makes it report fewer lookups for a while, and then all again.
+	for end := time.Now().Add(30 * time.Second); source.shedder.share != WholeShare; {
+		if time.Now().After(end) {
+			t.Fatalf("the share is still %d", source.shedder.share)
+		}
+		poll(t, source)
 	}
 	again := ask()
-	// A read is not tied to its datagram while lookups were left out shortly before.
-	for _, kind := range []Kind{TX, RX, Delivered} {
+	for _, kind := range []Kind{TX, RX, Delivered, Read} {
 		if got, want := len(ofKind(again, kind)), len(ofKind(free, kind)); got != want {
 			t.Errorf("kind %d: seen %d times, before %d", kind, got, want)
 		}
@@ -556,27 +560,27 @@ func offsetIn(t *testing.T, name, field string) int {
 }
 
 // Several senders at once: whatever is missing, no read is tied to another datagram than
-// the one that was read.
+// the one that was read, and each that was delivered is one that its sender sent.
 func TestReadsUnderLoad(t *testing.T) {
 	const senders, each = 3, 3000
 	for name, way := range arrivalWays() {
 		fd, server := boundUDP(t, unix.AF_INET, "127.0.0.1")
 		source := openAt(t, way, server.Port())
 		var sending errgroup.Group
+		sender := map[netip.AddrPort]int{}
 		for s := range senders {
-			clientFD, _ := boundUDP(t, unix.AF_INET, "127.0.0.1")
+			clientFD, local := boundUDP(t, unix.AF_INET, "127.0.0.1")
+			sender[local] = s
 			sending.Go(func() error {
 				for i := range each {
-					// Alike but for the number behind the question.
-					m := append(withID(s), be(8, uint64(s*each+i))...)
-					if err := unix.Sendto(clientFD, m, 0, sockaddr(server)); err != nil {
+					if err := unix.Sendto(clientFD, numberedQuery(s, s*each+i), 0, sockaddr(server)); err != nil {
 						return err
 					}
 				}
 				return nil
 			})
 		}
-		got := make(chan uint64, senders*each)
+		got := make(chan int, senders*each)
 		go func() {
 			defer close(got)
 			buf := make([]byte, 512)
@@ -585,7 +589,7 @@ func TestReadsUnderLoad(t *testing.T) {
 				if err != nil || n < 8 {
 					return
 				}
-				got <- binary.BigEndian.Uint64(buf[n-8 : n])
+				got <- numberOf(buf[:n])
 			}
 		}()
 		if err := sending.Wait(); err != nil {
@@ -595,25 +599,47 @@ func TestReadsUnderLoad(t *testing.T) {
 		if err := unix.Shutdown(fd, unix.SHUT_RD); err != nil && !errors.Is(err, unix.ENOTCONN) {
 			t.Fatal(err)
 		}
-		var truth []uint64
+		for _, p := range packets {
+			if p.Kind != Delivered && p.Kind != Read {
+				continue
+			}
+			s, ok := sender[p.Src]
+			n := numberOf(p.Payload)
+			if !ok || n < s*each || n >= (s+1)*each || !bytes.Equal(p.Payload, numberedQuery(s, n)) {
+				t.Fatalf("%s: kind %d from %s, which did not send these %d bytes: %x", name, p.Kind, p.Src, len(p.Payload), p.Payload)
+			}
+		}
+		var truth []int
 		for n := range got {
 			truth = append(truth, n)
 		}
 		read := ofKind(packets, Read)
 		at := 0
-		for _, p := range read {
-			n := binary.BigEndian.Uint64(p.Payload[len(p.Payload)-8:])
-			for at < len(truth) && truth[at] != n {
-				at++
+		for i := range read {
+			n := numberOf(read[i].Payload)
+			skipped := slices.Index(truth[at:], n)
+			if skipped < 0 {
+				t.Fatalf("%s: the %dth read of %d, at %d ns, is said to be of %d, which was the %dth of %d, and %d were before it",
+					name, i, len(read), read[i].Time, n, slices.Index(truth, n), len(truth), at)
 			}
-			if at == len(truth) {
-				t.Fatalf("%s: %d was not read then", name, n)
-			}
-			at++
+			at += skipped + 1
 		}
 		c := source.Counters()
 		t.Logf("%s: %d delivered, %d read, %d told, %d dropped, %d lost", name, len(ofKind(packets, Delivered)), len(truth), len(read), len(ofKind(packets, Drop)), c.Lost)
 	}
+}
+
+// numberedQuery is a query of a sender, alike but for the number behind the question.
+func numberedQuery(sender, n int) []byte {
+	return append(withID(sender), be(8, uint64(n))...)
+}
+
+// numberOf is that of a query; -1: it is none.
+func numberOf(query []byte) int {
+	if len(query) < 8 {
+		return -1
+	}
+	return int(binary.BigEndian.Uint64(query[len(query)-8:]))
 }
 
 // Programs that a kernel refuses are left out step by step, and the source goes on: the

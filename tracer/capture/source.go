@@ -70,6 +70,7 @@ type Source struct {
 	rings        []*ringbuf.Reader
 	unread       unread
 	lostAtSocket bool // deliveries or reads may be missing since the last poll
+	waitingKnown bool // what the programs were told (tellWaiting)
 	// Why packets are not seen at their sockets by the program of the root cgroup, and
 	// why by none.
 	cgroupErr, socketErr error
@@ -256,6 +257,9 @@ func (s *Source) start(ring *ebpf.MapSpec, arrival arrivalWay) error {
 	if err := s.attachArrival(arrival); err != nil {
 		return err
 	}
+	if err := s.tellWaiting(Now()); err != nil {
+		return err
+	}
 	for name, prog := range s.coll.Programs {
 		if name == bpf.DnstraceProgCgroupIngress {
 			continue // it is attached
@@ -359,9 +363,10 @@ func (s *Source) look(cpu int, r *ringbuf.Reader) {
 
 // shed makes the programs report more or fewer lookups, if need be.
 func (s *Source) shed() error {
-	change, ok := s.shedder.decide(Now())
-	if !ok {
-		return nil
+	now := Now()
+	change, ok := s.shedder.decide(now)
+	if err := s.tellWaiting(now); err != nil || !ok {
+		return err
 	}
 	if err := s.coll.Variables[bpf.DnstraceVarShare].Set(uint32(change.After)); err != nil {
 		return fmt.Errorf("change the share of lookups that is reported: %w", err)
@@ -369,6 +374,30 @@ func (s *Source) shed() error {
 	s.changes = append(s.changes, change)
 	s.lostAtSocket = true // those outside it are not seen to be read
 	return nil
+}
+
+// tellWaiting tells the programs whether every datagram that may wait at a socket is
+// known: where not, they have to say of each read what the reader got.
+func (s *Source) tellWaiting(now int64) error {
+	known := s.allWaitingKnown(now)
+	if known == s.waitingKnown {
+		return nil
+	}
+	var on uint32
+	if known {
+		on = 1
+	}
+	if err := s.coll.Variables[bpf.DnstraceVarWaitingKnown].Set(on); err != nil {
+		return fmt.Errorf("tell whether all that waits at sockets is known: %w", err)
+	}
+	s.waitingKnown = known
+	return nil
+}
+
+// allWaitingKnown tells whether every datagram that waits at a socket at a time was
+// reported when it came.
+func (s *Source) allWaitingKnown(at int64) bool {
+	return s.exact() && s.shedder.complete(at)
 }
 
 // rechoose makes the programs observe the namespaces that have the chosen names now.
