@@ -22,7 +22,7 @@ import (
 )
 
 func main() {
-	dir := flag.String("dir", filepath.Join(os.TempDir(), "dnstrace-kernels"), "where kernels are unpacked and kept")
+	dir := flag.String("dir", filepath.Join(os.TempDir(), "dnstrace-kernels"), "where kernels are unpacked and kept, and what each machine prints is in VERSION.log")
 	arch := flag.String("arch", "amd64", "architecture of the machines: amd64 or arm64")
 	only := flag.String("only", "", "only the kernels whose version begins so")
 	tests := flag.String("run", "", "only the tests that this regular expression names, as go test -run")

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -178,7 +179,7 @@ func TestListenQueueFull(t *testing.T) {
 	server := localOf(t, fd)
 	source := openAt(t, arrivalBest, server.Port())
 	const asks, room = 5, 2 // one more than the backlog
-	for range asks {
+	for i := range asks {
 		client, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -187,6 +188,7 @@ func TestListenQueueFull(t *testing.T) {
 		if err := unix.Connect(client, sockaddr(server)); err != nil && !errors.Is(err, unix.EINPROGRESS) {
 			t.Fatal(err)
 		}
+		waitQueued(t, fd, min(i+1, room))
 	}
 	refused, asked := map[uint16]bool{}, map[uint16]bool{}
 	for _, p := range poll(t, source) {
@@ -202,5 +204,24 @@ func TestListenQueueFull(t *testing.T) {
 	}
 	if source.exact() && (len(asked) != asks || len(refused) != asks-room) {
 		t.Errorf("%d asked, %d had no room; expected %d and %d", len(asked), len(refused), asks, asks-room)
+	}
+}
+
+// waitQueued waits until so many connections are in the queue of a listener: their last
+// segment is processed in the background where the processor is busy.
+func waitQueued(t *testing.T, fd, n int) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		info, err := unix.GetsockoptTCPInfo(fd, unix.SOL_TCP, unix.TCP_INFO)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Of a listener these are the connections that wait (tcp_get_info).
+		if int(info.Unacked) >= n {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d connections are in the queue, expected %d", info.Unacked, n)
+		}
 	}
 }

@@ -67,7 +67,11 @@ func run() error {
 	if err := unix.Uname(&uts); err != nil {
 		return err
 	}
-	fmt.Println("kernel", unix.ByteSliceToString(uts.Release[:]))
+	clock, err := os.ReadFile("/sys/devices/system/clocksource/clocksource0/current_clocksource")
+	if err != nil {
+		return err
+	}
+	fmt.Printf("kernel %s, clock %s", unix.ByteSliceToString(uts.Release[:]), clock)
 	tests, err := filepath.Glob("/tests/*")
 	if err != nil {
 		return err
