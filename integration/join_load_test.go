@@ -15,25 +15,21 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// How long TestJoinUnderLoad asks, and how often a second. What the project promises,
-// DNSTRACE_JOIN_LOAD=60s, is asked without the race detector, which takes more of the two
-// processors than the tracer does, and takes some minutes.
-const (
-	joinLoad     = 4 * time.Second
-	joinRate     = 2000.0
-	promisedRate = 5000.0
-)
+// joinLoad is how long TestJoinUnderLoad asks; DNSTRACE_JOIN_LOAD=60s is what
+// the project promises, and takes some minutes.
+const joinLoad = 4 * time.Second
 
-// Thousands of lookups a second with unique names, or as many as the machine
+// Five thousand lookups a second with unique names, or as many as the machine
 // makes: of 99.9 % all three parts are joined, and none is joined wrongly. The
 // name is the truth. Where DNSTRACE_JOIN_LOAD is set, the rate must be reached, and
-// as many lookups answered: else it shows nothing about that rate.
+// as many lookups answered: else it shows nothing about 5,000 a second.
+//
+// The test process asks and answers all of them. With the race detector that takes more
+// of two processors than CoreDNS and the tracer together, which then leaves lookups out:
+// the Makefile runs this test without, and all others with it.
 func TestJoinUnderLoad(t *testing.T) {
 	length := wanted(t, "DNSTRACE_JOIN_LOAD", joinLoad)
-	rate := joinRate
-	if os.Getenv("DNSTRACE_JOIN_LOAD") != "" {
-		rate = promisedRate
-	}
+	const rate = 5000
 	r := newRig(t, "--record", "trace")
 	// What asks and answers shares two processors with CoreDNS and the tracer. Go's
 	// collector takes all that is left of them, at a priority above the tracer's.
@@ -51,7 +47,7 @@ func TestJoinUnderLoad(t *testing.T) {
 	}
 	reached := float64(len(results)) / took.Seconds()
 	if os.Getenv("DNSTRACE_JOIN_LOAD") != "" && (reached < 0.98*rate || len(answered) < len(results)*999/1000) {
-		t.Errorf("%.0f lookups a second, expected %.0f; %d of %d answered, expected 99.9 %%: has the machine two CPUs for this alone?",
+		t.Errorf("%.0f lookups a second, expected %d; %d of %d answered, expected 99.9 %%: has the machine two CPUs for this alone?",
 			reached, rate, len(answered), len(results))
 	}
 	enough := len(answered) * 999 / 1000
