@@ -39,7 +39,8 @@ func TestJoinNoGuessAmongFifty(t *testing.T) {
 		for _, u := range tr.Upstreams {
 			switch {
 			case u.Exchange == nil:
-				t.Errorf("join %s: %v", u.Join, tr.Gaps)
+				at := tr.Query.Time.Add(u.Attempt.Start.Duration())
+				t.Errorf("attempt from %s to %s: join %s: %v", at, at.Add(u.Attempt.Duration.Duration()), u.Join, tr.Gaps)
 				continue
 			case taken[u.Exchange.Flow]:
 				t.Errorf("one upstream exchange in two traces")
@@ -115,12 +116,14 @@ func TestJoinRefresh(t *testing.T) {
 				return fmt.Sprintf(". {\n %s\n cache {\n  success 100 3600 1\n  %s\n }\n forward . %s\n}\n", recording(l), cache, l.Upstream(0).V4())
 			})
 			name := cause + ".test."
-			r.Upstream(0).Set(name, lab.Behaviour{TTL: 2})
-			r.answered(lab.Query{Name: name})
-			wait := 400 * time.Millisecond
+			// Of a TTL of nine seconds 90 % are nine (the cache rounds up): every hit before
+			// its end prefetches. Of two seconds nothing is left after three.
+			ttl, wait := uint32(9), 100*time.Millisecond
 			if cause == "stale" {
-				wait = 3100 * time.Millisecond
+				ttl, wait = 2, 3100*time.Millisecond
 			}
+			r.Upstream(0).Set(name, lab.Behaviour{TTL: ttl})
+			r.answered(lab.Query{Name: name})
 			time.Sleep(wait)
 			r.answered(lab.Query{Name: name})
 			var refresh, lookup *trace.Trace

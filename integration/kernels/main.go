@@ -1,7 +1,8 @@
 // Command kernels runs the tests of the eBPF programs, and the tracer itself, on
 // other kernels, each in a virtual machine of its own; `make test-kernels` runs it.
-// It needs qemu, cpio and xz, and takes a minute a kernel, of which two run at once:
-// the machines have no hardware virtualization.
+// It needs qemu, cpio and xz. Two kernels run at once, and each takes minutes, where others
+// work beside it the better part of an hour: the machines have no hardware virtualization,
+// and nearly every test waits for the verifier.
 package main
 
 import (
