@@ -3,6 +3,7 @@ package assemble
 import (
 	"math"
 	"math/bits"
+	"slices"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
@@ -11,6 +12,7 @@ import (
 // soon after their attempts; and what then is left to whom it fits.
 func (r *region) inOrder() {
 	r.align()
+	r.complement()
 	for j, x := range r.exchanges {
 		if x.slot != nil || r.takers[j] == 0 {
 			continue
@@ -210,6 +212,37 @@ func (r *region) align() {
 			r.slots[slots[i]].give(r.exchanges[exchanges[j]], false)
 		}
 	}
+}
+
+// complement gives each slot that has nothing what others can do without. Where threads wait
+// for a processor, what was begun first is neither sent nor over first, and not all that fits
+// one to one does so in order.
+func (r *region) complement() {
+	for i, s := range r.slots {
+		if tried := uint64(0); len(s.got) == 0 && r.wants[i] != 0 {
+			r.augment(i, &tried)
+		}
+	}
+}
+
+// augment gives a slot an exchange that nobody has, or else one whose slot can be given
+// another likewise: an augmenting path of the bipartite matching. It returns false if there
+// is none among the exchanges not tried yet.
+func (r *region) augment(i int, tried *uint64) bool {
+	for rest := r.wants[i] &^ *tried; rest != 0; rest = r.wants[i] &^ *tried {
+		j := bits.TrailingZeros64(rest)
+		*tried |= 1 << j
+		x := r.exchanges[j]
+		if has := x.slot; has != nil {
+			if has.exact || len(has.got) != 1 || !r.augment(slices.Index(r.slots, has), tried) {
+				continue
+			}
+			x.lose()
+		}
+		r.slots[i].give(x, false)
+		return true
+	}
+	return false
 }
 
 // pairCost returns the cost of an exchange for a slot.
