@@ -280,6 +280,14 @@ func (c *toCome) Rejecting(server netip.AddrPort, qname, qtype string, from, unt
 	})
 }
 
+func (c *toCome) Asking(place trace.Place, pid int, qname, qtype string, from, until time.Time) bool {
+	return c.has(func(ex *trace.Exchange) bool {
+		client, ok := ex.ClientPlace()
+		return ok && client == place && (pid == 0 || ex.Client == nil || ex.Client.PID == 0 || ex.Client.PID == pid) &&
+			ex.QName == qname && ex.QType == qtype && !ex.Time.Before(from) && !ex.Time.After(until)
+	})
+}
+
 func (c *toCome) Partner(*trace.Exchange, time.Time, time.Time) bool { return false }
 
 // resolutionLines say which lookups are of one call.

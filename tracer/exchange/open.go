@@ -60,7 +60,9 @@ type open struct {
 	final         bool    // and that was so when it was reported: a query that TCP repeats is no news
 	closed        bool    // out of the table: a connection may still remember it
 
-	next, previous *open // of the same socket
+	next, previous           *open // of the same socket
+	nextAlike, previousAlike *open // of the same question
+
 	due            int64
 	index          int
 	reported       int64 // when it was passed on without a response

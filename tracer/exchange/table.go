@@ -92,6 +92,7 @@ type Table struct {
 	cfg       Config
 	open      map[key]slot
 	sockets   map[socket]*open
+	alike     map[uint64]*open // by the hash of their question
 	due       dueHeap
 	conns     map[connKey]*conn
 	clients   map[socket]*conn // the last connection of a client's address
@@ -119,7 +120,7 @@ func New(cfg Config) *Table {
 		cfg.MaxBytes = DefaultMaxBytes
 	}
 	return &Table{
-		cfg: cfg, open: map[key]slot{}, sockets: map[socket]*open{}, conns: map[connKey]*conn{}, clients: map[socket]*conn{},
+		cfg: cfg, open: map[key]slot{}, sockets: map[socket]*open{}, alike: map[uint64]*open{}, conns: map[connKey]*conn{}, clients: map[socket]*conn{},
 		datagrams: map[datagram]fragmented{}, refused: map[*open]struct{}{}, places: newPlaces(),
 	}
 }
