@@ -13,16 +13,16 @@ const healthWindow = time.Minute
 
 // Bounds of what is remembered of one upstream, the latest of each.
 const (
-	maxNames    = 32
-	maxTypes    = 4
-	maxRefusals = 32
+	maxNames = 32
+	maxTypes = 4
+	maxLoad  = 64
 )
 
 // upstreamSeen is what is remembered of an upstream.
 type upstreamSeen struct {
 	queries *window // all, and those that failed
 	names   []*nameSeen
-	load    []*served // the latest queries, in the order in which they were told
+	load    []served // the latest responses, in the order in which they were told
 }
 
 // nameSeen is how an upstream treated one name.
@@ -42,8 +42,9 @@ type typeSeen struct {
 
 // served is one query that an upstream responded to.
 type served struct {
-	start, end time.Time
-	refused    bool
+	at          time.Time
+	outstanding int // other queries that waited for it
+	refused     bool
 }
 
 // upstream returns what is remembered of an upstream.
@@ -162,7 +163,7 @@ func (m *memory) learnUpstreams(t *trace.Trace) {
 		name, qtype := questionTo(t, up)
 		u.learn(name, qtype, o)
 		if ex := up.Exchange; ex != nil && ex.Duration != nil {
-			u.serve(&served{ex.Time, ex.Time.Add(ex.Duration.Duration()), ex.RCode == "REFUSED"})
+			u.serve(served{ex.Time, ex.Outstanding, ex.RCode == "REFUSED"})
 		}
 	})
 	if q := t.Query; q != nil && q.Cache == trace.CacheHit && !errorCode(q.RCode) {
@@ -175,8 +176,8 @@ func (m *memory) learnUpstreams(t *trace.Trace) {
 	}
 }
 
-func (u *upstreamSeen) serve(s *served) {
-	if len(u.load) >= maxRefusals {
+func (u *upstreamSeen) serve(s served) {
+	if len(u.load) >= maxLoad {
 		u.load = u.load[:copy(u.load, u.load[1:])]
 	}
 	u.load = append(u.load, s)
