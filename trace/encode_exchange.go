@@ -16,6 +16,9 @@ func (e *Exchange) AppendJSON(b []byte) []byte {
 	}
 	b = appendString(append(b, `,"outcome":`...), e.Outcome)
 	b = appendInt(append(b, `,"transmissions":`...), e.Transmissions)
+	if e.Outstanding != 0 {
+		b = appendInt(append(b, `,"outstanding":`...), e.Outstanding)
+	}
 	b = e.Path.appendJSON(append(b, `,"path":`...), e.Node)
 	b = e.Milestones.appendJSON(append(b, `,"milestones":`...))
 	b = appendList(append(b, `,"drops":`...), e.Drops, (*Drop).appendJSON)
@@ -26,6 +29,7 @@ func (e *Exchange) AppendJSON(b []byte) []byte {
 	b = appendTrue(b, `,"listen_full":true`, e.ListenFull)
 	b = appendTrue(b, `,"replaces":true`, e.Replaces)
 	b = appendTrue(b, `,"truncated":true`, e.Truncated)
+	b = appendTrue(b, `,"respelled":true`, e.Respelled)
 	b = appendKnown(b, `,"traceparent":`, e.Traceparent)
 	if e.Client != nil {
 		b = e.Client.appendJSON(append(b, `,"client":`...))

@@ -322,23 +322,29 @@ const ServiceNoEndpoints = "no_ready_endpoint"
 type Exchange struct {
 	Header
 	DNS
-	ServerIP      netip.Addr  `json:"server_ip"` // as the client addressed it
-	ServerPort    uint16      `json:"server_port"`
-	NAT           *NAT        `json:"nat"`
-	Outcome       string      `json:"outcome"`
-	Transmissions int         `json:"transmissions"`
-	Path          Path        `json:"path"`
-	Milestones    Milestones  `json:"milestones"`
-	Drops         []Drop      `json:"drops"`    // in order of time
-	Rejected      []Rejection `json:"rejected"` // in order of time
-	Reset         *Reset      `json:"reset"`
+	ServerIP      netip.Addr `json:"server_ip"` // as the client addressed it
+	ServerPort    uint16     `json:"server_port"`
+	NAT           *NAT       `json:"nat"`
+	Outcome       string     `json:"outcome"`
+	Transmissions int        `json:"transmissions"`
+	// Outstanding is how many other queries of the same client's address to the same server
+	// waited for a response when this one was sent. JSON leaves out 0.
+	Outstanding int         `json:"outstanding"`
+	Path        Path        `json:"path"`
+	Milestones  Milestones  `json:"milestones"`
+	Drops       []Drop      `json:"drops"`    // in order of time
+	Rejected    []Rejection `json:"rejected"` // in order of time
+	Reset       *Reset      `json:"reset"`
 	// ListenFull tells that the last SYN that reached its listener found no room in the queue
 	// of connections, and was ignored. JSON leaves out false.
 	ListenFull bool `json:"listen_full"`
 	// Replaces tells that a record with the same trace_id and time was written before
 	// this one, which went on: this is all of it. JSON leaves out false.
-	Replaces    bool      `json:"replaces"`
-	Truncated   bool      `json:"truncated"` // the response had TC set
+	Replaces  bool `json:"replaces"`
+	Truncated bool `json:"truncated"` // the response had TC set
+	// Respelled tells that the response has the name in other upper and lower case than the
+	// query. JSON leaves out false.
+	Respelled   bool      `json:"respelled"`
 	Traceparent string    `json:"traceparent"`
 	Client      *Endpoint `json:"client"`
 	Server      *Endpoint `json:"server"`

@@ -60,7 +60,7 @@ func sampleRecords() []Record {
 		Drops: []Drop{{Where: "nft_do_chain", Reason: "NETFILTER_DROP", Words: "netfilter hook FORWARD", Message: MessageQuery, Node: "node-1", NetNS: 4026532220,
 			NetNSName: "n", IfName: "cni0", Offset: 17000, BPF: "tc ingress", ConntrackCount: 262143, ConntrackMax: 262144}},
 		Rejected: []Rejection{{Why: RejectedPort, Src: netip.MustParseAddrPort("10.244.1.2:5353"), RCode: "NOERROR", Size: 46, Offset: 18000}},
-		Reset:    &Reset{Src: netip.MustParseAddrPort("10.244.1.2:53"), Offset: 19000}, ListenFull: true, Replaces: true, Truncated: true, Sample: &rate,
+		Reset:    &Reset{Src: netip.MustParseAddrPort("10.244.1.2:53"), Offset: 19000}, ListenFull: true, Replaces: true, Truncated: true, Respelled: true, Outstanding: 3, Sample: &rate,
 		Traceparent: "00-6b01090041156cb99fd7e9f79b794954-0123456789abcdef-01", Server: &Endpoint{Pod: "p", Namespace: "n"}, Client: &Endpoint{Process: "named", PID: 42, TID: 45, Thread: "isc-net-0001", Cgroup: "/user.slice"}, LostEvents: 3, PathOmitted: 9, SampledInKernel: true, Node: "node-1",
 		Flags: []string{"aa", "rd"}, AnswerCount: &count, MinTTL: &ttl,
 		Answers:       []Answer{{Type: "CNAME", Value: "a\\046b.example.com.", TTL: 30}, {Type: "A", Value: "192.0.2.1", TTL: 5}},

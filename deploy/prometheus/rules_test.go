@@ -163,8 +163,9 @@ func TestEveryFindingIsAlertedOn(t *testing.T) {
 	var alerts rules
 	read(t, "alerts.yaml", &alerts)
 	covered := []string{
-		"upstream-timeout", "upstream-error", "upstream-unhealthy", "slow-upstream", // DNSTraceUpstream*
-		"refused-by-server", // DNSTraceRefusedHigh
+		"upstream-timeout", "upstream-error", "upstream-unhealthy", "slow-upstream", "type-ignored", // DNSTraceUpstream*
+		"refused-by-server", "concurrency-limit", // DNSTraceRefusedHigh
+		"cached-failure", // DNSTraceServfailHigh
 	}
 	matchers := regexp.MustCompile(`code=~"([^"]+)"`)
 	for _, r := range alerts.Groups[0].Rules {

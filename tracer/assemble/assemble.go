@@ -40,6 +40,9 @@ type Open interface {
 	// Rejecting tells whether an exchange is that was begun between two times, asks a
 	// server a question, and got only responses that could not be taken.
 	Rejecting(server netip.AddrPort, qname, qtype string, from, until time.Time) bool
+	// Asking tells whether a query for a question is that was sent from a place between two
+	// times, by that process; pid 0: any.
+	Asking(place trace.Place, pid int, qname, qtype string, from, until time.Time) bool
 	// Partner tells whether a query is for the other type of address of the name that the
 	// socket of an exchange asked for, begun between two times.
 	Partner(of *trace.Exchange, from, until time.Time) bool

@@ -175,6 +175,10 @@ func (a *Assembler) inferredReady(l *lookup, depth int) (ready time.Time) {
 	if !p.caller {
 		return ready
 	}
+	if in := l.serverSide(); a.cfg.Open != nil &&
+		a.cfg.Open.Asking(l.server.place, l.server.pid, in.QName, in.QType, time.Unix(0, p.arrival), time.Unix(0, min(l.until, a.now.UnixNano()))) {
+		ready = a.now.Add(linger) // an upstream of several may still answer
+	}
 	for _, c := range p.asked.channels {
 		for i := c.exchanges.from(p.arrival); i < len(c.exchanges) && c.exchanges[i].at <= l.until && i < c.exchanges.from(p.arrival)+maxTried; i++ {
 			x := c.exchanges[i].item

@@ -10,14 +10,18 @@ import (
 
 // openUntil knows one exchange that is under way until a time.
 type openUntil struct {
-	now, until           time.Time
-	record, out, partner bool
+	now, until                   time.Time
+	record, out, partner, asking bool
 }
 
 func (o *openUntil) UnderWay(*trace.Query) bool { return o.record && o.now.Before(o.until) }
 
 func (o *openUntil) Rejecting(server netip.AddrPort, qname, qtype string, _, _ time.Time) bool {
 	return o.out && o.now.Before(o.until) && server == netip.AddrPortFrom(upstreamIP, 53) && qname == "a.example." && qtype == "A"
+}
+
+func (o *openUntil) Asking(place trace.Place, _ int, qname, qtype string, _, _ time.Time) bool {
+	return o.asking && o.now.Before(o.until) && place.NetNS == serverNS && qname == "a.example." && qtype == "A"
 }
 
 func (o *openUntil) Partner(*trace.Exchange, time.Time, time.Time) bool {
@@ -103,6 +107,21 @@ func TestPartnerUnderWay(t *testing.T) {
 	for _, tr := range traces {
 		if tr.Resolution != first.TraceID.String() || tr.ResolutionJoin != trace.JoinExact {
 			t.Errorf("%s %s: resolution %q, %s", tr.QType, tr.Outcome, tr.Resolution, tr.ResolutionJoin)
+		}
+	}
+}
+
+// A server without records asks two others at once, and one is silent for long: the
+// lookup waits for what becomes of that one.
+func TestAskingUnderWay(t *testing.T) {
+	for _, asking := range []bool{true, false} {
+		silent := toUpstream("a.example.", 2000, 200*time.Microsecond, 0)
+		answered := exchange("a.example.", serverNS, nodeNS, serverIP, netip.MustParseAddr("192.168.49.2"), 2000, 200*time.Microsecond, time.Millisecond)
+		client := fromClient("a.example.", 1000, 0, 2*time.Millisecond)
+		traces := assembleLive(&openUntil{asking: asking, until: epoch.Add(6 * time.Second)},
+			comes{100 * time.Millisecond, client}, comes{110 * time.Millisecond, answered}, comes{6 * time.Second, silent})
+		if want := map[bool]int{true: 1, false: 2}[asking]; len(traces) != want || len(traces[want-1].Upstreams) != 2 {
+			t.Errorf("known %v: %v", asking, outlines(traces))
 		}
 	}
 }

@@ -14,7 +14,9 @@ import (
 
 // Codes of findings: the names are stable.
 const (
+	CachedFailure           = "cached-failure"
 	ClientGaveUp            = "client-gave-up"
+	ConcurrencyLimit        = "concurrency-limit"
 	ConntrackFull           = "conntrack-full"
 	ConntrackRace           = "conntrack-race"
 	DroppedByBPF            = "dropped-by-bpf"
@@ -37,6 +39,7 @@ const (
 	SlowUpstream            = "slow-upstream"
 	StaleEndpoint           = "stale-endpoint"
 	TruncatedRetry          = "truncated-retry"
+	TypeIgnored             = "type-ignored"
 	UpstreamError           = "upstream-error"
 	UpstreamTimeout         = "upstream-timeout"
 	UpstreamUnhealthy       = "upstream-unhealthy"
@@ -44,9 +47,9 @@ const (
 
 // Codes are the codes that rules have, in order of the alphabet.
 var Codes = []string{
-	ClientGaveUp, ConntrackFull, ConntrackRace, DroppedByBPF, DroppedByNetfilter, DroppedNoSocket, DroppedOther, DroppedReceiveBuffer,
+	CachedFailure, ClientGaveUp, ConcurrencyLimit, ConntrackFull, ConntrackRace, DroppedByBPF, DroppedByNetfilter, DroppedNoSocket, DroppedOther, DroppedReceiveBuffer,
 	ListenQueueFull, NoResponseSeen, NXDomainStorm, OversizedResponse, QueryNeverArrived, RefusedByServer, ResponseLost, ResponseRejected,
-	Retransmission, SearchPathAmplification, ServerOverloaded, ServerSlow, SlowUpstream, StaleEndpoint, TruncatedRetry,
+	Retransmission, SearchPathAmplification, ServerOverloaded, ServerSlow, SlowUpstream, StaleEndpoint, TruncatedRetry, TypeIgnored,
 	UpstreamError, UpstreamTimeout, UpstreamUnhealthy,
 }
 
@@ -62,8 +65,8 @@ type rule func(*memory, *trace.Trace) []trace.Finding
 // rules in the order in which findings are shown: what happened to the client
 // first, then what happened further up, then what only many lookups show.
 var rules = []rule{
-	clientGaveUp, drops, listenQueueFull, missing, oversizedResponse, refusedByServer,
-	serverOverloaded, serverSlow, rejectedUpstream, upstreamTimeout, upstreamError, slowUpstream,
+	clientGaveUp, drops, listenQueueFull, missing, oversizedResponse, concurrencyLimit, refusedByServer,
+	serverOverloaded, serverSlow, rejectedUpstream, respelled, typeIgnored, upstreamTimeout, upstreamError, slowUpstream, cachedFailure,
 	truncatedRetry, retransmission, upstreamUnhealthy, searchPath, nxdomainStorm,
 }
 
@@ -84,9 +87,11 @@ func (d *Diagnoser) Trace(t *trace.Trace) []trace.Finding {
 	if t.Role == trace.RoleUpstream && t.Exchange != nil {
 		seen = withoutLookup(t)
 	}
+	d.memory.learnUpstreams(seen)
 	for _, r := range rules {
 		findings = append(findings, r(d.memory, seen)...)
 	}
+	d.memory.learnFailures(seen)
 	d.memory.add(seen)
 	return findings
 }

@@ -11,7 +11,8 @@ import (
 
 // Bounds of what is remembered: some six megabytes.
 const (
-	maxUpstreams = 1024
+	maxUpstreams = 512
+	maxFailures  = 1024
 	maxClients   = 4096
 	maxLookups   = 8192
 	// Longer than a lookup is held until it is complete, and than a client waits
@@ -21,9 +22,10 @@ const (
 
 // memory is what the rules know of earlier traces.
 type memory struct {
-	upstreams map[string]*window    // by address
-	clients   map[clientKey]*client // who asks
-	lookups   map[lookupKey][]*seen // of one client and name
+	upstreams map[string]*upstreamSeen // by address
+	failures  map[failureKey]*failure  // that a server may have cached
+	clients   map[clientKey]*client    // who asks
+	lookups   map[lookupKey][]*seen    // of one client and name
 	calls     map[trace.TraceID]*call
 	order     []*seen // oldest first, from head on
 	unused    []*seen // forgotten, to be used again
@@ -73,7 +75,7 @@ type call struct {
 
 func newMemory() *memory {
 	return &memory{
-		upstreams: map[string]*window{}, clients: map[clientKey]*client{},
+		upstreams: map[string]*upstreamSeen{}, failures: map[failureKey]*failure{}, clients: map[clientKey]*client{},
 		lookups: map[lookupKey][]*seen{}, calls: map[trace.TraceID]*call{},
 	}
 }

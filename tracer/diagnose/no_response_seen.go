@@ -20,11 +20,28 @@ func noResponseSeen(t *trace.Trace) (trace.Finding, bool) {
 		f.Summary = fmt.Sprintf("%s read the query in %s, and no response left it.", reader(ex), namespaceOf(t, &read.Device))
 		f.Advice = "See what it waits for or refuses in silence: its log, its configuration, its upstreams."
 	}
+	if q := t.Query; q != nil && q.Outcome == trace.OutcomeNoResponse && !responseSeen(t) {
+		silentServer(&f, q)
+	}
 	if responseSeen(t) {
 		f.Summary = "A response was sent; whether it arrived cannot be seen here" + lastPlace(t, ex, trace.MessageResponse) + "."
 		f.Advice = "Ask the client. `dnstrace check` says what this kernel does not show."
 	}
 	return f, true
+}
+
+// silentServer says which plugin ended a query that CoreDNS meant not to answer, or could
+// not.
+func silentServer(f *trace.Finding, q *trace.Query) {
+	f.Summary = "CoreDNS took the query and wrote no answer."
+	f.Advice = "See CoreDNS's log for this moment."
+	if last := lastHop(q); last != "" {
+		f.Summary = fmt.Sprintf("CoreDNS took the query and wrote no answer: it ended in its plugin %s.", last)
+		f.Advice = fmt.Sprintf("See `%s` in the Corefile: whether it means to drop such queries; and CoreDNS's log for this moment.", last)
+	}
+	if q.Error != "" {
+		f.Evidence = append(f.Evidence, "CoreDNS's own words: "+q.Error)
+	}
 }
 
 // neverRead finds a query that waits in its server's socket. Proof: the kernel

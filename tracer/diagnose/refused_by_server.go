@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
@@ -16,13 +17,13 @@ func refusedByServer(_ *memory, t *trace.Trace) []trace.Finding {
 	if anyUpstream(t.Upstreams, func(u *trace.Upstream) bool { return u.Exchange != nil && u.Exchange.RCode == "REFUSED" }) {
 		return nil
 	}
-	if _, passedOn := forwarded(t); passedOn {
-		return nil
+	if _, passedOn := forwarded(t); passedOn || failedFromCache(t.Query) || t.Query != nil && strings.Contains(t.Query.Error, maxConcurrentError) {
+		return nil // that has a finding of its own
 	}
 	f := trace.Finding{
 		Code:    RefusedByServer,
 		Summary: fmt.Sprintf("The server refused to answer %s %s.", t.QName, t.QType),
-		Advice:  "See that the Corefile has a server block for this name, and that no `acl` or `view` there turns this client away.",
+		Advice:  "See which clients and names it serves: its access list, and the zones that it has or forwards.",
 	}
 	if t.Exchange != nil {
 		f.Evidence = append(f.Evidence, fmt.Sprintf("%s answered REFUSED to %s after %s", server(t.Exchange), who(t.Exchange), orUnknown(t.Exchange.Duration)))
@@ -31,12 +32,31 @@ func refusedByServer(_ *memory, t *trace.Trace) []trace.Finding {
 	if q == nil {
 		return []trace.Finding{inDoubt(f, t.Exchange)}
 	}
-	by := q.AnsweredBy
-	if by == "" {
-		by = "no plugin: no server block serves the name"
+	f.Evidence = append(f.Evidence, fmt.Sprintf("CoreDNS recorded the query: outcome %s, zone %q, answered by %s, %s", q.Outcome, q.Zone, orNone(q.AnsweredBy), count(len(q.Upstreams), "upstream attempt")))
+	switch last := lastHop(q); {
+	case q.Error != "":
+		f.Summary = fmt.Sprintf("CoreDNS refused to answer %s %s: %s.", t.QName, t.QType, q.Error)
+		f.Advice = "The words are CoreDNS's own: see the plugin that says them in the Corefile."
+	case q.AnsweredBy == "" && last == "":
+		f.Summary = fmt.Sprintf("CoreDNS refused to answer %s %s: no server block serves the name.", t.QName, t.QType)
+		f.Advice = "See that the Corefile has a server block for this name, and that no `view` there turns this client away."
+	case last != "":
+		f.Summary = fmt.Sprintf("CoreDNS's plugin %s refused to answer %s %s.", last, t.QName, t.QType)
+		f.Advice = fmt.Sprintf("See `%s` in the Corefile: whom, and which names, it turns away.", last)
 	}
-	f.Evidence = append(f.Evidence, fmt.Sprintf("CoreDNS recorded the query: outcome %s, zone %q, answered by %s, %s", q.Outcome, q.Zone, by, count(len(q.Upstreams), "upstream attempt")))
 	return []trace.Finding{f}
+}
+
+// lastHop returns the plugin that a query had come to last, or that answered it; empty if
+// it came to none.
+func lastHop(q *trace.Query) string {
+	switch {
+	case q.AnsweredBy != "":
+		return q.AnsweredBy
+	case len(q.Hops) > 0:
+		return q.Hops[len(q.Hops)-1].Plugin
+	}
+	return ""
 }
 
 func orUnknown(s *trace.Seconds) string {

@@ -10,21 +10,67 @@ import (
 // slowUpstream finds an upstream that answered, and took most of a slow lookup
 // to do so; in a chain of servers the last one that did. Proof: the time from its query to
 // its response on the wire or, where the packets were not seen, CoreDNS's own time of the
-// attempt.
+// attempt. One whose response came when the server had given up is slow, too.
 func slowUpstream(_ *memory, t *trace.Trace) []trace.Finding {
+	findings := lateUpstreams(t)
 	total, ok := clientTime(t)
 	if !ok || total < slow {
-		return nil
+		return findings
 	}
-	var findings []trace.Finding
 	eachUpstream(t.Upstreams, func(u *trace.Upstream) {
 		d, ok := answerTime(u)
-		if !ok || d < slow || d < total/2 || waitedTime(u) >= d/2 {
+		if _, late := lateBy(u); late || !ok || d < slow || d < total/2 || waitedTime(u) >= d/2 {
 			return
 		}
 		findings = append(findings, slowFinding(u, d, total))
 	})
 	return findings
+}
+
+// lateUpstreams finds upstreams whose response came when nobody waited for it any more.
+func lateUpstreams(t *trace.Trace) []trace.Finding {
+	var findings []trace.Finding
+	eachUpstream(t.Upstreams, func(u *trace.Upstream) {
+		after, late := lateBy(u)
+		if !late {
+			return
+		}
+		ex := u.Exchange
+		waited := ""
+		if u.Attempt != nil && u.Attempt.Duration != nil {
+			waited = fmt.Sprintf(" CoreDNS waited %s.", since(*u.Attempt.Duration))
+		}
+		f := trace.Finding{
+			Code:     SlowUpstream,
+			Summary:  fmt.Sprintf("The upstream %s answered after %s, when the server had given up on it%s.", address(u), since(after), cost(u)),
+			Evidence: []string{fmt.Sprintf("its query with ID %#04x left from %s port %d, and a response (%s) came %s later", ex.ID, ex.ClientIP, ex.ClientPort, orNone(ex.RCode), since(after))},
+			Advice:   "Ask it from the server's namespace (`dig @ADDRESS NAME`); if slow there too, use a nearer one." + waited,
+		}
+		if d := ex.LastDrop(); d != nil && gaveUp(ex) {
+			f.Evidence = append(f.Evidence, dropQuote(ex, d)+", in "+droppedWhere(t, d))
+		}
+		if at := u.Attempt; at != nil {
+			f.Evidence = append(f.Evidence, ended(at))
+		}
+		f.Evidence = appendInferred(f.Evidence, u)
+		findings = append(findings, inDoubt(f, ex))
+	})
+	return findings
+}
+
+// lateBy returns when the response of an upstream came, counted from its query, if its
+// server had closed the socket, or ended the attempt, before.
+func lateBy(u *trace.Upstream) (after trace.Seconds, late bool) {
+	ex, at := u.Exchange, u.Attempt
+	switch {
+	case ex == nil:
+		return 0, false
+	case gaveUp(ex):
+		return ex.LastDrop().Offset, ex.RCode != ""
+	case at == nil || at.Outcome == trace.OutcomeOK || at.Outcome == "" || at.Duration == nil || ex.Duration == nil || ex.Outcome != trace.OutcomeAnswered:
+		return 0, false
+	}
+	return *ex.Duration, *ex.Duration > *at.Duration
 }
 
 // waitedTime is how long a server that keeps records waited for its own upstreams.

@@ -3,6 +3,7 @@ package diagnose
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
@@ -11,9 +12,9 @@ import (
 // be asked. Proof: the response code on the wire, or how CoreDNS's attempt ended.
 // Where the upstream is an observed server whose own upstream failed, that is
 // the finding.
-func upstreamError(_ *memory, t *trace.Trace) []trace.Finding {
-	findings := upstreamErrors(nil, t.Upstreams)
-	if u, ok := forwarded(t); ok && len(findings) == 0 && errorCode(t.Query.RCode) {
+func upstreamError(m *memory, t *trace.Trace) []trace.Finding {
+	findings := upstreamErrors(m, t, t.Upstreams)
+	if u, ok := forwarded(t); ok && len(findings) == 0 && errorCode(t.Query.RCode) && !failedFromCache(t.Query) {
 		findings = append(findings, trace.Finding{
 			Code:    UpstreamError,
 			Summary: fmt.Sprintf("The upstream %s answered %s.", address(u), t.Query.RCode),
@@ -37,24 +38,60 @@ func forwarded(t *trace.Trace) (*trace.Upstream, bool) {
 	return u, u.Exchange == nil && u.Attempt != nil && u.Attempt.Outcome == trace.OutcomeOK
 }
 
-func upstreamErrors(findings []trace.Finding, upstreams []trace.Upstream) []trace.Finding {
+// upstreamErrors finds those of a tree; of several that are alike, one says how often.
+func upstreamErrors(m *memory, t *trace.Trace, upstreams []trace.Upstream) []trace.Finding {
+	var findings []trace.Finding
+	times := map[string]int{} // by what is alike
+	first := map[string]int{}
 	for i := range upstreams {
 		u := &upstreams[i]
-		deeper := upstreamErrors(nil, u.Upstreams)
+		deeper := upstreamErrors(m, t, u.Upstreams)
 		findings = append(findings, deeper...)
-		if len(deeper) > 0 || anyUpstream(u.Upstreams, silent) {
+		if len(deeper) > 0 || anyUpstream(u.Upstreams, silent) || failedFromCache(u.Query) {
 			continue
 		}
-		if f, ok := errorOf(u); ok {
+		f, ok := errorOf(m, t, u)
+		if !ok {
+			continue
+		}
+		alike := address(u) + " " + f.Advice
+		if u.Exchange != nil {
+			alike += u.Exchange.RCode
+		}
+		if times[alike]++; times[alike] == 1 {
+			first[alike] = len(findings)
 			findings = append(findings, f)
+			continue
+		}
+		again := &findings[first[alike]]
+		again.Evidence = append(again.Evidence, f.Evidence...)
+	}
+	for alike, n := range times {
+		if f := &findings[first[alike]]; n > 1 {
+			f.Summary = strings.TrimSuffix(f.Summary, ".") + fmt.Sprintf(", %d times.", n)
+			f.Evidence = shortened(f.Evidence)
 		}
 	}
 	return findings
 }
 
-func errorOf(u *trace.Upstream) (trace.Finding, bool) {
+// manyQuotes is how much evidence a reader takes in.
+const manyQuotes = 8
+
+// shortened leaves out the middle of long evidence, and says so.
+func shortened(evidence []string) []string {
+	more := len(evidence) - manyQuotes
+	if more <= 1 {
+		return evidence
+	}
+	return append(evidence[:manyQuotes:manyQuotes], fmt.Sprintf("and %d more like these", more))
+}
+
+func errorOf(m *memory, t *trace.Trace, u *trace.Upstream) (trace.Finding, bool) {
 	at, ex := u.Attempt, u.Exchange
-	if ex != nil && ex.Outcome == trace.OutcomeDropped || rejectedOf(u) != nil {
+	_, late := lateBy(u)
+	limit, _ := limited(m, t, u)
+	if late || limit > 0 || ex != nil && ex.Outcome == trace.OutcomeDropped || rejectedOf(u) != nil {
 		return trace.Finding{}, false // that has a finding of its own
 	}
 	f := trace.Finding{Code: UpstreamError}
@@ -65,7 +102,11 @@ func errorOf(u *trace.Upstream) (trace.Finding, bool) {
 		if e := ex.ExtendedError; e != nil {
 			f.Evidence = append(f.Evidence, fmt.Sprintf("the upstream's own words (extended error %d): %s %s", e.Code, e.Name, e.Text))
 		}
+		f.Evidence = append(f.Evidence, othersAnswered(m, u)...)
 		f.Advice = adviceFor(ex.RCode)
+	case at != nil && at.Outcome == trace.OutcomeError && ex != nil && reached(ex):
+		f.Summary = fmt.Sprintf("The upstream %s was reached, and CoreDNS got no answer from it%s.", address(u), cost(u))
+		f.Advice = "See its log: it took the query, or the connection, and ended it. Then ask it from the server's namespace: `dig @ADDRESS NAME`."
 	case at != nil && at.Outcome == trace.OutcomeError:
 		f.Summary = fmt.Sprintf("The upstream %s could not be asked%s.", address(u), cost(u))
 		f.Advice = "See that something listens on that address and that the way there is open: `dig @ADDRESS NAME` from the server's namespace."
@@ -76,13 +117,32 @@ func errorOf(u *trace.Upstream) (trace.Finding, bool) {
 		return f, false
 	}
 	if at != nil && at.Outcome != trace.OutcomeOK {
-		f.Evidence = append(f.Evidence, fmt.Sprintf("CoreDNS's %s ended as %s: %s", attemptName(at), orNone(at.Outcome), orNone(at.Error)))
+		f.Evidence = append(f.Evidence, ended(at))
 	}
 	if ex != nil {
 		f.Evidence = append(append(append(f.Evidence, icmpEvidence(ex)...), resetEvidence(ex)...), rejections(ex)...)
 	}
 	f.Evidence = appendInferred(f.Evidence, u)
 	return f, true
+}
+
+// reached tells whether a query was seen to come to its server.
+func reached(ex *trace.Exchange) bool {
+	return ex.Milestones.Query.Arrived.Seen() || ex.Milestones.Query.Read.Seen()
+}
+
+// othersAnswered says how the upstream treats other names meanwhile: of one that answers
+// them, the name is broken.
+func othersAnswered(m *memory, u *trace.Upstream) []string {
+	seen := m.upstreams[address(u)]
+	if seen == nil || u.Exchange == nil {
+		return nil
+	}
+	answered, failed := seen.count(u.Exchange.Time)
+	if answered == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("of the latest names that it was asked for within a minute, it answered %d, and failed with %d", answered, failed)}
 }
 
 // errorCode tells codes that say the server failed; that a name does not exist
@@ -97,7 +157,7 @@ func errorCode(rcode string) bool {
 
 func adviceFor(rcode string) string {
 	if rcode == "REFUSED" {
-		return "The upstream does not serve this server or this name: see its access list, and whether it is meant to resolve for others."
+		return "It does not serve this server or this name, or it has reached a limit (queries at once, or a second): its log says which."
 	}
 	return "Ask it directly (`dig @ADDRESS NAME`): the fault is there or further up (DNSSEC, the zone's servers); try another upstream."
 }

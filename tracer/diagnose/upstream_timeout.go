@@ -12,26 +12,12 @@ import (
 // upstreamTimeout finds upstreams that were silent, in a chain of servers at
 // every step, each once. Proof: CoreDNS's attempt ended at its timeout, or the upstream
 // query left, nothing came back, and the tracer lost nothing meanwhile.
-func upstreamTimeout(_ *memory, t *trace.Trace) []trace.Finding {
-	var silent [][]*trace.Upstream // what went to one upstream
-	eachUpstream(t.Upstreams, func(u *trace.Upstream) {
-		timedOut := u.Attempt != nil && u.Attempt.Outcome == trace.OutcomeTimeout
-		noAnswer := u.Exchange != nil && silentExchange(u.Exchange) && !incomplete(u.Exchange)
-		// A dropped one has a finding of its own, and so have a lost fragment, a full queue and what was rejected.
-		failed := u.Exchange != nil && (u.Exchange.Outcome == trace.OutcomeDropped || fragmentLost(u.Exchange) || noRoom(u.Exchange))
-		if failed || rejectedOf(u) != nil || !timedOut && !noAnswer {
-			return
+func upstreamTimeout(m *memory, t *trace.Trace) []trace.Finding {
+	var findings []trace.Finding
+	for _, same := range silentUpstreams(t) {
+		if ignoresType(m, t, same[0]) {
+			continue
 		}
-		for i, same := range silent {
-			if toSameUpstream(same[0], u) {
-				silent[i] = append(same, u)
-				return
-			}
-		}
-		silent = append(silent, []*trace.Upstream{u})
-	})
-	findings := make([]trace.Finding, 0, len(silent))
-	for _, same := range silent {
 		f := trace.Finding{
 			Code:    UpstreamTimeout,
 			Summary: fmt.Sprintf("The upstream %s %s%s.", address(same[0]), didNotAnswer(same), costOf(t, same)),
@@ -43,6 +29,28 @@ func upstreamTimeout(_ *memory, t *trace.Trace) []trace.Finding {
 		findings = append(findings, f)
 	}
 	return findings
+}
+
+// silentUpstreams returns the queries to upstreams that were silent, those to one of them
+// together. A dropped one has a finding of its own, and so have a late response, a lost
+// fragment, a full queue and what was rejected.
+func silentUpstreams(t *trace.Trace) (silent [][]*trace.Upstream) {
+	eachUpstream(t.Upstreams, func(u *trace.Upstream) {
+		timedOut := u.Attempt != nil && u.Attempt.Outcome == trace.OutcomeTimeout
+		noAnswer := u.Exchange != nil && silentExchange(u.Exchange) && !incomplete(u.Exchange)
+		failed := u.Exchange != nil && (u.Exchange.Outcome == trace.OutcomeDropped || fragmentLost(u.Exchange) || noRoom(u.Exchange))
+		if _, late := lateBy(u); late || failed || rejectedOf(u) != nil || !timedOut && !noAnswer {
+			return
+		}
+		for i, same := range silent {
+			if toSameUpstream(same[0], u) {
+				silent[i] = append(same, u)
+				return
+			}
+		}
+		silent = append(silent, []*trace.Upstream{u})
+	})
+	return silent
 }
 
 // toSameUpstream tells whether two queries surely went to one upstream.
@@ -132,21 +140,12 @@ func costOf(t *trace.Trace, same []*trace.Upstream) string {
 func timeoutEvidence(t *trace.Trace, u *trace.Upstream) []string {
 	var evidence []string
 	if at := u.Attempt; at != nil {
-		text := fmt.Sprintf("CoreDNS's %s ended as %s", attemptName(at), at.Outcome)
-		if at.Duration != nil {
-			text += " after " + since(*at.Duration)
-		}
-		if at.Error != "" {
-			text += ": " + at.Error
-		}
-		evidence = append(evidence, text)
+		evidence = append(evidence, ended(at))
 	}
 	ex := u.Exchange
 	switch {
 	case ex == nil:
 		evidence = append(evidence, "its packets were not observed")
-	case ex.RCode != "" || ex.Duration != nil:
-		evidence = append(evidence, fmt.Sprintf("a response came too late: query with ID %#04x, answered %s", ex.ID, orNone(ex.RCode)))
 	default:
 		evidence = append(evidence, fmt.Sprintf("its query with ID %#04x left from %s port %d and %s", ex.ID, ex.ClientIP, ex.ClientPort, cameBack(ex)))
 		if s, ok := ex.Last(trace.MessageQuery, math.MaxInt64); ok {

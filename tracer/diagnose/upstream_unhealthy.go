@@ -2,36 +2,35 @@ package diagnose
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// An upstream is unhealthy if at least so many of its queries within the window
-// failed, and at least half of all.
+// An upstream is unhealthy if at least so many of its queries, for at least so many
+// names, failed within the window.
 const (
-	healthWindow = time.Minute
-	fewFailures  = 4
+	fewFailures = 4
+	fewBadNames = 2
 )
 
 // upstreamUnhealthy finds an upstream that keeps failing, with each lookup that
-// suffers from it. Proof: of the queries to it within a minute, at least four and
-// at least half got no response, or an error.
+// suffers from it. Proof: within a minute, at least four of the queries to it and at least
+// half of all got no response, or an error; and so did at least half of the names, of
+// which at least two. A name of which any type is answered, be it out of the cache, is not
+// one that the upstream fails.
 func upstreamUnhealthy(m *memory, t *trace.Trace) []trace.Finding {
 	var findings []trace.Finding
 	told := map[string]bool{}
-	eachUpstream(t.Upstreams, func(u *trace.Upstream) {
-		at, failed, known := askedAt(t, u)
-		if !known {
+	eachUpstream(t.Upstreams, func(up *trace.Upstream) {
+		o, known := outcomeOf(t, up)
+		addr := address(up)
+		if !known || !o.failed || told[addr] {
 			return
 		}
-		addr := address(u)
-		w := m.upstream(addr)
-		if !t.Replaces { // what it replaces was counted
-			w.add(at, failed)
-		}
-		all, bad := w.sum(at)
-		if !failed || bad < fewFailures || 2*bad < all || told[addr] {
+		u := m.upstream(addr)
+		all, bad := u.queries.sum(o.at)
+		names, badNames := u.count(o.at)
+		if bad < fewFailures || 2*bad < all || badNames < fewBadNames || badNames < names {
 			return
 		}
 		told[addr] = true
@@ -39,47 +38,11 @@ func upstreamUnhealthy(m *memory, t *trace.Trace) []trace.Finding {
 			Code:    UpstreamUnhealthy,
 			Summary: fmt.Sprintf("The upstream %s keeps failing: %d of %d queries within a minute.", addr, bad, all),
 			Evidence: []string{
-				fmt.Sprintf("of the last %s to it until %s UTC, %d got no response or an error, %d were answered", count(all, "query"), at.UTC().Format("15:04:05"), bad, all-bad),
+				fmt.Sprintf("of the last %s to it until %s UTC, %d got no response or an error, %d were answered", count(all, "query"), o.at.UTC().Format("15:04:05"), bad, all-bad),
+				fmt.Sprintf("%d of the latest %s that it was asked for had no answer for any type", badNames, count(names+badNames, "name")),
 			},
 			Advice: "Take it out of the server's upstreams (`forward`) until it is well, or let CoreDNS do so: `max_fails`, `health_check`.",
 		})
 	})
 	return findings
-}
-
-// eachUpstream visits a tree.
-func eachUpstream(upstreams []trace.Upstream, visit func(*trace.Upstream)) {
-	for i := range upstreams {
-		visit(&upstreams[i])
-		eachUpstream(upstreams[i].Upstreams, visit)
-	}
-}
-
-// askedAt says when an upstream was asked, and whether it failed; not known
-// where it cannot be told: packets may be missing, or the address is unknown.
-func askedAt(t *trace.Trace, u *trace.Upstream) (at time.Time, failed, known bool) {
-	switch ex := u.Exchange; {
-	case ex != nil && (ex.Outcome != trace.OutcomeUnanswered || !incomplete(ex)):
-		return ex.Time, ex.Outcome != trace.OutcomeAnswered || errorCode(ex.RCode), true
-	case u.Attempt != nil && u.Attempt.Address != "" && u.Attempt.Outcome != "":
-		start := t.Time
-		if t.Query != nil {
-			start = t.Query.Time
-		}
-		return start.Add(u.Attempt.Start.Duration()), u.Attempt.Outcome != trace.OutcomeOK, true
-	}
-	return at, false, false
-}
-
-// upstream returns the window of an upstream.
-func (m *memory) upstream(addr string) *window {
-	w := m.upstreams[addr]
-	if w == nil {
-		if len(m.upstreams) >= maxUpstreams {
-			forgetStalest(m.upstreams, func(w *window) int64 { return w.latest() })
-		}
-		w = newWindow(healthWindow)
-		m.upstreams[addr] = w
-	}
-	return w
 }

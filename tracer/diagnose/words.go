@@ -142,6 +142,23 @@ func count(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
+// ended quotes how CoreDNS says that an attempt ended, in its own words where there are any.
+func ended(at *trace.Attempt) string {
+	text := "CoreDNS's " + attemptName(at)
+	if at.Outcome == "" {
+		text += " has no outcome on its record"
+	} else {
+		text += " ended as " + at.Outcome
+	}
+	if at.Duration != nil {
+		text += " after " + since(*at.Duration)
+	}
+	if at.Error != "" {
+		text += ": " + at.Error
+	}
+	return text
+}
+
 // took is since for a time.Duration.
 func took(d time.Duration) string { return since(trace.Seconds(d)) }
 

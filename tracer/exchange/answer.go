@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"hash/maphash"
 	"net/netip"
 
 	"github.com/dnstrace/dnstrace/trace"
@@ -18,6 +19,7 @@ type answer struct {
 	minTTL    uint32
 	hasTTL    bool
 	extended  *trace.ExtendedError
+	spelling  uint64    // hash of the question as it is spelled; 0: it has none
 	rejection rejection // why nobody can take it
 }
 
@@ -27,11 +29,23 @@ func readAnswer(m *message) *answer {
 		rcode: int(m.flags&0xf) | s.edns.rcodeHigh<<4, flags: m.flags, size: m.size, part: m.part, records: int(m.counts[0]),
 		answers: s.answers, minTTL: s.minTTL, hasTTL: s.hasTTL, extended: s.edns.extended,
 	}
+	if len(m.question) > 0 {
+		a.spelling = maphash.Bytes(spellings, m.question)
+	}
 	// A cut one that says so is asked for again over TCP; what a fragment lacks is in the others.
 	if m.flags&bitTC == 0 && !m.part && len(m.body) >= m.size {
 		a.rejection = s.rejection
 	}
 	return a
+}
+
+// spellings is what questions are compared by as they are spelled.
+var spellings = maphash.MakeSeed()
+
+// respelled tells whether the response has the name in other upper and lower case than
+// the query: who mixes it on purpose (draft-vixie-dnsext-dns0x20) does not take it.
+func (ex *open) respelled() bool {
+	return ex.answer != nil && ex.answer.spelling != 0 && len(ex.question) > 0 && ex.answer.spelling != maphash.Bytes(spellings, ex.question)
 }
 
 // take makes a response the exchange's; of several the first that was seen counts. A

@@ -38,7 +38,7 @@ func (t *Table) emit(ex *open) *trace.Exchange {
 		e.duration = trace.Seconds(v.end)
 		r.Duration = &e.duration
 	}
-	r.Transmissions = max(ex.sendings, 1)
+	r.Transmissions, r.Outstanding = max(ex.sendings, 1), ex.outstanding
 	r.Path, r.PathOmitted = ex.path.Clone(), ex.omitted
 	r.Drops, r.Rejected = slices.Clone(ex.drops), slices.Clone(ex.rejected)
 	r.ICMP, r.Reset, r.Fragments = ex.icmp, ex.reset, ex.fragments()
@@ -75,6 +75,7 @@ func (e *emitted) question(ex *open) {
 // respond fills in what was answered.
 func (e *emitted) respond(ex *open) {
 	a, r := ex.answer, &e.record
+	r.Respelled = ex.respelled()
 	if a == nil && !ex.refusedAll() {
 		a = ex.guess
 	}

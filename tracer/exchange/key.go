@@ -118,6 +118,10 @@ func (t *Table) alias(k key, ex *open) {
 // index makes an exchange that has begun known.
 func (t *Table) index(ex *open) {
 	t.know(ex.key, ex)
+	if ex.nextAlike = t.alike[ex.key.question]; ex.nextAlike != nil {
+		ex.nextAlike.previousAlike = ex
+	}
+	t.alike[ex.key.question] = ex
 	if ex.key.protocol != trace.TransportUDP {
 		return
 	}
@@ -134,6 +138,7 @@ func (t *Table) unindex(ex *open) {
 	for _, k := range ex.clients {
 		t.unknow(k, ex)
 	}
+	t.unindexAlike(ex)
 	switch s := (socket{ex.key.client, ex.key.netns, ex.key.protocol}); {
 	case ex.previous != nil:
 		ex.previous.next = ex.next
@@ -147,6 +152,22 @@ func (t *Table) unindex(ex *open) {
 		ex.next.previous = ex.previous
 	}
 	ex.next, ex.previous = nil, nil
+}
+
+func (t *Table) unindexAlike(ex *open) {
+	switch {
+	case ex.previousAlike != nil:
+		ex.previousAlike.nextAlike = ex.nextAlike
+	case t.alike[ex.key.question] != ex: // an attempt to connect, which asks nothing
+	case ex.nextAlike == nil:
+		delete(t.alike, ex.key.question)
+	default:
+		t.alike[ex.key.question] = ex.nextAlike
+	}
+	if ex.nextAlike != nil {
+		ex.nextAlike.previousAlike = ex.previousAlike
+	}
+	ex.nextAlike, ex.previousAlike = nil, nil
 }
 
 func (t *Table) unknow(k key, ex *open) {
@@ -167,4 +188,4 @@ func (t *Table) unknow(k key, ex *open) {
 
 // indexBytes is what the maps take for an exchange: Go's maps are between 7/16 and 7/8
 // full.
-const indexBytes = 3 * (int(unsafe.Sizeof(key{})) + int(unsafe.Sizeof(slot{})) + int(unsafe.Sizeof(socket{})) + 8) / 2
+const indexBytes = 3 * (int(unsafe.Sizeof(key{})) + int(unsafe.Sizeof(slot{})) + int(unsafe.Sizeof(socket{})) + 3*8) / 2

@@ -36,6 +36,8 @@ type open struct {
 	last      int64
 	sendings  int // how often it was sent
 
+	outstanding int // others of its pair that waited when it began
+
 	path     trace.Path
 	marks    []mark // one for every sighting in path
 	omitted  int
@@ -58,14 +60,17 @@ type open struct {
 	responded     bool    // a response was seen, anywhere
 	ended         bool    // no response can come any more
 	final         bool    // and that was so when it was reported: a query that TCP repeats is no news
+	waits         bool    // for a response: counted in outstanding of the table
 	closed        bool    // out of the table: a connection may still remember it
 
-	next, previous *open // of the same socket
-	due            int64
-	index          int
-	reported       int64 // when it was passed on without a response
-	lostEvents     uint64
-	counted        int // bytes
+	next, previous           *open // of the same socket
+	nextAlike, previousAlike *open // of the same question
+
+	due        int64
+	index      int
+	reported   int64 // when it was passed on without a response
+	lostEvents uint64
+	counted    int // bytes
 }
 
 // mark is what the milestones need to know of a sighting.
@@ -131,6 +136,7 @@ func (t *Table) begin(k key, p *capture.Packet, m *message, server netip.AddrPor
 	ex.opcode, ex.size = uint8(m.opcode()), m.size
 	ex.readRequest(m)
 	t.index(ex)
+	t.waits(ex)
 	t.add(ex)
 	return ex
 }
@@ -253,6 +259,7 @@ func (t *Table) sighted(ex *open, p *capture.Packet, response, whole bool) bool 
 	if response {
 		m.bits |= inResponse
 		ex.responded = true
+		t.waitsNoMore(ex)
 		ex.learn(p, t.cfg.Names, toSocket)
 	} else {
 		ex.learn(p, t.cfg.Names, !toSocket)

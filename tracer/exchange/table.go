@@ -92,6 +92,8 @@ type Table struct {
 	cfg       Config
 	open      map[key]slot
 	sockets   map[socket]*open
+	alike     map[uint64]*open // by the hash of their question
+	waiting   map[pair]int     // how many wait for a response
 	due       dueHeap
 	conns     map[connKey]*conn
 	clients   map[socket]*conn // the last connection of a client's address
@@ -119,7 +121,7 @@ func New(cfg Config) *Table {
 		cfg.MaxBytes = DefaultMaxBytes
 	}
 	return &Table{
-		cfg: cfg, open: map[key]slot{}, sockets: map[socket]*open{}, conns: map[connKey]*conn{}, clients: map[socket]*conn{},
+		cfg: cfg, open: map[key]slot{}, sockets: map[socket]*open{}, alike: map[uint64]*open{}, waiting: map[pair]int{}, conns: map[connKey]*conn{}, clients: map[socket]*conn{},
 		datagrams: map[datagram]fragmented{}, refused: map[*open]struct{}{}, places: newPlaces(),
 	}
 }
@@ -261,6 +263,7 @@ func (t *Table) over(ex *open, now int64, emit func(*trace.Exchange)) {
 		r := t.emit(ex)
 		emit(r)
 		if r.Outcome != trace.OutcomeAnswered {
+			t.waitsNoMore(ex)
 			ex.reported, ex.final = now, ex.ended && ex.conn != nil && !ex.connects
 			ex.due = now + int64(ex.remembered())
 			heap.Fix(&t.due, 0)
@@ -299,6 +302,7 @@ func (t *Table) remove(ex *open) {
 	t.bytes -= ex.counted
 	ex.closed = true
 	t.unindex(ex)
+	t.waitsNoMore(ex)
 	delete(t.refused, ex)
 	for _, d := range ex.fragmented {
 		if t.datagrams[d].ex == ex {

@@ -53,6 +53,28 @@ func (t *Table) Rejecting(server netip.AddrPort, qname, qtype string, from, unti
 	return false
 }
 
+// maxAlike bounds how many exchanges of one question are looked at for one.
+const maxAlike = 64
+
+// Asking tells whether a query for that question is open that was sent from a place
+// between two times, by that process; pid 0: any.
+func (t *Table) Asking(place trace.Place, pid int, qname, qtype string, from, until time.Time) bool {
+	question, ok := hashOf(qname, qtype, "IN")
+	if !ok {
+		return false
+	}
+	n := 0
+	for ex := t.alike[question]; ex != nil && n < maxAlike; ex = ex.nextAlike {
+		n++
+		netns, sent := ex.clientNetNS()
+		if sent && netns == place.NetNS && (pid == 0 || ex.client.pid == 0 || int(ex.client.pid) == pid) &&
+			ex.news() && !ex.wall.Before(from) && !ex.wall.After(until) {
+			return true
+		}
+	}
+	return false
+}
+
 // Partner tells whether the socket of an exchange has a query for the other type of
 // address (A, AAAA) of the same name under way that was begun between two times.
 func (t *Table) Partner(of *trace.Exchange, from, until time.Time) bool {

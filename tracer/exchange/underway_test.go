@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -112,5 +113,35 @@ func TestPartner(t *testing.T) {
 		if got := f.table.Partner(ex, a.Time.Add(tc.from), a.Time.Add(tc.until)); got != tc.want {
 			t.Errorf("%s: %v", tc.name, got)
 		}
+	}
+}
+
+// What a server asks several others at once is known while one of them has not answered.
+func TestAsking(t *testing.T) {
+	f := newFeed(t)
+	f.packet(capture.TX, podNS, 2, pod, server, query(t, "a.example.", 7))
+	f.packet(capture.TX, podNS, 2, pod, netip.AddrPortFrom(server.Addr().Next(), 53), query(t, "a.example.", 8))
+	f.back(server, response(t, "a.example.", 7, dns.RcodeSuccess))
+	at, from, until := trace.Place{NetNS: podNS}, wall(0).Add(-time.Millisecond), wall(0).Add(time.Millisecond)
+	for _, tc := range []struct {
+		name        string
+		at          trace.Place
+		qname       string
+		from, until time.Time
+		want        bool
+	}{
+		{"the other server is silent", at, "a.example.", from, until, true},
+		{"another place", trace.Place{NetNS: podNS + 1}, "a.example.", from, until, false},
+		{"another name", at, "b.example.", from, until, false},
+		{"another time", at, "a.example.", until, until.Add(time.Second), false},
+	} {
+		if got := f.table.Asking(tc.at, 0, tc.qname, "A", tc.from, tc.until); got != tc.want {
+			t.Errorf("%s: %v", tc.name, got)
+		}
+	}
+	f.after(10 * time.Second)
+	f.after(10 * time.Second)
+	if f.table.Asking(at, 0, "a.example.", "A", from, until) || len(f.table.alike) != 0 {
+		t.Error("both are over, and one is under way or remembered")
 	}
 }

@@ -81,7 +81,7 @@ func healthCell(u *top.Upstream) (string, tone) {
 	switch u.Health {
 	case top.HealthOK:
 		return u.Health, good
-	case top.HealthFailing:
+	case top.HealthFailing, top.HealthPartial:
 		return u.Health, warning
 	}
 	return u.Health, bad

@@ -18,6 +18,7 @@ type sum struct {
 	counts
 	latency latency
 	peak    peak
+	names   names // of an upstream
 }
 
 // counts are of lookups or of attempts.
@@ -177,6 +178,7 @@ func (s *sum) merge(o *sum) {
 	s.counts.add(&o.counts)
 	s.latency.merge(&o.latency)
 	s.peak.merge(&o.peak)
+	s.names.merge(o.names)
 }
 
 func one(b bool) uint64 {

@@ -107,27 +107,40 @@ func (s *Sums) count(now, before *told, r *sum, at time.Time, c counts, duration
 
 // attempts counts the attempts of a lookup.
 func (s *Sums) attempts(p *slot, t *trace.Trace, now, before *told) {
-	s.upstreams(p, t.Time, t.Upstreams, now, before)
+	s.upstreams(p, t.Time, t.QName, t.Upstreams, now, before)
 	if len(t.Upstreams) == 0 && t.Query != nil {
 		for i := range t.Query.Upstreams {
-			s.attempt(p, t.Time, &trace.Upstream{Attempt: &t.Query.Upstreams[i]}, now, before)
+			s.attempt(p, t.Time, t.QName, &trace.Upstream{Attempt: &t.Query.Upstreams[i]}, now, before)
 		}
 	}
 }
 
 // upstreams counts attempts, those further up a chain too.
-func (s *Sums) upstreams(p *slot, at time.Time, list []trace.Upstream, now, before *told) {
+func (s *Sums) upstreams(p *slot, at time.Time, qname string, list []trace.Upstream, now, before *told) {
 	for i := range list {
-		s.attempt(p, at, &list[i], now, before)
-		s.upstreams(p, at, list[i].Upstreams, now, before)
+		s.attempt(p, at, qname, &list[i], now, before)
+		s.upstreams(p, at, qname, list[i].Upstreams, now, before)
 	}
 }
 
-func (s *Sums) attempt(p *slot, at time.Time, u *trace.Upstream, now, before *told) {
+func (s *Sums) attempt(p *slot, at time.Time, qname string, u *trace.Upstream, now, before *told) {
 	if name := upstreamName(u); name != "" {
 		c, duration := attemptCounts(u)
-		s.count(now, before, row(p.upstreams, name, s.config.MaxNames), at, c, duration)
+		r := row(p.upstreams, name, s.config.MaxNames)
+		s.count(now, before, r, at, c, duration)
+		r.names.add(questionTo(qname, u), c.timeouts+c.failed > 0)
 	}
+}
+
+// questionTo returns the name that an upstream was asked for by a lookup of qname.
+func questionTo(qname string, u *trace.Upstream) string {
+	switch {
+	case u.Exchange != nil && u.Exchange.QName != "":
+		return u.Exchange.QName
+	case u.Attempt != nil && u.Attempt.QName != "":
+		return u.Attempt.QName
+	}
+	return qname
 }
 
 // slot returns the part of the window that a time belongs to, nil if it is over.

@@ -78,6 +78,7 @@ type Upstream struct {
 // Health of an upstream: what its attempts show.
 const (
 	HealthOK      = "ok"      // every attempt was answered
+	HealthPartial = "partial" // but for those of some names, which it never answers, and it answers more than those
 	HealthFailing = "failing" // some were not
 	HealthDown    = "down"    // none was
 )
@@ -124,6 +125,8 @@ func (s *sum) upstream(name string, covered time.Duration) Upstream {
 		u.Health = HealthOK
 	case bad >= s.count:
 		u.Health = HealthDown
+	case bad == s.names.broken():
+		u.Health = HealthPartial
 	default:
 		u.Health = HealthFailing
 	}

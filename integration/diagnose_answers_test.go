@@ -1,0 +1,102 @@
+package integration
+
+import (
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/dnstrace/dnstrace/integration/lab"
+)
+
+// A failure out of the cache names the one that put it there; that a name does not exist
+// is an answer.
+func TestDiagnoseCachedFailure(t *testing.T) {
+	r := newFaultRig(t, plainForwarding)
+	upstream := r.Upstream(0)
+	upstream.Set("servfail.test.", lab.Behaviour{Rcode: dns.RcodeServerFailure})
+	upstream.Set("nxdomain.test.", lab.Behaviour{Rcode: dns.RcodeNameError})
+	for range 2 {
+		r.answered(lab.Query{Name: "cached.servfail.test."})
+		r.answered(lab.Query{Name: "cached.nxdomain.test."})
+	}
+	traces := r.traces("cached.servfail.test.", 2)
+	wantAll(t, evidence(t, traces[0], "upstream-error"), upstream.V4().String(), "SERVFAIL")
+	wantAll(t, evidence(t, traces[1], "cached-failure"), "the upstream "+upstream.V4().String()+" answered SERVFAIL", traces[0].TraceID.String())
+	r.spares("cached-failure", "cached.nxdomain.test.", 2)
+	r.keep("cached-failure", "cached.servfail.test")
+	r.keep("cached-failure-not", "cached.nxdomain.test")
+}
+
+// An upstream refuses what is more than it treats at once, and so does CoreDNS; one that
+// refuses a name does so whatever else it treats.
+func TestDiagnoseConcurrencyLimit(t *testing.T) {
+	r := newFaultRig(t, plainForwarding)
+	upstream := r.Upstream(0)
+	upstream.Set("limit.test.", lab.Behaviour{Limit: 2, Delay: 400 * time.Millisecond})
+	upstream.Set("refused.test.", lab.Behaviour{Rcode: dns.RcodeRefused})
+	names := numbered(6, "limit.test.")
+	r.together(names, lab.Query{})
+	refused := 0
+	for _, name := range names {
+		if tr := r.trace(name); tr.RCode == "REFUSED" {
+			refused++
+			wantAll(t, evidence(t, tr, "concurrency-limit"), upstream.V4().String(), "REFUSED", "waited")
+		}
+	}
+	if refused == 0 {
+		t.Error("the upstream refused none of six queries at once")
+	}
+	r.answered(lab.Query{Name: "a.refused.test."})
+	r.spares("concurrency-limit", "a.refused.test.", 1)
+	r.keep("concurrency-limit", "limit.test")
+	r.keep("concurrency-limit-not", "refused.test")
+}
+
+// CoreDNS itself refuses what is more than `max_concurrent`.
+func TestDiagnoseMaxConcurrent(t *testing.T) {
+	r := newFaultRig(t, func(l *lab.Lab) string {
+		return ".:53 {\n" + recording(l) + "\nforward . " + l.Upstream(0).V4().String() + " {\nmax_concurrent 1\n}\n}\n"
+	})
+	r.Upstream(0).Set("busy.test.", lab.Behaviour{Delay: 400 * time.Millisecond})
+	names := numbered(4, "busy.test.")
+	r.together(names, lab.Query{})
+	refused := 0
+	for _, name := range names {
+		if tr := r.trace(name); tr.RCode == "REFUSED" {
+			refused++
+			wantAll(t, evidence(t, tr, "concurrency-limit"), "concurrent queries exceeded maximum 1")
+			r.spares("refused-by-server", name, 1)
+		}
+	}
+	if refused == 0 {
+		t.Error("CoreDNS refused none of four queries at once")
+	}
+	r.keep("concurrency-limit-here", "busy.test")
+}
+
+// An upstream that answers one type of a name and ignores another is not silent.
+func TestDiagnoseTypeIgnored(t *testing.T) {
+	r := newFaultRig(t, plainForwarding)
+	r.Upstream(0).Set("ignored.test.", lab.Behaviour{Type: dns.TypeAAAA, Silent: true})
+	r.Upstream(0).Set("silent.test.", lab.Behaviour{Silent: true})
+	r.answered(lab.Query{Name: "a.ignored.test."})
+	for _, q := range []lab.Query{{Name: "a.ignored.test.", Type: dns.TypeAAAA}, {Name: "a.ignored.test.", Type: dns.TypeAAAA}, {Name: "a.silent.test."}, {Name: "a.silent.test."}} {
+		q.Timeout = 8 * time.Second
+		r.answered(q)
+		time.Sleep(100 * time.Millisecond)
+	}
+	traces := r.traces("a.ignored.test.", 2)
+	wantAll(t, evidence(t, traces[1], "upstream-timeout"), r.Upstream(0).V4().String())
+	r.spares("type-ignored", "a.silent.test.", 1)
+	r.keep("type-ignored", "ignored.test")
+	r.keep("type-ignored-not", "silent.test")
+}
+
+// CoreDNS takes a query and means not to answer it: acl drops.
+func TestDiagnoseQueryDroppedByServer(t *testing.T) {
+	r := newFaultRig(t, func(l *lab.Lab) string { return forwarding(l, "acl dropped.test {\ndrop\n}") }, "--timeout", "2s")
+	r.ask(lab.Query{Name: "a.dropped.test.", Timeout: time.Second})
+	r.finds("a.dropped.test.", "no-response-seen", "its plugin acl", "outcome no_response")
+	r.keep("dropped-by-server", "dropped.test")
+}

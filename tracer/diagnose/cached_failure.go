@@ -1,0 +1,126 @@
+package diagnose
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// cacheLongest is for how long CoreDNS's cache keeps a failure at most (plugin/cache,
+// `servfail`; RFC 2308, section 7).
+const cacheLongest = 5 * time.Minute
+
+// failureKey is one entry of the cache of one server.
+type failureKey struct {
+	server      trace.Place
+	name, qtype string
+}
+
+// failure is how a lookup failed whose response a server may have cached.
+type failure struct {
+	at    time.Time
+	trace trace.TraceID
+	rcode string
+	why   string
+}
+
+// cachedFailure finds a failure that a server had cached. Proof: its record says that the
+// response is from its cache. What put it there is quoted if it was seen: the same
+// question, at the same server, within the five minutes that a failure is cached.
+func cachedFailure(m *memory, t *trace.Trace) []trace.Finding {
+	var findings []trace.Finding
+	eachQuery(t, func(q *trace.Query, ex *trace.Exchange) {
+		if !failedFromCache(q) {
+			return
+		}
+		f := trace.Finding{
+			Code:     CachedFailure,
+			Summary:  fmt.Sprintf("%s came out of CoreDNS's cache; what put it there was not seen.", q.RCode),
+			Evidence: []string{fmt.Sprintf("CoreDNS recorded the query: cache %s, rcode %s, answered by %s", q.Cache, q.RCode, orNone(q.AnsweredBy))},
+			Advice:   "Ask again when it has expired: 5 s after the failure, or what `servfail` in `cache` says. Then the lookup shows its cause.",
+		}
+		if cause := m.failures[keyOf(q, ex)]; cause != nil && q.Time.Sub(cause.at) >= 0 && q.Time.Sub(cause.at) <= cacheLongest && cause.rcode == q.RCode {
+			f.Summary = fmt.Sprintf("%s came out of CoreDNS's cache: %s before, %s.", q.RCode, took(q.Time.Sub(cause.at)), cause.why)
+			f.Evidence = append(f.Evidence, fmt.Sprintf("the lookup of %s %s at %s UTC failed (trace %s): %s", q.QName, q.QType, cause.at.UTC().Format("15:04:05.000"), cause.trace, cause.why))
+			f.Advice = "See why that lookup failed: `dnstrace explain " + cause.trace.String() + "`. CoreDNS keeps a failure for 5 s, or what `servfail` in `cache` says."
+		}
+		findings = append(findings, f)
+	})
+	return findings
+}
+
+// failedFromCache tells whether a server answered with a failure that it had cached.
+func failedFromCache(q *trace.Query) bool {
+	return q != nil && q.Cache == trace.CacheHit && errorCode(q.RCode)
+}
+
+// eachQuery visits the records of a trace, each with the exchange of its query, if that
+// was seen.
+func eachQuery(t *trace.Trace, visit func(*trace.Query, *trace.Exchange)) {
+	if t.Query != nil {
+		visit(t.Query, t.Exchange)
+	}
+	eachUpstream(t.Upstreams, func(u *trace.Upstream) {
+		if u.Query != nil {
+			visit(u.Query, u.Exchange)
+		}
+	})
+}
+
+func keyOf(q *trace.Query, ex *trace.Exchange) failureKey {
+	k := failureKey{name: q.QName, qtype: q.QType}
+	if ex != nil {
+		k.server, _ = ex.ServerPlace()
+	}
+	return k
+}
+
+// learnFailures notes the failures of a trace that servers may have cached.
+func (m *memory) learnFailures(t *trace.Trace) {
+	note := func(q *trace.Query, ex *trace.Exchange, upstreams []trace.Upstream) {
+		if q == nil || !errorCode(q.RCode) || failedFromCache(q) {
+			return
+		}
+		if len(m.failures) >= maxFailures {
+			forgetStalest(m.failures, func(f *failure) int64 { return f.at.UnixNano() })
+		}
+		m.failures[keyOf(q, ex)] = &failure{q.Time, t.TraceID, q.RCode, whyFailed(q, upstreams)}
+	}
+	note(t.Query, t.Exchange, t.Upstreams)
+	eachUpstream(t.Upstreams, func(u *trace.Upstream) { note(u.Query, u.Exchange, u.Upstreams) })
+}
+
+// whyFailed says in a few words how a query failed.
+func whyFailed(q *trace.Query, upstreams []trace.Upstream) string {
+	if len(upstreams) == 0 {
+		if q.Error != "" {
+			return "CoreDNS failed: " + q.Error
+		}
+		return fmt.Sprintf("%s answered %s", pluginOf(q), q.RCode)
+	}
+	u := &upstreams[len(upstreams)-1]
+	switch ex := u.Exchange; {
+	case ex != nil && errorCode(ex.RCode):
+		why := fmt.Sprintf("the upstream %s answered %s", address(u), ex.RCode)
+		if e := ex.ExtendedError; e != nil {
+			why += fmt.Sprintf(" (extended error %d: %s %s)", e.Code, e.Name, e.Text)
+		}
+		return why
+	case silent(u):
+		return fmt.Sprintf("the upstream %s did not answer", address(u))
+	case u.Attempt != nil && u.Attempt.Error != "":
+		return fmt.Sprintf("the upstream %s failed: %s", address(u), u.Attempt.Error)
+	case u.Attempt != nil && u.Attempt.Outcome == trace.OutcomeOK:
+		return fmt.Sprintf("the upstream %s answered %s", address(u), q.RCode)
+	}
+	return fmt.Sprintf("the upstream %s gave no answer that CoreDNS could use", address(u))
+}
+
+// pluginOf names the plugin that answered a query.
+func pluginOf(q *trace.Query) string {
+	if q.AnsweredBy == "" {
+		return "CoreDNS itself"
+	}
+	return "CoreDNS's plugin " + q.AnsweredBy
+}

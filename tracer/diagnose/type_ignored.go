@@ -1,0 +1,68 @@
+package diagnose
+
+import (
+	"fmt"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// ignoredTwice is how many queries without a response tell an upstream that ignores a
+// type from a packet that was lost.
+const ignoredTwice = 2
+
+// typeIgnored finds an upstream that does not answer one type of a name. Proof: two
+// queries of that type got no response, none got one within a minute, and one of another
+// type of the same name did.
+func typeIgnored(m *memory, t *trace.Trace) []trace.Finding {
+	var findings []trace.Finding
+	for _, same := range silentUpstreams(t) {
+		if !ignoresType(m, t, same[0]) {
+			continue
+		}
+		name, qtype := questionTo(t, same[0])
+		n := m.upstream(address(same[0])).name(name)
+		other := n.answeredType(qtype, t)
+		f := trace.Finding{
+			Code: TypeIgnored,
+			Summary: fmt.Sprintf("The upstream %s answers %s of %s and ignores %s%s.",
+				address(same[0]), other.qtype, name, qtype, costOf(t, same)),
+			Evidence: []string{
+				fmt.Sprintf("it answered %s of this name, last at %s UTC", other.qtype, other.answered.UTC().Format("15:04:05.000")),
+				fmt.Sprintf("%s of this name for %s got no response meanwhile", count(n.qtype(qtype).silent, "query"), qtype),
+			},
+			Advice: "It, or what stands before it, has to answer every type (RFC 8906, section 3.1.2). Until then, keep the type from it: `template IN " + qtype + "` in the Corefile, or `options no-aaaa` at a client with glibc.",
+		}
+		for _, u := range same {
+			f.Evidence = append(f.Evidence, timeoutEvidence(t, u)...)
+		}
+		findings = append(findings, f)
+	}
+	return findings
+}
+
+// ignoresType tells whether an upstream that was silent is proven to ignore the type.
+func ignoresType(m *memory, t *trace.Trace, u *trace.Upstream) bool {
+	o, known := outcomeOf(t, u)
+	seen, ok := m.upstreams[address(u)]
+	if !known || !o.silent || !ok {
+		return false
+	}
+	name, qtype := questionTo(t, u)
+	n := seen.name(name)
+	if n == nil {
+		return false
+	}
+	ty := n.qtype(qtype)
+	return ty.silent >= ignoredTwice && !within(ty.answered, o.at) && n.answeredType(qtype, t) != nil
+}
+
+// answeredType returns another type of the name that was answered around the time of a
+// lookup; nil if none was.
+func (n *nameSeen) answeredType(but string, t *trace.Trace) *typeSeen {
+	for i := range n.types {
+		if ty := &n.types[i]; ty.qtype != but && within(ty.answered, t.Time) {
+			return ty
+		}
+	}
+	return nil
+}
