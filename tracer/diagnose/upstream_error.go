@@ -12,7 +12,7 @@ import (
 // Where the upstream is an observed server whose own upstream failed, that is
 // the finding.
 func upstreamError(_ *memory, t *trace.Trace) []trace.Finding {
-	findings := upstreamErrors(nil, t.Upstreams)
+	findings := upstreamErrors(t, nil, t.Upstreams)
 	if u, ok := forwarded(t); ok && len(findings) == 0 && errorCode(t.Query.RCode) {
 		findings = append(findings, trace.Finding{
 			Code:    UpstreamError,
@@ -37,22 +37,22 @@ func forwarded(t *trace.Trace) (*trace.Upstream, bool) {
 	return u, u.Exchange == nil && u.Attempt != nil && u.Attempt.Outcome == trace.OutcomeOK
 }
 
-func upstreamErrors(findings []trace.Finding, upstreams []trace.Upstream) []trace.Finding {
+func upstreamErrors(t *trace.Trace, findings []trace.Finding, upstreams []trace.Upstream) []trace.Finding {
 	for i := range upstreams {
 		u := &upstreams[i]
-		deeper := upstreamErrors(nil, u.Upstreams)
+		deeper := upstreamErrors(t, nil, u.Upstreams)
 		findings = append(findings, deeper...)
 		if len(deeper) > 0 || anyUpstream(u.Upstreams, silent) {
 			continue
 		}
-		if f, ok := errorOf(u); ok {
+		if f, ok := errorOf(t, u); ok {
 			findings = append(findings, f)
 		}
 	}
 	return findings
 }
 
-func errorOf(u *trace.Upstream) (trace.Finding, bool) {
+func errorOf(t *trace.Trace, u *trace.Upstream) (trace.Finding, bool) {
 	at, ex := u.Attempt, u.Exchange
 	if ex != nil && ex.Outcome == trace.OutcomeDropped || rejectedOf(u) != nil {
 		return trace.Finding{}, false // that has a finding of its own
@@ -79,7 +79,7 @@ func errorOf(u *trace.Upstream) (trace.Finding, bool) {
 		f.Evidence = append(f.Evidence, fmt.Sprintf("CoreDNS's %s ended as %s: %s", attemptName(at), orNone(at.Outcome), orNone(at.Error)))
 	}
 	if ex != nil {
-		f.Evidence = append(append(append(f.Evidence, icmpEvidence(ex)...), resetEvidence(ex)...), rejections(ex)...)
+		f.Evidence = append(append(append(f.Evidence, icmpEvidence(t, ex)...), resetEvidence(ex)...), rejections(ex)...)
 	}
 	f.Evidence = appendInferred(f.Evidence, u)
 	return f, true
