@@ -68,6 +68,9 @@ func TestRefusedWithAnICMPError(t *testing.T) {
 					t.Errorf("%s: %s", brief(tr), wrong)
 				}
 			})
+			if tc.byProgram {
+				(&faultRig{rig: r.rig}).keep("refused-by-bpf", "refused.udp."+topologyZones[0], "")
+			}
 			if len(asked) != 4 {
 				t.Errorf("traces %v, expected one over UDP and TCP, IPv4 and IPv6", asked)
 			}

@@ -21,7 +21,7 @@ func droppedByNetfilter(_ *memory, t *trace.Trace, s subject, d *trace.Drop) (tr
 		return trace.Finding{
 			Code:     DroppedByNetfilter,
 			Summary:  fmt.Sprintf("The Service %s has no ready endpoint: %s was rejected in %s.", s.exchange.Server.Service, s.name(), droppedWhere(t, d)),
-			Evidence: append(evidence, "kube-proxy has a rule that rejects what is sent to such a Service"),
+			Evidence: append(evidence, "kube-proxy rejects what is sent to such a Service, by a rule of netfilter"),
 			Advice:   noEndpointsAdvice,
 		}, true
 	}

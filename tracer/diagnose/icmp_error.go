@@ -32,7 +32,7 @@ func icmpError(t *trace.Trace) (trace.Finding, bool) {
 	case ex.ICMP.BPF:
 		f.Code = DroppedByBPF
 		f.Summary = fmt.Sprintf("An eBPF program refused %s with an ICMP error (%s) in %s.", name, icmpWords(ex.ICMP), icmpWhere(t, ex.ICMP))
-		f.Advice = "The network plugin's program does that for what it cannot or may not deliver (Cilium: `cilium-dbg service list`, `cilium-dbg monitor`)."
+		f.Advice = "The network plugin does that for what it cannot deliver, or may not (Cilium: `cilium-dbg service list`, `cilium-dbg monitor`)."
 		if unreachable && noEndpoints(ex) != nil {
 			f.Summary = fmt.Sprintf("The Service %s has no ready endpoint: an eBPF program refused %s in %s.", ex.Server.Service, name, icmpWhere(t, ex.ICMP))
 			f.Evidence = append(f.Evidence, noEndpoints(ex)...)
