@@ -77,7 +77,7 @@ func icmpEvidence(t *trace.Trace, ex *trace.Exchange) []string {
 	}
 	evidence := []string{quote}
 	if i.BPF {
-		evidence = append(evidence, fmt.Sprintf("the error is the %s itself, rewritten: it is in the same packet buffer, and no socket sent it", i.Message))
+		evidence = append(evidence, fmt.Sprintf("the error is the %s itself, rewritten: it is in the same packet buffer, and no socket sent it", packet(ex, i.Message)))
 	}
 	return evidence
 }
