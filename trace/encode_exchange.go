@@ -125,6 +125,14 @@ func (i *ICMP) appendJSON(b []byte) []byte {
 	b = appendString(append(b, `,"message":`...), i.Message)
 	b = appendUint(append(b, `,"mtu":`...), i.MTU)
 	b = i.Offset.appendJSON(append(b, `,"offset_seconds":`...))
+	b = appendString(append(b, `,"node":`...), i.Node)
+	b = appendUint(append(b, `,"netns":`...), i.NetNS)
+	b = appendKnown(b, `,"netns_name":`, i.NetNSName)
+	b = appendString(append(b, `,"ifname":`...), i.IfName)
+	b = appendString(append(b, `,"direction":`...), i.Direction)
+	if i.BPF {
+		b = append(b, `,"bpf":true`...)
+	}
 	return append(b, '}')
 }
 

@@ -280,6 +280,45 @@ type ICMP struct {
 	Message string     `json:"message"` // what about: query, response
 	MTU     uint32     `json:"mtu"`     // bytes that would have passed; 0: not about size
 	Offset  Seconds    `json:"offset_seconds"`
+
+	// Where the error itself was seen first.
+	Node      string `json:"node"` // whose tracer saw it; empty: its name is unknown
+	NetNS     uint32 `json:"netns"`
+	NetNSName string `json:"netns_name"`
+	IfName    string `json:"ifname"`
+	Direction string `json:"direction"` // tx: it was sent there; rx: it came from elsewhere; empty: the kernel dropped it there
+	// BPF says that an eBPF program made the error there, of the very packet that it is
+	// about: no socket sent it, and it is in that packet's buffer. JSON leaves out false,
+	// which says nothing.
+	BPF bool `json:"bpf"`
+}
+
+// Name says in words what the error means, or nothing if it is a rare one.
+func (i *ICMP) Name() string {
+	type kind struct {
+		v6         bool
+		kind, code uint8
+	}
+	v6 := i.From.Is6() && !i.From.Is4In6()
+	switch (kind{v6, i.Type, i.Code}) {
+	case kind{false, 3, 0}:
+		return "network unreachable"
+	case kind{false, 3, 1}:
+		return "host unreachable"
+	case kind{false, 3, 3}, kind{true, 1, 4}:
+		return "port unreachable"
+	case kind{false, 3, 4}, kind{true, 2, 0}:
+		return "packet too big"
+	case kind{false, 3, 9}, kind{false, 3, 10}, kind{false, 3, 13}, kind{true, 1, 1}:
+		return "prohibited by a firewall"
+	case kind{false, 11, 0}, kind{true, 3, 0}:
+		return "too many hops"
+	case kind{true, 1, 0}:
+		return "no route"
+	case kind{true, 1, 3}:
+		return "address unreachable"
+	}
+	return ""
 }
 
 // Fragments is what was seen of a message that IP cut into pieces, at the place

@@ -65,7 +65,7 @@ func sampleRecords() []Record {
 		Flags: []string{"aa", "rd"}, AnswerCount: &count, MinTTL: &ttl,
 		Answers:       []Answer{{Type: "CNAME", Value: "a\\046b.example.com.", TTL: 30}, {Type: "A", Value: "192.0.2.1", TTL: 5}},
 		ExtendedError: &ExtendedError{Code: 22, Name: "No Reachable Authority", Text: "at \"delegation\""},
-		ICMP:          &ICMP{Type: 3, Code: 4, From: netip.MustParseAddr("192.168.49.9"), Message: MessageQuery, MTU: 1400, Offset: 21000},
+		ICMP:          &ICMP{Type: 3, Code: 4, From: netip.MustParseAddr("192.168.49.9"), Message: MessageQuery, MTU: 1400, Offset: 21000, Node: "node-1", NetNS: 4026532220, NetNSName: "n", IfName: "cni0", Direction: DirectionTX, BPF: true},
 		Fragments:     &Fragments{Message: MessageResponse, Seen: 2, SeenBytes: 2900, Size: &size},
 	}
 	exchange.Record = KindExchange

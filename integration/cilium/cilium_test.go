@@ -36,7 +36,7 @@ func TestCilium(t *testing.T) {
 
 			made = slices.Concat(made, stopped, absent(v), []lookup{last})
 			for _, l := range made {
-				t.Run(strings.TrimSuffix(l.name, "."), func(t *testing.T) { l.check(t, v, results[l.name], named(records, l.name)) })
+				t.Run(strings.TrimSuffix(l.name, "."), func(t *testing.T) { l.check(t, v, results[l.name], l.traces(records)) })
 			}
 			t.Run("others", func(t *testing.T) { checkOthers(t, made, records) })
 		})
@@ -69,11 +69,11 @@ func (l lookup) got(result string) bool {
 	return result != "" && result != silence && code != strings.ToUpper(code)
 }
 
-// named are the traces of a name; of one that went on when it was told, the last.
-func named(records []*trace.Trace, name string) []*trace.Trace {
+// traces are those of a lookup; of one that went on when it was told, the last.
+func (l lookup) traces(records []*trace.Trace) []*trace.Trace {
 	var list []*trace.Trace
 	for _, t := range records {
-		if t.QName != name {
+		if !l.is(t) {
 			continue
 		}
 		if t.Replaces {
@@ -84,12 +84,21 @@ func named(records []*trace.Trace, name string) []*trace.Trace {
 	return list
 }
 
+// is tells whether a trace is of this lookup, by its name; of an attempt to connect, by who
+// made it, and to whom.
+func (l lookup) is(t *trace.Trace) bool {
+	if !l.want.connects {
+		return t.QName == l.name
+	}
+	return t.QName == "" && t.Client != nil && t.Client.Pod == l.pod && t.Server != nil && t.Server.Service == l.want.service
+}
+
 // checkOthers judges what is told beside the table: what CoreDNS asks of its own, whether
 // its upstreams are there. Those record nothing, which proves nothing.
 func checkOthers(t *testing.T, made []lookup, records []*trace.Trace) {
 	for _, tr := range records {
 		switch {
-		case slices.ContainsFunc(made, func(l lookup) bool { return l.name == tr.QName }):
+		case slices.ContainsFunc(made, func(l lookup) bool { return l.is(tr) }):
 		case tr.Client != nil && strings.HasPrefix(tr.Client.Pod, "coredns-") && tr.QName != ".":
 			t.Errorf("told as a client's lookup\n%s", excerpt(tr))
 		case slices.ContainsFunc(tr.Diagnosis, func(f trace.Finding) bool { return slices.Contains(f.Evidence, unrecorded) }):
@@ -157,6 +166,9 @@ func (n *node) remove(v variant) {
 		probe++
 		var probes []lookup
 		for _, l := range absent(v) {
+			if l.network != "" {
+				continue // of a connection no name would tell which it was
+			}
 			l.name = fmt.Sprintf("probe%d.%s", probe, l.name)
 			probes = append(probes, l)
 		}

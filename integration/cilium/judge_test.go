@@ -38,7 +38,7 @@ func (l lookup) judge(traces []*trace.Trace, v variant) []string {
 	if t.Exchange == nil {
 		return append(wrong, "its packets were not observed")
 	}
-	if t.Exchange.Transmissions != 1 {
+	if t.Exchange.Transmissions != 1 && !l.want.connects { // TCP repeats a SYN
 		wrong = append(wrong, fmt.Sprintf("%d transmissions", t.Exchange.Transmissions))
 	}
 	if t.Outcome == trace.OutcomeAnswered {
@@ -163,6 +163,11 @@ func (l lookup) findings(t *trace.Trace) []string {
 	}
 	if !slices.ContainsFunc(t.Diagnosis, func(f trace.Finding) bool { return strings.Contains(f.Summary, l.want.says) }) && l.want.says != "" {
 		wrong = append(wrong, fmt.Sprintf("no finding says %q", l.want.says))
+	}
+	for _, f := range t.Diagnosis {
+		if text := strings.Join(append(f.Evidence, f.Summary, f.Advice), "\n"); strings.Contains(text, l.want.never) && l.want.never != "" {
+			wrong = append(wrong, fmt.Sprintf("it names %q: %s", l.want.never, text))
+		}
 	}
 	return wrong
 }

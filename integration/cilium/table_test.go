@@ -58,7 +58,9 @@ type want struct {
 	findings [][]string
 	may      []string
 	says     string // in the summary of one of them
+	never    string // in nothing that is said of it
 	untraced bool   // no packet of it exists
+	connects bool   // its connection is not opened: the trace is of the attempt, which has no name
 }
 
 // wantAttempt is an attempt of CoreDNS with the packets of it.
@@ -118,6 +120,10 @@ var lookups = []lookup{
 		want: want{outcomes: dropped, service: "kube-system/kube-dns", findings: [][]string{{"dropped-by-bpf"}}}},
 	{name: "ingress.example.org.", pod: "client", server: guardedService, result: silence,
 		want: want{outcomes: dropped, service: "demo/guarded", findings: [][]string{{"dropped-by-bpf"}}}},
+	{name: "egresstcp.example.org.", network: "tcp", pod: "denied", result: silence,
+		want: want{outcomes: dropped, service: "kube-system/kube-dns", findings: [][]string{{"dropped-by-bpf"}}, connects: true}},
+	{name: "ingresstcp.example.org.", network: "tcp", pod: "client", server: guardedService, result: silence,
+		want: want{outcomes: dropped, service: "demo/guarded", findings: [][]string{{"dropped-by-bpf"}}, connects: true}},
 	// The agent refuses the name: CoreDNS never heard of it, and did not refuse it.
 	{name: "forbidden.example.com.", pod: "client", result: "REFUSED", names: true,
 		want: want{outcomes: answered, service: "kube-system/kube-dns", findings: [][]string{{"refused-by-server"}}}},
@@ -128,6 +134,7 @@ var lookups = []lookup{
 // To the agent's proxy CoreDNS is an upstream.
 var stopped = []lookup{
 	{name: "stopped.example.org.", pod: "client", result: silence, want: hung},
+	{name: "stoppedtcp.example.org.", network: "tcp", pod: "client", result: silence, want: hung},
 	{name: "hoststopped.example.org.", pod: "agent", result: silence, want: hung},
 }
 
@@ -138,16 +145,18 @@ func absent(v variant) []lookup {
 	w := map[refusal]want{
 		inConnect: {untraced: true},
 		// The program makes the ICMP error out of the query itself: nothing is freed.
-		atVeth: {outcomes: turnedAway, service: "kube-system/kube-dns", says: "no ready endpoint",
-			findings: [][]string{{"dropped-by-bpf", "dropped-other", "stale-endpoint", "no-response-seen"}}},
-		inNetfilter: {outcomes: turnedAway, service: "kube-system/kube-dns", says: "no ready endpoint", findings: [][]string{{"dropped-by-netfilter"}}},
+		atVeth: {outcomes: unanswered, service: "kube-system/kube-dns", says: "no ready endpoint: an eBPF program", never: "kube-proxy",
+			findings: [][]string{{"dropped-by-bpf"}}},
+		inNetfilter: {outcomes: turnedAway, service: "kube-system/kube-dns", says: "no ready endpoint", never: "eBPF", findings: [][]string{{"dropped-by-netfilter"}}},
 	}
 	host := v.refusal
 	if v.refusal == atVeth {
 		host = inConnect // socket load balancing is for the node's own namespace
 	}
+	connects := func(w *want) { w.connects = true }
 	return []lookup{
 		{name: "absent.example.org.", pod: "client", result: refused, want: w[v.refusal]},
+		{name: "absenttcp.example.org.", network: "tcp", pod: "client", result: refused, want: w[v.refusal].with(connects)},
 		{name: "hostabsent.example.org.", pod: "agent", result: refused, want: w[host]},
 	}
 }

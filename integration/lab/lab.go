@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netns"
 )
 
@@ -67,6 +68,7 @@ type Lab struct {
 	upstreams []*Server
 	processes []*Process
 	counters  map[string]func() (uint64, error) // of the topology
+	endpoints *ebpf.Variable                    // not 0: an eBPF program refuses what is sent to the Service
 	closers   []func() error                    // what Close undoes, newest first
 	errs      []error                           // found while nobody was looking; Close returns them
 	closed    bool

@@ -129,7 +129,7 @@ func (l *Lab) Topology() Topology { return l.cfg.Topology }
 
 // Count is a counter of what the lab's topology is made of, which shows that it does the
 // work and not the kernel's stack: translated, translated_back, delivered,
-// delivered_from_uplink, sent_out and dropped of the eBPF programs (their C says what
+// delivered_from_uplink, sent_out, dropped and refused of the eBPF programs (their C says what
 // they count), proxied for the messages and connections that the transparent proxy took.
 func (l *Lab) Count(name string) (uint64, error) {
 	l.mu.Lock()

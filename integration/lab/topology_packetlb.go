@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"fmt"
 	"maps"
 
 	"github.com/vishvananda/netlink"
@@ -52,6 +53,9 @@ func (l *Lab) attachPacketLB(services, uplinkToPod bool) error {
 	if err != nil {
 		return err
 	}
+	if services {
+		l.endpoints = coll.Variables["no_endpoint"]
+	}
 	for _, pod := range l.pods() {
 		outside := vethName(pod.Name)
 		dev, err := node.ns.links.LinkByName(outside)
@@ -71,6 +75,19 @@ func (l *Lab) attachPacketLB(services, uplinkToPod bool) error {
 		return err
 	}
 	return node.attachTC("eth0", netlink.HANDLE_MIN_EGRESS, coll.Programs["to_uplink"], "to_uplink")
+}
+
+// RemoveEndpoint lets the eBPF programs that translate the Service refuse what is sent to
+// it, with an ICMP error that they make of the packet, until undone. Names must have 14
+// characters or more: the error quotes 40 bytes behind the IP header.
+func (l *Lab) RemoveEndpoint() (undo func(), err error) {
+	if l.endpoints == nil {
+		return nil, fmt.Errorf("the topology %s translates no packets by eBPF programs", l.cfg.Topology.Name)
+	}
+	if err := l.endpoints.Set(uint64(1)); err != nil {
+		return nil, err
+	}
+	return l.undoOnce(func() error { return l.endpoints.Set(uint64(0)) }), nil
 }
 
 // pods are the hosts that are attached to the node.

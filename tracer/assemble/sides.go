@@ -241,8 +241,8 @@ func mergeEvents(m, client, server *trace.Exchange, move trace.Seconds) {
 		m.Rejected = append(m.Rejected, r)
 	}
 	slices.SortStableFunc(m.Rejected, func(a, b trace.Rejection) int { return cmp.Compare(a.Offset, b.Offset) })
-	if m.ICMP == nil && server.ICMP != nil {
-		icmp := *server.ICMP
+	if i := server.ICMP; i != nil && (m.ICMP == nil || sentThere(i) && !sentThere(m.ICMP)) {
+		icmp := *i
 		icmp.Offset += move
 		m.ICMP = &icmp
 	}
@@ -253,6 +253,10 @@ func mergeEvents(m, client, server *trace.Exchange, move trace.Seconds) {
 		m.Reset = &reset
 	}
 }
+
+// sentThere tells whether an ICMP error was seen where it was sent, which tells more of it
+// than where it came.
+func sentThere(i *trace.ICMP) bool { return i.Direction == trace.DirectionTX }
 
 // sameEnd makes one of what two nodes know of one end of an exchange; better is
 // from the node that it is on. What another says of another pod does not count.

@@ -13,6 +13,15 @@ func droppedByBPF(_ *memory, t *trace.Trace, s subject, d *trace.Drop) (trace.Fi
 	if d.BPF == "" {
 		return trace.Finding{}, false
 	}
+	if evidence := noEndpoints(s.exchange); d.Message == trace.MessageQuery && evidence != nil {
+		return trace.Finding{
+			Code: DroppedByBPF,
+			Summary: fmt.Sprintf("The Service %s has no ready endpoint, and an eBPF program (%s) dropped %s in %s.",
+				s.exchange.Server.Service, d.BPF, s.name(), droppedWhere(t, d)),
+			Evidence: evidence,
+			Advice:   noEndpointsAdvice,
+		}, true
+	}
 	return trace.Finding{
 		Code:    DroppedByBPF,
 		Summary: fmt.Sprintf("An eBPF program (%s) dropped %s in %s.", d.BPF, droppedWhat(s, d), droppedWhere(t, d)),

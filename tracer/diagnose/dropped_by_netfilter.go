@@ -21,7 +21,7 @@ func droppedByNetfilter(_ *memory, t *trace.Trace, s subject, d *trace.Drop) (tr
 		return trace.Finding{
 			Code:     DroppedByNetfilter,
 			Summary:  fmt.Sprintf("The Service %s has no ready endpoint: %s was rejected in %s.", s.exchange.Server.Service, s.name(), droppedWhere(t, d)),
-			Evidence: evidence,
+			Evidence: append(evidence, "kube-proxy rejects what is sent to such a Service, by a rule of netfilter"),
 			Advice:   noEndpointsAdvice,
 		}, true
 	}
@@ -39,7 +39,7 @@ func noEndpoints(ex *trace.Exchange) []string {
 	if ex.Server == nil || ex.Server.ServiceState != trace.ServiceNoEndpoints {
 		return nil
 	}
-	return []string{fmt.Sprintf("the EndpointSlices of %s list no address as ready: kube-proxy rejects what is sent to it", ex.Server.Service)}
+	return []string{fmt.Sprintf("the EndpointSlices of %s list no address as ready", ex.Server.Service)}
 }
 
 func byNetfilter(d *trace.Drop) bool {

@@ -17,41 +17,82 @@ const (
 	icmp6Port         = 4
 )
 
-// icmpError explains a query that somebody beyond what the kernel shows here
-// refused to deliver. Proof: the ICMP error that came back, which quotes the
-// query. It is a code of the drop that it tells of.
+// icmpError explains a query that was refused with an ICMP error, and of which the kernel
+// reported no drop here. Proof: the error, which quotes the query. It is a code of the
+// drop that it tells of; who sent it is said only where that was seen.
 func icmpError(t *trace.Trace) (trace.Finding, bool) {
 	ex := t.Exchange
 	if ex.ICMP == nil || ex.ICMP.Message != trace.MessageQuery {
 		return trace.Finding{}, false
 	}
-	f := trace.Finding{Evidence: append(icmpEvidence(ex), lastSightings(t, ex)...)}
+	f := trace.Finding{Evidence: icmpEvidence(t, ex)}
+	name := subject{exchange: ex}.name()
+	unreachable := portUnreachable(ex.ICMP)
 	switch {
-	case portUnreachable(ex.ICMP) && noEndpoints(ex) != nil:
-		f.Code = DroppedByNetfilter
-		f.Summary = fmt.Sprintf("The Service %s has no ready endpoint: %s rejected the client's query.", ex.Server.Service, ex.ICMP.From)
+	case ex.ICMP.BPF:
+		f.Code = DroppedByBPF
+		f.Summary = fmt.Sprintf("An eBPF program refused %s with an ICMP error (%s) in %s.", name, icmpWords(ex.ICMP), icmpWhere(t, ex.ICMP))
+		f.Advice = "The network plugin does that for what it cannot deliver, or may not (Cilium: `cilium-dbg service list`, `cilium-dbg monitor`)."
+		if unreachable && noEndpoints(ex) != nil {
+			f.Summary = fmt.Sprintf("The Service %s has no ready endpoint: an eBPF program refused %s in %s.", ex.Server.Service, name, icmpWhere(t, ex.ICMP))
+			f.Evidence = append(f.Evidence, noEndpoints(ex)...)
+			f.Advice = noEndpointsAdvice
+		}
+	case unreachable && noEndpoints(ex) != nil:
+		f.Code = DroppedOther
+		f.Summary = fmt.Sprintf("The Service %s has no ready endpoint: an ICMP error from %s refused %s%s.",
+			ex.Server.Service, ex.ICMP.From, name, lastPlace(t, ex, trace.MessageQuery))
 		f.Evidence = append(f.Evidence, noEndpoints(ex)...)
 		f.Advice = noEndpointsAdvice
-	case portUnreachable(ex.ICMP):
+	case unreachable:
 		f.Code = DroppedNoSocket
-		f.Summary = fmt.Sprintf("Nothing listens where the client's query went: %s says that the port is closed.", ex.ICMP.From)
+		f.Summary = fmt.Sprintf("%s says that the port of %s is closed: nothing listens there, or a firewall says so in its place.", ex.ICMP.From, name)
 		f.Advice = fmt.Sprintf("See that the server runs and listens on port %d there (`ss -lnp`), and that the Service's endpoints are ready.", ex.ServerPort)
 	case hostUnreachable(ex.ICMP) && translated(ex):
 		f.Code = StaleEndpoint
-		f.Summary = fmt.Sprintf("%s sent the client's query to %s, which %s cannot reach.", translator(ex), ex.NAT.ServerIP, ex.ICMP.From)
+		f.Summary = fmt.Sprintf("%s sent %s to %s, which %s cannot reach.", translator(ex), name, ex.NAT.ServerIP, ex.ICMP.From)
 		f.Advice = fmt.Sprintf("If %s is no endpoint of the Service, an old entry leads there: `conntrack -D -p %s --reply-src %s` removes it.", ex.NAT.ServerIP, ex.Protocol, ex.NAT.ServerIP)
 	default:
 		return f, false
 	}
+	f.Evidence = append(f.Evidence, lastSightings(t, ex)...)
 	return f, true
 }
 
-// icmpEvidence quotes the ICMP error about an exchange.
-func icmpEvidence(ex *trace.Exchange) []string {
-	if ex.ICMP == nil {
+// icmpEvidence quotes the ICMP error about an exchange, and where it was seen first.
+func icmpEvidence(t *trace.Trace, ex *trace.Exchange) []string {
+	i := ex.ICMP
+	if i == nil {
 		return nil
 	}
-	return []string{fmt.Sprintf("ICMP error type %d code %d from %s, %s after the query", ex.ICMP.Type, ex.ICMP.Code, ex.ICMP.From, since(ex.ICMP.Offset))}
+	quote := fmt.Sprintf("ICMP error type %d code %d from %s, %s after the query", i.Type, i.Code, i.From, since(i.Offset))
+	switch {
+	case i.NetNS == 0:
+	case i.Direction == trace.DirectionTX:
+		quote += ", first seen as it was sent in " + icmpWhere(t, i)
+	case i.Direction == trace.DirectionRX:
+		quote += ", first seen as it came in, in " + icmpWhere(t, i)
+	default:
+		quote += ", which the kernel dropped in " + icmpWhere(t, i)
+	}
+	evidence := []string{quote}
+	if i.BPF {
+		evidence = append(evidence, fmt.Sprintf("the error is the %s itself, rewritten: it is in the same packet buffer, and no socket sent it", packet(ex, i.Message)))
+	}
+	return evidence
+}
+
+// icmpWhere is where an ICMP error was seen first.
+func icmpWhere(t *trace.Trace, i *trace.ICMP) string {
+	return fmt.Sprintf("%s, %s", namespace(t, i.Node, i.NetNSName, i.NetNS), device(i.IfName))
+}
+
+// icmpWords is what an ICMP error means.
+func icmpWords(i *trace.ICMP) string {
+	if name := i.Name(); name != "" {
+		return name
+	}
+	return fmt.Sprintf("type %d code %d", i.Type, i.Code)
 }
 
 func portUnreachable(i *trace.ICMP) bool {

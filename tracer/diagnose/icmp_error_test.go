@@ -46,6 +46,21 @@ func TestComplaint(t *testing.T) {
 	}
 }
 
+// An eBPF program that makes an ICMP error of the query is what refused it, whatever the
+// error says of others.
+func TestErrorOfAProgram(t *testing.T) {
+	for _, code := range []uint8{1, 3, 13} {
+		ex := &trace.Exchange{Outcome: trace.OutcomeUnanswered, ServerIP: netip.MustParseAddr("10.96.0.10"), ServerPort: 53}
+		ex.Protocol = "tcp"
+		ex.ICMP = &trace.ICMP{Type: 3, Code: code, From: ex.ServerIP, Message: trace.MessageQuery, NetNSName: "node", IfName: "lxc1", Direction: trace.DirectionTX, BPF: true}
+		found := New().Trace(&trace.Trace{Exchange: ex})
+		if len(found) != 1 || found[0].Code != DroppedByBPF || !strings.Contains(found[0].Summary, "in namespace node, at device lxc1") ||
+			!strings.Contains(found[0].Summary, "attempt to connect") || !strings.Contains(found[0].Summary, ex.ICMP.Name()) {
+			t.Errorf("code %d: %+v", code, found)
+		}
+	}
+}
+
 // Of a chain of servers the one that failed first is named, not all that passed
 // its failure on.
 func TestErrorIsNamedWhereItBegan(t *testing.T) {

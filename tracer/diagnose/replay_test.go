@@ -62,7 +62,7 @@ var nearMisses = map[string]string{
 	diagnose.ConntrackRace:           "conntrack-race-not",    // a rule dropped one of two from a socket
 	diagnose.DroppedByBPF:            "dropped-query",         // a firewall rule did
 	diagnose.DroppedByNetfilter:      "lost-without-a-drop",   // no drop that the kernel tells of
-	diagnose.DroppedNoSocket:         "client-gave-up",        // it was the client's socket
+	diagnose.DroppedNoSocket:         "refused-by-bpf",        // the ICMP error says so, and an eBPF program made it
 	diagnose.DroppedOther:            "no-listener",           // a reason with a code of its own
 	diagnose.DroppedReceiveBuffer:    "server-overloaded",     // waited in the buffer, and was read
 	diagnose.ListenQueueFull:         "tcp-unanswered",        // the SYN vanished before its listener

@@ -56,25 +56,41 @@ func TestDropQuotesTheEndpoint(t *testing.T) {
 	}
 }
 
-// A Service without a ready endpoint is named as the cause where kube-proxy's rule
-// rejected the query, whether the drop or the complaint about it was seen.
+// A Service without a ready endpoint is named as the cause, and who refused the query only
+// as far as it was seen: kube-proxy's rule, an eBPF program, or an ICMP error from nobody
+// knows whom.
 func TestServiceWithoutEndpoints(t *testing.T) {
-	for name, seen := range map[string]func(*trace.Exchange){
-		"drop": func(ex *trace.Exchange) {
-			ex.Outcome = trace.OutcomeDropped
-			ex.Drops = []trace.Drop{{Reason: "NETFILTER_DROP", Where: "nft_do_chain", Message: trace.MessageQuery}}
-		},
-		"complaint": func(ex *trace.Exchange) {
-			ex.ICMP = &trace.ICMP{Type: 3, Code: 3, From: ex.ServerIP, Message: trace.MessageQuery}
-		},
+	complaint := func(ex *trace.Exchange) {
+		ex.ICMP = &trace.ICMP{Type: 3, Code: 3, From: ex.ServerIP, Message: trace.MessageQuery, NetNS: 8, IfName: "lxc1", Direction: trace.DirectionTX}
+	}
+	drop := func(d trace.Drop) func(*trace.Exchange) {
+		return func(ex *trace.Exchange) {
+			d.Message, d.NetNS, d.IfName = trace.MessageQuery, 8, "lxc1"
+			ex.Outcome, ex.Drops = trace.OutcomeDropped, []trace.Drop{d}
+		}
+	}
+	for name, tc := range map[string]struct {
+		seen func(*trace.Exchange)
+		code string
+		says string // in summary or evidence
+	}{
+		"rule":         {drop(trace.Drop{Reason: "NETFILTER_DROP", Where: "nft_do_chain"}), diagnose.DroppedByNetfilter, "kube-proxy"},
+		"program":      {drop(trace.Drop{Reason: "TC_INGRESS", BPF: "tc ingress"}), diagnose.DroppedByBPF, "an eBPF program (tc ingress) dropped the client's query in namespace 8"},
+		"complaint":    {complaint, diagnose.DroppedOther, "an ICMP error from 10.96.0.10 refused the client's query"},
+		"by a program": {func(ex *trace.Exchange) { complaint(ex); ex.ICMP.BPF = true }, diagnose.DroppedByBPF, "an eBPF program refused the client's query in namespace 8, at device lxc1"},
 	} {
 		ex := behindService(time.Date(2026, 11, 21, 3, 0, 0, 0, time.UTC), nil)
 		ex.NAT, ex.Server.ServiceState = nil, trace.ServiceNoEndpoints
-		seen(ex)
+		tc.seen(ex)
 		found := diagnose.New().Trace(&trace.Trace{Header: ex.Header, Exchange: ex})
-		if len(found) != 1 || found[0].Code != diagnose.DroppedByNetfilter || !strings.Contains(found[0].Summary, "The Service kube-system/kube-dns has no ready endpoint") ||
-			!strings.Contains(strings.Join(found[0].Evidence, "\n"), "the EndpointSlices of kube-system/kube-dns list no address as ready") {
+		if len(found) != 1 || found[0].Code != tc.code || !strings.Contains(found[0].Summary, "The Service kube-system/kube-dns has no ready endpoint") {
 			t.Errorf("%s: %+v", name, found)
+			continue
+		}
+		text := found[0].Summary + "\n" + strings.Join(found[0].Evidence, "\n")
+		if !strings.Contains(text, "the EndpointSlices of kube-system/kube-dns list no address as ready") || !strings.Contains(text, tc.says) ||
+			strings.Contains(text, "kube-proxy") != (name == "rule") {
+			t.Errorf("%s: %s", name, text)
 		}
 	}
 }

@@ -120,7 +120,7 @@ func errorOf(m *memory, t *trace.Trace, u *trace.Upstream) (trace.Finding, bool)
 		f.Evidence = append(f.Evidence, ended(at))
 	}
 	if ex != nil {
-		f.Evidence = append(append(append(f.Evidence, icmpEvidence(ex)...), resetEvidence(ex)...), rejections(ex)...)
+		f.Evidence = append(append(append(f.Evidence, icmpEvidence(t, ex)...), resetEvidence(ex)...), rejections(ex)...)
 	}
 	f.Evidence = appendInferred(f.Evidence, u)
 	return f, true

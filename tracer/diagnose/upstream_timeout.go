@@ -154,7 +154,7 @@ func timeoutEvidence(t *trace.Trace, u *trace.Upstream) []string {
 		if last, ok := lastSighting(t, ex, trace.MessageResponse); ok {
 			evidence = append(evidence, last)
 		}
-		evidence = append(append(append(evidence, rejections(ex)...), icmpEvidence(ex)...), resetEvidence(ex)...)
+		evidence = append(append(append(evidence, rejections(ex)...), icmpEvidence(t, ex)...), resetEvidence(ex)...)
 		evidence = appendInferred(evidence, u)
 	}
 	return appendIncomplete(evidence, ex)

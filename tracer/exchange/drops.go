@@ -47,6 +47,7 @@ func (t *Table) drop(ex *open, p *capture.Packet, response bool) {
 			ex.lastQuery = max(ex.first, p.SentAt)
 		}
 	}
+	ex.dropExplains(p, response)
 	if !response {
 		ex.client.learn(p, t.cfg.Names)
 	} else if noSocket(p) {

@@ -22,6 +22,38 @@ func (t *Table) icmp(p *capture.Packet) {
 	ex.icmp = &trace.ICMP{
 		Type: p.ICMP.Type, Code: p.ICMP.Code, From: p.Src.Addr(), Message: messageName(response), MTU: p.ICMP.MTU,
 		Offset: trace.Seconds(p.Time - ex.first),
+		Node:   t.cfg.Node, NetNS: p.NetNS, NetNSName: p.NetNSName, IfName: p.IfName, BPF: ex.rewritten(p, response),
+	}
+	if p.Kind != capture.Drop {
+		ex.icmp.Direction = direction(p.Kind)
+	}
+}
+
+// rewritten tells whether an ICMP error that is sent here is the packet that it quotes,
+// as an eBPF program writes it: it is in the buffer in which that came, and no socket
+// sends it. What the kernel sends (net/ipv4/icmp.c, net/ipv6/icmp.c), or a process, has
+// a buffer and a socket of its own, and the buffer of the packet is in use meanwhile.
+func (ex *open) rewritten(p *capture.Packet, response bool) bool {
+	if p.Kind != capture.TX || p.SKB == 0 || p.PID != 0 || p.CgroupID != 0 {
+		return false
+	}
+	for i := len(ex.marks) - 1; i >= 0; i-- {
+		m := &ex.marks[i]
+		if m.is(inResponse) != response {
+			continue
+		}
+		j := &ex.journeys[m.journey]
+		return m.kind == capture.RX && m.netns == p.NetNS && j.skb == p.SKB && p.Time-j.last <= sameSKB
+	}
+	return false
+}
+
+// dropExplains takes back that an ICMP error was made of the packet itself where that was
+// dropped right after: the kernel sends the error before it frees what it is about, and
+// the packet may have been in another buffer by then.
+func (ex *open) dropExplains(p *capture.Packet, response bool) {
+	if i := ex.icmp; i != nil && i.BPF && i.Message == messageName(response) && p.Time-ex.first-int64(i.Offset) <= sameSKB {
+		i.BPF = false
 	}
 }
 

@@ -39,6 +39,7 @@ const (
 	keyRejected  attribute.Key = "dnstrace.rejected.why"
 	keyMessage   attribute.Key = "dnstrace.message" // query, response
 	keyICMP      attribute.Key = "dnstrace.icmp"    // type/code
+	keyICMPByBPF attribute.Key = "dnstrace.icmp.bpf"
 	keyCode      attribute.Key = "dnstrace.finding.code"
 	keySummary   attribute.Key = "dnstrace.finding.summary"
 	keyEvidence  attribute.Key = "dnstrace.finding.evidence"
@@ -82,6 +83,8 @@ func (s span) exchange(e *trace.Exchange) {
 		a.text(keyICMP, strconv.Itoa(int(c.Type))+"/"+strconv.Itoa(int(c.Code)))
 		a.text(keyMessage, c.Message)
 		a.address(semconv.SourceAddressKey, "", c.From, 0)
+		a.place(e, &trace.Device{Node: c.Node, NetNS: c.NetNS, NetNSName: c.NetNSName, IfName: c.IfName})
+		a.yes(keyICMPByBPF, c.BPF)
 		s.event(e.Time.Add(c.Offset.Duration()), eventICMP, a)
 	}
 }

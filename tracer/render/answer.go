@@ -57,41 +57,13 @@ func extendedError(x *trace.ExtendedError) string {
 	return text
 }
 
-// icmpName says what an ICMP error means, or nothing if it is a rare one.
-func icmpName(x *trace.ICMP) string {
-	type kind struct {
-		v6         bool
-		kind, code uint8
-	}
-	v6 := x.From.Is6() && !x.From.Is4In6()
-	switch (kind{v6, x.Type, x.Code}) {
-	case kind{false, 3, 0}:
-		return "network unreachable"
-	case kind{false, 3, 1}:
-		return "host unreachable"
-	case kind{false, 3, 3}, kind{true, 1, 4}:
-		return "port unreachable"
-	case kind{false, 3, 4}, kind{true, 2, 0}:
-		return "packet too big"
-	case kind{false, 3, 9}, kind{false, 3, 10}, kind{false, 3, 13}, kind{true, 1, 1}:
-		return "prohibited by a firewall"
-	case kind{false, 11, 0}, kind{true, 3, 0}:
-		return "too many hops"
-	case kind{true, 1, 0}:
-		return "no route"
-	case kind{true, 1, 3}:
-		return "address unreachable"
-	}
-	return ""
-}
-
 // icmpError tells of an ICMP error about an exchange.
 func (s *story) icmpError(depth int, x *trace.ICMP) {
 	if x == nil {
 		return
 	}
 	text := fmt.Sprintf("ICMP type %d code %d", x.Type, x.Code)
-	if name := icmpName(x); name != "" {
+	if name := x.Name(); name != "" {
 		text = "ICMP " + name
 	}
 	if x.From != (netip.Addr{}) {
@@ -100,7 +72,11 @@ func (s *story) icmpError(depth int, x *trace.ICMP) {
 	if x.MTU > 0 {
 		text += fmt.Sprintf(", at most %d bytes pass", x.MTU)
 	}
-	s.note(depth, bad, "✗ %s, about the %s, %s after the query", text, x.Message, took(x.Offset.Duration()))
+	by := ""
+	if x.BPF {
+		by = ", which an eBPF program made of it"
+	}
+	s.note(depth, bad, "✗ %s, about the %s%s, %s after the query", text, x.Message, by, took(x.Offset.Duration()))
 }
 
 // pieces tells of a message that IP cut up.

@@ -35,6 +35,7 @@ enum bpf_map_type {
 };
 
 #define BPF_ANY			0
+#define BPF_ADJ_ROOM_MAC	1
 #define BPF_F_PSEUDO_HDR	(1ULL << 4)
 #define BPF_F_MARK_MANGLED_0	(1ULL << 5)
 
@@ -46,8 +47,10 @@ enum bpf_map_type {
 #define ETH_HLEN	14
 #define ETH_P_IP	0x0800
 #define ETH_P_IPV6	0x86DD
+#define IPPROTO_ICMP	1
 #define IPPROTO_TCP	6
 #define IPPROTO_UDP	17
+#define IPPROTO_ICMPV6	58
 
 struct __sk_buff {
 	__u32 len;
@@ -55,6 +58,12 @@ struct __sk_buff {
 	__u32 mark;
 	__u32 queue_mapping;
 	__u32 protocol;
+	__u32 vlan_present;
+	__u32 vlan_tci;
+	__u32 vlan_proto;
+	__u32 priority;
+	__u32 ingress_ifindex;
+	__u32 ifindex;
 };
 
 struct bpf_sock_addr {

@@ -11,6 +11,9 @@
  * from_uplink     ingress of the uplink           source address back, delivery into the pod
  * to_uplink       egress of the uplink            source address
  *
+ * While the Service has no endpoint, from_pod makes an ICMP error of what is sent to it
+ * and gives that back, as Cilium does (bpf/lib/lb.h, tail_no_service_ipv4).
+ *
  * A packet that bpf_redirect_peer() delivers is never received by a device of the
  * pod, as far as the kernel's tracepoints tell.
  */
@@ -18,6 +21,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_endian.h>
 #include "service.h"
+#include "refuse.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -66,10 +70,13 @@ struct {
 	__type(value, struct address);
 } masqueraded SEC(".maps");
 
+/* Not 0: the Service has no endpoint. */
+__u64 no_endpoint;
+
 /* Packets that were delivered into a pod, from pods and from the uplink, sent with the
- * node's address, and dropped.
+ * node's address, dropped, and refused.
  */
-__u64 delivered, delivered_from_uplink, sent_out, dropped;
+__u64 delivered, delivered_from_uplink, sent_out, dropped, refused;
 
 #define DNS_PORT	bpf_htons(53)
 #define DNS_HLEN	12
@@ -230,6 +237,12 @@ int from_pod(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	}
 	service = p.v6 ? &service6 : &service4;
+	if (services && no_endpoint && p.dport == DNS_PORT && same(&p.dst, &service->address)) {
+		if (refuse(skb, p.v6))
+			return TC_ACT_SHOT;
+		__sync_fetch_and_add(&refused, 1);
+		return bpf_redirect(skb->ifindex, 0);
+	}
 	if (services) {
 		to_endpoint(skb, &p, service);
 		from_endpoint(skb, &p, service);

@@ -61,8 +61,10 @@ const (
 	PacketsVarDeliveredFromUplink = "delivered_from_uplink"
 	PacketsVarDropped             = "dropped"
 	PacketsVarIntoPod             = "into_pod"
+	PacketsVarNoEndpoint          = "no_endpoint"
 	PacketsVarNode4               = "node4"
 	PacketsVarNode6               = "node6"
+	PacketsVarRefused             = "refused"
 	PacketsVarSentOut             = "sent_out"
 	PacketsVarService4            = "service4"
 	PacketsVarService6            = "service6"
@@ -135,8 +137,10 @@ type PacketsVariableSpecs struct {
 	DeliveredFromUplink *ebpf.VariableSpec `ebpf:"delivered_from_uplink"`
 	Dropped             *ebpf.VariableSpec `ebpf:"dropped"`
 	IntoPod             *ebpf.VariableSpec `ebpf:"into_pod"`
+	NoEndpoint          *ebpf.VariableSpec `ebpf:"no_endpoint"`
 	Node4               *ebpf.VariableSpec `ebpf:"node4"`
 	Node6               *ebpf.VariableSpec `ebpf:"node6"`
+	Refused             *ebpf.VariableSpec `ebpf:"refused"`
 	SentOut             *ebpf.VariableSpec `ebpf:"sent_out"`
 	Service4            *ebpf.VariableSpec `ebpf:"service4"`
 	Service6            *ebpf.VariableSpec `ebpf:"service6"`
@@ -186,8 +190,10 @@ type PacketsVariables struct {
 	DeliveredFromUplink *ebpf.Variable `ebpf:"delivered_from_uplink"`
 	Dropped             *ebpf.Variable `ebpf:"dropped"`
 	IntoPod             *ebpf.Variable `ebpf:"into_pod"`
+	NoEndpoint          *ebpf.Variable `ebpf:"no_endpoint"`
 	Node4               *ebpf.Variable `ebpf:"node4"`
 	Node6               *ebpf.Variable `ebpf:"node6"`
+	Refused             *ebpf.Variable `ebpf:"refused"`
 	SentOut             *ebpf.Variable `ebpf:"sent_out"`
 	Service4            *ebpf.Variable `ebpf:"service4"`
 	Service6            *ebpf.Variable `ebpf:"service6"`
