@@ -212,6 +212,39 @@ func TestUpstreamThatDidNotOnlyKeepSilent(t *testing.T) {
 	}
 }
 
+// Where CoreDNS does not tell whether an attempt timed out or was refused, packets tell;
+// without them, or where some are missing, it is said that it failed, and no more. An
+// attempt whose outcome is not known did not fail.
+func TestAttemptThatFailedInSomeWay(t *testing.T) {
+	at := func(outcome string) *trace.Attempt {
+		return &trace.Attempt{Attempt: 1, Address: "10.0.0.1:53", Outcome: outcome}
+	}
+	missing := asked()
+	missing.LostEvents = 3
+	for _, tc := range []struct {
+		name    string
+		attempt *trace.Attempt
+		ex      *trace.Exchange
+		code    string // none if empty
+	}{
+		{"failed, without packets", at(trace.OutcomeFailed), nil, UpstreamError},
+		{"failed, its packets show silence", at(trace.OutcomeFailed), asked(), UpstreamTimeout},
+		{"failed, packets are missing", at(trace.OutcomeFailed), missing, UpstreamError},
+		{"unknown, without packets", at(""), nil, ""},
+	} {
+		found := New().Trace(&trace.Trace{Outcome: trace.OutcomeAnswered, Upstreams: []trace.Upstream{{Exchange: tc.ex, Attempt: tc.attempt}}})
+		if tc.code == "" {
+			if len(found) != 0 {
+				t.Errorf("%s: %+v", tc.name, found)
+			}
+			continue
+		}
+		if len(found) != 1 || found[0].Code != tc.code || !strings.Contains(strings.Join(found[0].Evidence, "\n"), "ended as failed") {
+			t.Errorf("%s: %+v, want %s", tc.name, found, tc.code)
+		}
+	}
+}
+
 // An upstream that was silent to several attempts is named once, with the packets of each;
 // another one is named too.
 func TestSilentUpstreamIsNamedOnce(t *testing.T) {

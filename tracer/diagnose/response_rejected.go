@@ -38,12 +38,8 @@ func rejectedUpstream(_ *memory, t *trace.Trace) []trace.Finding {
 			Evidence: []string{fmt.Sprintf("its query with ID %d left from %s port %d and no response to it could be taken", ex.ID, ex.ClientIP, ex.ClientPort)},
 			Advice:   "Ask it from the server's namespace (`dig @ADDRESS NAME`): it answers wrongly, or somebody else answers for it.",
 		}
-		if at := u.Attempt; at != nil {
-			text := fmt.Sprintf("CoreDNS's %s ended as %s", attemptName(at), orNone(at.Outcome))
-			if at.Error != "" {
-				text += ": " + at.Error
-			}
-			f.Evidence = append(f.Evidence, text)
+		if at := u.Attempt; at != nil && at.Outcome != "" {
+			f.Evidence = append(f.Evidence, endedAs(at))
 		}
 		f.Evidence = appendIncomplete(appendInferred(append(f.Evidence, rejections(ex)...), u), ex)
 		findings = append(findings, f)

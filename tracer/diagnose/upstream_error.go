@@ -69,20 +69,32 @@ func errorOf(u *trace.Upstream) (trace.Finding, bool) {
 	case at != nil && at.Outcome == trace.OutcomeError:
 		f.Summary = fmt.Sprintf("The upstream %s could not be asked%s.", address(u), cost(u))
 		f.Advice = "See that something listens on that address and that the way there is open: `dig @ADDRESS NAME` from the server's namespace."
-	case at != nil && at.Outcome == trace.OutcomeFailed && (ex == nil || !silentExchange(ex)):
+	case at != nil && at.Outcome == trace.OutcomeFailed && (ex == nil || !silentExchange(ex) || incomplete(ex)):
 		f.Summary = fmt.Sprintf("The upstream %s gave no answer that CoreDNS could use%s.", address(u), cost(u))
 		f.Advice = "Ask it from the server's namespace (`dig @ADDRESS NAME`). CoreDNS does not tell whether it was silent or refused."
 	default:
 		return f, false
 	}
-	if at != nil && at.Outcome != trace.OutcomeOK {
-		f.Evidence = append(f.Evidence, fmt.Sprintf("CoreDNS's %s ended as %s: %s", attemptName(at), orNone(at.Outcome), orNone(at.Error)))
+	if at != nil && at.Failed() {
+		f.Evidence = append(f.Evidence, endedAs(at))
 	}
 	if ex != nil {
 		f.Evidence = append(append(append(f.Evidence, icmpEvidence(ex)...), resetEvidence(ex)...), rejections(ex)...)
 	}
 	f.Evidence = appendInferred(f.Evidence, u)
 	return f, true
+}
+
+// endedAs quotes how CoreDNS says that an attempt failed.
+func endedAs(at *trace.Attempt) string {
+	text := fmt.Sprintf("CoreDNS's %s ended as %s", attemptName(at), at.Outcome)
+	if at.Duration != nil {
+		text += " after " + since(*at.Duration)
+	}
+	if at.Error != "" {
+		text += ": " + at.Error
+	}
+	return text
 }
 
 // errorCode tells codes that say the server failed; that a name does not exist

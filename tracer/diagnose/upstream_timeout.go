@@ -131,15 +131,8 @@ func costOf(t *trace.Trace, same []*trace.Upstream) string {
 
 func timeoutEvidence(t *trace.Trace, u *trace.Upstream) []string {
 	var evidence []string
-	if at := u.Attempt; at != nil {
-		text := fmt.Sprintf("CoreDNS's %s ended as %s", attemptName(at), at.Outcome)
-		if at.Duration != nil {
-			text += " after " + since(*at.Duration)
-		}
-		if at.Error != "" {
-			text += ": " + at.Error
-		}
-		evidence = append(evidence, text)
+	if at := u.Attempt; at != nil && at.Outcome != "" {
+		evidence = append(evidence, endedAs(at))
 	}
 	ex := u.Exchange
 	switch {
