@@ -134,13 +134,13 @@ func socketPartner(list []asking, i int) (int, bool) {
 	return 0, false
 }
 
-// onlyPartner finds the one lookup of the other address type around i that has
-// no partner, if there is only one, and no second one of i's own type.
+// onlyPartner finds the one lookup of the other address type around i, over the same
+// protocol, that has no partner, if there is only one, and no second one of i's own type.
 func onlyPartner(list []asking, i int) (int, bool) {
 	found, n := 0, 0
 	for j := range list {
 		near := list[j].start-list[i].start <= together && list[i].start-list[j].start <= together
-		if j == i || !near || list[j].name != list[i].name || paired(list, j) {
+		if j == i || !near || list[j].name != list[i].name || list[j].tcp != list[i].tcp || paired(list, j) {
 			continue
 		}
 		if list[j].qtype == list[i].qtype {

@@ -61,6 +61,7 @@ type open struct {
 	closed        bool    // out of the table: a connection may still remember it
 
 	next, previous *open // of the same socket
+	older, newer   *open // of its kin
 	due            int64
 	index          int
 	reported       int64 // when it was passed on without a response
@@ -314,7 +315,7 @@ func messageName(response bool) string {
 
 // bytes returns the memory that the exchange takes.
 func (ex *open) bytes() int {
-	n := int(unsafe.Sizeof(*ex)) + indexBytes + 8 + ex.path.Size() + cap(ex.question) +
+	n := int(unsafe.Sizeof(*ex)) + indexBytes + kinBytes + 8 + ex.path.Size() + cap(ex.question) +
 		cap(ex.marks)*int(unsafe.Sizeof(mark{})) + cap(ex.journeys)*int(unsafe.Sizeof(journey{})) +
 		cap(ex.clients)*(int(unsafe.Sizeof(key{}))+indexBytes) + cap(ex.servers)*int(unsafe.Sizeof(netip.AddrPort{})) +
 		cap(ex.drops)*int(unsafe.Sizeof(trace.Drop{})) + cap(ex.rejected)*int(unsafe.Sizeof(trace.Rejection{})) +
