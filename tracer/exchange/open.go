@@ -190,6 +190,13 @@ func (ex *open) atClient(p *capture.Packet) bool {
 	return len(ex.marks) > 0 && p.NetNS == ex.marks[0].netns && p.Kind == capture.TX && p.IfIndex == ex.path.At(0).IfIndex
 }
 
+// noSocketOfClient tells whether a response came to its client's namespace and found no
+// socket that takes it there.
+func (ex *open) noSocketOfClient(p *capture.Packet) bool {
+	netns, ok := ex.clientNetNS()
+	return ok && p.Kind == capture.Drop && netns == p.NetNS && noSocket(p)
+}
+
 // journey returns the way of a packet's buffer; false if it begins here.
 func (ex *open) journey(p *capture.Packet, response bool) (*journey, bool) {
 	for i := len(ex.journeys) - 1; i >= 0; i-- {
@@ -251,6 +258,7 @@ func (t *Table) sighted(ex *open, p *capture.Packet, response, whole bool) bool 
 		m.bits |= isWhole
 	}
 	toSocket := p.Kind == capture.Delivered || p.Kind == capture.Read
+	known := ex.client.pid
 	if response {
 		m.bits |= inResponse
 		ex.responded = true
@@ -262,11 +270,37 @@ func (t *Table) sighted(ex *open, p *capture.Packet, response, whole bool) bool 
 			ex.lastQuery = p.Time
 		}
 	}
+	if ex.client.pid != known {
+		t.tellSocket(ex)
+	}
 	if ex.sent {
 		m.bits |= bySocket
 	}
 	ex.marks = append(ex.marks, m)
 	return true
+}
+
+// socketKept is how long after a query another with the same source port is of the same
+// socket: the kernel gives ports of closed ones out again in no order.
+const socketKept = int64(time.Second)
+
+// tellSocket names the process of an exchange as that of the others of its socket of which
+// it is not known: what waited for a link address is sent in anybody's context.
+func (t *Table) tellSocket(ex *open) {
+	if ex.key.protocol != trace.TransportUDP {
+		return
+	}
+	n := 0
+	for other := t.sockets[socket{ex.key.client, ex.key.netns, ex.key.protocol}]; other != nil && n < maxAtSocket; other = other.next {
+		n++
+		if apart := other.first - ex.first; other.client.pid != 0 || max(apart, -apart) > socketKept {
+			continue
+		}
+		other.client.process, other.client.pid = ex.client.process, ex.client.pid
+		if other.client.cgroup == "" {
+			other.client.cgroup, other.client.container = ex.client.cgroup, ex.client.container
+		}
+	}
 }
 
 // learn notes who the packet proves the client, or the server, to be.
