@@ -37,6 +37,7 @@ const (
 	SlowUpstream            = "slow-upstream"
 	StaleEndpoint           = "stale-endpoint"
 	TruncatedRetry          = "truncated-retry"
+	UnexpectedSource        = "unexpected-source"
 	UpstreamError           = "upstream-error"
 	UpstreamTimeout         = "upstream-timeout"
 	UpstreamUnhealthy       = "upstream-unhealthy"
@@ -47,7 +48,7 @@ var Codes = []string{
 	ClientGaveUp, ConntrackFull, ConntrackRace, DroppedByBPF, DroppedByNetfilter, DroppedNoSocket, DroppedOther, DroppedReceiveBuffer,
 	ListenQueueFull, NoResponseSeen, NXDomainStorm, OversizedResponse, QueryNeverArrived, RefusedByServer, ResponseLost, ResponseRejected,
 	Retransmission, SearchPathAmplification, ServerOverloaded, ServerSlow, SlowUpstream, StaleEndpoint, TruncatedRetry,
-	UpstreamError, UpstreamTimeout, UpstreamUnhealthy,
+	UnexpectedSource, UpstreamError, UpstreamTimeout, UpstreamUnhealthy,
 }
 
 // slow is the time that a person waits for a lookup before calling it slow; the

@@ -76,6 +76,7 @@ var nearMisses = map[string]string{
 	diagnose.SlowUpstream:            "slow-upstream-not",    // a fifth of a second
 	diagnose.StaleEndpoint:           "dropped-other",        // nobody has the address, but no Service led there
 	diagnose.TruncatedRetry:          "truncated-retry-not",  // TCP from the start
+	diagnose.UnexpectedSource:        "response-rejected",    // from the server that was asked
 	diagnose.UpstreamError:           "upstream-error-not",   // NXDOMAIN
 	diagnose.UpstreamTimeout:         "slow-upstream",        // late, but it came
 	diagnose.UpstreamUnhealthy:       "upstream-unhealthy-not",
