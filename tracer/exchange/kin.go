@@ -15,9 +15,10 @@ import (
 // over TCP. An attempt to connect has no name.
 
 // Bounds of a search for kin: a client that has more under way with one label asks for it
-// over and over, and which are of one call cannot be told.
+// over and over, and which are of one call cannot be told. musl asks three servers for two
+// types at once.
 const (
-	maxKin      = 16
+	maxKin      = 8
 	maxKinTried = 256
 )
 
@@ -112,12 +113,17 @@ func (t *Table) sketch(ex *open) *trace.Exchange {
 	r.V, r.Record, r.Time, r.Node = trace.Version, trace.KindExchange, ex.wall, t.cfg.Node
 	e.question(ex)
 	e.ends(ex, t.cfg.Node)
-	v := t.view(ex)
-	r.Outcome, r.Milestones, r.Path, r.Transmissions = v.outcome, v.Milestones, ex.path.Clone(), max(ex.sendings, 1)
-	if v.outcome == trace.OutcomeAnswered {
+	r.Outcome, r.Transmissions = trace.OutcomeUnanswered, max(ex.sendings, 1)
+	if r.Transmissions > 1 {
+		r.Path = ex.path.Clone() // when it was sent last
+	}
+	if !ex.responded {
+		return r
+	}
+	if v := t.view(ex); v.outcome == trace.OutcomeAnswered {
 		e.respond(ex)
 		e.duration = trace.Seconds(v.end)
-		r.Duration = &e.duration
+		r.Outcome, r.Duration = v.outcome, &e.duration
 	}
 	return r
 }
