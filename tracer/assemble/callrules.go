@@ -39,8 +39,24 @@ func group(list []asking) {
 		}
 		if g, ok := predecessor(list, i, bases); ok {
 			join(list, g, i, true)
+		} else if g, ok := truncatedOne(list, i, bases); ok {
+			join(list, g, i, true)
 		}
 	}
+}
+
+// truncatedOne finds the one group that the group of lookup i goes on with over TCP, because
+// of another than i: a resolver asks for A and AAAA again where one of them was truncated.
+func truncatedOne(list []asking, i int, bases []int) (int, bool) {
+	for j := i + 1; j < len(list); j++ {
+		if list[j].group != i || !list[j].tcp {
+			continue
+		}
+		if g, ok := predecessor(list, j, bases); ok {
+			return g, g < i
+		}
+	}
+	return 0, false
 }
 
 // reach returns the last time at which a lookup may begin that is one call with
@@ -162,7 +178,7 @@ func predecessor(list []asking, i int, bases []int) (int, bool) {
 	for j := i - 1; j >= 0; j-- {
 		a := &list[j]
 		labels, ok := goesOnWith(a, b, bases[a.group])
-		if !ok || taken(list, a.group, i) && labels > 0 {
+		if !ok || a.group == b.group || taken(list, a.group, i) && labels > 0 {
 			continue
 		}
 		if found >= 0 && found != a.group {

@@ -220,6 +220,12 @@ var callCases = []struct {
 		{name: "a.example.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, tcp: true},
 		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1001, start: 2*ms + ms/10, tcp: true},
 	}, "aaaa"},
+	{"glibc: only AAAA is truncated, and both are asked over TCP", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, start: ms / 10, took: ms, tc: true},
+		{name: "a.example.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, took: ms, tcp: true},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1001, start: 2*ms + ms/10, took: 2 * ms, tcp: true},
+	}, "aaaa"},
 	{"truncated, and the connection does not come about", []ask{
 		{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms, tc: true},
 		{pid: 7, port: 1001, start: 2 * ms, tcp: true},
