@@ -147,6 +147,10 @@ var faults = []fault{
 	}, []string{`DNSTracePacketsLost{code="no-response-seen"}`}},
 	{"otherquestion.test.", behaves("otherquestion.test.", lab.Behaviour{Mangle: lab.OtherQuestion}), asks(many, lab.Query{Timeout: time.Second}),
 		[]string{`DNSTraceResponsesRejected{code="response-rejected"}`}},
+	{"untranslated.test.", func(r *faultRig) func() {
+		undo, err := r.UntranslatedReplies()
+		return must(r, undo, err)
+	}, asks(many, lab.Query{Timeout: time.Second}), []string{`DNSTraceResponsesRejected{code="unexpected-source"}`, "DNSTraceLookupsUnanswered"}},
 	{"unheard.test.", func(r *faultRig) func() {
 		// Answers vanish before the client; its neighbour entry is known by now.
 		undo, err := r.VanishAt("client-a")

@@ -73,13 +73,8 @@ func (rec *recording) took() time.Duration {
 // on to another upstream it did, even if nothing says how.
 func (b *builder) failedAttempt() bool {
 	for i := range b.tries {
-		switch a := &b.tries[i]; a.Outcome {
-		case trace.OutcomeTimeout, trace.OutcomeError, trace.OutcomeFailed:
+		if b.tries[i].MayHaveFailed() {
 			return true
-		case "":
-			if a.Plugin == forwardPlugin && a.Duration != nil {
-				return true
-			}
 		}
 	}
 	return false

@@ -30,6 +30,7 @@ func build(t *testing.T) programs {
 	for name, command := range map[string][]string{
 		"glibc":     {"gcc", "-O1", "-o", "OUT", "../testdata/gai.c"},
 		"musl":      {"musl-gcc", "-static", "-O1", "-o", "OUT", "../testdata/gai.c"},
+		"go":        {"go", "build", "-tags", "netgo", "-o", "OUT", "../testdata/goresolve"},
 		"mixedcase": {"go", "build", "-o", "OUT", "./testdata/mixedcase"},
 	} {
 		found[name] = filepath.Join(dir, name)
@@ -77,10 +78,13 @@ const (
 	asEver = "nameserver 10.96.0.10\n"
 )
 
-// glibc resolves a name as most programs do, musl as those of Alpine Linux do.
+// glibc resolves a name as most programs do, musl as those of Alpine Linux do, and
+// goResolver as those written in Go: it asks for A and AAAA from a socket each.
 func glibc(name, resolvConf string) ask { return getaddrinfo("glibc", name, resolvConf) }
 
 func musl(name, resolvConf string) ask { return getaddrinfo("musl", name, resolvConf) }
+
+func goResolver(name, resolvConf string) ask { return getaddrinfo("go", name, resolvConf) }
 
 func getaddrinfo(libc, name, resolvConf string) ask {
 	return func(c *caseLab) {

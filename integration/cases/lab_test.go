@@ -36,6 +36,8 @@ var zones = map[string][]lab.Behaviour{
 	"onlya.test.":         {{Type: dns.TypeAAAA, Empty: true}},
 	"nxaaaa.test.":        {{Type: dns.TypeAAAA, Rcode: dns.RcodeNameError}},
 	"noaaaa.test.":        {{Type: dns.TypeAAAA, Silent: true}},
+	"lateaaaa.test.":      {{Type: dns.TypeAAAA, Delay: 1500 * time.Millisecond}},
+	"silentaaaa.test.":    {{Type: dns.TypeAAAA, Network: "tcp", Silent: true}, {Network: "udp", Truncated: true}},
 	"slowest.test.":       {{Delay: 200 * time.Millisecond}},
 	"noanswertcp.test.":   {{Network: "tcp", Silent: true}, {Network: "udp", Truncated: true}},
 }

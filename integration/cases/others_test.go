@@ -10,6 +10,30 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
+// goesOnOverTCP wants what is asked over TCP to be of one call with a truncated answer. (What
+// glibc asks once more, as it had too little room for the answer, may as well be another
+// call.)
+func (c *caseLab) goesOnOverTCP(name string) {
+	c.t.Helper()
+	all := c.of(name)
+	for _, t := range all {
+		joined := t.Exchange.Protocol == "udp" || slices.ContainsFunc(all, func(u *trace.Trace) bool { return u.Exchange.Truncated && u.Resolution == t.Resolution })
+		if t.Resolution == "" || !joined {
+			c.t.Errorf("%s: resolution %q", describe(t), t.Resolution)
+		}
+	}
+}
+
+// callsOfOne are calls in each of which a lookup ends long before another.
+var callsOfOne = func() (asks []ask) {
+	for client, resolve := range map[string]func(name, resolvConf string) ask{"glibc": glibc, "musl": musl, "go": goResolver} {
+		for _, zone := range []string{"lateaaaa", "noaaaa", "silentaaaa", "noanswertcp"} {
+			asks = append(asks, resolve(client+"."+zone+".test", once))
+		}
+	}
+	return asks
+}()
+
 // others are the rows about lookups that reach their servers as they should: what is
 // checked is that their packets are where they belong.
 var others = []lookupCase{
@@ -64,6 +88,28 @@ var others = []lookupCase{
 		name: "14 a truncated answer moves the client to TCP", reported: "coredns/coredns#6149, containers/aardvark-dns#605",
 		asks: []ask{
 			glibc("a.many.test", once), glibc("b.many.test", once), glibc("c.many.test", once), glibc("d.many.test", once),
+			goResolver("e.many.test", once), musl("f.many.test", once),
+		},
+		check: func(c *caseLab) {
+			for _, name := range []string{"a.many.test", "b.many.test", "c.many.test", "d.many.test", "e.many.test", "f.many.test"} {
+				c.goesOnOverTCP(name)
+				for _, t := range c.of(name) {
+					if slices.ContainsFunc(t.Diagnosis, func(f trace.Finding) bool { return f.Code == "client-gave-up" }) {
+						c.t.Errorf("%s: %s", describe(t), words(t))
+					}
+				}
+			}
+		},
+	},
+	{
+		name: "14 one call, of which one lookup is late, silent or cut", reported: "golang/go, net: the resolver's two sockets",
+		asks: callsOfOne,
+		check: func(c *caseLab) {
+			for _, client := range []string{"glibc", "musl", "go"} {
+				for _, zone := range []string{"lateaaaa", "noaaaa", "silentaaaa", "noanswertcp"} {
+					c.oneCall(client + "." + zone + ".test")
+				}
+			}
 		},
 	},
 	{

@@ -38,6 +38,9 @@ type Behaviour struct {
 	// Records is how many A or AAAA records a name has; 0 means one. Over UDP the answer
 	// has as many as the client can take, with TC if that is not all.
 	Records int
+	// From is where answers over UDP come from; the zero value means where the query came
+	// to. The address is one of the server's host.
+	From netip.AddrPort
 	// Mangle changes the answer on its way out, for example [Malformed].
 	Mangle func(wire []byte) []byte
 	// Size pads the answer to at least this many bytes on the wire, with no

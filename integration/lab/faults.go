@@ -42,6 +42,24 @@ func (l *Lab) NoListener(server Listener) (undo func(), err error) {
 	return l.undoOnce(server.Start), nil
 }
 
+// UntranslatedReplies takes the bridge's packets away from netfilter, until undone: what a
+// pod answers another is not translated back, and comes from its own address instead of
+// the Service's. Queries are translated all the same, as the node routes them.
+func (l *Lab) UntranslatedReplies() (undo func(), err error) {
+	node := l.Host(Node)
+	filter := func(on string) error {
+		return node.sysctl(setting{"net/bridge/bridge-nf-call-iptables", on}, setting{"net/bridge/bridge-nf-call-ip6tables", on})
+	}
+	if err := filter("0"); err != nil {
+		return nil, err
+	}
+	return l.undoOnce(func() error { return filter("1") }), nil
+}
+
+// ForgetConnections empties the node's connection tracking, as where entries expire: what
+// is under way is translated no more.
+func (l *Lab) ForgetConnections() error { return l.Host(Node).flushConntrack() }
+
 // ClosedClientPort makes a client close its socket as soon as its query has
 // left, so that the response meets a closed port, until undone. Exchanges of
 // this client return ErrGaveUp meanwhile.

@@ -255,7 +255,28 @@ func (s *Server) handler(quit <-chan struct{}) dns.Handler {
 				return
 			}
 		}
-		b.send(w, b.reply(query, network))
+		if m := b.reply(query, network); network == "udp" && b.From.IsValid() {
+			s.sendFrom(b.From, addrPort(w.RemoteAddr()), m)
+		} else {
+			b.send(w, m)
+		}
+	})
+}
+
+// sendFrom sends an answer over UDP from an address and port of its own. A client that is
+// gone is no concern of the server's.
+func (s *Server) sendFrom(from, to netip.AddrPort, m *dns.Msg) {
+	wire, err := m.Pack()
+	if err != nil {
+		return
+	}
+	_ = s.host.Do(func() error {
+		conn, err := net.DialUDP("udp", net.UDPAddrFromAddrPort(from), net.UDPAddrFromAddrPort(to))
+		if err != nil {
+			return err
+		}
+		_, err = conn.Write(wire)
+		return errors.Join(err, conn.Close())
 	})
 }
 

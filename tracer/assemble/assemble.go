@@ -43,9 +43,10 @@ type Open interface {
 	// Asking tells whether a query for a question is that was sent from a place between two
 	// times, by that process; pid 0: any.
 	Asking(place trace.Place, pid int, qname, qtype string, from, until time.Time) bool
-	// Partner tells whether a query is for the other type of address of the name that the
-	// socket of an exchange asked for, begun between two times.
-	Partner(of *trace.Exchange, from, until time.Time) bool
+	// Kin returns what may be of one call with an exchange, begun between two times: what its
+	// client asks for with the same first label and, where its answer was truncated, the
+	// client's attempts to connect to its server.
+	Kin(of *trace.Exchange, from, until time.Time) []*trace.Exchange
 }
 
 // Limitations is what this node's kernel does not tell, each as the gap of a trace that

@@ -100,21 +100,36 @@ func (a *Assembler) fromExchange(t *trace.Trace, l *lookup) {
 	if a.servers.sends(&l.sender) {
 		return // a server's query: what it asks for others makes no call of its own
 	}
-	of, inferred, ok := a.calls.of(l.exchange, a.now)
-	if ok || a.partnerOpen(l.exchange) {
-		t.Resolution, t.ResolutionJoin = of.String(), trace.JoinExact
-		if inferred {
-			t.ResolutionJoin = trace.JoinInferred
-			t.Gaps = append(t.Gaps, fmt.Sprintf("that it is part of resolution %s is inferred from process, names and times", t.Resolution))
-		}
+	c, ok := a.calls.of(l.exchange, a.kin(l.exchange), a.now)
+	if !ok {
+		return
+	}
+	t.Resolution, t.ResolutionJoin = c.id.String(), trace.JoinExact
+	if c.inferred {
+		t.ResolutionJoin = trace.JoinInferred
+		t.Gaps = append(t.Gaps, fmt.Sprintf("that it is part of resolution %s is inferred from process, names and times", t.Resolution))
+	}
+	for _, other := range c.again {
+		a.tellAgain(other)
 	}
 }
 
-// partnerOpen tells whether the lookup that makes a call with ex is not over: what
-// socketPartner is of those that came.
-func (a *Assembler) partnerOpen(ex *trace.Exchange) bool {
-	const near = time.Duration(oneSocket)
-	return a.cfg.Open != nil && a.cfg.Open.Partner(ex, ex.Time.Add(-near), end(ex.Time, ex.Duration).Add(near))
+// kin returns what is under way and may be of one call with ex.
+func (a *Assembler) kin(ex *trace.Exchange) []*trace.Exchange {
+	if a.cfg.Open == nil {
+		return nil
+	}
+	return a.cfg.Open.Kin(ex, ex.Time.Add(-time.Duration(retryLast)), end(ex.Time, ex.Duration).Add(time.Duration(retryLast)))
+}
+
+// tellAgain passes a lookup on once more, if it is remembered: its record does not name the
+// call that it turned out to be of.
+func (a *Assembler) tellAgain(of told) {
+	for _, l := range a.byFlow[of.id.Flow()] {
+		if l.exchange != nil && l.parent == nil && l.exchange.Time.UnixNano() == of.start {
+			a.revive(l)
+		}
+	}
 }
 
 // fromRefresh makes a trace of work in the background: it has the trace id of

@@ -39,8 +39,24 @@ func group(list []asking) {
 		}
 		if g, ok := predecessor(list, i, bases); ok {
 			join(list, g, i, true)
+		} else if g, ok := truncatedOne(list, i, bases); ok {
+			join(list, g, i, true)
 		}
 	}
+}
+
+// truncatedOne finds the one group that the group of lookup i goes on with over TCP, because
+// of another than i: a resolver asks for A and AAAA again where one of them was truncated.
+func truncatedOne(list []asking, i int, bases []int) (int, bool) {
+	for j := i + 1; j < len(list); j++ {
+		if list[j].group != i || !list[j].tcp {
+			continue
+		}
+		if g, ok := predecessor(list, j, bases); ok {
+			return g, g < i
+		}
+	}
+	return 0, false
 }
 
 // reach returns the last time at which a lookup may begin that is one call with
@@ -134,13 +150,13 @@ func socketPartner(list []asking, i int) (int, bool) {
 	return 0, false
 }
 
-// onlyPartner finds the one lookup of the other address type around i that has
-// no partner, if there is only one, and no second one of i's own type.
+// onlyPartner finds the one lookup of the other address type around i, over the same
+// protocol, that has no partner, if there is only one, and no second one of i's own type.
 func onlyPartner(list []asking, i int) (int, bool) {
 	found, n := 0, 0
 	for j := range list {
 		near := list[j].start-list[i].start <= together && list[i].start-list[j].start <= together
-		if j == i || !near || list[j].name != list[i].name || paired(list, j) {
+		if j == i || !near || list[j].name != list[i].name || list[j].tcp != list[i].tcp || paired(list, j) {
 			continue
 		}
 		if list[j].qtype == list[i].qtype {
@@ -162,7 +178,7 @@ func predecessor(list []asking, i int, bases []int) (int, bool) {
 	for j := i - 1; j >= 0; j-- {
 		a := &list[j]
 		labels, ok := goesOnWith(a, b, bases[a.group])
-		if !ok || taken(list, a.group, i) && labels > 0 {
+		if !ok || a.group == b.group || taken(list, a.group, i) && labels > 0 {
 			continue
 		}
 		if found >= 0 && found != a.group {

@@ -28,8 +28,10 @@ const (
 // call.
 type calls struct {
 	byCaller map[caller]*recent
-	cut      []truncated  // oldest first
-	order    []remembered // oldest first, from head on
+	cut      []truncated       // oldest first
+	attempts []*trace.Exchange // to connect, likewise
+	merged   []asking          // memory of withKin
+	order    []remembered      // oldest first, from head on
 	head     int
 	most     int // remembered since shrink last looked
 	sequence uint64
@@ -63,7 +65,8 @@ type recent struct {
 // asking is what matters of a lookup here. Times are in nanoseconds since 1970.
 type asking struct {
 	id         trace.TraceID
-	told       trace.TraceID // what its call was named when it was passed on
+	call       trace.TraceID // what its call is named, once a lookup of it was passed on
+	shown      trace.TraceID // what its own record names
 	name       string
 	qtype      string
 	sequence   uint64
@@ -76,6 +79,8 @@ type asking struct {
 	failed     bool // answered, but not with what was asked for
 	truncated  bool
 	inferred   bool
+	told       bool // passed on
+	open       bool // under way
 }
 
 func newCalls() *calls { return &calls{byCaller: map[caller]*recent{}} }
@@ -98,16 +103,19 @@ func (c *calls) add(ex *trace.Exchange, now time.Time) {
 		c.byCaller[key] = r
 	}
 	a := newAsking(ex)
-	i := r.find(ex)
-	if i >= 0 {
-		a.sequence, a.told = r.list[i].sequence, r.list[i].told
-		r.list[i] = a
+	if i := r.find(ex); i >= 0 {
+		old := &r.list[i]
+		a.sequence, a.told, a.call, a.shown = old.sequence, old.told, old.call, old.shown
+		*old = a
 		return
 	}
 	c.sequence++
 	a.sequence = c.sequence
 	if a.truncated {
 		c.noteTruncated(ex, key)
+	}
+	if ex.Connects() {
+		c.noteAttempt(ex)
 	}
 	r.insert(a)
 	if len(r.list) > maxAlike {
@@ -210,70 +218,140 @@ func (r *recent) drop(sequence uint64) {
 	}
 }
 
-func (r *recent) find(ex *trace.Exchange) int {
-	at := ex.Time.UnixNano()
+func (r *recent) find(ex *trace.Exchange) int { return r.at(ex.Time.UnixNano(), ex.TraceID) }
+
+// at returns the index of the lookup with a start and an id; -1: there is none.
+func (r *recent) at(start int64, id trace.TraceID) int {
 	// Most are asked for while they are among the newest.
-	for i := len(r.list) - 1; i >= 0 && r.list[i].start >= at; i-- {
-		if r.list[i].start == at && r.list[i].id == ex.TraceID {
+	for i := len(r.list) - 1; i >= 0 && r.list[i].start >= start; i-- {
+		if r.list[i].start == start && r.list[i].id == id {
 			return i
 		}
 	}
 	return -1
 }
 
-// of returns the call that a lookup is part of, and whether that is inferred;
-// false for a lookup that stands alone, or whose call cannot be told from another.
-// The call is named by the trace id of its first lookup that was passed on: a
-// retry may be over long before the lookup that it repeats is given up.
-func (c *calls) of(ex *trace.Exchange, now time.Time) (id trace.TraceID, inferred, ok bool) {
-	c.expire(now)
-	r := c.byCaller[callerOf(ex)]
-	if r == nil {
-		return trace.TraceID{}, false, false
-	}
-	i := r.find(ex)
-	if i < 0 {
-		return trace.TraceID{}, false, false
-	}
-	list, i := r.cluster(i)
-	group(list)
-	self := &list[i]
-	id = list[self.group].id
-	for j := range list {
-		if other := &list[j]; j != i && other.group == self.group {
-			ok = true
-			if !other.told.IsZero() {
-				id = other.told
-				break
-			}
-		}
-	}
-	if before, found := c.truncatedBefore(ex); found && id == self.id {
-		id, self.inferred, ok = before, true, true
-	}
-	if !ok {
-		id = self.id
-	}
-	self.told = id
-	return id, self.inferred, ok
+// named is the call that a lookup is part of.
+type named struct {
+	id       trace.TraceID
+	inferred bool
+	again    []told // lookups of it whose records name another, or none
 }
 
-// cluster returns the part of the list around i that no other lookup can go on
-// with, or lead to, and the index of i in it: a busy process that asks one name
-// over and over has many small ones, and to compare each with each would cost
-// more than all else that is done for a lookup.
-func (r *recent) cluster(i int) ([]asking, int) {
-	from, until := 0, r.list[0].reach()
-	for j := 1; j < len(r.list); j++ {
-		if r.list[j].start > until {
+// told is a lookup that was passed on.
+type told struct {
+	id    trace.TraceID
+	start int64
+}
+
+// of returns the call that a lookup is part of; false for a lookup that stands alone, or
+// whose call cannot be told from another. kin is what is under way and may be of it. The
+// call is named by the trace id of its first lookup that was passed on: a retry may be over
+// long before the lookup that it repeats is given up.
+func (c *calls) of(ex *trace.Exchange, kin []*trace.Exchange, now time.Time) (call named, ok bool) {
+	c.expire(now)
+	r := c.byCaller[callerOf(ex)]
+	if r == nil || r.find(ex) < 0 {
+		return call, false
+	}
+	self := &r.list[r.find(ex)]
+	self.told = true
+	list, i := cluster(c.withKin(r, self, kin))
+	group(list)
+	call.inferred = list[i].inferred
+	call.id, ok = nameOf(list, i)
+	if id, before := c.truncatedBefore(ex); len(before) > 0 && !ok {
+		call.id, call.inferred, ok = id, true, true
+		for _, other := range before {
+			other.call = call.id
+			call.again = appendTold(call.again, other, call.id)
+		}
+	}
+	if id, after := c.connectsAfter(ex, self, kin); after && !ok {
+		call.id, call.inferred, ok = id, true, true
+	}
+	if !ok {
+		return call, false
+	}
+	for j := range list {
+		if list[j].open || list[j].group != list[i].group || j == i {
+			continue
+		}
+		other := &r.list[r.at(list[j].start, list[j].id)]
+		other.call = call.id
+		call.again = appendTold(call.again, other, call.id)
+	}
+	self.call, self.shown = call.id, call.id
+	return call, true
+}
+
+// nameOf returns what the call of lookup i is named, and whether there is more of it.
+func nameOf(list []asking, i int) (id trace.TraceID, more bool) {
+	id = list[i].id
+	if first := &list[list[i].group]; !first.open {
+		id = first.id // a record of what is under way may have another
+	}
+	for j := range list {
+		if list[j].group != list[i].group {
+			continue
+		}
+		if !list[j].call.IsZero() {
+			return list[j].call, true
+		}
+		more = more || j != i
+	}
+	return id, more
+}
+
+// appendTold adds a lookup that was passed on as one of another call, or of none.
+func appendTold(list []told, a *asking, call trace.TraceID) []told {
+	if !a.told || a.shown == call {
+		return list
+	}
+	return append(list, told{a.id, a.start})
+}
+
+// withKin returns the lookups of a caller in order of their start, with those under way,
+// and the index of one of them.
+func (c *calls) withKin(r *recent, self *asking, kin []*trace.Exchange) (list []asking, i int) {
+	list = r.list
+	for _, ex := range kin {
+		if callerOf(ex) != r.caller {
+			continue
+		}
+		if len(list) == len(r.list) {
+			list = append(c.merged[:0], r.list...)
+		}
+		a := newAsking(ex)
+		a.open = true
+		at, _ := slices.BinarySearchFunc(list, a, func(x, y asking) int {
+			if x.before(&y) {
+				return -1
+			}
+			return 1
+		})
+		list = slices.Insert(list, at, a)
+		c.merged = list[:0]
+	}
+	return list, slices.IndexFunc(list, func(a asking) bool { return !a.open && a.start == self.start && a.id == self.id })
+}
+
+// cluster returns the part of a list around i that no other lookup can go on with, or lead
+// to, and the index of i in it: a busy process that asks one name over and over has many
+// small ones, and to compare each with each would cost more than all else that is done for
+// a lookup.
+func cluster(list []asking, i int) ([]asking, int) {
+	from, until := 0, list[0].reach()
+	for j := 1; j < len(list); j++ {
+		if list[j].start > until {
 			if j > i {
-				return r.list[from:j], i - from
+				return list[from:j], i - from
 			}
 			from = j
 		}
-		until = max(until, r.list[j].reach())
+		until = max(until, list[j].reach())
 	}
-	return r.list[from:], i - from
+	return list[from:], i - from
 }
 
 // shrink lets go of the memory that only a burst needed.

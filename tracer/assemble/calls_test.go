@@ -26,8 +26,9 @@ const noID = 0xffff
 
 func (a ask) exchange() *trace.Exchange {
 	ex := fromClient(a.name, a.port, a.start, a.took)
-	ex.QType = a.qtype
-	ex.Flow[0] ^= a.qtype[len(a.qtype)-1] + byte(len(a.qtype)) // the flow is of the question too
+	if ex.QType = a.qtype; a.qtype != "" {
+		ex.Flow[0] ^= a.qtype[len(a.qtype)-1] + byte(len(a.qtype)) // the flow is of the question too
+	}
 	ex.TraceID = trace.NewTraceID(ex.Time, ex.Flow)
 	ex.Truncated = a.tc
 	ex.ID = uint16(ex.Flow[0])<<8 | uint16(ex.Flow[1]) | 1
@@ -70,112 +71,183 @@ func search(pid int, port uint16, start time.Duration, ports uint16, names ...st
 
 var kubernetes = []string{"www.example.com.demo.svc.cluster.local.", "www.example.com.svc.cluster.local.", "www.example.com.cluster.local.", "www.example.com."}
 
+var callCases = []struct {
+	name string
+	asks []ask
+	want string // a letter for each lookup: its call; '-' for none
+}{
+	{"A and AAAA from one socket", search(7, 1000, 0, 0, "a.example."), "aa"},
+	{"A and AAAA from two sockets", search(7, 1000, 0, 1, "a.example."), "aa"},
+	{"process unknown, one socket", search(0, 1000, 0, 0, "a.example."), "aa"},
+	{"process unknown, two sockets", search(0, 1000, 0, 1, "a.example."), "--"},
+	{"single-request", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: 100 * ms},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, start: 101 * ms, took: ms},
+	}, "aa"},
+	{"search list, glibc and musl", search(7, 1000, 0, 0, kubernetes...), "aaaaaaaa"},
+	{"search list, Go", search(7, 1000, 0, 1, kubernetes...), "aaaaaaaa"},
+	{"search list with the node's own domain", search(7, 1000, 0, 0, append(slices.Clone(kubernetes[:3]), "www.example.com.corp.test.", "www.example.com.")...), "aaaaaaaaaa"},
+	{"the name first, then the search list", []ask{
+		{name: "db.prod.", qtype: "A", pid: 7, port: 1000, took: ms, rcode: "NXDOMAIN"},
+		{name: "db.prod.svc.cluster.local.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, took: ms},
+	}, "aa"},
+	{"two processes at once", append(search(7, 1000, 0, 0, kubernetes...), search(8, 2000, ms/5, 0, kubernetes...)...), "aaaaaaaabbbbbbbb"},
+	{"two threads, A and AAAA each from one socket", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms},
+		{name: "a.example.", qtype: "A", pid: 7, port: 2000, start: ms / 20, took: ms},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, start: ms / 10, took: ms},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 2000, start: ms / 5, took: ms},
+	}, "abab"},
+	{"two threads, each lookup from its own socket", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms},
+		{name: "a.example.", qtype: "A", pid: 7, port: 2000, start: ms / 20, took: ms},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 3000, start: ms / 10, took: ms},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 4000, start: ms / 5, took: ms},
+	}, "----"},
+	{"two threads search, and one goes on", []ask{
+		{name: "a.x.test.", qtype: "A", pid: 7, port: 1000, took: ms, rcode: "NXDOMAIN"},
+		{name: "a.x.test.", qtype: "A", pid: 7, port: 2000, start: ms / 20, took: ms, rcode: "NXDOMAIN"},
+		{name: "a.test.", qtype: "A", pid: 7, port: 3000, start: 2 * ms, took: ms},
+	}, "---"},
+	{"names that only begin alike", []ask{
+		{name: "www.one.test.", qtype: "A", pid: 7, port: 1000, took: ms, rcode: "NXDOMAIN"},
+		{name: "www.two.test.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, took: ms},
+	}, "--"},
+	{"the next name after one that exists", []ask{
+		{name: "a.x.test.", qtype: "A", pid: 7, port: 1000, took: ms},
+		{name: "a.test.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, took: ms},
+	}, "--"},
+	{"the next name much later", []ask{
+		{name: "a.x.test.", qtype: "A", pid: 7, port: 1000, took: ms, rcode: "NXDOMAIN"},
+		{name: "a.test.", qtype: "A", pid: 7, port: 1001, start: 200 * ms, took: ms},
+	}, "--"},
+	{"a retry from another port", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000},
+		{name: "a.example.", qtype: "A", pid: 7, port: 1001, start: 5 * time.Second, took: ms},
+	}, "aa"},
+	{"asked again though it was answered", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms},
+		{name: "a.example.", qtype: "A", pid: 7, port: 1001, start: 5 * time.Second, took: ms},
+	}, "--"},
+	{"glibc: AAAA is lost, and both are sent again from their socket", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 21, took: ms},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, id: 22, start: ms / 10},
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 21, start: 5 * time.Second, took: ms},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, id: 22, start: 5*time.Second + ms/10, took: ms},
+	}, "aaaa"},
+	{"the same, process unknown", []ask{
+		{name: "a.example.", qtype: "A", port: 1000, id: 21, took: ms},
+		{name: "a.example.", qtype: "AAAA", port: 1000, id: 22, start: ms / 10},
+		{name: "a.example.", qtype: "A", port: 1000, id: 21, start: 5 * time.Second, took: ms},
+	}, "aaa"},
+	{"the first nameserver is dead", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 21},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, id: 22, start: ms / 10},
+		{name: "a.example.", qtype: "A", pid: 7, port: 1001, id: 21, start: 2 * time.Second, took: ms},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1001, id: 22, start: 2*time.Second + ms/10, took: ms},
+	}, "aaaa"},
+	{"it refuses at once", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 21},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, id: 22, start: ms / 10},
+		{name: "a.example.", qtype: "A", pid: 7, port: 1001, id: 21, start: ms, took: ms},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1001, id: 22, start: ms + ms/10, took: ms},
+	}, "aaaa"},
+	{"musl: both nameservers at once, from one socket", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 21, took: ms},
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 21, start: ms / 100, took: ms},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, id: 22, start: ms / 10, took: ms},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, id: 22, start: ms/10 + ms/100, took: ms},
+	}, "aaaa"},
+	{"asked again with another ID though it was answered", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 21, took: ms},
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 23, start: 2 * time.Second, took: ms},
+	}, "--"},
+	{"an ID of 0 tells nothing", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: noID, took: ms},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 2000, id: noID, start: sec},
+		{name: "a.example.", qtype: "A", pid: 7, port: 3000, id: noID, start: 2 * sec, took: ms},
+	}, "---"},
+	{"truncated, then over TCP", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms, tc: true},
+		{name: "a.example.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, took: ms, tcp: true},
+	}, "aa"},
+	{"over UDP, then over TCP", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms},
+		{name: "a.example.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, took: ms, tcp: true},
+	}, "--"},
+	{"Go: AAAA is silent", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1001, start: ms / 10},
+	}, "aa"},
+	{"Go: AAAA is late", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1001, start: ms / 10, took: 3 * time.Second},
+	}, "aa"},
+	{"Go: both are silent at the first server", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1001, start: ms / 10},
+		{name: "a.example.", qtype: "A", pid: 7, port: 1002, start: 5 * time.Second, took: ms},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1003, start: 5*time.Second + ms/10, took: 2 * ms},
+	}, "aaaa"},
+	{"Go: one is silent at the first server", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1001, start: ms / 10, took: ms},
+		{name: "a.example.", qtype: "A", pid: 7, port: 1002, start: 5 * time.Second, took: ms},
+	}, "aaa"},
+	{"Go: one is truncated, and silent over TCP", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms, tc: true},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1001, start: ms / 10, took: ms},
+		{name: "a.example.", qtype: "A", pid: 7, port: 1002, start: 2 * ms, tcp: true},
+	}, "aaa"},
+	{"two processes, AAAA of one is silent", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1001, start: ms / 10},
+		{name: "a.example.", qtype: "A", pid: 8, port: 1002, start: ms / 20, took: ms},
+	}, "aa-"},
+	{"only A is asked for, and later the name again", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1001, start: 500 * ms},
+	}, "--"},
+	{"musl: two nameservers, one silent, and AAAA late", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 21, took: ms},
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 21, start: ms / 100},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, id: 22, start: ms / 10, took: 700 * ms},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, id: 22, start: ms/10 + ms/100},
+	}, "aaaa"},
+	{"glibc: truncated, and TCP is silent", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms, tc: true},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, start: ms / 10},
+		{name: "a.example.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, tcp: true},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1001, start: 2*ms + ms/10, tcp: true},
+	}, "aaaa"},
+	{"glibc: only AAAA is truncated, and both are asked over TCP", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, start: ms / 10, took: ms, tc: true},
+		{name: "a.example.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, took: ms, tcp: true},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1001, start: 2*ms + ms/10, took: 2 * ms, tcp: true},
+	}, "aaaa"},
+	{"truncated, and the connection does not come about", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms, tc: true},
+		{pid: 7, port: 1001, start: 2 * ms, tcp: true},
+	}, "aa"},
+	{"the same for both of one socket", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms, tc: true},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, start: ms / 10, took: ms, tc: true},
+		{pid: 7, port: 1001, start: 2 * ms, tcp: true},
+	}, "aaa"},
+	{"two names are truncated, and one connection does not come about", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms, tc: true},
+		{name: "b.example.", qtype: "A", pid: 7, port: 1001, start: ms / 10, took: ms, tc: true},
+		{pid: 7, port: 1002, start: 2 * ms, tcp: true},
+	}, "---"},
+	{"the last name of a search list is silent", []ask{
+		{name: "a.x.test.", qtype: "A", pid: 7, port: 1000, took: ms, rcode: "NXDOMAIN"},
+		{name: "a.test.", qtype: "A", pid: 7, port: 1001, start: 2 * ms},
+	}, "aa"},
+}
+
 func TestCalls(t *testing.T) {
-	for _, tc := range []struct {
-		name string
-		asks []ask
-		want string // a letter for each lookup: its call; '-' for none
-	}{
-		{"A and AAAA from one socket", search(7, 1000, 0, 0, "a.example."), "aa"},
-		{"A and AAAA from two sockets", search(7, 1000, 0, 1, "a.example."), "aa"},
-		{"process unknown, one socket", search(0, 1000, 0, 0, "a.example."), "aa"},
-		{"process unknown, two sockets", search(0, 1000, 0, 1, "a.example."), "--"},
-		{"single-request", []ask{
-			{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: 100 * ms},
-			{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, start: 101 * ms, took: ms},
-		}, "aa"},
-		{"search list, glibc and musl", search(7, 1000, 0, 0, kubernetes...), "aaaaaaaa"},
-		{"search list, Go", search(7, 1000, 0, 1, kubernetes...), "aaaaaaaa"},
-		{"search list with the node's own domain", search(7, 1000, 0, 0, append(slices.Clone(kubernetes[:3]), "www.example.com.corp.test.", "www.example.com.")...), "aaaaaaaaaa"},
-		{"the name first, then the search list", []ask{
-			{name: "db.prod.", qtype: "A", pid: 7, port: 1000, took: ms, rcode: "NXDOMAIN"},
-			{name: "db.prod.svc.cluster.local.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, took: ms},
-		}, "aa"},
-		{"two processes at once", append(search(7, 1000, 0, 0, kubernetes...), search(8, 2000, ms/5, 0, kubernetes...)...), "aaaaaaaabbbbbbbb"},
-		{"two threads, A and AAAA each from one socket", []ask{
-			{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms},
-			{name: "a.example.", qtype: "A", pid: 7, port: 2000, start: ms / 20, took: ms},
-			{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, start: ms / 10, took: ms},
-			{name: "a.example.", qtype: "AAAA", pid: 7, port: 2000, start: ms / 5, took: ms},
-		}, "abab"},
-		{"two threads, each lookup from its own socket", []ask{
-			{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms},
-			{name: "a.example.", qtype: "A", pid: 7, port: 2000, start: ms / 20, took: ms},
-			{name: "a.example.", qtype: "AAAA", pid: 7, port: 3000, start: ms / 10, took: ms},
-			{name: "a.example.", qtype: "AAAA", pid: 7, port: 4000, start: ms / 5, took: ms},
-		}, "----"},
-		{"two threads search, and one goes on", []ask{
-			{name: "a.x.test.", qtype: "A", pid: 7, port: 1000, took: ms, rcode: "NXDOMAIN"},
-			{name: "a.x.test.", qtype: "A", pid: 7, port: 2000, start: ms / 20, took: ms, rcode: "NXDOMAIN"},
-			{name: "a.test.", qtype: "A", pid: 7, port: 3000, start: 2 * ms, took: ms},
-		}, "---"},
-		{"names that only begin alike", []ask{
-			{name: "www.one.test.", qtype: "A", pid: 7, port: 1000, took: ms, rcode: "NXDOMAIN"},
-			{name: "www.two.test.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, took: ms},
-		}, "--"},
-		{"the next name after one that exists", []ask{
-			{name: "a.x.test.", qtype: "A", pid: 7, port: 1000, took: ms},
-			{name: "a.test.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, took: ms},
-		}, "--"},
-		{"the next name much later", []ask{
-			{name: "a.x.test.", qtype: "A", pid: 7, port: 1000, took: ms, rcode: "NXDOMAIN"},
-			{name: "a.test.", qtype: "A", pid: 7, port: 1001, start: 200 * ms, took: ms},
-		}, "--"},
-		{"a retry from another port", []ask{
-			{name: "a.example.", qtype: "A", pid: 7, port: 1000},
-			{name: "a.example.", qtype: "A", pid: 7, port: 1001, start: 5 * time.Second, took: ms},
-		}, "aa"},
-		{"asked again though it was answered", []ask{
-			{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms},
-			{name: "a.example.", qtype: "A", pid: 7, port: 1001, start: 5 * time.Second, took: ms},
-		}, "--"},
-		{"glibc: AAAA is lost, and both are sent again from their socket", []ask{
-			{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 21, took: ms},
-			{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, id: 22, start: ms / 10},
-			{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 21, start: 5 * time.Second, took: ms},
-			{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, id: 22, start: 5*time.Second + ms/10, took: ms},
-		}, "aaaa"},
-		{"the same, process unknown", []ask{
-			{name: "a.example.", qtype: "A", port: 1000, id: 21, took: ms},
-			{name: "a.example.", qtype: "AAAA", port: 1000, id: 22, start: ms / 10},
-			{name: "a.example.", qtype: "A", port: 1000, id: 21, start: 5 * time.Second, took: ms},
-		}, "aaa"},
-		{"the first nameserver is dead", []ask{
-			{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 21},
-			{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, id: 22, start: ms / 10},
-			{name: "a.example.", qtype: "A", pid: 7, port: 1001, id: 21, start: 2 * time.Second, took: ms},
-			{name: "a.example.", qtype: "AAAA", pid: 7, port: 1001, id: 22, start: 2*time.Second + ms/10, took: ms},
-		}, "aaaa"},
-		{"it refuses at once", []ask{
-			{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 21},
-			{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, id: 22, start: ms / 10},
-			{name: "a.example.", qtype: "A", pid: 7, port: 1001, id: 21, start: ms, took: ms},
-			{name: "a.example.", qtype: "AAAA", pid: 7, port: 1001, id: 22, start: ms + ms/10, took: ms},
-		}, "aaaa"},
-		{"musl: both nameservers at once, from one socket", []ask{
-			{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 21, took: ms},
-			{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 21, start: ms / 100, took: ms},
-			{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, id: 22, start: ms / 10, took: ms},
-			{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, id: 22, start: ms/10 + ms/100, took: ms},
-		}, "aaaa"},
-		{"asked again with another ID though it was answered", []ask{
-			{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 21, took: ms},
-			{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 23, start: 2 * time.Second, took: ms},
-		}, "--"},
-		{"an ID of 0 tells nothing", []ask{
-			{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: noID, took: ms},
-			{name: "a.example.", qtype: "AAAA", pid: 7, port: 2000, id: noID, start: sec},
-			{name: "a.example.", qtype: "A", pid: 7, port: 3000, id: noID, start: 2 * sec, took: ms},
-		}, "---"},
-		{"truncated, then over TCP", []ask{
-			{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms, tc: true},
-			{name: "a.example.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, took: ms, tcp: true},
-		}, "aa"},
-		{"over UDP, then over TCP", []ask{
-			{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms},
-			{name: "a.example.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, took: ms, tcp: true},
-		}, "--"},
-	} {
+	for _, tc := range callCases {
 		t.Run(tc.name, func(t *testing.T) {
 			exchanges := make([]*trace.Exchange, len(tc.asks))
 			for i, a := range tc.asks {
@@ -198,18 +270,23 @@ func callLetters(exchanges []*trace.Exchange, order []int) string {
 	for i, j := range order {
 		records[i] = exchanges[j].Clone()
 	}
+	return letters(exchanges, assemble(records...))
+}
+
+// letters names the calls of exchanges as the last trace of each has it.
+func letters(exchanges []*trace.Exchange, traces []*trace.Trace) string {
 	calls := map[string]string{}
-	for _, tr := range assemble(records...) {
+	for _, tr := range traces {
 		calls[fmt.Sprint(tr.Exchange.Time, tr.Exchange.Flow)] = tr.Resolution
 	}
-	letters := map[string]string{"": "-"}
+	named := map[string]string{"": "-"}
 	var got strings.Builder
 	for _, ex := range exchanges {
 		call := calls[fmt.Sprint(ex.Time, ex.Flow)]
-		if letters[call] == "" {
-			letters[call] = string(rune('a' + len(letters) - 1))
+		if named[call] == "" {
+			named[call] = string(rune('a' + len(named) - 1))
 		}
-		got.WriteString(letters[call])
+		got.WriteString(named[call])
 	}
 	return got.String()
 }
@@ -268,12 +345,12 @@ func TestCallWithQueriesThatGotNowhere(t *testing.T) {
 		if i == 0 {
 			continue // A and AAAA are passed on once both are there
 		}
-		id, _, ok := c.of(ex, now)
+		call, ok := c.of(ex, nil, now)
 		if i == 1 {
-			first = id
+			first = call.id
 		}
-		if !ok || id != first {
-			t.Errorf("lookup %d: call %s, %t, expected %s", i, id, ok, first)
+		if !ok || call.id != first {
+			t.Errorf("lookup %d: call %s, %t, expected %s", i, call.id, ok, first)
 		}
 	}
 }

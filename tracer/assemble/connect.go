@@ -3,13 +3,12 @@ package assemble
 import (
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// maxTruncated bounds the truncated answers that are remembered: some milliseconds
-// after one its client asks again, and that one is all that is looked for.
+// maxTruncated bounds the truncated answers that are remembered, and the attempts to connect:
+// some milliseconds after one its client asks again, and that one is all that is looked for.
 const maxTruncated = 64
 
 // truncated is an answer that did not fit, after which its client opens a
@@ -39,12 +38,26 @@ func (c *calls) noteTruncated(ex *trace.Exchange, key caller) {
 	if len(c.cut) >= maxTruncated {
 		c.cut = slices.Delete(c.cut, 0, maxTruncated/2)
 	}
+	cut := truncatedOf(ex)
+	cut.caller = key
+	c.cut = append(c.cut, cut)
+}
+
+// noteAttempt remembers an attempt to connect.
+func (c *calls) noteAttempt(ex *trace.Exchange) {
+	if len(c.attempts) >= maxTruncated {
+		c.attempts = slices.Delete(c.attempts, 0, maxTruncated/2)
+	}
+	c.attempts = append(c.attempts, ex)
+}
+
+func truncatedOf(ex *trace.Exchange) truncated {
 	at := ex.Time.UnixNano()
-	cut := truncated{caller: key, id: ex.TraceID, asker: askerOf(ex), pid: pidOf(ex), start: at, end: at}
+	cut := truncated{id: ex.TraceID, asker: askerOf(ex), pid: pidOf(ex), start: at, end: at}
 	if ex.Duration != nil {
 		cut.end += int64(*ex.Duration)
 	}
-	c.cut = append(c.cut, cut)
+	return cut
 }
 
 func pidOf(ex *trace.Exchange) int {
@@ -54,37 +67,72 @@ func pidOf(ex *trace.Exchange) int {
 	return ex.Client.PID
 }
 
-// truncatedBefore returns the call that an attempt to connect goes on with: that
-// of the one truncated answer that the same client had from the same server just
-// before.
-func (c *calls) truncatedBefore(ex *trace.Exchange) (call trace.TraceID, found bool) {
+// truncatedBefore returns the call that an attempt to connect goes on with, and lookups of
+// it: those that the same client had a truncated answer to, from the same server, just
+// before. Where there are several they have to be of one call.
+func (c *calls) truncatedBefore(ex *trace.Exchange) (call trace.TraceID, before []*asking) {
 	if !ex.Connects() {
-		return call, false
+		return call, nil
 	}
-	at, who, pid := ex.Time.UnixNano(), askerOf(ex), pidOf(ex)
 	for i := range c.cut {
 		cut := &c.cut[i]
-		since := time.Duration(at - cut.end)
-		other := pid != 0 && cut.pid != 0 && pid != cut.pid
-		if cut.asker != who || other || since < 0 || since > time.Duration(goesOn) {
+		if !cut.goesOnWith(ex) {
 			continue
 		}
-		if found {
-			return call, false // after which of the two?
+		a := c.lookupOf(cut)
+		if a == nil {
+			return call, nil
 		}
-		call, found = c.nameOf(cut), true
+		id := c.callOf(cut)
+		if len(before) > 0 && id != call {
+			return call, nil // after which of the two?
+		}
+		before, call = append(before, a), id
 	}
-	return call, found
+	return call, before
 }
 
-// nameOf returns what the call of a truncated answer was named.
-func (c *calls) nameOf(cut *truncated) trace.TraceID {
-	if r := c.byCaller[cut.caller]; r != nil {
-		for i := range r.list {
-			if a := &r.list[i]; a.start == cut.start && a.id == cut.id && !a.told.IsZero() {
-				return a.told
+// goesOnWith tells whether the client of a truncated answer may have begun an attempt to
+// connect because of it.
+func (cut *truncated) goesOnWith(ex *trace.Exchange) bool {
+	pid, since := pidOf(ex), ex.Time.UnixNano()-cut.end
+	other := pid != 0 && cut.pid != 0 && pid != cut.pid
+	return cut.asker == askerOf(ex) && !other && since >= 0 && since <= goesOn
+}
+
+// lookupOf returns the lookup of a truncated answer; nil if it is forgotten.
+func (c *calls) lookupOf(cut *truncated) *asking {
+	r := c.byCaller[cut.caller]
+	if r == nil {
+		return nil
+	}
+	if i := r.at(cut.start, cut.id); i >= 0 {
+		return &r.list[i]
+	}
+	return nil
+}
+
+// callOf returns what the call of a truncated answer that is remembered is named.
+func (c *calls) callOf(cut *truncated) trace.TraceID {
+	r := c.byCaller[cut.caller]
+	list, i := cluster(r.list, r.at(cut.start, cut.id))
+	group(list)
+	id, _ := nameOf(list, i)
+	return id
+}
+
+// connectsAfter returns the call of a truncated answer that its client goes on with over
+// TCP: it is under way to connect, or tried in vain.
+func (c *calls) connectsAfter(ex *trace.Exchange, self *asking, kin []*trace.Exchange) (call trace.TraceID, ok bool) {
+	if !ex.Truncated {
+		return call, false
+	}
+	for _, attempts := range [][]*trace.Exchange{c.attempts, kin} {
+		for _, attempt := range attempts {
+			if call, before := c.truncatedBefore(attempt); slices.Contains(before, self) {
+				return call, true
 			}
 		}
 	}
-	return cut.id
+	return call, false
 }

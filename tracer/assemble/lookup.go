@@ -1,6 +1,7 @@
 package assemble
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -78,8 +79,9 @@ func (a *Assembler) addRecord(l *lookup, q *trace.Query) {
 	l.records = slices.Insert(l.records, i, q)
 	l.query = l.records[0]
 	a.addSlots(l, q)
-	if i < len(l.records)-1 {
-		slices.SortStableFunc(l.slots, func(x, y *slot) int { return x.record.Time.Compare(y.record.Time) })
+	if len(l.records) > 1 {
+		// Its server works on a repeated query while it still does on the first.
+		slices.SortStableFunc(l.slots, func(x, y *slot) int { return cmp.Compare(x.begin, y.begin) })
 	}
 	if in := l.serverSide(); in != nil {
 		a.servers.records(in, q)

@@ -10,8 +10,9 @@ import (
 
 // openUntil knows one exchange that is under way until a time.
 type openUntil struct {
-	now, until                   time.Time
-	record, out, partner, asking bool
+	now, until          time.Time
+	record, out, asking bool
+	kin                 []*trace.Exchange
 }
 
 func (o *openUntil) UnderWay(*trace.Query) bool { return o.record && o.now.Before(o.until) }
@@ -24,8 +25,11 @@ func (o *openUntil) Asking(place trace.Place, _ int, qname, qtype string, _, _ t
 	return o.asking && o.now.Before(o.until) && place.NetNS == serverNS && qname == "a.example." && qtype == "A"
 }
 
-func (o *openUntil) Partner(*trace.Exchange, time.Time, time.Time) bool {
-	return o.partner && o.now.Before(o.until)
+func (o *openUntil) Kin(*trace.Exchange, time.Time, time.Time) []*trace.Exchange {
+	if o.now.Before(o.until) {
+		return o.kin
+	}
+	return nil
 }
 
 // comes is a record and when it comes.
@@ -99,7 +103,7 @@ func TestPartnerUnderWay(t *testing.T) {
 	first := ask{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms}.exchange()
 	second := ask{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, start: 5 * ms}.exchange()
 	again := ask{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: first.ID, start: 5 * time.Second}.exchange()
-	traces := assembleLive(&openUntil{partner: true, until: epoch.Add(4 * time.Second)},
+	traces := assembleLive(&openUntil{kin: []*trace.Exchange{second}, until: epoch.Add(4 * time.Second)},
 		comes{100 * time.Millisecond, first}, comes{6 * time.Second, second}, comes{11 * time.Second, again})
 	if len(traces) != 3 {
 		t.Fatal(outlines(traces))

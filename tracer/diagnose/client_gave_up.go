@@ -2,19 +2,24 @@ package diagnose
 
 import (
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
 
 // clientGaveUp finds a response that reached the client's own namespace and
 // found its socket closed. Proof: the kernel's drop there for lack of a socket, and
-// that no response came before.
-func clientGaveUp(_ *memory, t *trace.Trace) []trace.Finding {
+// that no response came before, nor did the client go on otherwise.
+func clientGaveUp(m *memory, t *trace.Trace) []trace.Finding {
 	if t.Exchange == nil || !gaveUp(t.Exchange) {
 		return nil
 	}
 	ex := t.Exchange
 	d := ex.LastDrop()
+	if m.wentOn(ex, ex.Time.Add(d.Offset.Duration())) {
+		return nil
+	}
 	f := trace.Finding{
 		Code:    ClientGaveUp,
 		Summary: fmt.Sprintf("The response came %s after the query, when the client had closed its socket.", since(d.Offset)),
@@ -35,6 +40,21 @@ func clientGaveUp(_ *memory, t *trace.Trace) []trace.Finding {
 		f.Evidence = append(f.Evidence, recorded(t)...)
 	}
 	return []trace.Finding{inDoubt(f, ex)}
+}
+
+// wentOn tells whether a client whose socket was closed at a time had gone on with its call
+// by then: over TCP, after an answer of that socket was truncated, or with the answer of
+// another server that it had asked the same.
+func (m *memory) wentOn(ex *trace.Exchange, closed time.Time) bool {
+	return slices.ContainsFunc(m.lookups[lookupKey{clientOf(ex), ex.QName}], func(s *seen) bool {
+		switch {
+		case s.protocol == "tcp":
+			return ex.Protocol == "udp" && !s.start.Before(ex.Time) && !s.start.After(closed)
+		case s.port != ex.ClientPort || s.end.After(closed):
+			return false
+		}
+		return s.truncated || s.answered && s.dnsID == ex.ID && s.qtype == ex.QType && !s.end.Before(ex.Time)
+	})
 }
 
 func gaveUp(ex *trace.Exchange) bool {

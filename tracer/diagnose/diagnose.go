@@ -40,6 +40,7 @@ const (
 	StaleEndpoint           = "stale-endpoint"
 	TruncatedRetry          = "truncated-retry"
 	TypeIgnored             = "type-ignored"
+	UnexpectedSource        = "unexpected-source"
 	UpstreamError           = "upstream-error"
 	UpstreamTimeout         = "upstream-timeout"
 	UpstreamUnhealthy       = "upstream-unhealthy"
@@ -50,7 +51,7 @@ var Codes = []string{
 	CachedFailure, ClientGaveUp, ConcurrencyLimit, ConntrackFull, ConntrackRace, DroppedByBPF, DroppedByNetfilter, DroppedNoSocket, DroppedOther, DroppedReceiveBuffer,
 	ListenQueueFull, NoResponseSeen, NXDomainStorm, OversizedResponse, QueryNeverArrived, RefusedByServer, ResponseLost, ResponseRejected,
 	Retransmission, SearchPathAmplification, ServerOverloaded, ServerSlow, SlowUpstream, StaleEndpoint, TruncatedRetry, TypeIgnored,
-	UpstreamError, UpstreamTimeout, UpstreamUnhealthy,
+	UnexpectedSource, UpstreamError, UpstreamTimeout, UpstreamUnhealthy,
 }
 
 // slow is the time that a person waits for a lookup before calling it slow; the

@@ -90,6 +90,7 @@ func TestLostPackets(t *testing.T) {
 		diagnose.SlowUpstream:            {"slow-upstream", stands}, // by the server's own record
 		diagnose.StaleEndpoint:           {"stale-endpoint", quotes},
 		diagnose.TruncatedRetry:          {"truncated-retry", stands},
+		diagnose.UnexpectedSource:        {"unexpected-source", inDoubt},
 		diagnose.UpstreamError:           {"upstream-error", stands},
 		diagnose.UpstreamTimeout:         {"silent-upstream", quotes}, // by the server's own record
 		diagnose.UpstreamUnhealthy:       {"upstream-unhealthy", stands},

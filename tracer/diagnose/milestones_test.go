@@ -78,7 +78,21 @@ func TestMissingResponse(t *testing.T) {
 		{"a response that was rejected", func(ex *trace.Exchange, _ *trace.Trace) {
 			read(ex)
 			ex.Rejected = []trace.Rejection{{Why: trace.RejectedPort, Src: netip.MustParseAddrPort("10.0.0.1:5353"), RCode: "NOERROR", Size: 60, Offset: trace.Seconds(3 * ms)}}
-		}, ResponseRejected, "The client could not take the response that came (wrong source port)", "No response was seen"},
+		}, UnexpectedSource, "got the response from port 5353", "No response was seen"},
+		{"a response of another server", func(ex *trace.Exchange, _ *trace.Trace) {
+			read(ex)
+			ex.Rejected = []trace.Rejection{{Why: trace.RejectedAddress, Src: netip.MustParseAddrPort("10.0.0.9:53"), RCode: "NOERROR", Size: 60}}
+		}, UnexpectedSource, "The client asked 10.0.0.1:53, got the response from 10.0.0.9:53", "translat"},
+		{"a response that was not translated back", func(ex *trace.Exchange, _ *trace.Trace) {
+			read(ex)
+			port := uint16(5353)
+			ex.NAT = &trace.NAT{ServerIP: netip.MustParseAddr("10.0.0.9"), ServerPort: &port, Source: trace.NATConntrack}
+			ex.Rejected = []trace.Rejection{{Why: trace.RejectedAddress, Src: netip.MustParseAddrPort("10.0.0.9:5353"), RCode: "NOERROR", Size: 60}}
+		}, UnexpectedSource, "The translation of 10.0.0.1:53 was not undone", ""},
+		{"one of another server, and one with another ID", func(ex *trace.Exchange, _ *trace.Trace) {
+			read(ex)
+			ex.Rejected = []trace.Rejection{{Why: trace.RejectedAddress, Src: netip.MustParseAddrPort("10.0.0.9:53")}, {Why: trace.RejectedID, Src: netip.MustParseAddrPort("10.0.0.1:53")}}
+		}, ResponseRejected, "wrong DNS ID", ""},
 		{"not recorded, and not arrived", func(_ *trace.Exchange, t *trace.Trace) { t.Gaps = []string{trace.GapNotRecorded} }, QueryNeverArrived, "did not reach CoreDNS", ""},
 		{"not recorded, and arrival is not observable", func(ex *trace.Exchange, t *trace.Trace) {
 			ex.Milestones.Query.Arrived = trace.NotObservable
@@ -208,6 +222,39 @@ func TestUpstreamThatDidNotOnlyKeepSilent(t *testing.T) {
 		}
 		if len(found) != 1 || found[0].Code != code || !strings.Contains(found[0].Summary, tc.says) {
 			t.Errorf("%s: %+v, want %q", tc.name, found, tc.says)
+		}
+	}
+}
+
+// Where CoreDNS does not tell whether an attempt timed out or was refused, packets tell;
+// without them, or where some are missing, it is said that it failed, and no more. An
+// attempt whose outcome is not known did not fail.
+func TestAttemptThatFailedInSomeWay(t *testing.T) {
+	at := func(outcome string) *trace.Attempt {
+		return &trace.Attempt{Attempt: 1, Address: "10.0.0.1:53", Outcome: outcome}
+	}
+	missing := asked()
+	missing.LostEvents = 3
+	for _, tc := range []struct {
+		name    string
+		attempt *trace.Attempt
+		ex      *trace.Exchange
+		code    string // none if empty
+	}{
+		{"failed, without packets", at(trace.OutcomeFailed), nil, UpstreamError},
+		{"failed, its packets show silence", at(trace.OutcomeFailed), asked(), UpstreamTimeout},
+		{"failed, packets are missing", at(trace.OutcomeFailed), missing, UpstreamError},
+		{"unknown, without packets", at(""), nil, ""},
+	} {
+		found := New().Trace(&trace.Trace{Outcome: trace.OutcomeAnswered, Upstreams: []trace.Upstream{{Exchange: tc.ex, Attempt: tc.attempt}}})
+		if tc.code == "" {
+			if len(found) != 0 {
+				t.Errorf("%s: %+v", tc.name, found)
+			}
+			continue
+		}
+		if len(found) != 1 || found[0].Code != tc.code || !strings.Contains(strings.Join(found[0].Evidence, "\n"), "ended as failed") {
+			t.Errorf("%s: %+v, want %s", tc.name, found, tc.code)
 		}
 	}
 }

@@ -79,7 +79,9 @@ func unknown(m *memory, t *trace.Trace) trace.Finding {
 	}
 	switch {
 	case len(ex.Rejected) > 0:
-		f.Code = ResponseRejected
+		if f.Code = ResponseRejected; fromElsewhere(ex) != nil {
+			f.Code = UnexpectedSource
+		}
 		f.Summary = "A response came that the client could not take. The tracer lost packets in this time: there may have been another."
 	case recordedAnswer(t):
 		f.Summary = "The server answered, but the tracer lost packets in this time: whether the client got it is not known."

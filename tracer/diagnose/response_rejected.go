@@ -2,17 +2,22 @@ package diagnose
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
 
 // rejectedResponse finds a client that got a response which it could not take for its
-// answer, and no other. Proof: it came to the client's namespace, and its ID, question
-// or source is not that of the query, or it is no whole message.
+// answer, and no other. Proof: it came to the client's namespace, and its ID or question is
+// not that of the query, or it is no whole message. One from another source has a code of
+// its own.
 func rejectedResponse(t *trace.Trace) (trace.Finding, bool) {
 	ex := t.Exchange
 	if len(ex.Rejected) == 0 {
 		return trace.Finding{}, false
+	}
+	if r := fromElsewhere(ex); r != nil {
+		return unexpectedSource(ex, r, "the client", "The client"), true
 	}
 	return trace.Finding{
 		Code:     ResponseRejected,
@@ -38,7 +43,11 @@ func rejectedUpstream(_ *memory, t *trace.Trace) []trace.Finding {
 			Evidence: []string{fmt.Sprintf("its query with ID %d left from %s port %d and no response to it could be taken", ex.ID, ex.ClientIP, ex.ClientPort)},
 			Advice:   "Ask it from the server's namespace (`dig @ADDRESS NAME`): it answers wrongly, or somebody else answers for it.",
 		}
-		if at := u.Attempt; at != nil {
+		if r := fromElsewhere(ex); r != nil {
+			source := unexpectedSource(ex, r, "the server", "The server")
+			f.Code, f.Summary, f.Advice = source.Code, strings.TrimSuffix(source.Summary, ".")+cost(u)+".", source.Advice
+		}
+		if at := u.Attempt; at != nil && at.Outcome != "" {
 			f.Evidence = append(f.Evidence, ended(at))
 		}
 		f.Evidence = appendIncomplete(appendInferred(append(f.Evidence, rejections(ex)...), u), ex)

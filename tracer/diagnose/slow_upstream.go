@@ -49,7 +49,7 @@ func lateUpstreams(t *trace.Trace) []trace.Finding {
 		if d := ex.LastDrop(); d != nil && gaveUp(ex) {
 			f.Evidence = append(f.Evidence, dropQuote(ex, d)+", in "+droppedWhere(t, d))
 		}
-		if at := u.Attempt; at != nil {
+		if at := u.Attempt; at != nil && at.Outcome != "" {
 			f.Evidence = append(f.Evidence, ended(at))
 		}
 		f.Evidence = appendInferred(f.Evidence, u)

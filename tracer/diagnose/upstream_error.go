@@ -110,13 +110,13 @@ func errorOf(m *memory, t *trace.Trace, u *trace.Upstream) (trace.Finding, bool)
 	case at != nil && at.Outcome == trace.OutcomeError:
 		f.Summary = fmt.Sprintf("The upstream %s could not be asked%s.", address(u), cost(u))
 		f.Advice = "See that something listens on that address and that the way there is open: `dig @ADDRESS NAME` from the server's namespace."
-	case at != nil && at.Outcome == trace.OutcomeFailed && (ex == nil || !silentExchange(ex)):
+	case at != nil && at.Outcome == trace.OutcomeFailed && (ex == nil || !silentExchange(ex) || incomplete(ex)):
 		f.Summary = fmt.Sprintf("The upstream %s gave no answer that CoreDNS could use%s.", address(u), cost(u))
 		f.Advice = "Ask it from the server's namespace (`dig @ADDRESS NAME`). CoreDNS does not tell whether it was silent or refused."
 	default:
 		return f, false
 	}
-	if at != nil && at.Outcome != trace.OutcomeOK {
+	if at != nil && at.Failed() {
 		f.Evidence = append(f.Evidence, ended(at))
 	}
 	if ex != nil {

@@ -139,7 +139,7 @@ func costOf(t *trace.Trace, same []*trace.Upstream) string {
 
 func timeoutEvidence(t *trace.Trace, u *trace.Upstream) []string {
 	var evidence []string
-	if at := u.Attempt; at != nil {
+	if at := u.Attempt; at != nil && at.Outcome != "" {
 		evidence = append(evidence, ended(at))
 	}
 	ex := u.Exchange

@@ -142,14 +142,10 @@ func count(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// ended quotes how CoreDNS says that an attempt ended, in its own words where there are any.
+// ended quotes how CoreDNS says that an attempt ended, which it does say, with its error if
+// there is one.
 func ended(at *trace.Attempt) string {
-	text := "CoreDNS's " + attemptName(at)
-	if at.Outcome == "" {
-		text += " has no outcome on its record"
-	} else {
-		text += " ended as " + at.Outcome
-	}
+	text := fmt.Sprintf("CoreDNS's %s ended as %s", attemptName(at), at.Outcome)
 	if at.Duration != nil {
 		text += " after " + since(*at.Duration)
 	}

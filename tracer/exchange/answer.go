@@ -72,7 +72,7 @@ func (t *Table) judge(ex *open, p *capture.Packet, m *message) bool {
 			j.why = stray
 		}
 	}
-	if (j.why == accepted || j.why == stray) && ex.atClient(p) {
+	if (j.why == accepted || j.why == stray) && (ex.atClient(p) || ex.noSocketOfClient(p)) {
 		ex.arrives(j, p)
 	}
 	switch {

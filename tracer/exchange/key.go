@@ -186,6 +186,9 @@ func (t *Table) unknow(k key, ex *open) {
 	t.open[k] = s
 }
 
+// kinBytes is what the map of kin takes for an exchange, at most.
+const kinBytes = 3 * (8 + 8) / 2
+
 // indexBytes is what the maps take for an exchange: Go's maps are between 7/16 and 7/8
 // full.
 const indexBytes = 3 * (int(unsafe.Sizeof(key{})) + int(unsafe.Sizeof(slot{})) + int(unsafe.Sizeof(socket{})) + 3*8) / 2

@@ -60,7 +60,7 @@ func (t *Table) shrink(now int64) {
 	t.idle = len(t.spare)
 	if spare.TooLarge(cap(t.due), t.peak.open) {
 		t.due = append(make(dueHeap, 0, 2*len(t.due)), t.due...)
-		t.open, t.sockets, t.datagrams, t.evicted = spare.Map(t.open), spare.Map(t.sockets), spare.Map(t.datagrams), nil
+		t.open, t.sockets, t.datagrams, t.kin, t.evicted = spare.Map(t.open), spare.Map(t.sockets), spare.Map(t.datagrams), spare.Map(t.kin), nil
 		t.buffers = buffers{} // it refers to exchanges that are over
 	}
 	if spare.TooLarge(t.peak.conns, len(t.conns)) {

@@ -65,6 +65,7 @@ type open struct {
 
 	next, previous           *open // of the same socket
 	nextAlike, previousAlike *open // of the same question
+	older, newer             *open // of its kin
 
 	due        int64
 	index      int
@@ -195,6 +196,13 @@ func (ex *open) atClient(p *capture.Packet) bool {
 	return len(ex.marks) > 0 && p.NetNS == ex.marks[0].netns && p.Kind == capture.TX && p.IfIndex == ex.path.At(0).IfIndex
 }
 
+// noSocketOfClient tells whether a response came to its client's namespace and found no
+// socket that takes it there.
+func (ex *open) noSocketOfClient(p *capture.Packet) bool {
+	netns, ok := ex.clientNetNS()
+	return ok && p.Kind == capture.Drop && netns == p.NetNS && noSocket(p)
+}
+
 // journey returns the way of a packet's buffer; false if it begins here.
 func (ex *open) journey(p *capture.Packet, response bool) (*journey, bool) {
 	for i := len(ex.journeys) - 1; i >= 0; i-- {
@@ -256,6 +264,7 @@ func (t *Table) sighted(ex *open, p *capture.Packet, response, whole bool) bool 
 		m.bits |= isWhole
 	}
 	toSocket := p.Kind == capture.Delivered || p.Kind == capture.Read
+	known := ex.client.pid
 	if response {
 		m.bits |= inResponse
 		ex.responded = true
@@ -268,11 +277,37 @@ func (t *Table) sighted(ex *open, p *capture.Packet, response, whole bool) bool 
 			ex.lastQuery = p.Time
 		}
 	}
+	if ex.client.pid != known {
+		t.tellSocket(ex)
+	}
 	if ex.sent {
 		m.bits |= bySocket
 	}
 	ex.marks = append(ex.marks, m)
 	return true
+}
+
+// socketKept is how long after a query another with the same source port is of the same
+// socket: the kernel gives ports of closed ones out again in no order.
+const socketKept = int64(time.Second)
+
+// tellSocket names the process of an exchange as that of the others of its socket of which
+// it is not known: what waited for a link address is sent in anybody's context.
+func (t *Table) tellSocket(ex *open) {
+	if ex.key.protocol != trace.TransportUDP {
+		return
+	}
+	n := 0
+	for other := t.sockets[socket{ex.key.client, ex.key.netns, ex.key.protocol}]; other != nil && n < maxAtSocket; other = other.next {
+		n++
+		if apart := other.first - ex.first; other.client.pid != 0 || max(apart, -apart) > socketKept {
+			continue
+		}
+		other.client.process, other.client.pid = ex.client.process, ex.client.pid
+		if other.client.cgroup == "" {
+			other.client.cgroup, other.client.container = ex.client.cgroup, ex.client.container
+		}
+	}
 }
 
 // learn notes who the packet proves the client, or the server, to be.
@@ -321,7 +356,7 @@ func messageName(response bool) string {
 
 // bytes returns the memory that the exchange takes.
 func (ex *open) bytes() int {
-	n := int(unsafe.Sizeof(*ex)) + indexBytes + 8 + ex.path.Size() + cap(ex.question) +
+	n := int(unsafe.Sizeof(*ex)) + indexBytes + kinBytes + 8 + ex.path.Size() + cap(ex.question) +
 		cap(ex.marks)*int(unsafe.Sizeof(mark{})) + cap(ex.journeys)*int(unsafe.Sizeof(journey{})) +
 		cap(ex.clients)*(int(unsafe.Sizeof(key{}))+indexBytes) + cap(ex.servers)*int(unsafe.Sizeof(netip.AddrPort{})) +
 		cap(ex.drops)*int(unsafe.Sizeof(trace.Drop{})) + cap(ex.rejected)*int(unsafe.Sizeof(trace.Rejection{})) +

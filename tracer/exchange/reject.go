@@ -171,7 +171,7 @@ func (t *Table) refuse(ex *open, p *capture.Packet, why rejection, m *message) {
 
 // reject puts a response that cannot be taken on the record, once, where the client is.
 func (t *Table) reject(ex *open, p *capture.Packet, j *journey, why rejection, m *message) {
-	if p.Kind == capture.Drop || j.counted || !(ex.atClient(p) || why == wrongAddress || why == wrongPort) {
+	if p.Kind == capture.Drop && !ex.noSocketOfClient(p) || j.counted || !(ex.atClient(p) || why == wrongAddress || why == wrongPort) {
 		return
 	}
 	j.counted = true

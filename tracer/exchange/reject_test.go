@@ -283,3 +283,28 @@ func TestRejectedIDOfTheSameQuestion(t *testing.T) {
 		t.Errorf("%d exchanges", len(f.got))
 	}
 }
+
+// Where a redirected packet is received at no device of the client's namespace, that its
+// socket does not take it shows that it came there, and from where.
+func TestSourceOfWhatFoundNoSocket(t *testing.T) {
+	q, r := query(t, "a.example.", 7), response(t, "a.example.", 7, 0)
+	for from, want := range map[netip.AddrPort]string{server: trace.RejectedAddress, netip.AddrPortFrom(service.Addr(), 5353): trace.RejectedPort, service: ""} {
+		f := newFeed(t)
+		f.packet(tx, podNS, 2, pod, service, q)
+		f.packet(rx, serverNS, 2, pod, service, q)
+		f.skb++
+		f.packet(tx, serverNS, 2, from, pod, r)
+		f.packet(drop, podNS, 2, from, pod, r, because("NO_SOCKET"))
+		f.after(time.Minute)
+		ex := f.one()
+		if want == "" {
+			if ex.Outcome != trace.OutcomeDropped || len(ex.Rejected) != 0 {
+				t.Errorf("from %s: %s, %+v", from, ex.Outcome, ex.Rejected)
+			}
+			continue
+		}
+		if ex.Outcome != trace.OutcomeUnanswered || len(ex.Drops) != 0 || len(ex.Rejected) != 1 || ex.Rejected[0].Why != want || ex.Rejected[0].Src != from {
+			t.Errorf("from %s: %s, %+v, drops %+v", from, ex.Outcome, ex.Rejected, ex.Drops)
+		}
+	}
+}

@@ -99,6 +99,7 @@ type Table struct {
 	clients   map[socket]*conn // the last connection of a client's address
 	datagrams map[datagram]fragmented
 	refused   map[*open]struct{} // open, and a response of theirs was rejected
+	kin       map[uint64]*open   // the newest with a key of kinOf
 	buffers   buffers
 	places    places
 	sweep     int64
@@ -122,7 +123,7 @@ func New(cfg Config) *Table {
 	}
 	return &Table{
 		cfg: cfg, open: map[key]slot{}, sockets: map[socket]*open{}, alike: map[uint64]*open{}, waiting: map[pair]int{}, conns: map[connKey]*conn{}, clients: map[socket]*conn{},
-		datagrams: map[datagram]fragmented{}, refused: map[*open]struct{}{}, places: newPlaces(),
+		datagrams: map[datagram]fragmented{}, refused: map[*open]struct{}{}, kin: map[uint64]*open{}, places: newPlaces(),
 	}
 }
 
@@ -183,6 +184,7 @@ func amongEquals(p *capture.Packet) bool {
 
 // add holds an exchange that has begun.
 func (t *Table) add(ex *open) {
+	t.meetKin(ex)
 	ex.due = ex.first + int64(t.cfg.Timeout)
 	heap.Push(&t.due, ex)
 	t.peak.open = max(t.peak.open, len(t.due))
@@ -303,6 +305,7 @@ func (t *Table) remove(ex *open) {
 	ex.closed = true
 	t.unindex(ex)
 	t.waitsNoMore(ex)
+	t.leaveKin(ex)
 	delete(t.refused, ex)
 	for _, d := range ex.fragmented {
 		if t.datagrams[d].ex == ex {

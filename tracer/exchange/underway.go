@@ -75,38 +75,6 @@ func (t *Table) Asking(place trace.Place, pid int, qname, qtype string, from, un
 	return false
 }
 
-// Partner tells whether the socket of an exchange has a query for the other type of
-// address (A, AAAA) of the same name under way that was begun between two times.
-func (t *Table) Partner(of *trace.Exchange, from, until time.Time) bool {
-	other := map[string]string{"A": "AAAA", "AAAA": "A"}[of.QType]
-	question, ok := hashOf(of.QName, other, of.QClass)
-	if other == "" || !ok {
-		return false
-	}
-	s := socket{client: netip.AddrPortFrom(of.ClientIP, of.ClientPort), protocol: transport(of.Protocol)}
-	if s.client.Addr().IsLoopback() {
-		place, _ := of.ClientPlace()
-		s.netns = place.NetNS
-	}
-	is := func(ex *open) bool {
-		return ex.key.question == question && ex.news() && !ex.wall.Before(from) && !ex.wall.After(until)
-	}
-	n := 0
-	for ex := t.sockets[s]; ex != nil && n < maxAtSocket; ex = ex.next {
-		if n++; is(ex) {
-			return true
-		}
-	}
-	if c := t.clients[s]; c != nil {
-		for i := range c.query.recent {
-			if ex := c.query.recent[i].ex; !ex.closed && is(ex) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
 func transport(protocol string) uint8 {
 	if protocol == "tcp" {
 		return trace.TransportTCP

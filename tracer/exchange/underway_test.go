@@ -85,37 +85,6 @@ func TestRejecting(t *testing.T) {
 	}
 }
 
-// The partner of a query for an address is the one for the other type, of its socket and
-// time.
-func TestPartner(t *testing.T) {
-	f := newFeed(t)
-	f.throughService(query(t, "a.example.", 7), response(t, "a.example.", 7, dns.RcodeSuccess))
-	m := new(dns.Msg).SetQuestion("a.example.", dns.TypeAAAA)
-	m.Id = 8
-	f.packet(capture.TX, podNS, 2, pod, service, pack(t, m))
-	f.after(time.Second)
-	a := f.one()
-	for _, tc := range []struct {
-		name        string
-		from, until time.Duration
-		change      func(*trace.Exchange)
-		want        bool
-	}{
-		{"its partner", -time.Second, time.Second, func(*trace.Exchange) {}, true},
-		{"another time", -2 * time.Second, -time.Second, func(*trace.Exchange) {}, false},
-		{"another name", -time.Second, time.Second, func(ex *trace.Exchange) { ex.QName = "b.example." }, false},
-		{"another socket", -time.Second, time.Second, func(ex *trace.Exchange) { ex.ClientPort++ }, false},
-		{"the same type", -time.Second, time.Second, func(ex *trace.Exchange) { ex.QType = "AAAA" }, false},
-		{"no address", -time.Second, time.Second, func(ex *trace.Exchange) { ex.QType = "MX" }, false},
-	} {
-		ex := a.Clone()
-		tc.change(ex)
-		if got := f.table.Partner(ex, a.Time.Add(tc.from), a.Time.Add(tc.until)); got != tc.want {
-			t.Errorf("%s: %v", tc.name, got)
-		}
-	}
-}
-
 // What a server asks several others at once is known while one of them has not answered.
 func TestAsking(t *testing.T) {
 	f := newFeed(t)

@@ -30,6 +30,7 @@ const (
 	resultNXDomain   = "nxdomain"   // client
 	resultError      = "error"      // client: another response code; attempt: a network error
 	resultTimeout    = "timeout"    // attempt
+	resultUnknown    = "unknown"    // attempt: its server does not tell, and its packets were not observed
 	resultUnanswered = "unanswered" // client
 )
 
@@ -231,16 +232,16 @@ func (k upstreamKey) label() string {
 }
 
 type upstreamSeries struct {
-	ok, badRCode, timeout, err prometheus.Counter
-	duration                   prometheus.Observer
+	ok, badRCode, timeout, err, unknown prometheus.Counter
+	duration                            prometheus.Observer
 }
 
 func (l *Lookups) newUpstreams() *bounded[upstreamKey, *upstreamSeries] {
-	attempts := l.counter("upstream_attempts_total", "Attempts of servers to get an answer from an upstream, by result: ok, bad_rcode (SERVFAIL, REFUSED, ...), timeout, error.", "upstream", "result")
+	attempts := l.counter("upstream_attempts_total", "Attempts of servers to get an answer from an upstream, by result: ok, bad_rcode (SERVFAIL, REFUSED, ...), timeout, error (refused, unreachable, or failed in a way that CoreDNS does not tell), unknown.", "upstream", "result")
 	durations := l.histogram("upstream_duration_seconds", "Time that an upstream took to answer.", "upstream")
 	open := func(label string) *upstreamSeries {
 		of := func(result string) prometheus.Counter { return attempts.WithLabelValues(label, result) }
-		return &upstreamSeries{of(resultOK), of(resultBadRCode), of(resultTimeout), of(resultError), durations.WithLabelValues(label)}
+		return &upstreamSeries{of(resultOK), of(resultBadRCode), of(resultTimeout), of(resultError), of(resultUnknown), durations.WithLabelValues(label)}
 	}
 	drop := func(k upstreamKey) {
 		attempts.DeletePartialMatch(prometheus.Labels{"upstream": k.label()})
@@ -282,18 +283,15 @@ func keyOf(u *trace.Upstream) (upstreamKey, bool) {
 
 // observe counts what CoreDNS says of the attempt, else what its packets show.
 func (s *upstreamSeries) observe(u *trace.Upstream) {
-	outcome, rcode := "", ""
+	rcode := ""
 	var duration *trace.Seconds
 	if ex := u.Exchange; ex != nil {
-		outcome, rcode, duration = ex.Outcome, ex.RCode, ex.Duration
+		rcode, duration = ex.RCode, ex.Duration
 	}
-	if a := u.Attempt; a != nil {
-		outcome = a.Outcome
-		if duration == nil {
-			duration = a.Duration
-		}
+	if a := u.Attempt; a != nil && duration == nil {
+		duration = a.Duration
 	}
-	switch outcome {
+	switch u.Outcome() {
 	case trace.OutcomeOK, trace.OutcomeAnswered:
 		if rcode != "" && rcode != "NOERROR" && rcode != "NXDOMAIN" {
 			s.badRCode.Inc()
@@ -305,6 +303,8 @@ func (s *upstreamSeries) observe(u *trace.Upstream) {
 		}
 	case trace.OutcomeTimeout, trace.OutcomeUnanswered, trace.OutcomeDropped:
 		s.timeout.Inc()
+	case "":
+		s.unknown.Inc()
 	default:
 		s.err.Inc()
 	}

@@ -38,6 +38,9 @@ func failover() *trace.Trace {
 		Upstreams: []trace.Upstream{
 			{Attempt: &trace.Attempt{Address: "192.0.2.1:53", Outcome: trace.OutcomeTimeout}, Exchange: first},
 			{Exchange: wire("192.0.2.2:53", trace.OutcomeAnswered, "SERVFAIL", 3*time.Millisecond)},
+			{Attempt: &trace.Attempt{Address: "192.0.2.4:53", Outcome: trace.OutcomeFailed}},
+			{Attempt: &trace.Attempt{Address: "192.0.2.5:53"}},
+			{Attempt: &trace.Attempt{Address: "192.0.2.6:53"}, Exchange: wire("192.0.2.6:53", trace.OutcomeAnswered, "NOERROR", time.Millisecond)},
 			{Attempt: &trace.Attempt{Address: "tls://192.0.2.3", Outcome: trace.OutcomeOK, Duration: trace.SecondsPtr(time.Millisecond)}},
 		},
 	}
@@ -75,11 +78,15 @@ func TestLookups(t *testing.T) {
 		dnstrace_upstream_attempts_total{result="timeout",upstream="192.0.2.1:53"} 1
 		dnstrace_upstream_attempts_total{result="bad_rcode",upstream="192.0.2.2:53"} 1
 		dnstrace_upstream_attempts_total{result="ok",upstream="tls://192.0.2.3"} 1
+		dnstrace_upstream_attempts_total{result="error",upstream="192.0.2.4:53"} 1
+		dnstrace_upstream_attempts_total{result="unknown",upstream="192.0.2.5:53"} 1
+		dnstrace_upstream_attempts_total{result="ok",upstream="192.0.2.6:53"} 1
 		dnstrace_client_lookups_total{client_ip="10.244.0.4",namespace="demo",pod="mypod",result="noerror"} 1
 		dnstrace_client_lookups_total{client_ip="10.244.0.4",namespace="",pod="",result="unanswered"} 1
 		dnstrace_lookup_duration_seconds_count{client="local"} 1
 		dnstrace_server_duration_seconds_count{cache="miss"} 1
 		dnstrace_upstream_duration_seconds_count{upstream="192.0.2.2:53"} 1
+		dnstrace_upstream_duration_seconds_count{upstream="192.0.2.6:53"} 1
 		dnstrace_upstream_duration_seconds_count{upstream="tls://192.0.2.3"} 1
 		dnstrace_client_duration_seconds_count{client_ip="10.244.0.4",namespace="demo",pod="mypod"} 1`
 	got := strings.Join(above0(t, l), "\n")

@@ -82,7 +82,7 @@ func untroubled(ex *trace.Exchange) bool {
 // served tells whether the server says that nothing was the matter.
 func served(q *trace.Query) bool {
 	for i := range q.Upstreams {
-		if a := &q.Upstreams[i]; a.Outcome == trace.OutcomeTimeout || a.Outcome == trace.OutcomeError {
+		if q.Upstreams[i].MayHaveFailed() {
 			return false
 		}
 	}

@@ -145,11 +145,12 @@ func TestAlwaysRecorded(t *testing.T) {
 		"nearly slow": {func(tr *trace.Trace) {
 			tr.Duration, tr.Exchange.Duration = took(499*time.Millisecond), took(499*time.Millisecond)
 		}, false, false},
-		"a drop that a retry made up for": {func(tr *trace.Trace) { tr.Exchange.Drops = []trace.Drop{{}} }, true, true},
-		"an ICMP error":                   {func(tr *trace.Trace) { tr.Exchange.ICMP = &trace.ICMP{} }, true, true},
-		"a finding":                       {func(tr *trace.Trace) { tr.Diagnosis = []trace.Finding{{Code: "slow-upstream"}} }, false, true},
-		"an attempt that timed out":       {func(tr *trace.Trace) { tr.Query.Upstreams[0].Outcome = trace.OutcomeTimeout }, false, true},
-		"a silent upstream":               {func(tr *trace.Trace) { tr.Upstreams[0].Exchange.Outcome = trace.OutcomeUnanswered }, false, true},
+		"a drop that a retry made up for":    {func(tr *trace.Trace) { tr.Exchange.Drops = []trace.Drop{{}} }, true, true},
+		"an ICMP error":                      {func(tr *trace.Trace) { tr.Exchange.ICMP = &trace.ICMP{} }, true, true},
+		"a finding":                          {func(tr *trace.Trace) { tr.Diagnosis = []trace.Finding{{Code: "slow-upstream"}} }, false, true},
+		"an attempt that timed out":          {func(tr *trace.Trace) { tr.Query.Upstreams[0].Outcome = trace.OutcomeTimeout }, false, true},
+		"an attempt that failed in some way": {func(tr *trace.Trace) { tr.Query.Upstreams[0].Outcome = trace.OutcomeFailed }, false, true},
+		"a silent upstream":                  {func(tr *trace.Trace) { tr.Upstreams[0].Exchange.Outcome = trace.OutcomeUnanswered }, false, true},
 		"a silent upstream's upstream": {func(tr *trace.Trace) {
 			tr.Upstreams[0].Upstreams = []trace.Upstream{{Exchange: &trace.Exchange{Outcome: trace.OutcomeDropped}}}
 		}, false, true},

@@ -166,12 +166,12 @@ func failure(t *trace.Trace) string {
 	word := ""
 	for i := range t.Upstreams {
 		u := &t.Upstreams[i]
-		if !upstreamFailed(u) {
+		if !u.Failed() {
 			continue
 		}
-		w := trace.OutcomeTimeout
-		if u.Attempt != nil {
-			w = u.Attempt.Outcome
+		w := u.Outcome()
+		if w == trace.OutcomeUnanswered || w == trace.OutcomeDropped {
+			w = trace.OutcomeTimeout
 		}
 		if word != "" && word != w {
 			return "failed"

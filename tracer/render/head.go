@@ -127,26 +127,19 @@ func circumstances(t *trace.Trace) string {
 func attempts(t *trace.Trace) (total, failed int) {
 	for _, u := range t.Upstreams {
 		total++
-		if upstreamFailed(&u) {
+		if u.Failed() {
 			failed++
 		}
 	}
 	if total == 0 && t.Query != nil {
 		for _, a := range t.Query.Upstreams {
 			total++
-			if a.Outcome != trace.OutcomeOK {
+			if a.Failed() {
 				failed++
 			}
 		}
 	}
 	return total, failed
-}
-
-func upstreamFailed(u *trace.Upstream) bool {
-	if u.Attempt != nil {
-		return u.Attempt.Outcome != trace.OutcomeOK
-	}
-	return u.Exchange != nil && u.Exchange.Outcome != trace.OutcomeAnswered
 }
 
 // question returns the DNS fields of a trace, from whoever saw them.

@@ -79,3 +79,25 @@ func TestTableWithoutAnything(t *testing.T) {
 	}
 	checkDrawing(t, "empty", b.String(), 80)
 }
+
+// Attempts that failed are counted, whichever word says how; those of which nothing is
+// known are not called failed.
+func TestTableCountsFailedAttempts(t *testing.T) {
+	for _, tc := range []struct {
+		outcomes []string
+		want     string
+	}{
+		{[]string{trace.OutcomeFailed, trace.OutcomeOK}, "2 (1 failed)"},
+		{[]string{trace.OutcomeTimeout, trace.OutcomeError}, "2 (2 failed)"},
+		{[]string{trace.OutcomeTimeout, trace.OutcomeOK}, "2 (1 timeout)"},
+		{[]string{"", trace.OutcomeOK}, "2"},
+	} {
+		tr := &trace.Trace{}
+		for _, outcome := range tc.outcomes {
+			tr.Upstreams = append(tr.Upstreams, trace.Upstream{Attempt: &trace.Attempt{Outcome: outcome}})
+		}
+		if got, _ := upstreamsCell(tr); got != tc.want {
+			t.Errorf("%q: %q, want %q", tc.outcomes, got, tc.want)
+		}
+	}
+}

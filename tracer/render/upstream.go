@@ -16,7 +16,8 @@ func (s *story) upstreams(depth int, list []trace.Upstream, at stretch) {
 // upstream tells one attempt: what CoreDNS says of it, what its packets show,
 // or both.
 func (s *story) upstream(depth, number int, u *trace.Upstream, at stretch) {
-	r, address, outcome := s.attempt(depth, u, at)
+	r, address := s.attempt(depth, u, at)
+	outcome := u.Outcome()
 	if u.Attempt != nil {
 		number = u.Attempt.Attempt
 	}
@@ -54,8 +55,8 @@ func (s *story) upstream(depth, number int, u *trace.Upstream, at stretch) {
 	}
 }
 
-// attempt returns the row of an attempt: when, where to, and with what outcome.
-func (s *story) attempt(depth int, u *trace.Upstream, at stretch) (r row, address, outcome string) {
+// attempt returns the row of an attempt: when, and where to.
+func (s *story) attempt(depth int, u *trace.Upstream, at stretch) (r row, address string) {
 	r = row{section: true, depth: depth, mark: markWork}
 	if e := u.Exchange; e != nil {
 		r.from = s.since(&e.Header)
@@ -66,7 +67,6 @@ func (s *story) attempt(depth int, u *trace.Upstream, at stretch) (r row, addres
 		r.from = min(r.from, s.since(&u.Exchanges()[0].Header))
 		r.open = e.Outcome != trace.OutcomeAnswered
 		address = endpoint(e.ServerIP, e.ServerPort)
-		outcome = e.Outcome
 	}
 	if a := u.Attempt; a != nil {
 		r.from = at.base + a.Start.Duration()
@@ -75,12 +75,12 @@ func (s *story) attempt(depth int, u *trace.Upstream, at stretch) (r row, addres
 		if a.Duration != nil {
 			r.to += a.Duration.Duration()
 		}
-		address, outcome = a.Address, a.Outcome
+		address = a.Address
 	}
 	if u.Attempt == nil && u.Exchange == nil {
 		r.mark = markNone
 	}
-	return r, address, outcome
+	return r, address
 }
 
 func (s *story) upstreamNotes(depth int, u *trace.Upstream, address string) {

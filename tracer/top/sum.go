@@ -146,23 +146,23 @@ func (l *lookup) counts() counts {
 // packets show. The duration is nil where there was no answer.
 func attemptCounts(u *trace.Upstream) (c counts, duration *trace.Seconds) {
 	c.count = 1
-	outcome := ""
 	if e := u.Exchange; e != nil {
-		outcome, duration = e.Outcome, e.Duration
+		duration = e.Duration
 		c.negative = one(e.RCode == "NXDOMAIN")
 	}
 	for _, e := range u.Exchanges() {
 		c.resent += uint64(max(e.Transmissions-1, 0))
 	}
 	if a := u.Attempt; a != nil {
-		outcome, duration = a.Outcome, a.Duration
+		duration = a.Duration
 	}
-	switch outcome {
+	switch u.Outcome() {
 	case trace.OutcomeOK, trace.OutcomeAnswered:
 		c.failed = one(u.Exchange != nil && badAnswer(u.Exchange.RCode))
 		return c, duration
 	case trace.OutcomeTimeout, trace.OutcomeUnanswered, trace.OutcomeDropped:
 		c.timeouts = 1
+	case "":
 	default:
 		c.failed = 1
 	}

@@ -110,13 +110,14 @@ func TestClients(t *testing.T) {
 }
 
 func TestUpstreams(t *testing.T) {
-	const a, b, c = "192.168.49.1:53", "192.168.49.2:53", "192.168.49.3:53"
+	const a, b, c, d = "192.168.49.1:53", "192.168.49.2:53", "192.168.49.3:53", "192.168.49.4:53"
 	seen := &trace.Exchange{ServerIP: netip.MustParseAddr("192.168.49.3"), ServerPort: 53, Outcome: trace.OutcomeAnswered,
 		DNS: trace.DNS{RCode: "SERVFAIL", Duration: trace.SecondsPtr(time.Millisecond)}, Transmissions: 1}
 	s := New(Config{})
 	s.Add(lookupOf(0, asked(attempt(a, trace.OutcomeTimeout, 2*time.Second), attempt(b, trace.OutcomeOK, time.Millisecond))))
 	s.Add(lookupOf(0, asked(attempt(b, trace.OutcomeOK, 3*time.Millisecond))))
 	s.Add(lookupOf(0, asked(attempt(a, trace.OutcomeError, 0))))
+	s.Add(lookupOf(0, asked(attempt(d, trace.OutcomeFailed, 0), attempt(d, "", 0))))
 	// Only packets, of an upstream that has an upstream itself.
 	s.Add(lookupOf(0, func(t *trace.Trace) {
 		t.Upstreams = []trace.Upstream{{Exchange: seen, Upstreams: []trace.Upstream{{Attempt: &trace.Attempt{Address: b, Outcome: trace.OutcomeTimeout}}}}}
@@ -129,7 +130,7 @@ func TestUpstreams(t *testing.T) {
 	for _, u := range s.View(start).Upstreams {
 		got = append(got, fmt.Sprintf("%s %s %d attempts %d timeouts %d failed", u.Upstream, u.Health, u.Attempts, u.Timeouts, u.Failed))
 	}
-	want := []string{b + " failing 3 attempts 1 timeouts 0 failed", a + " down 2 attempts 1 timeouts 1 failed", c + " failing 2 attempts 0 timeouts 1 failed"}
+	want := []string{b + " failing 3 attempts 1 timeouts 0 failed", a + " down 2 attempts 1 timeouts 1 failed", c + " failing 2 attempts 0 timeouts 1 failed", d + " failing 2 attempts 0 timeouts 1 failed"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}

@@ -1,0 +1,129 @@
+package exchange
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// What one call of a resolver asks for has its client's address and the first label of
+// the name in common: A and AAAA, the names of a search list, a retry at another server or
+// over TCP. An attempt to connect has no name.
+
+// Bounds of a search for kin: a client that has more under way with one label asks for it
+// over and over, and which are of one call cannot be told. musl asks three servers for two
+// types at once.
+const (
+	maxKin      = 8
+	maxKinTried = 256
+)
+
+// kinOf returns what the exchanges of a client with one first label are found by. name is
+// in wire format; none for attempts to connect.
+func kinOf(client netip.Addr, netns uint32, name []byte) uint64 {
+	const label = 63 + 1
+	var b [16 + label + 4]byte
+	addr := client.As16()
+	n := copy(b[:], addr[:])
+	if len(name) > 0 {
+		n += copy(b[n:n+label], name[:min(1+int(name[0]), len(name))])
+	}
+	binary.BigEndian.PutUint32(b[n:], netns)
+	return hash(b[:n+4])
+}
+
+func (ex *open) kinKey() uint64 { return kinOf(ex.key.client.Addr(), ex.key.netns, ex.question) }
+
+// meetKin makes an exchange known to its kin, the newest first.
+func (t *Table) meetKin(ex *open) {
+	k := ex.kinKey()
+	if ex.older = t.kin[k]; ex.older != nil {
+		ex.older.newer = ex
+	}
+	t.kin[k] = ex
+}
+
+// leaveKin undoes meetKin.
+func (t *Table) leaveKin(ex *open) {
+	switch {
+	case ex.newer != nil:
+		ex.newer.older = ex.older
+	case ex.older == nil:
+		delete(t.kin, ex.kinKey())
+	default:
+		t.kin[ex.kinKey()] = ex.older
+	}
+	if ex.older != nil {
+		ex.older.newer = ex.newer
+	}
+	ex.older, ex.newer = nil, nil
+}
+
+// Kin returns the exchanges under way that were begun between two times and may be of one
+// call with an exchange that was passed on: what its client asks for with the same first
+// label and, where its answer was truncated, the client's attempts to connect to its
+// server. The records say as much as tells lookups apart, as it stands.
+func (t *Table) Kin(of *trace.Exchange, from, until time.Time) []*trace.Exchange {
+	var name [255]byte
+	n, err := dns.PackDomainName(of.QName, name[:], 0, nil, false)
+	if err != nil || of.QName == "" {
+		return nil
+	}
+	netns := uint32(0)
+	if of.ClientIP.IsLoopback() {
+		place, _ := of.ClientPlace()
+		netns = place.NetNS
+	}
+	found := t.kinFrom(nil, kinOf(of.ClientIP, netns, name[:n]), of, from, until)
+	if of.Truncated {
+		found = t.kinFrom(found, kinOf(of.ClientIP, netns, nil), of, from, until)
+	}
+	if len(found) > maxKin {
+		return nil
+	}
+	records := make([]*trace.Exchange, len(found))
+	for i, ex := range found {
+		records[i] = t.sketch(ex)
+	}
+	return records
+}
+
+func (t *Table) kinFrom(found []*open, k uint64, of *trace.Exchange, from, until time.Time) []*open {
+	tried := 0
+	for ex := t.kin[k]; ex != nil && tried < maxKinTried && len(found) <= maxKin; ex = ex.older {
+		tried++
+		switch {
+		case ex.key.client.Addr() != of.ClientIP, !ex.news(), ex.wall.Before(from), ex.wall.After(until):
+		case ex.connects && ex.server != netip.AddrPortFrom(of.ServerIP, of.ServerPort):
+		default:
+			found = append(found, ex)
+		}
+	}
+	return found
+}
+
+// sketch returns the part of an exchange's record that tells it apart from others.
+func (t *Table) sketch(ex *open) *trace.Exchange {
+	e := &emitted{}
+	r := &e.record
+	r.V, r.Record, r.Time, r.Node = trace.Version, trace.KindExchange, ex.wall, t.cfg.Node
+	e.question(ex)
+	e.ends(ex, t.cfg.Node)
+	r.Outcome, r.Transmissions = trace.OutcomeUnanswered, max(ex.sendings, 1)
+	if r.Transmissions > 1 {
+		r.Path = ex.path.Clone() // when it was sent last
+	}
+	if !ex.responded {
+		return r
+	}
+	if v := t.view(ex); v.outcome == trace.OutcomeAnswered {
+		e.respond(ex)
+		e.duration = trace.Seconds(v.end)
+		r.Outcome, r.Duration = v.outcome, &e.duration
+	}
+	return r
+}
