@@ -93,7 +93,7 @@ func newRunCommand() *cobra.Command {
 			"OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME. What a receiver that is down does not\n" +
 			"take in time is dropped and counted.",
 		Example: "  dnstrace run\n" +
-			"  dnstrace run --output file:/var/log/dnstrace.json\n" +
+			"  dnstrace run --output file:/var/log/dnstrace/records.jsonl\n" +
 			"  dnstrace run --output otlp:http://collector:4318\n" +
 			"  dnstrace run --output otlp:grpc://tempo:4317/v1/traces \\\n" +
 			"               --output otlp:http://loki:3100/otlp/v1/logs\n" +
@@ -138,20 +138,20 @@ func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
 	if err := n.open(ports, stderr); err != nil {
 		return err
 	}
-	say := func(what string) { _, _ = fmt.Fprintf(stderr, "dnstrace: %s\n", what) }
+	tell := func(what string) { say(stderr, "%s", what) }
 	cgroups, err := cgroup.Open()
 	if err != nil {
-		say(err.Error())
+		tell(err.Error())
 	}
 	if n.sockets, err = listener.Open(cgroups); err != nil {
-		say(err.Error())
+		tell(err.Error())
 	}
-	if n.cluster, err = openCluster(o.kubernetes, ports, n.source.ListServers, say); err != nil {
+	if n.cluster, err = openCluster(o.kubernetes, ports, n.source.ListServers, tell); err != nil {
 		return err
 	}
 	name, err := kube.NodeName()
 	if err != nil {
-		say(err.Error())
+		tell(err.Error())
 	}
 	// Everything is attached and open: what took a second of work is over, and DNS
 	// comes first from here on. To load programs took more memory than to run does.
@@ -180,7 +180,7 @@ func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
 	if _, err := fmt.Fprintln(stderr, "dnstrace: ready"); err != nil {
 		return err
 	}
-	err = n.serve(ctx, p, say)
+	err = n.serve(ctx, p, tell)
 	// Before the report: what they have yet to write may fail, too.
 	err = errors.Join(err, n.closeOutputs())
 	n.report(stderr, p.Counters())
@@ -379,7 +379,7 @@ func (n *node) last() {
 }
 
 // serve runs the pipeline, the API and the metrics until ctx ends or one fails.
-func (n *node) serve(ctx context.Context, p *pipeline.Pipeline, say func(string)) error {
+func (n *node) serve(ctx context.Context, p *pipeline.Pipeline, tell func(string)) error {
 	started := time.Now()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.Run(ctx) })
@@ -395,8 +395,8 @@ func (n *node) serve(ctx context.Context, p *pipeline.Pipeline, say func(string)
 	})
 	g.Go(func() error { n.expire(ctx); return nil })
 	g.Go(func() error { n.learnServers(ctx); return nil })
-	g.Go(func() error { n.receiver.Run(ctx, say); return nil })
-	g.Go(func() error { n.api.Run(ctx, say); return nil })
+	g.Go(func() error { n.receiver.Run(ctx, tell); return nil })
+	g.Go(func() error { n.api.Run(ctx, tell); return nil })
 	if n.cluster != nil {
 		g.Go(func() error { n.cluster.Run(ctx); return nil })
 	}
