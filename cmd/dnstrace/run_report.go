@@ -33,7 +33,7 @@ func (n *node) status(c *pipeline.Counters) map[string]uint64 {
 		"events": c.Events, "lost_events": c.LostEvents, "shed_events": c.ShedEvents, "unsampled_events": c.UnsampledEvents, "traces": c.Traces,
 		"plugin_records": c.Receive.Received, "plugin_records_malformed": c.Receive.Malformed,
 		"plugin_records_dropped": c.Receive.Dropped, "orphan_responses": c.Orphans,
-		"follower_lost_traces": n.history.Stats().LostQueued,
+		"follower_lost_traces": n.history.Stats().LostQueued, "filter_failed": n.unfiltered.Load(),
 	}
 	for _, o := range n.outputStats() {
 		counters[outputDropped] += o.Dropped

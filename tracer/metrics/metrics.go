@@ -62,6 +62,7 @@ type Collector struct {
 	History  func() history.Stats
 	// HistoryBytes is the bound of the memory of finished traces.
 	HistoryBytes int
+	Unfiltered   func() uint64 // records for which the filter failed
 	// Cluster returns what is known of Kubernetes, or nil: there is none.
 	Cluster func() *kube.State
 }
@@ -106,6 +107,7 @@ var (
 	socketReachable = gauge("socket_reachable", "Whether a unix socket is where CoreDNS (records) or the commands (api) look for it: 1, or 0.", "socket")
 	socketRebound   = counter("socket_rebound_total", "How often somebody removed a unix socket's file and it was made again.", "socket")
 	written         = counter("output_records_total", "Records written.", "output")
+	unfiltered      = counter("filter_failed_total", "Records that were not written since --filter failed on them, or had no time for them.")
 	recordsQueued   = gauge("plugin_records_queued", "Records received that wait to be taken.")
 	outputDropped   = counter("output_records_dropped_total", "Records that an output did not take.", "output")
 	outputQueued    = gauge("output_records_queued", "Records that wait for an output.", "output")
@@ -177,6 +179,7 @@ func (c Collector) Collect(ch chan<- prometheus.Metric) {
 		send(socketReachable, reachable, socket)
 		send(socketRebound, state.Rebound, socket)
 	}
+	send(unfiltered, c.Unfiltered())
 	for _, o := range c.Outputs() {
 		send(written, o.Written, o.Name)
 		send(outputDropped, o.Dropped, o.Name)
