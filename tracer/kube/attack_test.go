@@ -1,13 +1,19 @@
 package kube
 
 import (
+	"bytes"
+	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"unicode"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
+
+	"github.com/dnstrace/dnstrace/trace"
 )
 
 // lists what an API server has, and returns the error.
@@ -74,5 +80,25 @@ func TestAPIServersPasswordIsNotShown(t *testing.T) {
 		if got := hostOf(address); strings.Contains(got, "secret") || strings.Contains(got, "zzret") {
 			t.Errorf("%s: %s", address, got)
 		}
+	}
+}
+
+// Who makes a pod chooses its labels and says whose it is: of its own namespace at most,
+// and in a record it stays one text.
+func TestHostilePodLabels(t *testing.T) {
+	const forged = "x\n\x1b[2J\"},{\xff"
+	controls := true
+	o := aPod("mypod", uid, podIP.String())
+	o.Labels = map[string]string{"pod-template-hash": forged}
+	o.OwnerReferences = []metav1.OwnerReference{{Kind: "ReplicaSet", Name: "kube-system/coredns-" + forged, Controller: &controls}}
+	o.Spec.Containers = []corev1.Container{{Name: forged}}
+	p := newPod(o, start)
+	ex := &trace.Exchange{Client: &trace.Endpoint{}}
+	p.fill(ex.Client)
+	if ex.Client.Namespace != o.Namespace || ex.Client.Pod != "mypod" || ex.Client.Workload != "Deployment/kube-system/coredns" {
+		t.Errorf("%+v", ex.Client)
+	}
+	if line := ex.AppendJSON(nil); !json.Valid(line) || bytes.ContainsFunc(line, unicode.IsControl) {
+		t.Errorf("%q", line)
 	}
 }

@@ -7,10 +7,15 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/dnstrace/dnstrace/trace"
 )
 
 // served returns the address of an endpoint whose idle connections end after a while.
@@ -113,5 +118,32 @@ func TestLongHeader(t *testing.T) {
 	resp.Body.Close()
 	if resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
 		t.Errorf("%s", resp.Status)
+	}
+}
+
+// Texts that others choose, of pods, of upstreams, of drops, make neither the scrape fail
+// nor a line of their own in it, nor a label without end.
+func TestHostileLabels(t *testing.T) {
+	l := NewLookups(Options{Clients: true})
+	for _, text := range []string{
+		"\xff\xfe", "a\" } 1\n# TYPE forged counter\nforged 1\n", "\x1b[2J\u202e", strings.Repeat("long", 50_000), "",
+	} {
+		tr := failover()
+		tr.Client = &trace.Endpoint{Namespace: text, Pod: text}
+		tr.RCode, tr.Outcome, tr.Query.Cache = text, text, text
+		tr.Exchange.Drops = []trace.Drop{{Message: text, Reason: text}}
+		tr.Upstreams[0].Attempt.Address, tr.Upstreams[0].Attempt.Outcome = text, text
+		l.Observe(tr)
+	}
+	w := httptest.NewRecorder()
+	promhttp.HandlerFor(newRegistry(sample(), l), promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	body := w.Body.String()
+	if w.Code != http.StatusOK || !strings.Contains(body, `namespace="a\" } 1\n# TYPE`) || len(body) > 200_000 {
+		t.Errorf("%d, %d bytes: %.300s", w.Code, len(body), body)
+	}
+	for line := range strings.Lines(body) {
+		if strings.HasPrefix(line, "forged") || strings.HasPrefix(line, "# TYPE forged") || len(line) > 8*maxLabel {
+			t.Errorf("%.200q", line)
+		}
 	}
 }

@@ -15,7 +15,7 @@ import (
 // took formats a duration with three digits and its unit.
 func took(d time.Duration) string {
 	if d < 0 {
-		return "-" + took(-d)
+		return "-" + took(d.Abs()) // also of the least there is
 	}
 	for _, unit := range []struct {
 		name string
