@@ -260,7 +260,7 @@ func TestFaultsRaiseAlerts(t *testing.T) {
 func TestLossesRaiseAlerts(t *testing.T) {
 	addr := freeAddr(t)
 	r := &rig{lab.New(t, lab.Config{}), t}
-	tracer, err := r.StartTracer(append(onlyIn(r.Lab, labHosts...), "--output", "file:/dev/full", "--metrics", addr)...)
+	tracer, err := r.StartTracer(append(onlyIn(r.Lab, labHosts...), "--output", "file:"+fullDisk(t), "--metrics", addr)...)
 	if err != nil {
 		t.Fatal(err)
 	}

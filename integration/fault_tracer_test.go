@@ -177,7 +177,8 @@ func (r *rig) traceSoon(name string) *trace.Trace {
 // the end says so.
 func TestOutputDiskFull(t *testing.T) {
 	r := &rig{lab.New(t, lab.Config{}), t}
-	tracer, err := r.StartTracer("--timeout", "1s", "--output", "file:/dev/full")
+	full := "file:" + fullDisk(t)
+	tracer, err := r.StartTracer("--timeout", "1s", "--output", full)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +193,7 @@ func TestOutputDiskFull(t *testing.T) {
 	}
 	// The other output has all of it.
 	all := len(r.records())
-	wantAll(t, tracer.Stderr(), fmt.Sprintf("output file:/dev/full dropped %d records\n", all), "no space left on device")
+	wantAll(t, tracer.Stderr(), fmt.Sprintf("output %s dropped %d records\n", full, all), "no space left on device")
 	if got := len(r.traces("full0.test.", 1)); got != 1 {
 		t.Errorf("%d traces", got)
 	}

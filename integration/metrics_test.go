@@ -123,7 +123,7 @@ func TestMetrics(t *testing.T) {
 // what is lost is in the metrics, in `check`, and in what is said at the end.
 func TestBlockedOutputs(t *testing.T) {
 	r := &rig{lab.New(t, lab.Config{}), t}
-	addr := freeAddr(t)
+	addr, full := freeAddr(t), "file:"+fullDisk(t)
 	unread, stdout, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -134,7 +134,7 @@ func TestBlockedOutputs(t *testing.T) {
 		t.Fatal(err)
 	}
 	tracer := exec.Command(path, "run", "--listen", r.RecordSocket(), "--api", r.APISocket(), "--metrics", addr,
-		"--output", "stdout", "--output", "file:/dev/full", "--output", "file:"+r.RecordFile())
+		"--output", "stdout", "--output", full, "--output", "file:"+r.RecordFile())
 	var stderr bytes.Buffer
 	tracer.Stdout, tracer.Stderr = stdout, &stderr
 	if err := tracer.Start(); err != nil {
@@ -166,14 +166,14 @@ func TestBlockedOutputs(t *testing.T) {
 	if found := r.bulkTraces(sent, len(sent)); len(found) != len(sent) {
 		t.Errorf("the output beside it has %d traces of %d", len(found), len(sent))
 	}
-	if dropped("file:/dev/full") == 0 || dropped("file:"+r.RecordFile()) != 0 {
+	if dropped(full) == 0 || dropped("file:"+r.RecordFile()) != 0 {
 		t.Error("the losses are not where they belong")
 	}
 	out, err := r.Dnstrace(context.Background(), "check", "--api", r.APISocket())
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantAll(t, out, "running tracer", "lost records not written", "by file:/dev/full", "by stdout", "remedy: let the receiver or reader take more")
+	wantAll(t, out, "running tracer", "lost records not written", "by "+full, "by stdout", "remedy: let the receiver or reader take more")
 
 	// Still nobody reads: it ends all the same.
 	if err := tracer.Process.Signal(syscall.SIGTERM); err != nil {
@@ -190,7 +190,7 @@ func TestBlockedOutputs(t *testing.T) {
 	if !errors.As(err, &exit) || exit.ExitCode() != 1 {
 		t.Errorf("it ended: %v\n%s", err, stderr.String())
 	}
-	wantAll(t, stderr.String(), "output stdout dropped", "output file:/dev/full dropped", "no space left on device", "output stdout: nobody took the last")
+	wantAll(t, stderr.String(), "output stdout dropped", "output "+full+" dropped", "no space left on device", "output stdout: nobody took the last")
 	if strings.Contains(stderr.String(), "panic") {
 		t.Error(stderr.String())
 	}

@@ -3,10 +3,8 @@ package dnstrace
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -102,21 +100,14 @@ func TestStuckOutputCounts(t *testing.T) {
 	})
 }
 
-// deafPipes makes named pipes that nobody reads, whose readers are there.
-func deafPipes(t *testing.T, n int) []string {
+// deafSockets makes sockets that nobody reads.
+func deafSockets(t *testing.T, n int) []string {
 	t.Helper()
 	dir := t.TempDir()
 	var paths []string
 	for i := range n {
-		path := filepath.Join(dir, fmt.Sprint("pipe", i))
-		if err := syscall.Mkfifo(path, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		reader, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { reader.Close() })
+		path := filepath.Join(dir, fmt.Sprint("deaf", i))
+		listen(t, path)
 		paths = append(paths, path)
 	}
 	return paths
@@ -131,13 +122,13 @@ func TestBlockedOutputsOfBlocks(t *testing.T) {
 		for i := range blocks {
 			output := ""
 			if i < len(outputs) {
-				output = "output file " + outputs[i]
+				output = "output unix " + outputs[i]
 			}
 			fmt.Fprintf(&c, "zone%d.org:%s {\n bind 127.0.0.1\n dnstrace {\n output file $RECORDS\n %s\n }\n whoami\n}\n", i, port, output)
 		}
 		return c.String()
 	}
-	first, second := deafPipes(t, blocks), deafPipes(t, blocks)
+	first, second := deafSockets(t, blocks), deafSockets(t, blocks)
 	s := start(t, corefile("0", first))
 	port := s.addr[strings.LastIndexByte(s.addr, ':')+1:]
 	fill := func() {
@@ -161,7 +152,7 @@ func TestBlockedOutputsOfBlocks(t *testing.T) {
 		}
 	}
 	// The last Corefile has none that is blocked.
-	last := deafPipes(t, blocks)
+	last := deafSockets(t, blocks)
 	end := start(t, corefile("0", last))
 	s.stop()
 	s = end
@@ -172,7 +163,7 @@ func TestBlockedOutputsOfBlocks(t *testing.T) {
 		t.Errorf("stopping took %v", took)
 	}
 	for _, path := range append(append(first, second...), last...) {
-		if f := fateOf(t, "file "+path); f.all() != queries || f.written == queries {
+		if f := fateOf(t, "unix "+path); f.all() != queries || f.written == queries {
 			t.Errorf("%s: %v written and %v lost of %d", filepath.Base(path), f.written, f.lost, queries)
 		}
 	}

@@ -1,7 +1,10 @@
 package dnstrace
 
 import (
+	"errors"
 	"os"
+	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -80,4 +83,41 @@ func TestRotationFails(t *testing.T) {
 		_, err := os.Stat(dir + "/records.jsonl")
 		return err == nil && len(readRecords(t, dir+"/records.jsonl")) == 1
 	})
+}
+
+// What another puts in the place of a renamed file is not written to: records go on to
+// the old one. All of it is told once.
+func TestRotationToWhatOthersPrepared(t *testing.T) {
+	dir := t.TempDir()
+	victim, pipe := filepath.Join(dir, "victim"), filepath.Join(dir, "pipe")
+	if err := errors.Join(os.WriteFile(victim, nil, 0o600), syscall.Mkfifo(pipe, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for name, prepare := range map[string]func(path string) error{
+		"link": func(path string) error { return os.Symlink(victim, path) },
+		"pipe": func(path string) error { return os.Rename(pipe, path) },
+		"mode": func(path string) error {
+			return errors.Join(os.WriteFile(path, nil, 0o600), os.Chmod(path, 0o666))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "records.jsonl")
+			s := whoami(t, "output file "+path)
+			if err := os.Rename(path, path+".old"); err != nil {
+				t.Fatal(err)
+			}
+			if err := prepare(path); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(rotationDelay)
+			s.ask("example.org.", dns.TypeA)
+			s.stop()
+			if n := len(readRecords(t, path+".old")); n != 1 {
+				t.Errorf("the old file has %d records", n)
+			}
+			if info, err := os.Stat(path); err != nil || info.Size() != 0 {
+				t.Errorf("what was put there has %d bytes, %v", info.Size(), err)
+			}
+		})
+	}
 }

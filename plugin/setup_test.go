@@ -1,6 +1,8 @@
 package dnstrace
 
 import (
+	"errors"
+	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -42,8 +44,8 @@ func TestParse(t *testing.T) {
 
 func TestParseErrors(t *testing.T) {
 	dir := t.TempDir()
-	pipe := filepath.Join(dir, "pipe")
-	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+	pipe, link := filepath.Join(dir, "pipe"), filepath.Join(dir, "link")
+	if err := errors.Join(syscall.Mkfifo(pipe, 0o600), os.Symlink("/dev/null", link)); err != nil {
 		t.Fatal(err)
 	}
 	const outputs = "expected stdout, stderr, file PATH or unix PATH"
@@ -59,8 +61,9 @@ func TestParseErrors(t *testing.T) {
 		{"file without path", "dnstrace {\n output file\n}", "output file: expected one PATH after it, got 0 arguments"},
 		{"two paths", "dnstrace {\n output unix a b\n}", "output unix: expected one PATH after it, got 2 arguments"},
 		{"same output twice", "dnstrace {\n output stderr\n output stderr\n}", ":3 - Error during parsing: output stderr is already there: expected every output once"},
-		{"unwritable file", "dnstrace {\n output file " + dir + "\n}", ": expected a file that CoreDNS may create or append to: open " + dir},
-		{"pipe without a reader", "dnstrace {\n output file " + pipe + "\n}", "no such device or address: a named pipe needs its reader first"},
+		{"unwritable file", "dnstrace {\n output file " + dir + "\n}", ":2 - Error during parsing: output file " + dir + ": expected a file that CoreDNS may create or append to: append to " + dir + ": it is a folder"},
+		{"pipe", "dnstrace {\n output stderr\n output file " + pipe + "\n}", ":3 - Error during parsing: output file " + pipe + ": expected a file that CoreDNS may create or append to: append to " + pipe + ": it is a named pipe: expected a regular file"},
+		{"link", "dnstrace {\n output file " + link + "\n}", ":2 - Error during parsing: output file " + link + ": expected a file that CoreDNS may create or append to: append to " + link + ": it is a symbolic link"},
 		{"no directory", "dnstrace {\n output file " + dir + "/no/file\n}", "no such file or directory"},
 		{"long unix path", "dnstrace {\n output unix /" + strings.Repeat("a", 107) + "\n}", "output unix: the path has 108 bytes: expected at most 107"},
 		{"no buffer", "dnstrace {\n buffer\n}", "buffer: expected one number of records, got 0 arguments"},

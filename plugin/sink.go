@@ -8,6 +8,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/dnstrace/dnstrace/trace/recordfile"
 )
 
 const (
@@ -27,8 +29,6 @@ const (
 
 	// rotationDelay is how often a file's path is looked at.
 	rotationDelay = time.Second
-
-	fileMode = 0o640
 )
 
 // open opens the sink of c.
@@ -45,13 +45,13 @@ func (c outputConfig) open() (sink, error) {
 	}
 }
 
-// fileSink is a file, pipe or terminal.
+// fileSink is a file, or what standard output or error is.
 type fileSink struct {
 	file  *os.File
 	owned bool
 	size  int
 	torn  bool // the last line in the file is not complete
-	// Of a regular file that we opened: its path, which never changes, what it
+	// Of a file that we opened: its path, which never changes, what it
 	// is, when its path was last looked at, and whether a new file could not be
 	// opened since.
 	path    string
@@ -60,20 +60,17 @@ type fileSink struct {
 	stuck   bool
 }
 
-// openFile opens a file to append to. A named pipe must have a reader.
+// openFile opens a file to append to, as package recordfile allows.
 func openFile(path string) (*fileSink, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NONBLOCK, fileMode)
-	if errors.Is(err, syscall.ENXIO) {
-		return nil, fmt.Errorf("%w: a named pipe needs its reader first", err)
-	}
+	f, err := recordfile.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	s := &fileSink{file: f, owned: true, size: writeSize(f)}
-	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
-		s.path, s.info, s.checked = path, info, time.Now()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
-	return s, nil
+	return &fileSink{file: f, owned: true, size: fileLimit, path: path, info: info, checked: time.Now()}, nil
 }
 
 // reopen opens the file anew when it was renamed or removed, as log rotation
@@ -84,11 +81,7 @@ func (s *fileSink) reopen() {
 		return
 	}
 	s.checked = now
-	switch info, err := os.Stat(s.path); {
-	case err == nil && os.SameFile(info, s.info):
-		return
-	case err == nil && !info.Mode().IsRegular():
-		s.warn(errors.New("it is no regular file any more"))
+	if info, err := os.Lstat(s.path); err == nil && os.SameFile(info, s.info) {
 		return
 	}
 	next, err := openFile(s.path)

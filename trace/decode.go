@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -71,7 +72,25 @@ func Decode(line []byte) (Record, error) {
 	if err := checkHeader(r.Head()); err != nil {
 		return nil, err
 	}
+	if t, ok := r.(*Trace); ok {
+		if err := checkUpstreams(t.Upstreams); err != nil {
+			return nil, err
+		}
+	}
 	return r, nil
+}
+
+// checkUpstreams makes sure that lists of exchanges hold exchanges.
+func checkUpstreams(list []Upstream) error {
+	for i := range list {
+		if slices.Contains(list[i].Earlier, nil) {
+			return errors.New("field upstreams.earlier: expected exchanges, got null")
+		}
+		if err := checkUpstreams(list[i].Upstreams); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func checkHeader(h *Header) error {

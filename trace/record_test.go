@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/go-json-experiment/json"
 )
@@ -178,6 +179,32 @@ func TestDecodeErrors(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: got %v, want %q", tc.name, err, tc.want)
 		}
+	}
+}
+
+// A terminal that a record is shown on obeys none of its texts, whatever a process or a
+// pod is called: what JSON itself lets stand is escaped, too.
+func TestControlsAreEscaped(t *testing.T) {
+	const name = "a\x1b[\x7f\u0080\u009b31m\u009f\u00a0é\xc2\xff\xc2"
+	ex := &Exchange{Header: Header{Time: time.Unix(1, 0), TraceID: TraceID{1}, Flow: Flow{1}}, Client: &Endpoint{Process: name}}
+	line := ex.AppendJSON(nil)
+	if bytes.ContainsFunc(line, unicode.IsControl) {
+		t.Errorf("%q", line)
+	}
+	r, err := Decode(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := r.(*Exchange).Client.Process, strings.ToValidUTF8(name[:len(name)-3], "")+"\ufffd\ufffd\ufffd"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// A list of exchanges that holds null is none.
+func TestDecodeNullInList(t *testing.T) {
+	const line = `{"v":1,"record":"trace","time":"2026-11-21T03:00:02Z","trace_id":"01000000000000000000000000000000","flow":"010000000000000000000000","upstreams":[{"upstreams":[{"earlier":[null]}]}]}`
+	if _, err := Decode([]byte(line)); err == nil || !strings.Contains(err.Error(), "field upstreams.earlier: expected exchanges") {
+		t.Error(err)
 	}
 }
 

@@ -24,6 +24,7 @@ var losses = []struct{ counter, what, lost, remedy string }{
 	{"plugin_records_malformed", "malformed records", "whoever sends them is not heard", "let CoreDNS and the tracer be of one version"},
 	{outputDropped, "records not written", "they are missing from the output and all behind it",
 		"let the receiver or reader take more (standard error of `dnstrace run` says what is wrong), or free the disk; `--sample 0.1` writes less"},
+	{"filter_failed", "records at the filter", "those for which --filter fails, or for which it had no time, are not written", "ask for less with --filter"},
 	{"follower_lost_traces", "traces for slow readers", "`dnstrace watch` or another reader of the local API missed them", "filter what is watched with -f"},
 }
 

@@ -163,8 +163,7 @@ func (o *explainOptions) show(cmd *cobra.Command, found search) error {
 		return err
 	}
 	if more := found.left(); more > 0 && o.output == outputTable && o.pcap != "-" {
-		_, err := fmt.Fprintf(cmd.ErrOrStderr(), "dnstrace: %d earlier lookups match too; --limit N or --all shows them\n", more)
-		return err
+		say(cmd.ErrOrStderr(), "%d earlier lookups match too; --limit N or --all shows them", more)
 	}
 	return nil
 }

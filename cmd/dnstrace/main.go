@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/dnstrace/dnstrace/tracer/oneline"
 	"github.com/dnstrace/dnstrace/tracer/render"
 )
 
@@ -62,11 +63,18 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	line := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
 	var usage usageError
 	if errors.As(err, &usage) {
-		_, _ = fmt.Fprintf(stderr, "dnstrace: %s; see `%s --help`\n", line, cmd.CommandPath())
+		say(stderr, "%s; see `%s --help`", line, cmd.CommandPath())
 		return exitUsage
 	}
-	_, _ = fmt.Fprintf(stderr, "dnstrace: %s\n", line)
+	say(stderr, "%s", line)
 	return exitFailed
+}
+
+// say writes one line for people. What it quotes may be another's text, which makes no
+// second line and no escape sequence of it.
+func say(w io.Writer, format string, args ...any) {
+	// Standard error is the last resort: nothing can be done when it fails.
+	_, _ = fmt.Fprintf(w, "dnstrace: %s\n", oneline.Text(fmt.Sprintf(format, args...)))
 }
 
 func newRootCommand() *cobra.Command {

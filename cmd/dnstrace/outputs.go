@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"strings"
@@ -46,7 +45,7 @@ func openOutput(spec string, stderr io.Writer) ([]output, error) {
 		return []output{lines{w}}, nil
 	}
 	logs, traces, err := otlp.Open(otlp.Config{URL: url, Version: buildVersion(), Report: func(line string) {
-		_, _ = fmt.Fprintf(stderr, "dnstrace: %s\n", line)
+		say(stderr, "%s", line)
 	}})
 	if err != nil {
 		return nil, usageError{err}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -29,6 +30,7 @@ const (
 type readOptions struct {
 	api, from, filter, output string
 	loki, lokiQuery, tenant   string
+	access                    source.Access // of Loki
 	formats                   []string
 	upstream                  bool // show upstream queries whose lookup is not known, too
 }
@@ -39,9 +41,9 @@ func (o *readOptions) register(cmd *cobra.Command, formats ...string) {
 	f := cmd.Flags()
 	f.StringVar(&o.api, "api", api.DefaultPath, "unix socket of the tracer on this node")
 	f.StringVar(&o.from, "from", "", "read records from this file instead, - for standard input")
-	f.StringVar(&o.loki, "loki", "", "read records from Loki at this URL instead, such as http://loki:3100")
+	f.StringVar(&o.loki, "loki", "", "read records from Loki at this URL instead, such as http://loki:3100; LOKI_USERNAME, LOKI_PASSWORD and others say who asks")
 	f.StringVar(&o.lokiQuery, "loki-query", source.DefaultQuery, "LogQL that selects the streams with the records")
-	f.StringVar(&o.tenant, "loki-tenant", "", "tenant for a Loki with several (X-Scope-OrgID)")
+	f.StringVar(&o.tenant, "loki-tenant", "", "tenant for a Loki with several (X-Scope-OrgID); default LOKI_ORG_ID")
 	f.StringVarP(&o.filter, "filter", "f", "", "only lookups for which this expression over the record's fields is true")
 	f.StringVarP(&o.output, "output", "o", formats[0], "table for people, json for the records, one a line")
 	// The name of a flag that was just defined is no possible error.
@@ -96,6 +98,15 @@ func (o *readOptions) validate(cmd *cobra.Command) (*filter.Filter, error) {
 			return nil, usageError{fmt.Errorf("--%s: needs --loki", name)}
 		}
 	}
+	if o.loki != "" {
+		var err error
+		if o.access, err = source.EnvironmentAccess(os.Getenv); err != nil {
+			return nil, usageError{err}
+		}
+		if o.tenant != "" {
+			o.access.Tenant = o.tenant
+		}
+	}
 	if !slices.Contains(o.formats, o.output) {
 		return nil, usageError{fmt.Errorf("-o %s: expected %s", o.output, strings.Join(o.formats, " or "))}
 	}
@@ -123,7 +134,7 @@ func (o *readOptions) open(cmd *cobra.Command, stderr io.Writer) source.Source {
 	case o.from != "":
 		return source.File{Path: o.from, Stdin: cmd.InOrStdin(), Stderr: stderr, Joining: joining}
 	case o.loki != "":
-		return source.Loki{URL: o.loki, Query: o.lokiQuery, Tenant: o.tenant, Stderr: stderr, Joining: joining}
+		return source.Loki{URL: o.loki, Query: o.lokiQuery, Access: o.access, Stderr: stderr, Joining: joining}
 	}
 	return source.API{Path: o.api, Stderr: stderr}
 }
@@ -160,7 +171,7 @@ func (o *readOptions) each(ctx context.Context, s source.Source, r source.Reques
 			ok, err := keep.Match(l.Trace)
 			if err != nil && !told {
 				told = true
-				_, _ = fmt.Fprintf(stderr, "dnstrace: %v, with the lookup of %s; it is left out\n", err, l.Trace.QName)
+				say(stderr, "%v, with the lookup of %s; it is left out", err, l.Trace.QName)
 			}
 			if !ok {
 				return nil

@@ -230,7 +230,7 @@ func TestErrors(t *testing.T) {
 		{[]string{"top", "--sort", "speed"}, exitUsage, "--sort speed: expected one of name lookups peak timeouts"},
 		{[]string{"top", "--window", "0s"}, exitUsage, "--window: expected a duration above 0"},
 		{[]string{"top", "-o", "xml"}, exitUsage, "-o xml: expected table or json or rows"},
-		{[]string{"top", "--once", "--loki", "nowhere"}, exitFailed, "--loki nowhere: expected a URL such as http://loki:3100"},
+		{[]string{"top", "--once", "--loki", "nowhere"}, exitFailed, "--loki: expected a URL such as http://loki:3100"},
 		{[]string{"watch", "--api", socket}, exitFailed, "is `dnstrace run` running on this node? expected its API at " + socket},
 		{[]string{"explain", "--from", "/nonexistent"}, exitFailed, "--from: open /nonexistent: no such file"},
 		{[]string{"explain", "nosuch.example", "--from", path, "--since", "9999h"}, exitFailed, "no lookup matches nosuch.example in the last 9999h0m0s: 0 traces and 6 records of other names searched in " + path},

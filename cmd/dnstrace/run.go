@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -48,6 +49,11 @@ const gcPercent = 50
 
 // lastPatience is how long the outputs may take for what is left at the end.
 const lastPatience = 5 * time.Second
+
+// filterSteps is what --filter may take a second: by what is looked at, 3 to 30 % of a
+// processor. An ordinary filter takes some twenty steps a record, one that looks at each
+// sighting a few hundred.
+const filterSteps = 1_000_000
 
 // labelPod is the value of --metrics-labels.
 const labelPod = "pod"
@@ -93,7 +99,7 @@ func newRunCommand() *cobra.Command {
 			"OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME. What a receiver that is down does not\n" +
 			"take in time is dropped and counted.",
 		Example: "  dnstrace run\n" +
-			"  dnstrace run --output file:/var/log/dnstrace.json\n" +
+			"  dnstrace run --output file:/var/log/dnstrace/records.jsonl\n" +
 			"  dnstrace run --output otlp:http://collector:4318\n" +
 			"  dnstrace run --output otlp:grpc://tempo:4317/v1/traces \\\n" +
 			"               --output otlp:http://loki:3100/otlp/v1/logs\n" +
@@ -133,25 +139,25 @@ func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	n := &node{options: o, messages: messages.NewRing()}
+	tell := func(what string) { say(stderr, "%s", what) }
+	n := &node{options: o, messages: messages.NewRing(), tell: tell}
 	defer n.close()
 	if err := n.open(ports, stderr); err != nil {
 		return err
 	}
-	say := func(what string) { _, _ = fmt.Fprintf(stderr, "dnstrace: %s\n", what) }
 	cgroups, err := cgroup.Open()
 	if err != nil {
-		say(err.Error())
+		tell(err.Error())
 	}
 	if n.sockets, err = listener.Open(cgroups); err != nil {
-		say(err.Error())
+		tell(err.Error())
 	}
-	if n.cluster, err = openCluster(o.kubernetes, ports, n.source.ListServers, say); err != nil {
+	if n.cluster, err = openCluster(o.kubernetes, ports, n.source.ListServers, tell); err != nil {
 		return err
 	}
 	name, err := kube.NodeName()
 	if err != nil {
-		say(err.Error())
+		tell(err.Error())
 	}
 	// Everything is attached and open: what took a second of work is over, and DNS
 	// comes first from here on. To load programs took more memory than to run does.
@@ -180,7 +186,7 @@ func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
 	if _, err := fmt.Fprintln(stderr, "dnstrace: ready"); err != nil {
 		return err
 	}
-	err = n.serve(ctx, p, say)
+	err = n.serve(ctx, p, tell)
 	// Before the report: what they have yet to write may fail, too.
 	err = errors.Join(err, n.closeOutputs())
 	n.report(stderr, p.Counters())
@@ -224,6 +230,7 @@ func (o *runOptions) validate() ([]uint16, *filter.Filter, error) {
 		if keep, err = filter.Compile(o.filter); err != nil {
 			return nil, nil, usageError{fmt.Errorf("--filter: %w", err)}
 		}
+		keep.Within(filterSteps)
 	}
 	return ports, keep, nil
 }
@@ -272,6 +279,9 @@ type node struct {
 	history  *history.History
 	cluster  *kube.Cluster // nil: no Kubernetes
 	messages *messages.Ring
+	tell     func(string) // a line for standard error
+
+	unfiltered atomic.Uint64 // records for which the filter failed
 }
 
 // open opens everything before anything is promised: a wrong path must be an
@@ -342,16 +352,23 @@ func (n *node) sink(kind string, keep *filter.Filter) pipeline.Sink {
 		return nil
 	}
 	return func(r trace.Record, line []byte) {
-		if keep != nil {
-			// An expression that fails on a record is not true of it.
-			if ok, err := keep.Match(r); err != nil || !ok {
-				return
-			}
+		if keep != nil && !n.matches(keep, r) {
+			return
 		}
 		for _, w := range n.outputs {
 			w.Write(r, line)
 		}
 	}
+}
+
+// matches tells whether a record is to be written. An expression that fails on a record
+// is not true of it: that is counted, and the first one told.
+func (n *node) matches(keep *filter.Filter, r trace.Record) bool {
+	ok, err := keep.Match(r)
+	if err != nil && n.unfiltered.Add(1) == 1 {
+		n.tell(fmt.Sprintf("%v; such records are not written, and counted in dnstrace_filter_failed_total", err))
+	}
+	return ok && err == nil
 }
 
 // traceSink keeps traces for the local API, too.
@@ -379,7 +396,7 @@ func (n *node) last() {
 }
 
 // serve runs the pipeline, the API and the metrics until ctx ends or one fails.
-func (n *node) serve(ctx context.Context, p *pipeline.Pipeline, say func(string)) error {
+func (n *node) serve(ctx context.Context, p *pipeline.Pipeline, tell func(string)) error {
 	started := time.Now()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.Run(ctx) })
@@ -395,8 +412,8 @@ func (n *node) serve(ctx context.Context, p *pipeline.Pipeline, say func(string)
 	})
 	g.Go(func() error { n.expire(ctx); return nil })
 	g.Go(func() error { n.learnServers(ctx); return nil })
-	g.Go(func() error { n.receiver.Run(ctx, say); return nil })
-	g.Go(func() error { n.api.Run(ctx, say); return nil })
+	g.Go(func() error { n.receiver.Run(ctx, tell); return nil })
+	g.Go(func() error { n.api.Run(ctx, tell); return nil })
 	if n.cluster != nil {
 		g.Go(func() error { n.cluster.Run(ctx); return nil })
 	}
@@ -404,7 +421,7 @@ func (n *node) serve(ctx context.Context, p *pipeline.Pipeline, say func(string)
 		g.Go(func() error {
 			return metrics.Serve(ctx, n.metrics, metrics.Collector{
 				Version: buildVersion(), Counters: p.Counters, Outputs: n.outputStats, Queued: n.receiver.Queued, Sockets: n.socketStates,
-				History: n.history.Stats, HistoryBytes: n.options.historyBytes, Cluster: n.clusterState,
+				History: n.history.Stats, HistoryBytes: n.options.historyBytes, Cluster: n.clusterState, Unfiltered: n.unfiltered.Load,
 			}, n.lookups)
 		})
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"net/netip"
 
@@ -34,7 +33,7 @@ func (n *node) status(c *pipeline.Counters) map[string]uint64 {
 		"events": c.Events, "lost_events": c.LostEvents, "shed_events": c.ShedEvents, "unsampled_events": c.UnsampledEvents, "traces": c.Traces,
 		"plugin_records": c.Receive.Received, "plugin_records_malformed": c.Receive.Malformed,
 		"plugin_records_dropped": c.Receive.Dropped, "orphan_responses": c.Orphans,
-		"follower_lost_traces": n.history.Stats().LostQueued,
+		"follower_lost_traces": n.history.Stats().LostQueued, "filter_failed": n.unfiltered.Load(),
 	}
 	for _, o := range n.outputStats() {
 		counters[outputDropped] += o.Dropped
@@ -46,20 +45,20 @@ func (n *node) status(c *pipeline.Counters) map[string]uint64 {
 // report says at the end what did not become a record: a reader of the output
 // would be misled without it.
 func (n *node) report(stderr io.Writer, c *pipeline.Counters) {
-	_, _ = fmt.Fprintf(stderr, "dnstrace: %d events, %d lost; %d traces; %d plugin records, %d malformed, %d dropped; %d queries unfinished\n",
+	say(stderr, "%d events, %d lost; %d traces; %d plugin records, %d malformed, %d dropped; %d queries unfinished",
 		c.Events, c.LostEvents, c.Traces, c.Receive.Received, c.Receive.Malformed, c.Receive.Dropped, c.Unfinished)
 	if c.ShedEvents > 0 {
-		_, _ = fmt.Fprintf(stderr, "dnstrace: %d events of lookups that were left out whole, to keep up\n", c.ShedEvents)
+		say(stderr, "%d events of lookups that were left out whole, to keep up", c.ShedEvents)
 	}
 	if c.UnsampledEvents > 0 {
-		_, _ = fmt.Fprintf(stderr, "dnstrace: %d events of lookups that --sample-in-kernel left out\n", c.UnsampledEvents)
+		say(stderr, "%d events of lookups that --sample-in-kernel left out", c.UnsampledEvents)
 	}
 	if err := n.receiver.LastError(); err != nil {
-		_, _ = fmt.Fprintf(stderr, "dnstrace: the last malformed plugin record: %v\n", err)
+		say(stderr, "the last malformed plugin record: %v", err)
 	}
 	for _, o := range n.outputStats() {
 		if o.Dropped > 0 {
-			_, _ = fmt.Fprintf(stderr, "dnstrace: output %s dropped %d records\n", o.Name, o.Dropped)
+			say(stderr, "output %s dropped %d records", o.Name, o.Dropped)
 		}
 	}
 }

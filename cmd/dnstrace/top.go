@@ -175,7 +175,7 @@ func (o *topOptions) live(ctx context.Context, cmd *cobra.Command, b *board, rea
 	cancel()
 	err = errors.Join(err, screen.Close())
 	if m := b.message(); m != "" {
-		_, _ = fmt.Fprintln(cmd.ErrOrStderr(), m)
+		say(cmd.ErrOrStderr(), "%s", m)
 	}
 	return unlessStopped(ctx, err)
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os/signal"
 	"strings"
 	"syscall"
@@ -107,7 +106,7 @@ func (o *watchOptions) watch(ctx context.Context, cmd *cobra.Command) error {
 	s := o.open(cmd, cmd.ErrOrStderr())
 	read, err := o.each(ctx, s, source.Request{Since: o.since, Follow: !o.once}, keep, cmd.ErrOrStderr(), show)
 	if err == nil && ctx.Err() == nil && read.Traces == 0 {
-		_, err = fmt.Fprintf(cmd.ErrOrStderr(), "dnstrace: there is no lookup in %s; %s\n", s, o.emptyRemedy())
+		say(cmd.ErrOrStderr(), "there is no lookup in %s; %s", s, o.emptyRemedy())
 	}
 	return unlessStopped(ctx, err)
 }

@@ -37,6 +37,8 @@ type Spec struct {
 	Env []string
 	// ResolvConf, if set, is what the process sees as /etc/resolv.conf.
 	ResolvConf string
+	// Stdout is where its standard output goes; nil means a file in Lab.Dir.
+	Stdout *os.File
 	// Ready says when the process is ready; nil means at once.
 	Ready Ready
 	// ReadyTimeout is how long that may take; 0 means 20 s.
@@ -137,6 +139,9 @@ func (p *Process) launch(cmd *exec.Cmd) error {
 		files[i], p.earlier[i] = f, len(p.read(name))
 	}
 	cmd.Stdout, cmd.Stderr = files[0], files[1]
+	if p.Spec.Stdout != nil {
+		cmd.Stdout = p.Spec.Stdout
+	}
 	started := make(chan error, 1)
 	go p.run(cmd, started)
 	return <-started
@@ -273,7 +278,8 @@ func (p *Process) ExitCode() int {
 	return p.state.ExitCode()
 }
 
-// Stdout returns all that the process has written to standard output so far.
+// Stdout returns all that the process has written to standard output so far, unless
+// its Spec says where that goes.
 func (p *Process) Stdout() string { return p.read(p.stdout) }
 
 // Stderr returns all that the process has written to standard error so far.

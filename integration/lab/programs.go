@@ -68,7 +68,11 @@ func (l *Lab) RecordFile() string { return filepath.Join(l.dir, "records.jsonl")
 // APISocket, writes records of both kinds to RecordFile, serves no metrics and asks no
 // Kubernetes.
 // args are added after those flags, so they win where a flag holds one value.
-func (l *Lab) StartTracer(args ...string) (*Process, error) {
+func (l *Lab) StartTracer(args ...string) (*Process, error) { return l.StartTracerTo(nil, args...) }
+
+// StartTracerTo is StartTracer with a standard output of the caller's, which it may
+// close then.
+func (l *Lab) StartTracerTo(stdout *os.File, args ...string) (*Process, error) {
 	path, err := findBinary(l.cfg.Dnstrace, "dnstrace")
 	if err != nil {
 		return nil, err
@@ -80,7 +84,8 @@ func (l *Lab) StartTracer(args ...string) (*Process, error) {
 		"run", "--listen", l.RecordSocket(), "--api", l.APISocket(),
 		"--output", "file:" + l.RecordFile(), "--metrics", "", "--kubernetes", "off",
 	}, args...)
-	return l.Start(Spec{Name: "dnstrace", Path: path, Args: all, Env: []string{"NODE_NAME=" + NodeName}, Ready: ReadyLine("dnstrace: ready")})
+	return l.Start(Spec{Name: "dnstrace", Path: path, Args: all, Env: []string{"NODE_NAME=" + NodeName},
+		Stdout: stdout, Ready: ReadyLine("dnstrace: ready")})
 }
 
 // NodeName is what the tracer calls its node: not by the name of the machine, which

@@ -95,32 +95,24 @@ func newNode(cfg config) (n *node, err error) {
 // startTracer starts the tracer with its records going into a pipe that the ledger
 // reads: ten minutes of them would fill a disk.
 func (n *node) startTracer() error {
-	pipe := filepath.Join(n.Dir(), "records")
-	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
-		return fmt.Errorf("%s: %w", pipe, err)
-	}
-	// Both ends, so that neither opening waits for the other.
-	both, err := os.OpenFile(pipe, os.O_RDWR, 0)
+	in, out, err := os.Pipe()
 	if err != nil {
 		return err
 	}
+	defer out.Close()
 	if n.metrics, err = freeAddress(); err != nil {
-		return errors.Join(err, both.Close())
+		return errors.Join(err, in.Close())
 	}
-	args := []string{"--record", "trace", "--output", "file:" + pipe, "--metrics", n.metrics, "--history", retention,
+	args := []string{"--record", "trace", "--output", "stdout", "--metrics", n.metrics, "--history", retention,
 		"--filter", fmt.Sprintf("qname endsWith %q", suffix)}
 	// What it counts as lost is then lost of this run, whatever else the machine asks.
 	// Of pods that come and go it sees what passes the node.
 	for _, host := range observed {
 		args = append(args, "--netns", n.Host(host).Netns)
 	}
-	n.tracer, err = n.StartTracer(args...)
+	n.tracer, err = n.StartTracerTo(out, args...)
 	if err != nil {
-		return errors.Join(err, both.Close())
-	}
-	in, err := os.Open(pipe)
-	if err := errors.Join(err, both.Close()); err != nil {
-		return err
+		return errors.Join(err, in.Close())
 	}
 	go func() {
 		n.read <- errors.Join(n.ledger.readTraces(in), in.Close())

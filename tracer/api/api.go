@@ -10,13 +10,24 @@
 // Traces are JSON lines, as [trace.Trace] encodes them. since goes back from now;
 // left out, it means everything in memory, or with follow nothing but what
 // comes. Between the lines of a follower that reads too slowly stands
-// {"lost":N}: N traces are missing from there on.
+// {"lost":N}: N traces are missing from there on. One that takes nothing for a minute is
+// cut off, and there are 16 readers of traces at most: more hear that it is busy.
 package api
 
 import "time"
 
 // DefaultPath is where the tracer and its readers expect the socket.
 const DefaultPath = "/run/dnstrace/api.sock"
+
+// Bounds of what readers cost. What is read stays in memory while they take their time,
+// though the history has let go of it.
+const (
+	maxConns   = 64          // connections; more wait in the kernel
+	maxReaders = 16          // of traces, at once
+	patience   = time.Minute // with a reader that takes nothing: a pager that waits is cut off
+	idleWithin = time.Minute // a connection on which nothing is asked ends
+	maxHeader  = 16 << 10
+)
 
 // followQueue is how many traces may wait for one follower: a few seconds of a
 // busy node, some megabytes at worst.

@@ -24,6 +24,9 @@ const maxLine = 8 << 20
 // which stopped.
 var ErrEnded = errors.New("the tracer stopped")
 
+// errCut is of an answer without its end.
+var errCut = errors.New("the tracer cut this reader off, which took nothing for a minute, or was killed")
+
 // Client reads from the API at a path.
 type Client struct {
 	path string
@@ -68,6 +71,8 @@ func (c *Client) Traces(ctx context.Context, q Query, each func(line []byte) err
 	switch err := lines.Err(); {
 	case ctx.Err() != nil:
 		return ctx.Err()
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("%s: %w; read faster, or into a file", c.path, errCut)
 	case q.Follow:
 		return fmt.Errorf("%w: the connection to %s ended", ErrEnded, c.path)
 	case err != nil:

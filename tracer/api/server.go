@@ -26,6 +26,8 @@ type Config struct {
 	// Messages returns what is kept of the messages with an id from and to a client;
 	// nil: none is kept.
 	Messages func(client netip.AddrPort, id uint16) []Message
+	// Patience is how long a reader may take nothing; 0: a minute.
+	Patience time.Duration
 }
 
 // NewHandler returns the API as an HTTP handler.
@@ -33,7 +35,10 @@ func NewHandler(c Config) http.Handler {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	s := &server{Config: c}
+	if c.Patience == 0 {
+		c.Patience = patience
+	}
+	s := &server{Config: c, readers: make(chan struct{}, maxReaders)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/traces", s.traces)
 	mux.HandleFunc("GET /v1/messages", s.messages)
@@ -43,7 +48,10 @@ func NewHandler(c Config) http.Handler {
 	return mux
 }
 
-type server struct{ Config }
+type server struct {
+	Config
+	readers chan struct{} // holds one for each reader of traces
+}
 
 func (s *server) status(w http.ResponseWriter, _ *http.Request) {
 	st := Status{Version: s.Version, Uptime: s.Now().Sub(s.Started).Seconds(), Counters: map[string]uint64{}}
@@ -91,6 +99,13 @@ func (s *server) traces(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
+	select {
+	case s.readers <- struct{}{}:
+		defer func() { <-s.readers }()
+	default:
+		http.Error(w, fmt.Sprintf("%d readers are at it already: end one of them", maxReaders), http.StatusServiceUnavailable)
+		return
+	}
 	now := s.Now()
 	var since time.Time
 	switch {
@@ -100,7 +115,7 @@ func (s *server) traces(w http.ResponseWriter, r *http.Request) {
 		since = now.Add(time.Nanosecond)
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	out := lineWriter{w: w}
+	out := lineWriter{w: w, patience: s.Patience}
 	if !q.Follow {
 		out.lines(s.History.Query(since, q.Limit))
 		return
@@ -131,10 +146,13 @@ func (s *server) follow(ctx context.Context, out *lineWriter, sub *history.Subsc
 	}
 }
 
-// lineWriter writes lines until the first error.
+// lineWriter writes lines until the first error, which is also a reader that takes
+// nothing for as long as there is patience.
 type lineWriter struct {
-	w   http.ResponseWriter
-	err error
+	w        http.ResponseWriter
+	patience time.Duration
+	since    time.Time // when the deadline was set
+	err      error
 }
 
 func (l *lineWriter) lines(lines iter.Seq[[]byte]) {
@@ -146,6 +164,11 @@ func (l *lineWriter) lines(lines iter.Seq[[]byte]) {
 }
 
 func (l *lineWriter) line(line []byte) {
+	// Not for each line: many go out in one moment.
+	if now := time.Now(); l.err == nil && now.Sub(l.since) > l.patience/10 {
+		l.since = now
+		l.err = http.NewResponseController(l.w).SetWriteDeadline(now.Add(l.patience))
+	}
 	if l.err == nil {
 		_, l.err = l.w.Write(line)
 	}

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/dnstrace/dnstrace/trace/recordfile"
 )
 
 // Bounds of a writer: records wait in blocks that are written at once. A block
@@ -55,19 +57,20 @@ type block struct {
 	records uint64
 }
 
-// Open opens an output: stdout, or file:PATH, which is appended to and created
-// with mode 0640. The caller must close it.
+// Open opens an output: stdout, or file:PATH, which is appended to, as package
+// recordfile allows; the error of a path is an *fs.PathError. The caller must close
+// the output.
 func Open(spec string) (*Writer, error) {
 	switch path, isFile := strings.CutPrefix(spec, "file:"); {
 	case spec == "stdout":
 		return newWriter(spec, keepOpen{os.Stdout}), nil
 	case isFile && path != "":
-		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640)
+		f, err := recordfile.Open(path)
 		if err != nil {
 			return nil, fmt.Errorf("output: %w", err)
 		}
 		w := newWriter(spec, f)
-		w.torn = endsTorn(path) // nothing is written before the first Flush
+		w.torn = endsTorn(f) // nothing is written before the first Flush
 		return w, nil
 	}
 	return nil, fmt.Errorf("output %q: expected stdout, file:PATH or otlp:URL", spec)
@@ -75,18 +78,13 @@ func Open(spec string) (*Writer, error) {
 
 // endsTorn tells whether a file ends in the middle of a line: whoever wrote to it was
 // killed, or its disk was full.
-func endsTorn(path string) bool {
-	info, err := os.Stat(path)
-	if err != nil || !info.Mode().IsRegular() || info.Size() == 0 {
+func endsTorn(f *os.File) bool {
+	info, err := f.Stat()
+	if err != nil || info.Size() == 0 {
 		return false
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return false // it may be written to and not be read
-	}
-	defer f.Close()
-	last := []byte{'\n'}
-	_, err = f.ReadAt(last, info.Size()-1)
+	var last [1]byte
+	_, err = f.ReadAt(last[:], info.Size()-1)
 	return err == nil && last[0] != '\n'
 }
 

@@ -60,7 +60,7 @@ func TestOpenErrors(t *testing.T) {
 	for spec, want := range map[string]string{
 		"":                    "expected stdout, file:PATH or otlp:URL",
 		"file:":               "expected stdout, file:PATH or otlp:URL",
-		"file:" + t.TempDir(): "is a directory",
+		"file:" + t.TempDir(): "it is a folder",
 	} {
 		if _, err := Open(spec); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", spec, err)

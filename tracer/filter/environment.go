@@ -10,10 +10,11 @@ import (
 )
 
 // environment returns what an expression that names these fields sees of a
-// record. Building only those is what makes a filter cheap.
-func environment(r trace.Record, uses map[string]bool) map[string]any {
+// record. Building only those is what makes a filter cheap. What comes when the budget
+// is spent is left out.
+func environment(r trace.Record, uses map[string]bool, b *budget) map[string]any {
 	env := make(map[string]any, len(uses))
-	addFields(env, reflect.ValueOf(r).Elem(), func(name string) bool { return uses[name] })
+	addFields(env, reflect.ValueOf(r).Elem(), func(name string) bool { return uses[name] }, b)
 	for name := range uses {
 		if _, ok := env[name]; ok {
 			continue
@@ -25,16 +26,16 @@ func environment(r trace.Record, uses map[string]bool) map[string]any {
 	return env
 }
 
-func addFields(env map[string]any, v reflect.Value, want func(string) bool) {
+func addFields(env map[string]any, v reflect.Value, want func(string) bool, b *budget) {
 	t := v.Type()
 	for i := range t.NumField() {
 		f := t.Field(i)
 		if f.Anonymous {
-			addFields(env, v.Field(i), want)
+			addFields(env, v.Field(i), want, b)
 			continue
 		}
 		if name := jsonName(f); want(name) {
-			env[name] = value(v.Field(i))
+			env[name] = value(v.Field(i), b)
 		}
 	}
 	switch x := v.Interface().(type) {
@@ -54,14 +55,17 @@ func unset(env map[string]any, name string, nothing bool) {
 }
 
 // value returns a field as its JSON shows it: what is unset is nil.
-func value(v reflect.Value) any {
+func value(v reflect.Value, b *budget) any {
+	if b.spend(1) != nil {
+		return nil
+	}
 	switch x := v.Interface().(type) {
 	case time.Time:
 		return x
 	case trace.Seconds:
 		return x.Duration().Seconds()
 	case trace.Path:
-		return pathValue(&x)
+		return pathValue(&x, b)
 	case trace.Milestone:
 		return milestoneValue(x)
 	case netip.Addr:
@@ -76,18 +80,22 @@ func value(v reflect.Value) any {
 		if v.IsNil() {
 			return nil
 		}
-		return value(v.Elem())
+		return value(v.Elem(), b)
 	case reflect.Slice:
+		if b.spend(v.Len()) != nil {
+			return nil
+		}
 		list := make([]any, v.Len())
 		for i := range list {
-			list[i] = value(v.Index(i))
+			list[i] = value(v.Index(i), b)
 		}
 		return list
 	case reflect.Struct:
 		env := make(map[string]any, v.NumField())
-		addFields(env, v, func(string) bool { return true })
+		addFields(env, v, func(string) bool { return true }, b)
 		return env
 	case reflect.String:
+		_ = b.spend(v.Len() / textPerStep) // whoever asks for the next value sees it
 		return orNil(v.String(), v.Len() > 0)
 	case reflect.Bool:
 		return v.Bool()

@@ -10,7 +10,9 @@
 // One expression serves every kind of record. A field that a kind of record does
 // not have, and one that is null, is nil; nil equals only nil, and is neither
 // less nor greater than anything, so that no condition has to guard against it.
-// A list is never nil, only empty. `time` is a time, for `now() - time <
+// A list is never nil, only empty. What an expression may cost is bounded, whatever
+// the record: one that cannot be is refused, and a record that takes too much is an
+// error of [Filter.Match]. `time` is a time, for `now() - time <
 // duration("5m")`; everything else is what the JSON shows.
 package filter
 
@@ -19,18 +21,22 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/expr-lang/expr"
 	"github.com/expr-lang/expr/file"
+	"github.com/expr-lang/expr/types"
 	"github.com/expr-lang/expr/vm"
+	"golang.org/x/time/rate"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
 
 // Filter is a compiled expression. It may be used from many goroutines.
 type Filter struct {
-	program *vm.Program
-	uses    map[string]bool // the record's fields that the expression names
+	program   *vm.Program
+	uses      map[string]bool // the record's fields that the expression names
+	allowance *rate.Limiter   // of steps; nil: any number of records
 }
 
 // Compile compiles an expression. The error says where it is wrong, and for a
@@ -39,10 +45,17 @@ func Compile(expression string) (*Filter, error) {
 	if strings.TrimSpace(expression) == "" {
 		return nil, errors.New(`the filter is empty: expected an expression such as rcode == "NXDOMAIN"`)
 	}
+	if len(expression) > maxExpression {
+		return nil, fmt.Errorf("filter: it has %d bytes, more than %d: ask for less", len(expression), maxExpression)
+	}
+	names := schema.typesMap()
+	names[budgetName] = types.Any
 	p := &patcher{uses: map[string]bool{}}
-	options := append(nullSafeFunctions(), expr.Env(schema.typesMap()), expr.Patch(p))
-	program, err := expr.Compile(expression, options...)
-	if err != nil {
+	program, err := expr.Compile(expression, append(options(), expr.Env(names), expr.Patch(p), expr.MaxNodes(maxNodes))...)
+	switch {
+	case p.err != nil:
+		return nil, p.err
+	case err != nil:
 		return nil, compileError(expression, err)
 	}
 	f := &Filter{program: program, uses: p.uses}
@@ -60,15 +73,35 @@ func Compile(expression string) (*Filter, error) {
 // Names tells whether the expression names a field of records.
 func (f *Filter) Names(field string) bool { return f.uses[field] }
 
+// Within bounds the steps that the filter takes a second, over all records: a node with
+// thousands of lookups has other work. It is called before the first Match.
+func (f *Filter) Within(steps int) {
+	f.allowance = rate.NewLimiter(rate.Limit(steps), max(steps, maxSteps))
+}
+
 // Match tells whether a record fits the expression. The error is of a kind that
-// only shows with a value: a number compared with a string, say.
+// only shows with a value: a number compared with a string, say. It wraps [ErrTooDear]
+// where the record takes too much, and [ErrBusy] where it was not looked at.
 func (f *Filter) Match(r trace.Record) (bool, error) {
-	out, err := expr.Run(f.program, environment(r, f.uses))
+	now := time.Now()
+	if f.allowance != nil && f.allowance.TokensAt(now) < 1 {
+		return false, fmt.Errorf("filter: %w", ErrBusy)
+	}
+	b := &budget{left: maxSteps}
+	out, err := f.run(r, b)
+	if f.allowance != nil {
+		// More than there is delays the records after it.
+		f.allowance.ReserveN(now, min(maxSteps-b.left, maxSteps))
+	}
 	var at *file.Error
 	switch {
 	case err == nil:
+	case errors.Is(err, ErrTooDear) || b.left < 0:
+		return false, fmt.Errorf("filter: %w", ErrTooDear)
 	case !errors.As(err, &at):
 		return false, fmt.Errorf("filter: %w", err)
+	case at.Message == "memory budget exceeded":
+		return false, fmt.Errorf("filter: %w", ErrTooDear)
 	case strings.HasPrefix(at.Message, "cannot fetch "), strings.HasPrefix(at.Message, "index out of range"):
 		// upstreams[0].attempt is an object in a trace and a number in a query,
 		// and a list may be shorter: the record lacks what was asked for.
@@ -85,10 +118,24 @@ func (f *Filter) Match(r trace.Record) (bool, error) {
 	return false, fmt.Errorf("filter: the expression gives %s, expected true or false", kindName(out))
 }
 
+// run evaluates the expression.
+func (f *Filter) run(r trace.Record, b *budget) (any, error) {
+	env := environment(r, f.uses, b)
+	if err := b.spend(0); err != nil {
+		return nil, err
+	}
+	env[budgetName] = b
+	machine := vm.VM{MemoryBudget: maxElements}
+	return machine.Run(f.program, env)
+}
+
 func compileError(expression string, err error) error {
 	var at *file.Error
 	if !errors.As(err, &at) {
 		return fmt.Errorf("filter: %w", err)
+	}
+	if strings.Contains(at.Message, "exceeds maximum allowed nodes") {
+		return errNoBound
 	}
 	where := fmt.Sprintf("filter: column %d: %s", at.Column+1, at.Message)
 	if name, ok := strings.CutPrefix(at.Message, "unknown name "); ok {

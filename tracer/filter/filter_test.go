@@ -143,7 +143,7 @@ func TestEnvironmentIsTheJSON(t *testing.T) {
 		if err := json.Unmarshal(line, &want); err != nil {
 			t.Fatal(err)
 		}
-		encoded, err := json.Marshal(environment(r, all))
+		encoded, err := json.Marshal(environment(r, all, &budget{left: maxSteps}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -227,7 +227,10 @@ func FuzzCompile(f *testing.F) {
 }
 
 func BenchmarkMatch(b *testing.B) {
-	for _, expression := range []string{`rcode == "NXDOMAIN" and client.namespace == "demo"`, `any(exchange.path, .ifname == "eth0")`} {
+	for _, expression := range []string{
+		`rcode == "NXDOMAIN" and client.namespace == "demo"`, `any(exchange.path, .ifname == "eth0")`,
+		`all(1..100, all(1..100, # > 0 and # < 1000))`, // what a step takes
+	} {
 		b.Run(expression, func(b *testing.B) {
 			f, err := Compile(expression)
 			if err != nil {
@@ -235,11 +238,17 @@ func BenchmarkMatch(b *testing.B) {
 			}
 			r := lookup()
 			b.ReportAllocs()
+			steps, records := 0, 0
 			for b.Loop() {
-				if _, err := f.Match(r); err != nil {
+				spent := &budget{left: maxSteps}
+				if _, err := f.run(r, spent); err != nil {
 					b.Fatal(err)
 				}
+				steps += maxSteps - spent.left
+				records++
 			}
+			b.ReportMetric(float64(steps)/float64(records), "steps/op")
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(steps), "ns/step")
 		})
 	}
 }

@@ -24,13 +24,16 @@ type sighting struct {
 }
 
 // pathValue returns a path as the list that an expression sees.
-func pathValue(p *trace.Path) []any {
+func pathValue(p *trace.Path, b *budget) any {
+	if b.spend(p.Len()) != nil {
+		return nil
+	}
 	list := make([]any, 0, p.Len())
 	for _, s := range p.All() {
 		list = append(list, value(reflect.ValueOf(sighting{
 			Offset: s.Offset, Message: s.Message, Node: s.Node, NetNS: s.NetNS, NetNSName: s.NetNSName, IfIndex: s.IfIndex,
 			IfName: s.IfName, Direction: s.Direction, Src: s.Src, Dst: s.Dst, Tunnel: s.Tunnel, VLAN: s.VLAN,
-		})))
+		}), b))
 	}
 	return list
 }

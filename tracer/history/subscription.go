@@ -9,17 +9,22 @@ import (
 	"time"
 )
 
+// maxQueued bounds the bytes that wait for one slow reader: some thousand traces. One
+// that is larger still waits alone.
+const maxQueued = 4 << 20
+
 // Subscription delivers the traces that finish from now on.
 type Subscription struct {
 	history *History
 	queue   chan []byte
+	queued  atomic.Int64 // bytes in queue
 	lost    atomic.Uint64
 }
 
 // Follow yields the lines that [History.Query] would, but oldest first, and
 // returns a subscription to all that finish after them: none in both, none in
-// neither. queue is how many traces may wait for a slow reader; what comes beyond
-// is lost to it, and counted. The caller must close the subscription.
+// neither. queue is how many traces may wait for a slow reader, of maxQueued bytes
+// at most; what comes beyond is lost to it, and counted. The caller must close the subscription.
 func (h *History) Follow(since time.Time, limit, queue int) (iter.Seq[[]byte], *Subscription) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -66,6 +71,7 @@ func oldestFirst(blocks []*block, since time.Time, limit int) iter.Seq[[]byte] {
 func (s *Subscription) Next(ctx context.Context) (line []byte, lost uint64, err error) {
 	select {
 	case line = <-s.queue:
+		s.queued.Add(-int64(len(line)))
 		return line, s.lost.Swap(0), nil
 	case <-ctx.Done():
 		return nil, s.lost.Swap(0), ctx.Err()
@@ -79,13 +85,17 @@ func (s *Subscription) Close() {
 	delete(s.history.subscribers, s)
 }
 
-// offer hands over a line without waiting.
+// offer hands over a line without waiting. Only one goroutine does at a time.
 func (s *Subscription) offer(line []byte) bool {
-	select {
-	case s.queue <- line:
-		return true
-	default:
-		s.lost.Add(1)
-		return false
+	size := int64(len(line))
+	if before := s.queued.Add(size) - size; before == 0 || before+size <= maxQueued {
+		select {
+		case s.queue <- line:
+			return true
+		default:
+		}
 	}
+	s.queued.Add(-size)
+	s.lost.Add(1)
+	return false
 }

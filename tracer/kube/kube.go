@@ -102,7 +102,7 @@ func (c *Cluster) State() State {
 		st.Synced = st.Synced && synced
 		st.Failures += failures
 		if err != nil {
-			st.Err = err.Error()
+			st.Err = reason(err)
 		}
 	}
 	return st

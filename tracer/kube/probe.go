@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"strings"
 	"time"
 
@@ -42,7 +43,7 @@ func Probe(ctx context.Context, setting string) capture.Finding {
 	var failed []string
 	for _, s := range c.sources {
 		if _, err := s.from.ListWithContext(ctx, metav1.ListOptions{Limit: 1}); err != nil {
-			failed = append(failed, fmt.Sprintf("%s: %v", s.what, err))
+			failed = append(failed, fmt.Sprintf("%s: %s", s.what, reason(err)))
 		}
 	}
 	if len(failed) > 0 {
@@ -50,6 +51,15 @@ func Probe(ctx context.Context, setting string) capture.Finding {
 		f.Remedy = "let the API server be reachable, and the service account list and watch pods, Services and EndpointSlices (deploy/base/rbac.yaml)"
 		return f
 	}
-	f.OK, f.Detail = true, fmt.Sprintf("%s tells of the pods of node %s, of Services and EndpointSlices", cfg.Host, node)
+	f.OK, f.Detail = true, fmt.Sprintf("%s tells of the pods of node %s, of Services and EndpointSlices", hostOf(cfg.Host), node)
 	return f
+}
+
+// hostOf returns the address of an API server without a password in it.
+func hostOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" {
+		return "the API server"
+	}
+	return u.Redacted()
 }

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -15,6 +16,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/dnstrace/dnstrace/tracer/oneline"
+	"github.com/dnstrace/dnstrace/tracer/webclient"
 )
 
 // lists is where objects come from.
@@ -25,6 +29,10 @@ type lists struct {
 // dial prepares requests to the API server; none is sent yet. It knows the two API
 // groups that are needed and no other: all of them would take 15 MB.
 func dial(cfg *rest.Config, node string) (lists, error) {
+	if _, _, err := rest.DefaultServerUrlFor(cfg); err != nil {
+		// Its text would repeat the address, and with it a password.
+		return lists{}, errors.New("kubernetes: the address of the API server is none: expected one such as https://192.0.2.1:6443; check --kubernetes, or turn it off with --kubernetes off")
+	}
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, discoveryv1.AddToScheme} {
 		if err := add(scheme); err != nil {
@@ -38,11 +46,15 @@ func dial(cfg *rest.Config, node string) (lists, error) {
 		c.GroupVersion, c.APIPath, c.NegotiatedSerializer = &gv, path, codecs
 		c.ContentType, c.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
 		c.UserAgent, c.WarningHandler = "dnstrace", rest.NoWarnings{}
-		r, err := rest.RESTClientFor(c)
+		found, err := rest.HTTPClientFor(c)
 		if err != nil {
 			return nil, fmt.Errorf("kubernetes: %w; check --kubernetes, or turn it off with --kubernetes off", err)
 		}
-		return r, nil
+		// Its transport would show the token to whatever host a redirect leads to. It may
+		// be everybody's client, so a copy is changed.
+		own := *found
+		own.CheckRedirect = webclient.NoRedirect
+		return rest.RESTClientForConfigAndClient(c, &own)
 	}
 	core, err := client(corev1.SchemeGroupVersion, "/api")
 	if err != nil {
@@ -98,11 +110,18 @@ func (c *Cluster) tell(down *atomic.Int32, err error) {
 	}
 	switch {
 	case err != nil && down.Add(1) == 1:
-		c.cfg.Changed(fmt.Sprintf("Kubernetes: %v; names are as last known until it answers", err))
+		c.cfg.Changed(fmt.Sprintf("Kubernetes: %s; names are as last known until it answers", reason(err)))
 	case err == nil && down.Add(-1) == 0:
 		c.cfg.Changed("Kubernetes: the API server answers again")
 	}
 }
+
+// maxReason bounds what is told of a failed request: a refusal of the API server, which
+// names user, verb and resource, takes some 200 bytes.
+const maxReason = 400
+
+// reason returns an error's text, which is the API server's as a rule, for one line.
+func reason(err error) string { return oneline.Words(err.Error(), maxReason) }
 
 // watched is what is done with the objects of one kind.
 type watched[T metav1.Object] struct {

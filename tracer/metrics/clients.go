@@ -23,7 +23,7 @@ func clientOf(t *trace.Trace) clientKey {
 		k.ip = t.Query.ClientIP
 	}
 	if t.Client != nil {
-		k.namespace, k.pod = t.Client.Namespace, t.Client.Pod
+		k.namespace, k.pod = label(t.Client.Namespace), label(t.Client.Pod)
 	}
 	return k
 }

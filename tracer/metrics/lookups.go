@@ -3,10 +3,12 @@ package metrics
 import (
 	"net/netip"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/oneline"
 )
 
 // Bounds of the labels whose values come from traffic.
@@ -183,6 +185,19 @@ func (l *Lookups) lookup(t *trace.Trace) {
 	}
 }
 
+// maxLabel bounds the value of a label that comes from a record. Names of pods and of
+// namespaces have 253 bytes at most.
+const maxLabel = 256
+
+// label makes a text of a record fit to be the value of a label, for which Prometheus
+// wants UTF-8.
+func label(s string) string {
+	if len(s) <= maxLabel && utf8.ValidString(s) {
+		return s
+	}
+	return oneline.Words(s, maxLabel)
+}
+
 type dropKey struct {
 	upstream bool
 	message  string
@@ -214,7 +229,7 @@ func (l *Lookups) drop(t *trace.Trace, ex *trace.Exchange, upstream bool) {
 		if reason == "" {
 			reason = unknownLabel
 		}
-		l.drops.get(dropKey{upstream, d.Message, reason}, t.Time).Inc()
+		l.drops.get(dropKey{upstream, label(d.Message), label(reason)}, t.Time).Inc()
 	}
 }
 
@@ -274,7 +289,7 @@ func keyOf(u *trace.Upstream) (upstreamKey, bool) {
 				return upstreamKey{addr: addr}, true
 			}
 		}
-		return upstreamKey{text: u.Attempt.Address}, true
+		return upstreamKey{text: label(u.Attempt.Address)}, true
 	case u.Exchange != nil && u.Exchange.ServerIP.IsValid():
 		return upstreamKey{addr: netip.AddrPortFrom(u.Exchange.ServerIP, u.Exchange.ServerPort)}, true
 	}

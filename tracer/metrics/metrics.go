@@ -28,6 +28,23 @@ import (
 
 const namespace = "dnstrace"
 
+// Bounds of the endpoint, which everybody may reach where --metrics is not on loopback.
+const (
+	// maxConns is how many connections there are at once: some Prometheuses with a few
+	// each. For one more, the oldest goes.
+	maxConns = 32
+	// maxScrapes is how many are answered at once; others hear that it is busy.
+	maxScrapes = 4
+	// maxHeader is more than any Prometheus sends.
+	maxHeader = 16 << 10
+	// A request that does not come, an answer that is not taken, and a connection on which
+	// nothing is asked end after these. Prometheus asks every 15 s unless told otherwise,
+	// and connects again where it finds the connection gone.
+	requestWithin = 5 * time.Second
+	answerWithin  = 30 * time.Second
+	idleWithin    = 20 * time.Second
+)
+
 // Output is what one output of records did.
 type Output struct {
 	Name                     string
@@ -45,6 +62,7 @@ type Collector struct {
 	History  func() history.Stats
 	// HistoryBytes is the bound of the memory of finished traces.
 	HistoryBytes int
+	Unfiltered   func() uint64 // records for which the filter failed
 	// Cluster returns what is known of Kubernetes, or nil: there is none.
 	Cluster func() *kube.State
 }
@@ -89,6 +107,7 @@ var (
 	socketReachable = gauge("socket_reachable", "Whether a unix socket is where CoreDNS (records) or the commands (api) look for it: 1, or 0.", "socket")
 	socketRebound   = counter("socket_rebound_total", "How often somebody removed a unix socket's file and it was made again.", "socket")
 	written         = counter("output_records_total", "Records written.", "output")
+	unfiltered      = counter("filter_failed_total", "Records that were not written since --filter failed on them, or had no time for them.")
 	recordsQueued   = gauge("plugin_records_queued", "Records received that wait to be taken.")
 	outputDropped   = counter("output_records_dropped_total", "Records that an output did not take.", "output")
 	outputQueued    = gauge("output_records_queued", "Records that wait for an output.", "output")
@@ -160,6 +179,7 @@ func (c Collector) Collect(ch chan<- prometheus.Metric) {
 		send(socketReachable, reachable, socket)
 		send(socketRebound, state.Rebound, socket)
 	}
+	send(unfiltered, c.Unfiltered())
 	for _, o := range c.Outputs() {
 		send(written, o.Written, o.Name)
 		send(outputDropped, o.Dropped, o.Name)
@@ -210,13 +230,17 @@ func newRegistry(c Collector, l *Lookups) *prometheus.Registry {
 
 // Serve answers Prometheus at l until ctx ends.
 func Serve(ctx context.Context, l net.Listener, c Collector, lookups *Lookups) error {
+	return serve(ctx, l, c, lookups, idleWithin)
+}
+
+func serve(ctx context.Context, l net.Listener, c Collector, lookups *Lookups, idle time.Duration) error {
 	registry := newRegistry(c, lookups)
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes}))
+	srv := &http.Server{Handler: mux, ReadTimeout: requestWithin, WriteTimeout: answerWithin, IdleTimeout: idle, MaxHeaderBytes: maxHeader}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
-	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	if err := srv.Serve(newCrowded(l, maxConns)); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("metrics: %w", err)
 	}
 	return nil

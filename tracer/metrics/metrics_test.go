@@ -33,7 +33,7 @@ func sample() Collector {
 		},
 		Version: "v1",
 		Outputs: func() []Output { return []Output{{Name: "stdout", Written: 3, Dropped: 1, Queued: 2}} },
-		Queued:  func() int { return 5 },
+		Queued:  func() int { return 5 }, Unfiltered: func() uint64 { return 17 },
 		Sockets: func() map[string]unixsocket.State {
 			return map[string]unixsocket.State{"records": {Rebound: 31, Err: errors.New("read-only")}, "api": {}}
 		},
@@ -92,7 +92,7 @@ func TestServe(t *testing.T) {
 		`dnstrace_sampled_out_total{record="trace"} 9`,
 		"dnstrace_clock_steps_total 1", "dnstrace_tcp_connects_dropped_total 4", `dnstrace_exchanges_total{outcome="answered"} 1`,
 		`dnstrace_findings_total{code="upstream-timeout"} 1`, `dnstrace_findings_total{code="conntrack-race"} 0`,
-		"dnstrace_plugin_records_queued 5", `dnstrace_output_records_queued{output="stdout"} 2`, "dnstrace_history_bytes 9", "dnstrace_history_limit_bytes 13",
+		"dnstrace_plugin_records_queued 5", "dnstrace_filter_failed_total 17", `dnstrace_output_records_queued{output="stdout"} 2`, "dnstrace_history_bytes 9", "dnstrace_history_limit_bytes 13",
 		`dnstrace_history_evicted_total{cause="age"} 11`, `dnstrace_table_limit_bytes{table="traces"} 2.3068672e+07`, `dnstrace_table_bytes{table="exchanges"} 4096`,
 		`dnstrace_lookups_total{client="local",outcome="unanswered"} 0`, `dnstrace_build_info{version="v1"} 1`,
 		`dnstrace_output_records_dropped_total{output="stdout"} 1`,

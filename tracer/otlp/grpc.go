@@ -36,7 +36,10 @@ func newGRPCTransport(e endpoint, s signal, env environment, agent string) (*grp
 		Backoff:           backoff.Config{BaseDelay: firstPause, Multiplier: 1.5, Jitter: 0.2, MaxDelay: maxPause},
 		MinConnectTimeout: env.timeout,
 	}
-	options := []grpc.DialOption{grpc.WithTransportCredentials(security), grpc.WithUserAgent(agent), grpc.WithConnectParams(connect)}
+	options := []grpc.DialOption{
+		grpc.WithTransportCredentials(security), grpc.WithUserAgent(agent), grpc.WithConnectParams(connect),
+		grpc.WithMaxHeaderListSize(maxResponse), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponse)),
+	}
 	if env.gzip {
 		options = append(options, grpc.WithDefaultCallOptions(grpc.UseCompressor(gzip.Name)))
 	}

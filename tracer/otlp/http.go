@@ -14,6 +14,9 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/dnstrace/dnstrace/tracer/oneline"
+	"github.com/dnstrace/dnstrace/tracer/webclient"
 )
 
 // maxResponse bounds what is read of a response: a status, not data.
@@ -33,16 +36,11 @@ type httpTransport struct {
 }
 
 func newHTTPTransport(e endpoint, s signal, env environment, agent string) (*httpTransport, error) {
-	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.TLSClientConfig = env.tls.Clone()
 	packer, err := gzip.NewWriterLevel(io.Discard, gzip.BestSpeed)
 	if err != nil {
 		return nil, fmt.Errorf("gzip: %w", err)
 	}
-	client := &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error {
-		return http.ErrUseLastResponse // the headers may be secrets, for this receiver alone
-	}}
-	return &httpTransport{url: e.url(s), env: env, agent: agent, client: client, packer: packer}, nil
+	return &httpTransport{url: e.url(s), env: env, agent: agent, client: webclient.New(env.tls.Clone()), packer: packer}, nil
 }
 
 // send implements transport.
@@ -109,7 +107,7 @@ func (t *httpTransport) encode(request proto.Message) error {
 // refusal is what a response says that is no success. Only these four may be tried
 // again (OTLP Specification, Failures).
 func refusal(resp *http.Response, body []byte) *failure {
-	f := &failure{err: fmt.Errorf("%s %s says %s%s", resp.Request.Method, resp.Request.URL, resp.Status, reason(resp, body))}
+	f := &failure{err: fmt.Errorf("%s %s says %s%s", resp.Request.Method, resp.Request.URL, oneline.Words(resp.Status, maxReason), reason(resp, body))}
 	switch resp.StatusCode {
 	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		f.retry = true
@@ -117,12 +115,11 @@ func refusal(resp *http.Response, body []byte) *failure {
 	case http.StatusNotFound:
 		f.err = fmt.Errorf("%w: it may take one signal only; end the URL with %s or %s for that", f.err, logsSignal.path, tracesSignal.path)
 	}
+	if where := webclient.Redirect(resp); where != "" {
+		f.err = fmt.Errorf("%w: %s", f.err, where)
+	}
 	return f
 }
-
-// maxReason bounds a quoted reason: Loki's, which names the limit that was exceeded,
-// takes 230 bytes.
-const maxReason = 300
 
 // reason returns the words of an error's body: protobuf by the specification, text
 // from everything else.
@@ -132,16 +129,13 @@ func reason(resp *http.Response, body []byte) string {
 		if proto.Unmarshal(body, &s) != nil || s.GetMessage() == "" {
 			return ""
 		}
-		return ": " + s.GetMessage()
+		return ": " + oneline.Words(s.GetMessage(), maxReason)
 	}
 	line, _, _ := strings.Cut(strings.TrimSpace(string(body)), "\n")
 	if line == "" || strings.HasPrefix(line, "<") {
 		return "" // a page for a browser
 	}
-	if len(line) > maxReason {
-		line = line[:maxReason] + "…"
-	}
-	return ": " + sound(line)
+	return ": " + oneline.Words(line, maxReason)
 }
 
 // retryAfter reads the header of that name: seconds, or a date (RFC 9110, section

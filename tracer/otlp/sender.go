@@ -9,6 +9,8 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/dnstrace/dnstrace/tracer/oneline"
 )
 
 // Pauses between tries grow to half a minute, so that many nodes do not keep a
@@ -57,7 +59,7 @@ type sender[T any] struct {
 	dropped   atomic.Uint64
 
 	// Of run, and when that is done of Close.
-	why     error     // it does not work; nil: it does
+	why     string    // it does not work; empty: it does
 	failing time.Time // since when
 	late    uint64    // records dropped after Close
 }
@@ -131,10 +133,10 @@ func (s *sender[T]) delivered(records uint64, response proto.Message) {
 		s.drop(lost)
 		return
 	}
-	if s.why != nil {
+	if s.why != "" {
 		s.report(fmt.Sprintf("output %s: delivers again after %s; %d records lost so far",
 			s.name, time.Since(s.failing).Round(time.Second), s.dropped.Load()))
-		s.why = nil
+		s.why = ""
 	}
 }
 
@@ -142,17 +144,26 @@ func (s *sender[T]) delivered(records uint64, response proto.Message) {
 // there is no time left is no reason.
 func (s *sender[T]) failed(err error) {
 	if s.ctx.Err() != nil {
-		if s.why == nil {
-			s.why = errors.New("the receiver did not take them in time")
+		if s.why == "" {
+			s.why = "the receiver did not take them in time"
 		}
 		return
 	}
-	if s.why == nil {
+	why := oneline.Words(err.Error(), maxFailure)
+	if s.why == "" {
 		s.failing = time.Now()
-		s.report(fmt.Sprintf("output %s: %v; what cannot wait is dropped and counted in dnstrace_output_records_dropped_total", s.name, err))
+		s.report(fmt.Sprintf("output %s: %s; what cannot wait is dropped and counted in dnstrace_output_records_dropped_total", s.name, why))
 	}
-	s.why = err
+	s.why = why
 }
+
+// maxReason bounds a quoted reason: Loki's, which names the limit that was exceeded,
+// takes 230 bytes. maxFailure bounds all that is told of a failure: of some the reason
+// comes from a library with the receiver's text in it.
+const (
+	maxReason  = 300
+	maxFailure = 3 * maxReason
+)
 
 func (s *sender[T]) drop(records uint64) {
 	s.dropped.Add(records)
@@ -189,7 +200,7 @@ func (s *sender[T]) Close() error {
 	<-s.done
 	s.giveUp()
 	if s.late > 0 {
-		s.report(fmt.Sprintf("output %s: %d records were not delivered at the end: %v", s.name, s.late, s.why))
+		s.report(fmt.Sprintf("output %s: %d records were not delivered at the end: %s", s.name, s.late, s.why))
 	}
 	if err := s.transport.close(); err != nil {
 		return fmt.Errorf("output %s: %w", s.name, err)

@@ -23,6 +23,7 @@ import (
 
 	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/linesort"
+	"github.com/dnstrace/dnstrace/tracer/oneline"
 )
 
 // Message is a DNS message as it was captured.
@@ -79,10 +80,17 @@ type place struct {
 func (p place) name(nodes int) string {
 	name := cmp.Or(p.Alias, fmt.Sprint(p.NetNS)) + "/" + cmp.Or(p.IfName, "(no device)")
 	if nodes > 1 && p.Node != "" {
-		return p.Node + "/" + name
+		name = p.Node + "/" + name
 	}
-	return name
+	return oneline.Words(name, maxName)
 }
+
+// Bounds of what a record's texts make in the file: an option of pcapng has 65,535 bytes,
+// and who shows it shows it whole.
+const (
+	maxName    = 300
+	maxComment = 4 << 10
+)
 
 // packet is one sighting.
 type packet struct {
@@ -95,7 +103,9 @@ type packet struct {
 	Inbound bool
 }
 
-func (p *packet) comment(nodes int) string { return p.What + ": " + p.Place.name(nodes) + p.Words }
+func (p *packet) comment(nodes int) string {
+	return oneline.Words(p.What+": "+p.Place.name(nodes)+p.Words, maxComment)
+}
 
 func (b *Packets) upstreams(t *trace.Trace, list []trace.Upstream, name string) {
 	for i := range list {

@@ -6,15 +6,16 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"golang.org/x/text/width"
+
+	"github.com/dnstrace/dnstrace/tracer/oneline"
 )
 
 // took formats a duration with three digits and its unit.
 func took(d time.Duration) string {
 	if d < 0 {
-		return "-" + took(-d)
+		return "-" + took(d.Abs()) // also of the least there is
 	}
 	for _, unit := range []struct {
 		name string
@@ -60,19 +61,8 @@ func tickLabel(at, total time.Duration) string {
 	return strconv.FormatFloat(float64(at)/float64(unit), 'f', -1, 64) + " " + name
 }
 
-// clean makes a string from a record safe to show: a name or an error text may
-// hold anything, escape sequences for the terminal included.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n' || r == '\t':
-			return ' '
-		case r == unicode.ReplacementChar || !unicode.IsPrint(r) || unicode.Is(unicode.M, r):
-			return '?'
-		}
-		return r
-	}, s)
-}
+// clean makes a string from a record safe to show.
+func clean(s string) string { return oneline.Text(s) }
 
 // columns returns how wide clean text is on a terminal.
 func columns(s string) int {

@@ -26,6 +26,9 @@ const (
 	afterFailure = 5 * time.Second
 	overlap      = 20 * time.Second // how late an agent may deliver a line that is followed
 	aheadOfUs    = time.Minute      // how far the clock of a node may be ahead of ours
+
+	// maxRecent bounds the lines of overlap: 50,000 a second.
+	maxRecent = 1 << 20
 )
 
 // Loki reads records from Grafana Loki: lines that are records, in the streams
@@ -33,8 +36,8 @@ const (
 // from CoreDNS, become one trace.
 type Loki struct {
 	Joining
-	URL    string // such as http://loki:3100; user and password may be part of it
-	Tenant string // X-Scope-OrgID; empty: none
+	URL    string // such as http://loki:3100
+	Access Access
 	Query  string // LogQL that selects streams; empty: DefaultQuery
 	Stderr io.Writer
 	// Wait is how long to wait before a request is tried again, and when
@@ -43,7 +46,13 @@ type Loki struct {
 }
 
 // String implements Source.
-func (l Loki) String() string { return "Loki at " + withoutPassword(l.URL) + ", " + l.query() }
+func (l Loki) String() string {
+	where := "an address that cannot be read"
+	if u, err := lokiURL(l.URL); err == nil {
+		where = u.String()
+	}
+	return "Loki at " + where + ", " + l.query()
+}
 
 func (l Loki) query() string {
 	if l.Query == "" {
@@ -168,6 +177,9 @@ func (l Loki) follow(ctx context.Context, c *lokiClient, r Request, each func(Lo
 		err := c.entries(ctx, l.query(), from, now.Add(aheadOfUs), func(e lokiEntry) error {
 			if seen.before(&e) {
 				return nil
+			}
+			if len(seen.at) > maxRecent {
+				return fmt.Errorf("--loki: more than %d lines in %s are too many to follow; --loki-query can select fewer", maxRecent, overlap)
 			}
 			came = true
 			return e.decode(&bad, func(rec trace.Record, line []byte) error { return j.add(rec, bytes.Clone(line)) })

@@ -1,18 +1,17 @@
 package source
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
+
+	"github.com/dnstrace/dnstrace/tracer/oneline"
+	"github.com/dnstrace/dnstrace/tracer/webclient"
 )
 
 const (
@@ -22,15 +21,16 @@ const (
 	lokiTries = 4
 	// lokiPause is the first wait before a request is made again; it doubles.
 	lokiPause = 500 * time.Millisecond
-	// maxResponse bounds an answer: a page of the largest records.
-	maxResponse = 256 << 20
+	// maxReason bounds a quoted reason: Loki's, which names the limit that was exceeded,
+	// takes 230 bytes.
+	maxReason = 300
 )
 
 // lokiClient asks Loki for log lines.
 type lokiClient struct {
 	http   *http.Client
 	base   *url.URL
-	tenant string
+	access Access
 	wait   func(context.Context, time.Duration) error
 	tell   func(format string, args ...any)
 }
@@ -42,11 +42,12 @@ type lokiEntry struct {
 }
 
 func (l Loki) client() (*lokiClient, error) {
-	base, err := url.Parse(l.URL)
-	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
-		return nil, fmt.Errorf("--loki %s: expected a URL such as http://loki:3100", withoutPassword(l.URL))
+	base, err := lokiURL(l.URL)
+	if err != nil {
+		return nil, err
 	}
-	c := &lokiClient{http: &http.Client{Timeout: lokiPatience}, base: base, tenant: l.Tenant, wait: l.Wait}
+	c := &lokiClient{http: webclient.New(l.Access.TLS), base: base, access: l.Access, wait: l.Wait}
+	c.http.Timeout = lokiPatience
 	if c.wait == nil {
 		c.wait = waitFor
 	}
@@ -66,15 +67,6 @@ func waitFor(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// withoutPassword makes a URL fit to be shown.
-func withoutPassword(s string) string {
-	u, err := url.Parse(s)
-	if err != nil {
-		return s
-	}
-	return u.Redacted()
-}
-
 // entries calls each with every line of the query from one time up to another,
 // in order of time, page by page.
 func (c *lokiClient) entries(ctx context.Context, query string, from, to time.Time, each func(lokiEntry) error) error {
@@ -87,6 +79,9 @@ func (c *lokiClient) entries(ctx context.Context, query string, from, to time.Ti
 			return err
 		}
 		for _, e := range page {
+			if e.at.Before(from) || !e.at.Before(to) {
+				return fmt.Errorf("--loki: the answer has a line of %s, which was not asked for; is something else at this address?", e.at.UTC().Format(time.RFC3339Nano))
+			}
 			if e.at.Equal(from) && last[string(e.line)] {
 				continue
 			}
@@ -156,9 +151,7 @@ func (c *lokiClient) ask(ctx context.Context, values url.Values) ([]lokiEntry, e
 	if err != nil {
 		return nil, err
 	}
-	if c.tenant != "" {
-		req.Header.Set("X-Scope-OrgID", c.tenant)
-	}
+	c.access.show(req)
 	resp, err := c.http.Do(req)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -169,70 +162,36 @@ func (c *lokiClient) ask(ctx context.Context, values url.Values) ([]lokiEntry, e
 		if errors.As(err, &in) {
 			err = in.Err
 		}
-		return nil, &passing{fmt.Errorf("--loki: %w; is Loki at %s, and can this machine reach it?", err, c.base.Redacted())}
+		return nil, &passing{fmt.Errorf("--loki: %w; is Loki at %s, and can this machine reach it?", err, c.base)}
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		return nil, c.refusal(resp, values.Get("query"))
 	}
-	return parsePage(io.LimitReader(resp.Body, maxResponse))
+	limit, err := strconv.Atoi(values.Get("limit"))
+	if err != nil {
+		return nil, err
+	}
+	return parsePage(http.MaxBytesReader(nil, resp.Body, maxAnswer), limit)
 }
 
 // refusal says what Loki has against a request, and what would help.
 func (c *lokiClient) refusal(resp *http.Response, query string) error {
 	// What can be read of the reason is enough.
-	text, _ := io.ReadAll(io.LimitReader(resp.Body, 500))
-	reason := strings.Join(strings.Fields(string(text)), " ")
-	err := fmt.Errorf("Loki at %s: %s: %s", c.base.Redacted(), resp.Status, reason)
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 2*maxReason))
+	err := fmt.Errorf("Loki at %s: %s: %s", c.base, oneline.Words(resp.Status, maxReason), oneline.Words(string(text), maxReason))
+	if where := webclient.Redirect(resp); where != "" {
+		return fmt.Errorf("Loki at %s: %s: %s", c.base, oneline.Words(resp.Status, maxReason), where)
+	}
 	switch code := resp.StatusCode; {
 	case code == http.StatusTooManyRequests || code >= 500:
 		return &passing{fmt.Errorf("%w; a shorter --since or --window asks for less", err)}
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
-		return fmt.Errorf("%w; a user and password belong in the URL (http://user:password@host), a tenant in --loki-tenant", err)
+		return fmt.Errorf("%w; LOKI_USERNAME and LOKI_PASSWORD, or LOKI_BEARER_TOKEN, say who asks, --loki-tenant or LOKI_ORG_ID for which tenant", err)
 	case code == http.StatusNotFound:
 		return fmt.Errorf("%w; --loki takes the address of Loki itself, without /loki/api", err)
 	case code == http.StatusBadRequest:
 		return fmt.Errorf("%w; the query was %s: --loki-query takes a LogQL log query, --since bounds the time", err, query)
 	}
 	return err
-}
-
-// lokiResponse is Loki's answer to a log query.
-type lokiResponse struct {
-	Data struct {
-		ResultType string `json:"resultType"`
-		Result     []struct {
-			Values [][]json.RawMessage `json:"values"` // time, line, maybe metadata
-		} `json:"result"`
-	} `json:"data"`
-}
-
-// parsePage reads an answer and puts the lines of all its streams in order.
-func parsePage(r io.Reader) ([]lokiEntry, error) {
-	var answer lokiResponse
-	if err := json.NewDecoder(r).Decode(&answer); err != nil {
-		return nil, &passing{fmt.Errorf("--loki: the answer is not Loki's: %w; is something else at this address?", err)}
-	}
-	if kind := answer.Data.ResultType; kind != "streams" {
-		return nil, fmt.Errorf("--loki-query: it gives a %s, expected log lines: a query such as %s", kind, DefaultQuery)
-	}
-	var page []lokiEntry
-	for _, stream := range answer.Data.Result {
-		for _, v := range stream.Values {
-			if len(v) < 2 {
-				return nil, errors.New("--loki: a line without time or text; this version of Loki is not understood")
-			}
-			var at, line string
-			if err := errors.Join(json.Unmarshal(v[0], &at), json.Unmarshal(v[1], &line)); err != nil {
-				return nil, fmt.Errorf("--loki: reading a line: %w", err)
-			}
-			ns, err := strconv.ParseInt(at, 10, 64)
-			if err != nil {
-				return nil, fmt.Errorf("--loki: reading the time of a line: %w", err)
-			}
-			page = append(page, lokiEntry{at: time.Unix(0, ns), line: []byte(line)})
-		}
-	}
-	slices.SortStableFunc(page, func(a, b lokiEntry) int { return cmp.Compare(a.at.UnixNano(), b.at.UnixNano()) })
-	return page, nil
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/oneline"
 )
 
 // Stop is what a callback returns to end the reading without an error.
@@ -105,5 +106,5 @@ func (c *complaints) end() {
 
 func (c *complaints) printf(format string, args ...any) {
 	// Standard error is the last resort: nothing can be done when it fails.
-	_, _ = fmt.Fprintf(c.w, "dnstrace: %s: %s\n", c.source, fmt.Sprintf(format, args...))
+	_, _ = fmt.Fprintf(c.w, "dnstrace: %s\n", oneline.Text(c.source+": "+fmt.Sprintf(format, args...)))
 }

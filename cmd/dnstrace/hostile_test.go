@@ -1,0 +1,180 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+
+	"github.com/gopacket/gopacket/pcapgo"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// Texts that others choose: names, process names (comm), pods and their labels,
+// namespaces, EDE and error texts of servers, the reasons of drops.
+var hostileTexts = []string{
+	"\x1b]0;owned\a\x1b[2J\x1b[31m",
+	"a\r\ndnstrace: FORGED\n{\"v\":1,\"record\":\"trace\"}\n",
+	"\x00\x7f\u009b31m\u202eright\u200bto left\u0301",
+	"\xff\xfe\xc3(",
+	"long " + strings.Repeat("long.", 3000),
+	`"},{"record":"query`,
+}
+
+// withTexts sets every text of a record, and gives every list an element.
+func withTexts(v reflect.Value, text string, depth int) {
+	switch v.Interface().(type) {
+	case time.Time, trace.Path, netip.Addr, netip.AddrPort:
+		return
+	}
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(text)
+	case reflect.Pointer:
+		if depth > 0 {
+			if v.IsNil() {
+				v.Set(reflect.New(v.Type().Elem()))
+			}
+			withTexts(v.Elem(), text, depth-1)
+		}
+	case reflect.Slice:
+		if depth > 1 { // whose elements may be pointers
+			if v.Len() == 0 {
+				v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+			}
+			for i := range v.Len() {
+				withTexts(v.Index(i), text, depth-1)
+			}
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if v.Field(i).CanSet() {
+				withTexts(v.Field(i), text, depth)
+			}
+		}
+	}
+}
+
+// hostileFile writes a trace of which every text is the given one, and one of which only
+// those are that leave it to be a lookup with packets.
+func hostileFile(t *testing.T, text string) string {
+	t.Helper()
+	ex, q := recorded(1, "api.example.com.")
+	whole := &trace.Trace{Header: ex.Header, Exchange: ex, Query: q}
+	withTexts(reflect.ValueOf(whole).Elem(), text, 5)
+	whole.Record, whole.V = trace.KindTrace, trace.Version
+	part, q := recorded(2, "www.example.com.")
+	end := trace.Endpoint{}
+	withTexts(reflect.ValueOf(&end).Elem(), text, 1)
+	part.Client, part.Server = &end, &end
+	part.Drops = []trace.Drop{{Message: trace.MessageQuery, Where: text, Reason: text, Words: text, BPF: text, Node: text, NetNSName: text, IfName: text}}
+	part.Path = trace.PathOf(trace.Sighting{Message: "query", Direction: "tx", Device: trace.Device{Node: text, NetNSName: text, IfName: text, NetNS: 7},
+		Src: netip.MustParseAddrPort("10.244.0.4:50202"), Dst: netip.MustParseAddrPort("10.96.0.10:53")})
+	part.Milestones = trace.Milestones{}
+	lookup := &trace.Trace{Header: part.Header, QName: "www.example.com.", QType: "A", Outcome: trace.OutcomeUnanswered, Client: &end, Server: &end, Exchange: part, Query: q,
+		Diagnosis: []trace.Finding{{Code: text, Summary: text, Evidence: []string{text}, Advice: text}}, Gaps: []string{text}}
+	lookup.Record = trace.KindTrace
+	path := filepath.Join(t.TempDir(), "records.jsonl")
+	var b []byte
+	for _, r := range []trace.Record{whole, lookup} {
+		line := r.AppendJSON(nil)
+		if !json.Valid(line) || bytes.ContainsAny(line, "\n\r\x1b") {
+			t.Errorf("%s record: no single line of JSON: %.200q", r.Kind(), line)
+		}
+		b = append(append(b, line...), '\n')
+	}
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// Whatever text others choose, no command lets it move a cursor, change a title, or
+// begin a line; with -o json each record stays one line.
+func TestHostileTexts(t *testing.T) {
+	for _, text := range hostileTexts {
+		path := hostileFile(t, text)
+		for _, args := range [][]string{
+			{"watch", "--upstream"}, {"watch", "--columns", "date,client,source,name,process,pod,namespace,container,netns,server,upstream,diagnosis"}, {"watch", "-o", "json"},
+			{"watch", "-f", "duration_seconds > qname"},
+			{"explain", "--all", "--upstream"}, {"explain", "www.example.com"}, {"explain", text},
+			{"top", "--once", "--window", "0s"}, {"top", "--once", "-o", "rows"}, {"top", "--once", "-o", "json"},
+			{"watch", "--api", text}, {"run", "--output", "file:/absent/" + text}, {"run", "--output", text}, {"run", "--netns", text}, {text}, {"watch", "--" + text},
+		} {
+			if args[0] == "explain" || args[0] == "top" || args[0] == "watch" && args[1] != "--api" {
+				args = append(args, "--from", path)
+			}
+			_, stdout, stderr := call(t, "", args...)
+			for name, out := range map[string]string{"stdout": stdout, "stderr": stderr} {
+				for line := range strings.Lines(out) {
+					line = strings.TrimSuffix(line, "\n")
+					if name == "stderr" && strings.HasPrefix(line, "dnstrace: FORGED") {
+						t.Errorf("%.60q: a forged line: %.100q", args, line)
+					}
+					if name == "stdout" && (slices.Contains(args, "json") || slices.Contains(args, "rows")) {
+						if !json.Valid([]byte(line)) || line == `{"v":1,"record":"trace"}` || args[2] == "json" && strings.ContainsFunc(line, unicode.IsControl) {
+							t.Errorf("%.60q: %.100q", args, line)
+						}
+						continue
+					}
+					if strings.ContainsFunc(line, func(r rune) bool { return unicode.IsControl(r) || r == '\u202e' || r == '\u200b' }) {
+						t.Errorf("%.60q on %s: %.200q", args, name, line)
+					}
+				}
+			}
+		}
+	}
+}
+
+// The comments and the interfaces of a pcapng file, which Wireshark shows and tshark
+// prints, are single lines of a bounded length, and the file stays one.
+func TestHostilePcapComments(t *testing.T) {
+	for _, text := range hostileTexts {
+		status, stdout, stderr := call(t, "", "explain", "www.example.com", "--from", hostileFile(t, text), "--pcap", "-")
+		if status != 0 {
+			t.Fatalf("%.60q: %s", text, stderr)
+		}
+		r, err := pcapgo.NewNgReader(strings.NewReader(stdout), pcapgo.DefaultNgReaderOptions)
+		if err != nil {
+			t.Fatal(err)
+		}
+		packets := 0
+		for {
+			data, _, options, err := r.ReadPacketDataWithOptions()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Fatalf("%.60q: %v", text, err)
+			}
+			packets++
+			if len(data) == 0 || len(options.Comments) != 1 {
+				t.Errorf("%.60q: %d bytes, %d comments", text, len(data), len(options.Comments))
+			}
+			for _, c := range options.Comments {
+				if strings.ContainsFunc(c, unicode.IsControl) || strings.ContainsAny(c, "\u202e\u200b") || len(c) > 8<<10 {
+					t.Errorf("%.60q: comment of %d bytes %.200q", text, len(c), c)
+				}
+			}
+		}
+		if packets < 2 {
+			t.Errorf("%.60q: %d packets", text, packets)
+		}
+		for i := range r.NInterfaces() {
+			itf, err := r.Interface(i)
+			if err != nil || strings.ContainsFunc(itf.Name, unicode.IsControl) || len(itf.Name) > 1024 {
+				t.Errorf("%.60q: interface %.100q, %v", text, itf.Name, err)
+			}
+		}
+	}
+}

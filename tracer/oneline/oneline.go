@@ -1,0 +1,44 @@
+// Package oneline makes text of others fit to stand in a line of a terminal or a log: a
+// name, a server's reason or an error may hold anything, escape sequences and the
+// beginning of another line included.
+package oneline
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Text returns s on one line, with ? in the place of every character that does
+// something else than be seen.
+func Text(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t':
+			return ' '
+		case r == unicode.ReplacementChar || !unicode.IsPrint(r) || unicode.Is(unicode.M, r):
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// Words returns the words of s as [Text] does, of at most limit bytes; what is cut ends
+// with an ellipsis beyond them.
+func Words(s string, limit int) string {
+	long := len(s) > 4*limit // more than that, of spaces for example, is not looked at
+	if long {
+		s = s[:4*limit]
+	}
+	s = Text(strings.Join(strings.Fields(s), " "))
+	if len(s) <= limit {
+		if long {
+			s += "…"
+		}
+		return s
+	}
+	for limit > 0 && !utf8.RuneStart(s[limit]) {
+		limit--
+	}
+	return s[:limit] + "…"
+}

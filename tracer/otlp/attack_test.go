@@ -1,0 +1,111 @@
+package otlp
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	collogspb "go.opentelemetry.io/proto/otlp/collector/logs/v1"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+)
+
+// forged is what a receiver says to write a line of its own into the tracer's log, and to
+// move the cursor of whoever reads it.
+var forged = "busy\r\ndnstrace: ready\n\x1b[2J\x1b]0;t\a\u202e" + strings.Repeat("long ", 2000)
+
+// packed returns a message on the wire.
+func packed(t *testing.T, m proto.Message) string {
+	t.Helper()
+	b, err := proto.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// raw starts a server that answers each connection with the same bytes.
+func raw(t *testing.T, answer string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			req, err := http.ReadRequest(bufio.NewReader(c))
+			if err == nil {
+				_ = req.Body.Close()
+				fmt.Fprint(c, answer)
+			}
+			_ = c.Close()
+		}
+	}()
+	return "http://" + l.Addr().String()
+}
+
+// Whatever a receiver says, and in whichever way, makes one line of the tracer's log, of
+// a bounded length and without escape sequences.
+func TestReasonIsPlain(t *testing.T) {
+	says := func(code int, kind, body string) string {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", kind)
+			w.WriteHeader(code)
+			fmt.Fprint(w, body)
+		}))
+		t.Cleanup(s.Close)
+		return s.URL
+	}
+	accepts := &collogspb.ExportLogsServiceResponse{PartialSuccess: &collogspb.ExportLogsPartialSuccess{RejectedLogRecords: 1, ErrorMessage: forged}}
+	overGRPC := listenGRPC(t, nil)
+	overGRPC.say(answer{grpc: status.New(codes.InvalidArgument, forged)})
+	for name, url := range map[string]string{
+		"text":            says(400, "text/plain", forged),
+		"protobuf":        says(400, protobufType, packed(t, &rpcstatus.Status{Message: forged})),
+		"partial success": says(200, protobufType, packed(t, accepts)),
+		"status line":     raw(t, "HTTP/1.1 400 \x1b[2J\u202e"+strings.Repeat("x", 5000)+"\r\nContent-Length: 0\r\n\r\n"),
+		"redirect":        raw(t, "HTTP/1.1 302 Found\r\nLocation: http://\u202e"+strings.Repeat("x", 5000)+"/\r\nContent-Length: 0\r\n\r\n"),
+		"gRPC":            overGRPC.url,
+	} {
+		t.Run(name, func(t *testing.T) {
+			logs, _, said := open(t, url+logsSignal.path)
+			write(t, 1, logs)
+			closed(t, logs)
+			wantStats(t, logs, 0, 1)
+			said.mu.Lock()
+			defer said.mu.Unlock()
+			if len(said.lines) == 0 {
+				t.Error("nothing was told")
+			}
+			for _, line := range said.lines {
+				if strings.ContainsAny(line, "\n\r\x1b\a\u202e") || len(line) > 1500 {
+					t.Errorf("%q", line)
+				}
+			}
+		})
+	}
+}
+
+// What a receiver answers beyond any reason is not kept.
+func TestLargeAnswer(t *testing.T) {
+	overGRPC := listenGRPC(t, nil)
+	overGRPC.say(answer{grpc: status.New(codes.InvalidArgument, strings.Repeat("x", 1<<20))})
+	logs, _, said := open(t, overGRPC.url+logsSignal.path)
+	write(t, 1, logs)
+	eventually(t, "it is told", func() bool { return said.String() != "" })
+	closed(t, logs)
+	if got := said.String(); len(got) > 3000 {
+		t.Errorf("%d bytes: %.300s", len(got), got)
+	}
+}
