@@ -129,6 +129,9 @@ func (o *explainOptions) nothing(target *filter.Target, s source.Source, read so
 	if read.Traces+read.Others == 0 {
 		return fmt.Errorf("%s: there is none in %s; %s", what, s, o.emptyRemedy())
 	}
+	if read.Reach != "" {
+		searched += " (" + read.Reach + ")"
+	}
 	return fmt.Errorf("%s: %s searched in %s; `dnstrace watch` shows what there is", what, searched, s)
 }
 

@@ -159,7 +159,7 @@ func serving(t *testing.T) (socket string) {
 	h := history.New(history.Config{Keep: time.Hour, MaxBytes: 1 << 20})
 	e, _ := recorded(1, "api.example.com.")
 	kept := &trace.Trace{Header: e.Header, QName: e.QName, Exchange: e, Outcome: e.Outcome}
-	h.Add(time.Now(), kept.AppendJSON(nil), false)
+	h.Add(time.Now(), history.Lookup{Line: kept.AppendJSON(nil)})
 	socket = filepath.Join(t.TempDir(), "api.sock")
 	l, err := api.Listen(socket)
 	if err != nil {

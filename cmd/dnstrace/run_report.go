@@ -54,6 +54,9 @@ func (n *node) report(stderr io.Writer, c *pipeline.Counters) {
 	if c.UnsampledEvents > 0 {
 		_, _ = fmt.Fprintf(stderr, "dnstrace: %d events of lookups that --sample-in-kernel left out\n", c.UnsampledEvents)
 	}
+	for _, line := range n.limiter.Report() {
+		_, _ = fmt.Fprintf(stderr, "dnstrace: %s\n", line)
+	}
 	if err := n.receiver.LastError(); err != nil {
 		_, _ = fmt.Fprintf(stderr, "dnstrace: the last malformed plugin record: %v\n", err)
 	}

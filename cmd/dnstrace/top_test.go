@@ -71,7 +71,7 @@ func TestTopOfTheTracer(t *testing.T) {
 	for _, age := range []time.Duration{time.Second, time.Hour} {
 		tr := &trace.Trace{Header: e.Header, QName: e.QName, RCode: "NOERROR", Duration: e.Duration, Exchange: e, Outcome: e.Outcome}
 		tr.Time = time.Now().Add(-age)
-		h.Add(tr.Time, tr.AppendJSON(nil), false)
+		h.Add(tr.Time, history.Lookup{Line: tr.AppendJSON(nil)})
 	}
 	socket := filepath.Join(t.TempDir(), "api.sock")
 	l, err := api.Listen(socket)

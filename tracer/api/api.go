@@ -11,12 +11,23 @@
 // left out, it means everything in memory, or with follow nothing but what
 // comes. Between the lines of a follower that reads too slowly stands
 // {"lost":N}: N traces are missing from there on.
+//
+// The header Dnstrace-Reach of that answer, and reach in the status, say from when on all
+// lookups are in memory ([history.Reach], times in RFC 3339): ordinary ones, notable ones,
+// which failed, were slow or have a finding, and those of clients of whom less is.
 package api
 
-import "time"
+import (
+	"time"
+
+	"github.com/dnstrace/dnstrace/tracer/history"
+)
 
 // DefaultPath is where the tracer and its readers expect the socket.
 const DefaultPath = "/run/dnstrace/api.sock"
+
+// reachHeader says how far back an answer goes.
+const reachHeader = "Dnstrace-Reach"
 
 // followQueue is how many traces may wait for one follower: a few seconds of a
 // busy node, some megabytes at worst.
@@ -27,6 +38,7 @@ type Status struct {
 	Version  string            `json:"version"`
 	Uptime   float64           `json:"uptime_seconds"`
 	Counters map[string]uint64 `json:"counters"`
+	Reach    history.Reach     `json:"reach"`
 }
 
 // Message is a DNS message as it was captured.

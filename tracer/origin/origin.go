@@ -6,6 +6,7 @@ package origin
 import (
 	"net/netip"
 	"strings"
+	"unicode"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
@@ -82,7 +83,8 @@ func upper(path string) string {
 }
 
 // Label names the client of an exchange or a trace for people: by its pod, else by its
-// cgroup, else by its address.
+// cgroup, else by its address. Who names a cgroup may put into it what a terminal or a
+// log takes for more than text: that is replaced.
 func Label(r trace.Record) string {
 	var who *trace.Endpoint
 	var ip netip.Addr
@@ -103,7 +105,7 @@ func Label(r trace.Record) string {
 	case who.Pod != "":
 		return who.Namespace + "/" + who.Pod
 	case strings.Trim(who.Cgroup, "/") != "" && ip.IsValid():
-		return upper(who.Cgroup) + " (" + ip.String() + ")"
+		return strings.Map(printable, upper(who.Cgroup)) + " (" + ip.String() + ")"
 	}
 	return address(ip)
 }
@@ -113,4 +115,11 @@ func address(ip netip.Addr) string {
 		return "unknown"
 	}
 	return ip.String()
+}
+
+func printable(r rune) rune {
+	if !unicode.IsPrint(r) {
+		return unicode.ReplacementChar
+	}
+	return r
 }

@@ -62,6 +62,10 @@ func TestLabel(t *testing.T) {
 	if got := Label(&trace.Trace{Exchange: e, Client: e.Client}); got != "/system.slice/a.service (10.0.0.1)" {
 		t.Errorf("by cgroup: %s", got)
 	}
+	e.Client = &trace.Endpoint{Cgroup: "/a\x1b[2J\nb"}
+	if got := Label(e); got != "/a\ufffd[2J\ufffdb (10.0.0.1)" {
+		t.Errorf("by a hostile cgroup: %q", got)
+	}
 	e.Client = &trace.Endpoint{Pod: "web-1", Namespace: "demo", Cgroup: "/kubepods"}
 	if got := Label(e); got != "demo/web-1" {
 		t.Errorf("by pod: %s", got)
