@@ -65,45 +65,38 @@ func Unresolved(reason, where string) bool {
 	return false
 }
 
-// What to do, where several reasons have it in common.
+// What to do, where several reasons have it in common: the place to look at first.
 const (
-	adviceUnknown = "The kernel's source says what it means (the function, and include/net/dropreason-core.h); `ip -s -s link`, `nstat -az` and " +
-		"`ethtool -S DEVICE` there count drops."
-	adviceChecksum = "Something changed the packet and not its checksum, or a device was to compute it and did not: turn that off at the device that sent it " +
-		"(`ethtool -K DEVICE tx off`; for VXLAN, of the tunnel's device), and look for what rewrites packets on the way."
-	adviceRPFilter = "The route back to the packet's source leads through another device: compare `ip route get SOURCE` with the device that it came in by, and mend " +
-		"the route, or loosen the check (`sysctl net.ipv4.conf.all.rp_filter net.ipv4.conf.DEVICE.rp_filter`; 2 is loose, the larger of the two counts)."
-	adviceForward = "The address is not of this host, which is no router for it: turn forwarding on if it is to be one (`sysctl net.ipv4.ip_forward`, " +
-		"`net.ipv6.conf.all.forwarding`), else see why it was sent there (`ip route get ADDRESS` at the sender, `ip address` here)."
-	adviceLoop = "It went round between routers, or its sender gave it too few hops: see whether two of them have routes for the address that lead to each other " +
-		"(`ip route get ADDRESS` on each, `traceroute -U -p 53`)."
-	adviceRoute     = "See which route there is for the address: `ip route get ADDRESS`, `ip rule` (for a reply, the route back to the client)."
-	adviceNeighbour = "See whether the address is still anybody's, and who has it: `ip route get ADDRESS`, `ip neigh`."
-	adviceQueue     = "`tc -s qdisc show dev DEVICE` there counts what the queue dropped and how long it is; `ip link show DEVICE` says whether the device has a carrier: " +
-		"without one (NO-CARRIER, its other end is down or gone) everything is dropped. Else give it a longer queue, or less to send."
-	adviceLinkDown = "Bring it up (`ip link set DEVICE up`), or see why it went down (`dmesg`, `ip -d link show DEVICE`); of a pod that is being removed it is no fault."
-	adviceTC       = "`tc -s filter show dev DEVICE ingress` and `egress`, `bpftool net show` there list the programs and filters; with Cilium, `cilium-dbg monitor -t drop`."
-	adviceCPU      = "This CPU got packets faster than it can handle: spread them (`ethtool -L`, RPS in /sys/class/net/DEVICE/queues), or raise net.core.netdev_max_backlog; " +
-		"/proc/net/softnet_stat counts these drops in its second column."
-	adviceMemory    = "The kernel had no memory for it: `free -m`, `dmesg` and /proc/net/sockstat; raise net.ipv4.udp_mem or net.ipv4.tcp_mem if they are used up."
-	adviceSocket    = "The process does not read fast enough: see what keeps it (`ss -lunmp`, CPU limits), and give it a larger buffer (net.core.rmem_max)."
-	adviceClosed    = "The process closed its socket, or died, before it had read this: see its log, and why it did not wait."
-	adviceMalformed = "The packet is malformed as it came: capture it where it was sent (`tcpdump -vv -ni DEVICE port 53`) and see who makes or rewrites it."
-	adviceMTU       = "Compare the MTU of the devices on the way (`ip link`, tunnels take 50 to 80 bytes), and let ICMP \"fragmentation needed\" pass; a smaller EDNS buffer size (1232) avoids it."
-	adviceFragments = "The other fragments did not come, or firewalls let only the first pass: a smaller EDNS buffer size (1232) avoids fragments; `nstat -az 'IpReasm*'` counts them."
-	adviceIPsec     = "`ip xfrm policy` there says what has to be encrypted, `ip xfrm state` with what keys; /proc/net/xfrm_stat counts why packets are refused."
-	adviceAddress   = "See who sends with that address, and from which side: `ip address`, `ip route get ADDRESS` there, and translations (NAT) on the way."
-	adviceTCP       = "TCP mends that itself by sending anew, if it is rare; `nstat -az 'Tcp*'` counts it. If it goes on, capture the connection (`tcpdump -ni any port 53`)."
-	adviceTCPEnd    = "One end had closed the connection, or it is another than the one that the segment is for: see who ends it first (idle timeouts of server, client and of NAT)."
-	adviceTCPKeys   = "The two ends do not agree on TCP MD5 or TCP-AO, which DNS does not use: see who set a key for that address (`ss -ti`)."
-	adviceVXLAN     = "The nodes do not agree on the overlay: compare VNI, port and addresses of its device on both (`ip -d link show type vxlan`, `bridge fdb show`)."
-	adviceBridge    = "The bridge does not let this port pass packets (yet): `bridge -d link show`, and spanning tree's state there."
-	adviceTap       = "The filter of the TAP device refuses it: see the virtual machine's, or the VPN's, settings of that device."
-	adviceSecurity  = "A security module refuses it (SELinux, AppArmor, Smack, an LSM program): see its audit log (`ausearch -m avc -ts recent`, `dmesg`)."
-	adviceIPv6      = "IPv6 is off at that device: `sysctl net.ipv6.conf.DEVICE.disable_ipv6`; turn it on, or take the address out of what is asked."
-	adviceMAC       = "The frame has another machine's link address: the sender's neighbour entry is out of date, or wrong (`ip neigh` at the sender, `ip link` here)."
-	adviceOVS       = "`ovs-appctl dpctl/dump-flows -m` and `ovs-appctl ofproto/trace` say which flow decides on it; with OVN-Kubernetes or Antrea it can be the network policy."
-	adviceRing      = "Whoever reads from this device (a virtual machine, a VPN's process) is too slow: `ip -s link show DEVICE` counts it; give it CPU time or a longer queue (`ip link set DEVICE txqueuelen`)."
+	adviceUnknown   = "Look up the reason and the function in the kernel's source; `ip -s -s link`, `nstat -az`, `ethtool -S DEVICE` count drops."
+	adviceChecksum  = "Turn checksum offloading off at the device that sent it (`ethtool -K DEVICE tx off`); else see who rewrites packets on the way."
+	adviceRPFilter  = "Compare `ip route get SOURCE` with the device that it came in by: mend that route, or set rp_filter of the device to 2 (loose)."
+	adviceForward   = "If it is to be a router: `sysctl net.ipv4.ip_forward`, `net.ipv6.conf.all.forwarding`; else see why it was sent there."
+	adviceLoop      = "Look for routes that lead to each other: `traceroute -U -p 53 ADDRESS` from the sender, `ip route get ADDRESS` on each router."
+	adviceRoute     = "See which route there is for the address: `ip route get ADDRESS`, `ip rule`."
+	adviceNeighbour = "See who has the address, and whether that host is up: `ip route get ADDRESS`, `ip neigh`."
+	adviceQueue     = "`ip link show DEVICE` there: NO-CARRIER says that its other end is down. Else its queue is too short: `tc -s qdisc`."
+	adviceLinkDown  = "Bring it up (`ip link set DEVICE up`), or see why it went down (`dmesg`); of a pod that is being removed it is no fault."
+	adviceTC        = "See there `tc -s filter show dev DEVICE ingress` (and `egress`), `bpftool net`; with Cilium, `cilium-dbg monitor -t drop`."
+	adviceCPU       = "This CPU has too much to receive (/proc/net/softnet_stat, second column): use RPS, or raise net.core.netdev_max_backlog."
+	adviceMemory    = "See `free -m`, `dmesg`, /proc/net/sockstat; raise net.ipv4.udp_mem or net.ipv4.tcp_mem if they are used up."
+	adviceSocket    = "See what keeps the process from reading (`ss -lunmp`, its CPU limit), and give its socket more room (net.core.rmem_max)."
+	adviceClosed    = "The process closed its socket or died before it read this: see its log, and why it did not wait."
+	adviceMalformed = "Capture it where it was sent (`tcpdump -vv -ni DEVICE port 53`), and see who makes or rewrites it."
+	adviceMTU       = "Compare the MTU of the devices on the way (`ip link`), and let ICMP pass; an EDNS buffer size of 1232 avoids it."
+	adviceFragments = "Other fragments did not come (`nstat -az 'IpReasm*'`), as behind many firewalls; an EDNS buffer size of 1232 avoids them."
+	adviceIPsec     = "See what has to be encrypted (`ip xfrm policy`), with what keys (`ip xfrm state`), and /proc/net/xfrm_stat."
+	adviceAddress   = "See who sends with that address, and by which way: `ip address`, `ip route get ADDRESS`, translations (NAT) on the way."
+	adviceTCP       = "TCP mends it, if it is rare (`nstat -az 'Tcp*'`); else capture the connection: `tcpdump -ni any tcp port 53`."
+	adviceTCPEnd    = "One end had closed the connection: see which was first (idle timeouts of server, client and NAT)."
+	adviceTCPKeys   = "See who set a key (TCP MD5, TCP-AO) for that address, which DNS does not use: `ss -ti`."
+	adviceVXLAN     = "Compare VNI, port and addresses of the overlay's device on both nodes: `ip -d link show type vxlan`, `bridge fdb show`."
+	adviceBridge    = "See the state of the port there: `bridge -d link show`; spanning tree may still hold it back."
+	adviceTap       = "See the filter of that TAP device: it is the virtual machine's, or the VPN's."
+	adviceSecurity  = "See the log of the security module (SELinux, AppArmor, an LSM program): `ausearch -m avc -ts recent`, `dmesg`."
+	adviceIPv6      = "Turn IPv6 on there (`sysctl net.ipv6.conf.DEVICE.disable_ipv6`), or let nobody ask over it."
+	adviceMAC       = "The sender has an old or wrong link address for this host: `ip neigh` at the sender, `ip link` here."
+	adviceOVS       = "See which flow decides (`ovs-appctl dpctl/dump-flows -m`); with OVN-Kubernetes or Antrea it can be the network policy."
+	adviceRing      = "Whoever reads from this device (a virtual machine, a VPN) is too slow: `ip -s link show DEVICE`; give it CPU time."
 	adviceHook      = "Find the rule there: `nft list ruleset`, `iptables-save -c` (counters that rise)."
 )
 
@@ -115,7 +108,7 @@ var places = map[string]Reason{
 	"__neigh_event_send":      reasons["NEIGH_FAILED"],
 	"ip_error":                {"no route, or one that refuses", adviceRoute},
 	"ip6_pkt_drop":            {"no route, or one that refuses", adviceRoute},
-	"ip_rcv_finish_core":      {"no route, or reverse path filter", adviceRoute + " " + adviceRPFilter},
+	"ip_rcv_finish_core":      {"no route, or reverse path filter", adviceRPFilter},
 	"dst_discard_out":         {"route that refuses", adviceRoute},
 	"dst_discard":             {"route that refuses", adviceRoute},
 	"__udp4_lib_rcv":          {noUDPSocket, adviceChecksum},

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/cilium/ebpf/btf"
 )
@@ -47,6 +48,9 @@ func TestWords(t *testing.T) {
 		if r.Words == "" || strings.HasSuffix(r.Words, ".") || strings.Contains(r.Words, "\n") {
 			t.Errorf("%s means %q", name, r.Words)
 		}
+		if utf8.RuneCountInString(r.Advice) > 130 { // as in a finding
+			t.Errorf("%s: the advice has %d characters: %s", name, utf8.RuneCountInString(r.Advice), r.Advice)
+		}
 		if !strings.HasSuffix(r.Advice, ".") || strings.Count(r.Advice, "`")%2 != 0 {
 			t.Errorf("%s: advice %q", name, r.Advice)
 		}
@@ -73,7 +77,7 @@ func TestOf(t *testing.T) {
 		{"PKT_TOO_BIG", "", "MTU", "1232"},
 		{"", "neigh_invalidate", "neighbour unresolved", "ip neigh"},
 		{"", "ip_rcv_finish_core", "reverse path filter", "rp_filter"},
-		{"SOMETHING_NEW", "somewhere", "", "dropreason-core.h"},
+		{"SOMETHING_NEW", "somewhere", "", "the kernel's source"},
 		{"", "", "", "nstat"},
 	} {
 		if got := Of(tc.reason, tc.where); !strings.Contains(got.Words, tc.words) || (tc.words == "") != (got.Words == "") || !strings.Contains(got.Advice, tc.advice) {
