@@ -87,7 +87,7 @@ func TestExplain(t *testing.T) {
 	}{
 		{nil, []string{"example.org."}, "2 earlier lookups match too"},
 		{[]string{"api.example.com"}, []string{"api.example.com."}, ""},
-		{[]string{"*.example.com"}, []string{"www.example.com."}, "1 earlier lookups match too"},
+		{[]string{"*.example.com"}, []string{"www.example.com."}, "1 earlier lookup matches too"},
 		{[]string{"*.example.com", "--all"}, []string{"www.example.com.", "api.example.com."}, ""},
 		{[]string{"demo/mypod", "--limit", "2"}, []string{"example.org.", "www.example.com."}, "1 earlier"},
 		{[]string{"10.244.0.4", "-f", `qname startsWith "api"`}, []string{"api.example.com."}, ""},

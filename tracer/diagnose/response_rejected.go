@@ -39,11 +39,7 @@ func rejectedUpstream(_ *memory, t *trace.Trace) []trace.Finding {
 			Advice:   "Ask it from the server's namespace (`dig @ADDRESS NAME`): it answers wrongly, or somebody else answers for it.",
 		}
 		if at := u.Attempt; at != nil {
-			text := fmt.Sprintf("CoreDNS's %s ended as %s", attemptName(at), orNone(at.Outcome))
-			if at.Error != "" {
-				text += ": " + at.Error
-			}
-			f.Evidence = append(f.Evidence, text)
+			f.Evidence = append(f.Evidence, "CoreDNS's "+endedAs(at))
 		}
 		f.Evidence = appendIncomplete(appendInferred(append(f.Evidence, rejections(ex)...), u), ex)
 		findings = append(findings, f)

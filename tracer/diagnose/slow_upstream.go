@@ -46,7 +46,7 @@ func slowFinding(u *trace.Upstream, d, total time.Duration) trace.Finding {
 		Advice:  "Ask it from the server's namespace (`dig @ADDRESS NAME`); if slow there too, use a nearer one, or `serve_stale` in `cache`.",
 	}
 	if ex := u.Exchange; ex != nil {
-		f.Evidence = append(f.Evidence, fmt.Sprintf("its query with ID %#04x left from %s port %d, and the response (%s) came %s later", ex.ID, ex.ClientIP, ex.ClientPort, orNone(ex.RCode), took(d)))
+		f.Evidence = append(f.Evidence, fmt.Sprintf("its query with ID %#04x left from %s port %d, and the response (%s) came %s later", ex.ID, ex.ClientIP, ex.ClientPort, orNoCode(ex.RCode), took(d)))
 	}
 	if at := u.Attempt; at != nil && at.Duration != nil {
 		f.Evidence = append(f.Evidence, fmt.Sprintf("CoreDNS's %s took %s", attemptName(at), since(*at.Duration)))

@@ -132,21 +132,14 @@ func costOf(t *trace.Trace, same []*trace.Upstream) string {
 func timeoutEvidence(t *trace.Trace, u *trace.Upstream) []string {
 	var evidence []string
 	if at := u.Attempt; at != nil {
-		text := fmt.Sprintf("CoreDNS's %s ended as %s", attemptName(at), at.Outcome)
-		if at.Duration != nil {
-			text += " after " + since(*at.Duration)
-		}
-		if at.Error != "" {
-			text += ": " + at.Error
-		}
-		evidence = append(evidence, text)
+		evidence = append(evidence, "CoreDNS's "+endedAs(at))
 	}
 	ex := u.Exchange
 	switch {
 	case ex == nil:
 		evidence = append(evidence, "its packets were not observed")
 	case ex.RCode != "" || ex.Duration != nil:
-		evidence = append(evidence, fmt.Sprintf("a response came too late: query with ID %#04x, answered %s", ex.ID, orNone(ex.RCode)))
+		evidence = append(evidence, fmt.Sprintf("a response came too late: query with ID %#04x, answered %s", ex.ID, orNoCode(ex.RCode)))
 	default:
 		evidence = append(evidence, fmt.Sprintf("its query with ID %#04x left from %s port %d and %s", ex.ID, ex.ClientIP, ex.ClientPort, cameBack(ex)))
 		if s, ok := ex.Last(trace.MessageQuery, math.MaxInt64); ok {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/plural"
 )
 
 // An upstream is unhealthy if at least so many of its queries within the window
@@ -39,7 +40,7 @@ func upstreamUnhealthy(m *memory, t *trace.Trace) []trace.Finding {
 			Code:    UpstreamUnhealthy,
 			Summary: fmt.Sprintf("The upstream %s keeps failing: %d of %d queries within a minute.", addr, bad, all),
 			Evidence: []string{
-				fmt.Sprintf("of the last %s to it until %s UTC, %d got no response or an error, %d were answered", count(all, "query"), at.UTC().Format("15:04:05"), bad, all-bad),
+				fmt.Sprintf("of the last %s to it until %s UTC, %d got no response or an error, %d were answered", plural.Of(all, "query"), at.UTC().Format("15:04:05"), bad, all-bad),
 			},
 			Advice: "Take it out of the server's upstreams (`forward`) until it is well, or let CoreDNS do so: `max_fails`, `health_check`.",
 		})

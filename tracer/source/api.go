@@ -12,6 +12,7 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/api"
 	"github.com/dnstrace/dnstrace/tracer/history"
+	"github.com/dnstrace/dnstrace/tracer/plural"
 )
 
 // API reads from the tracer on this node.
@@ -43,7 +44,7 @@ func (a API) Each(ctx context.Context, r Request, each func(Lookup) error) (Read
 		return each(Lookup{Trace: t, Line: line})
 	}
 	lost := func(n uint64) {
-		bad.printf("this reader is too slow: %d lookups are not shown", n)
+		bad.printf("this reader is too slow: %s not shown", plural.Of(n, "lookup"))
 	}
 	reach := func(back history.Reach) {
 		now := time.Now()
