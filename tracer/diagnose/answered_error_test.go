@@ -51,6 +51,9 @@ func TestAnsweredError(t *testing.T) {
 		}
 		f := findings[0]
 		all := f.Summary + "\n" + strings.Join(f.Evidence, "\n") + "\n" + f.Advice
+		if len(f.Advice) > 130 || len(f.Summary) > 154 {
+			t.Errorf("%s: too long: %s > %s", tc.rcode, f.Summary, f.Advice)
+		}
 		for _, part := range tc.parts {
 			if !strings.Contains(all, part) {
 				t.Errorf("%s: %q is missing in\n%s", tc.rcode, part, all)
