@@ -36,7 +36,7 @@ func TestTop(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantAll(t, out, "3 lookups", "1 timeouts", r.Host("client-a").V4.String(), "HEALTH", r.Upstream(0).V4().String())
+	wantAll(t, out, "3 lookups", "1 timeout ", r.Host("client-a").V4.String(), "HEALTH", r.Upstream(0).V4().String())
 
 	out, err = r.Dnstrace(ctx, append(ours, "--from", r.RecordFile(), "-o", "rows")...)
 	if err != nil {

@@ -42,7 +42,7 @@ func TestDiagnoseStaleEndpoint(t *testing.T) {
 	}
 	r.ask(lab.Query{Name: "stale.test.", LocalPort: port, Timeout: 4 * time.Second})
 	r.answered(lab.Query{Name: "fresh.test."})
-	r.finds("stale.test.", "stale-endpoint", old.V4.String(), "an address that nobody has", "NEIGH_FAILED")
+	r.finds("stale.test.", "stale-endpoint", old.V4.String(), "did not answer ARP or ND", "NEIGH_FAILED")
 	wantWords(t, r.trace("stale.test."), "neighbour unresolved")
 	r.spares("stale-endpoint", "fresh.test.", 1)
 	r.keep("stale-endpoint", "stale.test")
@@ -93,7 +93,7 @@ func TestDiagnoseConntrackRace(t *testing.T) {
 func TestDiagnoseNoSuchHost(t *testing.T) {
 	r := newFaultRig(t, plainForwarding, "--timeout", "4s")
 	r.ask(lab.Query{Name: "nohost.test.", Server: netip.MustParseAddrPort("192.168.49.99:53"), Timeout: 4 * time.Second})
-	r.finds("nohost.test.", "dropped-other", "NEIGH_FAILED", "Nobody answers for 192.168.49.99")
+	r.finds("nohost.test.", "dropped-other", "NEIGH_FAILED", "192.168.49.99, or the gateway to it, did not answer ARP or ND")
 	wantWords(t, r.trace("nohost.test."), "neighbour unresolved")
 	r.spares("stale-endpoint", "nohost.test.", 1)
 	r.keep("dropped-other", "nohost.test")
@@ -107,7 +107,7 @@ func TestDiagnoseNoSuchNeighbour(t *testing.T) {
 	nobody[3] = 99
 	addr := netip.AddrPortFrom(netip.AddrFrom4(nobody), 53)
 	r.ask(lab.Query{Name: "nobody.test.", Server: addr, Timeout: 4 * time.Second})
-	tr := r.finds("nobody.test.", "dropped-other", "NEIGH_FAILED", "Nobody answers for "+addr.Addr().String())
+	tr := r.finds("nobody.test.", "dropped-other", "NEIGH_FAILED", addr.Addr().String()+", or the gateway to it, did not answer")
 	if ex := tr.Exchange; ex.Path.Len() != 0 || ex.LastDrop().Offset == 0 || ex.Client == nil || ex.Client.PID == 0 {
 		t.Errorf("%d sightings, drop %s after it was sent, by %+v", ex.Path.Len(), ex.LastDrop().Offset.Duration(), ex.Client)
 	}

@@ -3,7 +3,6 @@ package dnstrace
 import (
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -115,10 +114,7 @@ func rcodeText(rcode int) string {
 	if rcode == dns.RcodeSuccess {
 		return "NOERROR"
 	}
-	if s, ok := dns.RcodeToString[rcode]; ok {
-		return s
-	}
-	return strconv.Itoa(rcode)
+	return trace.RCodeName(rcode)
 }
 
 // load sets hops and tries from the spans of rec.

@@ -441,13 +441,23 @@ func (e *Exchange) LastDrop() *Drop {
 func (e *Exchange) AtClient() bool { return e.Milestones.Query.Left.Seen() }
 
 // ClientPlace returns the namespace of the client, false where that was not seen. A query
-// that was dropped before it got to a device shows it too, where its process is known.
+// that was dropped before any device sent it shows it too, where its process is known, or
+// where it had no device yet: only its sender's packets have none.
 func (e *Exchange) ClientPlace() (Place, bool) {
-	if e.Path.Len() == 0 && len(e.Drops) > 0 && e.Drops[0].Message == MessageQuery && e.Client != nil && e.Client.PID != 0 {
-		return e.Drops[0].Place(), true
+	if d := e.droppedAtOnce(); d != nil && (e.Client != nil && e.Client.PID != 0 || d.IfName == "") {
+		return d.Place(), true
 	}
 	s, ok := e.Sighting(e.Milestones.Query.Left)
 	return s.Place(), ok
+}
+
+// droppedAtOnce returns the drop of a query that was not seen anywhere before; nil if
+// there is none.
+func (e *Exchange) droppedAtOnce() *Drop {
+	if e.Path.Len() > 0 || len(e.Drops) == 0 || e.Drops[0].Message != MessageQuery {
+		return nil
+	}
+	return &e.Drops[0]
 }
 
 // ServerPlace returns the namespace in which the server is: where its response left,

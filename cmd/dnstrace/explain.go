@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dnstrace/dnstrace/tracer/filter"
+	"github.com/dnstrace/dnstrace/tracer/plural"
 	"github.com/dnstrace/dnstrace/tracer/render"
 	"github.com/dnstrace/dnstrace/tracer/source"
 )
@@ -122,12 +123,15 @@ func (o *explainOptions) nothing(target *filter.Target, s source.Source, read so
 	if o.since > 0 {
 		what += fmt.Sprintf(" in the last %s", o.since)
 	}
-	searched := fmt.Sprintf("%d traces", read.Traces)
+	searched := plural.Of(read.Traces, "trace")
 	if read.Others > 0 {
-		searched += fmt.Sprintf(" and %d records of other names", read.Others)
+		searched += " and " + plural.Of(read.Others, "record") + " of other names"
 	}
 	if read.Traces+read.Others == 0 {
 		return fmt.Errorf("%s: there is none in %s; %s", what, s, o.emptyRemedy())
+	}
+	if read.Reach != "" {
+		searched += " (" + read.Reach + ")"
 	}
 	return fmt.Errorf("%s: %s searched in %s; `dnstrace watch` shows what there is", what, searched, s)
 }
@@ -163,7 +167,11 @@ func (o *explainOptions) show(cmd *cobra.Command, found search) error {
 		return err
 	}
 	if more := found.left(); more > 0 && o.output == outputTable && o.pcap != "-" {
-		say(cmd.ErrOrStderr(), "%d earlier lookups match too; --limit N or --all shows them", more)
+		verb, it := "match", "them"
+		if more == 1 {
+			verb, it = "matches", "it"
+		}
+		say(cmd.ErrOrStderr(), "%s %s too; --limit N or --all shows %s", plural.Of(more, "earlier lookup"), verb, it)
 	}
 	return nil
 }

@@ -87,7 +87,7 @@ func TestExplain(t *testing.T) {
 	}{
 		{nil, []string{"example.org."}, "2 earlier lookups match too"},
 		{[]string{"api.example.com"}, []string{"api.example.com."}, ""},
-		{[]string{"*.example.com"}, []string{"www.example.com."}, "1 earlier lookups match too"},
+		{[]string{"*.example.com"}, []string{"www.example.com."}, "1 earlier lookup matches too"},
 		{[]string{"*.example.com", "--all"}, []string{"www.example.com.", "api.example.com."}, ""},
 		{[]string{"demo/mypod", "--limit", "2"}, []string{"example.org.", "www.example.com."}, "1 earlier"},
 		{[]string{"10.244.0.4", "-f", `qname startsWith "api"`}, []string{"api.example.com."}, ""},
@@ -159,7 +159,7 @@ func serving(t *testing.T) (socket string) {
 	h := history.New(history.Config{Keep: time.Hour, MaxBytes: 1 << 20})
 	e, _ := recorded(1, "api.example.com.")
 	kept := &trace.Trace{Header: e.Header, QName: e.QName, Exchange: e, Outcome: e.Outcome}
-	h.Add(time.Now(), kept.AppendJSON(nil), false)
+	h.Add(time.Now(), history.Lookup{Line: kept.AppendJSON(nil)})
 	socket = filepath.Join(t.TempDir(), "api.sock")
 	l, err := api.Listen(socket)
 	if err != nil {

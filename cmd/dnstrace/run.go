@@ -24,12 +24,14 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/api"
 	"github.com/dnstrace/dnstrace/tracer/capture"
 	"github.com/dnstrace/dnstrace/tracer/cgroup"
+	"github.com/dnstrace/dnstrace/tracer/export"
 	"github.com/dnstrace/dnstrace/tracer/filter"
 	"github.com/dnstrace/dnstrace/tracer/history"
 	"github.com/dnstrace/dnstrace/tracer/kube"
 	"github.com/dnstrace/dnstrace/tracer/listener"
 	"github.com/dnstrace/dnstrace/tracer/messages"
 	"github.com/dnstrace/dnstrace/tracer/metrics"
+	"github.com/dnstrace/dnstrace/tracer/origin"
 	"github.com/dnstrace/dnstrace/tracer/pipeline"
 	"github.com/dnstrace/dnstrace/tracer/priority"
 	"github.com/dnstrace/dnstrace/tracer/privilege"
@@ -60,6 +62,10 @@ const labelPod = "pod"
 
 // expireEvery is how late a trace may leave the memory after its time.
 const expireEvery = 10 * time.Second
+
+// sayLimitedEvery is how often the log says what was not written: often enough to stand
+// beside what was, and no flood of its own.
+const sayLimitedEvery = 10 * time.Second
 
 type runOptions struct {
 	listen, api, metrics string
@@ -122,7 +128,7 @@ func newRunCommand() *cobra.Command {
 	f.UintSliceVar(&o.ports, "port", []uint{53}, "DNS port to observe; may be repeated. The port behind a translation of one of them (a Service's targetPort) is learned, not asked for")
 	f.StringSliceVar(&o.netns, "netns", nil, "observe only this network namespace: a name of `ip netns`, host, a path, or an inode number; may be repeated")
 	f.DurationVar(&o.history, "history", 10*time.Minute, "how long finished traces stay in memory for the local API")
-	f.StringVar(&o.historyMemory, "history-memory", defaultHistoryMemory, "the most memory that finished traces take; the oldest go first")
+	f.StringVar(&o.historyMemory, "history-memory", defaultHistoryMemory, "the most memory that finished traces take, half of it for those that failed, were slow or have a finding; the oldest go first, those of a client with more than its share before all others")
 	f.DurationVar(&o.timeout, "timeout", 7*time.Second, "a query without a response for this long is unanswered")
 	f.Float64Var(&o.sample, "sample", 1, "share of ordinary lookups to write and keep, 0 to 1; those that fail, are slow or have a finding always are")
 	f.BoolVar(&o.sampleInKernel, "sample-in-kernel", false, "leave lookups that --sample does not choose out in the kernel, those that fail among them: the least work for the tracer")
@@ -277,6 +283,7 @@ type node struct {
 	metrics  net.Listener
 	lookups  *metrics.Lookups // nil: no metrics
 	history  *history.History
+	limiter  *export.Limiter
 	cluster  *kube.Cluster // nil: no Kubernetes
 	messages *messages.Ring
 	tell     func(string) // a line for standard error
@@ -290,6 +297,7 @@ func (n *node) open(ports []uint16, stderr io.Writer) error {
 	var err error
 	o := n.options
 	n.history = history.New(history.Config{Keep: o.history, MaxBytes: o.historyBytes})
+	n.limiter = export.NewLimiter()
 	for _, spec := range o.outputs {
 		opened, err := openOutput(spec, stderr)
 		if err != nil {
@@ -346,13 +354,17 @@ func (n *node) closeOutputs() error {
 	return errors.Join(errs...)
 }
 
-// sink returns where records of a kind go, nil if nowhere.
+// sink returns where records of a kind go, nil if nowhere. Of a client whose lookups
+// have the same finding again and again, some go nowhere (package export).
 func (n *node) sink(kind string, keep *filter.Filter) pipeline.Sink {
 	if !slices.Contains(n.options.records, kind) {
 		return nil
 	}
 	return func(r trace.Record, line []byte) {
 		if keep != nil && !n.matches(keep, r) {
+			return
+		}
+		if !n.limiter.Allow(time.Now(), r) {
 			return
 		}
 		for _, w := range n.outputs {
@@ -375,8 +387,11 @@ func (n *node) matches(keep *filter.Filter, r trace.Record) bool {
 func (n *node) traceSink(keep *filter.Filter) pipeline.Sink {
 	write := n.sink(trace.KindTrace, keep)
 	return func(r trace.Record, line []byte) {
-		t, ok := r.(*trace.Trace)
-		n.history.Add(time.Now(), line, ok && t.Replaces)
+		if t, ok := r.(*trace.Trace); ok {
+			n.history.Add(time.Now(), history.Lookup{
+				Line: line, Client: origin.Of(t), Label: origin.Label(t), Notable: !pipeline.Ordinary(t), Replaces: t.Replaces,
+			})
+		}
 		if write != nil {
 			write(r, line)
 		}
@@ -411,6 +426,7 @@ func (n *node) serve(ctx context.Context, p *pipeline.Pipeline, tell func(string
 		}))
 	})
 	g.Go(func() error { n.expire(ctx); return nil })
+	g.Go(func() error { n.sayLimited(ctx, tell); return nil })
 	g.Go(func() error { n.learnServers(ctx); return nil })
 	g.Go(func() error { n.receiver.Run(ctx, tell); return nil })
 	g.Go(func() error { n.api.Run(ctx, tell); return nil })
@@ -421,7 +437,7 @@ func (n *node) serve(ctx context.Context, p *pipeline.Pipeline, tell func(string
 		g.Go(func() error {
 			return metrics.Serve(ctx, n.metrics, metrics.Collector{
 				Version: buildVersion(), Counters: p.Counters, Outputs: n.outputStats, Queued: n.receiver.Queued, Sockets: n.socketStates,
-				History: n.history.Stats, HistoryBytes: n.options.historyBytes, Cluster: n.clusterState, Unfiltered: n.unfiltered.Load,
+				History: n.history.Stats, HistoryBytes: n.options.historyBytes, Cluster: n.clusterState, Unfiltered: n.unfiltered.Load, Limited: n.limiter.Stats,
 			}, n.lookups)
 		})
 	}
@@ -459,6 +475,23 @@ func (n *node) expire(ctx context.Context) {
 			return
 		case now := <-tick.C:
 			n.history.Expire(now)
+		}
+	}
+}
+
+// sayLimited says what was not written of clients whose lookups have the same finding
+// again and again.
+func (n *node) sayLimited(ctx context.Context, say func(string)) {
+	tick := time.NewTicker(sayLimitedEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			for _, line := range n.limiter.Report() {
+				say(line)
+			}
 		}
 	}
 }

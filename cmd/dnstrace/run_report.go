@@ -53,6 +53,9 @@ func (n *node) report(stderr io.Writer, c *pipeline.Counters) {
 	if c.UnsampledEvents > 0 {
 		say(stderr, "%d events of lookups that --sample-in-kernel left out", c.UnsampledEvents)
 	}
+	for _, line := range n.limiter.Report() {
+		say(stderr, "%s", line)
+	}
 	if err := n.receiver.LastError(); err != nil {
 		say(stderr, "the last malformed plugin record: %v", err)
 	}

@@ -71,7 +71,7 @@ func TestTopOfTheTracer(t *testing.T) {
 	for _, age := range []time.Duration{time.Second, time.Hour} {
 		tr := &trace.Trace{Header: e.Header, QName: e.QName, RCode: "NOERROR", Duration: e.Duration, Exchange: e, Outcome: e.Outcome}
 		tr.Time = time.Now().Add(-age)
-		h.Add(tr.Time, tr.AppendJSON(nil), false)
+		h.Add(tr.Time, history.Lookup{Line: tr.AppendJSON(nil)})
 	}
 	socket := filepath.Join(t.TempDir(), "api.sock")
 	l, err := api.Listen(socket)
@@ -82,7 +82,7 @@ func TestTopOfTheTracer(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- api.Serve(ctx, l, api.NewHandler(api.Config{History: h})) }()
 	status, out, stderr := call(t, "", "top", "--api", socket)
-	if status != exitOK || !strings.Contains(out, "1 lookups") || !strings.Contains(out, "10.244.0.4") {
+	if status != exitOK || !strings.Contains(out, "1 lookup ") || !strings.Contains(out, "10.244.0.4") {
 		t.Errorf("status %d: %s%s", status, out, stderr)
 	}
 	cancel()
@@ -131,7 +131,7 @@ func TestBoard(t *testing.T) {
 		t.Fatal(err)
 	}
 	pictures := strings.Split(out, toHome)[1:]
-	for i, want := range []string{"1 lookups · 0 timeouts · 0 with a diagnosis · by timeouts", "by failed", "by failed, reversed", "4 lookups", "4 lookups", "5 lookups"} {
+	for i, want := range []string{"1 lookup · 0 timeouts · 0 with a diagnosis · by timeouts", "by failed", "by failed, reversed", "4 lookups", "4 lookups", "5 lookups"} {
 		if i >= len(pictures) || !strings.Contains(pictures[i], want) {
 			t.Errorf("picture %d has no %q: %q", i, want, pictures[i])
 		}

@@ -12,9 +12,17 @@
 // comes. Between the lines of a follower that reads too slowly stands
 // {"lost":N}: N traces are missing from there on. One that takes nothing for a minute is
 // cut off, and there are 16 readers of traces at most: more hear that it is busy.
+//
+// The header Dnstrace-Reach of that answer, and reach in the status, say from when on all
+// lookups are in memory ([history.Reach], times in RFC 3339): ordinary ones, notable ones,
+// which failed, were slow or have a finding, and those of clients of whom less is.
 package api
 
-import "time"
+import (
+	"time"
+
+	"github.com/dnstrace/dnstrace/tracer/history"
+)
 
 // DefaultPath is where the tracer and its readers expect the socket.
 const DefaultPath = "/run/dnstrace/api.sock"
@@ -29,6 +37,9 @@ const (
 	maxHeader  = 16 << 10
 )
 
+// reachHeader says how far back an answer goes.
+const reachHeader = "Dnstrace-Reach"
+
 // followQueue is how many traces may wait for one follower: a few seconds of a
 // busy node, some megabytes at worst.
 const followQueue = 4096
@@ -38,6 +49,7 @@ type Status struct {
 	Version  string            `json:"version"`
 	Uptime   float64           `json:"uptime_seconds"`
 	Counters map[string]uint64 `json:"counters"`
+	Reach    history.Reach     `json:"reach"`
 }
 
 // Message is a DNS message as it was captured.

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,6 +19,7 @@ import (
 
 	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/history"
+	"github.com/dnstrace/dnstrace/tracer/origin"
 )
 
 var start = time.Date(2026, 11, 21, 3, 0, 0, 0, time.UTC)
@@ -29,9 +32,9 @@ func numbered(n int) []byte {
 // serve starts an API with five traces in memory, one a second before start.
 func serve(t *testing.T) (*history.History, *Client, context.CancelFunc) {
 	t.Helper()
-	h := history.New(history.Config{Keep: time.Hour, MaxBytes: 1 << 24})
+	h := history.New(history.Config{Keep: time.Hour, MaxBytes: 1 << 20})
 	for i := range 5 {
-		h.Add(start.Add(time.Duration(i-5)*time.Second), numbered(i), false)
+		h.Add(start.Add(time.Duration(i-5)*time.Second), history.Lookup{Line: numbered(i)})
 	}
 	path := filepath.Join(t.TempDir(), "run", "api.sock")
 	l, err := Listen(path)
@@ -65,6 +68,50 @@ func name(line []byte) string {
 	return rest[:3]
 }
 
+func anyReach(history.Reach) {}
+
+// Every answer says how far back it goes: to the start, then to what was let go, and less
+// for a client that had more than its share.
+func TestReach(t *testing.T) {
+	h, c, stop := serve(t)
+	ask := func(q Query) history.Reach {
+		t.Helper()
+		var got []history.Reach
+		err := c.Traces(t.Context(), q, func(r history.Reach) { got = append(got, r) }, func([]byte) error { return nil }, func(uint64) {})
+		if err != nil && !(q.Follow && errors.Is(err, ErrEnded)) || len(got) != 1 {
+			t.Fatalf("%+v: told %d times, %v", q, len(got), err)
+		}
+		return got[0]
+	}
+	started := start.Add(-time.Minute)
+	if r := ask(Query{Since: time.Hour}); !r.Ordinary.Equal(started) || !r.Notable.Equal(started) {
+		t.Errorf("nothing was let go: %+v", r)
+	}
+	noisy := origin.Client{Name: "noisy"}
+	h.Expire(start.Add(2 * time.Hour))
+	h.Add(start.Add(2*time.Hour), history.Lookup{Line: numbered(8), Client: origin.Client{Name: "quiet"}, Label: "demo/quiet"})
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 5_000 { // of what cannot be compressed: several times the memory
+		line := make([]byte, 1000)
+		for i := range line {
+			line[i] = byte(random.Uint32())
+		}
+		h.Add(start.Add(3*time.Hour), history.Lookup{Line: line, Client: noisy, Label: "demo/noisy"})
+	}
+	r := ask(Query{})
+	if want := start.Add(2 * time.Hour); !r.Ordinary.Equal(want) || !r.Notable.Equal(want) || len(r.Clients) != 1 || r.Clients[0].Client != "demo/noisy" || !r.Clients[0].Ordinary.Equal(start.Add(3*time.Hour)) {
+		t.Errorf("%+v", r)
+	}
+	s, err := c.Status(t.Context())
+	if err != nil || !reflect.DeepEqual(s.Reach, r) {
+		t.Errorf("status: %+v, %v", s.Reach, err)
+	}
+	time.AfterFunc(50*time.Millisecond, stop)
+	if followed := ask(Query{Follow: true}); !reflect.DeepEqual(followed, r) {
+		t.Errorf("following: %+v", followed)
+	}
+}
+
 func TestTraces(t *testing.T) {
 	_, c, _ := serve(t)
 	for _, tc := range []struct {
@@ -76,7 +123,7 @@ func TestTraces(t *testing.T) {
 		{Query{Since: 2 * time.Second}, "004 003"},
 	} {
 		var got []string
-		err := c.Traces(t.Context(), tc.query, func(line []byte) error {
+		err := c.Traces(t.Context(), tc.query, anyReach, func(line []byte) error {
 			got = append(got, name(line))
 			return nil
 		}, func(uint64) {})
@@ -89,11 +136,11 @@ func TestTraces(t *testing.T) {
 func TestFollow(t *testing.T) {
 	h, c, stop := serve(t)
 	var got []string
-	err := c.Traces(t.Context(), Query{Follow: true, Since: 2 * time.Second}, func(line []byte) error {
+	err := c.Traces(t.Context(), Query{Follow: true, Since: 2 * time.Second}, anyReach, func(line []byte) error {
 		got = append(got, name(line))
 		switch len(got) {
 		case 2:
-			h.Add(start, numbered(5), false)
+			h.Add(start, history.Lookup{Line: numbered(5)})
 		case 3:
 			stop()
 		}
@@ -109,7 +156,7 @@ func TestFollowTellsWhatWasLost(t *testing.T) {
 	var lost uint64
 	seen := 0
 	enough := errors.New("enough")
-	err := c.Traces(t.Context(), Query{Follow: true, Since: time.Second}, func([]byte) error {
+	err := c.Traces(t.Context(), Query{Follow: true, Since: time.Second}, anyReach, func([]byte) error {
 		if lost > 0 {
 			return enough
 		}
@@ -118,7 +165,7 @@ func TestFollowTellsWhatWasLost(t *testing.T) {
 		}
 		// More than the queue and all socket buffers hold.
 		for i := range 2 * followQueue {
-			h.Add(start, numbered(i%1000), false)
+			h.Add(start, history.Lookup{Line: numbered(i % 1000)})
 		}
 		return nil
 	}, func(n uint64) { lost += n })

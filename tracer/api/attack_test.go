@@ -60,7 +60,7 @@ func TestReadersThatTakeNothing(t *testing.T) {
 	until(t, "all follow", func() bool { return h.Stats().Subscribers == maxReaders })
 	large := []byte(`{"x":"` + strings.Repeat("x", 100<<10) + `"}`)
 	for range 1000 {
-		h.Add(start, large, false)
+		h.Add(start, history.Lookup{Line: large})
 	}
 	runtime.GC()
 	var m runtime.MemStats
@@ -68,19 +68,19 @@ func TestReadersThatTakeNothing(t *testing.T) {
 	if m.HeapAlloc > maxReaders*8<<20 {
 		t.Errorf("%d MB for %d readers", m.HeapAlloc>>20, maxReaders)
 	}
-	until(t, "none follows", func() bool { h.Add(start, large, false); return h.Stats().Subscribers == 0 })
+	until(t, "none follows", func() bool { h.Add(start, history.Lookup{Line: large}); return h.Stats().Subscribers == 0 })
 }
 
 // Who was cut off hears why.
 func TestSlowReaderIsTold(t *testing.T) {
 	h, path := impatient(t)
 	large := []byte(`{"x":"` + strings.Repeat("x", 100<<10) + `"}`)
-	h.Add(start, []byte(`{}`), false)
+	h.Add(start, history.Lookup{Line: []byte(`{}`)})
 	first := true
-	err := NewClient(path).Traces(t.Context(), Query{Follow: true, Since: 24 * 365 * 100 * time.Hour}, func([]byte) error {
+	err := NewClient(path).Traces(t.Context(), Query{Follow: true, Since: 24 * 365 * 100 * time.Hour}, anyReach, func([]byte) error {
 		if first {
 			first = false
-			until(t, "it is cut off", func() bool { h.Add(start, large, false); return h.Stats().Subscribers == 0 })
+			until(t, "it is cut off", func() bool { h.Add(start, history.Lookup{Line: large}); return h.Stats().Subscribers == 0 })
 		}
 		return nil
 	}, func(uint64) {})
@@ -99,7 +99,7 @@ func TestTooManyReaders(t *testing.T) {
 	ended := make(chan error, maxReaders)
 	for range maxReaders {
 		go func() {
-			ended <- c.Traces(ctx, Query{Follow: true, Since: time.Second}, func([]byte) error {
+			ended <- c.Traces(ctx, Query{Follow: true, Since: time.Second}, anyReach, func([]byte) error {
 				reading <- struct{}{}
 				return nil
 			}, func(uint64) {})
@@ -108,7 +108,7 @@ func TestTooManyReaders(t *testing.T) {
 	for range maxReaders {
 		<-reading
 	}
-	err := c.Traces(t.Context(), Query{}, nil, nil)
+	err := c.Traces(t.Context(), Query{}, anyReach, nil, nil)
 	if err == nil || !strings.Contains(err.Error(), "16 readers are at it already: end one of them") {
 		t.Error(err)
 	}
@@ -122,7 +122,7 @@ func TestTooManyReaders(t *testing.T) {
 		}
 	}
 	until(t, "there is room again", func() bool {
-		return c.Traces(t.Context(), Query{}, func([]byte) error { return nil }, nil) == nil
+		return c.Traces(t.Context(), Query{}, anyReach, func([]byte) error { return nil }, nil) == nil
 	})
 }
 
@@ -131,10 +131,10 @@ func TestSlowReader(t *testing.T) {
 	h, path := impatient(t)
 	large := []byte(`{"x":"` + strings.Repeat("x", 100<<10) + `"}`)
 	for range 20 {
-		h.Add(time.Now(), large, false)
+		h.Add(time.Now(), history.Lookup{Line: large})
 	}
 	n := 0
-	if err := NewClient(path).Traces(t.Context(), Query{}, func([]byte) error {
+	if err := NewClient(path).Traces(t.Context(), Query{}, anyReach, func([]byte) error {
 		time.Sleep(30 * time.Millisecond)
 		n++
 		return nil

@@ -15,6 +15,8 @@ import (
 	"net/url"
 	"strings"
 	"syscall"
+
+	"github.com/dnstrace/dnstrace/tracer/history"
 )
 
 // maxLine bounds a line from the server: what [trace.Reader] accepts, twice.
@@ -44,15 +46,21 @@ func NewClient(path string) *Client {
 }
 
 // Traces calls each with every line, without its newline and valid during the
-// call, and lost with the number of traces that a slow reader missed. It returns
-// the first error of each, ctx's error, or one that says what would help.
-func (c *Client) Traces(ctx context.Context, q Query, each func(line []byte) error, lost func(n uint64)) error {
-	body, err := c.get(ctx, "/v1/traces?"+q.values().Encode())
+// call, and lost with the number of traces that a slow reader missed; before that reach,
+// with how far back the answer goes. It returns the first error of each, ctx's error, or
+// one that says what would help.
+func (c *Client) Traces(ctx context.Context, q Query, reach func(history.Reach), each func(line []byte) error, lost func(n uint64)) error {
+	resp, err := c.ask(ctx, "/v1/traces?"+q.values().Encode())
 	if err != nil {
 		return err
 	}
-	defer body.Close()
-	lines := bufio.NewScanner(body)
+	defer resp.Body.Close()
+	var back history.Reach
+	if err := json.Unmarshal([]byte(resp.Header.Get(reachHeader)), &back); err != nil {
+		return fmt.Errorf("%s: it does not say how far back it goes: is it of another version?: %w", c.path, err)
+	}
+	reach(back)
+	lines := bufio.NewScanner(resp.Body)
 	lines.Buffer(make([]byte, 0, 64<<10), maxLine)
 	for lines.Scan() {
 		line := lines.Bytes()
@@ -119,6 +127,15 @@ func (c *Client) Ready(ctx context.Context) error {
 }
 
 func (c *Client) get(ctx context.Context, path string) (io.ReadCloser, error) {
+	resp, err := c.ask(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
+// ask returns an answer whose status is OK. The caller must close its body.
+func (c *Client) ask(ctx context.Context, path string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://dnstrace"+path, nil)
 	if err != nil {
 		return nil, err
@@ -128,7 +145,7 @@ func (c *Client) get(ctx context.Context, path string) (io.ReadCloser, error) {
 		return nil, c.dialError(err)
 	}
 	if resp.StatusCode == http.StatusOK {
-		return resp.Body, nil
+		return resp, nil
 	}
 	defer resp.Body.Close()
 	why, err := io.ReadAll(io.LimitReader(resp.Body, 1024))

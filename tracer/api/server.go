@@ -54,7 +54,7 @@ type server struct {
 }
 
 func (s *server) status(w http.ResponseWriter, _ *http.Request) {
-	st := Status{Version: s.Version, Uptime: s.Now().Sub(s.Started).Seconds(), Counters: map[string]uint64{}}
+	st := Status{Version: s.Version, Uptime: s.Now().Sub(s.Started).Seconds(), Counters: map[string]uint64{}, Reach: s.reach()}
 	if s.Counters != nil {
 		st.Counters = s.Counters()
 	}
@@ -117,14 +117,38 @@ func (s *server) traces(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	out := lineWriter{w: w, patience: s.Patience}
 	if !q.Follow {
-		out.lines(s.History.Query(since, q.Limit))
+		found := s.History.Query(since, q.Limit)
+		s.setReach(w)
+		out.lines(found)
 		return
 	}
 	backlog, sub := s.History.Follow(since, q.Limit, followQueue)
 	defer sub.Close()
+	s.setReach(w)
 	out.lines(backlog)
 	out.flush()
 	s.follow(r.Context(), &out, sub)
+}
+
+// reach returns how far back the history goes: not beyond the start.
+func (s *server) reach() history.Reach {
+	reach := s.History.Reach()
+	for _, at := range []*time.Time{&reach.Ordinary, &reach.Notable} {
+		if at.Before(s.Started) {
+			*at = s.Started
+		}
+		*at = at.UTC()
+	}
+	return reach
+}
+
+// setReach says how far back an answer goes that was just taken from the history: asked
+// for later, it never promises too much.
+func (s *server) setReach(w http.ResponseWriter) {
+	b, err := json.Marshal(s.reach())
+	if err == nil { // it holds times and text, which always can be encoded
+		w.Header().Set(reachHeader, string(b))
+	}
 }
 
 // follow sends traces until the client goes away or the server stops.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/plural"
 )
 
 // build makes the trace of a lookup of which all parts are known.
@@ -83,7 +84,7 @@ func (a *Assembler) fromExchange(t *trace.Trace, l *lookup) {
 	t.Duration, t.Outcome = ex.Duration, ex.Outcome
 	t.Client, t.Server = ex.Client, ex.Server
 	if ex.LostEvents > 0 {
-		t.Gaps = append(t.Gaps, fmt.Sprintf("%d packets, of this lookup or of others, were lost by the tracer while it lasted: some may be missing here", ex.LostEvents))
+		t.Gaps = append(t.Gaps, lostPackets(ex.LostEvents)+" lost by the tracer while it lasted: some may be missing here")
 	}
 	if ex.SampledInKernel && ex.Incomplete() {
 		t.Gaps = append(t.Gaps, "it was sampled in the kernel: packets that have another client's address, before or behind a translation, may be missing here")
@@ -209,7 +210,7 @@ func (a *Assembler) upstreams(l *lookup, gaps *[]string, depth int) []trace.Upst
 		upstreams = append(upstreams, u)
 	}
 	if l.ambiguous > 0 {
-		*gaps = append(*gaps, fmt.Sprintf("%d upstream exchanges may be of another lookup of the same question, which the server had at the same time", l.ambiguous))
+		*gaps = append(*gaps, plural.Of(l.ambiguous, "upstream exchange")+" may be of another lookup of the same question, which the server had at the same time")
 	}
 	return upstreams
 }
@@ -276,4 +277,12 @@ func (l Limitations) gaps(ex *trace.Exchange) (gaps []string) {
 		gaps = append(gaps, l.Reason)
 	}
 	return gaps
+}
+
+func lostPackets(n uint64) string {
+	were := "were"
+	if n == 1 {
+		were = "was"
+	}
+	return plural.Of(n, "packet") + ", of this lookup or of others, " + were
 }

@@ -10,11 +10,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
+
+	"github.com/dnstrace/dnstrace/tracer/dropreason"
 )
 
 // netnsDir is where ip-netns(8) and container runtimes keep named namespaces.
@@ -197,37 +198,24 @@ func stat(path string) (unix.Stat_t, error) {
 	return st, nil
 }
 
-// reasonEnums are the kernel's lists of reasons: the core's (include/net/
-// dropreason-core.h) and those of subsystems (include/net/dropreason.h), which
-// carry the subsystem's number in their upper half. Queueing disciplines have
-// their own since Linux 7.2.
-var reasonEnums = []string{"skb_drop_reason", "qdisc_drop_reason", "ovs_drop_reason"}
-
 // dropReasons reads the reasons from the running kernel, because the numbers
 // differ from kernel to kernel. Before Linux 5.17 there is none and the table is
 // empty.
 func dropReasons(spec *btf.Spec) map[uint32]string {
 	reasons := map[uint32]string{}
-	for _, list := range reasonEnums {
+	for _, list := range dropreason.Enums {
 		var enum *btf.Enum
 		if err := spec.TypeByName(list, &enum); err != nil {
 			continue
 		}
 		for _, v := range enum.Values {
-			name, ok := strings.CutPrefix(v.Name, "SKB_DROP_REASON_")
-			if !ok { // SKB_CONSUMED, SKB_NOT_DROPPED_YET
-				name = strings.TrimPrefix(name, "SKB_")
-			}
-			if !slices.Contains(unspecified, name) {
+			if name := dropreason.Name(v.Name); !slices.Contains(dropreason.Unspecified, name) {
 				reasons[uint32(v.Value)] = name
 			}
 		}
 	}
 	return reasons
 }
-
-// unspecified are reasons that give none.
-var unspecified = []string{"NOT_SPECIFIED", "QDISC_DROP_UNSPEC"}
 
 // symbols names kernel addresses. Drops come from few places, so each is looked
 // up once instead of keeping the kernel's 200,000 symbols in memory.

@@ -43,7 +43,7 @@ func cachedFailure(m *memory, t *trace.Trace) []trace.Finding {
 		if cause := m.failures[keyOf(q, ex)]; cause != nil && q.Time.Sub(cause.at) >= 0 && q.Time.Sub(cause.at) <= cacheLongest && cause.rcode == q.RCode {
 			f.Summary = fmt.Sprintf("%s came out of CoreDNS's cache: %s before, %s.", q.RCode, took(q.Time.Sub(cause.at)), cause.why)
 			f.Evidence = append(f.Evidence, fmt.Sprintf("the lookup of %s %s at %s UTC failed (trace %s): %s", q.QName, q.QType, cause.at.UTC().Format("15:04:05.000"), cause.trace, cause.why))
-			f.Advice = "See why that lookup failed: `dnstrace explain " + cause.trace.String() + "`. CoreDNS keeps a failure for 5 s, or what `servfail` in `cache` says."
+			f.Advice = "See why: `dnstrace explain " + cause.trace.String() + "`. A failure is cached for 5 s (`servfail` in `cache`)."
 		}
 		findings = append(findings, f)
 	})

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/plural"
 )
 
 // maxConcurrentError is how forward says that it treats no more queries at once
@@ -30,7 +31,7 @@ func concurrencyLimit(m *memory, t *trace.Trace) []trace.Finding {
 			Code:    ConcurrencyLimit,
 			Summary: fmt.Sprintf("CoreDNS refused the query, because too many wait for its upstreams: %s.", q.Error),
 			Evidence: []string{
-				fmt.Sprintf("CoreDNS recorded the query: outcome %s, rcode %s, error %q, %s", orNone(q.Outcome), orNone(q.RCode), q.Error, count(len(q.Upstreams), "upstream attempt")),
+				fmt.Sprintf("CoreDNS recorded the query: outcome %s, rcode %s, error %q, %s", orNone(q.Outcome), orNone(q.RCode), q.Error, plural.Of(len(q.Upstreams), "upstream attempt")),
 			},
 			Advice: "Find why its upstreams are slow: queries wait for them. Or raise `max_concurrent` in `forward`; each that waits takes some 2 kB.",
 		})
@@ -48,12 +49,12 @@ func limitFinding(u *trace.Upstream, limit int, sure bool) trace.Finding {
 	f := trace.Finding{
 		Code:    ConcurrencyLimit,
 		InDoubt: !sure,
-		Summary: fmt.Sprintf("The upstream %s refused the query while it had %s to answer: a limit of queries at once.", address(u), count(ex.Outstanding, "other")),
+		Summary: fmt.Sprintf("The upstream %s refused the query while it had %s to answer: a limit of queries at once.", address(u), plural.Of(ex.Outstanding, "other")),
 		Evidence: []string{
-			fmt.Sprintf("its query with ID %#04x left from %s port %d when %s waited, and the response had the code REFUSED", ex.ID, ex.ClientIP, ex.ClientPort, count(ex.Outstanding, "other")),
+			fmt.Sprintf("its query with ID %#04x left from %s port %d when %s waited, and the response had the code REFUSED", ex.ID, ex.ClientIP, ex.ClientPort, plural.Of(ex.Outstanding, "other")),
 			fmt.Sprintf("within a minute, what it refused had at least %d before it, and what it answered had fewer", limit),
 		},
-		Advice: "Raise its limit (dnsmasq: `dns-forward-max`; BIND: `recursive-clients`; unbound: `num-queries-per-thread`), or find what makes it slow.",
+		Advice: "Raise its limit (`dns-forward-max` of dnsmasq, `recursive-clients` of BIND), or find what makes it slow.",
 	}
 	if !sure {
 		f.Evidence[1] = "those were not refused; nothing else that it answered within a minute is known"

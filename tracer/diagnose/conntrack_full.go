@@ -33,7 +33,7 @@ func conntrackFull(_ *memory, t *trace.Trace, s subject, d *trace.Drop) (trace.F
 // makes entries (nf_conntrack_proto.c), or where the kernel does not tell at which.
 func beforeTracking(d *trace.Drop) bool {
 	_, hook, told := strings.Cut(d.Words, "netfilter hook ")
-	return !told || strings.HasPrefix(hook, "PREROUTING") || strings.HasPrefix(hook, "OUTPUT")
+	return !told || !strings.Contains(hook, "family bridge") && (strings.HasPrefix(hook, "PREROUTING") || strings.HasPrefix(hook, "OUTPUT"))
 }
 
 // tableFull allows for entries that ended between the kernel's verdict and the

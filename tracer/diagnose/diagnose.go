@@ -92,6 +92,9 @@ func (d *Diagnoser) Trace(t *trace.Trace) []trace.Finding {
 	for _, r := range rules {
 		findings = append(findings, r(d.memory, seen)...)
 	}
+	if len(findings) == 0 {
+		findings = append(findings, answeredError(seen)...)
+	}
 	d.memory.learnFailures(seen)
 	d.memory.add(seen)
 	return findings

@@ -2,20 +2,19 @@ package diagnose
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
 
 // droppedByNetfilter finds a packet that a firewall rule dropped. Proof: the
-// kernel's drop with the reason NETFILTER_DROP or, on kernels before 5.17, in a
-// function that runs the rules (net/netfilter/core.c, nf_tables_core.c).
+// kernel's drop with the reason NETFILTER_DROP or, where it gives none, in a function
+// that runs the rules, or hands packets to processes for them (net/netfilter/core.c,
+// nf_tables_core.c, nf_queue.c).
 func droppedByNetfilter(_ *memory, t *trace.Trace, s subject, d *trace.Drop) (trace.Finding, bool) {
 	if !byNetfilter(d) {
 		return trace.Finding{}, false
-	}
-	advice := "Find the rule there: `nft list ruleset`, `iptables-save -c` (counters that rise); in Kubernetes, the NetworkPolicies of both pods."
-	if s.exchange.Connects() {
-		advice = "Let TCP port 53 pass too, large answers need it: `nft list ruleset` there; in Kubernetes, the NetworkPolicies of both pods."
 	}
 	if evidence := noEndpoints(s.exchange); d.Message == trace.MessageQuery && evidence != nil {
 		return trace.Finding{
@@ -25,11 +24,36 @@ func droppedByNetfilter(_ *memory, t *trace.Trace, s subject, d *trace.Drop) (tr
 			Advice:   noEndpointsAdvice,
 		}, true
 	}
+	if strings.Contains(d.Words, "NFQUEUE") {
+		return trace.Finding{
+			Code:    DroppedByNetfilter,
+			Summary: fmt.Sprintf("A firewall rule handed %s to NFQUEUE, and no process took it: dropped in %s.", droppedWhat(s, d), droppedWhere(t, d)),
+			Advice:  "See that the process runs and keeps up (/proc/net/netfilter/nfnetlink_queue); `--queue-bypass` lets pass what nobody takes.",
+		}, true
+	}
+	whose, advice := ruleOf(d)
+	if s.exchange.Connects() {
+		advice = "Let TCP port 53 pass too, large answers need it: `nft list ruleset` there; in Kubernetes, the NetworkPolicies of both pods."
+	}
 	return trace.Finding{
 		Code:    DroppedByNetfilter,
-		Summary: fmt.Sprintf("A firewall rule dropped %s in %s.", droppedWhat(s, d), droppedWhere(t, d)),
+		Summary: fmt.Sprintf("A firewall rule%s dropped %s in %s.", whose, droppedWhat(s, d), droppedWhere(t, d)),
 		Advice:  advice,
 	}, true
+}
+
+// ruleOf tells by the family of the chain whose rule it was, and where to look for it.
+func ruleOf(d *trace.Drop) (whose, advice string) {
+	_, family, _ := strings.Cut(d.Words, ", family ")
+	switch {
+	case strings.HasPrefix(family, "bridge"):
+		return " of the bridge", "Find the rule there: `nft list ruleset bridge`, `ebtables -L --Lc` (counters that rise)."
+	case strings.HasPrefix(family, "netdev"):
+		return " of the device", "Find the rule there: `nft list ruleset netdev` (counters that rise)."
+	case strings.HasPrefix(family, "inet"):
+		return "", "Find the rule there: `nft list ruleset inet` (counters that rise); in Kubernetes, the NetworkPolicies of both pods."
+	}
+	return "", "Find the rule there: `nft list ruleset`, `iptables-save -c` (counters that rise); in Kubernetes, the NetworkPolicies of both pods."
 }
 
 const noEndpointsAdvice = "See why its pods are missing or not ready (`kubectl get endpointslices -A`, `kubectl describe pod`), and its selector."
@@ -42,9 +66,12 @@ func noEndpoints(ex *trace.Exchange) []string {
 	return []string{fmt.Sprintf("the EndpointSlices of %s list no address as ready", ex.Server.Service)}
 }
 
+// netfilterPlaces free what a rule, or connection tracking, refuses.
+var netfilterPlaces = []string{"nf_hook_slow", "nf_hook_slow_list", "nf_queue", "nft_do_chain", "ipt_do_table", "ip6t_do_table", "ebt_do_table"}
+
 func byNetfilter(d *trace.Drop) bool {
 	if d.Reason != "" {
 		return d.Reason == "NETFILTER_DROP"
 	}
-	return d.Where == "nf_hook_slow" || d.Where == "nft_do_chain"
+	return slices.Contains(netfilterPlaces, d.Where)
 }

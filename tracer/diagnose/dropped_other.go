@@ -3,30 +3,37 @@ package diagnose
 import (
 	"fmt"
 	"net/netip"
-	"strings"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/dropreason"
 )
 
 // droppedOther finds a packet that the kernel dropped for a reason that has no
 // finding of its own. Proof: the drop, whose reason is quoted.
 func droppedOther(_ *memory, t *trace.Trace, s subject, d *trace.Drop) (trace.Finding, bool) {
+	why := dropreason.Of(d.Reason, d.Where)
+	words := why.Words
+	if words == "" {
+		words = d.Reason
+	}
 	f := trace.Finding{
 		Code:    DroppedOther,
-		Summary: fmt.Sprintf("The kernel dropped %s in %s.", droppedWhat(s, d), droppedWhere(t, d)),
-		Advice:  "Look at routes and neighbours there first (`ip route`, `ip neigh`); the reason is the kernel's own name (enum skb_drop_reason).",
+		Summary: fmt.Sprintf("The kernel dropped %s in %s", droppedWhat(s, d), droppedWhere(t, d)),
+		Advice:  why.Advice,
 	}
+	if words != "" {
+		f.Summary += ": " + words
+	}
+	f.Summary += "."
 	if to := destination(s.exchange, d); unresolved(d) {
-		f.Summary = fmt.Sprintf("Nobody answers for %s, or for the gateway to it: the kernel dropped %s in %s.", to, droppedWhat(s, d), droppedWhere(t, d))
-		f.Advice = fmt.Sprintf("See there whether the address is still anybody's: `ip route get %s`, `ip neigh`.", to)
+		f.Summary = fmt.Sprintf("%s, or the gateway to it, did not answer ARP or ND: the kernel dropped %s in %s.", to, droppedWhat(s, d), droppedWhere(t, d))
+		f.Advice = fmt.Sprintf("See there who has the address, and whether that host is up: `ip route get %s`, `ip neigh`.", to)
 	}
 	return f, true
 }
 
 // unresolved tells whether nobody had the link address of the next hop.
-func unresolved(d *trace.Drop) bool {
-	return strings.HasPrefix(d.Words, "neighbour unresolved")
-}
+func unresolved(d *trace.Drop) bool { return dropreason.Unresolved(d.Reason, d.Where) }
 
 // destination returns where a packet was to go that was dropped on its way out, which is
 // behind the translation of its destination.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/plural"
 )
 
 // cause names a drop of a packet of an exchange if its proof is there.
@@ -143,7 +144,7 @@ func otherDrops(t *trace.Trace, ex *trace.Exchange, but *trace.Drop) []string {
 		}
 	}
 	if more > 0 {
-		evidence = append(evidence, count(more, "more drop")+" of its packets")
+		evidence = append(evidence, plural.Of(more, "more drop")+" of its packets")
 	}
 	return evidence
 }
@@ -174,11 +175,28 @@ func dropEvidence(m *memory, t *trace.Trace, s subject, d *trace.Drop) []string 
 func recorded(t *trace.Trace) []string {
 	switch {
 	case t.Query != nil:
-		return []string{fmt.Sprintf("CoreDNS recorded the query: outcome %s, rcode %s", t.Query.Outcome, orNone(t.Query.RCode))}
+		return []string{fmt.Sprintf("CoreDNS recorded the query: outcome %s, %s", t.Query.Outcome, codeOf(t.Query))}
 	case notRecorded(t):
 		return []string{"CoreDNS never recorded it, though it records other queries"}
 	}
 	return []string{"no query record of this lookup came"}
+}
+
+// codeOf quotes the response code of a record, which is missing where CoreDNS wrote no
+// response.
+func codeOf(q *trace.Query) string {
+	if q.RCode == "" {
+		return "no response written"
+	}
+	return "rcode " + q.RCode
+}
+
+// orNoCode returns a response code, or says that there is none.
+func orNoCode(rcode string) string {
+	if rcode == "" {
+		return "no response code"
+	}
+	return rcode
 }
 
 func orNone(s string) string {

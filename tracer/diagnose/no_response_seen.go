@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
@@ -21,7 +22,7 @@ func noResponseSeen(t *trace.Trace) (trace.Finding, bool) {
 		f.Advice = "See what it waits for or refuses in silence: its log, its configuration, its upstreams."
 	}
 	if q := t.Query; q != nil && q.Outcome == trace.OutcomeNoResponse && !responseSeen(t) {
-		silentServer(&f, q)
+		silentServer(&f, t)
 	}
 	if responseSeen(t) {
 		f.Summary = "A response was sent; whether it arrived cannot be seen here" + lastPlace(t, ex, trace.MessageResponse) + "."
@@ -32,12 +33,16 @@ func noResponseSeen(t *trace.Trace) (trace.Finding, bool) {
 
 // silentServer says which plugin ended a query that CoreDNS meant not to answer, or could
 // not.
-func silentServer(f *trace.Finding, q *trace.Query) {
-	f.Summary = "CoreDNS took the query and wrote no answer."
+func silentServer(f *trace.Finding, t *trace.Trace) {
+	q, in := t.Query, ""
+	if at, ok := t.Exchange.Last(trace.MessageQuery, math.MaxInt64); ok {
+		in = " in " + namespaceOf(t, &at.Device)
+	}
+	f.Summary = fmt.Sprintf("CoreDNS took the query%s and wrote no answer.", in)
 	f.Advice = "See CoreDNS's log for this moment."
 	if last := lastHop(q); last != "" {
-		f.Summary = fmt.Sprintf("CoreDNS took the query and wrote no answer: it ended in its plugin %s.", last)
-		f.Advice = fmt.Sprintf("See `%s` in the Corefile: whether it means to drop such queries; and CoreDNS's log for this moment.", last)
+		f.Summary = fmt.Sprintf("CoreDNS took the query%s and wrote no answer: it ended in its plugin %s.", in, last)
+		f.Advice = fmt.Sprintf("See `%s` in the Corefile, whether it means to drop such queries, and CoreDNS's log for this moment.", last)
 	}
 	if q.Error != "" {
 		f.Evidence = append(f.Evidence, "CoreDNS's own words: "+q.Error)

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/plural"
 )
 
 // refusedByServer finds a server that does not serve the client or the name.
@@ -22,17 +23,21 @@ func refusedByServer(_ *memory, t *trace.Trace) []trace.Finding {
 	}
 	f := trace.Finding{
 		Code:    RefusedByServer,
-		Summary: fmt.Sprintf("The server refused to answer %s %s.", t.QName, t.QType),
-		Advice:  "See which clients and names it serves: its access list, and the zones that it has or forwards.",
+		Summary: fmt.Sprintf("The server refused to answer %s.", request(t)),
+		Advice:  "See whether that server is meant to answer for this name, and for this client: its access list, its zones, recursion.",
 	}
 	if t.Exchange != nil {
 		f.Evidence = append(f.Evidence, fmt.Sprintf("%s answered REFUSED to %s after %s", server(t.Exchange), who(t.Exchange), orUnknown(t.Exchange.Duration)))
 	}
+	f.Evidence = append(f.Evidence, ownWords(t.Exchange)...)
 	q := t.Query
 	if q == nil {
+		if isCoreDNS(t) {
+			f.Advice = "See that the Corefile has a server block for this name, and that no `acl` or `view` there turns this client away."
+		}
 		return []trace.Finding{inDoubt(f, t.Exchange)}
 	}
-	f.Evidence = append(f.Evidence, fmt.Sprintf("CoreDNS recorded the query: outcome %s, zone %q, answered by %s, %s", q.Outcome, q.Zone, orNone(q.AnsweredBy), count(len(q.Upstreams), "upstream attempt")))
+	f.Evidence = append(f.Evidence, fmt.Sprintf("CoreDNS recorded the query: outcome %s, zone %q, answered by %s, %s", q.Outcome, q.Zone, orNone(q.AnsweredBy), plural.Of(len(q.Upstreams), "upstream attempt")))
 	switch last := lastHop(q); {
 	case q.Error != "":
 		f.Summary = fmt.Sprintf("CoreDNS refused to answer %s %s: %s.", t.QName, t.QType, q.Error)
@@ -57,6 +62,32 @@ func lastHop(q *trace.Query) string {
 		return q.Hops[len(q.Hops)-1].Plugin
 	}
 	return ""
+}
+
+// isCoreDNS tells whether the server is known to be CoreDNS: it has a record of the
+// query, or its process is called so.
+func isCoreDNS(t *trace.Trace) bool {
+	return t.Query != nil || t.Server != nil && t.Server.Process == "coredns"
+}
+
+// ownWords quotes the reason that a server gives in its response (RFC 8914).
+func ownWords(ex *trace.Exchange) []string {
+	if ex == nil || ex.ExtendedError == nil {
+		return nil
+	}
+	return []string{"the server's own words: " + extended(ex.ExtendedError)}
+}
+
+// extended quotes an extended error, of which name and text may be missing.
+func extended(e *trace.ExtendedError) string {
+	text := fmt.Sprintf("extended error %d", e.Code)
+	if e.Name != "" {
+		text += " " + e.Name
+	}
+	if e.Text != "" {
+		text += fmt.Sprintf(", %q", e.Text)
+	}
+	return text
 }
 
 func orUnknown(s *trace.Seconds) string {

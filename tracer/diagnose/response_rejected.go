@@ -47,8 +47,8 @@ func rejectedUpstream(_ *memory, t *trace.Trace) []trace.Finding {
 			source := unexpectedSource(ex, r, "the server", "The server")
 			f.Code, f.Summary, f.Advice = source.Code, strings.TrimSuffix(source.Summary, ".")+cost(u)+".", source.Advice
 		}
-		if at := u.Attempt; at != nil && at.Outcome != "" {
-			f.Evidence = append(f.Evidence, ended(at))
+		if at := u.Attempt; at != nil {
+			f.Evidence = append(f.Evidence, "CoreDNS's "+endedAs(at))
 		}
 		f.Evidence = appendIncomplete(appendInferred(append(f.Evidence, rejections(ex)...), u), ex)
 		findings = append(findings, f)

@@ -3,6 +3,7 @@ package diagnose
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
@@ -35,7 +36,7 @@ func serverSlow(_ *memory, t *trace.Trace) []trace.Finding {
 		Summary: fmt.Sprintf("CoreDNS's plugin %s took %s of the %s that the server needed.", h.Plugin, took(own), took(total)),
 		Evidence: []string{
 			fmt.Sprintf("plugin %s started %s after the query was read; %s of its time passed in it, not in plugins after it or upstream", h.Plugin, since(h.Start), took(own)),
-			fmt.Sprintf("CoreDNS recorded the query: cache %s, answered by %s", orNone(q.Cache), orNone(q.AnsweredBy)),
+			recordedHow(q),
 		},
 		Advice: fmt.Sprintf("Look at what `%s` waits for: its configuration in the Corefile, its backend (API server, etcd, files), CoreDNS's CPU limit.", h.Plugin),
 	}}
@@ -67,4 +68,24 @@ func hopEnd(q *trace.Query, hop int) time.Duration {
 		return max(q.DNS.Duration.Duration(), h.Start.Duration())
 	}
 	return h.Start.Duration() + h.Duration.Duration()
+}
+
+// recordedHow quotes what CoreDNS's record says of how an answer came about, as far as it
+// does.
+func recordedHow(q *trace.Query) string {
+	var parts []string
+	switch q.Cache {
+	case "":
+	case trace.CacheNone:
+		parts = append(parts, "no cache on its way")
+	default:
+		parts = append(parts, "cache "+q.Cache)
+	}
+	if q.AnsweredBy != "" {
+		parts = append(parts, "answered by "+q.AnsweredBy)
+	}
+	if len(parts) == 0 {
+		return "CoreDNS recorded the query, and not which plugin answered it"
+	}
+	return "CoreDNS recorded the query: " + strings.Join(parts, ", ")
 }

@@ -50,7 +50,7 @@ func lateUpstreams(t *trace.Trace) []trace.Finding {
 			f.Evidence = append(f.Evidence, dropQuote(ex, d)+", in "+droppedWhere(t, d))
 		}
 		if at := u.Attempt; at != nil && at.Outcome != "" {
-			f.Evidence = append(f.Evidence, ended(at))
+			f.Evidence = append(f.Evidence, "CoreDNS's "+endedAs(at))
 		}
 		f.Evidence = appendInferred(f.Evidence, u)
 		findings = append(findings, inDoubt(f, ex))
@@ -92,7 +92,7 @@ func slowFinding(u *trace.Upstream, d, total time.Duration) trace.Finding {
 		Advice:  "Ask it from the server's namespace (`dig @ADDRESS NAME`); if slow there too, use a nearer one, or `serve_stale` in `cache`.",
 	}
 	if ex := u.Exchange; ex != nil {
-		f.Evidence = append(f.Evidence, fmt.Sprintf("its query with ID %#04x left from %s port %d, and the response (%s) came %s later", ex.ID, ex.ClientIP, ex.ClientPort, orNone(ex.RCode), took(d)))
+		f.Evidence = append(f.Evidence, fmt.Sprintf("its query with ID %#04x left from %s port %d, and the response (%s) came %s later", ex.ID, ex.ClientIP, ex.ClientPort, orNoCode(ex.RCode), took(d)))
 	}
 	if at := u.Attempt; at != nil && at.Duration != nil {
 		f.Evidence = append(f.Evidence, fmt.Sprintf("CoreDNS's %s took %s", attemptName(at), since(*at.Duration)))

@@ -6,10 +6,11 @@ import (
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/dropreason"
 )
 
 // staleEndpoint finds a query to a Service that was translated to an address
-// which nobody has: a pod that is gone. Proof: the translation, by connection
+// at which nobody answers: a pod that is gone, or cannot be reached. Proof: the translation, by connection
 // tracking or in the packet itself, and that the kernel found no neighbour with, or no route to, that
 // address.
 func staleEndpoint(_ *memory, _ *trace.Trace, s subject, d *trace.Drop) (trace.Finding, bool) {
@@ -25,11 +26,19 @@ func staleEndpoint(_ *memory, _ *trace.Trace, s subject, d *trace.Drop) (trace.F
 	endpoint := netip.AddrPortFrom(n.ServerIP, port)
 	return trace.Finding{
 		Code:     StaleEndpoint,
-		Summary:  fmt.Sprintf("%s sent %s to %s, an address that nobody has.", translator(ex), s.name(), endpoint),
+		Summary:  fmt.Sprintf("%s sent %s to %s, %s.", translator(ex), s.name(), endpoint, nobodyThere(d)),
 		Evidence: append([]string{fmt.Sprintf("%s port %d was translated to %s (%s)", ex.ServerIP, ex.ServerPort, endpoint, n.Source)}, listed(ex)...),
-		Advice: fmt.Sprintf("If %s is none of its endpoints, `conntrack -D -p %s --reply-src %s` removes the old entry; else its pod is gone.",
+		Advice: fmt.Sprintf("If %s is no endpoint any more: `conntrack -D -p %s --reply-src %s`; else its pod is gone, or its network is down.",
 			n.ServerIP, ex.Protocol, n.ServerIP),
 	}, true
+}
+
+// nobodyThere says what the drop proves of an address: a pod that has it may be deaf.
+func nobodyThere(d *trace.Drop) string {
+	if dropreason.Unresolved(d.Reason, d.Where) || d.Reason == "NEIGH_DEAD" || d.Reason == "" {
+		return "which did not answer ARP or ND"
+	}
+	return "to which there is no route"
 }
 
 // goneEndpoint finds an unanswered query to a Service that was translated to an

@@ -66,3 +66,18 @@ func attemptName(at *trace.Attempt) string {
 func server(ex *trace.Exchange) string {
 	return fmt.Sprintf("%s port %d", ex.ServerIP, ex.ServerPort)
 }
+
+// endedAs says how an attempt ended, in CoreDNS's own words where it has any.
+func endedAs(at *trace.Attempt) string {
+	text := attemptName(at) + " ended"
+	if at.Outcome != "" {
+		text += " as " + at.Outcome
+	}
+	if at.Duration != nil {
+		text += " after " + since(*at.Duration)
+	}
+	if at.Error != "" {
+		text += ": " + at.Error
+	}
+	return text
+}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/plural"
 )
 
 // ignoredTwice is how many queries without a response tell an upstream that ignores a
@@ -28,7 +29,7 @@ func typeIgnored(m *memory, t *trace.Trace) []trace.Finding {
 				address(same[0]), other.qtype, name, qtype, costOf(t, same)),
 			Evidence: []string{
 				fmt.Sprintf("it answered %s of this name, last at %s UTC", other.qtype, other.answered.UTC().Format("15:04:05.000")),
-				fmt.Sprintf("%s of this name for %s got no response meanwhile", count(n.qtype(qtype).silent, "query"), qtype),
+				fmt.Sprintf("%s of this name for %s got no response meanwhile", plural.Of(n.qtype(qtype).silent, "query"), qtype),
 			},
 			Advice: "It, or what stands before it, has to answer every type (RFC 8906, section 3.1.2). Until then, keep the type from it: `template IN " + qtype + "` in the Corefile, or `options no-aaaa` at a client with glibc.",
 		}

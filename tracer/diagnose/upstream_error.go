@@ -100,7 +100,7 @@ func errorOf(m *memory, t *trace.Trace, u *trace.Upstream) (trace.Finding, bool)
 		f.Summary = fmt.Sprintf("The upstream %s answered %s.", address(u), ex.RCode)
 		f.Evidence = []string{fmt.Sprintf("its query with ID %#04x left from %s port %d, and the response had the code %s", ex.ID, ex.ClientIP, ex.ClientPort, ex.RCode)}
 		if e := ex.ExtendedError; e != nil {
-			f.Evidence = append(f.Evidence, fmt.Sprintf("the upstream's own words (extended error %d): %s %s", e.Code, e.Name, e.Text))
+			f.Evidence = append(f.Evidence, "the upstream's own words: "+extended(e))
 		}
 		f.Evidence = append(f.Evidence, othersAnswered(m, u)...)
 		f.Advice = adviceFor(ex.RCode)
@@ -117,7 +117,7 @@ func errorOf(m *memory, t *trace.Trace, u *trace.Upstream) (trace.Finding, bool)
 		return f, false
 	}
 	if at != nil && at.Failed() {
-		f.Evidence = append(f.Evidence, ended(at))
+		f.Evidence = append(f.Evidence, "CoreDNS's "+endedAs(at))
 	}
 	if ex != nil {
 		f.Evidence = append(append(append(f.Evidence, icmpEvidence(t, ex)...), resetEvidence(ex)...), rejections(ex)...)

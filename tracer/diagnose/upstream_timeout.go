@@ -139,8 +139,8 @@ func costOf(t *trace.Trace, same []*trace.Upstream) string {
 
 func timeoutEvidence(t *trace.Trace, u *trace.Upstream) []string {
 	var evidence []string
-	if at := u.Attempt; at != nil && at.Outcome != "" {
-		evidence = append(evidence, ended(at))
+	if at := u.Attempt; at != nil {
+		evidence = append(evidence, "CoreDNS's "+endedAs(at))
 	}
 	ex := u.Exchange
 	switch {

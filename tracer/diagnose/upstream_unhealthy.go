@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/plural"
 )
 
 // An upstream is unhealthy if at least so many of its queries, for at least so many
@@ -27,6 +28,9 @@ func upstreamUnhealthy(m *memory, t *trace.Trace) []trace.Finding {
 		if !known || !o.failed || told[addr] {
 			return
 		}
+		if limit, _ := limited(m, t, up); limit > 0 {
+			return // it has enough to do
+		}
 		u := m.upstream(addr)
 		all, bad := u.queries.sum(o.at)
 		names, badNames := u.count(o.at)
@@ -38,8 +42,8 @@ func upstreamUnhealthy(m *memory, t *trace.Trace) []trace.Finding {
 			Code:    UpstreamUnhealthy,
 			Summary: fmt.Sprintf("The upstream %s keeps failing: %d of %d queries within a minute.", addr, bad, all),
 			Evidence: []string{
-				fmt.Sprintf("of the last %s to it until %s UTC, %d got no response or an error, %d were answered", count(all, "query"), o.at.UTC().Format("15:04:05"), bad, all-bad),
-				fmt.Sprintf("%d of the latest %s that it was asked for had no answer for any type", badNames, count(names+badNames, "name")),
+				fmt.Sprintf("of the last %s to it until %s UTC, %d got no response or an error, %d were answered", plural.Of(all, "query"), o.at.UTC().Format("15:04:05"), bad, all-bad),
+				fmt.Sprintf("%d of the latest %s that it was asked for had no answer for any type", badNames, plural.Of(names+badNames, "name")),
 			},
 			Advice: "Take it out of the server's upstreams (`forward`) until it is well, or let CoreDNS do so: `max_fails`, `health_check`.",
 		})

@@ -3,7 +3,6 @@ package diagnose
 import (
 	"fmt"
 	"math"
-	"strings"
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
@@ -131,28 +130,19 @@ func since(s trace.Seconds) string {
 	return fmt.Sprintf("%.3fs", d.Seconds())
 }
 
-// count writes a number with its noun.
-func count(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
+// request names what a client wanted: a name and a type, or what it wanted done.
+func request(t *trace.Trace) string {
+	d := &trace.DNS{}
+	switch {
+	case t.Exchange != nil:
+		d = &t.Exchange.DNS
+	case t.Query != nil:
+		d = &t.Query.DNS
 	}
-	if before, ok := strings.CutSuffix(noun, "y"); ok {
-		return fmt.Sprintf("%d %sies", n, before)
+	if op := d.Operation(); op != "" {
+		return fmt.Sprintf("%s for the zone %s", op, t.QName)
 	}
-	return fmt.Sprintf("%d %ss", n, noun)
-}
-
-// ended quotes how CoreDNS says that an attempt ended, which it does say, with its error if
-// there is one.
-func ended(at *trace.Attempt) string {
-	text := fmt.Sprintf("CoreDNS's %s ended as %s", attemptName(at), at.Outcome)
-	if at.Duration != nil {
-		text += " after " + since(*at.Duration)
-	}
-	if at.Error != "" {
-		text += ": " + at.Error
-	}
-	return text
+	return t.QName + " " + t.QType
 }
 
 // took is since for a time.Duration.

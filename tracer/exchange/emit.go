@@ -2,7 +2,6 @@ package exchange
 
 import (
 	"slices"
-	"strconv"
 
 	"github.com/miekg/dns"
 
@@ -82,7 +81,7 @@ func (e *emitted) respond(ex *open) {
 	if a == nil {
 		return
 	}
-	r.RCode, r.Truncated, r.Flags = rcodeName(a.rcode), a.flags&bitTC != 0, setFlags(a.flags)
+	r.RCode, r.Truncated, r.Flags = trace.RCodeName(a.rcode), a.flags&bitTC != 0, setFlags(a.flags)
 	e.size, e.answers, e.minTTL = a.size, a.records, a.minTTL
 	r.AnswerCount, r.Answers, r.ExtendedError = &e.answers, a.answers, a.extended
 	if a.part {
@@ -157,12 +156,4 @@ func (ex *open) purge() {
 		ex.pieces[i].sighting = -1
 	}
 	ex.path, ex.marks = path, kept
-}
-
-// rcodeName returns the name of a response code, or its number.
-func rcodeName(code int) string {
-	if name := dns.RcodeToString[code]; name != "" {
-		return name
-	}
-	return strconv.Itoa(code)
 }

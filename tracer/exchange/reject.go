@@ -178,7 +178,7 @@ func (t *Table) reject(ex *open, p *capture.Packet, j *journey, why rejection, m
 	ex.last = max(ex.last, p.Time)
 	r := trace.Rejection{Why: rejections[why], Src: p.Src, Size: m.size, Offset: trace.Seconds(p.Time - ex.first)}
 	if why != malformed || m.question != nil && m.response() {
-		r.RCode = rcodeName(int(m.flags & 0xf))
+		r.RCode = trace.RCodeName(int(m.flags & 0xf))
 	}
 	t.rejected(ex, r)
 }

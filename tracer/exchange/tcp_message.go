@@ -209,7 +209,7 @@ func (t *Table) rejectCarried(m *carried, p *capture.Packet, whole bool) {
 	m.ex.last = max(m.ex.last, p.Time)
 	r := trace.Rejection{Why: rejections[m.why], Src: p.Src, Size: m.size, Offset: trace.Seconds(p.Time - m.ex.first)}
 	if m.why != malformed {
-		r.RCode = rcodeName(m.rcode)
+		r.RCode = trace.RCodeName(m.rcode)
 	}
 	t.rejected(m.ex, r)
 }

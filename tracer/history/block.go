@@ -14,29 +14,44 @@ import (
 // halve the size again for three times that (measured with 2 KB traces).
 const blockBytes = 64 << 10
 
-// blockOverhead is what a block costs in memory beside its data.
-const blockOverhead = 128
-
-// entryHead is what stands before each line: when it finished (Unix time in ns),
-// and its length, with a bit for one that replaces an earlier line.
+// blockOverhead is what a block costs in memory beside its data, and shareBytes what
+// one of its clients does.
 const (
-	entryHead    = 8 + 4
+	blockOverhead = 160
+	shareBytes    = 8
+)
+
+// entryHead is what stands before each line: when it finished (Unix time in ns), its
+// place in the order of all lines, the number of its client, and its length, with a bit
+// for one that replaces an earlier line.
+const (
+	entryHead    = 8 + 8 + 4 + 4
 	replacesFlag = 1 << 31
 )
 
 // entry is a line as it is read.
 type entry struct {
 	line     []byte
+	finished int64 // Unix time in ns
+	seq      uint64
+	client   uint32
 	replaces bool
 }
 
-// block is traces that are kept and let go together.
+// share is what the lines of a client take in a block, in bytes before compression.
+type share struct {
+	client, bytes uint32
+}
+
+// block is traces that are kept and let go together. One that is compressed does not
+// change any more.
 type block struct {
 	last       time.Time // when the newest of them finished
 	traces     int
-	replaces   bool // some of them replace others
 	compressed bool
+	raw        int // bytes before compression
 	data       []byte
+	shares     []share
 }
 
 // bytes is what the block takes in memory.
@@ -44,36 +59,45 @@ func (b *block) bytes() int {
 	if b.traces == 0 {
 		return 0
 	}
-	return blockOverhead + len(b.data)
+	return blockOverhead + len(b.data) + shareBytes*len(b.shares)
 }
 
-// add appends a trace and returns how many bytes more the block takes.
-func (b *block) add(finished time.Time, line []byte, replaces bool) int {
-	before := b.bytes()
-	if b.traces == 0 || finished.After(b.last) {
+// add appends a trace.
+func (b *block) add(e *entry) {
+	if finished := time.Unix(0, e.finished); b.traces == 0 || finished.After(b.last) {
 		b.last = finished
 	}
-	b.data = binary.NativeEndian.AppendUint64(b.data, uint64(finished.UnixNano()))
-	length := uint32(len(line))
-	if replaces {
+	b.data = binary.NativeEndian.AppendUint64(b.data, uint64(e.finished))
+	b.data = binary.NativeEndian.AppendUint64(b.data, e.seq)
+	b.data = binary.NativeEndian.AppendUint32(b.data, e.client)
+	length := uint32(len(e.line))
+	if e.replaces {
 		length |= replacesFlag
-		b.replaces = true
 	}
 	b.data = binary.NativeEndian.AppendUint32(b.data, length)
-	b.data = append(b.data, line...)
+	b.data = append(b.data, e.line...)
+	b.raw = len(b.data)
 	b.traces++
-	return b.bytes() - before
+	i := slices.IndexFunc(b.shares, func(s share) bool { return s.client == e.client })
+	if i < 0 {
+		i = len(b.shares)
+		b.shares = append(b.shares, share{client: e.client})
+	}
+	b.shares[i].bytes += uint32(entryHead + len(e.line))
 }
+
+// reset empties the block and keeps its memory.
+func (b *block) reset() { *b = block{data: b.data[:0], shares: b.shares[:0]} }
 
 // compress returns the block in as little memory as it takes. scratch is room to
 // work in.
 func (b *block) compress(scratch *[]byte) *block {
 	*scratch = s2.Encode((*scratch)[:cap(*scratch)], b.data)
-	return &block{last: b.last, traces: b.traces, replaces: b.replaces, compressed: true, data: slices.Clone(*scratch)}
+	return &block{last: b.last, traces: b.traces, compressed: true, raw: b.raw, data: slices.Clone(*scratch), shares: slices.Clone(b.shares)}
 }
 
 // entries returns what finished at or after since, oldest first.
-func (b *block) entries(since time.Time) []entry {
+func (b *block) entries(since int64) []entry {
 	data := b.data
 	if b.compressed {
 		var err error
@@ -81,14 +105,17 @@ func (b *block) entries(since time.Time) []entry {
 			return nil // compressed by this process: cannot be broken
 		}
 	}
-	from := since.UnixNano()
 	var entries []entry
 	for len(data) >= entryHead {
-		finished := int64(binary.NativeEndian.Uint64(data))
-		length := binary.NativeEndian.Uint32(data[8:])
+		e := entry{
+			finished: int64(binary.NativeEndian.Uint64(data)), seq: binary.NativeEndian.Uint64(data[8:]),
+			client: binary.NativeEndian.Uint32(data[16:]),
+		}
+		length := binary.NativeEndian.Uint32(data[20:])
 		end := entryHead + int(length&^replacesFlag)
-		if finished >= from {
-			entries = append(entries, entry{data[entryHead:end:end], length&replacesFlag != 0})
+		if e.finished >= since {
+			e.line, e.replaces = data[entryHead:end:end], length&replacesFlag != 0
+			entries = append(entries, e)
 		}
 		data = data[end:]
 	}

@@ -1,6 +1,11 @@
 // Package history keeps the traces that finished last, for the local API: as
 // the JSON lines that go out again, compressed, bounded by age and by bytes. It
 // has no clock of its own; callers pass the time.
+//
+// Half of the memory is a room that only lookups get in which something is the matter.
+// In each room a client that has more than its share makes room for all others, so that
+// nobody can drive out what is known of somebody else (package origin says who a client
+// is).
 package history
 
 import (
@@ -8,6 +13,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/dnstrace/dnstrace/tracer/origin"
 )
 
 // Config bounds a [History].
@@ -16,24 +23,41 @@ type Config struct {
 	MaxBytes int           // what all of them may take in memory
 }
 
+// Lookup is a finished trace. History does not keep Line.
+type Lookup struct {
+	Line     []byte // the trace in JSON, without a newline
+	Client   origin.Client
+	Label    string // of the client, for people
+	Notable  bool   // it failed, was slow, or has a finding
+	Replaces bool   // a trace with the same time and trace id
+}
+
 // Stats is what a [History] holds and what it let go.
 type Stats struct {
 	Traces       int    // held now
+	Notable      int    // of them, those in which something is the matter
 	Bytes        int    // of memory that they take now
 	EvictedAge   uint64 // let go because they were old
 	EvictedBytes uint64 // let go early, because memory was full
+	EvictedShare uint64 // likewise, and because their client had more than its share
 	Subscribers  int
 	LostQueued   uint64 // not delivered to a subscriber that was too slow
 }
+
+// Rooms, by what is in them.
+const (
+	ordinary = iota
+	notable
+	rooms
+)
 
 // History is safe for use from many goroutines.
 type History struct {
 	config Config
 
 	mu          sync.Mutex
-	blocks      []*block // oldest first
-	open        block    // takes what comes
-	scratch     []byte
+	rooms       [rooms]*room
+	seq         uint64
 	now         time.Time
 	stats       Stats
 	subscribers map[*Subscription]struct{}
@@ -41,42 +65,37 @@ type History struct {
 
 // New returns an empty History.
 func New(c Config) *History {
-	return &History{config: c, subscribers: map[*Subscription]struct{}{}}
+	h := &History{config: c, subscribers: map[*Subscription]struct{}{}}
+	for i := range h.rooms {
+		h.rooms[i] = newRoom(c.MaxBytes / rooms)
+	}
+	return h
 }
 
 // Add keeps a trace that finished at now, hands it to the subscribers, and lets
-// go of what is too old or does not fit any more. It does not keep line, which
-// is the trace in JSON without a newline. One that replaces a trace with the same
-// time and trace id takes its place, though the memory of both is taken until they
-// are let go.
-func (h *History) Add(now time.Time, line []byte, replaces bool) {
+// go of what is too old or does not fit any more. One that replaces another takes its
+// place, though the memory of both is taken until they are let go.
+func (h *History) Add(now time.Time, l Lookup) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.subscribers) > 0 {
-		shared := slices.Clone(line)
+		shared := slices.Clone(l.Line)
 		for s := range h.subscribers {
 			if !s.offer(shared) {
 				h.stats.LostQueued++
 			}
 		}
 	}
-	h.stats.Traces++
-	h.stats.Bytes += h.open.add(now, line, replaces)
-	if len(h.open.data) >= blockBytes {
-		h.seal()
+	r := h.rooms[ordinary]
+	if l.Notable {
+		r = h.rooms[notable]
 	}
+	h.seq++
+	r.add(&entry{line: l.Line, finished: now.UnixNano(), seq: h.seq, replaces: l.Replaces}, l.Client, l.Label)
 	h.expire(now)
-	for h.stats.Bytes > h.config.MaxBytes {
-		h.stats.EvictedBytes += uint64(h.dropOldest())
-	}
-}
-
-// seal compresses the open block, and uses its memory for the next.
-func (h *History) seal() {
-	sealed := h.open.compress(&h.scratch)
-	h.blocks = append(h.blocks, sealed)
-	h.stats.Bytes += sealed.bytes() - h.open.bytes()
-	h.open = block{data: h.open.data[:0]}
+	oldest, thinned := r.fit()
+	h.stats.EvictedBytes += uint64(oldest)
+	h.stats.EvictedShare += uint64(thinned)
 }
 
 // Expire lets go of what is too old at now. Add does so too; a node without
@@ -87,84 +106,29 @@ func (h *History) Expire(now time.Time) {
 	h.expire(now)
 }
 
-// expire lets go of whole blocks; what is too old in a younger block is passed
-// over when it is read.
 func (h *History) expire(now time.Time) {
 	h.now = now
-	for h.stats.Traces > 0 && h.oldest().last.Before(h.horizon()) {
-		h.stats.EvictedAge += uint64(h.dropOldest())
+	for _, r := range h.rooms {
+		h.stats.EvictedAge += uint64(r.expire(h.horizon()))
 	}
 }
 
 // horizon is when the oldest trace may have finished.
 func (h *History) horizon() time.Time { return h.now.Add(-h.config.Keep) }
 
-func (h *History) oldest() *block {
-	if len(h.blocks) > 0 {
-		return h.blocks[0]
-	}
-	return &h.open
-}
-
-// dropOldest returns how many traces were let go.
-func (h *History) dropOldest() int {
-	oldest := h.oldest()
-	n := oldest.traces
-	h.stats.Bytes -= oldest.bytes()
-	h.stats.Traces -= n
-	if oldest == &h.open {
-		h.open = block{data: h.open.data[:0]}
-	} else {
-		h.blocks = slices.Delete(h.blocks, 0, 1)
-	}
-	return n
-}
-
 // Query yields the lines of traces that finished at or after since, newest
 // first, at most limit of them (0: all). A line is the caller's until the next.
 func (h *History) Query(since time.Time, limit int) iter.Seq[[]byte] {
 	h.mu.Lock()
-	blocks, since := h.snapshot(since)
+	held := h.snapshot(since)
 	h.mu.Unlock()
-	slices.Reverse(blocks)
 	return func(yield func([]byte) bool) {
-		left := limit
-		var later replacing
-		for _, b := range blocks {
-			entries := b.entries(since)
-			for i := len(entries) - 1; i >= 0; i-- {
-				if !later.passes(&entries[i]) {
-					continue
-				}
-				if !yield(entries[i].line) {
-					return
-				}
-				if left--; left == 0 {
-					return
-				}
+		for e := range held.lastWords(limit) {
+			if !yield(e.line) {
+				return
 			}
 		}
 	}
-}
-
-// snapshot returns the blocks, oldest first, that may hold what finished at or
-// after since, and from when on to read them. The blocks never change.
-func (h *History) snapshot(since time.Time) ([]*block, time.Time) {
-	if horizon := h.horizon(); since.Before(horizon) {
-		since = horizon
-	}
-	var found []*block
-	for _, b := range h.blocks {
-		if !b.last.Before(since) {
-			found = append(found, b)
-		}
-	}
-	if h.open.traces > 0 && !h.open.last.Before(since) {
-		frozen := h.open
-		frozen.data = slices.Clone(frozen.data)
-		found = append(found, &frozen)
-	}
-	return found, since
 }
 
 // Stats returns the counts up to now.
@@ -173,5 +137,10 @@ func (h *History) Stats() Stats {
 	defer h.mu.Unlock()
 	s := h.stats
 	s.Subscribers = len(h.subscribers)
+	for _, r := range h.rooms {
+		s.Traces += r.traces
+		s.Bytes += r.bytes
+	}
+	s.Notable = h.rooms[notable].traces
 	return s
 }

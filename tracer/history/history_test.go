@@ -39,7 +39,7 @@ func names(t *testing.T, lines iter.Seq[[]byte]) string {
 func TestQuery(t *testing.T) {
 	h := New(Config{Keep: time.Minute, MaxBytes: 1 << 20})
 	for i := range 5 {
-		h.Add(start.Add(time.Duration(i)*time.Second), numbered(i), false)
+		h.Add(start.Add(time.Duration(i)*time.Second), Lookup{Line: numbered(i)})
 	}
 	for _, tc := range []struct {
 		since time.Duration
@@ -66,12 +66,12 @@ func long(n int) []byte {
 }
 
 func TestBounds(t *testing.T) {
-	h := New(Config{Keep: 10 * time.Second, MaxBytes: 3 * blockBytes})
+	h := New(Config{Keep: 10 * time.Second, MaxBytes: rooms * 3 * blockBytes})
 	for i := range 2*perBlock + 2 {
-		h.Add(start.Add(time.Duration(i/perBlock)*time.Second), long(i), false)
+		h.Add(start.Add(time.Duration(i/perBlock)*time.Second), Lookup{Line: long(i)})
 	}
-	if s := h.Stats(); s.Traces != 2*perBlock+2 || len(h.blocks) != 2 || s.Bytes > blockBytes {
-		t.Errorf("in %d blocks: %+v", len(h.blocks), s)
+	if s := h.Stats(); s.Traces != 2*perBlock+2 || len(h.rooms[ordinary].blocks) != 2 || s.Bytes > blockBytes {
+		t.Errorf("in %d blocks: %+v", len(h.rooms[ordinary].blocks), s)
 	}
 	h.Expire(start.Add(10 * time.Second))
 	if s := h.Stats(); s.Traces != 2*perBlock+2 || s.EvictedAge != 0 {
@@ -86,7 +86,7 @@ func TestBounds(t *testing.T) {
 		t.Errorf("all are older: %+v", s)
 	}
 	small := New(Config{Keep: time.Hour, MaxBytes: 1})
-	small.Add(start, numbered(1), false)
+	small.Add(start, Lookup{Line: numbered(1)})
 	if s := small.Stats(); s.Traces != 0 || s.EvictedBytes != 1 || s.Bytes != 0 {
 		t.Errorf("a trace larger than the bound: %+v", s)
 	}
@@ -96,7 +96,7 @@ func TestBounds(t *testing.T) {
 func TestOldIsNotShown(t *testing.T) {
 	h := New(Config{Keep: 10 * time.Second, MaxBytes: 1 << 20})
 	for i := range 3 {
-		h.Add(start.Add(time.Duration(i)*time.Second), numbered(i), false)
+		h.Add(start.Add(time.Duration(i)*time.Second), Lookup{Line: numbered(i)})
 	}
 	h.Expire(start.Add(11 * time.Second))
 	if got := names(t, h.Query(time.Time{}, 0)); got != "002 001" {
@@ -109,7 +109,7 @@ func TestBlocks(t *testing.T) {
 	h := New(Config{Keep: time.Minute, MaxBytes: 1 << 20})
 	const n = 4*perBlock + 7
 	for i := range n {
-		h.Add(start.Add(time.Duration(i)*time.Millisecond), long(i), false)
+		h.Add(start.Add(time.Duration(i)*time.Millisecond), Lookup{Line: long(i)})
 	}
 	for _, limit := range []int{0, 1, 7, 8, perBlock + 7, 3 * perBlock, n + 1} {
 		newest := strings.Fields(names(t, h.Query(start, limit)))
@@ -132,25 +132,25 @@ func TestBlocks(t *testing.T) {
 
 // The memory must not grow with what has passed through it.
 func TestMemoryStaysBounded(t *testing.T) {
-	h := New(Config{Keep: time.Hour, MaxBytes: 4 * blockBytes})
+	h := New(Config{Keep: time.Hour, MaxBytes: rooms * 4 * blockBytes})
 	for i := range 200 * perBlock {
-		h.Add(start, long(i%1000), false)
+		h.Add(start, Lookup{Line: long(i % 1000)})
 	}
-	if s := h.Stats(); s.Bytes > 4*blockBytes || s.Bytes < 2*blockBytes || s.Traces < 2*perBlock || cap(h.blocks) > 1024 {
-		t.Errorf("%+v, room for %d blocks", s, cap(h.blocks))
+	if s := h.Stats(); s.Bytes > 4*blockBytes || s.Bytes < 2*blockBytes || s.Traces < 2*perBlock || cap(h.rooms[ordinary].blocks) > 1024 {
+		t.Errorf("%+v, room for %d blocks", s, cap(h.rooms[ordinary].blocks))
 	}
 }
 
 func TestFollow(t *testing.T) {
 	h := New(Config{Keep: time.Minute, MaxBytes: 1 << 20})
-	h.Add(start, numbered(0), false)
-	h.Add(start, numbered(1), false)
+	h.Add(start, Lookup{Line: numbered(0)})
+	h.Add(start, Lookup{Line: numbered(1)})
 	backlog, s := h.Follow(start, 0, 2)
 	if got := names(t, backlog); got != "000 001" {
 		t.Errorf("backlog %q", got)
 	}
 	for i := 2; i < 7; i++ {
-		h.Add(start, numbered(i), false)
+		h.Add(start, Lookup{Line: numbered(i)})
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	line, lost, err := s.Next(ctx)
@@ -180,7 +180,7 @@ func TestFollowMissesNothing(t *testing.T) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for i := range n {
-			h.Add(start, numbered(i%1000), false)
+			h.Add(start, Lookup{Line: numbered(i % 1000)})
 		}
 	})
 	backlog, s := h.Follow(start, 0, n)

@@ -29,16 +29,3 @@ func (r *replacing) passes(e *entry) bool {
 	}
 	return true
 }
-
-// lastWords returns the entries of blocks without those that a later one replaces,
-// both oldest first.
-func lastWords(entries []entry, later *replacing) []entry {
-	kept := len(entries)
-	for i := len(entries) - 1; i >= 0; i-- {
-		if later.passes(&entries[i]) {
-			kept--
-			entries[kept] = entries[i]
-		}
-	}
-	return entries[kept:]
-}

@@ -18,14 +18,14 @@ func told(n, name int) []byte {
 // different blocks, and where it was replaced twice.
 func TestReplacedTraces(t *testing.T) {
 	h := New(Config{Keep: time.Hour, MaxBytes: 1 << 20})
-	h.Add(start, told(0, 0), false)
-	h.Add(start, told(1, 1), false)
-	h.seal()
-	h.Add(start, told(2, 2), false)
-	h.Add(start, told(0, 100), true)
-	h.seal()
-	h.Add(start, told(2, 102), true)
-	h.Add(start, told(0, 200), true)
+	h.Add(start, Lookup{Line: told(0, 0)})
+	h.Add(start, Lookup{Line: told(1, 1)})
+	h.rooms[ordinary].seal()
+	h.Add(start, Lookup{Line: told(2, 2)})
+	h.Add(start, Lookup{Line: told(0, 100), Replaces: true})
+	h.rooms[ordinary].seal()
+	h.Add(start, Lookup{Line: told(2, 102), Replaces: true})
+	h.Add(start, Lookup{Line: told(0, 200), Replaces: true})
 	for limit, want := range map[int]string{0: "200 102 001", 2: "200 102", 1: "200"} {
 		if got := names(t, h.Query(start, limit)); got != want {
 			t.Errorf("newest first, limit %d: %s, want %s", limit, got, want)

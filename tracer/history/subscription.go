@@ -3,8 +3,6 @@ package history
 import (
 	"context"
 	"iter"
-	"maps"
-	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -28,42 +26,10 @@ type Subscription struct {
 func (h *History) Follow(since time.Time, limit, queue int) (iter.Seq[[]byte], *Subscription) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	blocks, since := h.snapshot(since)
+	held := h.snapshot(since)
 	s := &Subscription{history: h, queue: make(chan []byte, queue)}
 	h.subscribers[s] = struct{}{}
-	return oldestFirst(blocks, since, limit), s
-}
-
-// oldestFirst yields the last limit lines of the blocks (0: all). What a later line
-// replaces is left out, and is found first, from the newest block back.
-func oldestFirst(blocks []*block, since time.Time, limit int) iter.Seq[[]byte] {
-	return func(yield func([]byte) bool) {
-		var later replacing
-		known := make([]replacing, len(blocks)) // what the blocks after each replace
-		first, lines := len(blocks), 0
-		if limit == 0 && !slices.ContainsFunc(blocks, func(b *block) bool { return b.replaces }) {
-			first = 0
-		}
-		for first > 0 && (limit == 0 || lines < limit) {
-			first--
-			known[first] = maps.Clone(later)
-			lines += len(lastWords(blocks[first].entries(since), &later))
-		}
-		skip := 0
-		if limit > 0 {
-			skip = max(lines-limit, 0)
-		}
-		for i := first; i < len(blocks); i++ {
-			entries := lastWords(blocks[i].entries(since), &known[i])
-			n := min(skip, len(entries))
-			skip -= n
-			for _, e := range entries[n:] {
-				if !yield(e.line) {
-					return
-				}
-			}
-		}
-	}
+	return held.oldestFirst(limit), s
 }
 
 // Next waits for the next trace. lost is how many were not delivered since the

@@ -63,6 +63,9 @@ type Collector struct {
 	// HistoryBytes is the bound of the memory of finished traces.
 	HistoryBytes int
 	Unfiltered   func() uint64 // records for which the filter failed
+	// Limited returns how many records were not written of clients whose lookups have the
+	// same finding again and again, by kind.
+	Limited func() map[string]uint64
 	// Cluster returns what is known of Kubernetes, or nil: there is none.
 	Cluster func() *kube.State
 }
@@ -110,13 +113,15 @@ var (
 	unfiltered      = counter("filter_failed_total", "Records that were not written since --filter failed on them, or had no time for them.")
 	recordsQueued   = gauge("plugin_records_queued", "Records received that wait to be taken.")
 	outputDropped   = counter("output_records_dropped_total", "Records that an output did not take.", "output")
+	outputLimited   = counter("output_records_limited_total", "Records, by kind, that no output was given, since their client had many with the same finding or failure: findings_total counts these.", "record")
 	outputQueued    = gauge("output_records_queued", "Records that wait for an output.", "output")
 	tableBytes      = gauge("table_bytes", "Memory that a table takes: exchanges of open_exchanges, traces of pending_traces.", "table")
 	tableLimit      = gauge("table_limit_bytes", "Memory that a table may take: what came first is passed on early then (evicted_total).", "table")
 	historyTraces   = gauge("history_traces", "Finished traces in memory, for the local API.")
 	historyBytes    = gauge("history_bytes", "Memory that the finished traces take.")
 	historyLimit    = gauge("history_limit_bytes", "Memory that the finished traces may take.")
-	historyEvicted  = counter("history_evicted_total", "Finished traces let go, because of their age or because the memory was full.", "cause")
+	historyNotable  = gauge("history_notable_traces", "Finished traces in memory that failed, were slow or have a finding.")
+	historyEvicted  = counter("history_evicted_total", "Finished traces let go, because of their age, because the memory was full, or because it was and their client had more than its share: age, memory, share.", "cause")
 	followers       = gauge("api_followers", "Readers of the local API that follow new traces.")
 	followersLost   = counter("api_follower_lost_traces_total", "Traces not delivered to a follower that was too slow.")
 	clusterSynced   = gauge("kubernetes_synced", "Whether pods, Services and their endpoints were all listed and the API server can be asked now: 1, or 0. Only with Kubernetes.")
@@ -185,16 +190,21 @@ func (c Collector) Collect(ch chan<- prometheus.Metric) {
 		send(outputDropped, o.Dropped, o.Name)
 		send(outputQueued, o.Queued, o.Name)
 	}
+	for record, v := range c.Limited() {
+		send(outputLimited, v, record)
+	}
 	send(tableBytes, uint64(n.ExchangeBytes), "exchanges")
 	send(tableBytes, uint64(n.TraceBytes), "traces")
 	send(tableLimit, exchange.DefaultMaxBytes, "exchanges")
 	send(tableLimit, assemble.DefaultMaxBytes, "traces")
 	h := c.History()
 	send(historyTraces, uint64(h.Traces))
+	send(historyNotable, uint64(h.Notable))
 	send(historyBytes, uint64(h.Bytes))
 	send(historyLimit, uint64(c.HistoryBytes))
 	send(historyEvicted, h.EvictedAge, "age")
 	send(historyEvicted, h.EvictedBytes, "memory")
+	send(historyEvicted, h.EvictedShare, "share")
 	send(followers, uint64(h.Subscribers))
 	send(followersLost, h.LostQueued)
 	send(buildInfo, 1, c.Version)

@@ -38,7 +38,10 @@ func sample() Collector {
 			return map[string]unixsocket.State{"records": {Rebound: 31, Err: errors.New("read-only")}, "api": {}}
 		},
 		Cluster: func() *kube.State { return &kube.State{Synced: true, Pods: 21, Failures: 22} },
-		History: func() history.Stats { return history.Stats{Traces: 7, Bytes: 9, EvictedAge: 11} }, HistoryBytes: 13,
+		History: func() history.Stats {
+			return history.Stats{Traces: 7, Bytes: 9, EvictedAge: 11, EvictedShare: 17, Notable: 3}
+		}, HistoryBytes: 13,
+		Limited: func() map[string]uint64 { return map[string]uint64{"trace": 19} },
 	}
 }
 
@@ -93,7 +96,8 @@ func TestServe(t *testing.T) {
 		"dnstrace_clock_steps_total 1", "dnstrace_tcp_connects_dropped_total 4", `dnstrace_exchanges_total{outcome="answered"} 1`,
 		`dnstrace_findings_total{code="upstream-timeout"} 1`, `dnstrace_findings_total{code="conntrack-race"} 0`,
 		"dnstrace_plugin_records_queued 5", "dnstrace_filter_failed_total 17", `dnstrace_output_records_queued{output="stdout"} 2`, "dnstrace_history_bytes 9", "dnstrace_history_limit_bytes 13",
-		`dnstrace_history_evicted_total{cause="age"} 11`, `dnstrace_table_limit_bytes{table="traces"} 2.3068672e+07`, `dnstrace_table_bytes{table="exchanges"} 4096`,
+		`dnstrace_history_evicted_total{cause="age"} 11`, `dnstrace_history_evicted_total{cause="share"} 17`, "dnstrace_history_notable_traces 3",
+		`dnstrace_output_records_limited_total{record="trace"} 19`, `dnstrace_table_limit_bytes{table="traces"} 2.3068672e+07`, `dnstrace_table_bytes{table="exchanges"} 4096`,
 		`dnstrace_lookups_total{client="local",outcome="unanswered"} 0`, `dnstrace_build_info{version="v1"} 1`,
 		`dnstrace_output_records_dropped_total{output="stdout"} 1`,
 		`dnstrace_socket_reachable{socket="records"} 0`, `dnstrace_socket_reachable{socket="api"} 1`, `dnstrace_socket_rebound_total{socket="records"} 31`,

@@ -166,7 +166,7 @@ func BenchmarkLookup(b *testing.B) {
 			p := New(Config{
 				Source: newReplay(b, lookup), Receiver: make(silent), Ports: []uint16{53}, Timeout: 5 * time.Second,
 				Exchange: func(_ trace.Record, line []byte) { out.Write(line) },
-				Trace:    func(_ trace.Record, line []byte) { kept.Add(time.Now(), line, false); out.Write(line) },
+				Trace:    func(_ trace.Record, line []byte) { kept.Add(time.Now(), history.Lookup{Line: line}); out.Write(line) },
 				Flush:    out.Flush,
 				Last:     func() {},
 			})

@@ -38,9 +38,14 @@ func (s sampler) trace(t *trace.Trace) bool {
 		t.Sample = s.rate
 		return true
 	}
-	return s.keeps(len(t.Diagnosis) == 0 && well(t.Outcome, t.RCode, t.Duration) &&
-		(t.Exchange == nil || ordinary(t.Exchange)) && (t.Query == nil || served(t.Query)) && called(t.Upstreams),
-		hashOf(t), &t.Sample)
+	return s.keeps(Ordinary(t), hashOf(t), &t.Sample)
+}
+
+// Ordinary tells whether nothing is the matter with a lookup: it did not fail, was not
+// slow, nothing of it was lost on its way, and it has no finding.
+func Ordinary(t *trace.Trace) bool {
+	return len(t.Diagnosis) == 0 && well(t.Outcome, t.RCode, t.Duration) &&
+		(t.Exchange == nil || ordinary(t.Exchange)) && (t.Query == nil || served(t.Query)) && called(t.Upstreams)
 }
 
 // hashOf returns the sampling hash of a lookup: by what CoreDNS got, which decides by it

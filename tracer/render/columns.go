@@ -125,7 +125,15 @@ func nameCell(t *trace.Trace) (string, tone) {
 // because the connection to ask it on did not come about.
 const connection = "(TCP connection)"
 
-func typeCell(t *trace.Trace) (string, tone) { return orDash(t.QType) }
+func typeCell(t *trace.Trace) (string, tone) { return orDash(kind(t)) }
+
+// kind is what is asked for: a type, or what is to be done where it is no lookup.
+func kind(t *trace.Trace) string {
+	if q := question(t); q != nil && q.Operation() != "" {
+		return q.Operation()
+	}
+	return t.QType
+}
 
 func resultCell(t *trace.Trace) (string, tone) {
 	_, tn := verdict(t)

@@ -10,7 +10,7 @@ import (
 // head says what was asked, with what result, by whom and of whom.
 func (d *drawing) head(t *trace.Trace, p *places) {
 	asked, _ := nameCell(t)
-	name := strings.TrimSpace(clean(asked) + " " + clean(t.QType))
+	name := strings.TrimSpace(clean(asked) + " " + clean(kind(t)))
 	result, tn := verdict(t)
 	if about := circumstances(t); about != "" {
 		result += " (" + about + ")"
@@ -30,6 +30,9 @@ func (d *drawing) head(t *trace.Trace, p *places) {
 		about = append(about, clean(q.Protocol))
 		if asked != connection {
 			about = append(about, fmt.Sprintf("DNS ID %#04x", q.ID))
+		}
+		if q.Operation() != "" {
+			about = append(about, "no lookup: the name is the zone's, of type "+clean(t.QType))
 		}
 	}
 	d.entry("time", about)

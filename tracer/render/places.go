@@ -84,6 +84,8 @@ func (p *places) upstreams(list []trace.Upstream, server string) {
 func (p *places) ends(e *trace.Exchange, client, server string, recorded bool) {
 	if s, ok := e.Sighting(e.Milestones.Query.Left); ok {
 		p.name(s.Place(), s.NetNSName, client)
+	} else if at, ok := e.ClientPlace(); ok {
+		p.name(at, e.Drops[0].NetNSName, client) // dropped there before a device sent it
 	}
 	if s, ok := e.Sighting(e.Milestones.Response.Left); ok {
 		p.name(s.Place(), s.NetNSName, server)

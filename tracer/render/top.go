@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/plural"
 	"github.com/dnstrace/dnstrace/tracer/top"
 )
 
@@ -166,14 +167,14 @@ func (d *board) line(s string) {
 }
 
 func (d *board) head(v *top.View, o *TopOptions) {
-	about := []string{fmt.Sprintf("%d lookups", v.Total.Lookups)}
+	about := []string{plural.Of(v.Total.Lookups, "lookup")}
 	if !v.From.IsZero() {
 		about = append(about, spanOf(v))
 		if over := max(v.To.Sub(v.From), time.Second); v.Total.Lookups > 0 {
 			about = append(about, perSecond(float64(v.Total.Lookups)/over.Seconds())+" a second")
 		}
 	}
-	about = append(about, fmt.Sprintf("%d timeouts", v.Total.Timeouts), fmt.Sprintf("%d with a diagnosis", v.Total.Findings))
+	about = append(about, plural.Of(v.Total.Timeouts, "timeout"), fmt.Sprintf("%d with a diagnosis", v.Total.Findings))
 	order := "by " + string(cmp.Or(o.Sort, top.ByTimeouts))
 	if o.Reverse {
 		order += ", reversed"
@@ -192,10 +193,10 @@ func (d *board) head(v *top.View, o *TopOptions) {
 func (d *board) notes(v *top.View) {
 	var notes []string
 	if v.Total.Sampled > 0 {
-		notes = append(notes, fmt.Sprintf("%d of the lookups are samples: there were more, which CoreDNS did not record", v.Total.Sampled))
+		notes = append(notes, plural.Of(v.Total.Sampled, "sample")+" among the lookups: there were more, which CoreDNS did not record")
 	}
 	if v.Late > 0 {
-		notes = append(notes, fmt.Sprintf("%d lookups were told of after their time, and are not counted", v.Late))
+		notes = append(notes, plural.Of(v.Late, "lookup")+" told of after its time, not counted")
 	}
 	for _, note := range notes {
 		for _, line := range wrap(note, d.limit) {

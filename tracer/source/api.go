@@ -5,9 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/api"
+	"github.com/dnstrace/dnstrace/tracer/history"
+	"github.com/dnstrace/dnstrace/tracer/plural"
 )
 
 // API reads from the tracer on this node.
@@ -39,9 +44,16 @@ func (a API) Each(ctx context.Context, r Request, each func(Lookup) error) (Read
 		return each(Lookup{Trace: t, Line: line})
 	}
 	lost := func(n uint64) {
-		bad.printf("this reader is too slow: %d lookups are not shown", n)
+		bad.printf("this reader is too slow: %s not shown", plural.Of(n, "lookup"))
 	}
-	err := api.NewClient(a.Path).Traces(ctx, api.Query{Since: r.Since, Follow: r.Follow}, line, lost)
+	reach := func(back history.Reach) {
+		now := time.Now()
+		read.Reach = reachWords(back, now)
+		if r.Since > 0 && (later(back.Ordinary, back.Notable).After(now.Add(-r.Since)) || len(back.Clients) > 0) {
+			bad.printf("%s", read.Reach)
+		}
+	}
+	err := api.NewClient(a.Path).Traces(ctx, api.Query{Since: r.Since, Follow: r.Follow}, reach, line, lost)
 	bad.end()
 	switch {
 	case errors.Is(err, Stop):
@@ -50,4 +62,30 @@ func (a API) Each(ctx context.Context, r Request, each func(Lookup) error) (Read
 		return read, fmt.Errorf("%w; start `dnstrace run` again", err)
 	}
 	return read, err
+}
+
+// reachWords says for people how far back the memory of a tracer goes.
+func reachWords(back history.Reach, now time.Time) string {
+	words := "it holds the lookups of the last " + ago(back.Ordinary, now)
+	if !back.Notable.Equal(back.Ordinary) {
+		words += ", of those that failed, were slow or have a finding the last " + ago(back.Notable, now)
+	}
+	var less []string
+	for _, c := range back.Clients {
+		less = append(less, c.Client+" the last "+ago(later(c.Ordinary, c.Notable), now))
+	}
+	slices.Sort(less)
+	if len(less) > 0 {
+		words += "; of clients that ask more than others, less: " + strings.Join(less, ", ")
+	}
+	return words
+}
+
+func ago(t, now time.Time) string { return max(now.Sub(t), 0).Round(time.Second).String() }
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }

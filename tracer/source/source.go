@@ -37,6 +37,9 @@ type Request struct {
 type Read struct {
 	Traces int // passed on
 	Others int // records left out for their names
+	// Reach says how far back the source goes, where it does not hold all that there was;
+	// empty: it does.
+	Reach string
 }
 
 // Source gives lookups.

@@ -204,7 +204,7 @@ func TestFilePath(t *testing.T) {
 func TestAPI(t *testing.T) {
 	h := history.New(history.Config{Keep: time.Hour, MaxBytes: 1 << 20})
 	for i := 1; i < 4; i++ {
-		h.Add(start.Add(time.Duration(i)*time.Second), traceOf(exchange(i), nil).AppendJSON(nil), false)
+		h.Add(start.Add(time.Duration(i)*time.Second), history.Lookup{Line: traceOf(exchange(i), nil).AppendJSON(nil)})
 	}
 	path := filepath.Join(t.TempDir(), "api.sock")
 	l, err := api.Listen(path)

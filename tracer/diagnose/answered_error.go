@@ -1,0 +1,56 @@
+package diagnose
+
+import (
+	"fmt"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// answeredError finds a lookup that got an error for an answer, where no rule knows why: it
+// says who answered it, and what that server says of it. Proof: the response. What only
+// fails (SERVFAIL) is the fault of a server as that of an upstream is; with any other code it
+// declines to do what was asked.
+func answeredError(t *trace.Trace) []trace.Finding {
+	if t.Role == trace.RoleUpstream || t.Outcome != trace.OutcomeAnswered || !errorCode(t.RCode) {
+		return nil
+	}
+	f := trace.Finding{Code: RefusedByServer, Advice: declineAdvice(t)}
+	if t.RCode == "SERVFAIL" {
+		f.Code = UpstreamError
+		f.Advice = "Ask it directly (`dig @ADDRESS NAME`), and see its log: the fault is there or further up (DNSSEC, the zone's servers)."
+	}
+	by := "The server"
+	switch {
+	case t.Query != nil:
+		by = "CoreDNS"
+	case t.Exchange != nil:
+		by = "The server " + server(t.Exchange)
+	}
+	f.Summary = fmt.Sprintf("%s answered %s to %s.", by, t.RCode, request(t))
+	if t.Exchange != nil {
+		f.Evidence = append(f.Evidence, fmt.Sprintf("%s answered %s to %s after %s", server(t.Exchange), t.RCode, who(t.Exchange), orUnknown(t.Exchange.Duration)))
+		f.Evidence = append(f.Evidence, ownWords(t.Exchange)...)
+	}
+	if q := t.Query; q != nil {
+		f.Evidence = append(f.Evidence, recordedHow(q))
+		if q.Error != "" {
+			f.Evidence = append(f.Evidence, fmt.Sprintf("CoreDNS's own words: %q", q.Error))
+		}
+	}
+	return []trace.Finding{inDoubt(f, t.Exchange)}
+}
+
+// declineAdvice says what to do about a server that does not do what it was asked.
+func declineAdvice(t *trace.Trace) string {
+	switch t.RCode {
+	case "NOTIMP":
+		return "The server does not do this: send it to one that does (the zone's primary, for an UPDATE), or turn it on there."
+	case "NOTAUTH", "NOTZONE":
+		return "The server is not the zone's, or does not know the key (TSIG): compare zone, server and key on both sides."
+	case "FORMERR", "BADVERS":
+		return "The server does not understand the message (EDNS, an option, another version): see what the client sends (`dig +noedns` works?)."
+	case "BADCOOKIE":
+		return "The server wants its cookie, and a client that knows cookies asks again with it: see whether this one does."
+	}
+	return "See that server's log and configuration for this name and client."
+}

@@ -1,0 +1,65 @@
+package diagnose
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// found is what is said of a lookup whose query was dropped, and never answered.
+func found(d trace.Drop, change func(*trace.Exchange)) trace.Finding {
+	d.Message, d.NetNS, d.NetNSName, d.IfName = trace.MessageQuery, 7, "node", "cni0"
+	ex := &trace.Exchange{Outcome: trace.OutcomeDropped, Transmissions: 1, Drops: []trace.Drop{d}}
+	if change != nil {
+		change(ex)
+	}
+	tr := &trace.Trace{Exchange: ex, Outcome: trace.OutcomeDropped}
+	findings := drops(newMemory(), tr)
+	if len(findings) != 1 {
+		return trace.Finding{}
+	}
+	return findings[0]
+}
+
+// What the kernel's reason means stands in the summary, and what is to be done about it
+// is the advice for that reason, not for another.
+func TestDroppedOtherSaysWhatTheReasonMeans(t *testing.T) {
+	for _, tc := range []struct{ reason, where, summary, advice, not string }{
+		{"UDP_CSUM", "__udp4_lib_rcv", "wrong checksum", "ethtool -K", "ip neigh"},
+		{"IP_RPFILTER", "ip_rcv_finish_core", "reverse path filter", "rp_filter", "ip neigh"},
+		{"IP_INADDRERRORS", "ip_error", "never forwards", "net.ipv4.ip_forward", "ip neigh"},
+		{"IP_INHDR", "ip_forward", "TTL", "traceroute", "ip neigh"},
+		{"OTHERHOST", "ip_rcv_core", "another machine's", "ip neigh", "ip route"},
+		{"QDISC_DROP", "__dev_queue_xmit", "carrier", "tc -s qdisc", "ip neigh"},
+		{"XFRM_POLICY", "xfrm4_policy_check", "IPsec", "ip xfrm", "ip neigh"},
+		{"PKT_TOO_BIG", "ip_forward", "MTU", "MTU", "ip neigh"},
+		{"IP_OUTNOROUTES", "ip_output", "no route", "ip route get", "ip neigh"},
+		{"", "ip_error", "no route, or one that refuses", "ip route get", "ip neigh"},
+		{"SOMETHING_NEW", "somewhere", "SOMETHING_NEW", "the kernel's source", "ip neigh"},
+		{"", "", "The kernel dropped the client's query in namespace node, at device cni0.", "nstat", "ip neigh"},
+	} {
+		f := found(trace.Drop{Reason: tc.reason, Where: tc.where}, nil)
+		if f.Code != DroppedOther || !strings.Contains(f.Summary, tc.summary) || !strings.Contains(f.Advice, tc.advice) || strings.Contains(f.Advice, tc.not) {
+			t.Errorf("%s at %s: %s: %s > %s", tc.reason, tc.where, f.Code, f.Summary, f.Advice)
+		}
+	}
+}
+
+// A rule of the bridge is to be looked for elsewhere than one of IP, and a queue that
+// nobody reads is no rule that drops, though netfilter does.
+func TestDroppedByNetfilterNamesWhose(t *testing.T) {
+	for _, tc := range []struct{ reason, where, words, summary, advice string }{
+		{"NETFILTER_DROP", "nft_do_chain", "netfilter hook FORWARD", "A firewall rule dropped", "iptables-save"},
+		{"NETFILTER_DROP", "nft_do_chain", "netfilter hook INPUT, family bridge", "A firewall rule of the bridge dropped", "nft list ruleset bridge"},
+		{"NETFILTER_DROP", "nf_hook_slow", "netfilter hook FORWARD or POSTROUTING, family bridge (ebtables or nftables)", "A firewall rule of the bridge dropped", "ebtables"},
+		{"NETFILTER_DROP", "nft_do_chain", "netfilter hook INGRESS, family netdev", "A firewall rule of the device dropped", "nft list ruleset netdev"},
+		{"NETFILTER_DROP", "nft_do_chain", "netfilter hook INPUT, family inet", "A firewall rule dropped", "nft list ruleset inet"},
+		{"", "nf_queue", "netfilter hook INPUT, NFQUEUE without a process that takes it", "NFQUEUE", "nfnetlink_queue"},
+	} {
+		f := found(trace.Drop{Reason: tc.reason, Where: tc.where, Words: tc.words}, nil)
+		if f.Code != DroppedByNetfilter || !strings.Contains(f.Summary, tc.summary) || !strings.Contains(f.Advice, tc.advice) {
+			t.Errorf("%s: %s: %s > %s", tc.words, f.Code, f.Summary, f.Advice)
+		}
+	}
+}

@@ -1,0 +1,216 @@
+package export
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/origin"
+)
+
+// What is written of the lookups of a client that have the same finding, or fail in the
+// same way: the first thousand, enough to know all there is to know of them, and ten a
+// second of those that go on. At some 9 kB each that is 90 kB a second, where a pod
+// that sends 1,300 bad queries a second would make 12 MB.
+const (
+	limitBurst = 1000
+	limitRate  = 10 // a second
+)
+
+// placeFactor is how much more all clients of a place may have written together. On a
+// device by which the clients of other nodes come there may be many, and they may be one
+// that forges addresses.
+const placeFactor = 8
+
+// maxBuckets bounds what is remembered, some 200 bytes each, and maxOfPlace what is of
+// one place: a pod has a few codes, and addresses can be forged. sweepEvery bounds how
+// often a full table is searched for what is not needed any more.
+const (
+	maxBuckets = 4096
+	maxOfPlace = 128
+	sweepEvery = time.Minute
+)
+
+// maxReported bounds the lines of one [Limiter.Report].
+const maxReported = 10
+
+// Limiter leaves out records of lookups that fail again and again in the same way, by
+// client and code, so that one client does not fill the log. It is safe for use from
+// many goroutines. It has no clock.
+type Limiter struct {
+	mu      sync.Mutex
+	buckets map[bucketKey]*bucket
+	ofPlace map[origin.Place]int // buckets
+	swept   time.Time
+	rest    bucket // of clients for whom there is no room
+	total   map[string]uint64
+}
+
+// bucketKey is what is limited together. Of a place's own bucket the client has no
+// name, and all is set.
+type bucketKey struct {
+	kind, code string
+	client     origin.Client
+	all        bool
+}
+
+// bucket holds what may still be written (a token bucket), and what was not.
+type bucket struct {
+	tokens float64
+	filled time.Time
+	label  string
+	more   uint64 // left out and not reported yet
+}
+
+// NewLimiter returns a Limiter that left out nothing yet.
+func NewLimiter() *Limiter {
+	return &Limiter{buckets: map[bucketKey]*bucket{}, ofPlace: map[origin.Place]int{}, rest: bucket{label: "further clients"}, total: map[string]uint64{trace.KindExchange: 0, trace.KindTrace: 0}}
+}
+
+// Allow tells whether a record is to be written at now. One in which nothing is the
+// matter always is.
+func (l *Limiter) Allow(now time.Time, r trace.Record) bool {
+	code := codeOf(r)
+	if code == "" {
+		return true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	client := origin.Of(r)
+	place := l.bucket(now, bucketKey{kind: r.Kind(), code: code, client: origin.Client{Place: client.Place}, all: true}, "further clients of one place", placeFactor)
+	own := place
+	if k := (bucketKey{kind: r.Kind(), code: code, client: client}); l.buckets[k] != nil || l.ofPlace[client.Place] < maxOfPlace {
+		own = l.bucket(now, k, origin.Label(r), 1)
+	}
+	if own.tokens >= 1 && place.tokens >= 1 {
+		own.tokens--
+		if place != own {
+			place.tokens--
+		}
+		return true
+	}
+	own.more++
+	l.total[r.Kind()]++
+	return false
+}
+
+// bucket returns what is limited together, filled up to now.
+func (l *Limiter) bucket(now time.Time, k bucketKey, label string, factor float64) *bucket {
+	b := l.buckets[k]
+	if b == nil {
+		if len(l.buckets) >= maxBuckets {
+			l.sweep(now)
+		}
+		if len(l.buckets) >= maxBuckets {
+			b = &l.rest
+		} else {
+			b = &bucket{label: label}
+			l.buckets[k] = b
+			l.ofPlace[k.client.Place]++
+		}
+	}
+	b.fill(now, factor)
+	return b
+}
+
+func (b *bucket) fill(now time.Time, factor float64) {
+	if b.filled.IsZero() {
+		b.tokens = limitBurst * factor
+	} else {
+		// A clock that was stepped back takes nothing away.
+		b.tokens = min(b.tokens+max(0, now.Sub(b.filled).Seconds())*limitRate*factor, limitBurst*factor)
+	}
+	b.filled = now
+}
+
+// sweep forgets those that are full again, and have nothing to report.
+func (l *Limiter) sweep(now time.Time) {
+	// A clock that was stepped back must not stop it.
+	if now.Sub(l.swept).Abs() < sweepEvery {
+		return
+	}
+	l.swept = now
+	const full = limitBurst / limitRate * time.Second
+	for k, b := range l.buckets {
+		if b.more > 0 || now.Sub(b.filled).Abs() < full {
+			continue
+		}
+		delete(l.buckets, k)
+		if l.ofPlace[k.client.Place]--; l.ofPlace[k.client.Place] == 0 {
+			delete(l.ofPlace, k.client.Place)
+		}
+	}
+}
+
+// Report returns lines that say what was left out since the last call, most first.
+func (l *Limiter) Report() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	type left struct {
+		bucketKey
+		*bucket
+	}
+	var all []left
+	for k, b := range l.buckets {
+		if b.more > 0 {
+			all = append(all, left{k, b})
+		}
+	}
+	if l.rest.more > 0 {
+		all = append(all, left{bucketKey{kind: "record", code: "several codes"}, &l.rest})
+	}
+	slices.SortFunc(all, func(a, b left) int {
+		return cmp.Or(cmp.Compare(b.more, a.more), cmp.Compare(a.label, b.label), cmp.Compare(a.code, b.code))
+	})
+	var lines []string
+	var unnamed, clients uint64
+	for i, b := range all {
+		if i < maxReported {
+			lines = append(lines, fmt.Sprintf("%d more %s records of %s with %s were not written: it has so many of them", b.more, b.kind, b.label, b.code))
+		} else {
+			unnamed += b.more
+			clients++
+		}
+		b.more = 0
+	}
+	if clients > 0 {
+		lines = append(lines, fmt.Sprintf("%d more records were not written, of %d further clients and codes that have so many of them", unnamed, clients))
+	}
+	return lines
+}
+
+// Stats returns how many records were left out, by kind.
+func (l *Limiter) Stats() map[string]uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.total)
+}
+
+// codeOf returns by what a record is limited: the first finding, else how it failed;
+// empty where nothing is the matter.
+func codeOf(r trace.Record) string {
+	switch r := r.(type) {
+	case *trace.Trace:
+		if len(r.Diagnosis) > 0 {
+			return r.Diagnosis[0].Code
+		}
+		return failure(r.Outcome, r.RCode)
+	case *trace.Exchange:
+		return failure(r.Outcome, r.RCode)
+	}
+	return ""
+}
+
+func failure(outcome, rcode string) string {
+	switch {
+	case outcome != trace.OutcomeAnswered:
+		return outcome
+	case rcode == "NOERROR", rcode == "NXDOMAIN":
+		return ""
+	}
+	return rcode
+}

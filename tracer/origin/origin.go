@@ -1,0 +1,125 @@
+// Package origin says who a lookup is put down to where clients share something
+// that is limited. What a client can choose freely must not make it many clients: the
+// place that its query came from stands before what its packets say of themselves.
+package origin
+
+import (
+	"net/netip"
+	"strings"
+	"unicode"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// Place is where queries come from: the network namespace of a client on this node,
+// or the device by which the queries of other nodes' clients came, and the node whose
+// tunnel carried them. The zero Place is that of lookups of which no packet was seen.
+type Place struct {
+	trace.Place
+	Device string     // empty where the client is in the namespace
+	Tunnel netip.Addr // source of the outer packet, if there was one
+}
+
+// Client is one of the clients at a place. It is comparable.
+type Client struct {
+	Place Place
+	// Name tells the clients of a place apart: by its cgroup where the client is in
+	// the namespace, which may be the node's own; else by its address, which a
+	// sender can forge.
+	Name string
+}
+
+// cgroupParts is how much of a cgroup's path names a client: as far as a pod (below
+// kubelet's slice, that of all pods and that of their class), a service, or what a
+// user's session has. What is below that a client may be free to make.
+const cgroupParts = 4
+
+// Of returns the client of an exchange or a trace.
+func Of(r trace.Record) Client {
+	switch r := r.(type) {
+	case *trace.Exchange:
+		return ofExchange(r, r.Client)
+	case *trace.Trace:
+		switch {
+		case r.Exchange != nil:
+			return ofExchange(r.Exchange, r.Client)
+		case r.Query != nil:
+			return Client{Name: address(r.Query.ClientIP)}
+		}
+	}
+	return Client{}
+}
+
+func ofExchange(e *trace.Exchange, who *trace.Endpoint) Client {
+	if place, ok := e.ClientPlace(); ok {
+		c := Client{Place: Place{Place: place}}
+		if who != nil {
+			c.Name = upper(who.Cgroup)
+		}
+		return c
+	}
+	c := Client{Name: address(e.ClientIP)}
+	if e.Path.Len() > 0 {
+		first := e.Path.At(0)
+		c.Place = Place{Place: first.Place(), Device: first.IfName}
+		if first.Tunnel != nil {
+			c.Place.Tunnel = first.Tunnel.Src.Addr()
+		}
+	}
+	return c
+}
+
+// upper returns the upper parts of a cgroup's path.
+func upper(path string) string {
+	end := 0
+	for range cgroupParts {
+		next := strings.IndexByte(path[min(end+1, len(path)):], '/')
+		if next < 0 {
+			return path
+		}
+		end += 1 + next
+	}
+	return path[:end]
+}
+
+// Label names the client of an exchange or a trace for people: by its pod, else by its
+// cgroup, else by its address. Who names a cgroup may put into it what a terminal or a
+// log takes for more than text: that is replaced.
+func Label(r trace.Record) string {
+	var who *trace.Endpoint
+	var ip netip.Addr
+	switch r := r.(type) {
+	case *trace.Exchange:
+		who, ip = r.Client, r.ClientIP
+	case *trace.Trace:
+		who = r.Client
+		switch {
+		case r.Exchange != nil:
+			ip = r.Exchange.ClientIP
+		case r.Query != nil:
+			ip = r.Query.ClientIP
+		}
+	}
+	switch {
+	case who == nil:
+	case who.Pod != "":
+		return who.Namespace + "/" + who.Pod
+	case strings.Trim(who.Cgroup, "/") != "" && ip.IsValid():
+		return strings.Map(printable, upper(who.Cgroup)) + " (" + ip.String() + ")"
+	}
+	return address(ip)
+}
+
+func address(ip netip.Addr) string {
+	if !ip.IsValid() {
+		return "unknown"
+	}
+	return ip.String()
+}
+
+func printable(r rune) rune {
+	if !unicode.IsPrint(r) {
+		return unicode.ReplacementChar
+	}
+	return r
+}

@@ -1,0 +1,76 @@
+package origin
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// query is an exchange whose query was seen at a device first, from an address.
+func query(address string, at trace.Sighting, left bool) *trace.Exchange {
+	e := &trace.Exchange{DNS: trace.DNS{ClientIP: netip.MustParseAddr(address)}}
+	at.Message, at.Direction = trace.MessageQuery, trace.DirectionTX
+	e.Path = trace.PathOf(at)
+	if left {
+		e.Milestones.Query.Left = trace.MilestoneAt(0)
+	}
+	return e
+}
+
+// A client that forges addresses, or makes cgroups of its own, stays one client; those
+// of other nodes are told apart by address, within the way that they came by.
+func TestOf(t *testing.T) {
+	pod := trace.Sighting{Device: trace.Device{Node: "a", NetNS: 7, IfName: "eth0"}}
+	uplink := trace.Sighting{Device: trace.Device{Node: "a", NetNS: 1, IfName: "ens3"}}
+	overlay := uplink
+	overlay.Tunnel = &trace.Tunnel{Kind: "vxlan", Src: netip.MustParseAddrPort("192.0.2.9:4789")}
+	in := func(e *trace.Exchange, cgroup string) *trace.Exchange {
+		e.Client = &trace.Endpoint{Cgroup: cgroup}
+		return e
+	}
+	blocked := &trace.Exchange{Client: &trace.Endpoint{PID: 9, Cgroup: "/system.slice/a.service"}, Drops: []trace.Drop{{Message: trace.MessageQuery, Node: "a", NetNS: 7}}}
+	for name, tc := range map[string]struct {
+		a, b trace.Record
+		same bool
+	}{
+		"a pod under two addresses":         {query("10.0.0.1", pod, true), query("10.0.0.2", pod, true), true},
+		"two pods under one address":        {query("10.0.0.1", pod, true), query("10.0.0.1", uplink, true), false},
+		"two services of the node":          {in(query("10.0.0.1", uplink, true), "/system.slice/a.service"), in(query("10.0.0.1", uplink, true), "/system.slice/b.service"), false},
+		"two pods in the node's namespace":  {in(query("10.0.0.1", uplink, true), "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/a.slice/c"), in(query("10.0.0.1", uplink, true), "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/b.slice/c"), false},
+		"two cgroups of one session":        {in(query("10.0.0.1", uplink, true), "/user.slice/user-1.slice/user@1.service/app.slice/x"), in(query("10.0.0.1", uplink, true), "/user.slice/user-1.slice/user@1.service/app.slice/y"), true},
+		"two clients of other nodes":        {query("10.0.1.1", uplink, false), query("10.0.1.2", uplink, false), false},
+		"one client of another node":        {query("10.0.1.1", uplink, false), query("10.0.1.1", uplink, false), true},
+		"one address by way of two nodes":   {query("10.0.1.1", uplink, false), query("10.0.1.1", overlay, false), false},
+		"dropped before it left the pod":    {blocked, in(query("10.0.0.1", pod, true), "/system.slice/a.service"), true},
+		"records without packets":           {&trace.Trace{Query: &trace.Query{DNS: trace.DNS{ClientIP: netip.MustParseAddr("10.0.0.1")}}}, &trace.Trace{Query: &trace.Query{}}, false},
+		"an exchange and its own trace":     {query("10.0.0.1", pod, true), &trace.Trace{Exchange: query("10.0.0.1", pod, true)}, true},
+		"a trace of which nothing is known": {&trace.Trace{}, &trace.Trace{}, true},
+	} {
+		if a, b := Of(tc.a), Of(tc.b); (a == b) != tc.same {
+			t.Errorf("%s: %+v and %+v", name, a, b)
+		}
+	}
+}
+
+func TestLabel(t *testing.T) {
+	e := query("10.0.0.1", trace.Sighting{}, true)
+	if got := Label(e); got != "10.0.0.1" {
+		t.Errorf("by address: %s", got)
+	}
+	e.Client = &trace.Endpoint{Cgroup: "/system.slice/a.service"}
+	if got := Label(&trace.Trace{Exchange: e, Client: e.Client}); got != "/system.slice/a.service (10.0.0.1)" {
+		t.Errorf("by cgroup: %s", got)
+	}
+	e.Client = &trace.Endpoint{Cgroup: "/a\x1b[2J\nb"}
+	if got := Label(e); got != "/a\ufffd[2J\ufffdb (10.0.0.1)" {
+		t.Errorf("by a hostile cgroup: %q", got)
+	}
+	e.Client = &trace.Endpoint{Pod: "web-1", Namespace: "demo", Cgroup: "/kubepods"}
+	if got := Label(e); got != "demo/web-1" {
+		t.Errorf("by pod: %s", got)
+	}
+	if got := Label(&trace.Trace{}); got != "unknown" {
+		t.Errorf("of nobody: %s", got)
+	}
+}
