@@ -40,6 +40,7 @@ func main() {
 	only := flag.String("only", "", "measure only these, with commas between: "+partNames())
 	flag.StringVar(&cfg.coredns, "coredns", "bin/coredns", "CoreDNS")
 	flag.StringVar(&cfg.dnstrace, "dnstrace", "bin/dnstrace", "the node tracer")
+	flag.StringVar(&cfg.against, "against", "", "another build of dnstrace: compare the two, and measure nothing else")
 	flag.IntVar(&cfg.rounds, "rounds", 20, "rounds of a part, at most")
 	flag.DurationVar(&cfg.limit, "time", 10*time.Minute, "how long all parts together may take, about")
 	flag.BoolVar(&cfg.netns, "netns", false, "observe the namespaces of this run only, where others on the machine ask DNS, too: costs a comparison a packet")
@@ -68,6 +69,7 @@ var roles = map[string]func(args []string) error{
 // config is what the flags say.
 type config struct {
 	coredns, dnstrace string
+	against           string
 	rounds            int
 	limit             time.Duration
 	results           string
@@ -117,6 +119,9 @@ func choose(only string) ([]part, error) {
 
 func run(ctx context.Context, cfg config, only string) (err error) {
 	chosen, err := choose(only)
+	if cfg.against != "" {
+		chosen = []part{{"change", "Two builds of dnstrace, in turn", 1, measureChange}}
+	}
 	if err != nil {
 		return err
 	}

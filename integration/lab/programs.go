@@ -69,7 +69,12 @@ func (l *Lab) RecordFile() string { return filepath.Join(l.dir, "records.jsonl")
 // Kubernetes.
 // args are added after those flags, so they win where a flag holds one value.
 func (l *Lab) StartTracer(args ...string) (*Process, error) {
-	path, err := findBinary(l.cfg.Dnstrace, "dnstrace")
+	return l.StartTracerAt(l.cfg.Dnstrace, args...)
+}
+
+// StartTracerAt is StartTracer with another binary than that of the [Config].
+func (l *Lab) StartTracerAt(binary string, args ...string) (*Process, error) {
+	path, err := findBinary(binary, "dnstrace")
 	if err != nil {
 		return nil, err
 	}
