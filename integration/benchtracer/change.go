@@ -24,18 +24,26 @@ const (
 	anotherBuild = "the other"
 )
 
-// measureChange compares two builds of `dnstrace run`, turn by turn: what a change
+// changeParts are measured of two builds of `dnstrace run`, turn by turn: what a change
 // costs, on a machine that does other things as well.
-func measureChange(ctx context.Context, r *rig, s schedule) ([]figures.Figure, error) {
-	c := change{rig: r, paths: map[string]string{thisBuild: r.dnstrace, anotherBuild: r.against}}
-	for n := range s.all() {
-		for _, measure := range []func(context.Context, int) error{c.programs, c.throughput, c.cpu} {
-			if err := measure(ctx, n); err != nil {
+var changeParts = []part{
+	{"programs", "Two builds: time in the eBPF programs", 6, inTurns((*change).programs)},
+	{"throughput", "Two builds: throughput of DNS in a closed loop", 10, inTurns((*change).throughput)},
+	{"cpu", "Two builds: what they take at a steady rate", 30, inTurns(func(c *change, ctx context.Context, n int) error { return c.cpu(ctx, n, echo) })},
+	{"records", "Two builds: what they take where CoreDNS sends records", 30, inTurns(func(c *change, ctx context.Context, n int) error { return c.cpu(ctx, n, recorded) })},
+}
+
+// inTurns measures a round of both builds as often as there is time for.
+func inTurns(round func(c *change, ctx context.Context, n int) error) func(context.Context, *rig, schedule) ([]figures.Figure, error) {
+	return func(ctx context.Context, r *rig, s schedule) ([]figures.Figure, error) {
+		c := change{rig: r, paths: map[string]string{thisBuild: r.dnstrace, anotherBuild: r.against}}
+		for n := range s.all() {
+			if err := round(&c, ctx, n); err != nil {
 				return nil, err
 			}
 		}
+		return c.all.Sorted(nil), nil
 	}
-	return c.all.Sorted(nil), nil
 }
 
 type change struct {
@@ -69,34 +77,32 @@ func (c *change) observe(build string) (*observer, error) {
 	return o, nil
 }
 
-// cpu asks at steady rates.
-func (c *change) cpu(ctx context.Context, n int) error {
-	for _, s := range []server{echo, recorded} {
-		for _, rate := range changeRates {
-			used := map[string]usage{}
-			for _, build := range builds(n) {
-				o, err := c.observe(build)
-				if err != nil {
-					return err
-				}
-				var u usage
-				if err := o.use(ctx, s, rate, &u); err != nil {
-					return o.abandon(err)
-				}
-				if u.tally, err = o.end(ctx); err != nil {
-					return err
-				}
-				used[build] = u
+// cpu asks a server at steady rates.
+func (c *change) cpu(ctx context.Context, n int, s server) error {
+	for _, rate := range changeRates {
+		used := map[string]usage{}
+		for _, build := range builds(n) {
+			o, err := c.observe(build)
+			if err != nil {
+				return err
 			}
-			at := fmt.Sprintf(", %s, %d/s", s.name, rate)
-			c.add("CPU a lookup"+at, "µs", func(b string) float64 { return used[b].cpu })
-			c.add("memory, at most"+at, "MiB", func(b string) float64 { return used[b].peak })
-			c.add("memory of its own, at the end"+at, "MiB", func(b string) float64 { return used[b].own })
-			c.add("written"+at, "KiB a lookup", func(b string) float64 { return used[b].written })
-			c.add("events"+at, "a lookup", func(b string) float64 { return used[b].tally.seen / used[b].lookups })
-			c.add("traces"+at, "a lookup", func(b string) float64 { return used[b].tally.traces / used[b].lookups })
-			c.add("lost or left out"+at, "events", func(b string) float64 { return used[b].tally.lost + used[b].tally.shed })
+			var u usage
+			if err := o.use(ctx, s, rate, &u); err != nil {
+				return o.abandon(err)
+			}
+			if u.tally, err = o.end(ctx); err != nil {
+				return err
+			}
+			used[build] = u
 		}
+		at := fmt.Sprintf(", %d/s", rate)
+		c.add("CPU a lookup"+at, "µs", func(b string) float64 { return used[b].cpu })
+		c.add("memory, at most"+at, "MiB", func(b string) float64 { return used[b].peak })
+		c.add("memory of its own, at the end"+at, "MiB", func(b string) float64 { return used[b].own })
+		c.add("written"+at, "KiB a lookup", func(b string) float64 { return used[b].written })
+		c.add("events"+at, "a lookup", func(b string) float64 { return used[b].tally.seen / used[b].lookups })
+		c.add("traces"+at, "a lookup", func(b string) float64 { return used[b].tally.traces / used[b].lookups })
+		c.add("lost or left out"+at, "events", func(b string) float64 { return used[b].tally.lost + used[b].tally.shed })
 	}
 	return nil
 }
