@@ -40,6 +40,9 @@ func Decode(line []byte) (Record, error) {
 	if len(line) == 0 || line[0] != '{' {
 		return nil, fmt.Errorf("%w: expected a JSON object", ErrNotRecord)
 	}
+	if q := decodeQuery(line); q != nil && checkHeader(&q.Header) == nil {
+		return q, nil
+	}
 	var head struct {
 		V      *int    `json:"v"`
 		Record *string `json:"record"`

@@ -313,13 +313,6 @@ func appendIntPtr(b []byte, n *int) []byte {
 	return appendInt(b, *n)
 }
 
-func appendUintPtr[T uint16 | uint32](b []byte, n *T) []byte {
-	if n == nil {
-		return append(b, "null"...)
-	}
-	return appendUint(b, *n)
-}
-
 func appendFloat(b []byte, f *float64) []byte {
 	if f == nil {
 		return append(b, "null"...)

@@ -91,7 +91,7 @@ func (e *Exchange) appendResponse(b []byte) []byte {
 	b = appendIntPtr(append(b, `,"answer_count":`...), e.AnswerCount)
 	b = appendList(append(b, `,"answers":`...), e.Answers, (*Answer).appendJSON)
 	if e.MinTTL != nil {
-		b = appendUintPtr(append(b, `,"min_ttl":`...), e.MinTTL)
+		b = appendUint(append(b, `,"min_ttl":`...), *e.MinTTL)
 	}
 	if e.ExtendedError != nil {
 		b = e.ExtendedError.appendJSON(append(b, `,"extended_error":`...))
@@ -149,14 +149,19 @@ func (f *Fragments) appendJSON(b []byte) []byte {
 }
 
 func (n *NAT) appendJSON(b []byte) []byte {
-	if n == nil {
-		return append(b, "null"...)
+	b = appendString(append(b, `{"source":`...), n.Source)
+	if n.ServerIP.IsValid() {
+		b = appendAddr(append(b, `,"server_ip":`...), n.ServerIP)
 	}
-	b = appendAddr(append(b, `{"server_ip":`...), n.ServerIP)
-	b = appendUintPtr(append(b, `,"server_port":`...), n.ServerPort)
-	b = appendAddr(append(b, `,"client_ip":`...), n.ClientIP)
-	b = appendUintPtr(append(b, `,"client_port":`...), n.ClientPort)
-	b = appendString(append(b, `,"source":`...), n.Source)
+	if n.ServerPort != nil {
+		b = appendUint(append(b, `,"server_port":`...), *n.ServerPort)
+	}
+	if n.ClientIP.IsValid() {
+		b = appendAddr(append(b, `,"client_ip":`...), n.ClientIP)
+	}
+	if n.ClientPort != nil {
+		b = appendUint(append(b, `,"client_port":`...), *n.ClientPort)
+	}
 	if e := n.Endpoint; e != nil {
 		b = appendString(append(b, `,"endpoint":{"state":`...), e.State)
 		b = appendString(append(b, `,"pod":`...), e.Pod)

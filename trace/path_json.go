@@ -12,7 +12,9 @@ import (
 )
 
 // pathMember is a sighting in JSON. A member that is left out has the value that it has
-// in the sighting before; the tunnel and the VLAN are those of this one.
+// in the sighting before; the tunnel and the VLAN are those of this one. A socket has no
+// device: where it is in the namespace of the sighting before, the device is left out, and
+// stays what it was for the sighting behind.
 type pathMember struct {
 	Offset    Seconds        `json:"offset_seconds"`
 	Message   string         `json:"message"`
@@ -37,10 +39,17 @@ func (p *Path) appendJSON(b []byte, node string) []byte {
 			b = append(b, ',')
 		}
 		s := p.At(i)
+		if s.atSocket() && s.Place() == before.Place() {
+			s.IfIndex, s.IfName = before.IfIndex, before.IfName
+		}
 		b = s.appendJSON(b, &before)
 		before = s
 	}
 	return append(b, ']')
+}
+
+func (s *Sighting) atSocket() bool {
+	return s.Direction == DirectionDelivered || s.Direction == DirectionRead
 }
 
 func (s *Sighting) appendJSON(b []byte, before *Sighting) []byte {
@@ -124,10 +133,14 @@ func (p *Path) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 }
 
 func (m *pathMember) sighting() Sighting {
-	return Sighting{
+	s := Sighting{
 		Device: Device{m.Node, m.NetNS, m.NetNSName, m.IfIndex, m.IfName}, Offset: m.Offset,
 		Message: m.Message, Direction: m.Direction, Src: m.Src, Dst: m.Dst, Tunnel: m.Tunnel, VLAN: m.VLAN,
 	}
+	if s.atSocket() {
+		s.IfIndex, s.IfName = 0, ""
+	}
+	return s
 }
 
 // UnmarshalJSONFrom implements json.UnmarshalerFrom.

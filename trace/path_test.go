@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"math/rand/v2"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -44,6 +45,38 @@ func TestPathKeepsItsSightings(t *testing.T) {
 	p.Reset()
 	if p.Len() != 0 || c.Len() != len(want)+1 || !reflect.DeepEqual(c.At(2), want[2]) {
 		t.Errorf("the copy is %+v", c)
+	}
+}
+
+// Whatever a path is, it is read as it was written.
+func TestPathsComeBackFromJSON(t *testing.T) {
+	steps := samplePath()
+	steps = append(steps,
+		Sighting{Device: Device{"n1", 1, "renamed", 2, "eth0"}, Message: MessageQuery, Direction: DirectionTX},
+		Sighting{Device: Device{"n1", 1, "", 2, "eth0"}, Message: MessageQuery, Direction: DirectionTX},
+		Sighting{Device: Device{"n1", 1, "pod", 0, ""}, Message: MessageQuery, Direction: DirectionRead},
+		Sighting{Device: Device{"n1", 2, "", 0, ""}, Message: MessageQuery, Direction: DirectionDelivered},
+		Sighting{Device: Device{"n1", 2, "", 0, ""}, Message: MessageResponse, Direction: DirectionTX},
+	)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 3000 {
+		e := &Exchange{Node: "n1"}
+		for i := range 1 + rng.IntN(8) {
+			s := steps[rng.IntN(len(steps))]
+			s.Offset = Seconds(i)
+			e.Path.Append(s)
+		}
+		e.Header = *sampleRecords()[2].Head()
+		line := e.AppendJSON(nil)
+		got, err := Decode(line)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, line)
+		}
+		for i, want := range e.Path.All() {
+			if s := got.(*Exchange).Path.At(i); !reflect.DeepEqual(s, want) {
+				t.Fatalf("sighting %d: got %+v, want %+v\n%s", i, s, want, line)
+			}
+		}
 	}
 }
 

@@ -97,20 +97,20 @@ func (r *rig) cpuTurn(ctx context.Context, variant string, rate int) (u usage, e
 	if err != nil {
 		return u, err
 	}
-	if err := o.use(ctx, rate, &u); err != nil {
+	if err := o.use(ctx, echo, rate, &u); err != nil {
 		return u, o.abandon(err)
 	}
 	u.tally, err = o.end(ctx)
 	return u, err
 }
 
-// use asks at a rate, until the observer has worked off all, and notes what it took.
-func (o *observer) use(ctx context.Context, rate int, u *usage) error {
+// use asks a server at a rate, until the observer has worked off all, and notes what it took.
+func (o *observer) use(ctx context.Context, s server, rate int, u *usage) error {
 	before, err := o.cpu()
 	if err != nil {
 		return err
 	}
-	res, err := o.rig.openLoop(ctx, echo, rate, cpuTurn)
+	res, err := o.rig.openLoop(ctx, s, rate, cpuTurn)
 	if err != nil {
 		return err
 	}

@@ -37,9 +37,10 @@ func main() {
 		}
 	}
 	var cfg config
-	only := flag.String("only", "", "measure only these, with commas between: "+partNames())
+	only := flag.String("only", "", "measure only these, with commas between: "+partNames(parts)+"; with -against "+partNames(changeParts))
 	flag.StringVar(&cfg.coredns, "coredns", "bin/coredns", "CoreDNS")
 	flag.StringVar(&cfg.dnstrace, "dnstrace", "bin/dnstrace", "the node tracer")
+	flag.StringVar(&cfg.against, "against", "", "another build of dnstrace: compare the two")
 	flag.IntVar(&cfg.rounds, "rounds", 20, "rounds of a part, at most")
 	flag.DurationVar(&cfg.limit, "time", 10*time.Minute, "how long all parts together may take, about")
 	flag.BoolVar(&cfg.netns, "netns", false, "observe the namespaces of this run only, where others on the machine ask DNS, too: costs a comparison a packet")
@@ -68,6 +69,7 @@ var roles = map[string]func(args []string) error{
 // config is what the flags say.
 type config struct {
 	coredns, dnstrace string
+	against           string
 	rounds            int
 	limit             time.Duration
 	results           string
@@ -91,7 +93,7 @@ var parts = []part{
 	{"latency", fmt.Sprintf("Latency of an open loop at %d lookups a second, asking the echo server", latencyRate), 24, measureLatency},
 }
 
-func partNames() string {
+func partNames(parts []part) string {
 	var names []string
 	for _, p := range parts {
 		names = append(names, p.name)
@@ -100,7 +102,7 @@ func partNames() string {
 }
 
 // choose returns the parts that -only names, all if it names none.
-func choose(only string) ([]part, error) {
+func choose(parts []part, only string) ([]part, error) {
 	if only == "" {
 		return parts, nil
 	}
@@ -108,7 +110,7 @@ func choose(only string) ([]part, error) {
 	for name := range strings.SplitSeq(only, ",") {
 		i := slices.IndexFunc(parts, func(p part) bool { return p.name == name })
 		if i < 0 {
-			return nil, fmt.Errorf("-only %s: expected %s", name, partNames())
+			return nil, fmt.Errorf("-only %s: expected %s", name, partNames(parts))
 		}
 		chosen = append(chosen, parts[i])
 	}
@@ -116,7 +118,11 @@ func choose(only string) ([]part, error) {
 }
 
 func run(ctx context.Context, cfg config, only string) (err error) {
-	chosen, err := choose(only)
+	from := parts
+	if cfg.against != "" {
+		from = changeParts
+	}
+	chosen, err := choose(from, only)
 	if err != nil {
 		return err
 	}

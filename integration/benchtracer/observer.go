@@ -70,7 +70,11 @@ func isTracer(variant string) bool {
 
 // startTracer starts `dnstrace run` as it is by default but for -netns and args,
 // writing to a file.
-func (o *observer) startTracer(args ...string) (err error) {
+func (o *observer) startTracer(args ...string) error {
+	return o.startTracerAt(o.rig.dnstrace, args...)
+}
+
+func (o *observer) startTracerAt(path string, args ...string) (err error) {
 	if o.metrics, err = freeAddress(); err != nil {
 		return err
 	}
@@ -80,7 +84,7 @@ func (o *observer) startTracer(args ...string) (err error) {
 			args = append(args, "--netns", o.rig.Host(host).Netns)
 		}
 	}
-	p, err := o.rig.StartTracer(args...)
+	p, err := o.rig.StartTracerAt(path, args...)
 	if err != nil {
 		return err
 	}

@@ -78,10 +78,8 @@ func (r *rig) programRound(ctx context.Context, all *figures.Figures) (err error
 	if err := compare(tracer, empty.programs, dns, "a DNS packet", figures.AtMost(250), all); err != nil {
 		return err
 	}
-	// The echo pod's own address, so that other ports stay as they are.
-	other := netip.AddrPortFrom(r.Host(echoPod).V4, otherPort)
 	if err := compare(tracer, empty.programs, func() error {
-		_, err := r.closedLoopTo(ctx, other, echo.names, programQueries)
+		_, err := r.closedLoopTo(ctx, r.otherAddress(), echo.names, programQueries)
 		return err
 	}, "another packet", figures.AtMost(30), all); err != nil {
 		return err
@@ -95,6 +93,10 @@ func (r *rig) programRound(ctx context.Context, all *figures.Figures) (err error
 	}
 	return nil
 }
+
+// otherAddress is where the echo server answers what is no DNS: its pod's own address, so
+// that other ports stay as they are.
+func (r *rig) otherAddress() netip.AddrPort { return netip.AddrPortFrom(r.Host(echoPod).V4, otherPort) }
 
 // refused sends as many queries to a port that nobody listens on: the kernel drops
 // each, for lack of a socket.

@@ -13,8 +13,9 @@ import (
 
 // Hosts of the lab beside its own.
 const (
-	clientPod = "client"
-	echoPod   = "echo"
+	clientPod   = "client"
+	echoPod     = "echo"
+	recordedPod = "recorded"
 )
 
 // names is how many names CoreDNS is asked for, and has cached.
@@ -26,8 +27,9 @@ const cacheTTL = 3600
 // rig is the node with its servers, and who asks them.
 type rig struct {
 	*lab.Lab
-	port  uint16 // the newest source port
-	netns bool   // only this lab's namespaces are observed
+	dnstrace, against string // the builds
+	port              uint16 // the newest source port
+	netns             bool   // only this lab's namespaces are observed
 }
 
 // firstPort is below the ports that the kernel chooses from. Every socket gets a
@@ -38,11 +40,11 @@ const firstPort = 1024
 // newRig builds the node, starts CoreDNS and the echo server, and fills the
 // cache. The caller must close it.
 func newRig(ctx context.Context, cfg config) (r *rig, err error) {
-	l, err := lab.Build(lab.Config{Clients: []string{clientPod, echoPod}, Upstreams: 1, CoreDNS: cfg.coredns, Dnstrace: cfg.dnstrace})
+	l, err := lab.Build(lab.Config{Clients: []string{clientPod, echoPod, recordedPod}, Upstreams: 1, CoreDNS: cfg.coredns, Dnstrace: cfg.dnstrace})
 	if err != nil {
 		return nil, err
 	}
-	r = &rig{Lab: l, port: firstPort, netns: cfg.netns}
+	r = &rig{Lab: l, dnstrace: cfg.dnstrace, against: cfg.against, port: firstPort, netns: cfg.netns}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.close())
@@ -50,9 +52,17 @@ func newRig(ctx context.Context, cfg config) (r *rig, err error) {
 	}()
 	l.Upstream(0).Set(".", lab.Behaviour{TTL: cacheTTL})
 	// With the plugins of the Corefile that comes with Kubernetes, as far as they see queries.
-	corefile := fmt.Sprintf(". {\n errors\n prometheus 127.0.0.1:0\n loadbalance\n cache %d\n forward . %s\n}\n", cacheTTL, l.Upstream(0).V4())
-	if _, err := l.StartCoreDNS(corefile); err != nil {
+	corefile := ". {\n errors\n prometheus 127.0.0.1:0\n loadbalance\n%s cache %d\n forward . %s\n}\n"
+	if _, err := l.StartCoreDNS(fmt.Sprintf(corefile, "", cacheTTL, l.Upstream(0).V4())); err != nil {
 		return nil, err
+	}
+	servers := []server{cached, echo}
+	if cfg.against != "" {
+		servers = append(servers, recorded)
+		records := fmt.Sprintf(" dnstrace {\n  output unix %s\n }\n", l.RecordSocket())
+		if _, err := l.StartCoreDNSOn(recordedPod, fmt.Sprintf(corefile, records, cacheTTL, l.Upstream(0).V4())); err != nil {
+			return nil, err
+		}
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -64,7 +74,7 @@ func newRig(ctx context.Context, cfg config) (r *rig, err error) {
 	}
 	// The first time to fill the cache, the second to warm up.
 	for range 2 {
-		for _, s := range []server{cached, echo} {
+		for _, s := range servers {
 			if _, err := r.closedLoop(ctx, s, 2*names); err != nil {
 				return nil, fmt.Errorf("warm up: %w", err)
 			}

@@ -68,12 +68,23 @@ func (l *Lab) RecordFile() string { return filepath.Join(l.dir, "records.jsonl")
 // APISocket, writes records of both kinds to RecordFile, serves no metrics and asks no
 // Kubernetes.
 // args are added after those flags, so they win where a flag holds one value.
-func (l *Lab) StartTracer(args ...string) (*Process, error) { return l.StartTracerTo(nil, args...) }
+func (l *Lab) StartTracer(args ...string) (*Process, error) {
+	return l.startTracer(l.cfg.Dnstrace, nil, args)
+}
 
 // StartTracerTo is StartTracer with a standard output of the caller's, which it may
 // close then.
 func (l *Lab) StartTracerTo(stdout *os.File, args ...string) (*Process, error) {
-	path, err := findBinary(l.cfg.Dnstrace, "dnstrace")
+	return l.startTracer(l.cfg.Dnstrace, stdout, args)
+}
+
+// StartTracerAt is StartTracer with another binary than that of the [Config].
+func (l *Lab) StartTracerAt(binary string, args ...string) (*Process, error) {
+	return l.startTracer(binary, nil, args)
+}
+
+func (l *Lab) startTracer(binary string, stdout *os.File, args []string) (*Process, error) {
+	path, err := findBinary(binary, "dnstrace")
 	if err != nil {
 		return nil, err
 	}

@@ -1,9 +1,6 @@
 package assemble
 
-import (
-	"cmp"
-	"slices"
-)
+import "bytes"
 
 // dueHeap orders lookups by when to look at them next. Equal ones are in the order of
 // what they are, so that the order in which records come makes no difference.
@@ -13,7 +10,10 @@ func (h dueHeap) Len() int { return len(h) }
 
 func (h dueHeap) Less(i, j int) bool {
 	x, y := h[i], h[j]
-	return cmp.Or(x.due.Compare(y.due), slices.Compare(x.flow[:], y.flow[:])) < 0
+	if order := x.due.Compare(y.due); order != 0 {
+		return order < 0
+	}
+	return bytes.Compare(x.flow[:], y.flow[:]) < 0
 }
 
 func (h dueHeap) Swap(i, j int) {

@@ -2,6 +2,7 @@ package assemble
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -116,7 +117,8 @@ func (s *servers) records(ex *trace.Exchange, q *trace.Query) {
 		clear(s.recorders)
 	}
 	s.recorders[place] = true
-	for _, addr := range serverAddrs(ex) {
+	addrs := serverAddrs(ex)
+	for _, addr := range slices.Compact(addrs[:]) {
 		places := s.recorded[addr]
 		if places == nil || len(places) >= maxPIDs {
 			places = map[trace.Place]*recorder{}
@@ -184,14 +186,10 @@ func inZone(name, zone string) bool {
 	return zone == "." || name == zone || zone != "" && strings.HasSuffix(name, "."+zone)
 }
 
-// serverAddrs returns the server's address as the client used it and, if known, as it
-// was translated.
-func serverAddrs(ex *trace.Exchange) []netip.AddrPort {
-	addrs := []netip.AddrPort{netip.AddrPortFrom(ex.ServerIP, ex.ServerPort)}
-	if to := translated(ex); to != addrs[0] {
-		addrs = append(addrs, to)
-	}
-	return addrs
+// serverAddrs returns the server's address as the client used it, and as it was translated
+// as far as known: the same again, if it was not.
+func serverAddrs(ex *trace.Exchange) [2]netip.AddrPort {
+	return [...]netip.AddrPort{netip.AddrPortFrom(ex.ServerIP, ex.ServerPort), translated(ex)}
 }
 
 // translated returns the server's address after all translations that are known.

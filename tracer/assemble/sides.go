@@ -58,8 +58,9 @@ func twoSides(x, y *trace.Exchange) bool {
 // sameServer tells whether what two nodes saw of one flow went to one server: they know
 // one address of it. The one may have been translated to the other where nobody saw it.
 func sameServer(x, y *trace.Exchange) fit {
+	known := serverAddrs(y)
 	for _, addr := range serverAddrs(x) {
-		if slices.Contains(serverAddrs(y), addr) {
+		if slices.Contains(known[:], addr) {
 			return fits
 		}
 	}

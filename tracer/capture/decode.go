@@ -117,18 +117,16 @@ func (d *decoder) learn(p *Packet) {
 	}
 }
 
+// rareParts are those that few events have.
+const rareParts = partDrop | partWaited | partOuter | partFragment | partICMP
+
 // decodeParts reads what an event has beside its payload.
 func (d *decoder) decodeParts(p *Packet, e *bpf.DnstraceEvent, tail []byte) error {
 	r := parts{tail: tail, present: e.Parts}
 	var (
-		who      bpf.DnstraceSender
-		thread   bpf.DnstraceThread
-		nat      bpf.DnstraceNat
-		drop     bpf.DnstraceDrop
-		waited   bpf.DnstraceWaited
-		outer    bpf.DnstraceOuter
-		fragment bpf.DnstraceFragment
-		icmp     bpf.DnstraceIcmpError
+		who    bpf.DnstraceSender
+		thread bpf.DnstraceThread
+		nat    bpf.DnstraceNat
 	)
 	if next(&r, partProcess, &who) {
 		p.PID, p.Comm = int(who.Tgid), d.intern(who.Comm, who.Tgid)
@@ -145,24 +143,37 @@ func (d *decoder) decodeParts(p *Packet, e *bpf.DnstraceEvent, tail []byte) erro
 			Reply:    tuple(e.IpVersion, nat.Reply.Src, nat.Reply.Dst, nat.Reply.Sport, nat.Reply.Dport),
 		}
 	}
-	if next(&r, partDrop, &drop) {
-		d.dropped(p, &drop)
-	}
-	if next(&r, partWaited, &waited) && isUnresolved(p) {
-		d.waited(p, &waited)
-	}
-	if next(&r, partOuter, &outer) {
-		p.Outer = &Outer{Kind: tunnels[outer.Kind], Src: addrPort(outer.Saddr, outer.Sport), Dst: addrPort(outer.Daddr, outer.Dport), VNI: outer.Vni}
-	}
-	if next(&r, partFragment, &fragment) {
-		p.Fragment = &Fragment{ID: fragment.Id, Offset: int(fragment.Offset), Length: int(fragment.Length), More: fragment.More != 0}
-	}
-	if next(&r, partICMP, &icmp) {
-		complaint(p, &icmp)
+	if e.Parts&rareParts != 0 {
+		d.decodeRareParts(p, &r)
 	}
 	next(&r, partSocket, &p.Sock)
 	p.ListenFull = e.Parts&partListenFull != 0
 	return r.err
+}
+
+func (d *decoder) decodeRareParts(p *Packet, r *parts) {
+	var (
+		drop     bpf.DnstraceDrop
+		waited   bpf.DnstraceWaited
+		outer    bpf.DnstraceOuter
+		fragment bpf.DnstraceFragment
+		icmp     bpf.DnstraceIcmpError
+	)
+	if next(r, partDrop, &drop) {
+		d.dropped(p, &drop)
+	}
+	if next(r, partWaited, &waited) && isUnresolved(p) {
+		d.waited(p, &waited)
+	}
+	if next(r, partOuter, &outer) {
+		p.Outer = &Outer{Kind: tunnels[outer.Kind], Src: addrPort(outer.Saddr, outer.Sport), Dst: addrPort(outer.Daddr, outer.Dport), VNI: outer.Vni}
+	}
+	if next(r, partFragment, &fragment) {
+		p.Fragment = &Fragment{ID: fragment.Id, Offset: int(fragment.Offset), Length: int(fragment.Length), More: fragment.More != 0}
+	}
+	if next(r, partICMP, &icmp) {
+		complaint(p, &icmp)
+	}
 }
 
 // waited notes when a packet was sent that the kernel dropped long after, in a timer, and

@@ -24,7 +24,7 @@ func serverOverloaded(_ *memory, t *trace.Trace) []trace.Finding {
 		return nil
 	}
 	at := ex.Time.Add(arrived.Offset.Duration())
-	wait, told, ok := wait(t, at)
+	wait, ok := wait(t, at)
 	if !ok || wait < longWait {
 		return nil
 	}
@@ -37,25 +37,31 @@ func serverOverloaded(_ *memory, t *trace.Trace) []trace.Finding {
 		Summary: fmt.Sprintf("The query waited %s in the server's socket before the server read it.", took(wait)),
 		Evidence: []string{
 			fmt.Sprintf("the query %s in %s, %s after the client sent it", came, namespaceOf(t, &arrived.Device), since(arrived.Offset)),
-			told,
+			whatTells(t, wait),
 		},
 		Advice: "See its CPU limit (`container_cpu_cfs_throttled_periods_total`) and the load of its node; add replicas or a node-local cache.",
 	}, ex)}
 }
 
-// wait returns how long after its arrival the query was read, and what tells so.
-func wait(t *trace.Trace, arrived time.Time) (wait time.Duration, told string, ok bool) {
+// wait returns how long after its arrival the query was read; false where that is not known.
+func wait(t *trace.Trace, arrived time.Time) (time.Duration, bool) {
 	ex := t.Exchange
 	if read, ok := ex.At(ex.Milestones.Query.Read); ok {
-		wait = read.Sub(arrived)
-		return wait, fmt.Sprintf("%s read it from its socket %s later, as the kernel saw", reader(ex), took(wait)), true
+		return read.Sub(arrived), true
 	}
 	// Only of a server that was seen answering, or that did not, the clock is known.
 	if t.Query == nil || ex.Milestones.Response.Left == trace.NotObservable {
-		return 0, "", false
+		return 0, false
 	}
-	wait = t.OnClientClock(t.Query.Time).Sub(arrived) // as the packets' times are
-	return wait, fmt.Sprintf("CoreDNS's record of it starts %s later and takes %s", took(wait), orUnknown(t.Query.DNS.Duration)), true
+	return t.OnClientClock(t.Query.Time).Sub(arrived), true // as the packets' times are
+}
+
+// whatTells says how it is known that the query waited.
+func whatTells(t *trace.Trace, wait time.Duration) string {
+	if t.Exchange.Milestones.Query.Read.Seen() {
+		return fmt.Sprintf("%s read it from its socket %s later, as the kernel saw", reader(t.Exchange), took(wait))
+	}
+	return fmt.Sprintf("CoreDNS's record of it starts %s later and takes %s", took(wait), orUnknown(t.Query.DNS.Duration))
 }
 
 // droppedOnArrival tells whether what was seen to arrive may have been dropped before

@@ -58,7 +58,7 @@ func (e *emitted) question(ex *open) {
 	var q question
 	if len(ex.question) > 0 {
 		q = splitQuestion(ex.question)
-		r.QName, _ = presentation(q.name)
+		r.QName = ex.name
 		r.QType, r.QClass = dns.Type(q.qtype).String(), dns.Class(q.qclass).String()
 		r.ID, r.Opcode, r.RequestSize, r.DNSSECOK = ex.key.id, int(ex.opcode), ex.size, ex.dnssec
 	}

@@ -24,6 +24,7 @@ type open struct {
 	conn    *conn // of TCP; nil: UDP
 
 	question []byte // QNAME, QTYPE, QCLASS in wire format; none: an attempt to connect
+	name     string // QNAME in presentation format
 	opcode   uint8
 	dnssec   bool
 	bufSize  uint16
@@ -129,11 +130,12 @@ func (w *who) learn(p *capture.Packet, names Names) {
 
 // begin opens the exchange of a query; nil if its name cannot be read.
 func (t *Table) begin(k key, p *capture.Packet, m *message, server netip.AddrPort) *open {
-	if _, err := presentation(m.question[:len(m.question)-4]); err != nil {
+	name, err := presentation(m.question[:len(m.question)-4])
+	if err != nil {
 		return nil
 	}
 	ex := t.newOpen(k, p, server)
-	ex.question = append([]byte(nil), m.question...)
+	ex.question, ex.name = append([]byte(nil), m.question...), name
 	ex.opcode, ex.size = uint8(m.opcode()), m.size
 	ex.readRequest(m)
 	t.index(ex)
@@ -356,7 +358,7 @@ func messageName(response bool) string {
 
 // bytes returns the memory that the exchange takes.
 func (ex *open) bytes() int {
-	n := int(unsafe.Sizeof(*ex)) + indexBytes + kinBytes + 8 + ex.path.Size() + cap(ex.question) +
+	n := int(unsafe.Sizeof(*ex)) + indexBytes + kinBytes + 8 + ex.path.Size() + cap(ex.question) + len(ex.name) +
 		cap(ex.marks)*int(unsafe.Sizeof(mark{})) + cap(ex.journeys)*int(unsafe.Sizeof(journey{})) +
 		cap(ex.clients)*(int(unsafe.Sizeof(key{}))+indexBytes) + cap(ex.servers)*int(unsafe.Sizeof(netip.AddrPort{})) +
 		cap(ex.drops)*int(unsafe.Sizeof(trace.Drop{})) + cap(ex.rejected)*int(unsafe.Sizeof(trace.Rejection{})) +
