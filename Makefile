@@ -75,6 +75,8 @@ IMAGE_TAG ?= latest
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 # CoreDNS is no root; deploy/coredns runs it as the same user.
 IMAGE_coredns := -user 65532:65532 -net-bind-service
+# The eBPF programs are in it.
+IMAGE_dnstrace := -licence 'Apache-2.0 AND (GPL-2.0-only OR BSD-2-Clause)'
 .PHONY: images
 images: ## write bin/images/dnstrace.tar and coredns.tar, for amd64 and arm64, with digests and SBOMs
 	$(call need)

@@ -49,8 +49,9 @@ func (s spec) newIndex(args []string) (index v1.ImageIndex, boms map[string][]by
 			Add: image, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: p.architecture}},
 		})
 	}
-	index = mutate.AppendManifests(index, attestations...)
-	return mutate.Annotations(index, s.labels()).(v1.ImageIndex), boms, nil
+	index = mutate.Annotations(mutate.AppendManifests(index, attestations...), s.labels()).(v1.ImageIndex)
+	index, err = canonical(index)
+	return index, boms, err
 }
 
 // readBinary reads a program and checks that it is one for its platform that needs
@@ -115,7 +116,7 @@ func (s spec) labels() map[string]string {
 		"org.opencontainers.image.source":   repository,
 		"org.opencontainers.image.revision": s.revision,
 		"org.opencontainers.image.version":  s.version,
-		"org.opencontainers.image.licenses": project,
+		"org.opencontainers.image.licenses": s.licence,
 		"org.opencontainers.image.created":  s.created.Format("2006-01-02T15:04:05Z07:00"),
 	}
 }
@@ -127,7 +128,7 @@ func (s spec) billOfMaterials(p platform, binary []byte) ([]byte, error) {
 		return nil, err
 	}
 	return sbom.Of(binary, sbom.Source{
-		Name: filepath.Base(p.binary), Version: s.version, Revision: s.revision, URL: repository, Licence: project,
+		Name: filepath.Base(p.binary), Version: s.version, Revision: s.revision, URL: repository, Licence: s.licence,
 		Created: s.created, ModuleCache: s.moduleCache, Data: []*debug.Module{certificates},
 	})
 }

@@ -17,6 +17,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
+	oci "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // built are the programs of binaries, which take a while to build.
@@ -206,14 +207,37 @@ func TestArchive(t *testing.T) {
 	}
 }
 
+// Skopeo copies an index through the types of the OCI's specification: bytes that they
+// do not give would have another digest in the registry.
+func TestDigestSurvivesCopying(t *testing.T) {
+	raw, err := write(t, binaries(t)...).index.RawManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var index oci.Index
+	if err := json.Unmarshal(raw, &index); err != nil {
+		t.Fatal(err)
+	}
+	for n := range index.Manifests {
+		index.Manifests[n].ArtifactType = "" // older ones do not know it
+	}
+	again, err := json.Marshal(index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(raw, again) {
+		t.Errorf("%s\nbecomes\n%s", raw, again)
+	}
+}
+
 // Labels say where an image comes from, and when.
 func TestLabels(t *testing.T) {
 	t.Setenv("SOURCE_DATE_EPOCH", "1700000000")
-	i := write(t, append([]string{"-version", "v1.2.3", "-revision", "0123456789abcdef"}, binaries(t)...)...)
+	i := write(t, append([]string{"-version", "v1.2.3", "-revision", "0123456789abcdef", "-licence", "MIT AND Apache-2.0"}, binaries(t)...)...)
 	_, config := i.of(i.entries()[0])
 	for key, want := range map[string]string{
 		"revision": "0123456789abcdef", "version": "v1.2.3", "source": "https://github.com/dnstrace/dnstrace",
-		"licenses": "Apache-2.0", "created": "2023-11-14T22:13:20Z",
+		"licenses": "MIT AND Apache-2.0", "created": "2023-11-14T22:13:20Z",
 	} {
 		if got := config.Config.Labels["org.opencontainers.image."+key]; got != want {
 			t.Errorf("%s is %q", key, got)

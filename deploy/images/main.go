@@ -35,13 +35,11 @@ func main() {
 // repository is where the images come from.
 const repository = "https://github.com/dnstrace/dnstrace"
 
-// project is the licence of the project's own code.
-const project = "Apache-2.0"
-
 // spec says how an image is to be.
 type spec struct {
 	name              string // and tag
 	version, revision string
+	licence           string // of the project's own code in it, an SPDX expression
 	created           time.Time
 	user              string // UID:GID that the binary runs as; empty: root
 	netBindService    bool   // the binary may listen on ports below 1024 whoever runs it
@@ -55,6 +53,7 @@ func run(args []string, stdout io.Writer) error {
 	flags.StringVar(&s.name, "name", "", "name and tag of the image")
 	flags.StringVar(&s.version, "version", "unknown", "version of the binaries")
 	flags.StringVar(&s.revision, "revision", "unknown", "commit that they were built from")
+	flags.StringVar(&s.licence, "licence", "Apache-2.0", "licence of the project's own code in it, an SPDX expression")
 	flags.StringVar(&s.user, "user", "", "UID:GID that the binary runs as; root without")
 	flags.BoolVar(&s.netBindService, "net-bind-service", false, "give the binary the file capability cap_net_bind_service")
 	if err := flags.Parse(args); err != nil {
