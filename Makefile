@@ -72,7 +72,7 @@ build: ## build bin/coredns and bin/dnstrace
 IMAGES ?= amd64 arm64
 IMAGE_TAG ?= latest
 # Times in what is written are the commit's (https://reproducible-builds.org/specs/source-date-epoch).
-export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+images pod-images: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 # CoreDNS is no root; deploy/coredns runs it as the same user.
 IMAGE_coredns := -user 65532:65532 -net-bind-service
 # The eBPF programs are in it.

@@ -100,7 +100,7 @@ func (s spec) write(out string, args []string, stdout io.Writer) error {
 	}
 	base := strings.TrimSuffix(out, ".tar")
 	for architecture, bom := range boms {
-		if err := os.WriteFile(base+"-"+architecture+".spdx.json", bom, 0o644); err != nil { //nolint:gosec // anybody may read it
+		if err := os.WriteFile(base+"-"+architecture+".spdx.json", bom, 0o644); err != nil {
 			return err
 		}
 	}
@@ -108,7 +108,7 @@ func (s spec) write(out string, args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(base+".digest", []byte(digest.String()+"\n"), 0o644); err != nil { //nolint:gosec // anybody may read it
+	if err := os.WriteFile(base+".digest", []byte(digest.String()+"\n"), 0o644); err != nil {
 		return err
 	}
 	name, _, _ := strings.Cut(s.name, ":")
