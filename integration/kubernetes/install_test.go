@@ -91,6 +91,9 @@ func (n *node) tightened() {
 	if len(fields) != 3 || fields[0] != image || fields[1] != "Localhost" {
 		n.t.Fatalf("%s, expected %s", out, image)
 	}
+	if out := n.Kubectl("-n", "dnstrace", "exec", pod, "--", "/dnstrace", "check"); strings.Contains(out, "not permitted") {
+		n.t.Errorf("under its profile:\n%s", out)
+	}
 	n.Eventually("metrics are at the pod's address", 30*time.Second, func() error {
 		page, err := n.metrics("1", fields[2])
 		if err == nil && !strings.Contains(page, "dnstrace_kubernetes_synced 1\n") {
