@@ -12,6 +12,8 @@ export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 
 GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# The whole number of the commit, and -dirty where files differ from it.
+COMMIT ?= $(shell git describe --always --abbrev=40 --match= --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 30s
 
 # The version comes from VERSION; Go's own stamp would stop every go command where
@@ -19,7 +21,8 @@ FUZZTIME ?= 30s
 export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
 
 BUILDFLAGS = -trimpath \
-	-ldflags '-s -w -X main.version=$(VERSION) -X github.com/coredns/coredns/coremain.GitCommit=dnstrace-$(VERSION)'
+	-ldflags '-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) \
+	-X github.com/coredns/coredns/coremain.GitCommit=dnstrace-$(VERSION)+$(COMMIT)'
 
 # What a target needs, as program:package or /file:package. `make packages`, and
 # with it CI, is made from these lists: name a tool here when a test starts to use it.
@@ -68,14 +71,25 @@ build: ## build bin/coredns and bin/dnstrace
 # they get to the nodes. CoreDNS for another architecture takes four minutes.
 IMAGES ?= amd64 arm64
 IMAGE_TAG ?= latest
+# Times in what is written are the commit's (https://reproducible-builds.org/specs/source-date-epoch).
+images pod-images: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+# CoreDNS is no root; deploy/coredns runs it as the same user.
+IMAGE_coredns := -user 65532:65532 -net-bind-service
+# The eBPF programs are in it.
+IMAGE_dnstrace := -licence 'Apache-2.0 AND (GPL-2.0-only OR BSD-2-Clause)'
 .PHONY: images
-images: ## write bin/images/dnstrace.tar and bin/images/coredns.tar, for amd64 and arm64
+images: ## write bin/images/dnstrace.tar and coredns.tar, for amd64 and arm64, with digests and SBOMs
 	$(call need)
 	for arch in $(IMAGES); do \
 		CGO_ENABLED=0 GOARCH=$$arch $(GO) build $(BUILDFLAGS) -o bin/$$arch/ ./cmd/coredns ./cmd/dnstrace; done
-	for name in coredns dnstrace; do \
-		$(GO) run ./deploy/images -o bin/images/$$name.tar -name localhost/$$name:$(IMAGE_TAG) \
-			$(foreach a,$(IMAGES),$(a)=bin/$(a)/$$name); done
+	$(foreach name,coredns dnstrace,$(GO) run ./deploy/images -o bin/images/$(name).tar -name localhost/$(name):$(IMAGE_TAG) \
+		-version $(VERSION) -revision $(COMMIT) $(IMAGE_$(name)) $(foreach a,$(IMAGES),$(a)=bin/$(a)/$(name)) &&) true
+
+# The copy is at another path, with another build cache, and of the last commit.
+.PHONY: check-reproducible
+check-reproducible: ## fail if a second build of the last commit's images gives other bytes (no cache: 8 minutes)
+	$(call need)
+	.ci/check-reproducible
 
 # Tests and tools as well: vet reads what they are made of.
 .PHONY: check-arm64
@@ -295,7 +309,7 @@ check-generated: ## fail if the committed BPF objects and bindings are not what 
 .PHONY: check-licenses
 check-licenses: ## fail if a module in the two binaries has a licence that is not known to be fine
 	$(call need)
-	$(GO) test ./.ci/licenses
+	$(GO) test ./deploy/licence
 	$(GO) run ./.ci/licenses $(LICENSEFLAGS)
 
 # The database is on the Internet. VULNDB names a copy: https://…, or file:///… of a

@@ -10,8 +10,12 @@ import (
 	"testing"
 )
 
-// faultsPage names the test of each fault and attack.
-const faultsPage = "../docs/faults.md"
+// faultsPage names the test of each fault and attack, and threatsPage those of who may
+// attack from where.
+const (
+	faultsPage  = "../docs/faults.md"
+	threatsPage = "../docs/threat-model.md"
+)
 
 // namedTest is how it does so: the name, and the file below the top.
 var namedTest = regexp.MustCompile("\\[`((?:Test|Fuzz)\\w+)`\\]\\(\\.\\./([\\w/]+_test\\.go)\\)")
@@ -35,23 +39,52 @@ func functions(t *testing.T, paths ...string) map[string]bool {
 	return all
 }
 
-// Each test that the page names exists, and each test of a fault, of an attack or of
-// privileges, and each fuzz target, is named there.
-func TestFaultsPageNamesTheTests(t *testing.T) {
-	page, err := os.ReadFile(faultsPage)
+// namedIn returns the tests that a page names, as "name in file". Each must exist.
+func namedIn(t *testing.T, page string) map[string]bool {
+	t.Helper()
+	content, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)
 	}
 	named := map[string]bool{}
-	for _, m := range namedTest.FindAllStringSubmatch(string(page), -1) {
+	for _, m := range namedTest.FindAllStringSubmatch(string(content), -1) {
 		named[m[1]+" in "+m[2]] = true
 		if !functions(t, m[2])[m[1]+" in "+m[2]] {
-			t.Errorf("%s names %s, which is not in %s", faultsPage, m[1], m[2])
+			t.Errorf("%s names %s, which is not in %s", page, m[1], m[2])
 		}
 	}
+	return named
+}
+
+// Each test of a fault, of an attack or of privileges, and each fuzz target, is named on
+// the page.
+func TestFaultsPageNamesTheTests(t *testing.T) {
+	named := namedIn(t, faultsPage)
 	for _, test := range slices.Sorted(maps.Keys(promised(t))) {
 		if !named[test] {
 			t.Errorf("%s does not name %s", faultsPage, test)
+		}
+	}
+}
+
+// Each line of the threat model names a test that tries it, and each attack that the
+// project tries from outside is in a line.
+func TestThreatsAreTried(t *testing.T) {
+	named := namedIn(t, threatsPage)
+	content, err := os.ReadFile(threatsPage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(content)) {
+		row := strings.HasPrefix(line, "| ") && !strings.HasPrefix(line, "| it tries |")
+		if row && !namedTest.MatchString(line) {
+			t.Errorf("%s: no test tries it: %s", threatsPage, line)
+		}
+	}
+	attack := regexp.MustCompile(`^Test(Hostile|Forged|Spoofed)`)
+	for _, test := range slices.Sorted(maps.Keys(promised(t))) {
+		if attack.MatchString(test) && !named[test] && !strings.HasPrefix(test, "TestHostileMessagesSeed") {
+			t.Errorf("%s does not name %s", threatsPage, test)
 		}
 	}
 }

@@ -249,6 +249,15 @@ func TestRunUnderSeccomp(t *testing.T) {
 	}
 }
 
+// Under the profile, `check` finds all that it finds without.
+func TestCheckUnderSeccomp(t *testing.T) {
+	l := lab.New(t, lab.Config{})
+	out, err := l.Run(t.Context(), confined(t, seccompProfile, binary(t), "check", "--api", filepath.Join(l.Dir(), "none.sock"), "--kubernetes", "off"))
+	if err != nil || strings.Contains(out, "not permitted") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 // silent wants a server that was never seen to answer to be named by its socket.
 func (c *confinedRig) silent(t *testing.T) {
 	t.Helper()

@@ -17,9 +17,9 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/render"
 )
 
-// version is set by the linker (Makefile); a build with plain Go knows its
-// module's.
-var version string
+// version and commit are set by the linker (Makefile). A build with plain Go knows its
+// module's version, and its commit where it was built in a clone.
+var version, commit string
 
 func buildVersion() string {
 	if version != "" {
@@ -29,6 +29,26 @@ func buildVersion() string {
 		return info.Main.Version
 	}
 	return "unknown"
+}
+
+func buildCommit() string {
+	if commit != "" {
+		return commit
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	revision, suffix := "unknown", ""
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			revision = s.Value
+		case s.Key == "vcs.modified" && s.Value == "true":
+			suffix = "-dirty"
+		}
+	}
+	return revision + suffix
 }
 
 // Exit statuses, by contract.
@@ -88,7 +108,7 @@ func newRootCommand() *cobra.Command {
 			"  dnstrace watch                      # elsewhere: lookups as they finish\n" +
 			"  dnstrace top                        # who waits, and how each upstream fares\n" +
 			"  dnstrace explain example.com        # the latest lookup of a name, in full",
-		Version:       buildVersion(),
+		Version:       buildVersion() + " (commit " + buildCommit() + ")",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,

@@ -1,66 +1,136 @@
 package main
 
 import (
-	"archive/tar"
 	"bytes"
+	"debug/buildinfo"
 	"encoding/pem"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/crypto/x509roots/fallback/bundle"
+
+	"github.com/dnstrace/dnstrace/deploy/sbom"
 )
 
-// newIndex makes an image with a platform for each ARCHITECTURE=BINARY.
-func newIndex(args []string) (v1.ImageIndex, error) {
-	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+// newIndex makes an image with a platform for each ARCHITECTURE=BINARY, and returns the
+// SPDX document of each architecture as well.
+func (s spec) newIndex(args []string) (index v1.ImageIndex, boms map[string][]byte, err error) {
+	index, boms = mutate.IndexMediaType(empty.Index, types.OCIImageIndex), map[string][]byte{}
+	var attestations []mutate.IndexAddendum
 	for _, arg := range args {
 		p, err := parsePlatform(arg)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		image, err := newImage(p)
+		binary, err := readBinary(p)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
+		image, err := s.newImage(p, binary)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", p.binary, err)
+		}
+		bom, err := s.billOfMaterials(p, binary)
+		if err != nil {
+			return nil, nil, err
+		}
+		statement, err := attest(s.name, image, bom)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", p.binary, err)
+		}
+		boms[p.architecture], attestations = bom, append(attestations, statement)
 		index = mutate.AppendManifests(index, mutate.IndexAddendum{
 			Add: image, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: p.architecture}},
 		})
 	}
-	return index, nil
+	index = mutate.Annotations(mutate.AppendManifests(index, attestations...), s.labels()).(v1.ImageIndex)
+	index, err = canonical(index)
+	return index, boms, err
 }
 
-func newImage(p platform) (v1.Image, error) {
+// readBinary reads a program and checks that it is one for its platform that needs
+// nothing but the kernel.
+func readBinary(p platform) ([]byte, error) {
 	binary, err := os.ReadFile(p.binary)
 	if err != nil {
 		return nil, err
 	}
+	info, err := buildinfo.Read(bytes.NewReader(binary))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w: expected a program that Go built", p.binary, err)
+	}
+	for key, want := range map[string]string{"GOOS": "linux", "GOARCH": p.architecture, "CGO_ENABLED": "0"} {
+		if got := setting(info, key); got != want {
+			return nil, fmt.Errorf("%s: built with %s=%s: expected %s", p.binary, key, got, want)
+		}
+	}
+	return binary, nil
+}
+
+func setting(info *debug.BuildInfo, key string) string {
+	for _, s := range info.Settings {
+		if s.Key == key {
+			return s.Value
+		}
+	}
+	return ""
+}
+
+func (s spec) newImage(p platform, binary []byte) (v1.Image, error) {
 	name := "/" + filepath.Base(p.binary)
 	image := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
+	program := file{path: name, mode: 0o755, content: binary}
+	if s.netBindService {
+		program.capability = netBindService()
+	}
 	// The certificates first: they change seldom, and layers are shared.
-	for _, f := range []file{{"/etc/ssl/certs/ca-certificates.crt", 0o644, roots()}, {name, 0o755, binary}} {
+	for _, f := range []file{{path: "/etc/ssl/certs/ca-certificates.crt", mode: 0o644, content: roots()}, program} {
 		layer, err := f.layer()
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", p.binary, err)
+			return nil, err
 		}
 		if image, err = mutate.AppendLayers(image, layer); err != nil {
-			return nil, fmt.Errorf("%s: %w", p.binary, err)
+			return nil, err
 		}
 	}
 	config, err := image.ConfigFile()
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", p.binary, err)
+		return nil, err
 	}
 	config = config.DeepCopy()
-	config.OS, config.Architecture = "linux", p.architecture
-	config.Config = v1.Config{Entrypoint: []string{name}, Env: []string{"PATH=/"}}
+	config.OS, config.Architecture, config.Created = "linux", p.architecture, v1.Time{Time: s.created}
+	config.Config = v1.Config{Entrypoint: []string{name}, Env: []string{"PATH=/"}, User: s.user, Labels: s.labels()}
 	return mutate.ConfigFile(image, config)
+}
+
+// labels say where an image comes from
+// (https://github.com/opencontainers/image-spec, annotations.md).
+func (s spec) labels() map[string]string {
+	return map[string]string{
+		"org.opencontainers.image.source":   repository,
+		"org.opencontainers.image.revision": s.revision,
+		"org.opencontainers.image.version":  s.version,
+		"org.opencontainers.image.licenses": s.licence,
+		"org.opencontainers.image.created":  s.created.Format("2006-01-02T15:04:05Z07:00"),
+	}
+}
+
+// billOfMaterials is the SPDX document of what an image holds.
+func (s spec) billOfMaterials(p platform, binary []byte) ([]byte, error) {
+	certificates, err := rootsModule()
+	if err != nil {
+		return nil, err
+	}
+	return sbom.Of(binary, sbom.Source{
+		Name: filepath.Base(p.binary), Version: s.version, Revision: s.revision, URL: repository, Licence: s.licence,
+		Created: s.created, ModuleCache: s.moduleCache, Data: []*debug.Module{certificates},
+	})
 }
 
 // roots are the certificates of Mozilla's root store, but for those that it trusts
@@ -75,35 +145,17 @@ func roots() []byte {
 	return b.Bytes()
 }
 
-type file struct {
-	path    string
-	mode    int64
-	content []byte
-}
-
-// layer returns a layer with the file and its folders. Nothing in it tells when it
-// was made.
-func (f file) layer() (v1.Layer, error) {
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	var dirs []string
-	for dir := filepath.Dir(f.path); dir != "/"; dir = filepath.Dir(dir) {
-		dirs = append([]string{dir}, dirs...)
+// rootsModule is the module that has them, of which this program is made.
+func rootsModule() (*debug.Module, error) {
+	const path = "golang.org/x/crypto/x509roots/fallback"
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return nil, fmt.Errorf("built without modules: the version of %s is not known", path)
 	}
-	for _, dir := range dirs {
-		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir[1:] + "/", Mode: 0o755}); err != nil {
-			return nil, err
+	for _, m := range info.Deps {
+		if m.Path == path {
+			return m, nil
 		}
 	}
-	if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: f.path[1:], Mode: f.mode, Size: int64(len(f.content))}); err != nil {
-		return nil, err
-	}
-	if _, err := w.Write(f.content); err != nil {
-		return nil, err
-	}
-	if err := w.Close(); err != nil {
-		return nil, err
-	}
-	return tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil },
-		tarball.WithMediaType(types.OCILayer))
+	return nil, fmt.Errorf("the version of %s is not known", path)
 }

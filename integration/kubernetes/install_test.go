@@ -5,6 +5,7 @@ package kubernetes
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -57,20 +58,44 @@ func (n *node) replaced(server string) {
 	n.t.Logf("while %s was replaced: %+v", server, c)
 }
 
-// withMetrics adds the component metrics, as deploy/README.md says, which rolls the
-// tracer out; then they are at the pod's address.
-func (n *node) withMetrics() {
+// tightened adds the components metrics and seccomp, and names the image by its digest,
+// as deploy/README.md says, which rolls the tracer out; then its metrics are at the pod's
+// address.
+func (n *node) tightened() {
 	deploy, err := filepath.Rel(n.Dir, filepath.Join(n.Bin, "..", "deploy"))
 	if err != nil {
 		n.t.Fatal(err)
 	}
+	profile, err := os.ReadFile(filepath.Join(n.Bin, "..", "deploy", "seccomp", "dnstrace.json"))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	digest, err := os.ReadFile(filepath.Join(n.Bin, "images", "dnstrace.digest"))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	profiles := filepath.Join(n.Dir, "kubelet", "seccomp")
+	if err := os.MkdirAll(profiles, 0o755); err != nil {
+		n.t.Fatal(err)
+	}
+	kubenode.Write(n.t, filepath.Join(profiles, "dnstrace.json"), string(profile))
+	image := "localhost/dnstrace@" + strings.TrimSpace(string(digest))
 	kubenode.Write(n.t, filepath.Join(n.Dir, "kustomization.yaml"), "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: ["+
-		filepath.Join(deploy, "base")+"]\ncomponents: ["+filepath.Join(deploy, "metrics")+"]\n")
+		filepath.Join(deploy, "base")+"]\ncomponents: ["+filepath.Join(deploy, "metrics")+", "+filepath.Join(deploy, "seccomp")+"]\n"+
+		"images: [{name: localhost/dnstrace, digest: \""+strings.TrimSpace(string(digest))+"\"}]\n")
 	n.Kubectl("apply", "-k", n.Dir)
 	n.Kubectl("-n", "dnstrace", "rollout", "status", "daemonset/dnstrace", "--timeout=120s")
-	ip := strings.TrimSpace(n.Kubectl("-n", "dnstrace", "get", "pod", n.Pod("dnstrace", "app.kubernetes.io/name=dnstrace"), "-o=jsonpath={.status.podIP}"))
+	pod := n.Pod("dnstrace", "app.kubernetes.io/name=dnstrace")
+	out := n.Kubectl("-n", "dnstrace", "get", "pod", pod, "-o=jsonpath={.spec.containers[0].image} {.spec.containers[0].securityContext.seccompProfile.type} {.status.podIP}")
+	fields := strings.Fields(out)
+	if len(fields) != 3 || fields[0] != image || fields[1] != "Localhost" {
+		n.t.Fatalf("%s, expected %s", out, image)
+	}
+	if out := n.Kubectl("-n", "dnstrace", "exec", pod, "--", "/dnstrace", "check"); strings.Contains(out, "not permitted") {
+		n.t.Errorf("under its profile:\n%s", out)
+	}
 	n.Eventually("metrics are at the pod's address", 30*time.Second, func() error {
-		page, err := n.metrics("1", ip)
+		page, err := n.metrics("1", fields[2])
 		if err == nil && !strings.Contains(page, "dnstrace_kubernetes_synced 1\n") {
 			err = errors.New(page)
 		}

@@ -25,6 +25,8 @@ func TestKubernetes(t *testing.T) {
 			n := startNode(t, mode)
 			n.install()
 			n.checked()
+			n.notRoot("kube-dns")
+			n.takenOver()
 			n.startServers()
 			n.startLoad(200, dnsServer, "load.example.org")
 			n.servicesAndNames()
@@ -35,7 +37,7 @@ func TestKubernetes(t *testing.T) {
 			n.staleEndpoint()
 			n.apiServerGone()
 			n.killed()
-			n.withMetrics()
+			n.tightened()
 			n.harmed()
 			n.nodeLocal()
 			n.removed()
@@ -69,7 +71,8 @@ func (n *node) checked() {
 	// Its account reads names, and nothing else. The command fails where it says no.
 	for request, want := range map[string]string{
 		"list pods": "yes", "watch services": "yes", "list endpointslices.discovery.k8s.io": "yes",
-		"list secrets": "no", "get configmaps": "no", "delete pods": "no", "create pods/exec": "no",
+		"list secrets": "no", "get configmaps": "no", "delete pods": "no", "create pods/exec": "no", "get nodes": "no",
+		"impersonate users": "no", "create serviceaccounts/token": "no", "patch services": "no",
 	} {
 		args := append([]string{"auth", "can-i", "--all-namespaces", "--as=system:serviceaccount:dnstrace:dnstrace"}, strings.Fields(request)...)
 		if out, err := n.TryKubectl(args...); strings.TrimSpace(out) != want {
@@ -220,6 +223,7 @@ func (n *node) nodeLocal() {
 	n.Kubectl("-n", "demo", "run", "cached", "--image=localhost/pod:latest", "--image-pull-policy=IfNotPresent", "--restart=Never",
 		`--overrides={"spec":{"dnsPolicy":"None","dnsConfig":{"nameservers":["`+ip+`"]}}}`, "--", "sleep")
 	n.Kubectl("-n", "demo", "wait", "--for=condition=Ready", "pod/cached", "--timeout=60s")
+	n.notRoot("node-local-dns")
 	n.Eventually("kube-proxy knows the node's cache", time.Minute, func() error {
 		if out := n.lookup("cached", "early.example.org."); !strings.Contains(out, "192.0.2.80") {
 			return errors.New(out)

@@ -57,7 +57,9 @@ start kube-controller-manager "$BIN/kube-controller-manager" --kubeconfig="$DIR/
 	--allocate-node-cidrs=false --bind-address=127.0.0.1 --flex-volume-plugin-dir="$DIR/volumeplugins"
 start kube-scheduler "$BIN/kube-scheduler" --kubeconfig="$DIR/admin.conf" --leader-elect=false --bind-address=127.0.0.1 \
 	--authentication-kubeconfig="$DIR/admin.conf" --authorization-kubeconfig="$DIR/admin.conf"
-for image in "$DIR"/images/*.tar; do ctr -a "$DIR/containerd.sock" -n k8s.io image import "$image"; done >"$DIR/log/images.log" 2>&1
+for image in "$DIR"/images/*.tar; do
+	ctr -a "$DIR/containerd.sock" -n k8s.io image import --digests --base-name "localhost/$(basename "$image" .tar)" "$image"
+done >"$DIR/log/images.log" 2>&1
 start kubelet "$BIN/kubelet" --config="$DIR/kubelet.yaml" --kubeconfig="$DIR/node.conf" --hostname-override=node1 --node-ip="$IP" \
 	--root-dir="$DIR/kubelet" --cert-dir="$pki/kubelet"
 [ -z "$PROXY_MODE" ] || start kube-proxy "$BIN/kube-proxy" --config="$DIR/proxy.yaml"

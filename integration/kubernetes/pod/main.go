@@ -6,6 +6,7 @@
 //	pod lookup NAME...           looks up each name once with the pod's resolver
 //	pod ask PORT SERVER NAME     asks SERVER for NAME once, from a local port; 0: from any
 //	pod together LOOKUP...       makes all lookups at once, NETWORK/SERVER/NAME each
+//	pod reach NETWORK PATH       connects to a unix socket: unix, unixgram
 //	pod serve ADDRESS            answers every query over UDP with 192.0.2.1
 //	pod load RATE SERVER NAME    asks SERVER for RATE names below NAME a second; on SIGTERM
 //	                             it prints how many were asked, answered, retried and not
@@ -47,6 +48,8 @@ func run(args []string) error {
 		return ask(ctx, args[1], args[2], args[3])
 	case len(args) > 1 && args[0] == "together":
 		return together(ctx, args[1:])
+	case len(args) == 3 && args[0] == "reach":
+		return reach(ctx, args[1], args[2])
 	case len(args) == 2 && args[0] == "serve":
 		return serve(ctx, args[1])
 	case len(args) == 4 && args[0] == "load":
@@ -56,7 +59,7 @@ func run(args []string) error {
 		}
 		return load(ctx, rate, args[2], args[3])
 	}
-	return fmt.Errorf("expected nothing, sleep, lookup NAME..., ask PORT SERVER NAME, together LOOKUP..., serve ADDRESS or load RATE SERVER NAME; got %q", args)
+	return fmt.Errorf("expected nothing, sleep, lookup NAME..., ask PORT SERVER NAME, together LOOKUP..., reach NETWORK PATH, serve ADDRESS or load RATE SERVER NAME; got %q", args)
 }
 
 // pause reaps the processes that a pod leaves behind, as PID 1.

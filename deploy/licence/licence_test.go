@@ -1,4 +1,4 @@
-package main
+package licence
 
 import (
 	"os"
@@ -14,7 +14,7 @@ const (
 	mpl  = "Mozilla Public License Version 2.0\n1.12. \"Secondary License\" means the GNU General Public License, Version 2.0"
 )
 
-func TestLicence(t *testing.T) {
+func TestOf(t *testing.T) {
 	for name, tc := range map[string]struct {
 		files map[string]string
 		want  string // empty: refused
@@ -24,7 +24,7 @@ func TestLicence(t *testing.T) {
 		"MIT":               {map[string]string{"license.txt": mit}, "MIT"},
 		"lines broken":      {map[string]string{"LICENCE": "Redistribution and use in source\nand binary forms, nor endorse or\npromote products"}, "BSD-3-Clause"},
 		"MPL names the GPL": {map[string]string{"LICENSE": mpl}, "MPL-2.0"},
-		"two that are fine": {map[string]string{"LICENSE": mit, "LICENSE.BSD": bsd}, "MIT, BSD-2-Clause"},
+		"two that are fine": {map[string]string{"LICENSE": mit, "LICENSE.BSD": bsd}, "MIT AND BSD-2-Clause"},
 		"GPL":               {map[string]string{"COPYING": gpl}, ""},
 		"AGPL":              {map[string]string{"LICENSE": agpl}, ""},
 		"GPL beside MIT":    {map[string]string{"LICENSE": gpl, "LICENSE.MIT": mit}, ""},
@@ -32,6 +32,8 @@ func TestLicence(t *testing.T) {
 		"both in one file":  {map[string]string{"LICENSE": mit + "\n" + gpl}, ""},
 		"the one or the other": {map[string]string{"License": "/* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */\n" +
 			"The licensed conditions are one or the other of these two Licenses:\n" + gpl}, choice},
+		"the choice, and another": {map[string]string{"LICENSE": mit, "License": "SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only\n" +
+			"The licensed conditions are one or the other of these two Licenses:\n" + gpl}, "MIT AND (" + choice + ")"},
 		"a mention of another": {map[string]string{"LICENSE": "Not under the Apache License, Version 2.0"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -41,7 +43,7 @@ func TestLicence(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			got, err := licence(dir)
+			got, err := Of(dir)
 			if got != tc.want || (err == nil) != (tc.want != "") {
 				t.Errorf("got %q, %v; want %q", got, err, tc.want)
 			}
