@@ -136,7 +136,9 @@ func (a *Assembler) evict(l *lookup) {
 	}
 	a.stats.Evicted++
 	l.evicted = true
-	a.early = append(a.early, a.finish(l))
+	if t := a.finish(l); t != nil {
+		a.early = append(a.early, t)
+	}
 }
 
 // shrink lets go of the memory that only a burst needed: maps and lists keep the size

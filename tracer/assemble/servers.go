@@ -1,6 +1,7 @@
 package assemble
 
 import (
+	"cmp"
 	"net/netip"
 	"strings"
 	"time"
@@ -27,6 +28,9 @@ type servers struct {
 	recorded map[netip.AddrPort]map[trace.Place]*recorder
 	// Places in which recorded queries arrived.
 	recorders map[trace.Place]bool
+	// Servers by their process, and by their cgroup where that is all that is known.
+	processes map[int]*process
+	cgroups   map[string]*process
 }
 
 // server is the servers in one place.
@@ -50,7 +54,8 @@ type identity struct {
 }
 
 func newServers() *servers {
-	return &servers{at: map[trace.Place]*server{}, recorded: map[netip.AddrPort]map[trace.Place]*recorder{}, recorders: map[trace.Place]bool{}}
+	return &servers{at: map[trace.Place]*server{}, recorded: map[netip.AddrPort]map[trace.Place]*recorder{}, recorders: map[trace.Place]bool{},
+		processes: map[int]*process{}, cgroups: map[string]*process{}}
 }
 
 // learn notes where a response came from, and who read a query.
@@ -62,6 +67,7 @@ func (s *servers) learn(ex *trace.Exchange) {
 	if !ok {
 		return
 	}
+	s.show(ex, place)
 	srv := s.at[place]
 	if srv == nil {
 		if len(s.at) >= maxAddrs {
@@ -219,13 +225,20 @@ func (a *Assembler) serverOf(l *lookup) (id identity) {
 	case l.refresh != nil:
 		// Its record does not tell the server, but that of the query which set it off.
 		for _, of := range a.byFlow[l.flow] {
-			if of.exchange != nil && of.query != nil {
+			if of.exchange != nil && of.query != nil && sameSender(of.from, l.from) {
 				return of.server
 			}
 		}
 	}
 	if q := l.query; q != nil && q.ServerIP.IsValid() && !q.ServerIP.IsUnspecified() {
 		id.addr = netip.AddrPortFrom(q.ServerIP, q.ServerPort)
+	}
+	if l.from == nil {
+		return id
+	}
+	id.pid = cmp.Or(id.pid, l.from.PID)
+	if p := a.servers.process(l.from); p != nil && !id.placed {
+		id.place, id.placed = p.place, true
 	}
 	return id
 }

@@ -39,7 +39,7 @@ func (s sampler) trace(t *trace.Trace) bool {
 		return true
 	}
 	return s.keeps(len(t.Diagnosis) == 0 && well(t.Outcome, t.RCode, t.Duration) &&
-		(t.Exchange == nil || ordinary(t.Exchange)) && (t.Query == nil || served(t.Query)) && called(t.Upstreams),
+		(t.Exchange == nil || ordinary(t.Exchange)) && (t.Recorded() == nil || served(t.Query)) && called(t.Upstreams),
 		hashOf(t), &t.Sample)
 }
 
@@ -48,7 +48,7 @@ func (s sampler) trace(t *trace.Trace) bool {
 // random.
 func hashOf(t *trace.Trace) uint32 {
 	switch {
-	case t.Query != nil:
+	case t.Exchange == nil && t.Query != nil, t.Recorded() != nil:
 		return t.Query.SamplingHash()
 	case t.Exchange != nil:
 		return t.Exchange.SamplingHash()
