@@ -161,7 +161,9 @@ func (a *Assembler) advanceTo(now time.Time) {
 }
 
 func (a *Assembler) addExchange(ex *trace.Exchange) {
-	a.servers.learn(ex)
+	if a.servers.learn(ex) {
+		a.admitWaiting()
+	}
 	for _, l := range a.byFlow[ex.Flow] {
 		if old := l.written(ex); old != nil {
 			a.addAgain(l, old, ex)

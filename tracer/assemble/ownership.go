@@ -26,10 +26,11 @@ type process struct {
 	addrs map[netip.AddrPort]bool // at which it served
 }
 
-// show notes that a process, or where it is not known its cgroup, serves at a place.
-func (s *servers) show(ex *trace.Exchange, place trace.Place) {
+// show notes that a process, or where it is not known its cgroup, serves at a place, and
+// tells whether that is news.
+func (s *servers) show(ex *trace.Exchange, place trace.Place) (news bool) {
 	if ex.Server == nil {
-		return
+		return false
 	}
 	var p *process
 	switch pid, cgroup := ex.Server.PID, ex.Server.Cgroup; {
@@ -38,16 +39,17 @@ func (s *servers) show(ex *trace.Exchange, place trace.Place) {
 	case cgroup != "":
 		p = shown(s.cgroups, cgroup)
 	default:
-		return
+		return false
 	}
 	if p.place != place {
 		p.place, p.addrs = place, map[netip.AddrPort]bool{} // the number of a process is used again
 	}
 	for _, addr := range serverAddrs(ex) {
-		if len(p.addrs) < maxPIDs {
-			p.addrs[addr] = true
+		if len(p.addrs) < maxPIDs && !p.addrs[addr] {
+			p.addrs[addr], news = true, true
 		}
 	}
+	return news
 }
 
 func shown[K comparable](known map[K]*process, key K) *process {
@@ -151,6 +153,18 @@ func (a *Assembler) admit(l *lookup) {
 	}
 	if l.refresh != nil {
 		a.addSlots(l, nil)
+	}
+}
+
+// admitWaiting admits the records that wait for word that their sender is a server.
+func (a *Assembler) admitWaiting() {
+	for _, l := range a.due {
+		if l.exchange == nil && l.recorded() && !l.admitted && a.believes(l) {
+			a.unindex(l)
+			a.admit(l)
+			a.index(l)
+			l.resize(l.bytes())
+		}
 	}
 }
 

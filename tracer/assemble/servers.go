@@ -58,16 +58,17 @@ func newServers() *servers {
 		processes: map[int]*process{}, cgroups: map[string]*process{}}
 }
 
-// learn notes where a response came from, and who read a query.
-func (s *servers) learn(ex *trace.Exchange) {
+// learn notes where a response came from, and who read a query; it tells whether it was
+// not known who that is.
+func (s *servers) learn(ex *trace.Exchange) (news bool) {
 	if !ex.Milestones.Response.Left.Seen() && !ex.Milestones.Query.Read.Seen() {
-		return
+		return false
 	}
 	place, ok := ex.ServerPlace()
 	if !ok {
-		return
+		return false
 	}
-	s.show(ex, place)
+	news = s.show(ex, place)
 	srv := s.at[place]
 	if srv == nil {
 		if len(s.at) >= maxAddrs {
@@ -88,6 +89,7 @@ func (s *servers) learn(ex *trace.Exchange) {
 	default:
 		srv.anyPID = true
 	}
+	return news
 }
 
 // sends tells whether who sent a query may be an observed server.
