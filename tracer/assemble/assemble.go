@@ -83,7 +83,8 @@ type Assembler struct {
 	cfg       Config
 	now       time.Time
 	due       dueHeap // what is held
-	held      queue   // the same, in the order in which it came
+	held      queue   // the same, in the order in which it came, but for
+	strangers queue   // records of senders that are not known to be servers
 	byFlow    map[trace.Flow][]*lookup
 	questions map[question]*asked
 	stamped   map[trace.SpanID][]*lookup // exchanges by the span id that they carried
@@ -384,7 +385,11 @@ func (a *Assembler) hold(l *lookup) {
 	l.added = a.now
 	l.size = l.bytes()
 	a.index(l)
-	a.held.push(l)
+	if l.recorded() && !l.admitted {
+		a.strangers.push(l)
+	} else {
+		a.held.push(l)
+	}
 	l.due = a.waits(l)
 	heap.Push(&a.due, l)
 	a.most = max(a.most, len(a.due))
@@ -435,7 +440,7 @@ func (a *Assembler) Flush() []*trace.Trace {
 // Stats returns the counters.
 func (a *Assembler) Stats() Stats {
 	s := a.stats
-	s.Pending, s.Bytes = len(a.due), a.held.size+a.passedSize()
+	s.Pending, s.Bytes = len(a.due), a.held.size+a.strangers.size+a.passedSize()
 	return s
 }
 

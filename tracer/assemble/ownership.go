@@ -146,6 +146,10 @@ func (a *Assembler) admit(l *lookup) {
 		return
 	}
 	l.admitted = true
+	if l.list == &a.strangers {
+		l.remove()
+		a.held.push(l)
+	}
 	for _, q := range l.records {
 		if !q.Unverified {
 			a.addSlots(l, q)
@@ -212,9 +216,14 @@ func (a *Assembler) foreign(l *lookup) bool {
 		a.admit(l)
 		return false
 	}
+	a.refuse(l)
+	return true
+}
+
+// refuse forgets a record that nobody believes.
+func (a *Assembler) refuse(l *lookup) {
 	a.stats.Foreign += uint64(max(1, len(l.records)))
 	a.disown(l)
-	return true
 }
 
 // seen tells whether packets of a lookup were observed, its own or those of an attempt.

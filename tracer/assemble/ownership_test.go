@@ -245,3 +245,37 @@ func TestManyRecordsOfOneQuery(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// Records of strangers have a room of their own: however many come, nothing is passed on
+// early because of them, and those that a server sends until it is known as one are joined.
+func TestStrangersTakeNoRoom(t *testing.T) {
+	const bytes = 2 << 20
+	a := New(Config{MaxBytes: bytes})
+	var parts []trace.Record
+	for i := range 100 {
+		all := miss(fmt.Sprintf("n%d.example.", i), uint16(1000+2*i), 0)
+		a.Report(all[1], peer.Process{PID: serverPID})
+		parts = append(parts, all[0], all[2])
+	}
+	for i := range 20_000 {
+		q := record(fromClient(fmt.Sprintf("forged%d.example.", i), uint16(2000+i), 0, ms), 0, ms, attempt(1, 0, ms, trace.OutcomeTimeout))
+		a.Report(q, peer.Process{PID: attackerPID})
+		if i == 20 {
+			for _, ex := range parts {
+				a.Add(ex)
+			}
+		}
+		if s := a.Stats(); s.Bytes > bytes || s.Evicted != 0 {
+			t.Fatalf("after %d: %+v", i, s)
+		}
+	}
+	whole := 0
+	for _, tr := range a.Flush() {
+		if tr.Query != nil && len(tr.Upstreams) == 1 && tr.Upstreams[0].Join == trace.JoinExact {
+			whole++
+		}
+	}
+	if s := a.Stats(); whole != 100 || s.Foreign != 20_000 {
+		t.Errorf("%d of 100 are whole, %+v", whole, s)
+	}
+}
