@@ -184,7 +184,8 @@ func text(field, s string) error {
 
 // name wants a domain name of at most 255 octets in wire form (RFC 1035, section 2.3.4).
 func name(field, s string) error {
-	if _, ok := dns.IsDomainName(s); !ok {
+	var wire [255]byte
+	if _, err := dns.PackDomainName(s, wire[:], 0, nil, false); err != nil || s == "" {
 		return refuse(ReasonField, "field %s: %.40q is no domain name of at most 255 octets", field, s)
 	}
 	return nil

@@ -27,6 +27,8 @@ const (
 	// keepSender is how long a process id means the same process: some 30,000 others start
 	// before it is used again.
 	keepSender = 5 * time.Second
+	// sweepEvery is how often the tables are swept: each is looked through.
+	sweepEvery = time.Second
 	// keepServer is how long a server is known after the last packet that showed it.
 	keepServer = 10 * time.Minute
 )
@@ -51,6 +53,7 @@ type senders struct {
 	byCgroup map[string]*server // those of which packets do not tell the process
 	groups   map[group]*rate.Limiter
 	others   *rate.Limiter
+	swept    time.Time
 }
 
 type knownSender struct {
@@ -74,6 +77,7 @@ func (s *senders) shows(pid int, cgroup string) {
 	now := s.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.sweep(now)
 	switch {
 	case pid != 0:
 		show(s.byPID, pid, now)
@@ -85,14 +89,21 @@ func (s *senders) shows(pid int, cgroup string) {
 func show[K comparable](servers map[K]*server, key K, now time.Time) {
 	if known := servers[key]; known != nil {
 		known.shown = now
-		return
-	}
-	if len(servers) >= maxSenders {
-		maps.DeleteFunc(servers, func(_ K, known *server) bool { return now.Sub(known.shown) > keepServer })
-	}
-	if len(servers) < maxSenders {
+	} else if len(servers) < maxSenders {
 		servers[key] = &server{limit: rate.NewLimiter(rateServer, burstServer), shown: now}
 	}
+}
+
+// sweep forgets now and then what says nothing any more: servers that were not seen for
+// long, and groups that have all of their burst again.
+func (s *senders) sweep(now time.Time) {
+	if now.Sub(s.swept) < sweepEvery {
+		return
+	}
+	s.swept = now
+	maps.DeleteFunc(s.groups, func(_ group, l *rate.Limiter) bool { return l.TokensAt(now) >= burstOther })
+	maps.DeleteFunc(s.byPID, func(_ int, known *server) bool { return now.Sub(known.shown) > keepServer })
+	maps.DeleteFunc(s.byCgroup, func(_ string, known *server) bool { return now.Sub(known.shown) > keepServer })
 }
 
 // take returns who sent a datagram; false if he has sent too much.
@@ -100,12 +111,13 @@ func (s *senders) take(from origin, bytes int) (peer.Process, bool) {
 	now := s.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.sweep(now)
 	who := s.who(from, now)
 	if known := s.server(who); known != nil && now.Sub(known.shown) <= keepServer {
 		return who, known.limit.AllowN(now, bytes)
 	}
 	// Its own share first: what it has not is not taken from the others'.
-	return who, s.groupOf(who, now).AllowN(now, bytes) && s.others.AllowN(now, bytes)
+	return who, s.groupOf(who).AllowN(now, bytes) && s.others.AllowN(now, bytes)
 }
 
 // server returns the server that a sender is; nil: none.
@@ -133,7 +145,7 @@ func (s *senders) who(from origin, now time.Time) peer.Process {
 	return who
 }
 
-func (s *senders) groupOf(who peer.Process, now time.Time) *rate.Limiter {
+func (s *senders) groupOf(who peer.Process) *rate.Limiter {
 	g := group{uid: who.UID, cgroup: who.Container}
 	if g.cgroup == "" {
 		g.cgroup = who.Cgroup
@@ -141,15 +153,12 @@ func (s *senders) groupOf(who peer.Process, now time.Time) *rate.Limiter {
 	if g.cgroup == "" {
 		g.pid = who.PID
 	}
-	if s.groups[g] == nil && len(s.groups) >= maxSenders {
-		// Those that have all of their burst again may begin anew.
-		maps.DeleteFunc(s.groups, func(_ group, l *rate.Limiter) bool { return l.TokensAt(now) >= burstOther })
-		if len(s.groups) >= maxSenders {
-			return s.others
-		}
-	}
 	limit := s.groups[g]
-	if limit == nil {
+	switch {
+	case limit != nil:
+	case len(s.groups) >= maxSenders:
+		return s.others
+	default:
 		limit = rate.NewLimiter(rateOther, burstOther)
 		s.groups[g] = limit
 	}
