@@ -46,15 +46,15 @@ func ParseOwner(spec string) (Owner, error) {
 			u.Gid = g.Gid
 		}
 	}
-	uid, err := strconv.Atoi(u.Uid)
+	uid, err := strconv.ParseInt(u.Uid, 10, 32)
 	if err != nil || uid < 0 {
 		return Mine, fmt.Errorf("there is no user %q", name)
 	}
-	gid, err := strconv.Atoi(u.Gid)
+	gid, err := strconv.ParseInt(u.Gid, 10, 32)
 	if err != nil || gid < 0 && grouped {
 		return Mine, fmt.Errorf("there is no group %q", group)
 	}
-	return Owner{uid, gid}, nil
+	return Owner{int(uid), int(gid)}, nil
 }
 
 // DefaultOwner returns whose the record socket is unless told otherwise: of root, in the
