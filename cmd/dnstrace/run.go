@@ -29,6 +29,7 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/listener"
 	"github.com/dnstrace/dnstrace/tracer/messages"
 	"github.com/dnstrace/dnstrace/tracer/metrics"
+	"github.com/dnstrace/dnstrace/tracer/peer"
 	"github.com/dnstrace/dnstrace/tracer/pipeline"
 	"github.com/dnstrace/dnstrace/tracer/priority"
 	"github.com/dnstrace/dnstrace/tracer/privilege"
@@ -149,6 +150,9 @@ func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
 	}
 	if n.sockets, err = listener.Open(cgroups); err != nil {
 		say(err.Error())
+	}
+	if !peer.OnNode() {
+		say("which process sends a record is unknown, and CoreDNS's side of lookups is shown unverified: run it in the node's PID namespace (hostPID: true)")
 	}
 	if n.cluster, err = openCluster(o.kubernetes, ports, n.source.ListServers, say); err != nil {
 		return err

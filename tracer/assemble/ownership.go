@@ -111,10 +111,16 @@ func (s *servers) owner(from *peer.Process, q *trace.Query, ex *trace.Exchange) 
 			return own
 		}
 		return foreign
-	case e.PID != 0 || e.Cgroup == "" || from.Cgroup == "" && from.Container == "":
+	case e.Cgroup == "" || from.Cgroup == "" && from.Container == "":
 		return unknown
 	case !from.In(e.Cgroup):
 		return foreign
+	case e.PID != 0:
+		// Its number is unknown, and it is in the server's container, or beside it.
+		if from.Container != "" {
+			return own
+		}
+		return unknown
 	}
 	if srv := s.at[place]; srv != nil && len(srv.pids) > 0 {
 		return unknown // a process of its cgroup, but none of those that were seen to serve there

@@ -56,6 +56,8 @@ func TestWhoseRecordItIs(t *testing.T) {
 		{"another process", server, peer.Process{PID: attackerPID}, foreign},
 		{"another process of its cgroup", server, peer.Process{PID: attackerPID, Cgroup: ownCgroup}, foreign},
 		{"one of another PID namespace", server, peer.Process{}, unknown},
+		{"one of another PID namespace, in the server's container", server, peer.Process{Container: ownContainer}, own},
+		{"one of another PID namespace, in another container", server, peer.Process{Cgroup: otherCgroup, Container: strings.Repeat("b", 64)}, foreign},
 		{"nobody knows the server", nil, peer.Process{PID: serverPID}, unknown},
 		{"the cgroup", byCgroup, peer.Process{PID: serverPID, Cgroup: ownCgroup}, own},
 		{"the container, of which the path is not told", byCgroup, peer.Process{PID: serverPID, Container: ownContainer}, own},
