@@ -60,7 +60,7 @@ func TestNothingListensBeyondLoopback(t *testing.T) {
 			if got := sockets(t, l, "client-b", tracer.Pid()); !slices.Equal(got, want) {
 				t.Errorf("it can be reached at %q, expected %q", got, want)
 			}
-			for path, mode := range map[string]os.FileMode{l.APISocket(): 0o600, l.RecordSocket(): 0o666} {
+			for path, mode := range map[string]os.FileMode{l.APISocket(): 0o600, l.RecordSocket(): 0o660} {
 				info, err := os.Stat(path)
 				if err != nil {
 					t.Fatal(err)

@@ -143,8 +143,8 @@ func checkDelivered(t *testing.T, records string, server int, drop string) {
 	}
 }
 
-// Who may ask: the API answers root alone, records are taken from whoever reaches the
-// socket, which is no secret, and nothing else listens but the metrics, on loopback.
+// Who may ask: the API answers root alone, records are taken from root and CoreDNS's group,
+// and nothing else listens but the metrics, on loopback.
 func TestWhoMayAsk(t *testing.T) {
 	r := &rig{lab.New(t, lab.Config{}), t}
 	if err := os.Chmod(r.Dir(), 0o755); err != nil {
@@ -154,7 +154,7 @@ func TestWhoMayAsk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for path, want := range map[string]os.FileMode{r.APISocket(): 0o600, r.RecordSocket(): 0o666, r.RecordFile(): 0o640} {
+	for path, want := range map[string]os.FileMode{r.APISocket(): 0o600, r.RecordSocket(): 0o660, r.RecordFile(): 0o640} {
 		info, err := os.Stat(path)
 		if err != nil {
 			t.Fatal(err)

@@ -216,12 +216,24 @@ func (s *unixSink) dial() error {
 		s.conn = nil
 	}
 	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: s.path, Net: "unixgram"})
-	if err != nil {
+	switch {
+	case errors.Is(err, syscall.EACCES):
+		return notAllowedError{err}
+	case err != nil:
 		return fmt.Errorf("%w: %w", errNoReceiver, err)
 	}
 	s.conn = conn
 	return conn.SetWriteDeadline(s.deadline)
 }
+
+// notAllowedError is of a socket that this user may not write to; it counts as no receiver.
+type notAllowedError struct{ cause error }
+
+func (e notAllowedError) Error() string {
+	return fmt.Sprintf("this user may not write to the socket: name it with `dnstrace run --listen-owner`, or run CoreDNS in the socket's group: %v", e.cause)
+}
+
+func (e notAllowedError) Unwrap() []error { return []error{errNoReceiver, e.cause} }
 
 func (s *unixSink) interrupt(t time.Time) {
 	s.mu.Lock()

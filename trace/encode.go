@@ -37,6 +37,9 @@ func (q *Query) AppendJSON(b []byte) []byte {
 	b = appendAttempts(b, q.Upstreams)
 	b = strconv.AppendBool(append(b, `,"stamped":`...), q.Stamped)
 	b = appendFloat(append(b, `,"sample":`...), q.Sample)
+	if q.Unverified {
+		b = append(b, `,"unverified":true`...)
+	}
 	return append(b, '}')
 }
 

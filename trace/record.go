@@ -141,6 +141,11 @@ type Query struct {
 	Upstreams    []Attempt  `json:"upstreams"`
 	Stamped      bool       `json:"stamped"`
 	Sample       *float64   `json:"sample"` // the rate, where sampling chose the lookup; nil: recorded whatever the rate
+
+	// Unverified tells that the tracer could not tell whether the process that sent the
+	// record is the server of the query: it is shown, and nothing is concluded from it.
+	// JSON leaves out false.
+	Unverified bool `json:"unverified,omitzero"`
 }
 
 // Refresh is background work in CoreDNS that a query set off, written by the
@@ -544,6 +549,15 @@ func (*Exchange) Kind() string { return KindExchange }
 
 // Kind implements Record.
 func (*Trace) Kind() string { return KindTrace }
+
+// Recorded returns the server's record of the lookup if something may be concluded from
+// it, else nil.
+func (t *Trace) Recorded() *Query {
+	if t.Query == nil || t.Query.Unverified {
+		return nil
+	}
+	return t.Query
+}
 
 // GapNotRecorded in [Trace.Gaps] says that the server's records of other queries
 // arrive, and that this one was not seen to reach it: together with the missing

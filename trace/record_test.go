@@ -37,7 +37,7 @@ func sampleRecords() []Record {
 		Outcome: OutcomeAnswered,
 		Hops: []Hop{{Plugin: "cache", Start: 1000, Duration: SecondsPtr(21000000)},
 			{Plugin: "forward", Parent: &parent, Start: 2000}},
-		Upstreams: []Attempt{attempt}, Sample: &rate,
+		Upstreams: []Attempt{attempt}, Sample: &rate, Unverified: true,
 	}
 	query.Record = KindQuery
 	refresh := &Refresh{Header: head, DNS: question, Cause: "prefetch", Hops: []Hop{}, Upstreams: []Attempt{attempt, chased}, Sample: &rate}

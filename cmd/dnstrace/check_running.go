@@ -20,8 +20,10 @@ const statusPatience = 2 * time.Second
 var losses = []struct{ counter, what, lost, remedy string }{
 	{"lost_events", "packets", "lookups of that time may lack packets; their records say so (lost_events)",
 		"give the tracer more CPU time: `dnstrace_hook_lost_events_total` says which hook lost them"},
-	{"plugin_records_dropped", "records of CoreDNS", "traces of that time lack CoreDNS's side", "give the tracer more CPU time"},
-	{"plugin_records_malformed", "malformed records", "whoever sends them is not heard", "let CoreDNS and the tracer be of one version"},
+	{recordsRefused, "records of CoreDNS", "traces of that time lack CoreDNS's side, if it was CoreDNS that sent them",
+		"queue: give the tracer more CPU time; malformed, field: let CoreDNS and the tracer be of one version; sender, rate: see who else writes to the record socket"},
+	{"plugin_records_unverified", "proof of who sent records", "records are shown and nothing is concluded from them",
+		"run the tracer in the node's PID namespace (hostPID: true), and let it observe CoreDNS's network namespace"},
 	{outputDropped, "records not written", "they are missing from the output and all behind it",
 		"let the receiver or reader take more (standard error of `dnstrace run` says what is wrong), or free the disk; `--sample 0.1` writes less"},
 	{"filter_failed", "records at the filter", "those for which --filter fails, or for which it had no time, are not written", "ask for less with --filter"},

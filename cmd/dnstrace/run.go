@@ -32,10 +32,12 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/messages"
 	"github.com/dnstrace/dnstrace/tracer/metrics"
 	"github.com/dnstrace/dnstrace/tracer/origin"
+	"github.com/dnstrace/dnstrace/tracer/peer"
 	"github.com/dnstrace/dnstrace/tracer/pipeline"
 	"github.com/dnstrace/dnstrace/tracer/priority"
 	"github.com/dnstrace/dnstrace/tracer/privilege"
 	"github.com/dnstrace/dnstrace/tracer/receive"
+	"github.com/dnstrace/dnstrace/tracer/unixsocket"
 )
 
 // defaultHistoryMemory bounds the memory of finished traces: some 60,000, compressed.
@@ -69,6 +71,8 @@ const sayLimitedEvery = 10 * time.Second
 
 type runOptions struct {
 	listen, api, metrics string
+	listenOwner          string
+	owner                unixsocket.Owner // listenOwner, as validate read it
 	metricsLabels        []string
 	outputs, records     []string
 	ports                []uint
@@ -120,6 +124,7 @@ func newRunCommand() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.listen, "listen", receive.DefaultPath, "unix datagram socket for the CoreDNS plugin's records")
+	f.StringVar(&o.listenOwner, "listen-owner", "", "whose that socket is, USER[:GROUP]: both can write to it (mode 0660); default: of root and the group 65532, as which CoreDNS of deploy/ runs, or this user's alone if that is not root")
 	f.StringVar(&o.api, "api", api.DefaultPath, "unix socket of the local API")
 	f.StringArrayVar(&o.outputs, "output", []string{"stdout"}, "where records go: stdout, file:PATH or otlp:URL; may be repeated")
 	f.StringSliceVar(&o.records, "record", []string{trace.KindTrace}, "which records to write: exchange, trace; a trace holds its exchanges")
@@ -157,6 +162,9 @@ func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
 	}
 	if n.sockets, err = listener.Open(cgroups); err != nil {
 		tell(err.Error())
+	}
+	if !peer.OnNode() {
+		tell("which process sends a record is unknown, and CoreDNS's side of lookups is shown unverified: run it in the node's PID namespace (hostPID: true)")
 	}
 	if n.cluster, err = openCluster(o.kubernetes, ports, n.source.ListServers, tell); err != nil {
 		return err
@@ -228,6 +236,11 @@ func (o *runOptions) validate() ([]uint16, *filter.Filter, error) {
 		return nil, nil, usageError{fmt.Errorf("--history-memory %s: expected a size from 1MiB to 2GiB, such as 64MiB", o.historyMemory)}
 	}
 	o.historyBytes = int(size)
+	if o.listenOwner != "" {
+		if o.owner, err = unixsocket.ParseOwner(o.listenOwner); err != nil {
+			return nil, nil, usageError{fmt.Errorf("--listen-owner: %w", err)}
+		}
+	}
 	if o.timeout <= 0 || o.history <= 0 {
 		return nil, nil, usageError{errors.New("--timeout and --history: expected a duration above 0, such as 7s")}
 	}
@@ -255,6 +268,22 @@ func (o *runOptions) sampleInPrograms() *float64 {
 		return nil
 	}
 	return o.sampleRate()
+}
+
+// chooseOwner makes sure that the record socket can be given to its owner, also when it is
+// made again later.
+func (o *runOptions) chooseOwner(stderr io.Writer) error {
+	var err error
+	if o.listenOwner != "" {
+		if err = o.owner.Enter(); err != nil {
+			return fmt.Errorf("--listen-owner %s: %w", o.listenOwner, err)
+		}
+		return nil
+	}
+	if o.owner, err = unixsocket.DefaultOwner(); err != nil {
+		_, _ = fmt.Fprintf(stderr, "dnstrace: %v\n", err)
+	}
+	return nil
 }
 
 func portNumbers(list []uint) ([]uint16, error) {
@@ -309,7 +338,10 @@ func (n *node) open(ports []uint16, stderr io.Writer) error {
 	if n.source, err = capture.Open(capture.Config{Ports: ports, NetNS: o.netns, Sample: o.sampleInPrograms()}); err != nil {
 		return err
 	}
-	if n.receiver, err = receive.Listen(o.listen); err != nil {
+	if err := o.chooseOwner(stderr); err != nil {
+		return err
+	}
+	if n.receiver, err = receive.Listen(o.listen, o.owner); err != nil {
 		return err
 	}
 	if n.api, err = api.Listen(o.api); err != nil {
@@ -445,21 +477,20 @@ func (n *node) serve(ctx context.Context, p *pipeline.Pipeline, tell func(string
 }
 
 // learnServers lets the packets of servers be seen that take queries at another port than
-// those that are observed, as behind a Service, by the records that they send.
+// those that are observed, as behind a Service, by the records that they send. Who says so
+// has to hold a socket there, and what is learned is that socket: the address that a record
+// names may be anybody's.
 func (n *node) learnServers(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case s := <-n.receiver.Servers():
-			switch {
-			case n.source.Ports().IsServer(netip.AddrPortFrom(netip.IPv6Unspecified(), s.Addr.Port())): // by its port alone
-			case !s.Addr.Addr().IsUnspecified():
-				n.source.LearnServer(s.Addr)
-			case s.PID != 0:
-				for _, netns := range n.sockets.Bound(s.PID, s.Addr.Port()) {
-					n.source.LearnSocket(netns, s.Addr.Port())
-				}
+			if n.source.Ports().IsServer(netip.AddrPortFrom(netip.IPv6Unspecified(), s.Port)) {
+				continue // by its port alone
+			}
+			for _, netns := range n.sockets.Bound(s.PID, s.Port) {
+				n.source.LearnSocket(netns, s.Port)
 			}
 		}
 	}

@@ -2,7 +2,9 @@ package main
 
 import (
 	"io"
+	"maps"
 	"net/netip"
+	"slices"
 
 	"github.com/dnstrace/dnstrace/tracer/api"
 	"github.com/dnstrace/dnstrace/tracer/capture"
@@ -14,6 +16,10 @@ import (
 // outputDropped counts the records that all outputs lost; with an output's name behind
 // it, those of that one.
 const outputDropped = "output_records_dropped"
+
+// recordsRefused counts CoreDNS's records that were not taken; with a reason behind it,
+// those of that one.
+const recordsRefused = "plugin_records_refused"
 
 func (n *node) outputStats() []metrics.Output {
 	var all []metrics.Output
@@ -31,9 +37,12 @@ func (n *node) socketStates() map[string]unixsocket.State {
 func (n *node) status(c *pipeline.Counters) map[string]uint64 {
 	counters := map[string]uint64{
 		"events": c.Events, "lost_events": c.LostEvents, "shed_events": c.ShedEvents, "unsampled_events": c.UnsampledEvents, "traces": c.Traces,
-		"plugin_records": c.Receive.Received, "plugin_records_malformed": c.Receive.Malformed,
-		"plugin_records_dropped": c.Receive.Dropped, "orphan_responses": c.Orphans,
-		"follower_lost_traces": n.history.Stats().LostQueued, "filter_failed": n.unfiltered.Load(),
+		"plugin_records": c.Receive.Received, "plugin_records_unverified": c.UnverifiedRecords, "filter_failed": n.unfiltered.Load(),
+		"orphan_responses": c.Orphans, "follower_lost_traces": n.history.Stats().LostQueued,
+	}
+	for reason, refused := range c.RefusedRecords() {
+		counters[recordsRefused] += refused
+		counters[recordsRefused+" "+reason] = refused
 	}
 	for _, o := range n.outputStats() {
 		counters[outputDropped] += o.Dropped
@@ -45,8 +54,17 @@ func (n *node) status(c *pipeline.Counters) map[string]uint64 {
 // report says at the end what did not become a record: a reader of the output
 // would be misled without it.
 func (n *node) report(stderr io.Writer, c *pipeline.Counters) {
-	say(stderr, "%d events, %d lost; %d traces; %d plugin records, %d malformed, %d dropped; %d queries unfinished",
-		c.Events, c.LostEvents, c.Traces, c.Receive.Received, c.Receive.Malformed, c.Receive.Dropped, c.Unfinished)
+	say(stderr, "%d events, %d lost; %d traces; %d plugin records; %d queries unfinished",
+		c.Events, c.LostEvents, c.Traces, c.Receive.Received, c.Unfinished)
+	refused := c.RefusedRecords()
+	for _, reason := range slices.Sorted(maps.Keys(refused)) {
+		if refused[reason] > 0 {
+			say(stderr, "%d plugin records refused: %s", refused[reason], reason)
+		}
+	}
+	if c.UnverifiedRecords > 0 {
+		say(stderr, "of %d plugin records it is not known whether the server sent them: nothing is concluded from them", c.UnverifiedRecords)
+	}
 	if c.ShedEvents > 0 {
 		say(stderr, "%d events of lookups that were left out whole, to keep up", c.ShedEvents)
 	}
@@ -57,7 +75,7 @@ func (n *node) report(stderr io.Writer, c *pipeline.Counters) {
 		say(stderr, "%s", line)
 	}
 	if err := n.receiver.LastError(); err != nil {
-		say(stderr, "the last malformed plugin record: %v", err)
+		say(stderr, "the last plugin record that was refused as it came: %v", err)
 	}
 	for _, o := range n.outputStats() {
 		if o.Dropped > 0 {

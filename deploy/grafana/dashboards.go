@@ -158,7 +158,7 @@ func tracer() *dashboard {
 				graph("Memory", "bytes", "", query{`process_resident_memory_bytes{job="dnstrace"}`, "{{instance}}"}, query{`dnstrace_history_bytes`, "{{instance}} finished traces"}),
 			}, {
 				graph("Packets lost", "pps", "What found a full ring, by hook. Alert DNSTraceEventsLost.", query{`sum by (instance, hook) (rate(dnstrace_hook_lost_events_total[$__rate_interval]))`, "{{instance}} {{hook}}"}),
-				graph("Records lost", "short", "Alert DNSTraceRecordsLost.", query{`sum by (instance, output) (rate(dnstrace_output_records_dropped_total[$__rate_interval]))`, "{{instance}} {{output}}"}, query{`rate(dnstrace_plugin_records_dropped_total[$__rate_interval])`, "{{instance}} from CoreDNS"}),
+				graph("Records lost", "short", "Alert DNSTraceRecordsLost.", query{`sum by (instance, output) (rate(dnstrace_output_records_dropped_total[$__rate_interval]))`, "{{instance}} {{output}}"}, query{`sum by (instance, reason) (rate(dnstrace_plugin_records_refused_total[$__rate_interval]))`, "{{instance}} from CoreDNS: {{reason}}"}),
 			}, {
 				graph("Tables", "percentunit", "How full. Alert DNSTraceTableFull.", query{`dnstrace_table_bytes{table="exchanges"} / dnstrace_table_limit_bytes`, "{{instance}} exchanges"}, query{`dnstrace_table_bytes{table="traces"} / dnstrace_table_limit_bytes`, "{{instance}} traces"}, query{`dnstrace_history_bytes / dnstrace_history_limit_bytes`, "{{instance}} finished"}),
 				graph("Queues", "short", "", query{`dnstrace_plugin_records_queued`, "{{instance}} from CoreDNS"}, query{`dnstrace_output_records_queued`, "{{instance}} to {{output}}"}),

@@ -28,8 +28,11 @@ var addons string
 // coreDNSProcess matches the command line of CoreDNS in its pods.
 const coreDNSProcess = "^/coredns "
 
-// recordsFile is where the tracer writes, in a folder that it shares with the node.
-const recordsFile = "/run/dnstrace/records.jsonl"
+// The tracer writes into a folder that it shares with the node: here, and there.
+const (
+	recordsFolder = "/run/dnstrace-records"
+	recordsFile   = "/run/dnstrace/records.jsonl"
+)
 
 // resolver is what the resolver outside answers: below slow.test late, below fail.test
 // SERVFAIL, below silent.test nothing.
@@ -143,7 +146,7 @@ resources: [`+base+`]
 patches:
 - target: {kind: DaemonSet}
   patch: |-
-    - {op: replace, path: /spec/template/spec/containers/0/args, value: [run, --record=trace, --output=file:`+recordsFile+`]}
+    - {op: replace, path: /spec/template/spec/containers/0/args, value: [run, --listen=`+recordsFolder+`/records.sock, --record=trace, --output=file:`+recordsFolder+`/records.jsonl]}
 `)
 	n.Kubectl("apply", "-k", n.Dir)
 	n.Kubectl("-n", "dnstrace", "rollout", "status", "daemonset/dnstrace", "--timeout=120s")

@@ -96,12 +96,12 @@ func reportRecords(w io.Writer, c counted) bool {
 	made := c.coredns["coredns_dnstrace_lookups_total"] + c.coredns["coredns_dnstrace_refreshes_total"]
 	wrote, dropped := c.coredns["coredns_dnstrace_records_total"], c.coredns["coredns_dnstrace_records_dropped_total"]
 	got := c.tracer["dnstrace_plugin_records_total"]
-	malformed := c.tracer["dnstrace_plugin_records_malformed_total"]
-	ok := made > 0 && made == wrote+dropped && wrote == got+malformed && malformed == 0
+	refused := c.tracer["dnstrace_plugin_records_refused_total"]
+	ok := made > 0 && made == wrote+dropped && wrote == got+refused && refused == 0
 	fmt.Fprintf(w, "\nRECORDS OF COREDNS\t\t\n")
 	fmt.Fprintf(w, "queries and refreshes\t%.0f\t\n", made)
 	fmt.Fprintf(w, "written + dropped\t%.0f + %.0f\t\n", wrote, dropped)
-	fmt.Fprintf(w, "received + malformed\t%.0f + %.0f\t%s\n", got, malformed, verdict(ok))
+	fmt.Fprintf(w, "received + refused\t%.0f + %.0f\t%s\n", got, refused, verdict(ok))
 	return ok
 }
 

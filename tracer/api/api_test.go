@@ -319,7 +319,7 @@ func TestSocketRemoved(t *testing.T) {
 	if err := errors.Join(before.Ready(ctx), NewClient(path).Ready(ctx)); err != nil {
 		t.Error(err)
 	}
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != socketMode {
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
 	cancel()

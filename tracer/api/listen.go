@@ -7,18 +7,12 @@ import (
 	"net"
 	"net/http"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/net/netutil"
-	"golang.org/x/sys/unix"
 
 	"github.com/dnstrace/dnstrace/tracer/unixsocket"
 )
-
-// socketMode lets only the tracer's user, root as a rule, see the node's
-// lookups.
-const socketMode = 0o600
 
 // errStopped ends the requests in flight when the server stops.
 var errStopped = errors.New("the tracer stops")
@@ -30,8 +24,8 @@ type Listener struct {
 	current atomic.Pointer[net.UnixListener]
 }
 
-// Listen opens the unix socket at path, with mode 0600, in a directory that it
-// makes if need be. It takes the place of a socket that nobody listens on any
+// Listen opens the unix socket at path, which only this user, root as a rule, can connect
+// to, in a directory that it makes if need be. It takes the place of a socket that nobody listens on any
 // more, and fails if somebody does. The caller must close it, and should let its
 // Keeper run.
 func Listen(path string) (*Listener, error) {
@@ -45,22 +39,10 @@ func Listen(path string) (*Listener, error) {
 
 // bind opens a socket at the path, and accepts from it in the place of the one before.
 func (l *Listener) bind() error {
-	if err := unixsocket.Prepare("unix", l.path, "--api"); err != nil {
-		return err
-	}
-	// The kernel gives the file the mode of the unbound socket: there is no
-	// moment at which others can connect.
-	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		var chmodErr error
-		err := c.Control(func(fd uintptr) { chmodErr = unix.Fchmod(int(fd), socketMode) })
-		return errors.Join(err, chmodErr)
-	}}
-	opened, err := lc.Listen(context.Background(), "unix", l.path)
+	next, err := unixsocket.Listen(l.path, "--api")
 	if err != nil {
 		return err
 	}
-	next := opened.(*net.UnixListener) // what listening on a unix socket gives
-	next.SetUnlinkOnClose(false)       // the Keeper knows whose the file is
 	if before := l.current.Swap(next); before != nil {
 		return before.Close()
 	}

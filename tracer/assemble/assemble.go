@@ -15,9 +15,11 @@ package assemble
 import (
 	"container/heap"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/peer"
 )
 
 // DefaultMaxBytes bounds the memory of lookups that are held, and of those that were
@@ -29,8 +31,19 @@ type Config struct {
 	MaxBytes    int           // of memory, about; 0: DefaultMaxBytes
 	Timeout     time.Duration // after which exchanges are unanswered; 0: 7 s
 	Limitations Limitations
-	Open        Open // what is not over; nil: nobody knows
+	Open        Open    // what is not over; nil: nobody knows
+	Sockets     Sockets // nil: nobody knows
 }
+
+// Sockets knows which sockets take queries.
+type Sockets interface {
+	// Holds tells whether a process has one open at a port.
+	Holds(pid int, port uint16) bool
+}
+
+// maxOfSender bounds the records of one query that a process sent and that wait for their
+// packets: a client sends its query some five times.
+const maxOfSender = 16
 
 // Open tells what is under way: exchanges that are passed on when they are over. Without
 // it, what came is all that is known.
@@ -64,6 +77,8 @@ type Stats struct {
 	Bytes      int    // of memory, about, for them and for what was passed on
 	Evicted    uint64 // passed on early, as they stood, because there was no room for more
 	Duplicates uint64 // records that came twice
+	Foreign    uint64 // records that are not told of: their sender is not the server
+	Unverified uint64 // records that are shown alone: whether their sender is the server is unknown
 }
 
 // Assembler joins records into traces. It is not safe for concurrent use. It keeps the
@@ -72,7 +87,8 @@ type Assembler struct {
 	cfg       Config
 	now       time.Time
 	due       dueHeap // what is held
-	held      queue   // the same, in the order in which it came
+	held      queue   // the same, in the order in which it came, but for
+	strangers queue   // records of senders that are not known to be servers
 	byFlow    map[trace.Flow][]*lookup
 	questions map[question]*asked
 	stamped   map[trace.SpanID][]*lookup // exchanges by the span id that they carried
@@ -106,8 +122,10 @@ func New(cfg Config) *Assembler {
 	}
 }
 
-// Add takes the next record and owns it from then on. Order does not matter as
-// long as a record is not later than the holds above.
+// Add takes the next record, an exchange of this node or any record of a file, and owns it
+// from then on. Order does not matter as long as a record is not later than the holds
+// above. The time is that of the records: a live tracer gives those that a server sent to
+// Report.
 func (a *Assembler) Add(r trace.Record) {
 	switch r := r.(type) {
 	case *trace.Exchange:
@@ -116,10 +134,24 @@ func (a *Assembler) Add(r trace.Record) {
 	case *trace.Query:
 		a.advanceTo(end(r.Time, r.Duration))
 		a.recorded = true
-		a.addQuery(r)
+		a.addQuery(r, nil)
 	case *trace.Refresh:
 		a.advanceTo(r.Time.Add(refreshTime(r)))
-		a.addRefresh(r)
+		a.addRefresh(r, nil)
+	}
+	a.bound()
+}
+
+// Report takes a query or refresh record, and owns it from then on, that a process of this
+// node sent just now: it is believed as far as the packets show that process as the
+// server. What it says of the time does not move the assembler's.
+func (a *Assembler) Report(r trace.Record, from peer.Process) {
+	switch r := r.(type) {
+	case *trace.Query:
+		r.Unverified = false // that is ours to say
+		a.addQuery(r, &from)
+	case *trace.Refresh:
+		a.addRefresh(r, &from)
 	}
 	a.bound()
 }
@@ -134,7 +166,9 @@ func (a *Assembler) advanceTo(now time.Time) {
 }
 
 func (a *Assembler) addExchange(ex *trace.Exchange) {
-	a.servers.learn(ex)
+	if a.servers.learn(ex) {
+		a.admitWaiting()
+	}
 	for _, l := range a.byFlow[ex.Flow] {
 		if old := l.written(ex); old != nil {
 			a.addAgain(l, old, ex)
@@ -149,6 +183,7 @@ func (a *Assembler) addExchange(ex *trace.Exchange) {
 	}
 	a.remember(l)
 	a.takeRecords(l)
+	a.takeClaim(l)
 }
 
 // addAgain takes an exchange of which an earlier record came: something of it came
@@ -171,7 +206,7 @@ func (a *Assembler) addAgain(l *lookup, old **trace.Exchange, ex *trace.Exchange
 func (a *Assembler) behindProxy(ex *trace.Exchange) *trace.Exchange {
 	for _, l := range a.byFlow[ex.Flow] {
 		if l.query == nil || l.exchange == nil || l.far != nil || l.heapIndex < 0 || l.matched != "" || !sentOn(l.exchange, ex) ||
-			!belongs(ex, l.query) || fitOf(ex, l.query) != fits {
+			a.fitsBy(l.query, l.from, ex) != own {
 			continue
 		}
 		front := l.exchange
@@ -201,7 +236,7 @@ func (a *Assembler) halfOf(ex *trace.Exchange) *lookup {
 			if fit := sameServer(l.exchange, ex); fit == fits || fit == mayFit && side == nil {
 				side = l
 			}
-		case l.exchange == nil && l.query != nil && record == nil && belongs(ex, l.query) && fitOf(ex, l.query) == fits:
+		case l.exchange == nil && l.query != nil && record == nil && a.fitsBy(l.query, l.from, ex) == own:
 			record = l
 		}
 	}
@@ -212,7 +247,7 @@ func (a *Assembler) halfOf(ex *trace.Exchange) *lookup {
 		return side
 	case record != nil:
 		a.change(record, func() { record.exchange = ex })
-		a.servers.records(ex, record.query)
+		a.join(record)
 		a.revive(record.root())
 	}
 	return record
@@ -223,7 +258,7 @@ func (a *Assembler) takeRecords(l *lookup) {
 	for again := true; again; {
 		again = false
 		for _, half := range a.byFlow[l.flow] {
-			if half != l && half.exchange == nil && half.query != nil && l.misses(half.query) {
+			if half != l && half.exchange == nil && half.query != nil && a.misses(l, half.query, half.from) {
 				a.unite(l, half, "")
 				again = true // the list has changed
 				break
@@ -233,13 +268,23 @@ func (a *Assembler) takeRecords(l *lookup) {
 }
 
 // misses tells whether a record is of l's query, of which fewer came than it was sent.
-func (l *lookup) misses(q *trace.Query) bool {
-	return l.isOf(q) && len(l.records) < max(1, l.serverSide().Transmissions, l.exchange.Transmissions)
+func (a *Assembler) misses(l *lookup, q *trace.Query, from *peer.Process) bool {
+	return a.fits(q, from, l) == own && len(l.records) < max(1, l.serverSide().Transmissions, l.exchange.Transmissions)
 }
 
-// isOf tells whether a record of the same flow is of l's query.
-func (l *lookup) isOf(q *trace.Query) bool {
-	return l.exchange != nil && belongs(l.serverSide(), q) && fitOf(l.serverSide(), q) == fits
+// fits tells whether a record of the same flow is of l's query, by the process of its server.
+func (a *Assembler) fits(q *trace.Query, from *peer.Process, l *lookup) ownership {
+	if l.exchange == nil {
+		return foreign
+	}
+	return a.fitsBy(q, from, l.serverSide())
+}
+
+func (a *Assembler) fitsBy(q *trace.Query, from *peer.Process, ex *trace.Exchange) ownership {
+	if !belongs(ex, q) || fitOf(ex, q) != fits {
+		return foreign
+	}
+	return a.servers.owner(from, q, ex)
 }
 
 // remember keeps a client's lookup, to find the others of its call. What servers
@@ -250,38 +295,54 @@ func (a *Assembler) remember(l *lookup) {
 	}
 }
 
-func (a *Assembler) addQuery(q *trace.Query) {
+func (a *Assembler) addQuery(q *trace.Query, from *peer.Process) {
 	var of *lookup
+	others := 0
 	for _, l := range a.byFlow[q.Flow] {
-		for _, known := range l.records {
-			if known.Time.Equal(q.Time) && known.SpanID == q.SpanID {
+		if len(l.records) > 0 && sameSender(l.from, from) {
+			others += len(l.records)
+			if slices.ContainsFunc(l.records, func(known *trace.Query) bool { return known.Time.Equal(q.Time) && known.SpanID == q.SpanID }) {
 				a.stats.Duplicates++
 				return
 			}
 		}
-		if l.misses(q) && (of == nil || of.exchange.Time.Before(l.exchange.Time)) {
+		if a.misses(l, q, from) && (of == nil || of.exchange.Time.Before(l.exchange.Time)) {
 			of = l // the later, as the client used its port and ID again
 		}
 	}
-	if of == nil {
+	switch {
+	case of != nil:
+		a.change(of, func() { a.addRecord(of, q, from) })
+		a.revive(of.root())
+	case a.claims(q, from):
+	case from != nil && others >= maxOfSender:
+		a.stats.Foreign++
+	default:
 		l := &lookup{question: question{q.QName, q.QType}, flow: q.Flow}
-		a.addRecord(l, q)
+		a.addRecord(l, q, from)
 		a.hold(l)
-		return
 	}
-	a.change(of, func() { a.addRecord(of, q) })
-	a.revive(of.root())
 }
 
-func (a *Assembler) addRefresh(r *trace.Refresh) {
+func (a *Assembler) addRefresh(r *trace.Refresh, from *peer.Process) {
+	others := 0
 	for _, l := range a.byFlow[r.Flow] {
-		if l.refresh != nil && l.refresh.Time.Equal(r.Time) {
+		if l.refresh == nil || !sameSender(l.from, from) {
+			continue
+		}
+		if others++; l.refresh.Time.Equal(r.Time) {
 			a.stats.Duplicates++
 			return
 		}
 	}
-	l := &lookup{refresh: r, question: question{r.QName, r.QType}, flow: r.Flow}
-	a.addSlots(l, nil)
+	if from != nil && others >= maxOfSender {
+		a.stats.Foreign++
+		return
+	}
+	l := &lookup{refresh: r, from: from, question: question{r.QName, r.QType}, flow: r.Flow}
+	if a.believes(l) {
+		a.admit(l)
+	}
 	a.hold(l)
 }
 
@@ -328,7 +389,11 @@ func (a *Assembler) hold(l *lookup) {
 	l.added = a.now
 	l.size = l.bytes()
 	a.index(l)
-	a.held.push(l)
+	if l.recorded() && !l.admitted {
+		a.strangers.push(l)
+	} else {
+		a.held.push(l)
+	}
 	l.due = a.waits(l)
 	heap.Push(&a.due, l)
 	a.most = max(a.most, len(a.due))
@@ -352,8 +417,11 @@ func (a *Assembler) Advance(now time.Time) []*trace.Trace {
 			heap.Fix(&a.due, l.heapIndex)
 			continue
 		}
-		if !a.repeats(l) {
-			done = append(done, a.finish(l))
+		if a.repeats(l) {
+			continue
+		}
+		if t := a.finish(l); t != nil {
+			done = append(done, t)
 		}
 	}
 	a.expire()
@@ -376,16 +444,19 @@ func (a *Assembler) Flush() []*trace.Trace {
 // Stats returns the counters.
 func (a *Assembler) Stats() Stats {
 	s := a.stats
-	s.Pending, s.Bytes = len(a.due), a.held.size+a.passedSize()
+	s.Pending, s.Bytes = len(a.due), a.held.size+a.strangers.size+a.passedSize()
 	return s
 }
 
 // finish makes the trace of a lookup and of the upstream exchanges that belong
-// to it, and holds them no longer.
+// to it, and holds them no longer. It returns nil of a record that nobody believes.
 func (a *Assembler) finish(l *lookup) *trace.Trace {
 	a.reunite(l)
 	a.forget(l)
 	l.lose()
+	if a.foreign(l) {
+		return nil
+	}
 	a.gather(l, 0)
 	t := a.build(l)
 	a.pass(l)

@@ -15,14 +15,27 @@ func (a *Assembler) build(l *lookup) *trace.Trace {
 	if l.exchange != nil {
 		a.fromExchange(t, l)
 	}
+	alone := l.from != nil && !l.seen() && a.cfg.Limitations.Unsampled == ""
 	if l.query != nil {
 		fromQuery(t, l.query)
+		if l.from != nil {
+			l.query.Unverified = alone
+		}
+		alone = l.query.Unverified
+	} else if l.claim != nil {
+		t.Query = l.claim
+		t.Gaps = append(t.Gaps, "whether the process that sent the server's record is the server is unknown: nothing is concluded from the record")
 	}
 	if l.refresh != nil {
 		fromRefresh(t, l.refresh)
 	}
 	t.V, t.Record = trace.Version, trace.KindTrace
-	t.Upstreams = a.upstreams(l, &t.Gaps, 0)
+	if alone {
+		t.Upstreams = []trace.Upstream{}
+		t.Gaps = append(t.Gaps, "no packet of it was seen, nor of what its server asked: it is what a server's record says alone, and nothing is concluded from it")
+	} else {
+		t.Upstreams = a.upstreams(l, &t.Gaps, 0)
+	}
 	if l.refresh != nil {
 		t.RCode = upstreamCode(t.Upstreams)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/peer"
 )
 
 // live assembles records as they come to a running tracer: an exchange closes 100 ms
@@ -41,12 +42,34 @@ func live(timeout time.Duration, records ...trace.Record) []*trace.Trace {
 	var traces []*trace.Trace
 	for now := epoch.Add(-sec); len(list) > 0 || a.Stats().Pending > 0; now = now.Add(50 * time.Millisecond) {
 		for len(list) > 0 && !list[0].at.After(now) {
-			a.Add(list[0].r)
+			if from := serverOfRecord(list[0].r, records); from != nil {
+				a.Report(list[0].r, *from)
+			} else {
+				a.Add(list[0].r)
+			}
 			list = list[1:]
 		}
 		traces = append(traces, a.Advance(now)...)
 	}
 	return traces
+}
+
+// serverOfRecord returns the process that sends a server's record; nil of an exchange, and
+// where it is not known.
+func serverOfRecord(r trace.Record, records []trace.Record) *peer.Process {
+	if r.Kind() == trace.KindExchange {
+		return nil
+	}
+	for _, of := range records {
+		ex, ok := of.(*trace.Exchange)
+		if q, query := r.(*trace.Query); ok && query && fitOf(ex, q) != fits {
+			continue
+		}
+		if ok && ex.Flow == r.Head().Flow && ex.Server != nil && ex.Server.PID != 0 {
+			return &peer.Process{PID: ex.Server.PID}
+		}
+	}
+	return nil
 }
 
 // everyWay assembles records live and, in many orders, at once.

@@ -93,7 +93,7 @@ func (a *Assembler) lastRecord(l *lookup, last time.Time) time.Time {
 	for again := l.query != nil; again; {
 		again = false
 		for _, half := range a.byFlow[l.flow] {
-			if half == l || half.exchange != nil || half.query == nil || !fitsRecord(half.query, l.query) {
+			if half == l || half.exchange != nil || half.query == nil || !fitsRecord(half, l) {
 				continue
 			}
 			if end := half.end(); end.After(last) && half.query.Time.Sub(last) <= holdServer {

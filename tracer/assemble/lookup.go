@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/peer"
 )
 
 // lookup is what is known of one query: its exchange, the server's record, or
@@ -17,6 +18,9 @@ type lookup struct {
 	query    *trace.Query    // the first of records
 	records  []*trace.Query  // in order of time; more than one where a retransmission reached the server too
 	refresh  *trace.Refresh  // without exchange and query
+	from     *peer.Process   // of records, or refresh; nil: of a file, or there is none
+	claim    *trace.Query    // a record that may be anybody's; nothing follows from it
+	admitted bool            // slots are those of records, or refresh: the sender is believed
 	slots    []*slot         // of the attempts in records or refresh
 
 	matched string // how the record was found, unless by its flow
@@ -73,17 +77,35 @@ func (l *lookup) root() *lookup {
 	return l
 }
 
-// addRecord gives l a record of its query.
-func (a *Assembler) addRecord(l *lookup, q *trace.Query) {
+// addRecord gives l a record of its query, of the process that sent the others.
+func (a *Assembler) addRecord(l *lookup, q *trace.Query, from *peer.Process) {
+	l.from = from
 	i, _ := slices.BinarySearchFunc(l.records, q.Time, func(r *trace.Query, at time.Time) int { return r.Time.Compare(at) })
 	l.records = slices.Insert(l.records, i, q)
 	l.query = l.records[0]
-	a.addSlots(l, q)
+	if l.admitted && !q.Unverified {
+		a.addSlots(l, q)
+	}
+	a.join(l)
 	if len(l.records) > 1 {
 		// Its server works on a repeated query while it still does on the first.
 		slices.SortStableFunc(l.slots, func(x, y *slot) int { return cmp.Compare(x.begin, y.begin) })
 	}
-	if in := l.serverSide(); in != nil {
+}
+
+// join makes use of the records of l: they are of the server of its exchange, or of one
+// that is known to be a server.
+func (a *Assembler) join(l *lookup) {
+	in := l.serverSide()
+	if in == nil && !a.believes(l) {
+		return
+	}
+	a.admit(l)
+	if in == nil {
+		return
+	}
+	a.recorded = true
+	for _, q := range l.records {
 		a.servers.records(in, q)
 	}
 }

@@ -114,7 +114,13 @@ func (a *Assembler) revive(l *lookup) {
 
 // bound passes on the oldest of what is held, where that is too much, and forgets first
 // what was passed on.
+//
+// Strangers have a room of their own, so that they take none from others.
 func (a *Assembler) bound() {
+	for l := a.strangers.first; l != nil && a.strangers.size > a.cfg.MaxBytes/4; l = a.strangers.first {
+		a.forget(l)
+		a.refuse(l)
+	}
 	for a.held.size+a.passedSize() > a.cfg.MaxBytes {
 		switch {
 		case a.passedWhole.first != nil:
@@ -136,7 +142,9 @@ func (a *Assembler) evict(l *lookup) {
 	}
 	a.stats.Evicted++
 	l.evicted = true
-	a.early = append(a.early, a.finish(l))
+	if t := a.finish(l); t != nil {
+		a.early = append(a.early, t)
+	}
 }
 
 // shrink lets go of the memory that only a burst needed: maps and lists keep the size

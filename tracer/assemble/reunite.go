@@ -40,7 +40,7 @@ func (a *Assembler) repeats(l *lookup) bool {
 		return false
 	}
 	for _, of := range a.byFlow[l.flow] {
-		if of.query != nil && of.isOf(l.query) {
+		if of.query != nil && a.fits(l.query, l.from, of) == own {
 			a.unite(of, l, "")
 			return true
 		}
@@ -58,12 +58,12 @@ func (a *Assembler) unite(l, half *lookup, matched string) {
 	alter := func() {
 		if l.exchange == nil {
 			l.exchange, l.far = half.exchange, half.far
-			if in := l.serverSide(); in != nil {
-				a.servers.records(in, l.query)
+			if l.query != nil {
+				a.join(l)
 			}
 		}
 		for _, q := range half.records {
-			a.addRecord(l, q)
+			a.addRecord(l, q, half.from)
 		}
 		if matched != "" {
 			l.matched = matched
@@ -101,11 +101,11 @@ func (a *Assembler) otherHalf(l *lookup) (found *lookup, matched string) {
 		if half == l || half.refresh != nil || half.parent != nil || (half.exchange == nil) == (l.exchange == nil) || (half.query == nil) == (l.query == nil) {
 			continue
 		}
-		ex, q := l.exchange, half.query
+		ex, q, from := l.exchange, half.query, half.from
 		if ex == nil {
-			ex, q = half.exchange, l.query
+			ex, q, from = half.exchange, l.query, l.from
 		}
-		if fitOf(ex, q) == noFit || ex.Time.Sub(q.Time).Abs() > maxClockOffset && !belongs(ex, q) || !within(ex, q) {
+		if a.servers.owner(from, q, ex) != own || fitOf(ex, q) == noFit || ex.Time.Sub(q.Time).Abs() > maxClockOffset && !belongs(ex, q) || !within(ex, q) {
 			continue
 		}
 		if found != nil {
@@ -124,7 +124,7 @@ func (a *Assembler) repeated(l *lookup) {
 	for again := true; again; {
 		again = false
 		for _, half := range a.byFlow[l.flow] {
-			if half != l && half.exchange == nil && half.query != nil && half.query.Time.Sub(l.query.Time).Abs() <= holdServer && fitsRecord(half.query, l.query) {
+			if half != l && half.exchange == nil && half.query != nil && half.query.Time.Sub(l.query.Time).Abs() <= holdServer && fitsRecord(half, l) {
 				a.unite(l, half, "")
 				again = true // the list has changed
 				break
@@ -133,9 +133,10 @@ func (a *Assembler) repeated(l *lookup) {
 	}
 }
 
-// fitsRecord tells whether two records of one flow are of one server.
-func fitsRecord(p, q *trace.Query) bool {
-	return p.ServerIP == q.ServerIP && p.ServerPort == q.ServerPort
+// fitsRecord tells whether the records of two lookups of one flow are of one server.
+func fitsRecord(l, m *lookup) bool {
+	p, q := l.query, m.query
+	return p.ServerIP == q.ServerIP && p.ServerPort == q.ServerPort && sameSender(l.from, m.from)
 }
 
 // within tells whether what a server did can be a part of an exchange.
@@ -157,7 +158,7 @@ func (a *Assembler) translatedRecord(l *lookup) *lookup {
 	for i := q.records.from(from); i < len(q.records) && q.records[i].at <= until; i++ {
 		record := q.records[i].item
 		r := record.query
-		if record.heapIndex < 0 || r.ID != ex.ID || r.Protocol != ex.Protocol || r.ClientIP == ex.ClientIP || fitOf(ex, r) == noFit || !within(ex, r) {
+		if record.heapIndex < 0 || r.ID != ex.ID || r.Protocol != ex.Protocol || r.ClientIP == ex.ClientIP || a.servers.owner(record.from, r, ex) != own || fitOf(ex, r) == noFit || !within(ex, r) {
 			continue
 		}
 		if found != nil {

@@ -1,6 +1,7 @@
 package assemble
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -28,6 +29,9 @@ type servers struct {
 	recorded map[netip.AddrPort]map[trace.Place]*recorder
 	// Places in which recorded queries arrived.
 	recorders map[trace.Place]bool
+	// Servers by their process, and by their cgroup where that is all that is known.
+	processes map[int]*process
+	cgroups   map[string]*process
 }
 
 // server is the servers in one place.
@@ -51,18 +55,21 @@ type identity struct {
 }
 
 func newServers() *servers {
-	return &servers{at: map[trace.Place]*server{}, recorded: map[netip.AddrPort]map[trace.Place]*recorder{}, recorders: map[trace.Place]bool{}}
+	return &servers{at: map[trace.Place]*server{}, recorded: map[netip.AddrPort]map[trace.Place]*recorder{}, recorders: map[trace.Place]bool{},
+		processes: map[int]*process{}, cgroups: map[string]*process{}}
 }
 
-// learn notes where a response came from, and who read a query.
-func (s *servers) learn(ex *trace.Exchange) {
+// learn notes where a response came from, and who read a query; it tells whether it was
+// not known who that is.
+func (s *servers) learn(ex *trace.Exchange) (news bool) {
 	if !ex.Milestones.Response.Left.Seen() && !ex.Milestones.Query.Read.Seen() {
-		return
+		return false
 	}
 	place, ok := ex.ServerPlace()
 	if !ok {
-		return
+		return false
 	}
+	news = s.show(ex, place)
 	srv := s.at[place]
 	if srv == nil {
 		if len(s.at) >= maxAddrs {
@@ -83,6 +90,7 @@ func (s *servers) learn(ex *trace.Exchange) {
 	default:
 		srv.anyPID = true
 	}
+	return news
 }
 
 // sends tells whether who sent a query may be an observed server.
@@ -217,13 +225,20 @@ func (a *Assembler) serverOf(l *lookup) (id identity) {
 	case l.refresh != nil:
 		// Its record does not tell the server, but that of the query which set it off.
 		for _, of := range a.byFlow[l.flow] {
-			if of.exchange != nil && of.query != nil {
+			if of.exchange != nil && of.query != nil && sameSender(of.from, l.from) {
 				return of.server
 			}
 		}
 	}
 	if q := l.query; q != nil && q.ServerIP.IsValid() && !q.ServerIP.IsUnspecified() {
 		id.addr = netip.AddrPortFrom(q.ServerIP, q.ServerPort)
+	}
+	if l.from == nil {
+		return id
+	}
+	id.pid = cmp.Or(id.pid, l.from.PID)
+	if p := a.servers.process(l.from); p != nil && !id.placed {
+		id.place, id.placed = p.place, true
 	}
 	return id
 }

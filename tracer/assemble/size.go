@@ -26,10 +26,28 @@ func (l *lookup) bytes() int {
 		}
 	}
 	for _, q := range l.records {
-		n += querySize + len(q.QName) + len(q.Hops)*int(unsafe.Sizeof(trace.Hop{})) + len(q.Upstreams)*int(unsafe.Sizeof(trace.Attempt{}))
+		n += sizeOf(q)
+	}
+	if l.claim != nil {
+		n += sizeOf(l.claim)
 	}
 	if r := l.refresh; r != nil {
-		n += querySize + len(r.Hops)*int(unsafe.Sizeof(trace.Hop{})) + len(r.Upstreams)*int(unsafe.Sizeof(trace.Attempt{}))
+		n += querySize + len(r.QName) + sizeOfSpans(r.Hops, r.Upstreams)
+	}
+	return n
+}
+
+func sizeOf(q *trace.Query) int {
+	return querySize + len(q.QName) + len(q.Zone) + len(q.Error) + sizeOfSpans(q.Hops, q.Upstreams)
+}
+
+func sizeOfSpans(hops []trace.Hop, attempts []trace.Attempt) int {
+	n := cap(hops)*int(unsafe.Sizeof(trace.Hop{})) + cap(attempts)*int(unsafe.Sizeof(trace.Attempt{}))
+	for i := range hops {
+		n += len(hops[i].Plugin)
+	}
+	for i := range attempts {
+		n += len(attempts[i].Address) + len(attempts[i].Error) + len(attempts[i].QName)
 	}
 	return n
 }

@@ -39,7 +39,7 @@ const (
 // used again. The programs keep what they learn for as long.
 const keepServer = int64(10 * time.Minute)
 
-// socket is a port that a server binds in a namespace, without an address.
+// socket is a port that a server binds in a namespace.
 type socket struct {
 	netns uint32
 	port  uint16
@@ -53,7 +53,7 @@ type servers struct {
 	now   func() int64
 
 	mu      sync.RWMutex
-	proven  map[netip.AddrPort]int64    // ns of the monotonic clock: by packets and records
+	proven  map[netip.AddrPort]int64    // ns of the monotonic clock
 	listed  map[netip.AddrPort]struct{} // for as long as Kubernetes lists them
 	slots   map[netip.AddrPort]int      // where the programs have it
 	used    [knownServers]bool
@@ -92,12 +92,12 @@ func (s *servers) IsServer(a netip.AddrPort) bool {
 // saw notes that the programs say of an end of a packet that it is a server.
 func (s *servers) saw(a netip.AddrPort, at int64) {
 	if !slices.Contains(s.ports, a.Port()) {
-		s.prove(a, at, false)
+		s.prove(a, at)
 	}
 }
 
-// prove notes that a server was there at a time; tell: the programs are to know as well.
-func (s *servers) prove(a netip.AddrPort, at int64, tell bool) {
+// prove notes that a server was there at a time.
+func (s *servers) prove(a netip.AddrPort, at int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.proven) >= knownServers {
@@ -107,19 +107,6 @@ func (s *servers) prove(a netip.AddrPort, at int64, tell bool) {
 		return
 	}
 	s.proven[a] = at
-	if tell {
-		s.tell(a)
-	}
-}
-
-// learn notes that a server is at an address and port, as its own records say.
-func (s *servers) learn(a netip.AddrPort) {
-	a = unmapped(a)
-	// Every namespace has its own loopback: such an address says nothing elsewhere.
-	if slices.Contains(s.ports, a.Port()) || a.Port() == 0 || a.Addr().IsUnspecified() || a.Addr().IsLoopback() {
-		return
-	}
-	s.prove(a, s.now(), true)
 }
 
 // list replaces what Kubernetes lists.
@@ -144,7 +131,12 @@ func (s *servers) list(all []netip.AddrPort) {
 	}
 }
 
-// bind notes that a server takes queries at a port in a namespace, on any address of it.
+// maxOfNetns bounds the ports of one namespace: a pod that opens many and names them all
+// takes no room from others.
+const maxOfNetns = 8
+
+// bind notes that a server takes queries at a port in a namespace, whatever its address
+// there.
 func (s *servers) bind(netns uint32, port uint16) {
 	if netns == 0 || slices.Contains(s.ports, port) {
 		return
@@ -152,10 +144,22 @@ func (s *servers) bind(netns uint32, port uint16) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, known := s.sockets[socket{netns, port}]
+	if !known && (len(s.sockets) >= maxSockets || s.portsOf(netns) >= maxOfNetns) {
+		return
+	}
 	s.sockets[socket{netns, port}] = s.now()
 	if !known {
 		s.writeSockets()
 	}
+}
+
+func (s *servers) portsOf(netns uint32) (n int) {
+	for k := range s.sockets {
+		if k.netns == netns {
+			n++
+		}
+	}
+	return n
 }
 
 // renew forgets what nothing has proven for some time.
@@ -173,9 +177,6 @@ func (s *servers) forget() {
 	for a, at := range s.proven {
 		if now-at >= keepServer {
 			delete(s.proven, a)
-			if _, ok := s.listed[a]; !ok {
-				s.untell(a)
-			}
 		}
 	}
 	before := len(s.sockets)
@@ -218,13 +219,10 @@ func (s *servers) untell(a netip.AddrPort) {
 	s.write(make([]byte, 4), serversAt+uintptr(slot)*keyBytes+unsafe.Offsetof(bpf.DnstraceServerKey{}.Port))
 }
 
-// writeSockets lets the programs know the sockets; what does not fit is left out.
+// writeSockets lets the programs know the sockets.
 func (s *servers) writeSockets() {
 	b := make([]byte, 0, uintptr(maxSockets)*socketBytes)
 	for k := range s.sockets {
-		if len(b) == cap(b) {
-			break
-		}
 		b = binary.NativeEndian.AppendUint32(b, k.netns)
 		b = binary.NativeEndian.AppendUint16(b, k.port)
 		b = append(b, 0, 0)
@@ -257,14 +255,9 @@ func hashOf(key *bpf.DnstraceServerKey) uint32 {
 // Ports returns what tells which ends of packets are servers.
 func (s *Source) Ports() Ports { return s.servers }
 
-// LearnServer says that a DNS server answers at an address and port: packets from and to
-// it are seen from now on, for ten minutes after the last call. It may be called from any
-// goroutine.
-func (s *Source) LearnServer(a netip.AddrPort) { s.servers.learn(a) }
-
 // LearnSocket says that a DNS server has bound a port in a network namespace, by its
-// inode, and no address: the programs learn the address from what it sends. It may be
-// called from any goroutine.
+// inode: the programs learn the address from what it sends, and packets from and to that
+// are seen, for ten minutes after the last call. It may be called from any goroutine.
 func (s *Source) LearnSocket(netns uint32, port uint16) { s.servers.bind(netns, port) }
 
 // ListServers says where all DNS servers of the cluster are, in place of the list before:

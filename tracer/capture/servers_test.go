@@ -66,31 +66,22 @@ func TestServers(t *testing.T) {
 		}
 	}
 	check("at first")
-	s.learn(mapped)
-	check("learned", v4)
-	s.list([]netip.AddrPort{v6, netip.MustParseAddrPort("10.244.0.9:53")})
+	s.list([]netip.AddrPort{mapped, v6, netip.MustParseAddrPort("10.244.0.9:53"), netip.MustParseAddrPort("10.244.0.3:0")})
 	check("listed", v4, v6)
-	m.now += keepServer - 1
-	s.renew()
-	check("nearly old", v4, v6)
-	m.now++
-	s.renew()
-	m.now += keepServer
-	s.renew()
-	check("old", v6)
+	s.list([]netip.AddrPort{v6})
+	check("one of them", v6)
 	s.list(nil)
 	check("listed no more")
-	for _, a := range []string{"127.0.0.1:5353", "[::1]:5353", "0.0.0.0:5353", "[::]:5353", "10.244.0.2:0"} {
-		s.learn(netip.MustParseAddrPort(a))
-	}
-	if len(s.proven) != 0 {
-		t.Errorf("learned %v", s.proven)
-	}
 	// What the programs found themselves they need not be told.
 	s.saw(v4, m.now)
+	m.now += keepServer - 1
+	s.renew()
 	if !s.IsServer(v4) || m.has(v4) {
 		t.Errorf("seen: a server %v, told %v", s.IsServer(v4), m.has(v4))
 	}
+	m.now += keepServer
+	s.renew()
+	check("old")
 }
 
 // The table has a bound, and places that are free again are used again.
@@ -123,7 +114,7 @@ func TestManyServers(t *testing.T) {
 		}
 	}
 	for i := range 2 * knownServers {
-		s.learn(addr(i))
+		s.saw(addr(i), m.now)
 	}
 	if len(s.proven) > knownServers {
 		t.Errorf("%d are remembered", len(s.proven))
@@ -143,8 +134,17 @@ func TestServerSockets(t *testing.T) {
 	if k := known.Sockets[0]; k.Netns != 7 || k.Port != 5353 || known.Sockets[1].Netns != 0 || known.Classes[5353%portClasses] == 0 {
 		t.Errorf("sockets %+v", known.Sockets[:2])
 	}
+	for i := range uint16(2 * maxOfNetns) {
+		s.bind(8, 5353+i)
+	}
+	if n := len(s.sockets); n != 1+maxOfNetns {
+		t.Errorf("one namespace has %d of %d", n-1, maxSockets)
+	}
 	for i := range uint32(2 * maxSockets) {
 		s.bind(100+i, 5353)
+	}
+	if len(s.sockets) > maxSockets {
+		t.Errorf("%d are remembered", len(s.sockets))
 	}
 	if known.Sockets[maxSockets-1].Netns == 0 {
 		t.Error("there is room left")
@@ -181,8 +181,7 @@ func TestLearnedServer(t *testing.T) {
 		if n, _ := seen(frame); n != 0 {
 			t.Errorf("%s: seen before it was learned", e.name)
 		}
-		source.LearnServer(v4)
-		source.ListServers([]netip.AddrPort{v6})
+		source.ListServers([]netip.AddrPort{v4, v6})
 		if n, p := seen(frame); n != 1 || p.SrcServer || !p.DstServer {
 			t.Errorf("%s: %d packets to it, from a server %v, to a server %v", e.name, n, p.SrcServer, p.DstServer)
 		}
@@ -197,7 +196,7 @@ func TestLearnedServer(t *testing.T) {
 			t.Errorf("%s: seen after it was forgotten", e.name)
 		}
 	}
-	source.LearnServer(v4)
+	source.ListServers([]netip.AddrPort{v4})
 	if n, p := seen(ethernet(etherIPv4, ipv4{src: "192.0.2.2", dst: "192.0.2.1", protocol: 17}.packet(udp(port, cport, query)))); n != 1 || !p.SrcServer || p.DstServer {
 		t.Errorf("%d packets from it, from a server %v, to a server %v", n, p.SrcServer, p.DstServer)
 	}
@@ -362,7 +361,7 @@ func TestSamplingOfALearnedServer(t *testing.T) {
 	const port = 61055
 	netns, run := testRun(t)
 	source := openIn(t, netns)
-	source.LearnServer(netip.MustParseAddrPort("192.0.2.2:61055"))
+	source.ListServers([]netip.AddrPort{netip.MustParseAddrPort("192.0.2.2:61055")})
 	share := Share(trace.SamplingHash(trace.TransportTCP, 0, cport))
 	for _, s := range []Share{share, share - 1} {
 		if err := source.coll.Variables[bpf.DnstraceVarShare].Set(uint32(s)); err != nil {

@@ -85,6 +85,14 @@ func New() *Diagnoser { return &Diagnoser{newMemory()} }
 func (d *Diagnoser) Trace(t *trace.Trace) []trace.Finding {
 	findings := []trace.Finding{}
 	seen := t
+	if t.Query != nil && t.Recorded() == nil {
+		if t.Exchange == nil {
+			return findings // it is words alone
+		}
+		packets := *t
+		packets.Query = nil
+		seen = &packets
+	}
 	if t.Role == trace.RoleUpstream && t.Exchange != nil {
 		seen = withoutLookup(t)
 	}

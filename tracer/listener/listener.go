@@ -142,7 +142,7 @@ func (s *Sockets) Exchange(ex *trace.Exchange) {
 }
 
 // Bound returns the network namespaces, by their inodes, in which a process takes datagrams
-// at a port on any address. A nil Sockets knows none.
+// at a port. A nil Sockets knows none.
 func (s *Sockets) Bound(pid int, port uint16) []uint32 {
 	if s == nil {
 		return nil
@@ -155,10 +155,15 @@ func (s *Sockets) Bound(pid int, port uint16) []uint32 {
 	return s.bound(pid, port)
 }
 
+// Holds tells whether a process takes datagrams at a port.
+func (s *Sockets) Holds(pid int, port uint16) bool {
+	return pid != 0 && len(s.Bound(pid, port)) > 0
+}
+
 func (s *Sockets) bound(pid int, port uint16) []uint32 {
 	var found []uint32
 	for at, open := range s.found {
-		if at.port == port && slices.ContainsFunc(open, func(c socket) bool { return c.pid == pid && c.addr.IsUnspecified() }) {
+		if at.port == port && slices.ContainsFunc(open, func(c socket) bool { return c.pid == pid }) {
 			found = append(found, at.netns)
 		}
 	}

@@ -208,7 +208,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// A process is found by its port, wherever it has bound no address; nobody else is.
+// A process is found by its port, whatever address it has bound; nobody else is.
 func TestBound(t *testing.T) {
 	s := &Sockets{now: func() time.Time { return begin }}
 	s.look = func() (map[place][]socket, error) {
@@ -224,10 +224,13 @@ func TestBound(t *testing.T) {
 		pid  int
 		port uint16
 		want []uint32
-	}{{5, 5353, []uint32{6, 7}}, {9, 5353, []uint32{8}}, {9, 53, nil}, {1, 5353, nil}} {
+	}{{5, 5353, []uint32{6, 7, 9}}, {9, 5353, []uint32{8}}, {9, 53, nil}, {1, 5353, nil}} {
 		if got := s.Bound(tc.pid, tc.port); !slices.Equal(got, tc.want) {
 			t.Errorf("process %d, port %d: namespaces %v, want %v", tc.pid, tc.port, got, tc.want)
 		}
+	}
+	if !s.Holds(9, 5353) || s.Holds(9, 53) || s.Holds(0, 5353) {
+		t.Error("who holds port 5353 is not told")
 	}
 	if got := (*Sockets)(nil).Bound(5, 5353); got != nil {
 		t.Errorf("nobody knows %v", got)

@@ -177,7 +177,7 @@ func (l *Lookups) lookup(t *trace.Trace) {
 		}
 		l.drop(t, ex, false)
 	}
-	if q := t.Query; q != nil && q.Duration != nil {
+	if q := t.Recorded(); q != nil && q.Duration != nil {
 		known(l.server, q.Cache, unknownLabel).Observe(q.Duration.Duration().Seconds())
 	}
 	if l.clients != nil {

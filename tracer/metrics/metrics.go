@@ -105,8 +105,8 @@ var (
 	unreadable      = counter("unreadable_segments_total", "TCP segments whose place in the stream is unknown.")
 	omitted         = counter("omitted_total", "What was not kept of exchanges that had too much of it, as of a packet in a loop: sightings, fragments, addresses of their client.", "what")
 	records         = counter("plugin_records_total", "Records received from CoreDNS.")
-	malformed       = counter("plugin_records_malformed_total", "Lines received that are no record.")
-	recordsDropped  = counter("plugin_records_dropped_total", "Records received and not taken in time.")
+	recordsRefused  = counter("plugin_records_refused_total", "Records that were not taken, by reason: malformed, size, field, time, duration, rate, queue, or sender: it is not the server.", "reason")
+	unverified      = counter("plugin_records_unverified_total", "Records that are shown alone, since whether their sender is the server is unknown.")
 	socketReachable = gauge("socket_reachable", "Whether a unix socket is where CoreDNS (records) or the commands (api) look for it: 1, or 0.", "socket")
 	socketRebound   = counter("socket_rebound_total", "How often somebody removed a unix socket's file and it was made again.", "socket")
 	written         = counter("output_records_total", "Records written.", "output")
@@ -173,8 +173,10 @@ func (c Collector) Collect(ch chan<- prometheus.Metric) {
 		send(omitted, v, what)
 	}
 	send(records, n.Receive.Received)
-	send(malformed, n.Receive.Malformed)
-	send(recordsDropped, n.Receive.Dropped)
+	for reason, refused := range n.RefusedRecords() {
+		send(recordsRefused, refused, reason)
+	}
+	send(unverified, n.UnverifiedRecords)
 	send(recordsQueued, uint64(c.Queued()))
 	for socket, state := range c.Sockets() {
 		reachable := uint64(1)

@@ -28,7 +28,7 @@ func sample() Collector {
 				SampledOut: map[string]uint64{"trace": 9}, LostByHook: map[string]uint64{"tx": 2}, Traces: 1, ClockSteps: 1, NoConnect: 4,
 				Exchanges: map[string]uint64{trace.OutcomeAnswered: 1},
 				Findings:  map[string]uint64{"upstream-timeout": 1},
-				Receive:   receive.Stats{Received: 1},
+				Receive:   receive.Stats{Received: 1, Refused: map[string]uint64{"rate": 3}},
 			}
 		},
 		Version: "v1",

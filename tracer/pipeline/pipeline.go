@@ -76,7 +76,10 @@ type Source interface {
 
 // Receiver delivers the plugin's records ([receive.Receiver]).
 type Receiver interface {
-	Records() <-chan trace.Record
+	Records() <-chan receive.Record
+	// Shows says that packets show a process, or where they do not tell it (0) its cgroup,
+	// as a server.
+	Shows(pid int, cgroup string)
 	Stats() receive.Stats
 	// Close lets no more records come. Those that came are delivered, and then the
 	// channel is closed.
@@ -91,12 +94,13 @@ type Who interface {
 	Trace(*trace.Trace)
 }
 
-// Servers names the servers of exchanges that nobody answered
-// ([listener.Sockets]).
+// Servers names the servers of exchanges that nobody answered, and knows who holds which
+// socket ([listener.Sockets]).
 //
 // [listener.Sockets]: https://pkg.go.dev/github.com/dnstrace/dnstrace/tracer/listener#Sockets
 type Servers interface {
 	Exchange(*trace.Exchange)
+	assemble.Sockets
 }
 
 // Clock converts the monotonic time of packets to UTC ([capture.Clock]). Sync is
@@ -140,10 +144,10 @@ type Pipeline struct {
 	changes   []capture.ShareChange // to apply when all packets of their time have come
 	lost      [8]uint64             // by capture.Kind
 	packets   uint64
-	steps     uint64 // of the clock
-	evicted   uint64 // by assemblers before the clock was stepped
-	published int64  // monotonic ns
-	told      int64  // monotonic ns: up to when exchanges were passed on
+	steps     uint64    // of the clock
+	before    assembled // by assemblers before the clock was stepped
+	published int64     // monotonic ns
+	told      int64     // monotonic ns: up to when exchanges were passed on
 	counters  atomic.Pointer[Counters]
 	traces    uint64
 	exchanges map[string]uint64
@@ -181,6 +185,30 @@ type Counters struct {
 	Unfinished         uint64
 	Discarded          uint64
 	Receive            receive.Stats
+	ForeignRecords     uint64 // of processes that are not the server: refused
+	UnverifiedRecords  uint64 // shown, and nothing concluded
+}
+
+// ReasonSender is why records are refused that a process sent which is not the server.
+const ReasonSender = "sender"
+
+// RefusedRecords returns the records of CoreDNS that were not taken, by reason.
+func (c *Counters) RefusedRecords() map[string]uint64 {
+	all := make(map[string]uint64, len(receive.Reasons)+1)
+	for _, reason := range receive.Reasons {
+		all[reason] = c.Receive.Refused[reason]
+	}
+	all[ReasonSender] = c.ForeignRecords
+	return all
+}
+
+// assembled counts what assemblers did.
+type assembled struct{ evicted, foreign, unverified uint64 }
+
+func (n *assembled) add(s assemble.Stats) {
+	n.evicted += s.Evicted
+	n.foreign += s.Foreign
+	n.unverified += s.Unverified
 }
 
 // New returns a pipeline that has not started.
@@ -201,7 +229,7 @@ func New(cfg Config) *Pipeline {
 }
 
 func (p *Pipeline) newAssembler() *assemble.Assembler {
-	return assemble.New(assemble.Config{Timeout: p.cfg.Timeout, Limitations: p.cfg.Limitations, Open: p.table})
+	return assemble.New(assemble.Config{Timeout: p.cfg.Timeout, Limitations: p.cfg.Limitations, Open: p.table, Sockets: p.cfg.Servers})
 }
 
 // Run works until ctx ends, then passes on what it holds. The error says what
@@ -218,7 +246,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 			if !ok {
 				return errors.New("the record socket was closed")
 			}
-			p.assembler.Add(r)
+			p.report(r)
 		case <-tick.C:
 			packets := p.packets
 			if err := p.round(); err != nil {
@@ -280,7 +308,7 @@ func (p *Pipeline) sync() {
 		return
 	}
 	p.steps++
-	p.evicted += p.assembler.Stats().Evicted
+	p.before.add(p.assembler.Stats())
 	p.finish(p.assembler.Flush())
 	p.assembler = p.newAssembler()
 	p.diagnoser = diagnose.New()
@@ -305,6 +333,11 @@ func (p *Pipeline) shed(upTo int64) {
 	}
 }
 
+func (p *Pipeline) report(r receive.Record) {
+	r.Taken()
+	p.assembler.Report(r.Record, r.From)
+}
+
 func (p *Pipeline) packet(packet *capture.Packet) {
 	p.packets++
 	p.table.Packet(packet)
@@ -317,6 +350,9 @@ func (p *Pipeline) exchange(ex *trace.Exchange) {
 	p.sampler.mark(ex)
 	if p.cfg.Servers != nil {
 		p.cfg.Servers.Exchange(ex)
+	}
+	if ex.Server != nil && ex.Milestones.Response.Left.Seen() {
+		p.cfg.Receiver.Shows(ex.Server.PID, ex.Server.Cgroup)
 	}
 	if p.cfg.Who != nil {
 		p.cfg.Who.Exchange(ex)
@@ -378,7 +414,7 @@ func (p *Pipeline) stop() error {
 	}
 	err = errors.Join(err, p.cfg.Receiver.Close())
 	for r := range p.cfg.Receiver.Records() {
-		p.assembler.Add(r)
+		p.report(r)
 	}
 	p.attribute(p.losses)
 	p.table.Flush(p.exchange)
@@ -392,6 +428,8 @@ func (p *Pipeline) stop() error {
 func (p *Pipeline) publish() {
 	seen := p.cfg.Source.Counters()
 	ex, as := p.table.Stats(), p.assembler.Stats()
+	total := p.before
+	total.add(as)
 	p.counters.Store(&Counters{
 		At:     time.Now(),
 		Events: seen.Emitted, LostEvents: seen.Lost,
@@ -399,11 +437,11 @@ func (p *Pipeline) publish() {
 		LostByHook: map[string]uint64{"tx": p.lost[capture.TX], "rx": p.lost[capture.RX], "drop": p.lost[capture.Drop],
 			"delivered": p.lost[capture.Delivered], "read": p.lost[capture.Read]},
 		Exchanges: maps.Clone(p.exchanges), Findings: maps.Clone(p.findings), Traces: p.traces, SampledOut: maps.Clone(p.leftOut),
-		OpenExchanges: ex.Open, PendingTraces: as.Pending, ExchangeBytes: ex.Bytes, TraceBytes: as.Bytes, EvictedExchanges: ex.Evicted, EvictedTraces: p.evicted + as.Evicted,
+		OpenExchanges: ex.Open, PendingTraces: as.Pending, ExchangeBytes: ex.Bytes, TraceBytes: as.Bytes, EvictedExchanges: ex.Evicted, EvictedTraces: total.evicted,
 		ClockSteps: p.steps, NoConnect: ex.NoConnect,
 		NotDNS: ex.NotDNS, Orphans: ex.Orphans, Unreadable: ex.Unreadable, Unfinished: ex.Unfinished, Discarded: ex.Discarded,
 		Omitted: map[string]uint64{"sightings": ex.Sightings, "fragments": ex.Fragments, "addresses": ex.Addresses},
-		Receive: p.cfg.Receiver.Stats(),
+		Receive: p.cfg.Receiver.Stats(), ForeignRecords: total.foreign, UnverifiedRecords: total.unverified,
 	})
 }
 

@@ -268,10 +268,13 @@ func TestStop(t *testing.T) {
 }
 
 // silent is a record socket that nobody writes to.
-type silent chan trace.Record
+type silent chan receive.Record
 
 // Records implements Receiver.
-func (s silent) Records() <-chan trace.Record { return s }
+func (s silent) Records() <-chan receive.Record { return s }
+
+// Shows implements Receiver.
+func (silent) Shows(int, string) {}
 
 // Stats implements Receiver.
 func (silent) Stats() receive.Stats { return receive.Stats{} }

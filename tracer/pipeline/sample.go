@@ -45,7 +45,7 @@ func (s sampler) trace(t *trace.Trace) bool {
 // slow, nothing of it was lost on its way, and it has no finding.
 func Ordinary(t *trace.Trace) bool {
 	return len(t.Diagnosis) == 0 && well(t.Outcome, t.RCode, t.Duration) &&
-		(t.Exchange == nil || ordinary(t.Exchange)) && (t.Query == nil || served(t.Query)) && called(t.Upstreams)
+		(t.Exchange == nil || ordinary(t.Exchange)) && (t.Recorded() == nil || served(t.Query)) && called(t.Upstreams)
 }
 
 // hashOf returns the sampling hash of a lookup: by what CoreDNS got, which decides by it
@@ -53,7 +53,7 @@ func Ordinary(t *trace.Trace) bool {
 // random.
 func hashOf(t *trace.Trace) uint32 {
 	switch {
-	case t.Query != nil:
+	case t.Exchange == nil && t.Query != nil, t.Recorded() != nil:
 		return t.Query.SamplingHash()
 	case t.Exchange != nil:
 		return t.Exchange.SamplingHash()

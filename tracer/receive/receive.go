@@ -1,13 +1,18 @@
 // Package receive takes the records that the CoreDNS plugin sends over a unix
 // datagram socket (`output unix PATH`).
+//
+// Whoever may write to the socket may send what he likes. What a record cannot be, what
+// is too large and what is too much is refused and counted by reason; of the rest the
+// kernel says who sent it. Whether that is the server of which the record tells is for
+// assembly to decide, which knows the packets.
 package receive
 
 import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,57 +20,90 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/peer"
 	"github.com/dnstrace/dnstrace/tracer/unixsocket"
 )
 
 // DefaultPath is where plugin and tracer meet unless told otherwise.
 const DefaultPath = "/run/dnstrace/records.sock"
 
-// socketMode lets a CoreDNS that does not run as root write records. Whoever can
-// reach the socket's folder may; a record is checked, and can at worst be
-// false.
-const socketMode = 0o666
-
-// maxDatagram is larger than what the plugin puts into one.
-const maxDatagram = 1 << 18
+// maxDatagram is the most that one may have: the plugin puts 60 KiB into one, and no
+// record that it makes has more.
+const maxDatagram = 64 << 10
 
 // receiveBuffer is asked of the kernel: some 4,000 records between two readings.
 // The kernel grants at most net.core.rmem_max.
 const receiveBuffer = 8 << 20
 
-// queued is how many records may wait for the pipeline: a second of a busy node.
-const queued = 16384
+// What may wait for the pipeline: a second of a busy node, and no more memory than this,
+// whatever the records have in them.
+const (
+	queued      = 16384
+	queuedBytes = 16 << 20
+)
+
+// Why records are refused. Those of a datagram that is refused unread are counted by its
+// lines.
+const (
+	ReasonMalformed = "malformed" // a line that is no record of a plugin
+	ReasonSize      = "size"      // in a datagram of more than 64 KiB
+	ReasonField     = "field"     // a field or list is longer than any that the plugin makes, or no name
+	ReasonTime      = "time"      // it is not of now
+	ReasonDuration  = "duration"  // something in it lasts, or begins, as nothing can
+	ReasonRate      = "rate"      // its sender sends too much
+	ReasonQueue     = "queue"     // it was not taken in time
+)
+
+// Reasons are all of them.
+var Reasons = []string{ReasonMalformed, ReasonSize, ReasonField, ReasonTime, ReasonDuration, ReasonRate, ReasonQueue}
 
 // Receiver reads records from a socket.
 type Receiver struct {
 	*unixsocket.Keeper
-	path      string
-	mu        sync.Mutex // guards conn and told
-	conn      *net.UnixConn
-	readers   sync.WaitGroup
-	records   chan trace.Record
-	servers   chan Server
-	told      map[Server]time.Time // when
+	path    string
+	owner   unixsocket.Owner
+	mu      sync.Mutex // guards conn, told and refused
+	conn    *net.UnixConn
+	readers sync.WaitGroup
+	senders *senders
+	records chan Record
+	waiting atomic.Int64 // bytes of records
+	servers chan Server
+	told    map[Server]time.Time // when
+
 	received  atomic.Uint64
-	malformed atomic.Uint64
-	dropped   atomic.Uint64
+	refused   map[string]uint64 // by reason
 	lastError atomic.Pointer[error]
 	close     func() error
 }
 
+// Record is a record and who sent it.
+type Record struct {
+	trace.Record
+	From  peer.Process
+	bytes int64
+	of    *Receiver
+}
+
+// Taken makes room for another record. It is called once.
+func (r Record) Taken() {
+	if r.of != nil { // else it did not wait
+		r.of.waiting.Add(-r.bytes)
+	}
+}
+
 // Stats counts records. All only grow.
 type Stats struct {
-	Received  uint64
-	Malformed uint64 // lines that were no record
-	Dropped   uint64 // not taken in time by the pipeline
+	Received uint64            // that were taken
+	Refused  map[string]uint64 // by reason
 }
 
 // Listen binds the socket at path, in a directory that it makes if need be, and
 // starts to read. It takes the place of a socket that nobody reads any more.
 // The caller must close the receiver, and should let its Keeper run.
-func Listen(path string) (*Receiver, error) {
-	r := &Receiver{path: path, records: make(chan trace.Record, queued), servers: make(chan Server, maxServers), told: map[Server]time.Time{}}
-	r.close = sync.OnceValue(r.end)
+func Listen(path string, owner unixsocket.Owner) (*Receiver, error) {
+	r := newReceiver(queued)
+	r.path, r.owner = path, owner
 	var err error
 	if r.Keeper, err = unixsocket.Keep(path, r.bind); err != nil {
 		return nil, errors.Join(fmt.Errorf("record socket: %w", err), r.retire(nil))
@@ -73,22 +111,23 @@ func Listen(path string) (*Receiver, error) {
 	return r, nil
 }
 
+func newReceiver(records int) *Receiver {
+	r := &Receiver{records: make(chan Record, records), servers: make(chan Server, maxServers), told: map[Server]time.Time{},
+		refused: map[string]uint64{}, senders: newSenders()}
+	r.close = sync.OnceValue(r.end)
+	return r
+}
+
 // bind opens a socket at the path, and reads from it in the place of the one before.
 func (r *Receiver) bind() error {
-	if err := unixsocket.Prepare("unixgram", r.path, "--listen"); err != nil {
-		return err
-	}
-	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: r.path, Net: "unixgram"})
+	conn, err := unixsocket.ListenPacket(r.path, "--listen", r.owner)
 	if err != nil {
 		return err
 	}
 	// A smaller buffer than asked for loses records sooner, and the plugin
 	// counts what it could not send.
 	_ = conn.SetReadBuffer(receiveBuffer)
-	if err := passCredentials(conn); err != nil {
-		return errors.Join(err, conn.Close())
-	}
-	if err := os.Chmod(r.path, socketMode); err != nil {
+	if err := askForOrigin(conn); err != nil {
 		return errors.Join(err, conn.Close())
 	}
 	r.readers.Go(func() { r.read(conn) })
@@ -108,18 +147,25 @@ func (r *Receiver) retire(next *net.UnixConn) error {
 	return errors.Join(before.CloseRead(), before.SetReadDeadline(time.Now()))
 }
 
-// Records delivers the records; it is closed after Close.
-func (r *Receiver) Records() <-chan trace.Record { return r.records }
+// Records delivers the records, of each of which Taken has to be called; it is closed
+// after Close.
+func (r *Receiver) Records() <-chan Record { return r.records }
 
 // Queued returns how many records wait to be taken.
 func (r *Receiver) Queued() int { return len(r.records) }
 
+// Shows says that packets show a process, or where they do not tell it (0) its cgroup, as
+// a server: it may send more than others.
+func (r *Receiver) Shows(pid int, cgroup string) { r.senders.shows(pid, cgroup) }
+
 // Stats returns the counters.
 func (r *Receiver) Stats() Stats {
-	return Stats{Received: r.received.Load(), Malformed: r.malformed.Load(), Dropped: r.dropped.Load()}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return Stats{Received: r.received.Load(), Refused: maps.Clone(r.refused)}
 }
 
-// LastError returns why the last malformed line was refused, or nil.
+// LastError returns why the last record was refused, or nil.
 func (r *Receiver) LastError() error {
 	if err := r.lastError.Load(); err != nil {
 		return *err
@@ -143,17 +189,17 @@ func (r *Receiver) end() error {
 // read takes datagrams until the socket is retired, then those that are left.
 func (r *Receiver) read(conn *net.UnixConn) {
 	defer conn.Close()
-	buf, oob := make([]byte, maxDatagram), make([]byte, unix.CmsgSpace(unix.SizeofUcred))
+	buf, control := make([]byte, maxDatagram), make([]byte, controlSize)
 	for {
-		n, control, _, _, err := conn.ReadMsgUnix(buf, oob)
+		n, oobn, flags, _, err := conn.ReadMsgUnix(buf, control)
 		if err != nil {
 			break
 		}
-		r.datagram(buf[:n], senderOf(oob[:control]))
+		r.datagram(buf[:n], flags, originOf(control[:oobn]))
 	}
 	raw, err := conn.SyscallConn()
 	if err == nil {
-		err = raw.Control(func(fd uintptr) { r.rest(int(fd), buf) })
+		err = raw.Control(func(fd uintptr) { r.rest(int(fd), buf, control) })
 	}
 	if err != nil {
 		r.lastError.Store(&err)
@@ -161,42 +207,78 @@ func (r *Receiver) read(conn *net.UnixConn) {
 }
 
 // rest reads what the kernel still holds.
-func (r *Receiver) rest(fd int, buf []byte) {
+func (r *Receiver) rest(fd int, buf, control []byte) {
 	for {
-		n, _, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT)
+		n, oobn, flags, _, err := unix.Recvmsg(fd, buf, control, unix.MSG_DONTWAIT)
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case err != nil:
 			return
+		case n == 0: // closed, or a datagram of nothing
+			return
 		default:
-			r.datagram(buf[:n], 0)
+			r.datagram(buf[:n], flags, originOf(control[:oobn]))
 		}
 	}
 }
 
-func (r *Receiver) datagram(b []byte, pid int) {
+// datagram takes the records of a datagram. What is refused whole costs no more than a
+// look at it.
+func (r *Receiver) datagram(b []byte, flags int, from origin) {
+	who, may := r.senders.take(from, len(b))
+	switch {
+	case flags&unix.MSG_TRUNC != 0:
+		r.refuseAll(ReasonSize, b, fmt.Errorf("a datagram of more than %d bytes, from %s", maxDatagram, from))
+		return
+	case !may:
+		r.refuseAll(ReasonRate, b, fmt.Errorf("too many records from %s", from))
+		return
+	}
 	for line := range bytes.Lines(b) {
-		line = bytes.TrimSpace(line)
-		if len(line) == 0 {
-			continue
-		}
-		rec, err := trace.Decode(line)
-		if err == nil && rec.Kind() != trace.KindQuery && rec.Kind() != trace.KindRefresh {
-			err = fmt.Errorf("a plugin writes query and refresh records, not %s", rec.Kind())
-		}
-		if err != nil {
-			r.malformed.Add(1)
-			r.lastError.Store(&err)
-			continue
-		}
-		r.received.Add(1)
-		if q, ok := rec.(*trace.Query); ok {
-			r.serves(q, pid)
-		}
-		select {
-		case r.records <- rec:
-		default:
-			r.dropped.Add(1)
+		if line = bytes.TrimSpace(line); len(line) > 0 {
+			r.line(line, who, from)
 		}
 	}
+}
+
+func (r *Receiver) line(line []byte, who peer.Process, from origin) {
+	rec, err := trace.Decode(line)
+	if err == nil {
+		err = check(rec, from.came)
+	}
+	if err != nil {
+		r.refuse(reasonOf(err), 1, fmt.Errorf("%w, from %s", err, from))
+		return
+	}
+	taken := Record{rec, who, sizeOf(rec), r}
+	if r.waiting.Add(taken.bytes) > queuedBytes {
+		taken.Taken()
+		r.refuse(ReasonQueue, 1, errQueue)
+		return
+	}
+	select {
+	case r.records <- taken:
+		r.received.Add(1)
+		if q, ok := rec.(*trace.Query); ok {
+			r.serves(q, who.PID)
+		}
+	default:
+		taken.Taken()
+		r.refuse(ReasonQueue, 1, errQueue)
+	}
+}
+
+// errQueue is why a record that waited is refused.
+var errQueue = errors.New("too many records wait to be taken")
+
+// refuseAll counts the records of a datagram of which nothing was read.
+func (r *Receiver) refuseAll(reason string, b []byte, err error) {
+	r.refuse(reason, uint64(max(1, bytes.Count(b, []byte{'\n'}))), err)
+}
+
+func (r *Receiver) refuse(reason string, records uint64, err error) {
+	r.lastError.Store(&err)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.refused[reason] += records
 }

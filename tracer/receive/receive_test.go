@@ -14,19 +14,21 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/peer"
+	"github.com/dnstrace/dnstrace/tracer/unixsocket"
 )
 
 func line(kind string) []byte {
-	head := trace.Header{Time: time.Unix(1, 0), TraceID: trace.TraceID{1}, Flow: trace.Flow{1}}
+	head := trace.Header{Time: time.Now(), TraceID: trace.TraceID{1}, Flow: trace.Flow{1}}
 	if kind == trace.KindTrace {
 		return append((&trace.Trace{Header: head}).AppendJSON(nil), '\n')
 	}
-	return append((&trace.Query{Header: head}).AppendJSON(nil), '\n')
+	return append((&trace.Query{Header: head, DNS: trace.DNS{QName: "example.com."}}).AppendJSON(nil), '\n')
 }
 
 func TestReceive(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "run", "records.sock")
-	r, err := Listen(path)
+	r, err := Listen(path, unixsocket.Mine)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,17 +53,17 @@ func TestReceive(t *testing.T) {
 			t.Fatal("no record")
 		}
 	}
-	for end := time.Now().Add(10 * time.Second); r.Stats().Malformed < 2 && time.Now().Before(end); {
+	for end := time.Now().Add(10 * time.Second); r.Stats().Refused[ReasonMalformed] < 2 && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
-	if got := r.Stats(); got.Received != 2 || got.Malformed != 2 || got.Dropped != 0 {
+	if got := r.Stats(); got.Received != 2 || got.Refused[ReasonMalformed] != 2 || len(got.Refused) != 1 {
 		t.Errorf("%+v", got)
 	}
 	if err := r.LastError(); err == nil || !strings.Contains(err.Error(), "not trace") {
 		t.Errorf("last error %v", err)
 	}
 
-	if _, err := Listen(path); err == nil || !strings.Contains(err.Error(), "in use") {
+	if _, err := Listen(path, unixsocket.Mine); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("a second reader: %v", err)
 	}
 	if err := r.Close(); err != nil {
@@ -84,7 +86,7 @@ func TestListenReplacesADeadSocketOnly(t *testing.T) {
 	if err := dead.Close(); err != nil {
 		t.Fatal(err)
 	}
-	r, err := Listen(path)
+	r, err := Listen(path, unixsocket.Mine)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,17 +96,26 @@ func TestListenReplacesADeadSocketOnly(t *testing.T) {
 	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Listen(path); err == nil || !strings.Contains(err.Error(), "is no socket") {
+	if _, err := Listen(path, unixsocket.Mine); err == nil || !strings.Contains(err.Error(), "is no socket") {
 		t.Errorf("%v", err)
 	}
 }
 
-// wait waits until a number of records was received.
+// read is how many records were read, whether they were taken or not.
+func (s Stats) read() uint64 {
+	all := s.Received
+	for _, n := range s.Refused {
+		all += n
+	}
+	return all
+}
+
+// wait waits until a number of records was read.
 func wait(t *testing.T, r *Receiver, records uint64) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); r.Stats().Received < records; {
+	for end := time.Now().Add(10 * time.Second); r.Stats().read() < records; {
 		if time.Now().After(end) {
-			t.Fatalf("%d records, expected %d", r.Stats().Received, records)
+			t.Fatalf("%d records, expected %d", r.Stats().read(), records)
 		}
 		time.Sleep(time.Millisecond)
 	}
@@ -115,7 +126,7 @@ func wait(t *testing.T, r *Receiver, records uint64) {
 // lost.
 func TestSocketRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "records.sock")
-	r, err := Listen(path)
+	r, err := Listen(path, unixsocket.Mine)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +170,7 @@ func TestSocketRemoved(t *testing.T) {
 // What was sent before the end is delivered before the channel is closed.
 func TestCloseDelivers(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "records.sock")
-	r, err := Listen(path)
+	r, err := Listen(path, unixsocket.Mine)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,15 +204,16 @@ func TestCloseDelivers(t *testing.T) {
 }
 
 // Whoever reaches the socket may send what he likes: each line is a record or is
-// counted as malformed.
+// refused and counted.
 func FuzzDatagram(f *testing.F) {
 	f.Add(slices.Concat(line(trace.KindQuery), []byte("\n\r\n nonsense\n"), line(trace.KindTrace)))
 	f.Add(line(trace.KindQuery)[:20])
 	f.Add([]byte(`{"v":1,"record":"query","hops":[{"parent":0},{"parent":99999999}],"upstreams":[{"attempt":-1}],"duration_seconds":1e308}`))
 	f.Add([]byte(strings.Repeat(`{"record":`, 10_000)))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		r := &Receiver{records: make(chan trace.Record, 1), told: map[Server]time.Time{}}
-		r.datagram(b, 0)
+		r := newReceiver(1)
+		r.senders.of = func(pid int, uid uint32) peer.Process { return peer.Process{PID: pid, UID: uid} }
+		r.datagram(b, 0, origin{pid: 1, came: time.Unix(1, 0)})
 		lines := uint64(0)
 		for l := range bytes.Lines(b) {
 			if len(bytes.TrimSpace(l)) > 0 {
@@ -209,8 +221,11 @@ func FuzzDatagram(f *testing.F) {
 			}
 		}
 		got := r.Stats()
-		if got.Received+got.Malformed != lines || got.Dropped != max(got.Received, 1)-1 || got.Malformed > 0 && r.LastError() == nil {
+		if len(b) <= burstOther && got.read() != lines || got.Received > 1 || got.read() > got.Received && r.LastError() == nil {
 			t.Errorf("%d lines: %+v, %v", lines, got, r.LastError())
+		}
+		if r.waiting.Load() < 0 || r.waiting.Load() > queuedBytes {
+			t.Errorf("%d bytes wait", r.waiting.Load())
 		}
 	})
 }

@@ -108,9 +108,9 @@ func (s *Sums) count(now, before *told, r *sum, at time.Time, c counts, duration
 // attempts counts the attempts of a lookup.
 func (s *Sums) attempts(p *slot, t *trace.Trace, now, before *told) {
 	s.upstreams(p, t.Time, t.QName, t.Upstreams, now, before)
-	if len(t.Upstreams) == 0 && t.Query != nil {
-		for i := range t.Query.Upstreams {
-			s.attempt(p, t.Time, t.QName, &trace.Upstream{Attempt: &t.Query.Upstreams[i]}, now, before)
+	if q := t.Recorded(); len(t.Upstreams) == 0 && q != nil {
+		for i := range q.Upstreams {
+			s.attempt(p, t.Time, t.QName, &trace.Upstream{Attempt: &q.Upstreams[i]}, now, before)
 		}
 	}
 }

@@ -16,7 +16,7 @@ func keep(t *testing.T, path string, refuse *error) *Keeper {
 		if *refuse != nil {
 			return *refuse
 		}
-		if err := Prepare("unixgram", path, "--listen"); err != nil {
+		if err := prepare("unixgram", path, "--listen"); err != nil {
 			return err
 		}
 		c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})

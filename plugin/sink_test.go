@@ -1,0 +1,44 @@
+package dnstrace
+
+import (
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// A socket of another user: the error says what would help, and what is lost counts as
+// without a receiver.
+func TestSocketOfAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("run it as root: it becomes another user")
+	}
+	path := filepath.Join(t.TempDir(), "records.sock")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := os.Chmod(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	failed := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread, which is another user's, ends here
+		const nobody = 65534
+		if _, _, e := syscall.RawSyscall(syscall.SYS_SETFSUID, nobody, 0, 0); e != 0 {
+			failed <- e
+			return
+		}
+		_, err := (&unixSink{path: path}).write([]byte("{}\n"))
+		failed <- err
+	}()
+	err = <-failed
+	if !errors.Is(err, errNoReceiver) || !errors.Is(err, syscall.EACCES) || !strings.Contains(err.Error(), "--listen-owner") || strings.Contains(err.Error(), "nobody listens") {
+		t.Errorf("%v", err)
+	}
+}

@@ -1,0 +1,251 @@
+package assemble
+
+import (
+	"net/netip"
+
+	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/peer"
+)
+
+// Whoever may write to the record socket can send a record of any query. It is believed if
+// the process that sent it is the one that packets show as the server: docs/model.md says
+// how that is decided. Records from a file have no sender, and are their reader's to judge.
+
+// ownership is whether the process that sent a record is the server of an exchange.
+type ownership int
+
+const (
+	foreign ownership = iota // another one is
+	unknown                  // the packets do not tell
+	own
+)
+
+// process is a process that packets show as a server.
+type process struct {
+	place trace.Place
+	addrs map[netip.AddrPort]bool // at which it served
+}
+
+// show notes that a process, or where it is not known its cgroup, serves at a place, and
+// tells whether that is news.
+func (s *servers) show(ex *trace.Exchange, place trace.Place) (news bool) {
+	if ex.Server == nil {
+		return false
+	}
+	var p *process
+	switch pid, cgroup := ex.Server.PID, ex.Server.Cgroup; {
+	case pid != 0:
+		p = shown(s.processes, pid)
+	case cgroup != "":
+		p = shown(s.cgroups, cgroup)
+	default:
+		return false
+	}
+	if p.place != place {
+		p.place, p.addrs = place, map[netip.AddrPort]bool{} // the number of a process is used again
+	}
+	for _, addr := range serverAddrs(ex) {
+		if len(p.addrs) < maxPIDs && !p.addrs[addr] {
+			p.addrs[addr], news = true, true
+		}
+	}
+	return news
+}
+
+func shown[K comparable](known map[K]*process, key K) *process {
+	p := known[key]
+	if p == nil {
+		if len(known) >= maxAddrs {
+			clear(known)
+		}
+		p = &process{addrs: map[netip.AddrPort]bool{}}
+		known[key] = p
+	}
+	return p
+}
+
+// process returns the server that a sender is; nil: packets show it as none.
+func (s *servers) process(from *peer.Process) *process {
+	if p := s.processes[from.PID]; p != nil {
+		return p
+	}
+	for cgroup, p := range s.cgroups {
+		if from.In(cgroup) {
+			return p
+		}
+	}
+	return nil
+}
+
+func (p *process) serves(addr netip.Addr) bool {
+	for at := range p.addrs {
+		if at.Addr() == addr {
+			return true
+		}
+	}
+	return false
+}
+
+// owner tells whether the sender of a record is the server of an exchange.
+func (s *servers) owner(from *peer.Process, q *trace.Query, ex *trace.Exchange) ownership {
+	switch {
+	case from != nil:
+	case q.Unverified:
+		return unknown
+	default:
+		return own
+	}
+	place, placed := ex.ServerPlace()
+	if placed && from.PID != 0 {
+		// Also where the packets of this exchange do not tell who it was.
+		if p := s.processes[from.PID]; p != nil && p.place == place && p.addrs[translated(ex)] {
+			return own
+		}
+	}
+	e := ex.Server
+	switch {
+	case e == nil:
+		return unknown
+	case e.PID != 0 && from.PID != 0:
+		if e.PID == from.PID {
+			return own
+		}
+		return foreign
+	case e.Cgroup == "" || from.Cgroup == "" && from.Container == "":
+		return unknown
+	case !from.In(e.Cgroup):
+		return foreign
+	case e.PID != 0:
+		// Its number is unknown, and it is in the server's container, or beside it.
+		if from.Container != "" {
+			return own
+		}
+		return unknown
+	}
+	if srv := s.at[place]; srv != nil && len(srv.pids) > 0 {
+		return unknown // a process of its cgroup, but none of those that were seen to serve there
+	}
+	return own
+}
+
+// believes tells whether a record may be told of though no packet of its query was seen:
+// its sender is a server, at the address that the record names if it names one.
+func (a *Assembler) believes(l *lookup) bool {
+	if l.from == nil {
+		return true
+	}
+	p := a.servers.process(l.from)
+	q := l.query
+	if q == nil {
+		return p != nil
+	}
+	if p != nil && (!q.ServerIP.IsValid() || q.ServerIP.IsUnspecified() || p.serves(q.ServerIP)) {
+		return true
+	}
+	// Where the packets of most lookups are left out, it may not have been seen to serve.
+	return a.cfg.Limitations.Unsampled != "" && a.cfg.Sockets != nil && a.cfg.Sockets.Holds(l.from.PID, q.ServerPort)
+}
+
+// admit takes the attempts of a record into account, once it is believed.
+func (a *Assembler) admit(l *lookup) {
+	if l.admitted {
+		return
+	}
+	l.admitted = true
+	if l.list == &a.strangers {
+		l.remove()
+		a.held.push(l)
+	}
+	for _, q := range l.records {
+		if !q.Unverified {
+			a.addSlots(l, q)
+		}
+	}
+	if l.refresh != nil {
+		a.addSlots(l, nil)
+	}
+}
+
+// admitWaiting admits the records that wait for word that their sender is a server.
+func (a *Assembler) admitWaiting() {
+	for _, l := range a.due {
+		if l.exchange == nil && l.recorded() && !l.admitted && a.believes(l) {
+			a.unindex(l)
+			a.admit(l)
+			a.index(l)
+			l.resize(l.bytes())
+		}
+	}
+}
+
+// claims gives an exchange of which no record is known, and of whose server the process is
+// not known, a record that may be anybody's: it is shown, and nothing follows from it.
+func (a *Assembler) claims(q *trace.Query, from *peer.Process) bool {
+	for _, l := range a.byFlow[q.Flow] {
+		if l.claim == nil && l.query == nil && l.heapIndex >= 0 && a.fits(q, from, l) == unknown {
+			a.claim(l, q)
+			return true
+		}
+	}
+	return false
+}
+
+func (a *Assembler) claim(l *lookup, q *trace.Query) {
+	a.stats.Unverified++
+	q.Unverified = true
+	l.claim = q
+	l.resize(l.bytes())
+}
+
+// takeClaim gives an exchange the record that waits for one of an unknown server.
+func (a *Assembler) takeClaim(l *lookup) {
+	if l.query != nil || l.claim != nil {
+		return
+	}
+	for _, half := range a.byFlow[l.flow] {
+		if half.exchange == nil && half.query != nil && len(half.records) == 1 && half.heapIndex >= 0 && a.fits(half.query, half.from, l) == unknown {
+			a.forget(half)
+			a.disown(half)
+			a.claim(l, half.query)
+			return
+		}
+	}
+}
+
+// foreign tells whether a record is not told of, as its query was not seen and its sender
+// is no server. It is counted. Others are, and their attempts with them.
+func (a *Assembler) foreign(l *lookup) bool {
+	if l.exchange != nil {
+		return false
+	}
+	if a.believes(l) {
+		a.admit(l)
+		return false
+	}
+	a.refuse(l)
+	return true
+}
+
+// refuse forgets a record that nobody believes.
+func (a *Assembler) refuse(l *lookup) {
+	a.stats.Foreign += uint64(max(1, len(l.records)))
+	a.disown(l)
+}
+
+// seen tells whether packets of a lookup were observed, its own or those of an attempt.
+func (l *lookup) seen() bool {
+	if l.exchange != nil {
+		return true
+	}
+	for _, s := range l.slots {
+		if len(s.got) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// sameSender tells whether two records are of one process.
+func sameSender(x, y *peer.Process) bool {
+	return x == y || x != nil && y != nil && x.PID == y.PID && x.UID == y.UID
+}

@@ -1,0 +1,65 @@
+// Package peer says which process is at the other end of a unix socket, as the kernel tells
+// (SCM_CREDENTIALS, unix(7)): it cannot choose that itself, unless it has CAP_SYS_ADMIN.
+package peer
+
+import (
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/dnstrace/dnstrace/tracer/cgroup"
+)
+
+// Process is a process that sent a record.
+type Process struct {
+	PID       int    // in the node's own PID namespace, as in packets; 0: unknown
+	UID       uint32 // in our user namespace
+	Cgroup    string // path below the root of cgroup2; empty: unknown
+	Container string // id of the container; empty: it is in none, or that is unknown
+}
+
+// In tells whether the process is in the cgroup at a path.
+func (p Process) In(path string) bool {
+	return path != "" && (p.Cgroup == path || p.Container != "" && p.Container == cgroup.Container(path))
+}
+
+// nodePIDNS is the inode of the node's own PID namespace (PROC_PID_INIT_INO in
+// include/linux/proc_ns.h).
+const nodePIDNS = "pid:[4026531836]"
+
+// OnNode tells whether our PID namespace is the node's own, whose numbers packets have.
+var OnNode = sync.OnceValue(func() bool {
+	namespace, err := os.Readlink("/proc/self/ns/pid")
+	return err == nil && namespace == nodePIDNS
+})
+
+// Of returns the process with these ids of our namespaces, with its cgroup where /proc
+// tells.
+func Of(pid int, uid uint32) Process {
+	return of(pid, uid, OnNode())
+}
+
+func of(pid int, uid uint32, onNode bool) Process {
+	p := Process{UID: uid}
+	if pid == 0 {
+		return p
+	}
+	if onNode { // another number may be anybody's
+		p.PID = pid
+	}
+	content, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	if err != nil {
+		return p // it has ended, or is hidden
+	}
+	for line := range strings.Lines(string(content)) {
+		// That of cgroup2 (cgroups(7)).
+		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
+			p.Container = cgroup.Container(path)
+			if !strings.HasPrefix(path, "/..") { // of another part of the tree than our cgroup namespace shows
+				p.Cgroup = path
+			}
+		}
+	}
+	return p
+}
