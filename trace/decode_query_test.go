@@ -23,6 +23,7 @@ func TestWrittenQueriesAreReadInOrder(t *testing.T) {
 		if !ok || strings.ContainsAny(q.QName, `\"`) {
 			continue
 		}
+		q.Unverified = false // the tracer's word, not the plugin's
 		got := decodeQuery(q.AppendJSON(nil))
 		if !reflect.DeepEqual(got, q) {
 			t.Errorf("got %+v\nwant %+v", got, q)
@@ -33,7 +34,9 @@ func TestWrittenQueriesAreReadInOrder(t *testing.T) {
 // Whatever is changed in a record, it is read as the decoder of any JSON reads it, or
 // left to that.
 func TestChangedQueriesAreReadAlike(t *testing.T) {
-	line := string(sampleRecords()[0].AppendJSON(nil))
+	written := sampleRecords()[0].(*Query)
+	written.Unverified = false // the tracer's word, not the plugin's
+	line := string(written.AppendJSON(nil))
 	changes := []string{"", " ", ",", "-", "0", "00", "1", "9", ".", ".5", "e1", "null", "true", `"`, `"x"`, `\`, "}", "{", "[", "]", "\x00", "\xff", "é",
 		"-0", "1e400", "65536", "18446744073709551616", "0.0000000001", "999999.999999999", "1000001", "9999999999"}
 	read := 0
