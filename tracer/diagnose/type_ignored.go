@@ -31,7 +31,7 @@ func typeIgnored(m *memory, t *trace.Trace) []trace.Finding {
 				fmt.Sprintf("it answered %s of this name, last at %s UTC", other.qtype, other.answered.UTC().Format("15:04:05.000")),
 				fmt.Sprintf("%s of this name for %s got no response meanwhile", plural.Of(n.qtype(qtype).silent, "query"), qtype),
 			},
-			Advice: "It, or what stands before it, has to answer every type (RFC 8906, section 3.1.2). Until then, keep the type from it: `template IN " + qtype + "` in the Corefile, or `options no-aaaa` at a client with glibc.",
+			Advice: "It has to answer every type (RFC 8906). Until it does, answer in its place: `template IN " + qtype + "` in the Corefile.",
 		}
 		for _, u := range same {
 			f.Evidence = append(f.Evidence, timeoutEvidence(t, u)...)
