@@ -2,6 +2,7 @@ package dnstrace
 
 import (
 	"errors"
+	"io/fs"
 	"sync"
 	"time"
 
@@ -54,12 +55,13 @@ var errNoReceiver = errors.New("nobody listens on the socket: start the node tra
 // output writes records to a sink. All server blocks that name it share it, so
 // that lines stay whole.
 type output struct {
-	config outputConfig
-	queue  *queue
-	sink   sink
-	users  int // guarded by outputsMu
-	done   chan struct{}
-	failed bool // of the writer: the last write failed
+	config    outputConfig
+	queue     *queue
+	sink      sink
+	users     int // guarded by outputsMu
+	done      chan struct{}
+	failed    bool // of the writer: the last write failed
+	forbidden bool // and the last failure was for want of a permission
 }
 
 var (
@@ -200,13 +202,15 @@ func (o *output) count(ends []lineEnd, done int, err error) {
 	}
 }
 
-// report logs when an output fails, and when it works again.
+// report logs when an output fails, when it works again, and when what keeps it from
+// working is no longer that nobody is there, but that it may not.
 func (o *output) report(err error) {
+	forbidden := errors.Is(err, fs.ErrPermission)
 	switch {
-	case err != nil && !o.failed:
+	case err != nil && (!o.failed || forbidden && !o.forbidden):
 		log.Warningf("output %s: %v; records are dropped and counted until it works again", o.config, err)
 	case err == nil && o.failed:
 		log.Infof("output %s: works again", o.config)
 	}
-	o.failed = err != nil
+	o.failed, o.forbidden = err != nil, forbidden
 }

@@ -1,7 +1,10 @@
 package dnstrace
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
+	clog "log"
 	"net"
 	"os"
 	"path/filepath"
@@ -40,5 +43,23 @@ func TestSocketOfAnotherUser(t *testing.T) {
 	err = <-failed
 	if !errors.Is(err, errNoReceiver) || !errors.Is(err, syscall.EACCES) || !strings.Contains(err.Error(), "--listen-owner") || strings.Contains(err.Error(), "nobody listens") {
 		t.Errorf("%v", err)
+	}
+}
+
+// A socket that was not there and then may not be written to is told of twice: the first
+// reason is no longer the one to mend.
+func TestReportOfAnotherReason(t *testing.T) {
+	var logged bytes.Buffer
+	clog.SetOutput(&logged)
+	defer clog.SetOutput(os.Stderr)
+	o := &output{}
+	for _, err := range []error{
+		fmt.Errorf("%w: %w", errNoReceiver, syscall.ENOENT), fmt.Errorf("%w: %w", errNoReceiver, syscall.ECONNREFUSED),
+		notAllowedError{syscall.EACCES}, notAllowedError{syscall.EACCES}, nil,
+	} {
+		o.report(err)
+	}
+	if got := strings.Count(logged.String(), "\n"); got != 3 || !strings.Contains(logged.String(), "--listen-owner") || !strings.Contains(logged.String(), "works again") {
+		t.Errorf("%d lines:\n%s", got, &logged)
 	}
 }

@@ -32,6 +32,7 @@ func TestCilium(t *testing.T) {
 			n.remove(v)
 			maps.Copy(results, n.lookup(absent(v)))
 			maps.Copy(results, n.lookup([]lookup{last}))
+			t.Log(n.check()) // what was refused, or left out
 			records := n.records()
 
 			made = slices.Concat(made, stopped, absent(v), []lookup{last})

@@ -150,7 +150,12 @@ patches:
 `)
 	n.Kubectl("apply", "-k", n.Dir)
 	n.Kubectl("-n", "dnstrace", "rollout", "status", "daemonset/dnstrace", "--timeout=120s")
-	n.t.Log(n.Kubectl("-n", "dnstrace", "exec", "daemonset/dnstrace", "--", "/dnstrace", "check"))
+	n.t.Log(n.check())
+}
+
+// check returns what the tracer says of itself.
+func (n *node) check() string {
+	return n.Kubectl("-n", "dnstrace", "exec", "daemonset/dnstrace", "--", "/dnstrace", "check")
 }
 
 func (n *node) manifest(name string) string {
