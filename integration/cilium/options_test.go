@@ -91,7 +91,8 @@ var variants = []variant{
 		},
 		proxyMode: "iptables",
 		is:        mode{"False", "false", "false", "Legacy", "Native", "iptables"},
-		refusal:   inNetfilter,
+		// Cilium balances Services of the cluster for pods all the same.
+		refusal: atVeth,
 	},
 	{
 		name:    "vxlan",

@@ -149,9 +149,9 @@ func absent(v variant) []lookup {
 			findings: [][]string{{"dropped-by-bpf"}}},
 		inNetfilter: {outcomes: turnedAway, service: "kube-system/kube-dns", says: "no ready endpoint", never: "eBPF", findings: [][]string{{"dropped-by-netfilter"}}},
 	}
-	host := v.refusal
-	if v.refusal == atVeth {
-		host = inConnect // socket load balancing is for the node's own namespace
+	host := inConnect // socket load balancing is for the node's own namespace at least
+	if v.proxyMode != "" {
+		host = inNetfilter
 	}
 	connects := func(w *want) { w.connects = true }
 	return []lookup{
