@@ -151,6 +151,12 @@ var faults = []fault{
 		undo, err := r.UntranslatedReplies()
 		return must(r, undo, err)
 	}, asks(many, lab.Query{Timeout: time.Second}), []string{`DNSTraceResponsesRejected{code="unexpected-source"}`, "DNSTraceLookupsUnanswered"}},
+	{"contradicts.test.", behaves("contradicts.test.", lab.Behaviour{Type: dns.TypeAAAA, Rcode: dns.RcodeNameError}), func(r *faultRig, zone string) {
+		for i := range 20 {
+			name := fmt.Sprintf("n%d.%s", i, zone)
+			r.Client("client-a").ExchangeTogether(context.Background(), lab.Query{Name: name}, lab.Query{Name: name, Type: dns.TypeAAAA})
+		}
+	}, []string{`DNSTraceResponsesRejected{code="inconsistent-answers"}`}},
 	{"unheard.test.", func(r *faultRig) func() {
 		// Answers vanish before the client; its neighbour entry is known by now.
 		undo, err := r.VanishAt("client-a")

@@ -24,6 +24,7 @@ const (
 	DroppedNoSocket         = "dropped-no-socket"
 	DroppedOther            = "dropped-other"
 	DroppedReceiveBuffer    = "dropped-receive-buffer"
+	InconsistentAnswers     = "inconsistent-answers"
 	ListenQueueFull         = "listen-queue-full"
 	NoResponseSeen          = "no-response-seen"
 	NXDomainStorm           = "nxdomain-storm"
@@ -49,7 +50,7 @@ const (
 // Codes are the codes that rules have, in order of the alphabet.
 var Codes = []string{
 	CachedFailure, ClientGaveUp, ConcurrencyLimit, ConntrackFull, ConntrackRace, DroppedByBPF, DroppedByNetfilter, DroppedNoSocket, DroppedOther, DroppedReceiveBuffer,
-	ListenQueueFull, NoResponseSeen, NXDomainStorm, OversizedResponse, QueryNeverArrived, RefusedByServer, ResponseLost, ResponseRejected,
+	InconsistentAnswers, ListenQueueFull, NoResponseSeen, NXDomainStorm, OversizedResponse, QueryNeverArrived, RefusedByServer, ResponseLost, ResponseRejected,
 	Retransmission, SearchPathAmplification, ServerOverloaded, ServerSlow, SlowUpstream, StaleEndpoint, TruncatedRetry, TypeIgnored,
 	UnexpectedSource, UpstreamError, UpstreamTimeout, UpstreamUnhealthy,
 }
@@ -68,7 +69,7 @@ type rule func(*memory, *trace.Trace) []trace.Finding
 var rules = []rule{
 	clientGaveUp, drops, listenQueueFull, missing, oversizedResponse, concurrencyLimit, refusedByServer,
 	serverOverloaded, serverSlow, rejectedUpstream, respelled, typeIgnored, upstreamTimeout, upstreamError, slowUpstream, cachedFailure,
-	truncatedRetry, retransmission, upstreamUnhealthy, searchPath, nxdomainStorm,
+	inconsistentAnswers, truncatedRetry, retransmission, upstreamUnhealthy, searchPath, nxdomainStorm,
 }
 
 // Diagnoser names causes. It remembers as much of earlier traces as its rules

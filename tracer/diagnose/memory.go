@@ -53,6 +53,7 @@ type seen struct {
 	id        trace.TraceID
 	qtype     string
 	protocol  string
+	server    netip.Addr
 	port      uint16
 	dnsID     uint16
 	start     time.Time
@@ -62,6 +63,8 @@ type seen struct {
 	truncated bool
 	bufsize   int
 	size      int
+	records   int      // in the answer; -1: unknown
+	madeUp    bool     // the server failed it because nobody answered the server
 	queryDrop bool     // a query of it was dropped
 	alone     [1]*seen // room for the list of what the client asked for by that name
 }
@@ -71,6 +74,8 @@ type call struct {
 	lookups []*seen
 	alone   [1]*seen // room for it: most are one lookup
 	told    bool     // that it cost too many
+	// The lookup that told that what it got contradicts itself; zero: none did.
+	contradicts trace.TraceID
 }
 
 func newMemory() *memory {
@@ -165,9 +170,10 @@ func newSeen(t *trace.Trace, ex *trace.Exchange) *seen {
 
 func (s *seen) fill(t *trace.Trace, ex *trace.Exchange) {
 	*s = seen{
-		key: lookupKey{clientOf(ex), ex.QName}, call: callID(t), id: ex.TraceID, qtype: ex.QType, protocol: ex.Protocol,
+		key: lookupKey{clientOf(ex), ex.QName}, call: callID(t), id: ex.TraceID, qtype: ex.QType, protocol: ex.Protocol, server: ex.ServerIP,
 		port: ex.ClientPort, dnsID: ex.ID, start: ex.Time, end: ex.Time, rcode: ex.RCode,
 		answered: ex.Outcome == trace.OutcomeAnswered, truncated: ex.Truncated && !cutByServer(t), bufsize: ex.BufSize,
+		records: -1, madeUp: errorCode(t.RCode) && unansweredServer(t),
 		queryDrop: slices.ContainsFunc(ex.Drops, func(d trace.Drop) bool { return d.Message == trace.MessageQuery }),
 	}
 	if ex.Duration != nil {
@@ -176,6 +182,22 @@ func (s *seen) fill(t *trace.Trace, ex *trace.Exchange) {
 	if ex.ResponseSize != nil {
 		s.size = *ex.ResponseSize
 	}
+	if ex.AnswerCount != nil {
+		s.records = *ex.AnswerCount
+	}
+}
+
+// unansweredServer tells whether the last query of a lookup's server upstream got no
+// response: the server's own is nobody's answer.
+func unansweredServer(t *trace.Trace) bool {
+	if len(t.Upstreams) == 0 {
+		return false
+	}
+	u := &t.Upstreams[len(t.Upstreams)-1]
+	if u.Exchange != nil {
+		return u.Exchange.Outcome != trace.OutcomeAnswered
+	}
+	return u.Attempt == nil || u.Attempt.Outcome != trace.OutcomeOK
 }
 
 // cutByServer tells whether a truncated answer is what CoreDNS made of a response that it
