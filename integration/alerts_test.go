@@ -172,6 +172,11 @@ var faults = []fault{
 			r.ask(lab.Query{Name: name, Network: "tcp"})
 		}
 	}, []string{`DNSTraceLargeResponses{code="truncated-retry"}`}},
+	{"cut.test.", behaves("cut.test.", lab.Behaviour{Truncated: true}), func(r *faultRig, zone string) {
+		for i := range 120 {
+			r.ask(lab.Query{Name: fmt.Sprintf("n%d.%s", i, zone)})
+		}
+	}, []string{`DNSTraceLargeResponses{code="truncated-not-retried"}`}},
 	{"torn.test.", func(r *faultRig) func() {
 		undo, err := r.DropFragments("client-a")
 		return must(r, undo, err)

@@ -39,6 +39,7 @@ const (
 	ServerSlow              = "server-slow"
 	SlowUpstream            = "slow-upstream"
 	StaleEndpoint           = "stale-endpoint"
+	TruncatedNotRetried     = "truncated-not-retried"
 	TruncatedRetry          = "truncated-retry"
 	TypeIgnored             = "type-ignored"
 	UnexpectedSource        = "unexpected-source"
@@ -51,7 +52,7 @@ const (
 var Codes = []string{
 	CachedFailure, ClientGaveUp, ConcurrencyLimit, ConntrackFull, ConntrackRace, DroppedByBPF, DroppedByNetfilter, DroppedNoSocket, DroppedOther, DroppedReceiveBuffer,
 	InconsistentAnswers, ListenQueueFull, NoResponseSeen, NXDomainStorm, OversizedResponse, QueryNeverArrived, RefusedByServer, ResponseLost, ResponseRejected,
-	Retransmission, SearchPathAmplification, ServerOverloaded, ServerSlow, SlowUpstream, StaleEndpoint, TruncatedRetry, TypeIgnored,
+	Retransmission, SearchPathAmplification, ServerOverloaded, ServerSlow, SlowUpstream, StaleEndpoint, TruncatedNotRetried, TruncatedRetry, TypeIgnored,
 	UnexpectedSource, UpstreamError, UpstreamTimeout, UpstreamUnhealthy,
 }
 
@@ -69,7 +70,7 @@ type rule func(*memory, *trace.Trace) []trace.Finding
 var rules = []rule{
 	clientGaveUp, drops, listenQueueFull, missing, oversizedResponse, concurrencyLimit, refusedByServer,
 	serverOverloaded, serverSlow, rejectedUpstream, respelled, typeIgnored, upstreamTimeout, upstreamError, slowUpstream, cachedFailure,
-	inconsistentAnswers, truncatedRetry, retransmission, upstreamUnhealthy, searchPath, nxdomainStorm,
+	inconsistentAnswers, truncatedNotRetried, truncatedRetry, retransmission, upstreamUnhealthy, searchPath, nxdomainStorm,
 }
 
 // Diagnoser names causes. It remembers as much of earlier traces as its rules
