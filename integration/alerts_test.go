@@ -125,6 +125,13 @@ var faults = []fault{
 			r.resolve("client-a", glibc, fmt.Sprintf("n%d.%s", i, strings.TrimSuffix(zone, ".")), kubernetesResolvConf("demo", ""))
 		}
 	}, []string{`DNSTraceSearchPath{code="search-path-amplification"}`}},
+	{"shadow.test.", behaves("cluster.local.", lab.Behaviour{Rcode: dns.RcodeNameError}), func(r *faultRig, zone string) {
+		glibc := buildResolver(r.t, "glibc")
+		conf := strings.Replace(kubernetesResolvConf("demo", ""), " cluster.local\n", " cluster.local "+strings.TrimSuffix(zone, ".")+"\n", 1)
+		for i := range 20 {
+			r.resolve("client-a", glibc, fmt.Sprintf("n%d.demo.svc.cluster.local", i), conf)
+		}
+	}, []string{`DNSTraceSearchPath{code="search-path-shadowed"}`}},
 	{"nohost.test.", nothing, asks(20, lab.Query{Server: netip.MustParseAddrPort("192.168.49.99:53"), Timeout: 4 * time.Second}),
 		[]string{`DNSTracePacketsDropped{code="dropped-other"}`}},
 	{"burst.test.", func(r *faultRig) func() {

@@ -34,6 +34,7 @@ const (
 	ResponseLost            = "response-lost"
 	ResponseRejected        = "response-rejected"
 	Retransmission          = "retransmission"
+	SearchPathShadowed      = "search-path-shadowed"
 	SearchPathAmplification = "search-path-amplification"
 	ServerOverloaded        = "server-overloaded"
 	ServerSlow              = "server-slow"
@@ -52,7 +53,7 @@ const (
 var Codes = []string{
 	CachedFailure, ClientGaveUp, ConcurrencyLimit, ConntrackFull, ConntrackRace, DroppedByBPF, DroppedByNetfilter, DroppedNoSocket, DroppedOther, DroppedReceiveBuffer,
 	InconsistentAnswers, ListenQueueFull, NoResponseSeen, NXDomainStorm, OversizedResponse, QueryNeverArrived, RefusedByServer, ResponseLost, ResponseRejected,
-	Retransmission, SearchPathAmplification, ServerOverloaded, ServerSlow, SlowUpstream, StaleEndpoint, TruncatedNotRetried, TruncatedRetry, TypeIgnored,
+	Retransmission, SearchPathAmplification, SearchPathShadowed, ServerOverloaded, ServerSlow, SlowUpstream, StaleEndpoint, TruncatedNotRetried, TruncatedRetry, TypeIgnored,
 	UnexpectedSource, UpstreamError, UpstreamTimeout, UpstreamUnhealthy,
 }
 
@@ -70,7 +71,7 @@ type rule func(*memory, *trace.Trace) []trace.Finding
 var rules = []rule{
 	clientGaveUp, drops, listenQueueFull, missing, oversizedResponse, concurrencyLimit, refusedByServer,
 	serverOverloaded, serverSlow, rejectedUpstream, respelled, typeIgnored, upstreamTimeout, upstreamError, slowUpstream, cachedFailure,
-	inconsistentAnswers, truncatedNotRetried, truncatedRetry, retransmission, upstreamUnhealthy, searchPath, nxdomainStorm,
+	inconsistentAnswers, truncatedNotRetried, truncatedRetry, retransmission, upstreamUnhealthy, searchShadowed, searchPath, nxdomainStorm,
 }
 
 // Diagnoser names causes. It remembers as much of earlier traces as its rules

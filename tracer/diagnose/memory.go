@@ -24,8 +24,9 @@ const (
 type memory struct {
 	upstreams map[string]*upstreamSeen // by address
 	failures  map[failureKey]*failure  // that a server may have cached
-	clients   map[clientKey]*client    // who asks
-	lookups   map[lookupKey][]*seen    // of one client and name
+	suffixes  map[suffixKey]*suffixSeen
+	clients   map[clientKey]*client // who asks
+	lookups   map[lookupKey][]*seen // of one client and name
 	calls     map[trace.TraceID]*call
 	order     []*seen // oldest first, from head on
 	unused    []*seen // forgotten, to be used again
@@ -64,6 +65,7 @@ type seen struct {
 	bufsize   int
 	size      int
 	records   int      // in the answer; -1: unknown
+	address   string   // the first in it
 	madeUp    bool     // the server failed it because nobody answered the server
 	queryDrop bool     // a query of it was dropped
 	alone     [1]*seen // room for the list of what the client asked for by that name
@@ -76,11 +78,13 @@ type call struct {
 	told    bool     // that it cost too many
 	// The lookup that told that what it got contradicts itself; zero: none did.
 	contradicts trace.TraceID
+	// The one that told that a suffix of a search list stood before the name itself.
+	shadowed trace.TraceID
 }
 
 func newMemory() *memory {
 	return &memory{
-		upstreams: map[string]*upstreamSeen{}, failures: map[failureKey]*failure{}, clients: map[clientKey]*client{},
+		upstreams: map[string]*upstreamSeen{}, failures: map[failureKey]*failure{}, suffixes: map[suffixKey]*suffixSeen{}, clients: map[clientKey]*client{},
 		lookups: map[lookupKey][]*seen{}, calls: map[trace.TraceID]*call{},
 	}
 }
@@ -124,14 +128,20 @@ func (m *memory) add(t *trace.Trace) {
 		list = s.alone[:0]
 	}
 	m.lookups[s.key] = append(list, s)
-	c := m.calls[s.call]
+	c := m.callOf(s.call)
+	c.lookups = append(c.lookups, s)
+}
+
+// callOf returns what is remembered of a call, to which a lookup is added then.
+func (m *memory) callOf(id trace.TraceID) *call {
+	c := m.calls[id]
 	if c == nil {
 		c = m.ended.Take()
 		*c = call{}
 		c.lookups = c.alone[:0]
-		m.calls[s.call] = c
+		m.calls[id] = c
 	}
-	c.lookups = append(c.lookups, s)
+	return c
 }
 
 // replace puts all of a lookup where what was told of it before is remembered; false
@@ -181,6 +191,9 @@ func (s *seen) fill(t *trace.Trace, ex *trace.Exchange) {
 	}
 	if ex.ResponseSize != nil {
 		s.size = *ex.ResponseSize
+	}
+	if i := slices.IndexFunc(ex.Answers, func(a trace.Answer) bool { return a.Type == ex.QType }); i >= 0 && ex.QType != "CNAME" {
+		s.address = ex.Answers[i].Value
 	}
 	if ex.AnswerCount != nil {
 		s.records = *ex.AnswerCount

@@ -75,6 +75,7 @@ var nearMisses = map[string]string{
 	diagnose.ResponseRejected:        "no-response-seen",          // nothing came at all
 	diagnose.Retransmission:          "retransmission-not",        // a patient client
 	diagnose.SearchPathAmplification: "search-path-musl-not",      // a final dot
+	diagnose.SearchPathShadowed:      "search-path-shadowed-not",  // a name of the client's own domain
 	diagnose.ServerOverloaded:        "server-slow",               // the time passed in a plugin
 	diagnose.ServerSlow:              "server-slow-not",           // a fifth of a second
 	diagnose.SlowUpstream:            "slow-upstream-not",         // a fifth of a second
