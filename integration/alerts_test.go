@@ -125,6 +125,13 @@ var faults = []fault{
 			r.resolve("client-a", glibc, fmt.Sprintf("n%d.%s", i, strings.TrimSuffix(zone, ".")), kubernetesResolvConf("demo", ""))
 		}
 	}, []string{`DNSTraceSearchPath{code="search-path-amplification"}`}},
+	{"shadow.test.", behaves("cluster.local.", lab.Behaviour{Rcode: dns.RcodeNameError}), func(r *faultRig, zone string) {
+		glibc := buildResolver(r.t, "glibc")
+		conf := strings.Replace(kubernetesResolvConf("demo", ""), " cluster.local\n", " cluster.local "+strings.TrimSuffix(zone, ".")+"\n", 1)
+		for i := range 20 {
+			r.resolve("client-a", glibc, fmt.Sprintf("n%d.demo.svc.cluster.local", i), conf)
+		}
+	}, []string{`DNSTraceSearchPath{code="search-path-shadowed"}`}},
 	{"nohost.test.", nothing, asks(20, lab.Query{Server: netip.MustParseAddrPort("192.168.49.99:53"), Timeout: 4 * time.Second}),
 		[]string{`DNSTracePacketsDropped{code="dropped-other"}`}},
 	{"burst.test.", func(r *faultRig) func() {
@@ -151,6 +158,12 @@ var faults = []fault{
 		undo, err := r.UntranslatedReplies()
 		return must(r, undo, err)
 	}, asks(many, lab.Query{Timeout: time.Second}), []string{`DNSTraceResponsesRejected{code="unexpected-source"}`, "DNSTraceLookupsUnanswered"}},
+	{"contradicts.test.", behaves("contradicts.test.", lab.Behaviour{Type: dns.TypeAAAA, Rcode: dns.RcodeNameError}), func(r *faultRig, zone string) {
+		for i := range 20 {
+			name := fmt.Sprintf("n%d.%s", i, zone)
+			r.Client("client-a").ExchangeTogether(context.Background(), lab.Query{Name: name}, lab.Query{Name: name, Type: dns.TypeAAAA})
+		}
+	}, []string{`DNSTraceResponsesRejected{code="inconsistent-answers"}`}},
 	{"unheard.test.", func(r *faultRig) func() {
 		// Answers vanish before the client; its neighbour entry is known by now.
 		undo, err := r.VanishAt("client-a")
@@ -166,6 +179,11 @@ var faults = []fault{
 			r.ask(lab.Query{Name: name, Network: "tcp"})
 		}
 	}, []string{`DNSTraceLargeResponses{code="truncated-retry"}`}},
+	{"cut.test.", behaves("cut.test.", lab.Behaviour{Truncated: true}), func(r *faultRig, zone string) {
+		for i := range 120 {
+			r.ask(lab.Query{Name: fmt.Sprintf("n%d.%s", i, zone)})
+		}
+	}, []string{`DNSTraceLargeResponses{code="truncated-not-retried"}`}},
 	{"torn.test.", func(r *faultRig) func() {
 		undo, err := r.DropFragments("client-a")
 		return must(r, undo, err)

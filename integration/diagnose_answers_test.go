@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -98,4 +99,39 @@ func TestDiagnoseQueryDroppedByServer(t *testing.T) {
 	r.ask(lab.Query{Name: "a.dropped.test.", Timeout: time.Second})
 	r.finds("a.dropped.test.", "no-response-seen", "its plugin acl", "outcome no_response")
 	r.keep("dropped-by-server", "dropped.test")
+}
+
+// One call asks for A and AAAA of one name, and what it gets contradicts itself: NXDOMAIN,
+// or SERVFAIL, beside an answer. A name that only has no IPv6 address does not.
+func TestDiagnoseInconsistentAnswers(t *testing.T) {
+	with := buildResolver(t, "musl")
+	r := newFaultRig(t, plainForwarding)
+	for i := range 2 {
+		r.Upstream(i).Set("nx.test.", lab.Behaviour{Type: dns.TypeAAAA, Rcode: dns.RcodeNameError})
+		r.Upstream(i).Set("sf.test.", lab.Behaviour{Type: dns.TypeAAAA, Rcode: dns.RcodeServerFailure})
+		r.Upstream(i).Set("four.test.", lab.Behaviour{Type: dns.TypeAAAA, Empty: true})
+	}
+	conf := "nameserver " + lab.ServiceV4.Addr().String() + "\noptions timeout:1 attempts:1\n"
+	r.resolveBefore("client-a", with)
+	for _, name := range []string{"a.nx.test.", "a.sf.test.", "a.four.test."} {
+		r.resolve("client-a", with, name, conf)
+	}
+	for name, parts := range map[string][]string{
+		"a.nx.test": {"answered NXDOMAIN for AAAA, and for A with 1 record", "musl finds no such name, glibc and Go take the address"},
+		"a.sf.test": {"answered SERVFAIL for AAAA, and for A with 1 record", "musl fails", "glibc and Go take the address"},
+	} {
+		told := 0
+		for _, tr := range r.settled(name, 2) {
+			if slices.Contains(findings(tr), "inconsistent-answers") {
+				told++
+				wantAll(t, evidence(t, tr, "inconsistent-answers"), append(parts, name+". A was answered NOERROR", name+". AAAA was answered")...)
+			}
+		}
+		if told != 1 {
+			t.Errorf("%s: told %d times", name, told)
+		}
+	}
+	r.spares("inconsistent-answers", "a.four.test.", 2)
+	r.keep("inconsistent-answers", "nx.test", "sf.test")
+	r.keep("inconsistent-answers-not", "four.test")
 }

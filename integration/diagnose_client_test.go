@@ -66,6 +66,30 @@ func TestDiagnoseTruncatedRetry(t *testing.T) {
 	r.keep("truncated-retry-not", "tcp.test")
 }
 
+// TC, and the client leaves it at that. One that asks over TCP a while later goes on.
+func TestDiagnoseTruncatedNotRetried(t *testing.T) {
+	r := newFaultRig(t, plainForwarding)
+	for i := range 2 {
+		r.Upstream(i).Set("cut.test.", lab.Behaviour{Truncated: true})
+		r.Upstream(i).Set("patient.test.", lab.Behaviour{Truncated: true})
+	}
+	r.answered(lab.Query{Name: "a.cut.test."})
+	r.answered(lab.Query{Name: "a.patient.test."})
+	time.Sleep(500 * time.Millisecond)
+	r.answered(lab.Query{Name: "a.patient.test.", Network: "tcp"})
+	// What the tracer knows goes on for as long as it takes to be sure.
+	time.Sleep(1100 * time.Millisecond)
+	r.answered(lab.Query{Name: "whole.cut.test.", Type: dns.TypeTXT, Network: "tcp"})
+	r.finds("a.cut.test.", "truncated-not-retried", "never asked over TCP", "it has nothing of it", "TC set", "within 1 s")
+	r.trace("whole.cut.test.")
+	traces := r.spares("truncated-not-retried", "a.patient.test.", 2)
+	if !slices.Contains(findings(traces[1]), "truncated-retry") {
+		t.Errorf("asked again 500 ms later: %v", findings(traces[1]))
+	}
+	r.keep("truncated-not-retried", "cut.test")
+	r.keep("truncated-not-retried-not", "patient.test")
+}
+
 // A server that sends more than the client takes; and one that does not, because
 // the client takes more.
 func TestDiagnoseOversizedResponse(t *testing.T) {

@@ -84,6 +84,74 @@ func TestDiagnoseSearchPathInVain(t *testing.T) {
 	r.keep("search-path-in-vain", "unknown-galaxy", "unknown-galaxy.starwars.svc.cluster.local", "unknown-galaxy.svc.cluster.local", "unknown-galaxy.cluster.local")
 }
 
+// A zone of the search list has a wildcard, which answers for names that need no suffix; a
+// suffix that fails ends the list of musl, not that of glibc. A name of the client's own
+// domain, which is found with a suffix, is what the list is for.
+func TestDiagnoseSearchPathShadowed(t *testing.T) {
+	musl, glibc := buildResolver(t, "musl"), buildResolver(t, "glibc")
+	r := newFaultRig(t, func(l *lab.Lab) string {
+		return forwarding(l, "template IN A wild.test {\nanswer \"{{ .Name }} 60 IN A 203.0.113.99\"\n}\n"+
+			"template ANY ANY broken.test {\nrcode SERVFAIL\n}\ntemplate ANY ANY cluster.local {\nrcode NXDOMAIN\n}")
+	})
+	search := func(list string) string {
+		return "nameserver " + lab.ServiceV4.Addr().String() + "\nsearch " + list + "\noptions ndots:5 timeout:1 attempts:1\n"
+	}
+	const cluster = "demo.svc.cluster.local svc.cluster.local cluster.local"
+	r.resolveBefore("client-a", musl)
+	r.resolve("client-a", glibc, "db.own", search(cluster+" corp.test"))
+	r.resolve("client-a", glibc, "api.eu.own", search(cluster+" corp.test"))
+	r.resolve("client-a", glibc, "www.late.example", search(cluster+" wild.test"))
+	r.resolve("client-a", glibc, "www.first.example", search("wild.test "+cluster))
+	r.resolve("client-a", glibc, "a.goes.test", search("demo.svc.cluster.local broken.test svc.cluster.local"))
+	r.resolve("client-a", musl, "a.ends.test", search("demo.svc.cluster.local broken.test svc.cluster.local"))
+	// What the tracer knows goes on for as long as it takes to be sure.
+	time.Sleep(1100 * time.Millisecond)
+	r.answered(lab.Query{Name: "after.a.ends.test."})
+	r.trace("after.a.ends.test.")
+
+	late := r.settled("www.late.example", 8)
+	wantAll(t, evidence(t, only(t, late, "search-path-amplification"), "search-path-amplification"), "the search suffix wild.test. answered, so that www.late.example. itself was never asked")
+	wantAll(t, evidence(t, only(t, r.settled("www.first.example", 2), "search-path-shadowed"), "search-path-shadowed"),
+		"wild.test. answered for www.first.example., which was never asked: a wildcard", "the same for www.late.example.", "203.0.113.99")
+	wantAll(t, evidence(t, only(t, r.settled("a.ends.test", 4), "search-path-shadowed"), "search-path-shadowed"),
+		"broken.test. failed, and the client stopped there: a.ends.test. was never asked", "answered NXDOMAIN: a.ends.test.demo.svc.cluster.local.")
+	goes := r.settled("a.goes.test", 8)
+	for _, tr := range goes {
+		if tr.Resolution != goes[0].Resolution || tr.Resolution == "" {
+			t.Errorf("%s %s: resolution %q, expected %q", tr.QName, tr.QType, tr.Resolution, goes[0].Resolution)
+		}
+	}
+	for _, name := range []string{"a.goes.test", "db.own", "api.eu.own", "www.late.example"} {
+		for _, tr := range r.settled(name, 8) {
+			if slices.Contains(findings(tr), "search-path-shadowed") {
+				t.Errorf("%s: %v", tr.QName, tr.Diagnosis)
+			}
+		}
+	}
+	r.keep("search-path-shadowed", append(searchedFor("www.late.example", "wild.test"), append(searchedFor("www.first.example", "wild.test"), searchedFor("a.ends.test", "broken.test")...)...)...)
+	r.keep("search-path-shadowed-not", append(searchedFor("a.goes.test", "broken.test"), append(searchedFor("db.own", "corp.test"), searchedFor("api.eu.own", "corp.test")...)...)...)
+}
+
+// only returns the one trace that has a finding.
+func only(t *testing.T, traces []*trace.Trace, code string) *trace.Trace {
+	t.Helper()
+	var told []*trace.Trace
+	for _, tr := range traces {
+		if slices.Contains(findings(tr), code) {
+			told = append(told, tr)
+		}
+	}
+	if len(told) != 1 {
+		t.Fatalf("%s: %s is told with %d lookups, expected one", traces[0].QName, code, len(told))
+	}
+	return told[0]
+}
+
+// searchedFor are a name and what a search list makes of it.
+func searchedFor(name, suffix string) []string {
+	return []string{name, name + ".demo.svc.cluster.local", name + ".svc.cluster.local", name + ".cluster.local", name + "." + suffix}
+}
+
 // Two processes that resolve the same name at once are two resolutions, though
 // their lookups alternate.
 func TestJoinTwoProcessesAreTwoResolutions(t *testing.T) {

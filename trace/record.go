@@ -536,6 +536,11 @@ type Trace struct {
 	Diagnosis   []Finding `json:"diagnosis"`
 	Replaces    bool      `json:"replaces"` // as in Exchange
 	Sample      *float64  `json:"sample"`   // as in Query
+
+	// Stopped tells that its client was not seen to go on with its call for a second after
+	// an answer with which a resolver goes on: truncated over UDP, or SERVFAIL for a name of
+	// a search list. It is for the diagnosis alone: no JSON has it.
+	Stopped bool `json:"-"`
 }
 
 // Kind implements Record.

@@ -60,6 +60,8 @@ type Open interface {
 	// client asks for with the same first label and, where its answer was truncated, the
 	// client's attempts to connect to its server.
 	Kin(of *trace.Exchange, from, until time.Time) []*trace.Exchange
+	// Whole tells whether the packets of all lookups were reported since a time.
+	Whole(since time.Time) bool
 }
 
 // Limitations is what this node's kernel does not tell, each as the gap of a trace that
@@ -97,6 +99,7 @@ type Assembler struct {
 	calls     *calls
 	region    region
 	early     []*trace.Trace // evicted, until Advance
+	flushed   time.Time      // up to when what happened is known; zero: up to now
 	began     time.Time      // of the first record
 	recorded  bool           // a server wrote records
 	// How many answered lookups had no record after linger, while there were none.
@@ -433,6 +436,7 @@ func (a *Assembler) Advance(now time.Time) []*trace.Trace {
 func (a *Assembler) Flush() []*trace.Trace {
 	done := a.early
 	a.early = nil
+	a.flushed = a.now
 	// As if the time of each had come: an upstream query that may be claimed waits for
 	// its claimants, as it would have.
 	for len(a.due) > 0 {

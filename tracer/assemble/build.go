@@ -40,6 +40,7 @@ func (a *Assembler) build(l *lookup) *trace.Trace {
 		t.RCode = upstreamCode(t.Upstreams)
 	}
 	l.appendGaps(t)
+	t.Stopped = a.stopped(l)
 	if unsampled := a.cfg.Limitations.Unsampled; unsampled != "" && (t.Exchange == nil || unseen(t.Upstreams)) {
 		t.Gaps = append(t.Gaps, unsampled)
 	}

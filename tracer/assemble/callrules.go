@@ -178,6 +178,9 @@ func predecessor(list []asking, i int, bases []int) (int, bool) {
 	for j := i - 1; j >= 0; j-- {
 		a := &list[j]
 		labels, ok := goesOnWith(a, b, bases[a.group])
+		if !ok {
+			labels, ok = unrelatedStep(list, j, i)
+		}
 		if !ok || a.group == b.group || taken(list, a.group, i) && labels > 0 {
 			continue
 		}
@@ -225,6 +228,38 @@ func goesOnWith(a, b *asking, base int) (labels int, ok bool) {
 		return base, true
 	}
 	return labels, ok
+}
+
+// unrelatedStep tells whether lookup i asks for the next name of a search list after lookup j
+// although their suffixes have nothing in common, as "demo.svc.cluster.local" and "corp.test":
+// the first is what the kubelet writes in front of all others, below which no Service has a
+// name of several labels; or a third lookup goes on with a suffix that is related to the first.
+// It returns the labels of the name without suffix.
+func unrelatedStep(list []asking, j, i int) (labels int, ok bool) {
+	a, b := &list[j], &list[i]
+	if !a.failed || b.start < a.end || b.start-a.end > goesOn || a.name == b.name {
+		return 0, false
+	}
+	n := commonLabels(a.name, b.name)
+	if n >= 2 && ofNamespace(suffix(a.name, n)) {
+		return n, true
+	}
+	for k := i + 1; k < len(list) && b.failed && n > 0; k++ {
+		c := &list[k]
+		if c.name == b.name || c.start < b.end || c.start-b.end > goesOn {
+			continue
+		}
+		if labels, ok := searchStep(a.name, c.name); ok && labels <= n && commonLabels(b.name, c.name) >= labels {
+			return labels, true
+		}
+	}
+	return 0, false
+}
+
+// ofNamespace tells whether a suffix is that of a namespace's Services: NAMESPACE.svc.DOMAIN.
+func ofNamespace(suffix string) bool {
+	_, above, ok := strings.Cut(suffix, ".")
+	return ok && strings.HasPrefix(above, "svc.") && above != "svc."
 }
 
 // searchStep tells whether two names are neighbours in a search list: the same

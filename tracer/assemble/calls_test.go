@@ -87,6 +87,26 @@ var callCases = []struct {
 	{"search list, glibc and musl", search(7, 1000, 0, 0, kubernetes...), "aaaaaaaa"},
 	{"search list, Go", search(7, 1000, 0, 1, kubernetes...), "aaaaaaaa"},
 	{"search list with the node's own domain", search(7, 1000, 0, 0, append(slices.Clone(kubernetes[:3]), "www.example.com.corp.test.", "www.example.com.")...), "aaaaaaaaaa"},
+	{"SERVFAIL of a suffix in the middle of a search list", []ask{
+		{name: "a.b.test.demo.svc.cluster.local.", qtype: "A", pid: 7, port: 1000, took: ms, rcode: "NXDOMAIN"},
+		{name: "a.b.test.corp.test.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, took: ms, rcode: "SERVFAIL"},
+		{name: "a.b.test.svc.cluster.local.", qtype: "A", pid: 7, port: 1002, start: 4 * ms, took: ms, rcode: "NXDOMAIN"},
+		{name: "a.b.test.", qtype: "A", pid: 7, port: 1003, start: 6 * ms, took: ms},
+	}, "aaaa"},
+	{"SERVFAIL of a suffix ends a search list", []ask{
+		{name: "a.b.test.demo.svc.cluster.local.", qtype: "A", pid: 7, port: 1000, took: ms, rcode: "NXDOMAIN"},
+		{name: "a.b.test.corp.test.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, took: ms, rcode: "SERVFAIL"},
+	}, "aa"},
+	{"a suffix that is not of the cluster's in the middle", []ask{
+		{name: "a.b.eu.corp.test.", qtype: "A", pid: 7, port: 1000, took: ms, rcode: "NXDOMAIN"},
+		{name: "a.b.other.example.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, took: ms, rcode: "SERVFAIL"},
+		{name: "a.b.corp.test.", qtype: "A", pid: 7, port: 1002, start: 4 * ms, took: ms},
+	}, "aaa"},
+	{"lists of addresses, one after the other", []ask{
+		{name: "4.3.2.1.zen.one.test.", qtype: "A", pid: 7, port: 1000, took: ms, rcode: "NXDOMAIN"},
+		{name: "4.3.2.1.bl.two.test.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, took: ms, rcode: "NXDOMAIN"},
+		{name: "4.3.2.1.three.test.", qtype: "A", pid: 7, port: 1002, start: 4 * ms, took: ms},
+	}, "---"},
 	{"the name first, then the search list", []ask{
 		{name: "db.prod.", qtype: "A", pid: 7, port: 1000, took: ms, rcode: "NXDOMAIN"},
 		{name: "db.prod.svc.cluster.local.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, took: ms},

@@ -50,6 +50,7 @@ func (a *Assembler) readyAt(l *lookup) time.Time {
 		}
 		return ready
 	}
+	ready = later(ready, a.nextReady(l))
 	if l.claimed.IsZero() {
 		l.claimed = a.now
 	} else if a.now.Sub(l.claimed) > maxClaimed {

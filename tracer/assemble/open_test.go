@@ -13,6 +13,7 @@ type openUntil struct {
 	now, until          time.Time
 	record, out, asking bool
 	kin                 []*trace.Exchange
+	part                bool
 }
 
 func (o *openUntil) UnderWay(*trace.Query) bool { return o.record && o.now.Before(o.until) }
@@ -31,6 +32,8 @@ func (o *openUntil) Kin(*trace.Exchange, time.Time, time.Time) []*trace.Exchange
 	}
 	return nil
 }
+
+func (o *openUntil) Whole(time.Time) bool { return !o.part }
 
 // comes is a record and when it comes.
 type comes struct {

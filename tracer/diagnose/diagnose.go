@@ -24,6 +24,7 @@ const (
 	DroppedNoSocket         = "dropped-no-socket"
 	DroppedOther            = "dropped-other"
 	DroppedReceiveBuffer    = "dropped-receive-buffer"
+	InconsistentAnswers     = "inconsistent-answers"
 	ListenQueueFull         = "listen-queue-full"
 	NoResponseSeen          = "no-response-seen"
 	NXDomainStorm           = "nxdomain-storm"
@@ -33,11 +34,13 @@ const (
 	ResponseLost            = "response-lost"
 	ResponseRejected        = "response-rejected"
 	Retransmission          = "retransmission"
+	SearchPathShadowed      = "search-path-shadowed"
 	SearchPathAmplification = "search-path-amplification"
 	ServerOverloaded        = "server-overloaded"
 	ServerSlow              = "server-slow"
 	SlowUpstream            = "slow-upstream"
 	StaleEndpoint           = "stale-endpoint"
+	TruncatedNotRetried     = "truncated-not-retried"
 	TruncatedRetry          = "truncated-retry"
 	TypeIgnored             = "type-ignored"
 	UnexpectedSource        = "unexpected-source"
@@ -49,8 +52,8 @@ const (
 // Codes are the codes that rules have, in order of the alphabet.
 var Codes = []string{
 	CachedFailure, ClientGaveUp, ConcurrencyLimit, ConntrackFull, ConntrackRace, DroppedByBPF, DroppedByNetfilter, DroppedNoSocket, DroppedOther, DroppedReceiveBuffer,
-	ListenQueueFull, NoResponseSeen, NXDomainStorm, OversizedResponse, QueryNeverArrived, RefusedByServer, ResponseLost, ResponseRejected,
-	Retransmission, SearchPathAmplification, ServerOverloaded, ServerSlow, SlowUpstream, StaleEndpoint, TruncatedRetry, TypeIgnored,
+	InconsistentAnswers, ListenQueueFull, NoResponseSeen, NXDomainStorm, OversizedResponse, QueryNeverArrived, RefusedByServer, ResponseLost, ResponseRejected,
+	Retransmission, SearchPathAmplification, SearchPathShadowed, ServerOverloaded, ServerSlow, SlowUpstream, StaleEndpoint, TruncatedNotRetried, TruncatedRetry, TypeIgnored,
 	UnexpectedSource, UpstreamError, UpstreamTimeout, UpstreamUnhealthy,
 }
 
@@ -68,7 +71,7 @@ type rule func(*memory, *trace.Trace) []trace.Finding
 var rules = []rule{
 	clientGaveUp, drops, listenQueueFull, missing, oversizedResponse, concurrencyLimit, refusedByServer,
 	serverOverloaded, serverSlow, rejectedUpstream, respelled, typeIgnored, upstreamTimeout, upstreamError, slowUpstream, cachedFailure,
-	truncatedRetry, retransmission, upstreamUnhealthy, searchPath, nxdomainStorm,
+	inconsistentAnswers, truncatedNotRetried, truncatedRetry, retransmission, upstreamUnhealthy, searchShadowed, searchPath, nxdomainStorm,
 }
 
 // Diagnoser names causes. It remembers as much of earlier traces as its rules

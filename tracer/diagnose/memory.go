@@ -24,8 +24,9 @@ const (
 type memory struct {
 	upstreams map[string]*upstreamSeen // by address
 	failures  map[failureKey]*failure  // that a server may have cached
-	clients   map[clientKey]*client    // who asks
-	lookups   map[lookupKey][]*seen    // of one client and name
+	suffixes  map[suffixKey]*suffixSeen
+	clients   map[clientKey]*client // who asks
+	lookups   map[lookupKey][]*seen // of one client and name
 	calls     map[trace.TraceID]*call
 	order     []*seen // oldest first, from head on
 	unused    []*seen // forgotten, to be used again
@@ -53,6 +54,7 @@ type seen struct {
 	id        trace.TraceID
 	qtype     string
 	protocol  string
+	server    netip.Addr
 	port      uint16
 	dnsID     uint16
 	start     time.Time
@@ -62,6 +64,9 @@ type seen struct {
 	truncated bool
 	bufsize   int
 	size      int
+	records   int      // in the answer; -1: unknown
+	address   string   // the first in it
+	madeUp    bool     // the server failed it because nobody answered the server
 	queryDrop bool     // a query of it was dropped
 	alone     [1]*seen // room for the list of what the client asked for by that name
 }
@@ -71,11 +76,15 @@ type call struct {
 	lookups []*seen
 	alone   [1]*seen // room for it: most are one lookup
 	told    bool     // that it cost too many
+	// The lookup that told that what it got contradicts itself; zero: none did.
+	contradicts trace.TraceID
+	// The one that told that a suffix of a search list stood before the name itself.
+	shadowed trace.TraceID
 }
 
 func newMemory() *memory {
 	return &memory{
-		upstreams: map[string]*upstreamSeen{}, failures: map[failureKey]*failure{}, clients: map[clientKey]*client{},
+		upstreams: map[string]*upstreamSeen{}, failures: map[failureKey]*failure{}, suffixes: map[suffixKey]*suffixSeen{}, clients: map[clientKey]*client{},
 		lookups: map[lookupKey][]*seen{}, calls: map[trace.TraceID]*call{},
 	}
 }
@@ -119,14 +128,20 @@ func (m *memory) add(t *trace.Trace) {
 		list = s.alone[:0]
 	}
 	m.lookups[s.key] = append(list, s)
-	c := m.calls[s.call]
+	c := m.callOf(s.call)
+	c.lookups = append(c.lookups, s)
+}
+
+// callOf returns what is remembered of a call, to which a lookup is added then.
+func (m *memory) callOf(id trace.TraceID) *call {
+	c := m.calls[id]
 	if c == nil {
 		c = m.ended.Take()
 		*c = call{}
 		c.lookups = c.alone[:0]
-		m.calls[s.call] = c
+		m.calls[id] = c
 	}
-	c.lookups = append(c.lookups, s)
+	return c
 }
 
 // replace puts all of a lookup where what was told of it before is remembered; false
@@ -165,9 +180,10 @@ func newSeen(t *trace.Trace, ex *trace.Exchange) *seen {
 
 func (s *seen) fill(t *trace.Trace, ex *trace.Exchange) {
 	*s = seen{
-		key: lookupKey{clientOf(ex), ex.QName}, call: callID(t), id: ex.TraceID, qtype: ex.QType, protocol: ex.Protocol,
+		key: lookupKey{clientOf(ex), ex.QName}, call: callID(t), id: ex.TraceID, qtype: ex.QType, protocol: ex.Protocol, server: ex.ServerIP,
 		port: ex.ClientPort, dnsID: ex.ID, start: ex.Time, end: ex.Time, rcode: ex.RCode,
 		answered: ex.Outcome == trace.OutcomeAnswered, truncated: ex.Truncated && !cutByServer(t), bufsize: ex.BufSize,
+		records: -1, madeUp: errorCode(t.RCode) && unansweredServer(t),
 		queryDrop: slices.ContainsFunc(ex.Drops, func(d trace.Drop) bool { return d.Message == trace.MessageQuery }),
 	}
 	if ex.Duration != nil {
@@ -176,6 +192,25 @@ func (s *seen) fill(t *trace.Trace, ex *trace.Exchange) {
 	if ex.ResponseSize != nil {
 		s.size = *ex.ResponseSize
 	}
+	if i := slices.IndexFunc(ex.Answers, func(a trace.Answer) bool { return a.Type == ex.QType }); i >= 0 && ex.QType != "CNAME" {
+		s.address = ex.Answers[i].Value
+	}
+	if ex.AnswerCount != nil {
+		s.records = *ex.AnswerCount
+	}
+}
+
+// unansweredServer tells whether the last query of a lookup's server upstream got no
+// response: the server's own is nobody's answer.
+func unansweredServer(t *trace.Trace) bool {
+	if len(t.Upstreams) == 0 {
+		return false
+	}
+	u := &t.Upstreams[len(t.Upstreams)-1]
+	if u.Exchange != nil {
+		return u.Exchange.Outcome != trace.OutcomeAnswered
+	}
+	return u.Attempt == nil || u.Attempt.Outcome != trace.OutcomeOK
 }
 
 // cutByServer tells whether a truncated answer is what CoreDNS made of a response that it

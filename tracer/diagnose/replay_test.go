@@ -53,35 +53,38 @@ func compare(t *testing.T, golden string, got []byte) {
 // nearMisses are, for each code, the recorded case that comes closest to it and
 // is none.
 var nearMisses = map[string]string{
-	diagnose.CachedFailure:           "cached-failure-not",    // a name that does not exist, out of the cache
-	diagnose.ConcurrencyLimit:        "concurrency-limit-not", // refuses a name, whatever else it treats
-	diagnose.TypeIgnored:             "type-ignored-not",      // silent for the name
-	diagnose.ClientGaveUp:            "dropped-response",      // the response died on its way to a client that waited
-	diagnose.ConntrackFull:           "conntrack-full-not",    // full, but a rule dropped it
-	diagnose.ConntrackRace:           "conntrack-race-not",    // a rule dropped one of two from a socket
-	diagnose.DroppedByBPF:            "dropped-query",         // a firewall rule did
-	diagnose.DroppedByNetfilter:      "lost-without-a-drop",   // no drop that the kernel tells of
-	diagnose.DroppedNoSocket:         "refused-by-bpf",        // the ICMP error says so, and an eBPF program made it
-	diagnose.DroppedOther:            "no-listener",           // a reason with a code of its own
-	diagnose.DroppedReceiveBuffer:    "server-overloaded",     // waited in the buffer, and was read
-	diagnose.ListenQueueFull:         "tcp-unanswered",        // the SYN vanished before its listener
-	diagnose.NoResponseSeen:          "lost-without-a-drop",   // the server's records tell more
-	diagnose.NXDomainStorm:           "nxdomain-storm-not",    // a third of many lookups
-	diagnose.OversizedResponse:       "lost-fragment-not",     // large, in fragments, all there
-	diagnose.QueryNeverArrived:       "no-response-seen",      // it was seen at the server
-	diagnose.RefusedByServer:         "upstream-error",        // an upstream refused
-	diagnose.ResponseLost:            "dropped-response",      // the kernel tells where
-	diagnose.ResponseRejected:        "no-response-seen",      // nothing came at all
-	diagnose.Retransmission:          "retransmission-not",    // a patient client
-	diagnose.SearchPathAmplification: "search-path-musl-not",  // a final dot
-	diagnose.ServerOverloaded:        "server-slow",           // the time passed in a plugin
-	diagnose.ServerSlow:              "server-slow-not",       // a fifth of a second
-	diagnose.SlowUpstream:            "slow-upstream-not",     // a fifth of a second
-	diagnose.StaleEndpoint:           "dropped-other",         // nobody has the address, but no Service led there
-	diagnose.TruncatedRetry:          "truncated-retry-not",   // TCP from the start
-	diagnose.UnexpectedSource:        "response-rejected",     // from the server that was asked
-	diagnose.UpstreamError:           "upstream-error-not",    // NXDOMAIN
-	diagnose.UpstreamTimeout:         "slow-upstream",         // late, but it came
+	diagnose.CachedFailure:           "cached-failure-not",        // a name that does not exist, out of the cache
+	diagnose.ConcurrencyLimit:        "concurrency-limit-not",     // refuses a name, whatever else it treats
+	diagnose.TypeIgnored:             "type-ignored-not",          // silent for the name
+	diagnose.ClientGaveUp:            "dropped-response",          // the response died on its way to a client that waited
+	diagnose.ConntrackFull:           "conntrack-full-not",        // full, but a rule dropped it
+	diagnose.ConntrackRace:           "conntrack-race-not",        // a rule dropped one of two from a socket
+	diagnose.DroppedByBPF:            "dropped-query",             // a firewall rule did
+	diagnose.DroppedByNetfilter:      "lost-without-a-drop",       // no drop that the kernel tells of
+	diagnose.DroppedNoSocket:         "refused-by-bpf",            // the ICMP error says so, and an eBPF program made it
+	diagnose.DroppedOther:            "no-listener",               // a reason with a code of its own
+	diagnose.DroppedReceiveBuffer:    "server-overloaded",         // waited in the buffer, and was read
+	diagnose.InconsistentAnswers:     "inconsistent-answers-not",  // no IPv6 address, said with NOERROR
+	diagnose.ListenQueueFull:         "tcp-unanswered",            // the SYN vanished before its listener
+	diagnose.NoResponseSeen:          "lost-without-a-drop",       // the server's records tell more
+	diagnose.NXDomainStorm:           "nxdomain-storm-not",        // a third of many lookups
+	diagnose.OversizedResponse:       "lost-fragment-not",         // large, in fragments, all there
+	diagnose.QueryNeverArrived:       "no-response-seen",          // it was seen at the server
+	diagnose.RefusedByServer:         "upstream-error",            // an upstream refused
+	diagnose.ResponseLost:            "dropped-response",          // the kernel tells where
+	diagnose.ResponseRejected:        "no-response-seen",          // nothing came at all
+	diagnose.Retransmission:          "retransmission-not",        // a patient client
+	diagnose.SearchPathAmplification: "search-path-musl-not",      // a final dot
+	diagnose.SearchPathShadowed:      "search-path-shadowed-not",  // a name of the client's own domain
+	diagnose.ServerOverloaded:        "server-slow",               // the time passed in a plugin
+	diagnose.ServerSlow:              "server-slow-not",           // a fifth of a second
+	diagnose.SlowUpstream:            "slow-upstream-not",         // a fifth of a second
+	diagnose.StaleEndpoint:           "dropped-other",             // nobody has the address, but no Service led there
+	diagnose.TruncatedNotRetried:     "truncated-not-retried-not", // it asked over TCP, half a second later
+	diagnose.TruncatedRetry:          "truncated-retry-not",       // TCP from the start
+	diagnose.UnexpectedSource:        "response-rejected",         // from the server that was asked
+	diagnose.UpstreamError:           "upstream-error-not",        // NXDOMAIN
+	diagnose.UpstreamTimeout:         "slow-upstream",             // late, but it came
 	diagnose.UpstreamUnhealthy:       "upstream-unhealthy-not",
 }
 
@@ -297,6 +300,8 @@ func (c *toCome) Kin(of *trace.Exchange, from, until time.Time) (kin []*trace.Ex
 	}
 	return kin
 }
+
+func (c *toCome) Whole(time.Time) bool { return true }
 
 // inOrder describes traces in the order in which the lookups began.
 func inOrder(traces []*trace.Trace) []byte {

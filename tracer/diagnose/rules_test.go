@@ -16,7 +16,8 @@ const contractCodes = `upstream-timeout upstream-error upstream-unhealthy droppe
 	dropped-receive-buffer dropped-other conntrack-race conntrack-full stale-endpoint no-response-seen
 	query-never-arrived response-lost response-rejected client-gave-up search-path-amplification nxdomain-storm truncated-retry
 	oversized-response server-slow server-overloaded refused-by-server retransmission slow-upstream
-	listen-queue-full cached-failure concurrency-limit type-ignored unexpected-source`
+	listen-queue-full cached-failure concurrency-limit type-ignored unexpected-source inconsistent-answers
+	truncated-not-retried search-path-shadowed`
 
 // Every code has a rule in a file of its own, which says what proves it, and a
 // scenario in the lab that wants it found in a real fault.

@@ -70,6 +70,9 @@ func searchPath(m *memory, t *trace.Trace) []trace.Finding {
 	f.Evidence = append(f.Evidence,
 		fmt.Sprintf("answered %s: %s, %s after the first query", last.rcode, last.key.name, since(trace.Seconds(took))),
 		"that they are one call is judged by process, socket, names and times: resolution "+t.Resolution)
+	if name, suffix := withoutSuffix(last, all); suffix != "" && last.rcode == "NOERROR" {
+		f.Evidence = append(f.Evidence, fmt.Sprintf("the search suffix %s answered, so that %s itself was never asked", suffix, name))
+	}
 	return []trace.Finding{f}
 }
 

@@ -1,6 +1,10 @@
 package exchange
 
-import "github.com/dnstrace/dnstrace/tracer/capture"
+import (
+	"time"
+
+	"github.com/dnstrace/dnstrace/tracer/capture"
+)
 
 // Reshare notes that another share of the lookups is reported since some time, of
 // which all packets have come. An exchange that was under way then and is in one of
@@ -10,6 +14,7 @@ import "github.com/dnstrace/dnstrace/tracer/capture"
 // A query that had waited for longer than a healthy one did so before any share
 // changed: it stays, and says that packets are missing.
 func (t *Table) Reshare(c capture.ShareChange) {
+	t.part, t.whole = c.After != capture.WholeShare, c.At
 	var discarded []*open
 	for _, ex := range t.due {
 		before, after := ex.in(c.Before), ex.in(c.After)
@@ -26,6 +31,11 @@ func (t *Table) Reshare(c capture.ShareChange) {
 		t.stats.Discarded++
 		t.remove(ex)
 	}
+}
+
+// Whole tells whether the packets of all lookups were reported since a time.
+func (t *Table) Whole(since time.Time) bool {
+	return !t.part && (t.whole == 0 || !t.cfg.Wall(t.whole).After(since))
 }
 
 // in tells whether the programs report the packets of an exchange.

@@ -72,3 +72,22 @@ func TestReshare(t *testing.T) {
 		})
 	}
 }
+
+// Since when the packets of all lookups are reported: from the start, not while a part is,
+// and again from when all are.
+func TestWhole(t *testing.T) {
+	f := newFeed(t)
+	wall := func(at time.Duration) time.Time { return f.table.cfg.Wall(int64(at)) }
+	if !f.table.Whole(wall(0)) {
+		t.Error("not from the start")
+	}
+	const tenth = capture.WholeShare / 10
+	f.table.Reshare(capture.ShareChange{At: int64(10 * time.Second), Before: capture.WholeShare, After: tenth})
+	if f.table.Whole(wall(11 * time.Second)) {
+		t.Error("while a tenth is")
+	}
+	f.table.Reshare(capture.ShareChange{At: int64(20 * time.Second), Before: tenth, After: capture.WholeShare})
+	if f.table.Whole(wall(19*time.Second)) || !f.table.Whole(wall(21*time.Second)) {
+		t.Error("not from when all are again")
+	}
+}

@@ -111,6 +111,8 @@ type Table struct {
 	idle      int // how many of them were not needed since shrink
 	peak      peak
 	stats     Stats
+	part      bool  // of the lookups are reported
+	whole     int64 // monotonic time since when all are, if so
 }
 
 // New returns an empty table.

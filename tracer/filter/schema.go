@@ -64,6 +64,9 @@ func shapeOf(t reflect.Type, stack []reflect.Type) *shape {
 			s.merge(shapeOf(f.Type, stack))
 			continue
 		}
+		if jsonName(f) == "-" {
+			continue // for the diagnosis alone
+		}
 		s.fields[jsonName(f)] = shapeOf(f.Type, stack)
 	}
 	return s

@@ -1,0 +1,94 @@
+package diagnose
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/plural"
+)
+
+// inconsistentAnswers finds a call whose answers for A and AAAA of one name contradict each
+// other, with the later of the two. Proof: of two lookups of one call and one name, one was
+// answered NXDOMAIN, which says that the name has no records of any type (RFC 8020), and the
+// other NOERROR; or one has records, and a server answered the other with an error. An error
+// that a server made up because nobody answered it contradicts nothing.
+func inconsistentAnswers(m *memory, t *trace.Trace) []trace.Finding {
+	ex := t.Exchange
+	if ex == nil || ex.QType != "A" && ex.QType != "AAAA" {
+		return nil
+	}
+	c := m.calls[callID(t)]
+	if c == nil || !c.contradicts.IsZero() && c.contradicts != ex.TraceID {
+		return nil
+	}
+	self := newSeen(t, ex)
+	for _, other := range c.lookups {
+		good, bad := self, other
+		if good.rcode != "NOERROR" {
+			good, bad = bad, good
+		}
+		if other.key != self.key || other.qtype == self.qtype || other.qtype != "A" && other.qtype != "AAAA" ||
+			!contradict(good, bad) || c.answeredWell(bad) {
+			continue
+		}
+		c.contradicts = ex.TraceID
+		return []trace.Finding{contradiction(t, good, bad)}
+	}
+	return nil
+}
+
+// contradict tells whether what a server says of a name contradicts the good answer that it
+// gave.
+func contradict(good, bad *seen) bool {
+	if !good.answered || !bad.answered || good.server != bad.server || good.rcode != "NOERROR" || good.truncated || good.records < 0 {
+		return false
+	}
+	return bad.rcode == "NXDOMAIN" || errorCode(bad.rcode) && !bad.madeUp && good.records > 0
+}
+
+// answeredWell tells whether the question of a lookup was asked again, and answered well.
+func (c *call) answeredWell(bad *seen) bool {
+	return slices.ContainsFunc(c.lookups, func(s *seen) bool {
+		return s.key == bad.key && s.qtype == bad.qtype && s.rcode == "NOERROR"
+	})
+}
+
+func contradiction(t *trace.Trace, good, bad *seen) trace.Finding {
+	f := trace.Finding{
+		Code:     InconsistentAnswers,
+		Summary:  fmt.Sprintf("%s is answered %s for %s, and for %s with %s: %s.", good.key.name, bad.rcode, bad.qtype, good.qtype, recordsOf(good), whoFails(good, bad)),
+		Evidence: []string{said(good), said(bad)},
+		Advice:   fmt.Sprintf("See who answers %s so: `dnstrace explain %s`. It has to say NOERROR (RFC 4074, section 4).", bad.qtype, bad.id),
+	}
+	if t.ResolutionJoin == trace.JoinInferred {
+		f.Evidence = append(f.Evidence, "that they are one call is judged by process, socket, names and times: resolution "+t.Resolution)
+	}
+	return f
+}
+
+// whoFails says what resolvers make of it. musl goes by either answer alone, after asking
+// again where it is SERVFAIL (src/network/lookup_name.c, res_msend.c); glibc
+// (resolv/nss_dns/dns-host.c) and Go (net/dnsclient_unix.go) take the addresses that
+// there are.
+func whoFails(good, bad *seen) string {
+	switch {
+	case good.records == 0:
+		return "it exists, or not"
+	case bad.rcode == "NXDOMAIN":
+		return "musl finds no such name, glibc and Go take the address"
+	}
+	return "musl fails unless asking again helps, glibc and Go take the address"
+}
+
+func recordsOf(s *seen) string {
+	if s.records == 0 {
+		return "NOERROR"
+	}
+	return plural.Of(s.records, "record")
+}
+
+// said quotes the answer of a lookup.
+func said(s *seen) string {
+	return fmt.Sprintf("%s %s was answered %s with %s by %s (DNS ID %#04x, trace %s)", s.key.name, s.qtype, s.rcode, plural.Of(max(s.records, 0), "record"), s.server, s.dnsID, s.id)
+}
