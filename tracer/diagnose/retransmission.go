@@ -24,6 +24,11 @@ func retransmission(t *trace.Trace, others []trace.Finding) []trace.Finding {
 		Summary: fmt.Sprintf("The client asked %d times before the response came, %s after the first.", len(sent), since(*ex.Duration)),
 		Advice:  "No packet was seen to be lost: the server answers later than the client asks again, or it was lost where nothing is observed.",
 	}
+	if first := sent[0]; !incomplete(ex) && ex.Milestones.Response.Left.Seen() && first.cameTo(ex, ex.Milestones.Query.Arrived) && !first.cameTo(ex, ex.Milestones.Response.Left) {
+		f.Summary = fmt.Sprintf("The query came to the server, which had not answered when the client asked again after %s; the response came %s after the first.",
+			since(first.until), since(*ex.Duration))
+		f.Advice = "The server answers later than the client asks again, or discards what comes to it: see its log, its limits, its upstreams."
+	}
 	for i, w := range sent {
 		f.Evidence = append(f.Evidence, fmt.Sprintf("query %d was sent %s after the first", w.number, since(w.sent)))
 		if last, ok := lastSightingBefore(t, ex, trace.MessageQuery, w.until-1); ok && i+1 < len(sent) {

@@ -2,6 +2,7 @@ package render
 
 import (
 	"compress/gzip"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -144,7 +145,7 @@ func recordedTraces(t *testing.T) []*trace.Trace {
 		a := assemble.New(assemble.Config{})
 		for r := trace.NewReader(in); ; {
 			rec, _, err := r.Read()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			}
 			if err != nil {
@@ -152,7 +153,9 @@ func recordedTraces(t *testing.T) []*trace.Trace {
 			}
 			a.Add(rec)
 		}
-		f.Close()
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
 		all = append(all, a.Flush()...)
 	}
 	return all
