@@ -103,33 +103,52 @@ func (o *explainOptions) explain(cmd *cobra.Command, args []string) error {
 	}
 	// A record is asked for as such; of a call, the worst comes first, if not all are wanted.
 	alone := !request.ID.IsZero() || o.output == outputJSON && limit == 0
-	lookups, upstream := newSearch(limit, alone), newSearch(limit, alone)
-	defer lookups.close()
-	defer upstream.close()
-	read, err := o.each(cmd.Context(), s, request, keep, cmd.ErrOrStderr(), func(l source.Lookup) error {
-		found := lookups
-		if l.Trace.Role == trace.RoleUpstream {
-			found = upstream
-		}
-		if target == nil || target.Match(l.Trace) {
-			return found.add(l)
-		}
-		return found.addOther(l)
-	})
+	found := searches{target: target, lookups: newSearch(limit, alone), upstream: newSearch(limit, alone)}
+	defer found.close()
+	read, err := o.each(cmd.Context(), s, request, keep, cmd.ErrOrStderr(), found.add)
 	if err != nil {
 		return err
 	}
-	var shown []search
-	if lookups.found() > 0 {
-		shown = append(shown, lookups)
-	}
-	if upstream.found() > 0 && (asked || target != nil && lookups.found() == 0) {
-		shown = append(shown, upstream)
-	}
+	shown := found.shown(asked)
 	if len(shown) == 0 {
 		return o.nothing(target, s, read)
 	}
 	return o.show(cmd, shown, choice{target: target, full: o.full})
+}
+
+// searches look for clients' lookups, and for upstream queries whose lookup is not known.
+type searches struct {
+	target            *filter.Target // nil: any
+	lookups, upstream search
+}
+
+func (s *searches) add(l source.Lookup) error {
+	found := s.lookups
+	if l.Trace.Role == trace.RoleUpstream {
+		found = s.upstream
+	}
+	if s.target == nil || s.target.Match(l.Trace) {
+		return found.add(l)
+	}
+	return found.addOther(l)
+}
+
+// shown returns what is shown: clients' lookups, and after them upstream queries if they
+// were asked for; or those alone, where what was asked for is no client's.
+func (s *searches) shown(upstream bool) []search {
+	var all []search
+	if s.lookups.found() > 0 {
+		all = append(all, s.lookups)
+	}
+	if s.upstream.found() > 0 && (upstream || s.target != nil && len(all) == 0) {
+		all = append(all, s.upstream)
+	}
+	return all
+}
+
+func (s *searches) close() {
+	s.lookups.close()
+	s.upstream.close()
 }
 
 // nothing says what was searched in vain.
