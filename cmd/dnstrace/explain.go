@@ -63,7 +63,7 @@ func newExplainCommand() *cobra.Command {
 	o.registerUpstream(cmd)
 	o.sinceOptions.register(cmd)
 	cmd.Flags().IntVarP(&o.limit, "limit", "n", 1, "show the latest N lookups, or calls, that match, the latest first")
-	cmd.Flags().BoolVar(&o.all, "all", false, "show all lookups that match")
+	cmd.Flags().BoolVar(&o.all, "all", false, "show all lookups, or calls, that match")
 	cmd.Flags().BoolVar(&o.full, "full", false, "draw every lookup of a call, not only the worst")
 	cmd.Flags().StringVar(&o.pcap, "pcap", "", "write the packets of what is shown to this pcapng file; - for standard output alone")
 	return cmd
