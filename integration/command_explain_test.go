@@ -10,7 +10,7 @@ import (
 )
 
 // A getaddrinfo call of glibc asks for two types under every suffix of its
-// search path: explain shows them under one head, as one call of the program.
+// search path: explain lists them under one head, as one call of the program, and draws one.
 func TestExplainShowsACallAsOne(t *testing.T) {
 	r := newRig(t)
 	ctx := context.Background()
@@ -23,7 +23,14 @@ func TestExplainShowsACallAsOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantAll(t, out, "ONE CALL, ", "www.call.test.demo.call.test.", "AAAA", "━━ 2 of ", "getent")
+	wantAll(t, out, "ONE CALL, ", "www.call.test.demo.call.test.", "AAAA", "--full draws ", "getent")
+	if n := strings.Count(out, "━━ "); n != 1 {
+		t.Errorf("%d lookups are drawn:\n%s", n, out)
+	}
+	if out, err = r.Dnstrace(ctx, "explain", "--full", "--api", r.APISocket(), "www.call.test.demo.call.test"); err != nil {
+		t.Fatal(err)
+	}
+	wantAll(t, out, "━━ 1 of ", "━━ 2 of ")
 
 	// A trace id means one lookup, and json its record.
 	out, err = r.Dnstrace(ctx, "explain", "--api", r.APISocket(), r.traces("www.call.test.demo.call.test.", 2)[0].TraceID.String())

@@ -21,27 +21,74 @@ func TestDiagnoseRetransmission(t *testing.T) {
 	r.answered(ask)
 	ask.Name = "intime.test."
 	r.answered(ask)
-	r.finds("late.test.", "retransmission", "asked 2 times", "query 2 was sent 25")
+	r.finds("late.test.", "retransmission", "had not answered when the client asked again after 25", "query 2 was sent 25")
 	r.spares("retransmission", "intime.test.", 1)
 	r.keep("retransmission", "late.test")
 	r.keep("retransmission-not", "intime.test")
 }
 
-// A firewall takes the first query, and the second is answered: the drop and the
-// retransmission are both told.
+// A client's first query, or the response to it, gets lost and the second is answered: what
+// lost it is told, which is why the client asked again.
 func TestDiagnoseLostThenAnswered(t *testing.T) {
 	r := newFaultRig(t, plainForwarding)
-	undo, err := r.DropAt(lab.NodeForward, lab.Match{Messages: lab.Queries, Leg: lab.ClientLeg})
+	for _, tc := range []struct {
+		name, code string
+		lose       func() (undo func(), err error)
+		parts      []string
+	}{
+		{"again.test.", "dropped-by-netfilter", func() (func(), error) {
+			return r.DropAt(lab.NodeForward, lab.Match{Messages: lab.Queries, Leg: lab.ClientLeg})
+		}, []string{"the client's first query", "NETFILTER_DROP"}},
+		{"vanished.test.", "query-never-arrived", func() (func(), error) { return r.VanishAt(lab.CoreDNS) },
+			[]string{"The client's first query did not reach the server", r.Host(lab.Node).Netns, "it was sent again 6"}},
+		{"unheard.test.", "response-lost", func() (func(), error) { return r.VanishAt("client-a") },
+			[]string{"The response to the client's first query did not reach the client", r.Host(lab.Node).Netns}},
+		{"rollout.test.", "unexpected-source", r.UntranslatedReplies, []string{"was not undone", "wrong source address"}},
+	} {
+		undo, err := tc.lose()
+		if err != nil {
+			t.Fatal(err)
+		}
+		undone := make(chan struct{})
+		time.AfterFunc(200*time.Millisecond, func() { undo(); close(undone) })
+		r.answered(lab.Query{Name: tc.name, RetransmitAfter: 600 * time.Millisecond})
+		<-undone // the lab goes only after it
+		if tr := r.finds(tc.name, tc.code, tc.parts...); len(tr.Diagnosis) != 1 {
+			t.Errorf("%s: findings %v", tc.name, findings(tr))
+		}
+	}
+	r.keep("lost-then-answered", "again.test")
+	r.keep("lost-transmission", "vanished.test", "unheard.test", "rollout.test")
+}
+
+// The first query meets a firewall, the second an eBPF program, the third is answered: both
+// losses are told, in their order.
+func TestDiagnoseTwoDrops(t *testing.T) {
+	r := newFaultRig(t, plainForwarding)
+	first, err := r.DropAt(lab.NodeForward, lab.Match{Messages: lab.Queries, Leg: lab.ClientLeg})
 	if err != nil {
 		t.Fatal(err)
 	}
-	undone := make(chan struct{})
-	time.AfterFunc(200*time.Millisecond, func() { undo(); close(undone) })
-	defer func() { <-undone }() // the lab goes only after it
-	r.answered(lab.Query{Name: "again.test.", RetransmitAfter: 600 * time.Millisecond})
-	r.finds("again.test.", "dropped-by-netfilter", "NETFILTER_DROP")
-	r.finds("again.test.", "retransmission", "asked 2 times")
-	r.keep("lost-then-answered", "again.test")
+	over := make(chan struct{})
+	time.AfterFunc(300*time.Millisecond, func() {
+		defer close(over)
+		first()
+		second, err := r.DropByProgramAt(lab.CoreDNS)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		time.Sleep(600 * time.Millisecond)
+		second()
+	})
+	r.answered(lab.Query{Name: "twice.test.", RetransmitAfter: 600 * time.Millisecond})
+	<-over
+	tr := r.finds("twice.test.", "dropped-by-netfilter", "the client's first query")
+	r.finds("twice.test.", "dropped-by-bpf", "the client's second query")
+	if got := findings(tr); !slices.Equal(got, []string{"dropped-by-netfilter", "dropped-by-bpf"}) {
+		t.Errorf("findings %v", got)
+	}
+	r.keep("two-drops", "twice.test")
 }
 
 // TC and the same question over TCP; and a question over TCP from the start.

@@ -47,7 +47,7 @@ func TestExplainedPartsAddUp(t *testing.T) {
 			}
 		})
 	}
-	text, err := r.Dnstrace(t.Context(), "explain", "--all", "--from", r.RecordFile(), "*.sum.test")
+	text, err := r.Dnstrace(t.Context(), "explain", "--all", "--full", "--from", r.RecordFile(), "*.sum.test")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -47,7 +47,7 @@ func TestNothingThere(t *testing.T) {
 		{[]string{"explain", "--from", "-"}, exitFailed, "no lookup: there is none in standard input; is it what `dnstrace run"},
 		{[]string{"explain", "example.com", "--from", "-"}, exitFailed, "no lookup matches example.com: there is none in standard input"},
 		{[]string{"watch", "--from", "-"}, exitOK, "there is no lookup in standard input; is it what `dnstrace run"},
-		{[]string{"explain", "example.com", "A"}, exitUsage, "expected one name, pod, address, result or trace id, got 2: example.com A"},
+		{[]string{"explain", "example.com", "A"}, exitUsage, "expected one name, pod, address, result, finding or trace id, got 2: example.com A"},
 	} {
 		status, _, stderr := call(t, "", tc.args...)
 		if status != tc.status || !strings.Contains(stderr, tc.want) {

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -318,7 +320,30 @@ func TestUpstreamQueriesOnlyOnRequest(t *testing.T) {
 			t.Errorf("%q: shown: %t\n%s%s", tc.args, got, out, stderr)
 		}
 	}
-	if status, _, _ := call(t, file, "explain", "up.example.com", "--from", "-"); status == exitOK {
-		t.Error("explain finds it by its name")
+	// By a word it is found where that means no client's lookup.
+	both := strings.ReplaceAll(file, "up.example.com.", "api.example.com.")
+	for _, tc := range []struct {
+		file string
+		args []string
+		want []trace.TraceID
+	}{
+		{file, []string{"up.example.com"}, []trace.TraceID{alone.TraceID}},
+		{both, []string{"api.example.com"}, []trace.TraceID{lookup.TraceID}},
+		{both, []string{"api.example.com", "--all"}, []trace.TraceID{lookup.TraceID}},
+		{both, []string{"api.example.com", "--upstream"}, []trace.TraceID{lookup.TraceID, alone.TraceID}},
+		{both, []string{"api.example.com", "-f", `role == "upstream"`}, []trace.TraceID{alone.TraceID}},
+	} {
+		_, out, stderr := call(t, tc.file, append(append([]string{"explain"}, tc.args...), "--from", "-")...)
+		var got []trace.TraceID
+		for _, m := range regexp.MustCompile(`(?m)^ trace +([0-9a-f]{32})$`).FindAllStringSubmatch(out, -1) {
+			id, err := trace.ParseTraceID(m[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, id)
+		}
+		if !slices.Equal(got, tc.want) {
+			t.Errorf("%q: %s, want %s\n%s", tc.args, got, tc.want, stderr)
+		}
 	}
 }

@@ -67,12 +67,15 @@ const slow = 500 * time.Millisecond
 type rule func(*memory, *trace.Trace) []trace.Finding
 
 // rules in the order in which findings are shown: what happened to the client
-// first, then what happened further up, then what only many lookups show.
+// first, then what happened further up.
 var rules = []rule{
-	clientGaveUp, drops, listenQueueFull, missing, oversizedResponse, concurrencyLimit, refusedByServer,
+	clientGaveUp, lost, listenQueueFull, missing, oversizedResponse, concurrencyLimit, refusedByServer,
 	serverOverloaded, serverSlow, rejectedUpstream, respelled, typeIgnored, upstreamTimeout, upstreamError, slowUpstream, cachedFailure,
-	inconsistentAnswers, truncatedNotRetried, truncatedRetry, retransmission, upstreamUnhealthy, searchShadowed, searchPath, nxdomainStorm,
+	inconsistentAnswers, truncatedNotRetried, truncatedRetry,
 }
+
+// patterns are the rules of what only many lookups show.
+var patterns = []rule{upstreamUnhealthy, searchShadowed, searchPath, nxdomainStorm}
 
 // Diagnoser names causes. It remembers as much of earlier traces as its rules
 // need, within bounds, and has no clock: time is what traces say. It is for one
@@ -101,6 +104,10 @@ func (d *Diagnoser) Trace(t *trace.Trace) []trace.Finding {
 	}
 	d.memory.learnUpstreams(seen)
 	for _, r := range rules {
+		findings = append(findings, r(d.memory, seen)...)
+	}
+	findings = append(findings, retransmission(seen, findings)...)
+	for _, r := range patterns {
 		findings = append(findings, r(d.memory, seen)...)
 	}
 	if len(findings) == 0 {

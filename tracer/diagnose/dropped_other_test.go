@@ -15,7 +15,7 @@ func found(d trace.Drop, change func(*trace.Exchange)) trace.Finding {
 		change(ex)
 	}
 	tr := &trace.Trace{Exchange: ex, Outcome: trace.OutcomeDropped}
-	findings := drops(newMemory(), tr)
+	findings := lost(newMemory(), tr)
 	if len(findings) != 1 {
 		return trace.Finding{}
 	}

@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/plural"
@@ -15,52 +16,94 @@ var causes = []cause{
 	droppedByBPF, droppedReceiveBuffer, droppedListenQueue, droppedNoSocket, staleEndpoint, conntrackRace, conntrackFull, droppedByNetfilter, droppedOther,
 }
 
-// drops names why the kernel freed a packet of an exchange, which then got no
-// response, or only because the client sent its query again.
-func drops(m *memory, t *trace.Trace) []trace.Finding {
-	var findings []trace.Finding
-	for _, s := range subjects(t) {
-		d := decisiveDrop(s.exchange)
-		if d == nil {
-			continue
-		}
+// drops names why the kernel freed packets of an exchange, which then got no response, or
+// only because the client sent its query again.
+func drops(m *memory, t *trace.Trace, s subject) []told {
+	var all []told
+	for _, l := range losses(s.exchange) {
+		s.transmission = l.transmission
 		for _, c := range causes {
-			if f, ok := c(m, t, s, d); ok {
-				f.Evidence = append(dropEvidence(m, t, s, d), f.Evidence...)
-				findings = append(findings, f)
+			if f, ok := c(m, t, s, l.drop); ok {
+				f.Evidence = append(dropEvidence(m, t, s, l.drop), f.Evidence...)
+				all = append(all, told{f, l.first})
 				break
 			}
 		}
 	}
-	return findings
+	return all
 }
 
-// decisiveDrop returns the drop that cost the client its response, or the time
-// until it asked again; nil if none did. A second response that finds the socket
-// closed did not.
-func decisiveDrop(ex *trace.Exchange) *trace.Drop {
+// loss is a drop that cost the client a response, or the time until it asked again.
+type loss struct {
+	drop         *trace.Drop // the last of its kind
+	first        int         // the transmission that died so first
+	transmission int         // the one that did; 0: several did, or there is but one
+}
+
+// losses returns the drops that cost the client a response, in order; those of one kind at
+// one place once.
+func losses(ex *trace.Exchange) []loss {
 	last := ex.LastDrop()
 	switch {
 	case last == nil || connectionClosed(ex):
 		return nil
 	case gaveUp(ex):
-		return repeatedFor(ex, last.Offset)
+		return lossesOf(ex, repeated(ex, last.Offset), nil)
 	case ex.Outcome == trace.OutcomeDropped && !copyOnly(ex, last):
-		return last
+		return lossesOf(ex, transmissions(ex, last.Offset), last)
 	case ex.Outcome == trace.OutcomeAnswered && ex.Duration != nil:
-		return repeatedFor(ex, *ex.Duration)
+		return lossesOf(ex, repeated(ex, *ex.Duration), nil)
 	}
 	return nil
 }
 
-// repeatedFor returns the last drop before a response, for which the client had to
-// send its query again; nil if there was none.
-func repeatedFor(ex *trace.Exchange, response trace.Seconds) *trace.Drop {
-	if ex.Transmissions < 2 {
-		return nil
+// lossesOf returns the losses of transmissions, with the drop that ended the last of them,
+// if that is known.
+func lossesOf(ex *trace.Exchange, sent []transmission, last *trace.Drop) []loss {
+	var all []loss
+	add := func(d *trace.Drop, transmission int) {
+		if i := slices.IndexFunc(all, func(l loss) bool { return alikeDrops(l.drop, d) }); i >= 0 {
+			all[i].drop, all[i].transmission = d, 0
+			return
+		}
+		all = append(all, loss{d, transmission, transmission})
 	}
+	number := 0
+	for _, w := range sent {
+		switch d := lastDropOf(ex, w); {
+		case last != nil && w.has(last.Offset):
+			if len(sent) > 1 {
+				number = w.number
+			}
+		case d != nil:
+			add(d, w.number)
+		}
+	}
+	if last != nil {
+		add(last, number)
+	}
+	return all
+}
+
+// alikeDrops tells whether two drops are of one kind, at one place.
+func alikeDrops(a, b *trace.Drop) bool {
+	return a.Message == b.Message && a.Reason == b.Reason && a.Where == b.Where && a.Words == b.Words && a.BPF == b.BPF &&
+		a.Place() == b.Place() && a.IfName == b.IfName
+}
+
+// lastDropOf returns the drop that ended a transmission; nil if none did. A copy that was
+// dropped beside one that arrived did not, and a response for which the client has no
+// socket, though it asks again from it, is one that it could not take.
+func lastDropOf(ex *trace.Exchange, w transmission) *trace.Drop {
+	client, known := ex.ClientPlace()
+	arrived := w.cameTo(ex, ex.Milestones.Query.Read) || w.cameTo(ex, ex.Milestones.Query.Arrived) || w.cameTo(ex, ex.Milestones.Response.Left)
 	for i := len(ex.Drops) - 1; i >= 0; i-- {
-		if d := &ex.Drops[i]; d.Offset < response && !noSocket(d) {
+		d := &ex.Drops[i]
+		switch {
+		case !w.has(d.Offset):
+		case d.Message == trace.MessageQuery && arrived && !atItsSocket(ex, d):
+		case d.Message == trace.MessageResponse && noSocket(d) && known && d.Place() == client:
+		default:
 			return d
 		}
 	}

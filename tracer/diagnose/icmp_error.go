@@ -21,12 +21,17 @@ const (
 // reported no drop here. Proof: the error, which quotes the query. It is a code of the
 // drop that it tells of; who sent it is said only where that was seen.
 func icmpError(t *trace.Trace) (trace.Finding, bool) {
-	ex := t.Exchange
+	return icmpErrorAbout(t, subject{exchange: t.Exchange})
+}
+
+// icmpErrorAbout does so for a client's query, or one transmission of it.
+func icmpErrorAbout(t *trace.Trace, s subject) (trace.Finding, bool) {
+	ex := s.exchange
 	if ex.ICMP == nil || ex.ICMP.Message != trace.MessageQuery {
 		return trace.Finding{}, false
 	}
 	f := trace.Finding{Evidence: icmpEvidence(t, ex)}
-	name := subject{exchange: ex}.name()
+	name := s.name()
 	unreachable := portUnreachable(ex.ICMP)
 	switch {
 	case ex.ICMP.BPF:

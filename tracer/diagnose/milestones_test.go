@@ -161,17 +161,20 @@ func TestDropsOfTwoNodes(t *testing.T) {
 	ex := asked()
 	ex.Node, ex.Outcome, ex.Transmissions = "node-1", trace.OutcomeDropped, 2
 	ex.Drops = []trace.Drop{
-		{Message: trace.MessageQuery, Reason: "NETFILTER_DROP", Where: "nft_do_chain", Node: "node-1", NetNS: 1, NetNSName: "client", Offset: 1},
-		{Message: trace.MessageQuery, Reason: "TC_INGRESS", Where: "sch_handle_ingress", BPF: "tc ingress", Node: "node-2", NetNS: 1, IfName: "lxc1", Offset: 2},
+		{Message: trace.MessageQuery, Reason: "NETFILTER_DROP", Where: "nft_do_chain", Node: "node-1", NetNS: 1, NetNSName: "client", IfName: "eth0", Offset: 1},
+		{Message: trace.MessageQuery, Reason: "TC_INGRESS", Where: "sch_handle_ingress", BPF: "tc ingress", Node: "node-2", NetNS: 1, IfName: "lxc1", Offset: 3},
 	}
+	again := ex.Path.At(0)
+	again.Offset = 2
+	ex.Path.Append(again)
 	found := New().Trace(&trace.Trace{Header: ex.Header, Exchange: ex, Outcome: ex.Outcome})
-	if len(found) != 1 || found[0].Code != DroppedByBPF {
-		t.Fatalf("%+v", found)
+	if got := codesOf(found); got != DroppedByNetfilter+" "+DroppedByBPF {
+		t.Fatalf("%s: %+v", got, found)
 	}
-	if want := "An eBPF program (tc ingress) dropped the client's query in namespace 1 of node node-2, at device lxc1."; found[0].Summary != want {
-		t.Errorf("%s, want %s", found[0].Summary, want)
+	if want := "An eBPF program (tc ingress) dropped the client's second query in namespace 1 of node node-2, at device lxc1."; found[1].Summary != want {
+		t.Errorf("%s, want %s", found[1].Summary, want)
 	}
-	if all := strings.Join(found[0].Evidence, "\n"); !strings.Contains(all, "reason NETFILTER_DROP, in nft_do_chain, in namespace client of node node-1") {
+	if all := strings.Join(found[1].Evidence, "\n"); !strings.Contains(all, "reason NETFILTER_DROP, in nft_do_chain, in namespace client of node node-1") {
 		t.Errorf("the first drop is not quoted: %s", all)
 	}
 }
@@ -358,8 +361,8 @@ func TestSlowUpstreamOfAChain(t *testing.T) {
 		last trace.Upstream
 		want string
 	}{
-		{"slow", trace.Upstream{Exchange: answer(2*time.Second, "10.0.0.9")}, "The upstream 10.0.0.9 port 53 took 2.000s"},
-		{"fast", trace.Upstream{Exchange: answer(time.Millisecond, "10.0.0.9")}, "The upstream 10.0.0.8 port 53 took 2.010s"},
+		{"slow", trace.Upstream{Exchange: answer(2*time.Second, "10.0.0.9")}, "The upstream 10.0.0.9 port 53, or the way to it, took 2.000s"},
+		{"fast", trace.Upstream{Exchange: answer(time.Millisecond, "10.0.0.9")}, "The upstream 10.0.0.8 port 53, or the way to it, took 2.010s"},
 		{"silent", trace.Upstream{Attempt: &trace.Attempt{
 			Attempt: 1, Address: "10.0.0.9:53", Outcome: trace.OutcomeTimeout, Duration: trace.SecondsPtr(2 * time.Second),
 		}}, "The upstream 10.0.0.9:53 did not answer"},

@@ -2,31 +2,40 @@ package diagnose
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
 
 // retransmission finds a lookup that was answered only after its client had
-// asked again. Proof: the same query, from the same port with the same DNS ID,
-// left the client more than once before the response.
-func retransmission(_ *memory, t *trace.Trace) []trace.Finding {
+// asked again, and of which nothing else tells why. Proof: the same query, from the same
+// port with the same DNS ID, left the client more than once before the response.
+func retransmission(t *trace.Trace, others []trace.Finding) []trace.Finding {
 	ex := t.Exchange
-	if ex == nil || ex.Outcome != trace.OutcomeAnswered || ex.Transmissions < 2 || ex.Duration == nil {
+	if ex == nil || ex.Outcome != trace.OutcomeAnswered || ex.Transmissions < 2 || ex.Duration == nil || slices.ContainsFunc(others, tellsWhyRepeated) {
 		return nil
 	}
-	sent := sendings(ex)
+	sent := transmissions(ex, *ex.Duration)
 	if len(sent) < 2 {
 		return nil
 	}
 	f := trace.Finding{
 		Code:    Retransmission,
 		Summary: fmt.Sprintf("The client asked %d times before the response came, %s after the first.", len(sent), since(*ex.Duration)),
-		Advice:  "If a packet was lost, a finding above says where; if the server was slow, the client asks again sooner than it answers.",
+		Advice:  "No packet was seen to be lost: the server answers later than the client asks again, or it was lost where nothing is observed.",
 	}
-	for i, at := range sent {
-		f.Evidence = append(f.Evidence, fmt.Sprintf("query %d was sent %s after the first", i+1, since(at)))
+	if first := sent[0]; !incomplete(ex) && ex.Milestones.Response.Left.Seen() && first.cameTo(ex, ex.Milestones.Query.Arrived) && !first.cameTo(ex, ex.Milestones.Response.Left) {
+		f.Summary = fmt.Sprintf("The query came to the server, which had not answered when the client asked again after %s; the response came %s after the first.",
+			since(first.until), since(*ex.Duration))
+		f.Advice = "The server answers later than the client asks again, or discards what comes to it: see its log, its limits, its upstreams."
 	}
-	if n := responses(ex); n >= len(sent) {
+	for i, w := range sent {
+		f.Evidence = append(f.Evidence, fmt.Sprintf("query %d was sent %s after the first", w.number, since(w.sent)))
+		if last, ok := lastSightingBefore(t, ex, trace.MessageQuery, w.until-1); ok && i+1 < len(sent) {
+			f.Evidence = append(f.Evidence, "until then "+last)
+		}
+	}
+	if n := count(ex, ex.Milestones.Response.Arrived); n >= len(sent) && len(ex.Drops) == 0 && len(ex.Rejected) == 0 {
 		f.Evidence = append(f.Evidence, fmt.Sprintf("%d responses came back: no query was lost, the first response was late", n))
 	}
 	if t.Query != nil {
@@ -35,37 +44,12 @@ func retransmission(_ *memory, t *trace.Trace) []trace.Finding {
 	return []trace.Finding{f}
 }
 
-// sendings returns when the client sent the query, before it was answered: each
-// time that it was seen where it was seen first.
-func sendings(ex *trace.Exchange) []trace.Seconds {
-	var sent []trace.Seconds
-	left, seen := ex.Sighting(ex.Milestones.Query.Left)
-	if !seen && ex.Path.Len() > 0 {
-		left = ex.Path.At(0) // where it came into what is observed
+// tellsWhyRepeated tells whether a finding is a reason for a client to ask again: all are
+// that tell of a loss or a wait, and not those of what an answer was, or of many lookups.
+func tellsWhyRepeated(f trace.Finding) bool {
+	switch f.Code {
+	case CachedFailure, ConcurrencyLimit, OversizedResponse, RefusedByServer, TruncatedRetry, UpstreamError:
+		return false
 	}
-	for _, s := range ex.Path.All() {
-		if alike(&s, &left) && s.Offset <= *ex.Duration {
-			sent = append(sent, s.Offset)
-		}
-	}
-	return sent
-}
-
-// responses counts the responses that came to the client: each that was seen where
-// the first one arrived.
-func responses(ex *trace.Exchange) int {
-	n := 0
-	arrived, seen := ex.Sighting(ex.Milestones.Response.Arrived)
-	for _, s := range ex.Path.All() {
-		if seen && alike(&s, &arrived) {
-			n++
-		}
-	}
-	return n
-}
-
-// alike tells whether two sightings are of the same message, at the same device or
-// socket, in the same direction.
-func alike(a, b *trace.Sighting) bool {
-	return a.Message == b.Message && a.Device == b.Device && a.Direction == b.Direction
+	return true
 }

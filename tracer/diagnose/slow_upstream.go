@@ -10,7 +10,9 @@ import (
 // slowUpstream finds an upstream that answered, and took most of a slow lookup
 // to do so; in a chain of servers the last one that did. Proof: the time from its query to
 // its response on the wire or, where the packets were not seen, CoreDNS's own time of the
-// attempt. One whose response came when the server had given up is slow, too.
+// attempt. One whose response came when the server had given up is slow, too. Whether it was
+// the upstream or the way to it is told only where the query was seen to arrive there and
+// the response to leave.
 func slowUpstream(_ *memory, t *trace.Trace) []trace.Finding {
 	findings := lateUpstreams(t)
 	total, ok := clientTime(t)
@@ -42,10 +44,11 @@ func lateUpstreams(t *trace.Trace) []trace.Finding {
 		}
 		f := trace.Finding{
 			Code:     SlowUpstream,
-			Summary:  fmt.Sprintf("The upstream %s answered after %s, when the server had given up on it%s.", address(u), since(after), cost(u)),
+			Summary:  fmt.Sprintf("The response of the upstream %s came after %s, when the server had given up on it%s.", address(u), since(after), cost(u)),
 			Evidence: []string{fmt.Sprintf("its query with ID %#04x left from %s port %d, and a response (%s) came %s later", ex.ID, ex.ClientIP, ex.ClientPort, orNone(ex.RCode), since(after))},
 			Advice:   "Ask it from the server's namespace (`dig @ADDRESS NAME`); if slow there too, use a nearer one." + waited,
 		}
+		f.Evidence = append(f.Evidence, whose(u, after.Duration())...)
 		if d := ex.LastDrop(); d != nil && gaveUp(ex) {
 			f.Evidence = append(f.Evidence, dropQuote(ex, d)+", in "+droppedWhere(t, d))
 		}
@@ -88,12 +91,21 @@ func waitedTime(u *trace.Upstream) (d time.Duration) {
 func slowFinding(u *trace.Upstream, d, total time.Duration) trace.Finding {
 	f := trace.Finding{
 		Code:    SlowUpstream,
-		Summary: fmt.Sprintf("The upstream %s took %s of the lookup's %s to answer.", address(u), took(d), took(total)),
-		Advice:  "Ask it from the server's namespace (`dig @ADDRESS NAME`); if slow there too, use a nearer one, or `serve_stale` in `cache`.",
+		Summary: fmt.Sprintf("The upstream %s, or the way to it, took %s of the lookup's %s: which of the two cannot be seen here.", address(u), took(d), took(total)),
+		Advice:  "Ask it from the server's namespace (`dig @ADDRESS NAME`) and from beside it; else use a nearer one, or `serve_stale` in `cache`.",
+	}
+	switch own, known := ownAnswerTime(u); {
+	case known && own < d/2:
+		f.Summary = fmt.Sprintf("The way to the upstream %s and back took %s of the lookup's %s; the upstream itself took %s.", address(u), took(d-own), took(total), took(own))
+		f.Advice = "Look at the way, not at the upstream: a link, a queue or a tunnel that is slow or loses packets (`mtr`); or use a nearer one."
+	case known:
+		f.Summary = fmt.Sprintf("The upstream %s itself took %s of the lookup's %s to answer; the way there and back took %s.", address(u), took(own), took(total), took(d-own))
+		f.Advice = "Look there at what it waits for, such as its own upstreams; else use another, or `serve_stale` in `cache`."
 	}
 	if ex := u.Exchange; ex != nil {
 		f.Evidence = append(f.Evidence, fmt.Sprintf("its query with ID %#04x left from %s port %d, and the response (%s) came %s later", ex.ID, ex.ClientIP, ex.ClientPort, orNoCode(ex.RCode), took(d)))
 	}
+	f.Evidence = append(f.Evidence, whose(u, d)...)
 	if at := u.Attempt; at != nil && at.Duration != nil {
 		f.Evidence = append(f.Evidence, fmt.Sprintf("CoreDNS's %s took %s", attemptName(at), since(*at.Duration)))
 	}
@@ -102,6 +114,31 @@ func slowFinding(u *trace.Upstream, d, total time.Duration) trace.Finding {
 		f = inDoubt(f, u.Exchange) // its first response may not have been seen
 	}
 	return f
+}
+
+// ownAnswerTime is what an upstream itself took of an answer: from the arrival of the query
+// there to the departure of the response, on one clock; false where one of the two was not
+// seen, or may have been another than the first.
+func ownAnswerTime(u *trace.Upstream) (own time.Duration, known bool) {
+	for _, ex := range u.Exchanges() {
+		arrived, came := ex.Sighting(ex.Milestones.Query.Arrived)
+		left, went := ex.Sighting(ex.Milestones.Response.Left)
+		if incomplete(ex) || !came || !went || arrived.Node != left.Node || left.Offset < arrived.Offset {
+			return 0, false
+		}
+		own += (left.Offset - arrived.Offset).Duration()
+	}
+	return own, u.Exchange != nil
+}
+
+// whose quotes which part of the time to an answer was the upstream's and which the way's,
+// or says that it is not known.
+func whose(u *trace.Upstream, d time.Duration) []string {
+	own, known := ownAnswerTime(u)
+	if !known {
+		return []string{"it was not seen when the query arrived at the upstream and when the response left: whether it or the way to it took the time is not known"}
+	}
+	return []string{fmt.Sprintf("at the upstream, the response left %s after the query had arrived; the way there and back took the other %s", took(own), took(d-own))}
 }
 
 // clientTime is what the lookup took, for whoever waited for it: no one waits

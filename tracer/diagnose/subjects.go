@@ -12,6 +12,8 @@ type subject struct {
 	attempt  *trace.Attempt // nil for the client's
 	upstream bool
 	earlier  bool // another exchange of the same attempt followed it
+	// Which of several transmissions of the client's query it is; 0: all, or it was sent once.
+	transmission int
 }
 
 // subjects returns the exchanges of a trace: the client's, then those upstream.
@@ -40,6 +42,8 @@ func (s subject) name() string {
 	switch {
 	case !s.upstream && connects:
 		return "the client's attempt to connect over TCP"
+	case !s.upstream && s.transmission > 0:
+		return "the client's " + ordinal(s.transmission) + " query"
 	case !s.upstream:
 		return "the client's query"
 	case s.attempt == nil && connects:
@@ -80,4 +84,12 @@ func endedAs(at *trace.Attempt) string {
 		text += ": " + at.Error
 	}
 	return text
+}
+
+// ordinal is which of several something is, counted from 1.
+func ordinal(n int) string {
+	if words := []string{"first", "second", "third", "fourth", "fifth"}; n <= len(words) {
+		return words[n-1]
+	}
+	return fmt.Sprintf("%dth", n)
 }

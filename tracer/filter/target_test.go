@@ -16,6 +16,10 @@ func TestTarget(t *testing.T) {
 	tr := lookup()
 	tr.Header.TraceID = id
 	tr.Exchange.ClientPort = 50202
+	tr.Exchange.ServerIP, tr.Exchange.ServerPort = netip.MustParseAddr("10.96.0.10"), 53
+	tr.Exchange.NAT = &trace.NAT{ServerIP: netip.MustParseAddr("10.244.0.2")}
+	tr.Server = &trace.Endpoint{Pod: "coredns-1", Namespace: "kube-system"}
+	tr.Upstreams[1].Upstreams = []trace.Upstream{{Exchange: &trace.Exchange{ServerIP: netip.MustParseAddr("2001:db8::1"), ServerPort: 5353}}}
 	adopted := trace.TraceID{1, 2, 3}
 	tr.Query = &trace.Query{Header: trace.Header{TraceID: adopted}}
 	for text, want := range map[string]bool{
@@ -38,6 +42,20 @@ func TestTarget(t *testing.T) {
 		"10.244.0.4:50202":        true,
 		"10.244.0.4:1":            false,
 		"10.244.0.5":              false,
+		"10.96.0.10":              true,
+		"10.96.0.10:54":           false,
+		"10.244.0.2:53":           true,
+		"192.0.2.1":               true,
+		"192.0.2.1:53":            true,
+		"192.0.2.1:54":            false,
+		"2001:db8::1":             true,
+		"[2001:db8::1]:5353":      true,
+		"2001:db8::2":             false,
+		"kube-system/coredns-*":   true,
+		"upstream-timeout":        true,
+		"Upstream-Timeout":        true,
+		"upstream-error":          false,
+		"NXDOMAIN":                true,
 		id.String():               true,
 		adopted.String():          true,
 		trace.TraceID{9}.String(): false,
@@ -59,7 +77,7 @@ func TestTargetNames(t *testing.T) {
 		if (names != nil) != known {
 			t.Errorf("%s: names known: %v", text, names != nil)
 		}
-		if known && (!names("x.example.com.") && !names("example.com.") || names("example.org.")) {
+		if known && (!names("x.example.com.") && !names("example.com.") || names("example.org.") || !names("example.com.svc.cluster.local.") && !names("x.example.com.svc.cluster.local.")) {
 			t.Errorf("%s: wrong names", text)
 		}
 	}
@@ -101,8 +119,8 @@ func FuzzTarget(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text, name string) {
 		target := ParseTarget(text)
 		tr := &trace.Trace{QName: name, Client: &trace.Endpoint{Pod: name, Namespace: "demo"}}
-		if names := target.Names(); names != nil && names(name) && !target.Match(tr) {
-			t.Errorf("%q: the name %q is meant, its trace is not", text, name)
+		if names := target.Names(); names != nil && !names(name) && target.Match(tr) && target.Match(&trace.Trace{QName: name}) {
+			t.Errorf("%q: the name %q is left out, and its trace is meant", text, name)
 		}
 		if names := target.Names(); names != nil && names(name) && !strings.Contains(name, target.Text()) {
 			t.Errorf("%q: the name %q does not have %q", text, name, target.Text())

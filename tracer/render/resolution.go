@@ -10,20 +10,30 @@ import (
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/plural"
 )
 
 // Resolution draws the lookups of one call of a program, such as getaddrinfo: a
-// head that lists them with what the call cost, and the waterfall of each, in
-// order of time. It returns the error of w.
-func Resolution(w io.Writer, lookups []*trace.Trace, o Options) error {
+// head that lists them with what the call cost, and the waterfalls of those of them that are
+// to be drawn, in order of time. It returns the error of w.
+func Resolution(w io.Writer, lookups, drawn []*trace.Trace, o Options) error {
 	lookups = slices.Clone(lookups)
 	slices.SortStableFunc(lookups, func(a, b *trace.Trace) int { return a.Time.Compare(b.Time) })
 	d := &drawing{painter: painter(o.Color), width: o.width()}
 	d.call(lookups)
+	if more := len(lookups) - len(drawn); more > 0 {
+		d.line("")
+		for _, line := range wrap(fmt.Sprintf("--full draws %s too, `dnstrace explain TRACE-ID` one of them.", plural.Of(more, "more lookup")), d.width-1) {
+			d.line(d.paint(faint, " "+line))
+		}
+	}
 	if _, err := w.Write(d.out.Bytes()); err != nil {
 		return err
 	}
 	for i, t := range lookups {
+		if !slices.Contains(drawn, t) {
+			continue
+		}
 		var b bytes.Buffer
 		title := fmt.Sprintf("━━ %d of %d ", i+1, len(lookups))
 		b.WriteString("\n" + d.paint(strong, title+strings.Repeat("━", d.width-columns(title))) + "\n")

@@ -27,10 +27,10 @@ func searchCall() []*trace.Trace {
 	return lookups
 }
 
-func drawResolution(t testing.TB, lookups []*trace.Trace, o Options) string {
+func drawResolution(t testing.TB, lookups, drawn []*trace.Trace, o Options) string {
 	t.Helper()
 	var b bytes.Buffer
-	if err := Resolution(&b, lookups, o); err != nil {
+	if err := Resolution(&b, lookups, drawn, o); err != nil {
 		t.Fatal(err)
 	}
 	return b.String()
@@ -40,12 +40,13 @@ func TestResolution(t *testing.T) {
 	lookups := searchCall()
 	// The order in which they come does not matter.
 	lookups[0], lookups[5] = lookups[5], lookups[0]
-	golden(t, "testdata/resolution.80.txt", []byte(drawResolution(t, lookups, Options{})))
-	golden(t, "testdata/resolution.color.txt", []byte(drawResolution(t, lookups[:2], Options{Width: 100, Color: true})))
+	golden(t, "testdata/resolution.80.txt", []byte(drawResolution(t, lookups, lookups, Options{})))
+	golden(t, "testdata/resolution.color.txt", []byte(drawResolution(t, lookups[:2], lookups[:2], Options{Width: 100, Color: true})))
+	golden(t, "testdata/resolution-one.80.txt", []byte(drawResolution(t, lookups, lookups[3:4], Options{})))
 	lookups[0].Duration = nil
 	for width := 1; width < 170; width += 13 {
 		o := Options{Width: width}
-		checkDrawing(t, "resolution", drawResolution(t, lookups, o), o.width())
+		checkDrawing(t, "resolution", drawResolution(t, lookups, lookups, o), o.width())
 	}
 	if d, ok := callTime(searchCall()); !ok || d != 4040*time.Microsecond+203*time.Microsecond {
 		t.Errorf("%v, %v", d, ok)

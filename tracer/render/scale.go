@@ -13,11 +13,14 @@ import (
 const cutRatio = 40
 
 const (
-	maxCuts  = 4
-	cutWidth = 6 // columns of a cut: room for its length
+	maxCuts = 4
+	// Of a part between cuts, which is narrower than any of them.
+	leastColumns = 2
+	cutWidth     = 6 // least columns of a cut: room for its length
 )
 
-// scale maps time to columns: linear, but for the silences that were cut out.
+// scale maps time to columns: linear, but for the silences that were cut out: those
+// are drawn shorter than they were, and still wider than all that was shorter.
 type scale struct {
 	width    int
 	segments []segment
@@ -42,14 +45,14 @@ func newScale(moments []time.Duration, width int) scale {
 		to = from + 1
 	}
 	s := scale{width: width, segments: []segment{{from: from, to: to, right: width}}}
-	if cuts := silences(moments); len(cuts) > 0 {
+	if cuts := silences(moments, width); len(cuts) > 0 {
 		s.segments = split(from, to, cuts, width)
 	}
 	return s
 }
 
-// silences returns the stretches to cut out, in order of time.
-func silences(moments []time.Duration) []segment {
+// silences returns the stretches to cut out, in order of time: as many as have room.
+func silences(moments []time.Duration, width int) []segment {
 	var gaps []segment
 	for i := 1; i < len(moments); i++ {
 		gaps = append(gaps, segment{from: moments[i-1], to: moments[i], cut: true})
@@ -57,7 +60,7 @@ func silences(moments []time.Duration) []segment {
 	slices.SortStableFunc(gaps, func(a, b segment) int { return cmp.Compare(b.to-b.from, a.to-a.from) })
 	rest := moments[len(moments)-1] - moments[0]
 	for i, g := range gaps {
-		if i == maxCuts {
+		if i == maxCuts || cutWidth*(i+1)+leastColumns*(i+2) > width {
 			break
 		}
 		rest -= g.to - g.from
@@ -70,8 +73,9 @@ func silences(moments []time.Duration) []segment {
 	return nil
 }
 
-// split gives the cuts their columns and the time between them the others, in
-// proportion, but each at least a few.
+// split gives columns to the cuts and to the parts between them. The parts share what the
+// least width of the cuts leaves, in proportion, but each is narrower than a cut; the cuts
+// share the rest, the longest first.
 func split(from, to time.Duration, cuts []segment, width int) []segment {
 	var segments []segment
 	at := from
@@ -81,33 +85,47 @@ func split(from, to time.Duration, cuts []segment, width int) []segment {
 	}
 	segments = append(segments, segment{from: at, to: to})
 
-	const least = 2
-	var shown time.Duration
+	var shown, most, silent time.Duration
 	for _, g := range segments {
-		if !g.cut {
+		if g.cut {
+			silent += g.to - g.from
+		} else {
 			shown += g.to - g.from
+			most = max(most, g.to-g.from)
 		}
 	}
-	spare := width - cutWidth*len(cuts) - least*(len(cuts)+1)
-	left, widest := 0, 0
+	cut := max(cutWidth, width/(2*len(cuts)+1)) // the least of all cuts
+	if cut*len(cuts)+leastColumns*(len(cuts)+1) > width {
+		cut = cutWidth
+	}
+	spare := width - cut*len(cuts) - leastColumns*(len(cuts)+1)
+	perTime := min(float64(spare)/float64(shown), float64(cut-1-leastColumns)/float64(most)) // columns
+	sizes := make([]int, len(segments))
+	used, longest := 0, 1
+	for i, g := range segments {
+		if g.cut {
+			sizes[i] = cut
+			if g.to-g.from > segments[longest].to-segments[longest].from {
+				longest = i
+			}
+		} else {
+			sizes[i] = leastColumns + int(perTime*float64(g.to-g.from))
+		}
+		used += sizes[i]
+	}
+	rest := width - used
+	for i, g := range segments {
+		if g.cut {
+			more := int(float64(rest) * float64(g.to-g.from) / float64(silent))
+			sizes[i] += more
+			used += more
+		}
+	}
+	sizes[longest] += width - used // what rounding left over
+	left := 0
 	for i := range segments {
-		g := &segments[i]
-		columns := cutWidth
-		if !g.cut {
-			columns = least + int(float64(spare)*float64(g.to-g.from)/float64(shown))
-		}
-		g.left, g.right = left, left+columns
-		left = g.right
-		if !g.cut && g.to-g.from > segments[widest].to-segments[widest].from || segments[widest].cut {
-			widest = i
-		}
-	}
-	// What rounding left over goes to the longest part.
-	extra := width - left
-	segments[widest].right += extra
-	for i := widest + 1; i < len(segments); i++ {
-		segments[i].left += extra
-		segments[i].right += extra
+		segments[i].left, segments[i].right = left, left+sizes[i]
+		left += sizes[i]
 	}
 	return segments
 }

@@ -136,10 +136,29 @@ func (s *story) upstreamPackets(depth int, u *trace.Upstream, j *journey, attemp
 			label = "in the upstream"
 		}
 		s.add(row{depth: depth, label: label, mark: markWork, tone: work, from: at.from, to: at.to})
-	case len(events(e)) == 0 && e.Outcome != trace.OutcomeAnswered:
-		s.add(row{depth: depth, label: "no answer came", tone: bad, mark: markSilence, from: j.arrival, to: max(j.arrival, attempt.to), open: attempt.open})
 	}
 	s.steps(depth, e, j.back)
+	s.inVain(depth, j, attempt)
 	s.pieces(depth, e.Fragments)
 	s.icmpError(depth, e.ICMP)
+}
+
+// inVain tells how long an attempt went on waiting after the last that was seen of its
+// packets.
+func (s *story) inVain(depth int, j *journey, attempt row) {
+	e := j.exchange
+	if e.Outcome == trace.OutcomeAnswered {
+		return
+	}
+	last := j.arrival
+	if n := len(j.back); n > 0 {
+		last = max(last, j.back[n-1].to)
+	}
+	label := "no answer came"
+	if len(e.Rejected) > 0 {
+		label = "no other answer came"
+	}
+	if attempt.to > last || len(events(e)) == 0 && !j.answered() {
+		s.add(row{depth: depth, label: label, tone: bad, mark: markSilence, from: last, to: max(last, attempt.to), open: attempt.open})
+	}
 }

@@ -84,16 +84,7 @@ func (d *drawing) line(s string) {
 }
 
 func (d *drawing) rows(rows []row) {
-	var moments []time.Duration
-	for _, r := range rows {
-		if !r.note && r.mark != markNone {
-			moments = append(moments, r.from, r.to)
-		}
-	}
-	if len(moments) == 0 {
-		moments = []time.Duration{0}
-	}
-	d.scale = newScale(moments, d.axis)
+	d.scale = newScale(moments(rows), d.axis)
 	d.ruler()
 	for i, r := range rows {
 		if r.section && r.depth == 0 && i > 0 {
@@ -102,6 +93,17 @@ func (d *drawing) rows(rows []row) {
 		d.row(r)
 	}
 	d.legend(rows)
+}
+
+// moments are the times at which rows begin and end.
+func moments(rows []row) []time.Duration {
+	var all []time.Duration
+	for _, r := range rows {
+		if !r.note && r.mark != markNone {
+			all = append(all, r.from, r.to)
+		}
+	}
+	return all
 }
 
 // legend explains the marks that were used.

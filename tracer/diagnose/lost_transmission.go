@@ -1,0 +1,95 @@
+package diagnose
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// told is a finding about a transmission of a query, counted from 1.
+type told struct {
+	finding      trace.Finding
+	transmission int
+}
+
+// lost names what became of the queries, and of the transmissions of an answered one, that
+// got no response: in the order in which they were sent.
+func lost(m *memory, t *trace.Trace) []trace.Finding {
+	var findings []trace.Finding
+	for _, s := range subjects(t) {
+		all := drops(m, t, s)
+		if !s.upstream {
+			all = append(all, lostTransmissions(t)...)
+		}
+		slices.SortStableFunc(all, func(a, b told) int { return a.transmission - b.transmission })
+		for _, x := range all {
+			findings = append(findings, x.finding)
+		}
+	}
+	return findings
+}
+
+// lostTransmissions names what became of the transmissions of an answered query that got
+// no response, and of which the kernel reported no drop. Each kind is told once.
+func lostTransmissions(t *trace.Trace) []told {
+	ex := t.Exchange
+	if ex.Outcome != trace.OutcomeAnswered || ex.Duration == nil || ex.Connects() {
+		return nil
+	}
+	var all []told
+	for _, w := range repeated(ex, *ex.Duration) {
+		if w.number == 0 || lastDropOf(ex, w) != nil {
+			continue
+		}
+		f, ok := lostTransmission(t, w)
+		if !ok || slices.ContainsFunc(all, func(x told) bool { return x.finding.Code == f.Code }) {
+			continue
+		}
+		f.Evidence = append(f.Evidence, fmt.Sprintf("it was sent again %s later, and answered %s after the first packet", since(w.until-w.sent), since(*ex.Duration)))
+		all = append(all, told{f, w.number})
+	}
+	return all
+}
+
+// lostTransmission looks at one transmission as at a query that was never sent again.
+func lostTransmission(t *trace.Trace, w transmission) (trace.Finding, bool) {
+	alone := *t
+	alone.Exchange = w.only(t.Exchange)
+	s := subject{exchange: alone.Exchange, transmission: w.number}
+	f, ok := icmpErrorAbout(&alone, s)
+	if ok {
+		return f, true
+	}
+	if f, ok = rejectedResponse(&alone); !ok {
+		f, ok = vanished(&alone, t.Exchange, s)
+	}
+	f.Evidence = append(f.Evidence, lastSightings(&alone, alone.Exchange)...)
+	return f, ok
+}
+
+// vanished finds the end of a transmission that another one went beyond, which shows that
+// it would have been seen there. One that is late is missing only until it comes: as many
+// that arrived as were sent are proof of none.
+func vanished(alone *trace.Trace, all *trace.Exchange, s subject) (trace.Finding, bool) {
+	query, response := alone.Exchange.Milestones.Query, alone.Exchange.Milestones.Response
+	of := all.Milestones
+	switch {
+	case incomplete(all):
+	case of.Query.Arrived.Seen() && query.Arrived == trace.NotSeen && !query.Read.Seen() && !delivered(alone.Exchange) && !answered(alone.Exchange) &&
+		count(all, of.Query.Arrived) < len(transmissions(all, *all.Duration)):
+		return trace.Finding{
+			Code:    QueryNeverArrived,
+			Summary: fmt.Sprintf("The client's %s query did not reach the server%s.", ordinal(s.transmission), lastPlace(alone, alone.Exchange, trace.MessageQuery)),
+			Advice:  "Follow the way of the query from where it was last seen: a queue or link that loses packets, or what is not observed here.",
+		}, true
+	case of.Response.Arrived.Seen() && response.Arrived == trace.NotSeen && answered(alone.Exchange) &&
+		count(all, of.Response.Arrived) < count(all, of.Response.Left):
+		return trace.Finding{
+			Code:    ResponseLost,
+			Summary: fmt.Sprintf("The response to %s did not reach the client%s.", s.name(), lastPlace(alone, alone.Exchange, trace.MessageResponse)),
+			Advice:  "Follow the way back from where the response was last seen: routes, firewalls, and address translation of replies.",
+		}, true
+	}
+	return trace.Finding{}, false
+}

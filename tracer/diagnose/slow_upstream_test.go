@@ -1,0 +1,49 @@
+package diagnose
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// The time of a slow answer is the upstream's or the way's, as both ends of the way show;
+// where one of them is not seen, nobody is accused.
+func TestSlowUpstreamOrTheWayToIt(t *testing.T) {
+	const ms = time.Millisecond
+	for _, tc := range []struct {
+		name          string
+		arrived, left time.Duration // at the upstream; negative: not seen
+		says, silent  string
+	}{
+		{"the upstream", 2 * ms, 698 * ms, "192.0.2.53 port 53 itself took 696ms of the lookup's 705ms to answer; the way there and back took 4ms", "cannot be seen"},
+		{"the way there", 690 * ms, 692 * ms, "The way to the upstream 192.0.2.53 port 53 and back took 698ms of the lookup's 705ms; the upstream itself took 2ms", "cannot be seen"},
+		{"the way back", 2 * ms, 4 * ms, "The way to the upstream 192.0.2.53 port 53 and back took 698ms of the lookup's 705ms; the upstream itself took 2ms", "cannot be seen"},
+		{"its arrival is not seen", -1, 698 * ms, "The upstream 192.0.2.53 port 53, or the way to it, took 700ms of the lookup's 705ms: which of the two cannot be seen here", "itself took"},
+		{"its departure is not seen", 2 * ms, -1, "or the way to it", "itself took"},
+		{"neither is", -1, -1, "or the way to it", "itself took"},
+	} {
+		up := &trace.Exchange{ServerIP: netip.MustParseAddr("192.0.2.53"), ServerPort: 53, Outcome: trace.OutcomeAnswered, Transmissions: 1}
+		up.Duration = trace.SecondsPtr(700 * ms)
+		up.Time, up.Protocol, up.RCode = epoch, "udp", "NOERROR"
+		see(up, trace.MessageQuery, trace.DirectionTX, "node", 0)
+		up.Milestones.Query.Arrived, up.Milestones.Response.Left = trace.NotObservable, trace.NotObservable
+		if tc.arrived >= 0 {
+			up.Milestones.Query.Arrived = see(up, trace.MessageQuery, trace.DirectionDelivered, "server", tc.arrived)
+		}
+		if tc.left >= 0 {
+			up.Milestones.Response.Left = see(up, trace.MessageResponse, trace.DirectionTX, "server", tc.left)
+		}
+		ex := asked()
+		ex.Outcome, ex.RCode, ex.Duration = trace.OutcomeAnswered, "NOERROR", trace.SecondsPtr(705*ms)
+		found := New().Trace(&trace.Trace{Header: ex.Header, Exchange: ex, Outcome: ex.Outcome, RCode: ex.RCode, Upstreams: []trace.Upstream{{Exchange: up, Join: trace.JoinExact}}})
+		if codesOf(found) != SlowUpstream {
+			t.Fatalf("%s: %+v", tc.name, found)
+		}
+		if s := found[0].Summary; !strings.Contains(s, tc.says) || strings.Contains(s, tc.silent) || len(s) > 2*77 || len(found[0].Advice) > 2*65 {
+			t.Errorf("%s: %s, want %q and not %q\n%s", tc.name, s, tc.says, tc.silent, found[0].Advice)
+		}
+	}
+}
