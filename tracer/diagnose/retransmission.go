@@ -21,7 +21,7 @@ func retransmission(t *trace.Trace, others []trace.Finding) []trace.Finding {
 	}
 	f := trace.Finding{
 		Code:    Retransmission,
-		Summary: fmt.Sprintf("The client asked %d times before the response came, %s after the first.", len(sent), since(*ex.Duration)),
+		Summary: fmt.Sprintf("The client asked again after %s without a response%s.", since(sent[0].until-sent[0].sent), lastPlace(t, sent[0].only(ex), trace.MessageQuery)),
 		Advice:  "No packet was seen to be lost: the server answers later than the client asks again, or it was lost where nothing is observed.",
 	}
 	if first := sent[0]; !incomplete(ex) && ex.Milestones.Response.Left.Seen() && first.cameTo(ex, ex.Milestones.Query.Arrived) && !first.cameTo(ex, ex.Milestones.Response.Left) {
@@ -35,6 +35,7 @@ func retransmission(t *trace.Trace, others []trace.Finding) []trace.Finding {
 			f.Evidence = append(f.Evidence, "until then "+last)
 		}
 	}
+	f.Evidence = append(f.Evidence, fmt.Sprintf("the response came %s after the first query", since(*ex.Duration)))
 	if n := count(ex, ex.Milestones.Response.Arrived); n >= len(sent) && len(ex.Drops) == 0 && len(ex.Rejected) == 0 {
 		f.Evidence = append(f.Evidence, fmt.Sprintf("%d responses came back: no query was lost, the first response was late", n))
 	}
