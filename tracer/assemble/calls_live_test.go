@@ -91,3 +91,18 @@ func TestCallIsToldAgain(t *testing.T) {
 		}
 	}
 }
+
+// glibc closes its socket when A is truncated: the answer for AAAA is dropped then, and told
+// after the truncated one, by which it is understood.
+func TestDroppedIsToldAfterWhatClosedItsSocket(t *testing.T) {
+	a := ask{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms, tc: true}.exchange()
+	aaaa := ask{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, start: ms / 10}.exchange()
+	aaaa.Outcome = trace.OutcomeDropped
+	aaaa.Drops = []trace.Drop{{Message: trace.MessageResponse, Offset: trace.Seconds(ms)}}
+	next := ask{name: "a.example.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, took: ms, tcp: true}.exchange()
+	traces := assembleLive(&openUntil{}, comes{50 * ms, record(a, ms/5, ms/2)}, comes{50 * ms, record(aaaa, ms/5, ms/2)},
+		comes{100 * ms, aaaa}, comes{100 * ms, a}, comes{100 * ms, next})
+	if len(traces) != 3 || traces[0].QType != "A" || traces[1].QType != "AAAA" {
+		t.Errorf("%v", outlines(traces))
+	}
+}

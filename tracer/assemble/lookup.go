@@ -123,11 +123,18 @@ func (l *lookup) end() time.Time {
 	if l.exchange == nil {
 		return last
 	}
-	at := end(l.exchange.Time, l.exchange.Duration)
-	if n := l.exchange.Path.Len(); n > 0 && l.exchange.Duration == nil {
-		at = at.Add(l.exchange.Path.At(n - 1).Offset.Duration())
+	ex := l.exchange
+	if ex.Duration != nil {
+		return later(end(ex.Time, ex.Duration), last)
 	}
-	return later(at, last)
+	last = later(last, ex.Time)
+	if n := ex.Path.Len(); n > 0 {
+		last = later(last, ex.Time.Add(ex.Path.At(n-1).Offset.Duration()))
+	}
+	if d := ex.LastDrop(); d != nil {
+		last = later(last, ex.Time.Add(d.Offset.Duration()))
+	}
+	return last
 }
 
 // refreshTime is how long work in the background took; the record's own duration

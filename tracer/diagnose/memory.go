@@ -75,8 +75,9 @@ type seen struct {
 type call struct {
 	lookups []*seen
 	alone   [1]*seen // room for it: most are one lookup
-	told    bool     // that it cost too many
-	// The lookup that told that what it got contradicts itself; zero: none did.
+	// The lookup that told that it cost too many; zero: none did.
+	costs trace.TraceID
+	// The one that told that what it got contradicts itself; zero: none did.
 	contradicts trace.TraceID
 	// The one that told that a suffix of a search list stood before the name itself.
 	shadowed trace.TraceID

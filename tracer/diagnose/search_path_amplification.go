@@ -24,11 +24,12 @@ func searchPath(m *memory, t *trace.Trace) []trace.Finding {
 		return nil
 	}
 	c := m.calls[callID(t)]
-	if c == nil || c.told {
+	if c == nil || !c.costs.IsZero() && c.costs != t.Exchange.TraceID {
 		return nil
 	}
 	last := newSeen(t, t.Exchange)
-	all := slices.Clone(c.lookups)
+	// What replaces a record is remembered as it was.
+	all := slices.DeleteFunc(slices.Clone(c.lookups), func(s *seen) bool { return s.id == last.id && s.start.Equal(last.start) })
 	slices.SortStableFunc(all, func(a, b *seen) int { return a.start.Compare(b.start) })
 	var failed []string // names, in order
 	types := map[string]bool{}
@@ -57,7 +58,7 @@ func searchPath(m *memory, t *trace.Trace) []trace.Finding {
 			return nil
 		}
 	}
-	c.told = true
+	c.costs = last.id
 	took := last.end.Sub(all[0].start)
 	f := trace.Finding{
 		Code:    SearchPathAmplification,

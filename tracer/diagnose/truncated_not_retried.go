@@ -25,7 +25,7 @@ func truncatedNotRetried(m *memory, t *trace.Trace) []trace.Finding {
 		Summary: fmt.Sprintf("The answer did not fit into %s over UDP, and the client never asked over TCP: it has %s of it.", fitting(ex), part(ex)),
 		Evidence: []string{
 			fmt.Sprintf("the response, DNS ID %#04x, had TC set and %s in its answer", ex.ID, part(ex)),
-			fmt.Sprintf("%s opened no connection and asked for no larger answer within 1 s of it", who(ex)),
+			fmt.Sprintf("%s asked nothing over TCP, and for no larger answer, within 1 s of it", who(ex)),
 		},
 		Advice: "Use a client that can ask over TCP (musl since 1.2.4, Alpine since 3.18), or make the answer smaller.",
 	}
