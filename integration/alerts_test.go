@@ -206,6 +206,9 @@ var otherwise = map[string]string{
 	"upstream-error":     "the alerts on attempts say it: servfail.test.",
 	"slow-upstream":      "the alert on upstreams' time says it: slow.test.",
 	"refused-by-server":  "the alert on responses says it: refused.test.",
+	"cached-failure":     "the alert on responses says it: servfail.test.",
+	"concurrency-limit":  "the alert on responses says it: refused.test.",
+	"type-ignored":       "the alerts on attempts say it: silent.test.",
 	"nxdomain-storm":     "told once in 12 s: more than the hastened windows hold; alerts_test.yaml has it in its own time",
 }
 
