@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -39,10 +40,16 @@ func TestIPVSService(t *testing.T) {
 		serve(t, "udp", endpoint)
 		return nil
 	})
-	for _, tc := range []struct{ name, conntrack, masquerade, source string }{
-		{"plain.test.", "0", "", trace.NATMatched},
-		{"conntrack.test.", "1", "", trace.NATMatched},
-		{"masquerade.test.", "1", "table ip dnstrace_test { chain p { type nat hook postrouting priority srcnat; ip daddr 10.244.2.2 masquerade; }; }", trace.NATConntrack},
+	// IPVS itself is not in connection tracking: that the packet buffer stays the same tells, or
+	// where the machine is too slow for that addresses, ports, ID and question do.
+	byItself := []string{trace.NATBuffer, trace.NATMatched}
+	for _, tc := range []struct {
+		name, conntrack, masquerade string
+		sources                     []string
+	}{
+		{"plain.test.", "0", "", byItself},
+		{"conntrack.test.", "1", "", byItself},
+		{"masquerade.test.", "1", "table ip dnstrace_test { chain p { type nat hook postrouting priority srcnat; ip daddr 10.244.2.2 masquerade; }; }", []string{trace.NATConntrack}},
 	} {
 		sysctl(t, "net/ipv4/vs/conntrack", tc.conntrack)
 		if tc.masquerade != "" {
@@ -58,13 +65,13 @@ func TestIPVSService(t *testing.T) {
 			_, _, err = c.ExchangeWithConn(new(dns.Msg).SetQuestion(tc.name, dns.TypeA), &dns.Conn{Conn: conn})
 			return err
 		})
-		tr.translated(tc.name, tc.source, tc.masquerade != "")
+		tr.translated(tc.name, tc.sources, tc.masquerade != "")
 	}
 }
 
 // translated wants one exchange of a lookup through the Service, seen at every
 // device, and what was translated.
-func (tr *tracer) translated(name, source string, masqueraded bool) {
+func (tr *tracer) translated(name string, sources []string, masqueraded bool) {
 	tr.t.Helper()
 	ex := tr.exchange(name)
 	const everyDevice = 8 // two pods, and the node's ends of their veths; query and response
@@ -75,8 +82,8 @@ func (tr *tracer) translated(name, source string, masqueraded bool) {
 		tr.t.Errorf("%s: from %s to %s", name, ex.ClientIP, ex.ServerIP)
 	}
 	n := ex.NAT
-	if n == nil || n.Source != source || n.ServerIP != netip.MustParseAddrPort(endpoint).Addr() {
-		tr.t.Errorf("%s: translated %+v, expected to %s, %s", name, n, endpoint, source)
+	if n == nil || !slices.Contains(sources, n.Source) || n.ServerIP != netip.MustParseAddrPort(endpoint).Addr() {
+		tr.t.Errorf("%s: translated %+v, expected to %s, %s", name, n, endpoint, sources)
 		return
 	}
 	if n.ClientIP.IsValid() != masqueraded {
