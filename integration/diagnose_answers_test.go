@@ -36,8 +36,13 @@ func TestDiagnoseConcurrencyLimit(t *testing.T) {
 	upstream := r.Upstream(0)
 	upstream.Set("limit.test.", lab.Behaviour{Limit: 2, Delay: 400 * time.Millisecond})
 	upstream.Set("refused.test.", lab.Behaviour{Rcode: dns.RcodeRefused})
+	// Those that it treats are there before the others are sent: the order is the test's.
 	names := numbered(6, "limit.test.")
-	r.together(names, lab.Query{})
+	treated := make(chan struct{})
+	go func() { defer close(treated); r.together(names[:2], lab.Query{}) }()
+	time.Sleep(100 * time.Millisecond)
+	r.together(names[2:], lab.Query{})
+	<-treated
 	refused := 0
 	for _, name := range names {
 		if tr := r.trace(name); tr.RCode == "REFUSED" {

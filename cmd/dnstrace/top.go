@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dnstrace/dnstrace/tracer/filter"
+	"github.com/dnstrace/dnstrace/tracer/oneline"
 	"github.com/dnstrace/dnstrace/tracer/render"
 	"github.com/dnstrace/dnstrace/tracer/source"
 	"github.com/dnstrace/dnstrace/tracer/top"
@@ -175,7 +176,7 @@ func (o *topOptions) live(ctx context.Context, cmd *cobra.Command, b *board, rea
 	cancel()
 	err = errors.Join(err, screen.Close())
 	if m := b.message(); m != "" {
-		say(cmd.ErrOrStderr(), "%s", m)
+		_, _ = fmt.Fprintln(cmd.ErrOrStderr(), oneline.Text(m)) // which says who says it
 	}
 	return unlessStopped(ctx, err)
 }

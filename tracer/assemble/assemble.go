@@ -50,6 +50,9 @@ const maxOfSender = 16
 type Open interface {
 	// UnderWay tells whether the exchange of a record is.
 	UnderWay(q *trace.Query) bool
+	// Server returns the process, and the cgroup, that read the query of a record; zero
+	// values where packets did not show them, or it is not under way.
+	Server(q *trace.Query) (pid int, cgroup string)
 	// Rejecting tells whether an exchange is that was begun between two times, asks a
 	// server a question, and got only responses that could not be taken.
 	Rejecting(server netip.AddrPort, qname, qtype string, from, until time.Time) bool

@@ -13,6 +13,7 @@ type openUntil struct {
 	now, until          time.Time
 	record, out, asking bool
 	kin                 []*trace.Exchange
+	reader              int // process that read the query of a record
 	part                bool
 }
 
@@ -21,6 +22,8 @@ func (o *openUntil) UnderWay(*trace.Query) bool { return o.record && o.now.Befor
 func (o *openUntil) Rejecting(server netip.AddrPort, qname, qtype string, _, _ time.Time) bool {
 	return o.out && o.now.Before(o.until) && server == netip.AddrPortFrom(upstreamIP, 53) && qname == "a.example." && qtype == "A"
 }
+
+func (o *openUntil) Server(*trace.Query) (pid int, cgroup string) { return o.reader, "" }
 
 func (o *openUntil) Asking(place trace.Place, _ int, qname, qtype string, _, _ time.Time) bool {
 	return o.asking && o.now.Before(o.until) && place.NetNS == serverNS && qname == "a.example." && qtype == "A"

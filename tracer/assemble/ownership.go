@@ -142,8 +142,24 @@ func (a *Assembler) believes(l *lookup) bool {
 	if p != nil && (!q.ServerIP.IsValid() || q.ServerIP.IsUnspecified() || p.serves(q.ServerIP)) {
 		return true
 	}
+	if a.readBy(l.from, q) {
+		return true
+	}
 	// Where the packets of most lookups are left out, it may not have been seen to serve.
 	return a.cfg.Limitations.Unsampled != "" && a.cfg.Sockets != nil && a.cfg.Sockets.Holds(l.from.PID, q.ServerPort)
+}
+
+// readBy tells whether packets show that the sender of a record read its query, whose
+// exchange is not over: the first query of a server may stay without a response for long.
+func (a *Assembler) readBy(from *peer.Process, q *trace.Query) bool {
+	if a.cfg.Open == nil {
+		return false
+	}
+	pid, cgroup := a.cfg.Open.Server(q)
+	if pid != 0 && from.PID != 0 {
+		return pid == from.PID
+	}
+	return from.In(cgroup) && (pid == 0 || from.Container != "")
 }
 
 // admit takes the attempts of a record into account, once it is believed.

@@ -281,3 +281,32 @@ func TestStrangersTakeNoRoom(t *testing.T) {
 		t.Errorf("%d of 100 are whole, %+v", whole, s)
 	}
 }
+
+// The first query of a server stays without a response: its exchange is over long after
+// the record and the upstream query came, and shows before then who read it.
+func TestRecordOfAQueryUnderWay(t *testing.T) {
+	for _, from := range []int{serverPID, attackerPID} {
+		open := &openUntil{reader: serverPID, record: true, until: epoch.Add(8 * time.Second)}
+		a := New(Config{Timeout: 7 * time.Second, Open: open})
+		ex := fromClient("a.example.", 1000, 0, 0)
+		ex.Server = &trace.Endpoint{PID: serverPID}
+		leg := toUpstream("a.example.", 1001, 200*time.Microsecond, time.Millisecond)
+		var traces []*trace.Trace
+		for now := epoch; now.Sub(epoch) < time.Minute; now = now.Add(50 * time.Millisecond) {
+			open.now = now
+			switch now.Sub(epoch) {
+			case 50 * time.Millisecond:
+				a.Report(record(ex, 20*time.Microsecond, 1900*time.Microsecond, attempt(1, 100*time.Microsecond, 1500*time.Microsecond, trace.OutcomeOK)), peer.Process{PID: from})
+			case 150 * time.Millisecond:
+				a.Add(leg)
+			case 8 * time.Second:
+				a.Add(ex)
+			}
+			traces = append(traces, a.Advance(now)...)
+		}
+		whole := len(traces) == 1 && traces[0].Query != nil && len(traces[0].Upstreams) == 1 && traces[0].Upstreams[0].Exchange != nil
+		if whole != (from == serverPID) {
+			t.Errorf("sent by %d: %v", from, outlines(traces))
+		}
+	}
+}

@@ -19,7 +19,7 @@ const manyOutstanding = 2
 // concurrencyLimit finds a query that was refused because a server treats no more at
 // once. Proof: CoreDNS's own error; or an upstream's REFUSED while others that were sent
 // before still waited, where within a minute none was refused with fewer before it and
-// none was answered with as many. If no other response of that upstream is known, it is
+// none was answered with more. If no other response of that upstream is known, it is
 // in doubt.
 func concurrencyLimit(m *memory, t *trace.Trace) []trace.Finding {
 	var findings []trace.Finding
@@ -52,7 +52,7 @@ func limitFinding(u *trace.Upstream, limit int, sure bool) trace.Finding {
 		Summary: fmt.Sprintf("The upstream %s refused the query while it had %s to answer: a limit of queries at once.", address(u), plural.Of(ex.Outstanding, "other")),
 		Evidence: []string{
 			fmt.Sprintf("its query with ID %#04x left from %s port %d when %s waited, and the response had the code REFUSED", ex.ID, ex.ClientIP, ex.ClientPort, plural.Of(ex.Outstanding, "other")),
-			fmt.Sprintf("within a minute, what it refused had at least %d before it, and what it answered had fewer", limit),
+			fmt.Sprintf("within a minute, what it refused had at least %d before it, and what it answered had no more", limit),
 		},
 		Advice: "Raise its limit (`dns-forward-max` of dnsmasq, `recursive-clients` of BIND), or find what makes it slow.",
 	}
@@ -81,7 +81,8 @@ func limited(m *memory, t *trace.Trace, u *trace.Upstream) (limit int, sure bool
 			most = max(most, l.outstanding)
 		}
 	}
-	if limit < manyOutstanding || most >= limit {
+	// Queries sent together may reach the server in another order.
+	if limit < manyOutstanding || most > limit {
 		return 0, false
 	}
 	return limit, most >= 0

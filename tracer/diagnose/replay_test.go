@@ -284,6 +284,8 @@ func (c *toCome) Rejecting(server netip.AddrPort, qname, qtype string, from, unt
 	})
 }
 
+func (c *toCome) Server(*trace.Query) (pid int, cgroup string) { return 0, "" }
+
 func (c *toCome) Asking(place trace.Place, pid int, qname, qtype string, from, until time.Time) bool {
 	return c.has(func(ex *trace.Exchange) bool {
 		client, ok := ex.ClientPlace()

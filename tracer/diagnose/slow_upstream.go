@@ -34,8 +34,8 @@ func lateUpstreams(t *trace.Trace) []trace.Finding {
 	var findings []trace.Finding
 	eachUpstream(t.Upstreams, func(u *trace.Upstream) {
 		after, late := lateBy(u)
-		if !late {
-			return
+		if !late || waitedTime(u) >= after.Duration()/2 {
+			return // or it waited for its own upstreams
 		}
 		ex := u.Exchange
 		waited := ""

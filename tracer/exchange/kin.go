@@ -114,8 +114,14 @@ func (t *Table) sketch(ex *open) *trace.Exchange {
 	e.question(ex)
 	e.ends(ex, t.cfg.Node)
 	r.Outcome, r.Transmissions = trace.OutcomeUnanswered, max(ex.sendings, 1)
-	if r.Transmissions > 1 {
-		r.Path = ex.path.Clone() // when it was sent last
+	left := ex.left()
+	switch i := left.Index(); {
+	case r.Transmissions > 1: // when it was sent last
+		r.Path, r.Milestones.Query.Left = ex.path.Clone(), left
+	case i >= 0:
+		r.Path, r.Milestones.Query.Left = trace.PathOf(ex.path.At(i)), trace.MilestoneAt(0)
+	default:
+		r.Drops = ex.drops // which may show where its client is
 	}
 	if !ex.responded {
 		return r

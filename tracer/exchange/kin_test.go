@@ -37,6 +37,9 @@ func TestKin(t *testing.T) {
 			if ex.Outcome != trace.OutcomeUnanswered || ex.ClientIP != pod.Addr() || ex.ServerIP != service.Addr() || ex.QName == "" || ex.TraceID.IsZero() {
 				t.Errorf("%+v", ex)
 			}
+			if place, ok := ex.ClientPlace(); !ok || place.NetNS != podNS {
+				t.Errorf("query %d: its client is in %v, known %t", ex.ID, place, ok)
+			}
 		}
 		return fmt.Sprint(ids)
 	}

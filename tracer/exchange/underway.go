@@ -17,10 +17,13 @@ const clocks = 50 * time.Millisecond
 
 // UnderWay tells whether the exchange is still open whose query a server recorded at a
 // time: it is passed on when it is over.
-func (t *Table) UnderWay(q *trace.Query) bool {
+func (t *Table) UnderWay(q *trace.Query) bool { return t.recorded(q) != nil }
+
+// recorded returns the open exchange whose query a server recorded; nil if there is none.
+func (t *Table) recorded(q *trace.Query) *open {
 	question, ok := hashOf(q.QName, q.QType, q.QClass)
 	if !ok {
-		return false
+		return nil
 	}
 	k := key{client: netip.AddrPortFrom(q.ClientIP, q.ClientPort), question: question, id: q.ID, protocol: transport(q.Protocol)}
 	s := t.at(k)
@@ -28,10 +31,19 @@ func (t *Table) UnderWay(q *trace.Query) bool {
 		ex := s.at(i)
 		last := ex.wall.Add(time.Duration(ex.lastQuery - ex.first))
 		if ex.news() && q.Time.Sub(ex.wall) >= -clocks && q.Time.Sub(last) <= t.cfg.Timeout {
-			return true
+			return ex
 		}
 	}
-	return false
+	return nil
+}
+
+// Server returns the process, and the cgroup, that read the query which a server recorded,
+// while its exchange is open; zero values where packets did not show them.
+func (t *Table) Server(q *trace.Query) (pid int, cgroup string) {
+	if ex := t.recorded(q); ex != nil && ex.serverProcess != nil {
+		return int(ex.serverProcess.pid), ex.serverProcess.cgroup
+	}
+	return 0, ""
 }
 
 // Rejecting tells whether an exchange is still open that was begun between two times,

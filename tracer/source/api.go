@@ -49,7 +49,8 @@ func (a API) Each(ctx context.Context, r Request, each func(Lookup) error) (Read
 	reach := func(back history.Reach) {
 		now := time.Now()
 		read.Reach = reachWords(back, now)
-		if r.Since > 0 && (later(back.Ordinary, back.Notable).After(now.Add(-r.Since)) || len(back.Clients) > 0) {
+		// Who follows asks for what comes.
+		if r.Since > 0 && !r.Follow && (later(back.Ordinary, back.Notable).After(now.Add(-r.Since)) || len(back.Clients) > 0) {
 			bad.printf("%s", read.Reach)
 		}
 	}
