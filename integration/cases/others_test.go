@@ -16,11 +16,22 @@ import (
 func (c *caseLab) goesOnOverTCP(name string) {
 	c.t.Helper()
 	all := c.of(name)
+	tcp, joined := 0, 0
 	for _, t := range all {
-		joined := t.Exchange.Protocol == "udp" || slices.ContainsFunc(all, func(u *trace.Trace) bool { return u.Exchange.Truncated && u.Resolution == t.Resolution })
-		if t.Resolution == "" || !joined {
-			c.t.Errorf("%s: resolution %q", describe(t), t.Resolution)
+		if t.Resolution == "" {
+			c.t.Errorf("%s: it is of no call", describe(t))
 		}
+		if t.Exchange.Protocol == "udp" {
+			continue
+		}
+		tcp++
+		if slices.ContainsFunc(all, func(u *trace.Trace) bool { return u.Exchange.Truncated && u.Resolution == t.Resolution }) {
+			joined++
+		}
+	}
+	// glibc asks all over again where the answer does not fit its buffer.
+	if tcp > 0 && joined == 0 {
+		c.t.Errorf("%s: none of %d lookups over TCP is of a call that was truncated", name, tcp)
 	}
 }
 
