@@ -21,7 +21,7 @@ func TestDiagnoseRetransmission(t *testing.T) {
 	r.answered(ask)
 	ask.Name = "intime.test."
 	r.answered(ask)
-	r.finds("late.test.", "retransmission", "had not answered when the client asked again after 25", "query 2 was sent 25")
+	r.finds("late.test.", "retransmission", "had not answered when the client asked again after 2", "query 2 was sent 2")
 	r.spares("retransmission", "intime.test.", 1)
 	r.keep("retransmission", "late.test")
 	r.keep("retransmission-not", "intime.test")

