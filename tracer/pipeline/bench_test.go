@@ -3,7 +3,7 @@ package pipeline
 import (
 	"fmt"
 	"net/netip"
-	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -212,7 +212,7 @@ func (r *replay) ShareChanges() []capture.ShareChange { return nil }
 func BenchmarkLookup(b *testing.B) {
 	for name, lookup := range map[string]func(uint16) []sighting{"loopback": onLoopback, "service": throughService, "recorded": atSockets} {
 		b.Run(name, func(b *testing.B) {
-			out, err := export.Open("file:" + os.DevNull)
+			out, err := export.Open("file:" + filepath.Join(b.TempDir(), "records.jsonl"))
 			if err != nil {
 				b.Fatal(err)
 			}
