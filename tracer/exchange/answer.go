@@ -1,7 +1,7 @@
 package exchange
 
 import (
-	"hash/maphash"
+	"bytes"
 	"net/netip"
 
 	"github.com/dnstrace/dnstrace/trace"
@@ -19,7 +19,6 @@ type answer struct {
 	minTTL    uint32
 	hasTTL    bool
 	extended  *trace.ExtendedError
-	spelling  uint64    // hash of the question as it is spelled; 0: it has none
 	rejection rejection // why nobody can take it
 }
 
@@ -29,9 +28,6 @@ func readAnswer(m *message) *answer {
 		rcode: int(m.flags&0xf) | s.edns.rcodeHigh<<4, flags: m.flags, size: m.size, part: m.part, records: int(m.counts[0]),
 		answers: s.answers, minTTL: s.minTTL, hasTTL: s.hasTTL, extended: s.edns.extended,
 	}
-	if len(m.question) > 0 {
-		a.spelling = maphash.Bytes(spellings, m.question)
-	}
 	// A cut one that says so is asked for again over TCP; what a fragment lacks is in the others.
 	if m.flags&bitTC == 0 && !m.part && len(m.body) >= m.size {
 		a.rejection = s.rejection
@@ -39,21 +35,13 @@ func readAnswer(m *message) *answer {
 	return a
 }
 
-// spellings is what questions are compared by as they are spelled.
-var spellings = maphash.MakeSeed()
-
-// respelled tells whether the response has the name in other upper and lower case than
-// the query: who mixes it on purpose (draft-vixie-dnsext-dns0x20) does not take it.
-func (ex *open) respelled() bool {
-	return ex.answer != nil && ex.answer.spelling != 0 && len(ex.question) > 0 && ex.answer.spelling != maphash.Bytes(spellings, ex.question)
-}
-
 // take makes a response the exchange's; of several the first that was seen counts. A
 // zone transfer is all of its messages together.
-func (ex *open) take(a *answer) {
+func (ex *open) take(a *answer, m *message) {
 	switch {
 	case ex.answer == nil:
 		ex.answer = a
+		ex.respelled = len(m.question) > 0 && !bytes.Equal(m.question, ex.question)
 	case ex.transfers():
 		ex.answer.size += a.size
 		ex.answer.records += a.records
@@ -80,7 +68,7 @@ func (t *Table) judge(ex *open, p *capture.Packet, m *message) bool {
 		if a == nil {
 			a = readAnswer(m)
 		}
-		ex.take(a)
+		ex.take(a, m)
 	case j.why == stray && ex.guess == nil && a != nil:
 		ex.guess = a
 	case j.why > stray:

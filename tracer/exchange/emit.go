@@ -74,7 +74,7 @@ func (e *emitted) question(ex *open) {
 // respond fills in what was answered.
 func (e *emitted) respond(ex *open) {
 	a, r := ex.answer, &e.record
-	r.Respelled = ex.respelled()
+	r.Respelled = ex.respelled
 	if a == nil && !ex.refusedAll() {
 		a = ex.guess
 	}

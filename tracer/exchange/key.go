@@ -115,21 +115,16 @@ func (t *Table) alias(k key, ex *open) {
 	t.know(k, ex)
 }
 
+// socket is the client's end of an exchange.
+func (ex *open) socket() socket { return socket{ex.key.client, ex.key.netns, ex.key.protocol} }
+
 // index makes an exchange that has begun known.
 func (t *Table) index(ex *open) {
 	t.know(ex.key, ex)
-	if ex.nextAlike = t.alike[ex.key.question]; ex.nextAlike != nil {
-		ex.nextAlike.previousAlike = ex
+	t.alike.join(ex.key.question, ex)
+	if ex.key.protocol == trace.TransportUDP {
+		t.sockets.join(ex.socket(), ex)
 	}
-	t.alike[ex.key.question] = ex
-	if ex.key.protocol != trace.TransportUDP {
-		return
-	}
-	s := socket{ex.key.client, ex.key.netns, ex.key.protocol}
-	if ex.next = t.sockets[s]; ex.next != nil {
-		ex.next.previous = ex
-	}
-	t.sockets[s] = ex
 }
 
 // unindex undoes index and alias.
@@ -138,36 +133,8 @@ func (t *Table) unindex(ex *open) {
 	for _, k := range ex.clients {
 		t.unknow(k, ex)
 	}
-	t.unindexAlike(ex)
-	switch s := (socket{ex.key.client, ex.key.netns, ex.key.protocol}); {
-	case ex.previous != nil:
-		ex.previous.next = ex.next
-	case t.sockets[s] != ex:
-	case ex.next == nil:
-		delete(t.sockets, s)
-	default:
-		t.sockets[s] = ex.next
-	}
-	if ex.next != nil {
-		ex.next.previous = ex.previous
-	}
-	ex.next, ex.previous = nil, nil
-}
-
-func (t *Table) unindexAlike(ex *open) {
-	switch {
-	case ex.previousAlike != nil:
-		ex.previousAlike.nextAlike = ex.nextAlike
-	case t.alike[ex.key.question] != ex: // an attempt to connect, which asks nothing
-	case ex.nextAlike == nil:
-		delete(t.alike, ex.key.question)
-	default:
-		t.alike[ex.key.question] = ex.nextAlike
-	}
-	if ex.nextAlike != nil {
-		ex.nextAlike.previousAlike = ex.previousAlike
-	}
-	ex.nextAlike, ex.previousAlike = nil, nil
+	t.alike.leave(ex.key.question, ex)
+	t.sockets.leave(ex.socket(), ex)
 }
 
 func (t *Table) unknow(k key, ex *open) {
@@ -186,9 +153,6 @@ func (t *Table) unknow(k key, ex *open) {
 	t.open[k] = s
 }
 
-// kinBytes is what the map of kin takes for an exchange, at most.
-const kinBytes = 3 * (8 + 8) / 2
-
 // indexBytes is what the maps take for an exchange: Go's maps are between 7/16 and 7/8
 // full.
-const indexBytes = 3 * (int(unsafe.Sizeof(key{})) + int(unsafe.Sizeof(slot{})) + int(unsafe.Sizeof(socket{})) + 3*8) / 2
+const indexBytes = 3 * (int(unsafe.Sizeof(key{})) + int(unsafe.Sizeof(slot{})) + int(unsafe.Sizeof(socket{})) + 5*8) / 2

@@ -38,31 +38,6 @@ func kinOf(client netip.Addr, netns uint32, name []byte) uint64 {
 
 func (ex *open) kinKey() uint64 { return kinOf(ex.key.client.Addr(), ex.key.netns, ex.question) }
 
-// meetKin makes an exchange known to its kin, the newest first.
-func (t *Table) meetKin(ex *open) {
-	k := ex.kinKey()
-	if ex.older = t.kin[k]; ex.older != nil {
-		ex.older.newer = ex
-	}
-	t.kin[k] = ex
-}
-
-// leaveKin undoes meetKin.
-func (t *Table) leaveKin(ex *open) {
-	switch {
-	case ex.newer != nil:
-		ex.newer.older = ex.older
-	case ex.older == nil:
-		delete(t.kin, ex.kinKey())
-	default:
-		t.kin[ex.kinKey()] = ex.older
-	}
-	if ex.older != nil {
-		ex.older.newer = ex.newer
-	}
-	ex.older, ex.newer = nil, nil
-}
-
 // Kin returns the exchanges under way that were begun between two times and may be of one
 // call with an exchange that was passed on: what its client asks for with the same first
 // label and, where its answer was truncated, the client's attempts to connect to its
@@ -93,10 +68,10 @@ func (t *Table) Kin(of *trace.Exchange, from, until time.Time) []*trace.Exchange
 }
 
 func (t *Table) kinFrom(found []*open, k uint64, of *trace.Exchange, from, until time.Time) []*open {
-	tried := 0
-	for ex := t.kin[k]; ex != nil && tried < maxKinTried && len(found) <= maxKin; ex = ex.older {
-		tried++
+	for ex := range t.kin.of(k, maxKinTried) {
 		switch {
+		case len(found) > maxKin:
+			return found
 		case ex.key.client.Addr() != of.ClientIP, !ex.news(), ex.wall.Before(from), ex.wall.After(until):
 		case ex.connects && ex.server != netip.AddrPortFrom(of.ServerIP, of.ServerPort):
 		default:

@@ -60,7 +60,8 @@ func (t *Table) shrink(now int64) {
 	t.idle = len(t.spare)
 	if spare.TooLarge(cap(t.due), t.peak.open) {
 		t.due = append(make(dueHeap, 0, 2*len(t.due)), t.due...)
-		t.open, t.sockets, t.datagrams, t.kin, t.evicted = spare.Map(t.open), spare.Map(t.sockets), spare.Map(t.datagrams), spare.Map(t.kin), nil
+		t.open, t.waiting, t.datagrams, t.evicted = spare.Map(t.open), spare.Map(t.waiting), spare.Map(t.datagrams), nil
+		t.sockets.newest, t.alike.newest, t.kin.newest = spare.Map(t.sockets.newest), spare.Map(t.alike.newest), spare.Map(t.kin.newest)
 		t.buffers = buffers{} // it refers to exchanges that are over
 	}
 	if spare.TooLarge(t.peak.conns, len(t.conns)) {

@@ -150,7 +150,7 @@ func TestShrinkingKeepsWhatIsOpen(t *testing.T) {
 			answered++
 		}
 	})
-	if answered != 100 || tbl.Stats().Open != 0 || tbl.Stats().Bytes != 0 || len(tbl.sockets) != 0 {
+	if answered != 100 || tbl.Stats().Open != 0 || tbl.Stats().Bytes != 0 || len(tbl.sockets.newest) != 0 {
 		t.Errorf("%d of 100 answered, %+v", answered, tbl.Stats())
 	}
 }

@@ -54,6 +54,7 @@ type open struct {
 	serverProcess *who    // nil: unknown
 	answer        *answer // what the response says
 	guess         *answer // what one from an unknown address says
+	respelled     bool    // answer has the name in other upper and lower case than the query
 	sent          bool    // the packet at hand is sent by a socket here
 	connects      bool    // the query is the SYN of a connection, on which nothing was asked yet
 	connected     bool    // and it was opened, after the attempt was reported
@@ -64,10 +65,7 @@ type open struct {
 	waits         bool    // for a response: counted in outstanding of the table
 	closed        bool    // out of the table: a connection may still remember it
 
-	next, previous           *open // of the same socket
-	nextAlike, previousAlike *open // of the same question
-	older, newer             *open // of its kin
-
+	links      [chainings]links
 	due        int64
 	index      int
 	reported   int64 // when it was passed on without a response
@@ -299,9 +297,7 @@ func (t *Table) tellSocket(ex *open) {
 	if ex.key.protocol != trace.TransportUDP {
 		return
 	}
-	n := 0
-	for other := t.sockets[socket{ex.key.client, ex.key.netns, ex.key.protocol}]; other != nil && n < maxAtSocket; other = other.next {
-		n++
+	for other := range t.sockets.of(ex.socket(), maxAtSocket) {
 		if apart := other.first - ex.first; other.client.pid != 0 || max(apart, -apart) > socketKept {
 			continue
 		}
@@ -358,7 +354,7 @@ func messageName(response bool) string {
 
 // bytes returns the memory that the exchange takes.
 func (ex *open) bytes() int {
-	n := int(unsafe.Sizeof(*ex)) + indexBytes + kinBytes + 8 + ex.path.Size() + cap(ex.question) + len(ex.name) +
+	n := int(unsafe.Sizeof(*ex)) + indexBytes + 8 + ex.path.Size() + cap(ex.question) + len(ex.name) +
 		cap(ex.marks)*int(unsafe.Sizeof(mark{})) + cap(ex.journeys)*int(unsafe.Sizeof(journey{})) +
 		cap(ex.clients)*(int(unsafe.Sizeof(key{}))+indexBytes) + cap(ex.servers)*int(unsafe.Sizeof(netip.AddrPort{})) +
 		cap(ex.drops)*int(unsafe.Sizeof(trace.Drop{})) + cap(ex.rejected)*int(unsafe.Sizeof(trace.Rejection{})) +

@@ -91,15 +91,15 @@ type Stats struct {
 type Table struct {
 	cfg       Config
 	open      map[key]slot
-	sockets   map[socket]*open
-	alike     map[uint64]*open // by the hash of their question
-	waiting   map[pair]int     // how many wait for a response
+	sockets   chains[socket]
+	alike     chains[uint64] // by the hash of their question
+	waiting   map[pair]int   // how many wait for a response
 	due       dueHeap
 	conns     map[connKey]*conn
 	clients   map[socket]*conn // the last connection of a client's address
 	datagrams map[datagram]fragmented
 	refused   map[*open]struct{} // open, and a response of theirs was rejected
-	kin       map[uint64]*open   // the newest with a key of kinOf
+	kin       chains[uint64]     // by kinKey
 	buffers   buffers
 	places    places
 	sweep     int64
@@ -124,8 +124,8 @@ func New(cfg Config) *Table {
 		cfg.MaxBytes = DefaultMaxBytes
 	}
 	return &Table{
-		cfg: cfg, open: map[key]slot{}, sockets: map[socket]*open{}, alike: map[uint64]*open{}, waiting: map[pair]int{}, conns: map[connKey]*conn{}, clients: map[socket]*conn{},
-		datagrams: map[datagram]fragmented{}, refused: map[*open]struct{}{}, kin: map[uint64]*open{}, places: newPlaces(),
+		cfg: cfg, open: map[key]slot{}, sockets: newChains[socket](chainSocket), alike: newChains[uint64](chainQuestion), waiting: map[pair]int{}, conns: map[connKey]*conn{}, clients: map[socket]*conn{},
+		datagrams: map[datagram]fragmented{}, refused: map[*open]struct{}{}, kin: newChains[uint64](chainKin), places: newPlaces(),
 	}
 }
 
@@ -186,7 +186,7 @@ func amongEquals(p *capture.Packet) bool {
 
 // add holds an exchange that has begun.
 func (t *Table) add(ex *open) {
-	t.meetKin(ex)
+	t.kin.join(ex.kinKey(), ex)
 	ex.due = ex.first + int64(t.cfg.Timeout)
 	heap.Push(&t.due, ex)
 	t.peak.open = max(t.peak.open, len(t.due))
@@ -307,7 +307,7 @@ func (t *Table) remove(ex *open) {
 	ex.closed = true
 	t.unindex(ex)
 	t.waitsNoMore(ex)
-	t.leaveKin(ex)
+	t.kin.leave(ex.kinKey(), ex)
 	delete(t.refused, ex)
 	for _, d := range ex.fragmented {
 		if t.datagrams[d].ex == ex {

@@ -156,7 +156,7 @@ func (t *Table) takeOn(m *message, known *carried) {
 	a := readAnswer(m)
 	known.why, known.rcode = a.rejection, a.rcode
 	if a.rejection == accepted {
-		known.ex.take(a)
+		known.ex.take(a, m)
 	}
 }
 
