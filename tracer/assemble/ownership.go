@@ -103,27 +103,31 @@ func (s *servers) owner(from *peer.Process, q *trace.Query, ex *trace.Exchange) 
 		}
 	}
 	e := ex.Server
-	switch {
-	case e == nil:
-		return unknown
-	case e.PID != 0 && from.PID != 0:
-		if e.PID == from.PID {
-			return own
-		}
-		return foreign
-	case e.Cgroup == "" || from.Cgroup == "" && from.Container == "":
-		return unknown
-	case !from.In(e.Cgroup):
-		return foreign
-	case e.PID != 0:
-		// Its number is unknown, and it is in the server's container, or beside it.
-		if from.Container != "" {
-			return own
-		}
+	if e == nil {
 		return unknown
 	}
-	if srv := s.at[place]; srv != nil && len(srv.pids) > 0 {
+	is := sentBy(from, e.PID, e.Cgroup)
+	if srv := s.at[place]; is == own && e.PID == 0 && srv != nil && len(srv.pids) > 0 {
 		return unknown // a process of its cgroup, but none of those that were seen to serve there
+	}
+	return is
+}
+
+// sentBy tells whether a sender is the process that packets show, with its cgroup; zero
+// values are not known.
+func sentBy(from *peer.Process, pid int, cgroup string) ownership {
+	switch {
+	case pid != 0 && from.PID != 0:
+		if pid == from.PID {
+			return own
+		}
+		return foreign
+	case cgroup == "" || from.Cgroup == "" && from.Container == "":
+		return unknown
+	case !from.In(cgroup):
+		return foreign
+	case pid != 0 && from.Container == "":
+		return unknown // its number is not known, and a cgroup that is no container has others in it
 	}
 	return own
 }
@@ -156,10 +160,7 @@ func (a *Assembler) readBy(from *peer.Process, q *trace.Query) bool {
 		return false
 	}
 	pid, cgroup := a.cfg.Open.Server(q)
-	if pid != 0 && from.PID != 0 {
-		return pid == from.PID
-	}
-	return from.In(cgroup) && (pid == 0 || from.Container != "")
+	return sentBy(from, pid, cgroup) == own
 }
 
 // admit takes the attempts of a record into account, once it is believed.
@@ -184,13 +185,15 @@ func (a *Assembler) admit(l *lookup) {
 
 // admitWaiting admits the records that wait for word that their sender is a server.
 func (a *Assembler) admitWaiting() {
-	for _, l := range a.due {
-		if l.exchange == nil && l.recorded() && !l.admitted && a.believes(l) {
+	for l := a.strangers.first; l != nil; {
+		next := l.after
+		if l.exchange == nil && a.believes(l) {
 			a.unindex(l)
 			a.admit(l)
 			a.index(l)
 			l.resize(l.bytes())
 		}
+		l = next
 	}
 }
 
