@@ -8,9 +8,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dustin/go-humanize/english"
+
 	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/filter"
-	"github.com/dnstrace/dnstrace/tracer/plural"
 	"github.com/dnstrace/dnstrace/tracer/render"
 	"github.com/dnstrace/dnstrace/tracer/source"
 )
@@ -163,9 +164,9 @@ func (o *explainOptions) nothing(target *filter.Target, s source.Source, read so
 	if o.since > 0 {
 		what += fmt.Sprintf(" in the last %s", o.since)
 	}
-	searched := plural.Of(read.Traces, "trace")
+	searched := english.Plural(read.Traces, "trace", "")
 	if read.Others > 0 {
-		searched += " and " + plural.Of(read.Others, "record") + " of other names"
+		searched += " and " + english.Plural(read.Others, "record", "") + " of other names"
 	}
 	if read.Traces+read.Others == 0 {
 		return fmt.Errorf("%s: there is none in %s; %s", what, s, o.emptyRemedy())
@@ -224,7 +225,7 @@ func (o *explainOptions) show(cmd *cobra.Command, found []search, c choice) erro
 		if left == 1 {
 			verb, it = "matches", "it"
 		}
-		say(cmd.ErrOrStderr(), "%s %s too; --limit N or --all shows %s", plural.Of(left, "earlier lookup"), verb, it)
+		say(cmd.ErrOrStderr(), "%s %s too; --limit N or --all shows %s", english.Plural(left, "earlier lookup", ""), verb, it)
 	}
 	return nil
 }

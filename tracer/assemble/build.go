@@ -5,8 +5,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/dustin/go-humanize/english"
+
 	"github.com/dnstrace/dnstrace/trace"
-	"github.com/dnstrace/dnstrace/tracer/plural"
 )
 
 // build makes the trace of a lookup of which all parts are known.
@@ -224,7 +225,7 @@ func (a *Assembler) upstreams(l *lookup, gaps *[]string, depth int) []trace.Upst
 		upstreams = append(upstreams, u)
 	}
 	if l.ambiguous > 0 {
-		*gaps = append(*gaps, plural.Of(l.ambiguous, "upstream exchange")+" may be of another lookup of the same question, which the server had at the same time")
+		*gaps = append(*gaps, english.Plural(l.ambiguous, "upstream exchange", "")+" may be of another lookup of the same question, which the server had at the same time")
 	}
 	return upstreams
 }
@@ -298,5 +299,5 @@ func lostPackets(n uint64) string {
 	if n == 1 {
 		were = "was"
 	}
-	return plural.Of(n, "packet") + ", of this lookup or of others, " + were
+	return english.Plural(int(n), "packet", "") + ", of this lookup or of others, " + were
 }

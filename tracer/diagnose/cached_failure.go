@@ -37,7 +37,7 @@ func cachedFailure(m *memory, t *trace.Trace) []trace.Finding {
 		f := trace.Finding{
 			Code:     CachedFailure,
 			Summary:  fmt.Sprintf("%s came out of CoreDNS's cache; what put it there was not seen.", q.RCode),
-			Evidence: []string{fmt.Sprintf("CoreDNS recorded the query: cache %s, rcode %s, answered by %s", q.Cache, q.RCode, orNone(q.AnsweredBy))},
+			Evidence: []string{recordedHow(q) + ", " + codeOf(q)},
 			Advice:   "Ask again when it has expired: 5 s after the failure, or what `servfail` in `cache` says. Then the lookup shows its cause.",
 		}
 		if cause := m.failures[keyOf(q, ex)]; cause != nil && q.Time.Sub(cause.at) >= 0 && q.Time.Sub(cause.at) <= cacheLongest && cause.rcode == q.RCode {

@@ -24,7 +24,7 @@ func clientGaveUp(m *memory, t *trace.Trace) []trace.Finding {
 		Code:    ClientGaveUp,
 		Summary: fmt.Sprintf("The response came %s after the query, when the client had closed its socket.", since(d.Offset)),
 		Evidence: []string{
-			fmt.Sprintf("kernel drop of the response in %s: reason %s, in %s", droppedWhere(t, d), orNone(d.Reason), orNone(d.Where)),
+			dropQuote(ex, d) + ", in " + droppedWhere(t, d),
 		},
 		Advice: "Find what was slow in the rows above, or have the client wait longer (`options timeout:` in its resolv.conf).",
 	}

@@ -4,8 +4,9 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/dustin/go-humanize/english"
+
 	"github.com/dnstrace/dnstrace/trace"
-	"github.com/dnstrace/dnstrace/tracer/plural"
 )
 
 // maxConcurrentError is how forward says that it treats no more queries at once
@@ -31,7 +32,7 @@ func concurrencyLimit(m *memory, t *trace.Trace) []trace.Finding {
 			Code:    ConcurrencyLimit,
 			Summary: fmt.Sprintf("CoreDNS refused the query, because too many wait for its upstreams: %s.", q.Error),
 			Evidence: []string{
-				fmt.Sprintf("CoreDNS recorded the query: outcome %s, rcode %s, error %q, %s", orNone(q.Outcome), orNone(q.RCode), q.Error, plural.Of(len(q.Upstreams), "upstream attempt")),
+				fmt.Sprintf("CoreDNS recorded the query: outcome %s, %s, error %q, %s", q.Outcome, codeOf(q), q.Error, english.Plural(len(q.Upstreams), "upstream attempt", "")),
 			},
 			Advice: "Find why its upstreams are slow: queries wait for them. Or raise `max_concurrent` in `forward`; each that waits takes some 2 kB.",
 		})
@@ -49,9 +50,9 @@ func limitFinding(u *trace.Upstream, limit int, sure bool) trace.Finding {
 	f := trace.Finding{
 		Code:    ConcurrencyLimit,
 		InDoubt: !sure,
-		Summary: fmt.Sprintf("The upstream %s refused the query while it had %s to answer: a limit of queries at once.", address(u), plural.Of(ex.Outstanding, "other")),
+		Summary: fmt.Sprintf("The upstream %s refused the query while it had %s to answer: a limit of queries at once.", address(u), english.Plural(ex.Outstanding, "other", "")),
 		Evidence: []string{
-			fmt.Sprintf("its query with ID %#04x left from %s port %d when %s waited, and the response had the code REFUSED", ex.ID, ex.ClientIP, ex.ClientPort, plural.Of(ex.Outstanding, "other")),
+			fmt.Sprintf("its query with ID %#04x left from %s port %d when %s waited, and the response had the code REFUSED", ex.ID, ex.ClientIP, ex.ClientPort, english.Plural(ex.Outstanding, "other", "")),
 			fmt.Sprintf("within a minute, what it refused had at least %d before it, and what it answered had no more", limit),
 		},
 		Advice: "Raise its limit (`dns-forward-max` of dnsmasq, `recursive-clients` of BIND), or find what makes it slow.",

@@ -4,8 +4,9 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/dustin/go-humanize/english"
+
 	"github.com/dnstrace/dnstrace/trace"
-	"github.com/dnstrace/dnstrace/tracer/plural"
 )
 
 // cause names a drop of a packet of an exchange if its proof is there.
@@ -187,7 +188,7 @@ func otherDrops(t *trace.Trace, ex *trace.Exchange, but *trace.Drop) []string {
 		}
 	}
 	if more > 0 {
-		evidence = append(evidence, plural.Of(more, "more drop")+" of its packets")
+		evidence = append(evidence, english.Plural(more, "more drop", "")+" of its packets")
 	}
 	return evidence
 }
@@ -240,11 +241,4 @@ func orNoCode(rcode string) string {
 		return "no response code"
 	}
 	return rcode
-}
-
-func orNone(s string) string {
-	if s == "" {
-		return "none"
-	}
-	return s
 }

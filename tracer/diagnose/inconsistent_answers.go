@@ -4,8 +4,9 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/dustin/go-humanize/english"
+
 	"github.com/dnstrace/dnstrace/trace"
-	"github.com/dnstrace/dnstrace/tracer/plural"
 )
 
 // inconsistentAnswers finds a call whose answers for A and AAAA of one name contradict each
@@ -85,10 +86,10 @@ func recordsOf(s *seen) string {
 	if s.records == 0 {
 		return "NOERROR"
 	}
-	return plural.Of(s.records, "record")
+	return english.Plural(s.records, "record", "")
 }
 
 // said quotes the answer of a lookup.
 func said(s *seen) string {
-	return fmt.Sprintf("%s %s was answered %s with %s by %s (DNS ID %#04x, trace %s)", s.key.name, s.qtype, s.rcode, plural.Of(max(s.records, 0), "record"), s.server, s.dnsID, s.id)
+	return fmt.Sprintf("%s %s was answered %s with %s by %s (DNS ID %#04x, trace %s)", s.key.name, s.qtype, s.rcode, english.Plural(max(s.records, 0), "record", ""), s.server, s.dnsID, s.id)
 }

@@ -3,8 +3,9 @@ package diagnose
 import (
 	"fmt"
 
+	"github.com/dustin/go-humanize/english"
+
 	"github.com/dnstrace/dnstrace/trace"
-	"github.com/dnstrace/dnstrace/tracer/plural"
 )
 
 // listenQueueFull finds a server that listens and does not accept. Proof: the last SYN
@@ -22,7 +23,7 @@ func listenQueueFull(m *memory, t *trace.Trace) []trace.Finding {
 		}
 		f := notAccepted(ex, place)
 		f.Evidence = append([]string{fmt.Sprintf("the last SYN of %s that reached the listener found no room in its queue", s.name())}, lastSightings(t, ex)...)
-		f.Evidence = append(f.Evidence, fmt.Sprintf("it was sent %s, and nothing answered", plural.Of(ex.Transmissions, "time")))
+		f.Evidence = append(f.Evidence, fmt.Sprintf("it was sent %s, and nothing answered", english.Plural(ex.Transmissions, "time", "")))
 		if !s.upstream {
 			f.Evidence = append(f.Evidence, whyConnect(m, t)...)
 		}

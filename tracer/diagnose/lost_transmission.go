@@ -34,7 +34,7 @@ func lost(m *memory, t *trace.Trace) []trace.Finding {
 // no response, and of which the kernel reported no drop. Each kind is told once.
 func lostTransmissions(t *trace.Trace) []told {
 	ex := t.Exchange
-	if ex.Outcome != trace.OutcomeAnswered || ex.Duration == nil || ex.Connects() {
+	if ex.Outcome != trace.OutcomeAnswered || ex.Duration == nil || ex.Connects() || ex.Transmissions < 2 && len(ex.Drops) == 0 {
 		return nil
 	}
 	var all []told

@@ -13,6 +13,7 @@ import (
 const (
 	maxUpstreams = 512
 	maxFailures  = 1024
+	maxHits      = 1024
 	maxClients   = 4096
 	maxLookups   = 8192
 	// Longer than a lookup is held until it is complete, and than a client waits
@@ -24,6 +25,7 @@ const (
 type memory struct {
 	upstreams map[string]*upstreamSeen // by address
 	failures  map[failureKey]*failure  // that a server may have cached
+	hits      map[string]time.Time     // by name, the latest answer out of a cache
 	suffixes  map[suffixKey]*suffixSeen
 	clients   map[clientKey]*client // who asks
 	lookups   map[lookupKey][]*seen // of one client and name
@@ -85,7 +87,7 @@ type call struct {
 
 func newMemory() *memory {
 	return &memory{
-		upstreams: map[string]*upstreamSeen{}, failures: map[failureKey]*failure{}, suffixes: map[suffixKey]*suffixSeen{}, clients: map[clientKey]*client{},
+		upstreams: map[string]*upstreamSeen{}, failures: map[failureKey]*failure{}, hits: map[string]time.Time{}, suffixes: map[suffixKey]*suffixSeen{}, clients: map[clientKey]*client{},
 		lookups: map[lookupKey][]*seen{}, calls: map[trace.TraceID]*call{},
 	}
 }

@@ -3,8 +3,9 @@ package diagnose
 import (
 	"fmt"
 
+	"github.com/dustin/go-humanize/english"
+
 	"github.com/dnstrace/dnstrace/trace"
-	"github.com/dnstrace/dnstrace/tracer/plural"
 )
 
 // oversizedResponse finds a response over UDP that did not fit: larger than the
@@ -64,7 +65,7 @@ func fragmentEvidence(t *trace.Trace, ex *trace.Exchange) []string {
 	if f.Size != nil {
 		of = fmt.Sprintf("of %d bytes in all", *f.Size)
 	}
-	evidence := []string{fmt.Sprintf("%s with %d bytes seen, where most of them were, %s", plural.Of(f.Seen, "fragment"), f.SeenBytes, of)}
+	evidence := []string{fmt.Sprintf("%s with %d bytes seen, where most of them were, %s", english.Plural(f.Seen, "fragment", ""), f.SeenBytes, of)}
 	if d := droppedFragment(ex); d != nil {
 		evidence = append(evidence, dropQuote(ex, d))
 	}

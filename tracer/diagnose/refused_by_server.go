@@ -4,8 +4,9 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/dustin/go-humanize/english"
+
 	"github.com/dnstrace/dnstrace/trace"
-	"github.com/dnstrace/dnstrace/tracer/plural"
 )
 
 // refusedByServer finds a server that does not serve the client or the name.
@@ -37,7 +38,7 @@ func refusedByServer(_ *memory, t *trace.Trace) []trace.Finding {
 		}
 		return []trace.Finding{inDoubt(f, t.Exchange)}
 	}
-	f.Evidence = append(f.Evidence, fmt.Sprintf("CoreDNS recorded the query: outcome %s, zone %q, answered by %s, %s", q.Outcome, q.Zone, orNone(q.AnsweredBy), plural.Of(len(q.Upstreams), "upstream attempt")))
+	f.Evidence = append(f.Evidence, fmt.Sprintf("%s, outcome %s, zone %q, %s", recordedHow(q), q.Outcome, q.Zone, english.Plural(len(q.Upstreams), "upstream attempt", "")))
 	switch last := lastHop(q); {
 	case q.Error != "":
 		f.Summary = fmt.Sprintf("CoreDNS refused to answer %s %s: %s.", t.QName, t.QType, q.Error)

@@ -33,7 +33,7 @@ func respelled(_ *memory, t *trace.Trace) []trace.Finding {
 			Advice:  "Have the server not mix the case towards this upstream (unbound: `use-caps-for-id`, `caps-exempt`), or mend what rewrites the name there.",
 		}
 		for _, ex := range wrong {
-			f.Evidence = append(f.Evidence, fmt.Sprintf("its query with ID %#04x left from %s port %d, and the response (%s) had the name in another case", ex.ID, ex.ClientIP, ex.ClientPort, orNone(ex.RCode)))
+			f.Evidence = append(f.Evidence, fmt.Sprintf("its query with ID %#04x left from %s port %d, and the response (%s) had the name in another case", ex.ID, ex.ClientIP, ex.ClientPort, orNoCode(ex.RCode)))
 		}
 		f.Evidence = shortened(f.Evidence)
 		findings = append(findings, f)

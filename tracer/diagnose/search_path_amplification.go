@@ -5,8 +5,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/dustin/go-humanize/english"
+
 	"github.com/dnstrace/dnstrace/trace"
-	"github.com/dnstrace/dnstrace/tracer/plural"
 )
 
 // fewNames is how many names may fail before the right one without a word: one
@@ -62,7 +63,7 @@ func searchPath(m *memory, t *trace.Trace) []trace.Finding {
 	took := last.end.Sub(all[0].start)
 	f := trace.Finding{
 		Code:    SearchPathAmplification,
-		Summary: fmt.Sprintf("One name took %d queries: %s of the search list failed before %s.", queries, plural.Of(len(failed), "name"), lastResult(last)),
+		Summary: fmt.Sprintf("One name took %d queries: %s of the search list failed before %s.", queries, english.Plural(len(failed), "name", ""), lastResult(last)),
 		Advice:  "Ask for the full name with a final dot, set `options ndots:1` for the pod (dnsConfig), or let CoreDNS's `autopath` answer at once.",
 	}
 	for _, name := range failed {

@@ -54,6 +54,9 @@ func searchShadowed(m *memory, t *trace.Trace) []trace.Finding {
 		return nil
 	}
 	c := m.calls[callID(t)]
+	if c == nil && len(m.suffixes) == 0 {
+		return nil
+	}
 	last := newSeen(t, ex)
 	s := m.searchOf(c, last)
 	if s.suffix == "" {

@@ -45,7 +45,7 @@ func lateUpstreams(t *trace.Trace) []trace.Finding {
 		f := trace.Finding{
 			Code:     SlowUpstream,
 			Summary:  fmt.Sprintf("The response of the upstream %s came after %s, when the server had given up on it%s.", address(u), since(after), cost(u)),
-			Evidence: []string{fmt.Sprintf("its query with ID %#04x left from %s port %d, and a response (%s) came %s later", ex.ID, ex.ClientIP, ex.ClientPort, orNone(ex.RCode), since(after))},
+			Evidence: []string{fmt.Sprintf("its query with ID %#04x left from %s port %d, and a response (%s) came %s later", ex.ID, ex.ClientIP, ex.ClientPort, orNoCode(ex.RCode), since(after))},
 			Advice:   "Ask it from the server's namespace (`dig @ADDRESS NAME`); if slow there too, use a nearer one." + waited,
 		}
 		f.Evidence = append(f.Evidence, whose(u, after.Duration())...)

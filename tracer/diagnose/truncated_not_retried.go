@@ -4,8 +4,9 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/dustin/go-humanize/english"
+
 	"github.com/dnstrace/dnstrace/trace"
-	"github.com/dnstrace/dnstrace/tracer/plural"
 )
 
 // truncatedNotRetried finds a client that leaves it at a truncated answer. Proof: the
@@ -58,7 +59,7 @@ func fitting(ex *trace.Exchange) string {
 	if ex.BufSize == 0 {
 		return "512 bytes"
 	}
-	return plural.Of(ex.BufSize, "byte")
+	return english.Plural(ex.BufSize, "byte", "")
 }
 
 // part is how much of an answer came.
@@ -69,5 +70,5 @@ func part(ex *trace.Exchange) string {
 	case *ex.AnswerCount == 0:
 		return "nothing"
 	}
-	return plural.Of(*ex.AnswerCount, "record")
+	return english.Plural(*ex.AnswerCount, "record", "")
 }

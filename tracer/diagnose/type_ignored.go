@@ -3,8 +3,9 @@ package diagnose
 import (
 	"fmt"
 
+	"github.com/dustin/go-humanize/english"
+
 	"github.com/dnstrace/dnstrace/trace"
-	"github.com/dnstrace/dnstrace/tracer/plural"
 )
 
 // ignoredTwice is how many queries without a response tell an upstream that ignores a
@@ -29,7 +30,7 @@ func typeIgnored(m *memory, t *trace.Trace) []trace.Finding {
 				address(same[0]), other.qtype, name, qtype, costOf(t, same)),
 			Evidence: []string{
 				fmt.Sprintf("it answered %s of this name, last at %s UTC", other.qtype, other.answered.UTC().Format("15:04:05.000")),
-				fmt.Sprintf("%s of this name for %s got no response meanwhile", plural.Of(n.qtype(qtype).silent, "query"), qtype),
+				fmt.Sprintf("%s of this name for %s got no response meanwhile", english.Plural(n.qtype(qtype).silent, "query", ""), qtype),
 			},
 			Advice: "It has to answer every type (RFC 8906). Until it does, answer in its place: `template IN " + qtype + "` in the Corefile.",
 		}

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/dustin/go-humanize/english"
+
 	"github.com/dnstrace/dnstrace/trace"
 )
 
@@ -138,11 +140,11 @@ func othersAnswered(m *memory, u *trace.Upstream) []string {
 	if seen == nil || u.Exchange == nil {
 		return nil
 	}
-	answered, failed := seen.count(u.Exchange.Time)
+	answered, failed := m.count(seen, u.Exchange.Time)
 	if answered == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("of the latest names that it was asked for within a minute, it answered %d, and failed with %d", answered, failed)}
+	return []string{fmt.Sprintf("within a minute it answered %d of the latest %s that it was asked for, with one type or another", answered, english.Plural(answered+failed, "name", ""))}
 }
 
 // errorCode tells codes that say the server failed; that a name does not exist

@@ -3,8 +3,9 @@ package diagnose
 import (
 	"fmt"
 
+	"github.com/dustin/go-humanize/english"
+
 	"github.com/dnstrace/dnstrace/trace"
-	"github.com/dnstrace/dnstrace/tracer/plural"
 )
 
 // An upstream is unhealthy if at least so many of its queries, for at least so many
@@ -33,7 +34,7 @@ func upstreamUnhealthy(m *memory, t *trace.Trace) []trace.Finding {
 		}
 		u := m.upstream(addr)
 		all, bad := u.queries.sum(o.at)
-		names, badNames := u.count(o.at)
+		names, badNames := m.count(u, o.at)
 		if bad < fewFailures || 2*bad < all || badNames < fewBadNames || badNames < names {
 			return
 		}
@@ -42,8 +43,8 @@ func upstreamUnhealthy(m *memory, t *trace.Trace) []trace.Finding {
 			Code:    UpstreamUnhealthy,
 			Summary: fmt.Sprintf("The upstream %s keeps failing: %d of %d queries within a minute.", addr, bad, all),
 			Evidence: []string{
-				fmt.Sprintf("of the last %s to it until %s UTC, %d got no response or an error, %d were answered", plural.Of(all, "query"), o.at.UTC().Format("15:04:05"), bad, all-bad),
-				fmt.Sprintf("%d of the latest %s that it was asked for had no answer for any type", badNames, plural.Of(names+badNames, "name")),
+				fmt.Sprintf("of the last %s to it until %s UTC, %d got no response or an error, %d were answered", english.Plural(all, "query", ""), o.at.UTC().Format("15:04:05"), bad, all-bad),
+				fmt.Sprintf("%d of the latest %s that it was asked for had no answer for any type", badNames, english.Plural(names+badNames, "name", "")),
 			},
 			Advice: "Take it out of the server's upstreams (`forward`) until it is well, or let CoreDNS do so: `max_fails`, `health_check`.",
 		})

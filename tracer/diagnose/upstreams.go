@@ -28,7 +28,7 @@ type upstreamSeen struct {
 // nameSeen is how an upstream treated one name.
 type nameSeen struct {
 	name  string
-	at    time.Time // of the latest query, or of the latest answer out of a cache
+	at    time.Time // of the latest query
 	types []typeSeen
 }
 
@@ -118,18 +118,19 @@ func (n *nameSeen) answers(at time.Time) bool {
 	return slices.ContainsFunc(n.types, func(t typeSeen) bool { return within(t.answered, at) })
 }
 
-// fails tells whether a type of the name failed in the window before a time, and none was
-// answered.
+// fails tells whether a type of the name failed in the window before a time.
 func (n *nameSeen) fails(at time.Time) bool {
-	return !n.answers(at) && slices.ContainsFunc(n.types, func(t typeSeen) bool { return within(t.failed, at) })
+	return slices.ContainsFunc(n.types, func(t typeSeen) bool { return within(t.failed, at) })
 }
 
-// count returns how many names the upstream answered, and how many it failed, in the
-// window before a time.
-func (u *upstreamSeen) count(at time.Time) (answered, failed int) {
+// count returns how many of the latest names an upstream answered, and how many it failed
+// with every type, in the window before a time. What it answered once, and a cache does
+// still, counts as answered.
+func (m *memory) count(u *upstreamSeen, at time.Time) (answered, failed int) {
 	for _, n := range u.names {
+		cached := within(m.hits[n.name], at) && slices.ContainsFunc(n.types, func(t typeSeen) bool { return !t.answered.IsZero() })
 		switch {
-		case n.answers(at):
+		case n.answers(at), cached:
 			answered++
 		case n.fails(at):
 			failed++
@@ -147,8 +148,8 @@ func latest(a, b time.Time) time.Time {
 	return b
 }
 
-// learnUpstreams notes what a trace tells of upstreams. An answer out of a cache is one of
-// the upstream that it came from: names that stay cached are answered, too.
+// learnUpstreams notes what a trace tells of upstreams, and which names a cache answers: those
+// are answered, too, though their upstream is not asked.
 func (m *memory) learnUpstreams(t *trace.Trace) {
 	if t.Replaces {
 		return // what it replaces was noted
@@ -167,12 +168,10 @@ func (m *memory) learnUpstreams(t *trace.Trace) {
 		}
 	})
 	if q := t.Query; q != nil && q.Cache == trace.CacheHit && !errorCode(q.RCode) {
-		for _, u := range m.upstreams {
-			if n := u.name(q.QName); n != nil && n.qtype(q.QType).answered != (time.Time{}) {
-				n.at = latest(n.at, q.Time)
-				n.qtype(q.QType).answered = n.at
-			}
+		if _, known := m.hits[q.QName]; !known && len(m.hits) >= maxHits {
+			forgetStalest(m.hits, time.Time.UnixNano)
 		}
+		m.hits[q.QName] = latest(m.hits[q.QName], q.Time)
 	}
 }
 

@@ -6,8 +6,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize/english"
+
 	"github.com/dnstrace/dnstrace/trace"
-	"github.com/dnstrace/dnstrace/tracer/plural"
 )
 
 // maxAnswers keeps a head short: the rest is counted.
@@ -32,7 +33,7 @@ func answer(e *trace.Exchange) []string {
 	}
 	shown := len(parts)
 	if n := e.AnswerCount; n != nil && *n > shown && (shown > 0 || *n > 0) {
-		parts = append(parts, plural.Of(*n, "record")+" in all")
+		parts = append(parts, english.Plural(*n, "record", "")+" in all")
 	}
 	if e.MinTTL != nil {
 		parts = append(parts, "TTL "+(time.Duration(*e.MinTTL)*time.Second).String())

@@ -9,8 +9,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize/english"
+
 	"github.com/dnstrace/dnstrace/trace"
-	"github.com/dnstrace/dnstrace/tracer/plural"
 )
 
 // Resolution draws the lookups of one call of a program, such as getaddrinfo: a
@@ -23,7 +24,7 @@ func Resolution(w io.Writer, lookups, drawn []*trace.Trace, o Options) error {
 	d.call(lookups)
 	if more := len(lookups) - len(drawn); more > 0 {
 		d.line("")
-		for _, line := range wrap(fmt.Sprintf("--full draws %s too, `dnstrace explain TRACE-ID` one of them.", plural.Of(more, "more lookup")), d.width-1) {
+		for _, line := range wrap(fmt.Sprintf("--full draws %s too, `dnstrace explain TRACE-ID` one of them.", english.Plural(more, "more lookup", "")), d.width-1) {
 			d.line(d.paint(faint, " "+line))
 		}
 	}

@@ -9,8 +9,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize/english"
+
 	"github.com/dnstrace/dnstrace/trace"
-	"github.com/dnstrace/dnstrace/tracer/plural"
 	"github.com/dnstrace/dnstrace/tracer/top"
 )
 
@@ -167,14 +168,14 @@ func (d *board) line(s string) {
 }
 
 func (d *board) head(v *top.View, o *TopOptions) {
-	about := []string{plural.Of(v.Total.Lookups, "lookup")}
+	about := []string{english.Plural(int(v.Total.Lookups), "lookup", "")}
 	if !v.From.IsZero() {
 		about = append(about, spanOf(v))
 		if over := max(v.To.Sub(v.From), time.Second); v.Total.Lookups > 0 {
 			about = append(about, perSecond(float64(v.Total.Lookups)/over.Seconds())+" a second")
 		}
 	}
-	about = append(about, plural.Of(v.Total.Timeouts, "timeout"), fmt.Sprintf("%d with a diagnosis", v.Total.Findings))
+	about = append(about, english.Plural(int(v.Total.Timeouts), "timeout", ""), fmt.Sprintf("%d with a diagnosis", v.Total.Findings))
 	order := "by " + string(cmp.Or(o.Sort, top.ByTimeouts))
 	if o.Reverse {
 		order += ", reversed"
@@ -193,10 +194,10 @@ func (d *board) head(v *top.View, o *TopOptions) {
 func (d *board) notes(v *top.View) {
 	var notes []string
 	if v.Total.Sampled > 0 {
-		notes = append(notes, plural.Of(v.Total.Sampled, "sample")+" among the lookups: there were more, which CoreDNS did not record")
+		notes = append(notes, english.Plural(int(v.Total.Sampled), "sample", "")+" among the lookups: there were more, which CoreDNS did not record")
 	}
 	if v.Late > 0 {
-		notes = append(notes, plural.Of(v.Late, "lookup")+" told of after its time, not counted")
+		notes = append(notes, english.Plural(int(v.Late), "lookup", "")+" told of after its time, not counted")
 	}
 	for _, note := range notes {
 		for _, line := range wrap(note, d.limit) {

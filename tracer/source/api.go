@@ -9,10 +9,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize/english"
+
 	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/api"
 	"github.com/dnstrace/dnstrace/tracer/history"
-	"github.com/dnstrace/dnstrace/tracer/plural"
 )
 
 // API reads from the tracer on this node.
@@ -44,7 +45,7 @@ func (a API) Each(ctx context.Context, r Request, each func(Lookup) error) (Read
 		return each(Lookup{Trace: t, Line: line})
 	}
 	lost := func(n uint64) {
-		bad.printf("this reader is too slow: %s not shown", plural.Of(n, "lookup"))
+		bad.printf("this reader is too slow: %s not shown", english.Plural(int(n), "lookup", ""))
 	}
 	reach := func(back history.Reach) {
 		now := time.Now()
