@@ -11,18 +11,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
+
+	"github.com/dnstrace/dnstrace/trace/trustedpath"
 )
 
 // mode is that of a file that Open makes: records hold the names that people look up.
 const mode = 0o640
-
-// othersWrite are the bits of a mode by which somebody but the owner may write.
-const othersWrite = 0o022
-
-// maxLinks is how many symbolic links the kernel follows in one path (path_resolution(7)).
-const maxLinks = 40
 
 // Open opens a file to append to and to read, and makes it if need be, with mode 0640.
 // The error is a [*fs.PathError] that says what is wrong with the path, and what to do.
@@ -51,7 +46,7 @@ func open(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkFolder(filepath.Dir(abs)); err != nil {
+	if err := (trustedpath.Rules{Sticky: true}).Folder(filepath.Dir(abs)); err != nil {
 		return nil, err
 	}
 	// Opening is enough to disturb some devices. Once the folder is known to be safe, a
@@ -92,7 +87,7 @@ func checkFile(info fs.FileInfo, path string) error {
 	switch self := os.Geteuid(); {
 	case int(stat.Uid) != self:
 		return fmt.Errorf("it belongs to user %d, who could change what is written as user %d: remove it, or chown %d %s", stat.Uid, self, self, path)
-	case info.Mode()&othersWrite != 0:
+	case trustedpath.OthersWrite(info):
 		return fmt.Errorf("others may write to it (mode %v): chmod go-w %s", info.Mode(), path)
 	case stat.Nlink > 1:
 		return fmt.Errorf("it is the same file as another name (%d hard links): name another", stat.Nlink)
@@ -108,55 +103,4 @@ func kind(m fs.FileMode) string {
 		return "socket"
 	}
 	return "device"
-}
-
-// checkFolder tells who else could change what a path in a folder leads to. It follows
-// links itself, since each folder on the way has to be safe: one that is cannot be
-// changed by others before the next step.
-func checkFolder(folder string) error {
-	at, rest := "/", folder // at has no link in it
-	for links := 0; ; {
-		info, err := os.Lstat(at)
-		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("there is no folder %s (%w): make it first", at, syscall.ENOENT)
-		}
-		if err != nil {
-			return err
-		}
-		if err := checkStep(info, at); err != nil {
-			return err
-		}
-		if info.Mode().Type() == fs.ModeSymlink {
-			if links++; links > maxLinks {
-				return syscall.ELOOP
-			}
-			target, err := os.Readlink(at)
-			if err != nil {
-				return err
-			}
-			at, rest = filepath.Dir(at), target+"/"+rest
-			if filepath.IsAbs(target) {
-				at = "/"
-			}
-		}
-		rest = strings.TrimLeft(rest, "/")
-		if rest == "" {
-			return nil
-		}
-		var name string
-		name, rest, _ = strings.Cut(rest, "/")
-		at = filepath.Join(at, name)
-	}
-}
-
-// checkStep judges one folder, or a link to one.
-func checkStep(info fs.FileInfo, path string) error {
-	self := os.Geteuid()
-	switch owner := int(info.Sys().(*syscall.Stat_t).Uid); {
-	case owner != self && owner != 0:
-		return fmt.Errorf("user %d could replace it, whose %s is: choose a folder of user %d or root", owner, path, self)
-	case info.IsDir() && info.Mode()&othersWrite != 0 && info.Mode()&fs.ModeSticky == 0:
-		return fmt.Errorf("others could replace it, since they may write to %s (mode %v): chmod go-w %s, or choose another folder", path, info.Mode(), path)
-	}
-	return nil
 }

@@ -72,25 +72,25 @@ func TestAttacks(t *testing.T) {
 			must(t, os.Link(dir+"/victim", path))
 		}, "it is the same file as another name (2 hard links): name another"},
 		{"everybody's folder", func(t *testing.T, dir, _ string) { must(t, os.Chmod(dir, 0o777)) },
-			"others could replace it, since they may write to DIR (mode drwxrwxrwx): chmod go-w DIR, or choose another folder"},
-		{"a group's folder", func(t *testing.T, dir, _ string) { must(t, os.Chmod(dir, 0o775)) }, "others could replace it, since they may write to DIR"},
+			"DIR can be written to by others (mode drwxrwxrwx), who could put something else there: chmod go-w DIR, or choose another folder"},
+		{"a group's folder", func(t *testing.T, dir, _ string) { must(t, os.Chmod(dir, 0o775)) }, "DIR can be written to by others"},
 		{"another's folder", func(t *testing.T, dir, _ string) { must(t, os.Chown(dir, somebody, 0)) },
-			"user 65534 could replace it, whose DIR is: choose a folder of user 0 or root"},
+			"DIR belongs to user 65534, who could put something else there: choose a folder of user 0 or root"},
 		{"another's folder that is sticky", func(t *testing.T, dir, _ string) {
 			must(t, os.Chmod(dir, 0o777|fs.ModeSticky))
 			must(t, os.Chown(dir, somebody, 0))
-		}, "user 65534 could replace it"},
-		{"everybody's folder above", func(t *testing.T, dir, _ string) { must(t, os.Chmod(filepath.Dir(dir), 0o777)) }, "others could replace it, since they may write to ABOVE"},
+		}, "DIR belongs to user 65534"},
+		{"everybody's folder above", func(t *testing.T, dir, _ string) { must(t, os.Chmod(filepath.Dir(dir), 0o777)) }, "ABOVE can be written to by others"},
 		{"another's link in a sticky folder above", func(t *testing.T, dir, _ string) {
 			must(t, os.Chmod(filepath.Dir(dir), 0o777|fs.ModeSticky))
 			must(t, os.Rename(dir, dir+".real"))
 			must(t, os.Symlink(dir+".real", dir))
 			must(t, os.Lchown(dir, somebody, 0))
-		}, "user 65534 could replace it, whose DIR is"},
+		}, "DIR is a link of user 65534, who can lead it elsewhere"},
 		{"links in a circle", func(t *testing.T, dir, _ string) {
 			must(t, os.Rename(dir, dir+".real"))
 			must(t, os.Symlink(dir, dir))
-		}, "too many levels of symbolic links"},
+		}, "DIR: too many levels of symbolic links"},
 		{"no folder", func(t *testing.T, dir, _ string) { must(t, os.Remove(dir)) }, "there is no folder DIR (no such file or directory): make it first"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/dnstrace/dnstrace/trace/trustedpath"
 )
 
 // Modes of a socket: nobody but its owner can connect, or its group can as well.
@@ -19,6 +21,10 @@ const (
 	ModeOwner = 0o600
 	ModeGroup = 0o660
 )
+
+// dirMode lets a CoreDNS that is not root reach the record socket. What each
+// socket allows is its own mode.
+const dirMode = 0o755
 
 // binding is held while the umask is that of a socket, which is the process's.
 var binding sync.Mutex
@@ -81,10 +87,10 @@ func bind(mode int, make func() error) error {
 // the socket of a process that died.
 func prepare(network, path, option string) error {
 	binding.Lock() // a directory that is made has the process's own umask
-	err := folder(filepath.Dir(path), option)
+	err := trustedpath.Rules{Make: dirMode}.Folder(filepath.Dir(path))
 	binding.Unlock()
 	if err != nil {
-		return err
+		return fmt.Errorf("%w (%s)", err, option)
 	}
 	info, err := os.Lstat(path)
 	switch {

@@ -133,7 +133,7 @@ func TestFolders(t *testing.T) {
 	}{
 		{"ours", func(dir string) error { return nil }, "a.sock", ""},
 		{"made if need be", func(dir string) error { return nil }, "x/y/a.sock", ""},
-		{"for all", func(dir string) error { return os.Chmod(dir, 0o777) }, "a.sock", "can be written to by others (mode 0777)"},
+		{"for all", func(dir string) error { return os.Chmod(dir, 0o777) }, "a.sock", "can be written to by others (mode drwxrwxrwx)"},
 		{"for all, but to remove (as /tmp)", func(dir string) error { return os.Chmod(dir, os.ModeSticky|0o777) }, "a.sock", "chmod go-w"},
 		{"for a group", func(dir string) error { return os.Chmod(dir, 0o775) }, "a.sock", "can be written to by others"},
 		{"of another", func(dir string) error { return os.Chown(dir, nobody, nobody) }, "a.sock", "belongs to user 65534"},

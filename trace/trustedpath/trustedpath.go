@@ -1,0 +1,106 @@
+// Package trustedpath tells whether somebody else can change what a path leads to. Who
+// appends to such a path, or serves a socket there, does so where those others want, with
+// more rights than they have.
+package trustedpath
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// othersWrite are the bits of a mode by which somebody but the owner may write.
+const othersWrite = 0o022
+
+// maxLinks is how many symbolic links the kernel follows in one path (path_resolution(7)).
+const maxLinks = 40
+
+// Rules are what a folder may be.
+type Rules struct {
+	// Make is the mode of folders that are missing; 0: none is made.
+	Make fs.FileMode
+	// Sticky allows the folder itself to be one that others may write to, if it is sticky, as
+	// /tmp is: they cannot replace what is there, and can be the first at a name. Those above
+	// it may always be.
+	Sticky bool
+}
+
+// Folder wants nobody but this user and root to be able to put something else where a
+// folder is looked for, nor, but for a sticky one, into it. It follows links itself: a
+// folder that is safe cannot be changed by others before the next step. The error says
+// what is wrong, and what to do.
+func (r Rules) Folder(dir string) error {
+	rest, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	at := "/" // has no link in it
+	for links := 0; ; {
+		info, err := os.Lstat(at)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && r.Make == 0:
+			return fmt.Errorf("there is no folder %s (%w): make it first", at, syscall.ENOENT)
+		case errors.Is(err, fs.ErrNotExist):
+			if err := os.Mkdir(at, r.Make); err != nil && !errors.Is(err, fs.ErrExist) {
+				return err
+			}
+			continue // and look at what is there now
+		case err != nil:
+			return err
+		}
+		rest = strings.TrimLeft(rest, "/")
+		if err := r.trusts(at, info, rest == ""); err != nil {
+			return err
+		}
+		if info.Mode().Type() == fs.ModeSymlink {
+			if links++; links > maxLinks {
+				return fmt.Errorf("%s: %w", dir, syscall.ELOOP)
+			}
+			target, err := os.Readlink(at)
+			if err != nil {
+				return err
+			}
+			if rest, at = target+"/"+rest, filepath.Dir(at); filepath.IsAbs(target) {
+				at = "/"
+			}
+			rest = strings.TrimLeft(rest, "/")
+		}
+		if rest == "" {
+			return nil
+		}
+		var name string
+		name, rest, _ = strings.Cut(rest, "/")
+		at = filepath.Join(at, name)
+	}
+}
+
+// trusts judges one folder, or a link to one, on the way or at its end.
+func (r Rules) trusts(path string, info fs.FileInfo, last bool) error {
+	self, owner := os.Geteuid(), Owner(info)
+	trusted := owner == self || owner == 0
+	switch mode := info.Mode(); {
+	case mode.Type() == fs.ModeSymlink:
+		if !trusted {
+			return fmt.Errorf("%s is a link of user %d, who can lead it elsewhere: choose another folder", path, owner)
+		}
+	case !mode.IsDir():
+		return fmt.Errorf("%s: %w", path, syscall.ENOTDIR)
+	case !trusted:
+		return fmt.Errorf("%s belongs to user %d, who could put something else there: choose a folder of user %d or root", path, owner, self)
+	case mode&othersWrite != 0 && (mode&fs.ModeSticky == 0 || last && !r.Sticky):
+		return fmt.Errorf("%s can be written to by others (mode %v), who could put something else there: chmod go-w %s, or choose another folder", path, mode, path)
+	}
+	return nil
+}
+
+// Owner returns the id of the user whose a file is.
+func Owner(info fs.FileInfo) int {
+	return int(info.Sys().(*syscall.Stat_t).Uid) // what os gives on this system
+}
+
+// OthersWrite tells whether somebody but its owner may write to a file.
+func OthersWrite(info fs.FileInfo) bool { return info.Mode()&othersWrite != 0 }
