@@ -281,21 +281,9 @@ func TestForgedRecordOfAServer(t *testing.T) {
 	h := newHostileRig(t)
 	// The attacker's server is the test itself, in the pod client-b.
 	own := netip.AddrPortFrom(h.host.V4, 53)
-	var server *dns.Server
-	ready := make(chan struct{})
-	err := h.host.Do(func() error {
-		conn, err := net.ListenPacket("udp4", own.String())
-		server = &dns.Server{PacketConn: conn, NotifyStartedFunc: func() { close(ready) }, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, m *dns.Msg) {
-			_ = w.WriteMsg(new(dns.Msg).SetReply(m))
-		})}
-		return err
-	})
-	if err != nil {
+	if _, err := h.Serve(h.host.Name, own); err != nil {
 		t.Fatal(err)
 	}
-	go func() { _ = server.ActivateAndServe() }()
-	defer func() { _ = server.Shutdown() }()
-	<-ready
 	if res, err := h.Client("client-a").Exchange(t.Context(), lab.Query{Name: "attacker.test.", Server: own}); err != nil {
 		t.Fatalf("%v: %+v", err, res)
 	}
@@ -334,21 +322,9 @@ func TestForgedServer(t *testing.T) {
 	h := newHostileRig(t)
 	const port = 5999
 	target := netip.AddrPortFrom(h.Host(lab.Upstream).V4, port)
-	var server *dns.Server
-	ready := make(chan struct{})
-	err := h.Host(lab.Upstream).Do(func() error {
-		conn, err := net.ListenPacket("udp4", target.String())
-		server = &dns.Server{PacketConn: conn, NotifyStartedFunc: func() { close(ready) }, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, m *dns.Msg) {
-			_ = w.WriteMsg(new(dns.Msg).SetReply(m))
-		})}
-		return err
-	})
-	if err != nil {
+	if _, err := h.Serve(lab.Upstream, target); err != nil {
 		t.Fatal(err)
 	}
-	go func() { _ = server.ActivateAndServe() }()
-	defer func() { _ = server.Shutdown() }()
-	<-ready
 	// A process that holds no socket at the port says so.
 	q := h.forgedRecord("claim.test.", 40020, 11)
 	q.ServerIP, q.ServerPort = target.Addr(), port

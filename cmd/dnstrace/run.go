@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -16,7 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
@@ -37,7 +35,6 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/priority"
 	"github.com/dnstrace/dnstrace/tracer/privilege"
 	"github.com/dnstrace/dnstrace/tracer/receive"
-	"github.com/dnstrace/dnstrace/tracer/unixsocket"
 )
 
 // defaultHistoryMemory bounds the memory of finished traces: some 60,000, compressed.
@@ -62,28 +59,13 @@ const filterSteps = 1_000_000
 // labelPod is the value of --metrics-labels.
 const labelPod = "pod"
 
-// expireEvery is how late a trace may leave the memory after its time.
+// expireEvery is how late a trace may leave the memory after its time, where no new ones
+// push it out.
 const expireEvery = 10 * time.Second
 
 // sayLimitedEvery is how often the log says what was not written: often enough to stand
 // beside what was, and no flood of its own.
 const sayLimitedEvery = 10 * time.Second
-
-type runOptions struct {
-	listen, api, metrics string
-	listenOwner          string
-	owner                unixsocket.Owner // listenOwner, as validate read it
-	metricsLabels        []string
-	outputs, records     []string
-	ports                []uint
-	netns                []string
-	history, timeout     time.Duration
-	historyMemory        string
-	historyBytes         int // historyMemory, as validate read it
-	sample               float64
-	sampleInKernel       bool
-	filter, kubernetes   string
-}
 
 func newRunCommand() *cobra.Command {
 	o := &runOptions{}
@@ -200,104 +182,11 @@ func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
 	if _, err := fmt.Fprintln(stderr, "dnstrace: ready"); err != nil {
 		return err
 	}
-	err = n.serve(ctx, p, tell)
+	err = n.serve(ctx, p)
 	// Before the report: what they have yet to write may fail, too.
 	err = errors.Join(err, n.closeOutputs())
 	n.report(stderr, p.Counters())
 	return err
-}
-
-func (o *runOptions) validate() ([]uint16, *filter.Filter, error) {
-	ports, err := portNumbers(o.ports)
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, r := range o.records {
-		if r != trace.KindExchange && r != trace.KindTrace {
-			return nil, nil, usageError{fmt.Errorf("--record %s: expected exchange or trace", r)}
-		}
-	}
-	if err := capture.CheckNetNS(o.netns); err != nil {
-		return nil, nil, usageError{fmt.Errorf("--netns: %w", err)}
-	}
-	for _, l := range o.metricsLabels {
-		if l != labelPod {
-			return nil, nil, usageError{fmt.Errorf("--metrics-labels %s: expected pod", l)}
-		}
-	}
-	if !(o.sample >= 0 && o.sample <= 1) {
-		return nil, nil, usageError{fmt.Errorf("--sample %v: expected a rate from 0 (lookups that fail, are slow or have a finding only) to 1 (every lookup)", o.sample)}
-	}
-	if o.sampleInKernel && o.sampleRate() == nil {
-		return nil, nil, usageError{errors.New("--sample-in-kernel: expected a --sample below 1, such as --sample 0.01")}
-	}
-	size, err := humanize.ParseBytes(o.historyMemory)
-	if err != nil || size < leastHistoryMemory || size > math.MaxInt32 {
-		return nil, nil, usageError{fmt.Errorf("--history-memory %s: expected a size from 1MiB to 2GiB, such as 64MiB", o.historyMemory)}
-	}
-	o.historyBytes = int(size)
-	if o.listenOwner != "" {
-		if o.owner, err = unixsocket.ParseOwner(o.listenOwner); err != nil {
-			return nil, nil, usageError{fmt.Errorf("--listen-owner: %w", err)}
-		}
-	}
-	if o.timeout <= 0 || o.history <= 0 {
-		return nil, nil, usageError{errors.New("--timeout and --history: expected a duration above 0, such as 7s")}
-	}
-	var keep *filter.Filter
-	if o.filter != "" {
-		if keep, err = filter.Compile(o.filter); err != nil {
-			return nil, nil, usageError{fmt.Errorf("--filter: %w", err)}
-		}
-		keep.Within(filterSteps)
-	}
-	return ports, keep, nil
-}
-
-// sampleRate returns the rate by which ordinary lookups are chosen, nil for all.
-func (o *runOptions) sampleRate() *float64 {
-	if o.sample >= 1 {
-		return nil
-	}
-	return &o.sample
-}
-
-// sampleInPrograms returns the rate for the kernel, nil if it is to choose none.
-func (o *runOptions) sampleInPrograms() *float64 {
-	if !o.sampleInKernel {
-		return nil
-	}
-	return o.sampleRate()
-}
-
-// chooseOwner makes sure that the record socket can be given to its owner, also when it is
-// made again later.
-func (o *runOptions) chooseOwner(stderr io.Writer) error {
-	var err error
-	if o.listenOwner != "" {
-		if err = o.owner.Enter(); err != nil {
-			return fmt.Errorf("--listen-owner %s: %w", o.listenOwner, err)
-		}
-		return nil
-	}
-	if o.owner, err = unixsocket.DefaultOwner(); err != nil {
-		_, _ = fmt.Fprintf(stderr, "dnstrace: %v\n", err)
-	}
-	return nil
-}
-
-func portNumbers(list []uint) ([]uint16, error) {
-	if len(list) == 0 || len(list) > capture.MaxPorts {
-		return nil, usageError{fmt.Errorf("--port: expected 1 to %d ports, got %d", capture.MaxPorts, len(list))}
-	}
-	var ports []uint16
-	for _, p := range list {
-		if p == 0 || p > 65535 {
-			return nil, usageError{fmt.Errorf("--port %d: expected 1 to 65535", p)}
-		}
-		ports = append(ports, uint16(p))
-	}
-	return ports, nil
 }
 
 // node is what a running tracer holds open.
@@ -443,7 +332,7 @@ func (n *node) last() {
 }
 
 // serve runs the pipeline, the API and the metrics until ctx ends or one fails.
-func (n *node) serve(ctx context.Context, p *pipeline.Pipeline, tell func(string)) error {
+func (n *node) serve(ctx context.Context, p *pipeline.Pipeline) error {
 	started := time.Now()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.Run(ctx) })
@@ -457,11 +346,11 @@ func (n *node) serve(ctx context.Context, p *pipeline.Pipeline, tell func(string
 			Messages: n.captured,
 		}))
 	})
-	g.Go(func() error { n.expire(ctx); return nil })
-	g.Go(func() error { n.sayLimited(ctx, tell); return nil })
+	g.Go(func() error { every(ctx, expireEvery, n.history.Expire); return nil })
+	g.Go(func() error { every(ctx, sayLimitedEvery, n.sayLimited); return nil })
 	g.Go(func() error { n.learnServers(ctx); return nil })
-	g.Go(func() error { n.receiver.Run(ctx, tell); return nil })
-	g.Go(func() error { n.api.Run(ctx, tell); return nil })
+	g.Go(func() error { n.receiver.Run(ctx, n.tell); return nil })
+	g.Go(func() error { n.api.Run(ctx, n.tell); return nil })
 	if n.cluster != nil {
 		g.Go(func() error { n.cluster.Run(ctx); return nil })
 	}
@@ -496,33 +385,24 @@ func (n *node) learnServers(ctx context.Context) {
 	}
 }
 
-// expire frees the memory of old traces where no new ones push them out.
-func (n *node) expire(ctx context.Context) {
-	tick := time.NewTicker(expireEvery)
+// sayLimited says what was not written of clients whose lookups have the same finding
+// again and again.
+func (n *node) sayLimited(time.Time) {
+	for _, line := range n.limiter.Report() {
+		n.tell(line)
+	}
+}
+
+// every does something again and again until ctx ends.
+func every(ctx context.Context, period time.Duration, do func(now time.Time)) {
+	tick := time.NewTicker(period)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			n.history.Expire(now)
-		}
-	}
-}
-
-// sayLimited says what was not written of clients whose lookups have the same finding
-// again and again.
-func (n *node) sayLimited(ctx context.Context, say func(string)) {
-	tick := time.NewTicker(sayLimitedEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			for _, line := range n.limiter.Report() {
-				say(line)
-			}
+			do(now)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 // whole seconds (resolv.conf(5): 5 s; musl: 2.5 s).
 const (
 	together   = int64(5 * time.Millisecond)  // A and AAAA from two sockets
+	delayed    = int64(50 * time.Millisecond) // the same, of threads that wait for a processor
 	oneSocket  = int64(20 * time.Millisecond) // A and AAAA from one socket
 	goesOn     = int64(50 * time.Millisecond) // after an answer that was no use
 	retryFirst = int64(800 * time.Millisecond)
@@ -68,7 +69,7 @@ func (a *asking) reach() int64 {
 	case a.failed || a.truncated:
 		return a.end + max(goesOn, oneSocket)
 	}
-	return a.end + max(oneSocket, together)
+	return max(a.start+delayed, a.end+oneSocket)
 }
 
 // join makes the group that begins at second a part of the one that begins at
@@ -91,12 +92,19 @@ func pairs(list []asking) {
 			join(list, j, i, false)
 		}
 	}
+	onlyPartners(list, together)
+	onlyPartners(list, delayed)
+}
+
+// onlyPartners joins A and AAAA that begin within a time, each of which is the other's only
+// partner.
+func onlyPartners(list []asking, within int64) {
 	for i := range list {
 		if paired(list, i) {
 			continue
 		}
-		if j, ok := onlyPartner(list, i); ok && j < i {
-			if back, ok := onlyPartner(list, j); ok && back == i {
+		if j, ok := onlyPartner(list, i, within); ok && j < i {
+			if back, ok := onlyPartner(list, j, within); ok && back == i {
 				join(list, j, i, true)
 			}
 		}
@@ -152,10 +160,10 @@ func socketPartner(list []asking, i int) (int, bool) {
 
 // onlyPartner finds the one lookup of the other address type around i, over the same
 // protocol, that has no partner, if there is only one, and no second one of i's own type.
-func onlyPartner(list []asking, i int) (int, bool) {
+func onlyPartner(list []asking, i int, within int64) (int, bool) {
 	found, n := 0, 0
 	for j := range list {
-		near := list[j].start-list[i].start <= together && list[i].start-list[j].start <= together
+		near := list[j].start-list[i].start <= within && list[i].start-list[j].start <= within
 		if j == i || !near || list[j].name != list[i].name || list[j].tcp != list[i].tcp || paired(list, j) {
 			continue
 		}

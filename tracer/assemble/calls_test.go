@@ -79,6 +79,22 @@ var callCases = []struct {
 	{"A and AAAA from one socket", search(7, 1000, 0, 0, "a.example."), "aa"},
 	{"A and AAAA from two sockets", search(7, 1000, 0, 1, "a.example."), "aa"},
 	{"process unknown, one socket", search(0, 1000, 0, 0, "a.example."), "aa"},
+	{"two sockets, a thread late", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1001, start: 30 * ms, took: 400 * ms},
+	}, "aa"},
+	{"two calls of two sockets, a thread of each late", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms},
+		{name: "a.example.", qtype: "A", pid: 7, port: 1002, start: 8 * ms, took: ms},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1001, start: 20 * ms, took: ms},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1003, start: 29 * ms, took: ms},
+	}, "----"},
+	{"two calls of two sockets, a thread of one late", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms},
+		{name: "a.example.", qtype: "A", pid: 7, port: 1002, start: 15 * ms, took: ms},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1003, start: 16 * ms, took: ms},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1001, start: 29 * ms, took: ms},
+	}, "abba"},
 	{"process unknown, two sockets", search(0, 1000, 0, 1, "a.example."), "--"},
 	{"single-request", []ask{
 		{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: 100 * ms},

@@ -70,7 +70,10 @@ func (r *room) holder(c origin.Client, label string) *holder {
 		return h
 	}
 	if r.names[c.Place] >= maxNames {
-		c.Name, label = others, "further clients by way of "+c.Place.Device
+		c.Name, label = others, "further clients"
+		if c.Place.Device != "" {
+			label += " by way of " + c.Place.Device
+		}
 		if h := r.holders[c]; h != nil {
 			return h
 		}

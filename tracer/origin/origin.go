@@ -6,9 +6,9 @@ package origin
 import (
 	"net/netip"
 	"strings"
-	"unicode"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/oneline"
 )
 
 // Place is where queries come from: the network namespace of a client on this node,
@@ -105,7 +105,7 @@ func Label(r trace.Record) string {
 	case who.Pod != "":
 		return who.Namespace + "/" + who.Pod
 	case strings.Trim(who.Cgroup, "/") != "" && ip.IsValid():
-		return strings.Map(printable, upper(who.Cgroup)) + " (" + ip.String() + ")"
+		return oneline.Text(upper(who.Cgroup)) + " (" + ip.String() + ")"
 	}
 	return address(ip)
 }
@@ -115,11 +115,4 @@ func address(ip netip.Addr) string {
 		return "unknown"
 	}
 	return ip.String()
-}
-
-func printable(r rune) rune {
-	if !unicode.IsPrint(r) {
-		return unicode.ReplacementChar
-	}
-	return r
 }

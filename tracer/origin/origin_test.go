@@ -63,7 +63,7 @@ func TestLabel(t *testing.T) {
 		t.Errorf("by cgroup: %s", got)
 	}
 	e.Client = &trace.Endpoint{Cgroup: "/a\x1b[2J\nb"}
-	if got := Label(e); got != "/a\ufffd[2J\ufffdb (10.0.0.1)" {
+	if got := Label(e); got != "/a?[2J b (10.0.0.1)" {
 		t.Errorf("by a hostile cgroup: %q", got)
 	}
 	e.Client = &trace.Endpoint{Pod: "web-1", Namespace: "demo", Cgroup: "/kubepods"}
