@@ -90,8 +90,7 @@ func (e *Exchange) ClientPlace() (Place, bool) {
 	if d := e.droppedAtOnce(); d != nil && (e.Client != nil && e.Client.PID != 0 || d.IfName == "") {
 		return d.Place(), true
 	}
-	s, ok := e.Sighting(e.Milestones.Query.Left)
-	return s.Place(), ok
+	return e.place(e.Milestones.Query.Left)
 }
 
 // droppedAtOnce returns the drop of a query that was not seen anywhere before; nil if
@@ -106,20 +105,17 @@ func (e *Exchange) droppedAtOnce() *Drop {
 // ServerPlace returns the namespace in which the server is: where its response left,
 // else where the query arrived. False where neither was seen.
 func (e *Exchange) ServerPlace() (Place, bool) {
-	s, ok := e.Sighting(e.Milestones.Response.Left)
-	if !ok {
-		s, ok = e.Sighting(e.Milestones.Query.Arrived)
+	if p, ok := e.place(e.Milestones.Response.Left); ok {
+		return p, true
 	}
-	return s.Place(), ok
+	return e.place(e.Milestones.Query.Arrived)
 }
 
 // Last returns the last sighting of a message up to some time after the first packet;
 // false if there is none.
 func (e *Exchange) Last(message string, until Seconds) (last Sighting, ok bool) {
-	for _, s := range e.Path.All() {
-		if s.Message == message && s.Offset <= until {
-			last, ok = s, true
-		}
+	if i := e.Path.Last(message, until); i >= 0 {
+		return e.Path.At(i), true
 	}
-	return last, ok
+	return Sighting{}, false
 }

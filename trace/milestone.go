@@ -57,17 +57,29 @@ func (m *Milestones) Of(message string) *Progress {
 
 // Sighting returns the sighting that shows a milestone; false where none does.
 func (e *Exchange) Sighting(m Milestone) (Sighting, bool) {
-	i := m.Index()
-	if i < 0 || i >= e.Path.Len() {
+	if !e.has(m) {
 		return Sighting{}, false
 	}
-	return e.Path.At(i), true
+	return e.Path.At(m.Index()), true
+}
+
+// has tells whether the path shows a milestone.
+func (e *Exchange) has(m Milestone) bool { return m.Index() >= 0 && m.Index() < e.Path.Len() }
+
+// place returns where a milestone was reached; false where that was not seen.
+func (e *Exchange) place(m Milestone) (Place, bool) {
+	if !e.has(m) {
+		return Place{}, false
+	}
+	return e.Path.Place(m.Index()), true
 }
 
 // At returns when a milestone was reached; false where that was not seen.
 func (e *Exchange) At(m Milestone) (time.Time, bool) {
-	s, ok := e.Sighting(m)
-	return e.Time.Add(s.Offset.Duration()), ok
+	if !e.has(m) {
+		return e.Time, false
+	}
+	return e.Time.Add(e.Path.Offset(m.Index()).Duration()), true
 }
 
 // checkMilestones refuses milestones that no sighting shows.

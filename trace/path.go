@@ -80,6 +80,11 @@ func PathOf(sightings ...Sighting) Path {
 	return p
 }
 
+// MakePath returns an empty path with room for so many sightings, devices, and addresses.
+func MakePath(sightings, devices, addresses int) Path {
+	return Path{make([]sighting, 0, sightings), make([]Device, 0, devices), make([]envelope, 0, addresses)}
+}
+
 // Len returns the number of sightings.
 func (p *Path) Len() int { return len(p.sightings) }
 
@@ -91,6 +96,30 @@ func (p *Path) At(i int) Sighting {
 		Device: p.devices[s.device], Offset: Seconds(s.offset), Message: messages[s.message], Direction: directions[s.direction],
 		Src: v.src, Dst: v.dst, Tunnel: v.tunnel, VLAN: v.vlan,
 	}
+}
+
+// Offset returns how long after the first packet a sighting was; i is as in At, of which
+// it and the next two are a cheap part.
+func (p *Path) Offset(i int) Seconds { return Seconds(p.sightings[i].offset) }
+
+// Place returns where a sighting was.
+func (p *Path) Place(i int) Place { return p.devices[p.sightings[i].device].Place() }
+
+// Addresses returns the source and the destination of a sighting's packet.
+func (p *Path) Addresses(i int) (src, dst netip.AddrPort) {
+	v := &p.envelopes[p.sightings[i].envelope]
+	return v.src, v.dst
+}
+
+// Last returns the index of the last sighting of a message up to some time after the first
+// packet; -1 if there is none.
+func (p *Path) Last(message string, until Seconds) int {
+	for i := len(p.sightings) - 1; i >= 0; i-- {
+		if s := &p.sightings[i]; messages[s.message] == message && Seconds(s.offset) <= until {
+			return i
+		}
+	}
+	return -1
 }
 
 // All ranges over the sightings in order.

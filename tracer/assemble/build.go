@@ -135,7 +135,8 @@ func (a *Assembler) kin(ex *trace.Exchange) []*trace.Exchange {
 	if a.cfg.Open == nil {
 		return nil
 	}
-	return a.cfg.Open.Kin(ex, ex.Time.Add(-time.Duration(retryLast)), end(ex.Time, ex.Duration).Add(time.Duration(retryLast)))
+	self := newAsking(ex)
+	return a.cfg.Open.Kin(ex, ex.Time.Add(-time.Duration(retryLast)), time.Unix(0, self.reach()))
 }
 
 // tellAgain passes a lookup on once more, if it is remembered: its record does not name the

@@ -94,8 +94,8 @@ func (a *Assembler) goneOn(l *lookup) bool {
 // goesOnFrom tells whether a client may have begun next because of the answer that it got to
 // ex, or did not need that.
 func goesOnFrom(ex *trace.Exchange, over time.Time, next *trace.Exchange) bool {
-	if next.TraceID == ex.TraceID && next.Time.Equal(ex.Time) {
-		return false
+	if next.Time.Equal(ex.Time) && next.ClientPort == ex.ClientPort && next.ID == ex.ID && next.QType == ex.QType {
+		return false // itself
 	}
 	after := !next.Time.Before(over)
 	if !ex.Truncated {

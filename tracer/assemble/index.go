@@ -200,8 +200,8 @@ func serverTime(ex *trace.Exchange) (from, until int64) {
 // lastQuery returns when the query was last seen, with all its retransmissions.
 func lastQuery(ex *trace.Exchange) time.Time {
 	if ex.Transmissions > 1 {
-		if s, ok := ex.Last(trace.MessageQuery, math.MaxInt64); ok {
-			return ex.Time.Add(s.Offset.Duration())
+		if i := ex.Path.Last(trace.MessageQuery, math.MaxInt64); i >= 0 {
+			return ex.Time.Add(ex.Path.Offset(i).Duration())
 		}
 	}
 	for _, m := range [...]trace.Milestone{ex.Milestones.Query.Read, ex.Milestones.Query.Arrived} {
@@ -209,8 +209,8 @@ func lastQuery(ex *trace.Exchange) time.Time {
 			return at
 		}
 	}
-	if s, ok := ex.Last(trace.MessageQuery, math.MaxInt64); ok {
-		return ex.Time.Add(s.Offset.Duration())
+	if i := ex.Path.Last(trace.MessageQuery, math.MaxInt64); i >= 0 {
+		return ex.Time.Add(ex.Path.Offset(i).Duration())
 	}
 	return ex.Time
 }

@@ -135,6 +135,34 @@ func TestPacketsInOrder(t *testing.T) {
 	}
 }
 
+// However full the rings are, a poll passes on all of it in order of time, and holds little of
+// it at once.
+func TestPollOfFullRings(t *testing.T) {
+	const queries = 5000
+	source, _, _ := exercise(t, 0, queries)
+	time.Sleep(20 * time.Millisecond)
+	waiting := 0
+	for _, r := range source.rings {
+		waiting += r.AvailableBytes()
+	}
+	if waiting < 2*chunkBytes {
+		t.Fatalf("%d bytes wait in the rings: expected several chunks of %d", waiting, chunkBytes)
+	}
+	n, last := 0, int64(0)
+	upTo, err := source.Poll(func(p *Packet) {
+		if p.Time < last {
+			t.Fatal("not in order of time")
+		}
+		n, last = n+1, p.Time
+	})
+	if err != nil || n != 2*queries || last > upTo {
+		t.Errorf("%v; %d packets up to %d, expected %d up to %d", err, n, last, 2*queries, upTo)
+	}
+	if held := cap(source.pending.data); held > 4*chunkBytes {
+		t.Errorf("%d bytes are held for %d that waited", held, waiting)
+	}
+}
+
 // ownCgroup returns the inode of this process's cgroup, 0 without cgroup2.
 func ownCgroup(t *testing.T) uint64 {
 	t.Helper()

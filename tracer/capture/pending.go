@@ -47,6 +47,9 @@ func (p *pending) add(raw []byte) {
 	p.events = append(p.events, event{time: eventTime(raw), from: from, to: len(p.data)})
 }
 
+// newest returns the time of the event that was added last; there is one.
+func (p *pending) newest() int64 { return p.events[len(p.events)-1].time }
+
 // take passes on the events up to a time, in order of time. They are the receiver's
 // until it returns.
 func (p *pending) take(upTo int64, deliver func(raw []byte) error) error {

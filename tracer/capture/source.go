@@ -83,6 +83,8 @@ type Source struct {
 	loss     lossReader
 	decoder  decoder
 	pending  pending
+	waiting  []int          // by ring: bytes that are to be read in this poll
+	record   ringbuf.Record // of a ring, read into pending
 	shedder  shedder
 	chosen   []chosen               // namespaces; none: all are observed
 	changes  []ShareChange          // of the share that is reported, not delivered yet
@@ -306,11 +308,10 @@ func (s *Source) Poll(deliver func(*Packet)) (int64, error) {
 	if err := s.rechoose(); err != nil {
 		return 0, err
 	}
+	s.waiting = s.waiting[:0]
 	for cpu, r := range s.rings {
 		s.look(cpu, r)
-		if err := s.drain(r); err != nil {
-			return 0, err
-		}
+		s.waiting = append(s.waiting, r.AvailableBytes())
 	}
 	if err := s.drainPaged(); err != nil {
 		return 0, err
@@ -322,21 +323,53 @@ func (s *Source) Poll(deliver func(*Packet)) (int64, error) {
 	if s.lostAtSocket {
 		s.unread.clear()
 	}
-	var p Packet
-	err := s.pending.take(upTo, func(raw []byte) error {
-		if err := s.decoder.decode(&p, raw); err != nil {
-			return err
-		}
-		if (p.Kind != Drop || isDrop(&p)) && s.atSocket(&p) {
-			deliver(&p)
-		}
-		return nil
-	})
+	err := s.pass(upTo, deliver)
 	if s.lostAtSocket {
 		s.unread.clear()
 		s.lostAtSocket = false
 	}
 	return upTo, err
+}
+
+// chunkBytes is what is read of all rings together before it is passed on, so that it is
+// still in the processor's cache, and takes no more memory however full the rings are.
+// leastChunk is what is read of one at least: some hundred events.
+const (
+	chunkBytes = 512 << 10
+	leastChunk = 32 << 10
+)
+
+// pass reads what waited in the rings when the poll began, and passes on the packets up to
+// a time, chunk by chunk. What comes meanwhile stays for the next poll: else the tracer
+// would run after a node that is busier than it can follow.
+func (s *Source) pass(upTo int64, deliver func(*Packet)) error {
+	var p Packet
+	for more := true; more; {
+		more = false
+		until := upTo
+		for cpu, r := range s.rings {
+			if err := s.drain(cpu, r); err != nil {
+				return err
+			}
+			if s.waiting[cpu] > 0 {
+				more = true
+				until = min(until, s.pending.newest()-settle)
+			}
+		}
+		err := s.pending.take(until, func(raw []byte) error {
+			if err := s.decoder.decode(&p, raw); err != nil {
+				return err
+			}
+			if (p.Kind != Drop || isDrop(&p)) && s.atSocket(&p) {
+				deliver(&p)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // past makes a reader return what is there and not wait.
@@ -422,23 +455,27 @@ func (s *Source) ShareChanges() []ShareChange {
 	return c
 }
 
-// drain reads what is in a ring now. What comes meanwhile stays for the next time:
-// else the tracer would run after a node that is busier than it can follow.
-func (s *Source) drain(r *ringbuf.Reader) error {
-	for left := r.AvailableBytes(); left > 0; {
-		rec := ringbuf.Record{RawSample: s.pending.room()}
-		err := r.ReadInto(&rec)
+// drain reads a chunk of what waits in a ring.
+func (s *Source) drain(cpu int, r *ringbuf.Reader) error {
+	chunk := max(leastChunk, chunkBytes/len(s.rings))
+	for read := 0; s.waiting[cpu] > 0 && read < chunk; {
+		s.record.RawSample = s.pending.room()
+		err := r.ReadInto(&s.record)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
+			s.waiting[cpu] = 0
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("read a ring: %w", err)
 		}
-		if len(rec.RawSample) < eventSize {
-			return fmt.Errorf("read a ring: a record of %d bytes is shorter than an event", len(rec.RawSample))
+		raw := s.record.RawSample
+		if len(raw) < eventSize {
+			return fmt.Errorf("read a ring: a record of %d bytes is shorter than an event", len(raw))
 		}
-		s.pending.add(rec.RawSample)
-		left -= ringRecord + (len(rec.RawSample)+ringRecord-1)/ringRecord*ringRecord
+		s.pending.add(raw)
+		took := ringRecord + (len(raw)+ringRecord-1)/ringRecord*ringRecord
+		s.waiting[cpu] -= took
+		read += took
 	}
 	return nil
 }

@@ -88,7 +88,7 @@ func (ex *open) droppedJourney(p *capture.Packet, response bool) *journey {
 		if m.is(inResponse) != response || m.kind == capture.Read {
 			continue
 		}
-		if ex.path.At(i).Offset < since {
+		if ex.path.Offset(i) < since {
 			break
 		}
 		if m.netns == p.NetNS || p.NetNS == 0 {
@@ -151,7 +151,7 @@ func (ex *open) dropDecides(queryArrived bool) bool {
 		switch {
 		case queryArrived && (m.kind == capture.Delivered || m.kind == capture.RX && !ex.goesOn(i)):
 			return false
-		case m.kind == capture.TX && ex.path.At(i).Offset >= since && !ex.goesOnLost(i):
+		case m.kind == capture.TX && ex.path.Offset(i) >= since && !ex.goesOnLost(i):
 			return false
 		}
 	}

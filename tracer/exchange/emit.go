@@ -29,6 +29,7 @@ func (t *Table) emit(ex *open) *trace.Exchange {
 	r := &e.record
 	r.V, r.Record, r.Time, r.Node = trace.Version, trace.KindExchange, ex.wall, t.cfg.Node
 	e.question(ex)
+	e.identify(ex)
 	e.respond(ex)
 	e.translate(ex)
 	e.ends(ex, t.cfg.Node)
@@ -45,8 +46,7 @@ func (t *Table) emit(ex *open) *trace.Exchange {
 	return r
 }
 
-// question fills in what was asked, and names the lookup: the server sees the
-// translated client, whose name counts.
+// question fills in what was asked, and of whom.
 func (e *emitted) question(ex *open) {
 	r := &e.record
 	r.ClientIP, r.ClientPort = ex.key.client.Addr(), ex.key.client.Port()
@@ -55,14 +55,22 @@ func (e *emitted) question(ex *open) {
 	if ex.key.protocol == trace.TransportTCP {
 		r.Protocol = "tcp"
 	}
-	var q question
 	if len(ex.question) > 0 {
-		q = splitQuestion(ex.question)
+		q := splitQuestion(ex.question)
 		r.QName = ex.name
 		r.QType, r.QClass = dns.Type(q.qtype).String(), dns.Class(q.qclass).String()
 		r.ID, r.Opcode, r.RequestSize, r.DNSSECOK = ex.key.id, int(ex.opcode), ex.size, ex.dnssec
 	}
 	r.Traceparent = ex.stamp
+}
+
+// identify names the lookup: the server sees the translated client, whose name counts.
+func (e *emitted) identify(ex *open) {
+	var q question
+	if len(ex.question) > 0 {
+		q = splitQuestion(ex.question)
+	}
+	r := &e.record
 	client := ex.key.client
 	if ex.nat != nil && ex.nat.client.IsValid() {
 		client = ex.nat.client

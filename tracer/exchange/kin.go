@@ -41,7 +41,8 @@ func (ex *open) kinKey() uint64 { return kinOf(ex.key.client.Addr(), ex.key.netn
 // Kin returns the exchanges under way that were begun between two times and may be of one
 // call with an exchange that was passed on: what its client asks for with the same first
 // label and, where its answer was truncated, the client's attempts to connect to its
-// server. The records say as much as tells lookups apart, as it stands.
+// server. The records say as much as tells lookups apart, as it stands; they are the
+// table's, and valid until the next call.
 func (t *Table) Kin(of *trace.Exchange, from, until time.Time) []*trace.Exchange {
 	var name [255]byte
 	n, err := dns.PackDomainName(of.QName, name[:], 0, nil, false)
@@ -53,17 +54,19 @@ func (t *Table) Kin(of *trace.Exchange, from, until time.Time) []*trace.Exchange
 		place, _ := of.ClientPlace()
 		netns = place.NetNS
 	}
-	found := t.kinFrom(nil, kinOf(of.ClientIP, netns, name[:n]), of, from, until)
+	found := t.kinFrom(t.kinFound[:0], kinOf(of.ClientIP, netns, name[:n]), of, from, until)
 	if of.Truncated {
 		found = t.kinFrom(found, kinOf(of.ClientIP, netns, nil), of, from, until)
 	}
+	t.kinFound = found
 	if len(found) > maxKin {
 		return nil
 	}
-	records := make([]*trace.Exchange, len(found))
+	records := t.sketches[:0]
 	for i, ex := range found {
-		records[i] = t.sketch(ex)
+		records = append(records, t.sketch(ex, &t.sketched[i]))
 	}
+	t.sketches = records
 	return records
 }
 
@@ -72,7 +75,7 @@ func (t *Table) kinFrom(found []*open, k uint64, of *trace.Exchange, from, until
 		switch {
 		case len(found) > maxKin:
 			return found
-		case ex.key.client.Addr() != of.ClientIP, !ex.news(), ex.wall.Before(from), ex.wall.After(until):
+		case ex.key.client.Addr() != of.ClientIP, !ex.news(), ex.wall.Before(from), ex.wall.After(until), ex.settledBefore(of.Time):
 		case ex.connects && ex.server != netip.AddrPortFrom(of.ServerIP, of.ServerPort):
 		default:
 			found = append(found, ex)
@@ -81,10 +84,24 @@ func (t *Table) kinFrom(found []*open, k uint64, of *trace.Exchange, from, until
 	return found
 }
 
-// sketch returns the part of an exchange's record that tells it apart from others.
-func (t *Table) sketch(ex *open) *trace.Exchange {
-	e := &emitted{}
+// settled is how long after an answer of use a client that goes on with its call does so
+// at the latest.
+const settled = 50 * time.Millisecond
+
+// settledBefore tells whether an exchange had an answer of use well before a time.
+func (ex *open) settledBefore(at time.Time) bool {
+	return ex.answer != nil && ex.answer.rcode == dns.RcodeSuccess && ex.answer.flags&bitTC == 0 &&
+		ex.wall.Add(time.Duration(ex.last-ex.first)+settled).Before(at)
+}
+
+// sketch makes the part of an exchange's record that tells it apart from others, without
+// its identity, which it has from when it is passed on.
+func (t *Table) sketch(ex *open, e *emitted) *trace.Exchange {
+	path := e.record.Path
+	*e = emitted{}
 	r := &e.record
+	r.Path = path
+	r.Path.Reset()
 	r.V, r.Record, r.Time, r.Node = trace.Version, trace.KindExchange, ex.wall, t.cfg.Node
 	e.question(ex)
 	e.ends(ex, t.cfg.Node)
@@ -94,17 +111,18 @@ func (t *Table) sketch(ex *open) *trace.Exchange {
 	case r.Transmissions > 1: // when it was sent last
 		r.Path, r.Milestones.Query.Left = ex.path.Clone(), left
 	case i >= 0:
-		r.Path, r.Milestones.Query.Left = trace.PathOf(ex.path.At(i)), trace.MilestoneAt(0)
+		r.Path.Append(ex.path.At(i))
+		r.Milestones.Query.Left = trace.MilestoneAt(0)
 	default:
 		r.Drops = ex.drops // which may show where its client is
 	}
 	if !ex.responded {
 		return r
 	}
-	if v := t.view(ex); v.outcome == trace.OutcomeAnswered {
+	if i, ok := t.answeredAt(ex); ok {
 		e.respond(ex)
-		e.duration = trace.Seconds(v.end)
-		r.Outcome, r.Duration = v.outcome, &e.duration
+		e.duration = ex.path.Offset(i)
+		r.Outcome, r.Duration = trace.OutcomeAnswered, &e.duration
 	}
 	return r
 }

@@ -34,7 +34,7 @@ func TestKin(t *testing.T) {
 		var ids []uint16
 		for _, ex := range f.table.Kin(of, of.Time.Add(from), of.Time.Add(until)) {
 			ids = append(ids, ex.ID)
-			if ex.Outcome != trace.OutcomeUnanswered || ex.ClientIP != pod.Addr() || ex.ServerIP != service.Addr() || ex.QName == "" || ex.TraceID.IsZero() {
+			if ex.Outcome != trace.OutcomeUnanswered || ex.ClientIP != pod.Addr() || ex.ServerIP != service.Addr() || ex.QName == "" {
 				t.Errorf("%+v", ex)
 			}
 			if place, ok := ex.ClientPlace(); !ok || place.NetNS != podNS {
@@ -91,5 +91,27 @@ func TestKinThatConnects(t *testing.T) {
 	of.Truncated, of.ServerIP = true, service.Addr()
 	if kin := f.table.Kin(of, wall(0).Add(-time.Minute), wall(0).Add(time.Minute)); len(kin) != 0 {
 		t.Errorf("to another server: %v", kin)
+	}
+}
+
+// A client that got what it asked for goes on at once: what is asked later is no kin of it.
+func TestKinThatIsSettled(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		rcode int
+		later time.Duration
+		kin   int
+	}{
+		{"answered just before", dns.RcodeSuccess, settled / 2, 1},
+		{"answered before", dns.RcodeSuccess, 2 * settled, 0},
+		{"failed before", dns.RcodeNameError, 2 * settled, 1},
+	} {
+		f := newFeed(t)
+		f.throughService(query(t, "www.example.", 7), response(t, "www.example.", 7, tc.rcode))
+		of := &trace.Exchange{DNS: trace.DNS{QName: "www.example.", ClientIP: pod.Addr()}}
+		of.Time = wall(f.now).Add(tc.later)
+		if kin := f.table.Kin(of, of.Time.Add(-time.Second), of.Time.Add(time.Second)); len(kin) != tc.kin {
+			t.Errorf("%s: %d kin, expected %d", tc.name, len(kin), tc.kin)
+		}
 	}
 }

@@ -100,12 +100,11 @@ func (ex *open) goesTo(server netip.AddrPort) bool {
 // sent: what comes there with other addresses is another query.
 func (ex *open) passed(p *capture.Packet) bool {
 	since := trace.Seconds(ex.lastQuery - ex.first)
-	for i := ex.path.Len() - 1; i >= 0; i-- {
-		s := ex.path.At(i)
-		if s.Offset < since {
+	for i := len(ex.marks) - 1; i >= 0; i-- {
+		if ex.path.Offset(i) < since {
 			return false
 		}
-		if ex.marks[i].kind == p.Kind && s.NetNS == p.NetNS && s.IfIndex == p.IfIndex && !ex.marks[i].is(inResponse) {
+		if m := &ex.marks[i]; m.kind == p.Kind && m.netns == p.NetNS && m.ifindex == p.IfIndex && !m.is(inResponse) {
 			return true
 		}
 	}

@@ -24,7 +24,8 @@ type lists struct {
 func (t *Table) takeLists(ex *open) {
 	last := len(t.spare) - 1
 	if last < 0 {
-		ex.marks, ex.journeys = make([]mark, 0, 8), make([]journey, 0, 2)
+		// Half of what a lookup through a Service has: what is never answered is most where room is short.
+		ex.path, ex.marks, ex.journeys = trace.MakePath(4, 2, 2), make([]mark, 0, 4), make([]journey, 0, 2)
 		return
 	}
 	l := &t.spare[last]

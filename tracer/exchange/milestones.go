@@ -33,15 +33,21 @@ func (t *Table) view(ex *open) view {
 
 // answered tells whether the exchange has its response, as far as is known now.
 func (t *Table) answered(ex *open) bool {
+	_, ok := t.answeredAt(ex)
+	return ok
+}
+
+// answeredAt returns the sighting that shows that the exchange has its response, as far as
+// is known now; false if none does.
+func (t *Table) answeredAt(ex *open) (int, bool) {
 	if !ex.responded {
-		return false
+		return 0, false
 	}
 	ex.wholeDatagrams()
 	var m trace.Milestones
 	m.Query.Left = ex.left()
 	m.Response.Arrived = t.responseArrived(ex, m.Query.Left)
-	_, ok := t.arrival(ex, &m)
-	return ok
+	return t.arrival(ex, &m)
 }
 
 // left returns where the query was sent: its first sighting, if it goes out there, or
@@ -143,8 +149,9 @@ func (t *Table) queryEnded(ex *open) trace.Milestone {
 		if m.kind != capture.RX || m.is(inResponse|notForIt) || ex.lost(m) || ex.goesOn(i) {
 			continue
 		}
+		_, dst := ex.path.Addresses(i)
 		switch {
-		case t.places.answersAt(m.netns, ex.path.At(i).Dst), !t.deliveries(ex) && !t.places.does(m.netns, redirects|forwards):
+		case t.places.answersAt(m.netns, dst), !t.deliveries(ex) && !t.places.does(m.netns, redirects|forwards):
 			if m.is(isWhole) {
 				return trace.MilestoneAt(i)
 			}
@@ -245,7 +252,7 @@ func (ex *open) lost(m *mark) bool { return ex.journeys[m.journey].dropped }
 // outcome returns what became of the exchange, and when it was answered.
 func (t *Table) outcome(ex *open, m *trace.Milestones) (string, int64) {
 	if i, ok := t.arrival(ex, m); ok {
-		return trace.OutcomeAnswered, int64(ex.path.At(i).Offset)
+		return trace.OutcomeAnswered, int64(ex.path.Offset(i))
 	}
 	if ex.connected {
 		return trace.OutcomeAnswered, ex.last - ex.first

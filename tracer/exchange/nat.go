@@ -106,15 +106,15 @@ func (ex *open) fromElsewhere() {
 		if !ex.marks[i].is(inResponse) {
 			continue
 		}
-		s := ex.path.At(i)
-		if ex.goesTo(s.Src) || s.Src == ex.sentDst {
+		src, _ := ex.path.Addresses(i)
+		if ex.goesTo(src) || src == ex.sentDst {
 			continue
 		}
 		source := trace.NATMatched
 		if ex.journeys[ex.marks[i].journey].taken {
 			source = trace.NATBuffer // the same packet came from the server's address
 		}
-		ex.translation(source).server = s.Src
+		ex.translation(source).server = src
 		return
 	}
 }

@@ -76,6 +76,7 @@ type open struct {
 // mark is what the milestones need to know of a sighting.
 type mark struct {
 	netns   uint32
+	ifindex uint32
 	journey uint16
 	kind    capture.Kind
 	bits    uint8
@@ -193,7 +194,7 @@ func (ex *open) atClient(p *capture.Packet) bool {
 	if netns, ok := ex.clientNetNS(); ok {
 		return netns == p.NetNS && (p.Kind == capture.RX || p.Kind == capture.Delivered)
 	}
-	return len(ex.marks) > 0 && p.NetNS == ex.marks[0].netns && p.Kind == capture.TX && p.IfIndex == ex.path.At(0).IfIndex
+	return len(ex.marks) > 0 && p.NetNS == ex.marks[0].netns && p.Kind == capture.TX && p.IfIndex == ex.marks[0].ifindex
 }
 
 // noSocketOfClient tells whether a response came to its client's namespace and found no
@@ -259,7 +260,7 @@ func (t *Table) sighted(ex *open, p *capture.Packet, response, whole bool) bool 
 		return false
 	}
 	j, _ := ex.journey(p, response)
-	m := mark{netns: p.NetNS, journey: ex.number(j), kind: p.Kind}
+	m := mark{netns: p.NetNS, ifindex: p.IfIndex, journey: ex.number(j), kind: p.Kind}
 	if whole {
 		m.bits |= isWhole
 	}
@@ -272,7 +273,7 @@ func (t *Table) sighted(ex *open, p *capture.Packet, response, whole bool) bool 
 		ex.learn(p, t.cfg.Names, toSocket)
 	} else {
 		ex.learn(p, t.cfg.Names, !toSocket)
-		if ex.sends(p, s.IfIndex) {
+		if ex.sends(p) {
 			ex.sendings++
 			ex.lastQuery = p.Time
 		}
@@ -325,11 +326,11 @@ func (ex *open) learn(p *capture.Packet, names Names, client bool) {
 
 // sends tells whether a sighting of the query, not yet in marks, is where it is sent,
 // or enters what is observed.
-func (ex *open) sends(p *capture.Packet, ifindex uint32) bool {
+func (ex *open) sends(p *capture.Packet) bool {
 	if len(ex.marks) == 0 || ex.sent && p.Kind == capture.TX {
 		return true
 	}
-	return ex.marks[0].netns == p.NetNS && ex.marks[0].kind == p.Kind && ex.path.At(0).IfIndex == ifindex && !ex.marks[0].is(inResponse)
+	return ex.marks[0].netns == p.NetNS && ex.marks[0].kind == p.Kind && ex.marks[0].ifindex == p.IfIndex && !ex.marks[0].is(inResponse)
 }
 
 func direction(k capture.Kind) string {

@@ -100,7 +100,8 @@ func (t *Table) studyServer(ex *open) {
 		return
 	}
 	server := ex.marks[response].netns
-	t.places.learnServer(server, ex.path.At(response).Src)
+	src, _ := ex.path.Addresses(response)
+	t.places.learnServer(server, src)
 	last := -1
 	for i := range response {
 		m := &ex.marks[i]

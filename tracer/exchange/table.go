@@ -100,6 +100,9 @@ type Table struct {
 	datagrams map[datagram]fragmented
 	refused   map[*open]struct{} // open, and a response of theirs was rejected
 	kin       chains[uint64]     // by kinKey
+	kinFound  []*open            // memory of Kin
+	sketches  []*trace.Exchange  // likewise
+	sketched  [maxKin]emitted    // likewise
 	buffers   buffers
 	places    places
 	sweep     int64
