@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
@@ -27,27 +28,53 @@ type failure struct {
 
 // cachedFailure finds a failure that a server had cached. Proof: its record says that the
 // response is from its cache. What put it there is quoted if it was seen: the same
-// question, at the same server, within the five minutes that a failure is cached.
+// question, at the same server, within the five minutes that a failure is cached. A server
+// that is asked again and again for one lookup has one finding.
 func cachedFailure(m *memory, t *trace.Trace) []trace.Finding {
 	var findings []trace.Finding
+	times := map[failureKey]int{}
+	var order []failureKey
 	eachQuery(t, func(q *trace.Query, ex *trace.Exchange) {
 		if !failedFromCache(q) {
 			return
 		}
-		f := trace.Finding{
+		k := keyOf(q, ex)
+		if times[k]++; times[k] > 1 {
+			return
+		}
+		order = append(order, k)
+		findings = append(findings, m.fromCache(q, k))
+	})
+	for i, k := range order {
+		if n := times[k]; n > 1 {
+			f := &findings[i]
+			f.Summary = strings.TrimSuffix(f.Summary, ".") + fmt.Sprintf("; asked %d times for this lookup.", n)
+			f.Evidence = append(f.Evidence, fmt.Sprintf("%d responses of it are from the cache", n))
+		}
+	}
+	return findings
+}
+
+// fromCache says of a response that a failure was cached, and by what.
+func (m *memory) fromCache(q *trace.Query, k failureKey) trace.Finding {
+	cause := m.failures[k]
+	if cause == nil || q.Time.Sub(cause.at) < 0 || q.Time.Sub(cause.at) > cacheLongest || cause.rcode != q.RCode {
+		return trace.Finding{
 			Code:     CachedFailure,
 			Summary:  fmt.Sprintf("%s came out of CoreDNS's cache; what put it there was not seen.", q.RCode),
 			Evidence: []string{recordedHow(q) + ", " + codeOf(q)},
 			Advice:   "Ask again when it has expired: 5 s after the failure, or what `servfail` in `cache` says. Then the lookup shows its cause.",
 		}
-		if cause := m.failures[keyOf(q, ex)]; cause != nil && q.Time.Sub(cause.at) >= 0 && q.Time.Sub(cause.at) <= cacheLongest && cause.rcode == q.RCode {
-			f.Summary = fmt.Sprintf("%s came out of CoreDNS's cache: %s before, %s.", q.RCode, took(q.Time.Sub(cause.at)), cause.why)
-			f.Evidence = append(f.Evidence, fmt.Sprintf("the lookup of %s %s at %s UTC failed (trace %s): %s", q.QName, q.QType, cause.at.UTC().Format("15:04:05.000"), cause.trace, cause.why))
-			f.Advice = "See why: `dnstrace explain " + cause.trace.String() + "`. A failure is cached for 5 s (`servfail` in `cache`)."
-		}
-		findings = append(findings, f)
-	})
-	return findings
+	}
+	return trace.Finding{
+		Code:    CachedFailure,
+		Summary: fmt.Sprintf("%s came out of CoreDNS's cache: %s before, %s.", q.RCode, took(q.Time.Sub(cause.at)), cause.why),
+		Evidence: []string{
+			recordedHow(q) + ", " + codeOf(q),
+			fmt.Sprintf("the lookup of %s %s at %s UTC failed (trace %s): %s", q.QName, q.QType, cause.at.UTC().Format("15:04:05.000"), cause.trace, cause.why),
+		},
+		Advice: "See why: `dnstrace explain " + cause.trace.String() + "`. A failure is cached for 5 s (`servfail` in `cache`).",
+	}
 }
 
 // failedFromCache tells whether a server answered with a failure that it had cached.
