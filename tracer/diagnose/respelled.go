@@ -9,21 +9,23 @@ import (
 
 // respelled finds an upstream that was asked again because it answered in other upper and
 // lower case than it was asked: resolvers that mix it on purpose against forged answers
-// (draft-vixie-dnsext-dns0x20) do not take such a response. Proof: for one lookup it got
-// the question more than once, and at least two of its responses are spelled otherwise.
+// (draft-vixie-dnsext-dns0x20) do not take such a response. Proof: one of its responses is
+// spelled otherwise, and after that it was asked the same again for the same lookup. What it
+// has cached by then it may answer as it is asked.
 func respelled(_ *memory, t *trace.Trace) []trace.Finding {
 	var findings []trace.Finding
 	var told []string
 	eachUpstream(t.Upstreams, func(first *trace.Upstream) {
-		asked, wrong := 0, []*trace.Exchange{}
+		asked, again, wrong := 0, false, []*trace.Exchange{}
 		eachUpstream(t.Upstreams, func(u *trace.Upstream) {
 			if ex := u.Exchange; ex != nil && first.Exchange != nil && server(ex) == server(first.Exchange) && ex.QName == first.Exchange.QName && ex.QType == first.Exchange.QType {
+				again = again || len(wrong) > 0 && wrong[0].Duration != nil && !ex.Time.Before(wrong[0].Time.Add(wrong[0].Duration.Duration()))
 				if asked++; ex.Respelled {
 					wrong = append(wrong, ex)
 				}
 			}
 		})
-		if len(wrong) < 2 || slices.Contains(told, server(wrong[0])) {
+		if !again || slices.Contains(told, server(wrong[0])) {
 			return
 		}
 		told = append(told, server(wrong[0]))
