@@ -63,11 +63,12 @@ var (
 )
 
 // Path is where the packets of an exchange were seen, in order of time. A sighting
-// takes 16 bytes; devices and addresses are kept once each. The zero value is empty.
-// It is not safe for concurrent use.
+// takes 16 bytes; devices and addresses are kept once each, and a device that many paths
+// have can be one in memory. The zero value is empty. It is not safe for
+// concurrent use.
 type Path struct {
 	sightings []sighting
-	devices   []Device
+	devices   []*Device
 	envelopes []envelope
 }
 
@@ -82,7 +83,7 @@ func PathOf(sightings ...Sighting) Path {
 
 // MakePath returns an empty path with room for so many sightings, devices, and addresses.
 func MakePath(sightings, devices, addresses int) Path {
-	return Path{make([]sighting, 0, sightings), make([]Device, 0, devices), make([]envelope, 0, addresses)}
+	return Path{make([]sighting, 0, sightings), make([]*Device, 0, devices), make([]envelope, 0, addresses)}
 }
 
 // Len returns the number of sightings.
@@ -93,17 +94,20 @@ func (p *Path) At(i int) Sighting {
 	s := &p.sightings[i]
 	v := &p.envelopes[s.envelope]
 	return Sighting{
-		Device: p.devices[s.device], Offset: Seconds(s.offset), Message: messages[s.message], Direction: directions[s.direction],
+		Device: *p.devices[s.device], Offset: Seconds(s.offset), Message: messages[s.message], Direction: directions[s.direction],
 		Src: v.src, Dst: v.dst, Tunnel: v.tunnel, VLAN: v.vlan,
 	}
 }
 
 // Offset returns how long after the first packet a sighting was; i is as in At, of which
-// it and the next two are a cheap part.
+// it and the next three are a cheap part.
 func (p *Path) Offset(i int) Seconds { return Seconds(p.sightings[i].offset) }
 
 // Place returns where a sighting was.
 func (p *Path) Place(i int) Place { return p.devices[p.sightings[i].device].Place() }
+
+// Device returns the device of a sighting, which the path keeps.
+func (p *Path) Device(i int) *Device { return p.devices[p.sightings[i].device] }
 
 // Addresses returns the source and the destination of a sighting's packet.
 func (p *Path) Addresses(i int) (src, dst netip.AddrPort) {
@@ -140,7 +144,18 @@ const maxPathNumber = 1 << 16
 // Append adds a sighting at the end; false if there are too many devices or
 // addresses. The path keeps s.Tunnel, which must not change.
 func (p *Path) Append(s Sighting) bool {
-	device := slices.Index(p.devices, s.Device)
+	device := slices.IndexFunc(p.devices, func(d *Device) bool { return *d == s.Device })
+	if device >= 0 {
+		return p.AppendAt(p.devices[device], &s)
+	}
+	d := s.Device
+	return p.AppendAt(&d, &s)
+}
+
+// AppendAt adds a sighting at a device, which the path keeps and which must not change, in
+// place of the one that s names; it is another than those of the path, or one of them.
+func (p *Path) AppendAt(d *Device, s *Sighting) bool {
+	device := slices.Index(p.devices, d)
 	v := envelope{s.Src, s.Dst, s.Tunnel, s.VLAN}
 	around := slices.IndexFunc(p.envelopes, func(w envelope) bool { return w.equal(&v) })
 	if device < 0 && len(p.devices) == maxPathNumber || around < 0 && len(p.envelopes) == maxPathNumber {
@@ -148,7 +163,7 @@ func (p *Path) Append(s Sighting) bool {
 	}
 	if device < 0 {
 		device = len(p.devices)
-		p.devices = append(p.devices, s.Device)
+		p.devices = append(p.devices, d)
 	}
 	if around < 0 {
 		around = len(p.envelopes)
@@ -173,8 +188,8 @@ func (p *Path) Reset() {
 	*p = Path{p.sightings[:0], p.devices[:0], p.envelopes[:0]}
 }
 
-// Size returns the bytes that the path takes beside its own header.
+// Size returns the bytes that the path takes beside its own header, and its devices.
 func (p *Path) Size() int {
-	return cap(p.sightings)*int(unsafe.Sizeof(sighting{})) + cap(p.devices)*int(unsafe.Sizeof(Device{})) +
+	return cap(p.sightings)*int(unsafe.Sizeof(sighting{})) + cap(p.devices)*int(unsafe.Sizeof((*Device)(nil))) +
 		cap(p.envelopes)*int(unsafe.Sizeof(envelope{}))
 }

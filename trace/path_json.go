@@ -150,7 +150,7 @@ func (e *Exchange) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 		return err
 	}
 	for i := range e.Path.devices {
-		d := &e.Path.devices[i]
+		d := e.Path.devices[i]
 		d.Node = cmp.Or(d.Node, e.Node)
 	}
 	return e.checkMilestones()

@@ -156,7 +156,7 @@ func (ex *open) purge() {
 	kept := ex.marks[:0]
 	for i, s := range ex.path.All() {
 		if m := ex.marks[i]; !refused(&m) {
-			path.Append(s)
+			path.AppendAt(ex.path.Device(i), &s)
 			kept = append(kept, m)
 		}
 	}
