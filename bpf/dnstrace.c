@@ -38,7 +38,11 @@
  *
  * BPF tracepoint programs may follow kernel pointers that BTF describes without
  * a helper call, which is what makes the common case, a packet that is not DNS,
- * cheap: a look at a dozen bytes of header (prefilter.h).
+ * cheap: a look at a dozen bytes of header (prefilter.h). Where such a pointer leads
+ * nowhere, the load is zero. Before Linux 6.5, and in 5.10 to this day, the kernel does
+ * not survive that in a program that calls functions of its own (it looks for the fixup in
+ * a table that is not there: "bpf: ensure main program has an extable"), so all functions
+ * here are inlined.
  */
 #include "kernel.h"
 #include <bpf/bpf_helpers.h>
@@ -170,7 +174,7 @@ static __always_inline void append_nat(struct scratch *s, unsigned long nfct)
 static __always_inline void append_drop(struct scratch *s, void *ctx, struct sk_buff *skb,
 					__u64 location, __u32 reason)
 {
-	struct net_device *dev = skb->dev;
+	struct net_device *dev = device_of_dropped(skb);
 	struct sock *sk = skb->sk;
 	struct nf_conn *ct = tracked(skb->_nfct);
 	struct drop *d = append(s, sizeof(*d), PART_DROP);
@@ -241,7 +245,7 @@ static __always_inline void send(struct scratch *s, struct sk_buff *skb, __u32 k
 static __always_inline void report(void *ctx, struct scratch *s, struct sk_buff *skb, const __u8 *l3, __u32 kind,
 				   __u64 location, __u32 reason)
 {
-	struct net_device *dev = skb->dev;
+	struct net_device *dev = kind == EVENT_DROP ? device_of_dropped(skb) : skb->dev;
 	struct sock *sk = skb->sk;
 	/* Here, so that it keeps its place on the stack: Linux 7.2 wants that. */
 	struct bpf_dynptr ptr;
@@ -335,7 +339,7 @@ int BPF_PROG(kfree_skb, struct sk_buff *skb, void *location, int reason)
 {
 	const __u8 *l3 = outgoing(skb);
 
-	if (prefilter(skb, l3, skb->dev, skb->sk))
+	if (prefilter(skb, l3, device_of_dropped(skb), skb->sk))
 		emit(ctx, skb, l3, EVENT_DROP, (__u64)location, reason);
 	return 0;
 }
@@ -346,7 +350,7 @@ int BPF_PROG(kfree_skb_old, struct sk_buff *skb, void *location)
 {
 	const __u8 *l3 = outgoing(skb);
 
-	if (prefilter(skb, l3, skb->dev, skb->sk))
+	if (prefilter(skb, l3, device_of_dropped(skb), skb->sk))
 		emit(ctx, skb, l3, EVENT_DROP, (__u64)location, 0);
 	return 0;
 }

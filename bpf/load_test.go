@@ -15,6 +15,27 @@ var socketTracepoints = map[string]string{
 	DnstraceProgNeighEventSendDone: "neigh_event_send_done",
 }
 
+// No program calls a function of its own: see the head of dnstrace.c for the kernels that
+// would not survive it.
+func TestNoFunctionCalls(t *testing.T) {
+	for name, load := range map[string]func() (*ebpf.CollectionSpec, error){"dnstrace": LoadDnstrace, "listeners": LoadListeners} {
+		spec, err := load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(spec.Programs) == 0 {
+			t.Errorf("%s has no programs", name)
+		}
+		for program, p := range spec.Programs {
+			for i := range p.Instructions {
+				if ins := &p.Instructions[i]; ins.IsFunctionReference() {
+					t.Errorf("%s calls %s", program, ins.Reference())
+				}
+			}
+		}
+	}
+}
+
 // Both drop programs, those of sockets as far as this kernel has their tracepoints, and
 // every way to payload in pages pass this kernel's verifier.
 func TestLoad(t *testing.T) {

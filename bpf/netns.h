@@ -21,6 +21,16 @@ const volatile __u32 netns_listed;
  */
 volatile __u32 netns_inodes[MAX_NETNS] SEC(".data.netns");
 
+/*
+ * The device of a packet that is freed; 0: there is none. In the queue of a UDP socket
+ * something else is kept in its place (dev_scratch, net/ipv4/udp.c), which is positive
+ * where the kernel's addresses are negative.
+ */
+static __always_inline struct net_device *device_of_dropped(struct sk_buff *skb)
+{
+	return (__s64)load64(&skb->dev) < 0 ? skb->dev : 0;
+}
+
 /* The inode of the namespace that a packet is in; 0: unknown. */
 static __always_inline __u32 netns_of(struct net_device *dev, struct sock *sk)
 {

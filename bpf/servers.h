@@ -74,29 +74,26 @@ static __always_inline bool may_be_learned(__u16 sport, __u16 dport)
 	return known.classes[src & (PORT_CLASSES - 1)] | known.classes[dst & (PORT_CLASSES - 1)];
 }
 
-/*
- * Whether a server was learned. Global functions, as those below: the verifier looks at
- * them once, and not at each call anew; before Linux 5.13 they take numbers only.
- */
-__noinline int is_learned(__u64 addr0, __u64 addr1, __u32 port)
+/* Whether a server was learned. */
+static __always_inline bool is_learned(__u64 addr0, __u64 addr1, __u32 port)
 {
 	struct server_key key = { .addr = { addr0, addr1 }, .port = port };
 	__u32 hash = mix((__u32)(addr1 ^ addr1 >> 32) ^ port);
 	__u64 *proven;
 
 	if (!known.classes[port & (PORT_CLASSES - 1)])
-		return 0;
+		return false;
 	for (__u32 i = 0; i < KNOWN_PROBES; i++) {
 		volatile struct server_key *k = &known.servers[(hash + i) & (KNOWN_SERVERS - 1)];
 
 		if (k->port == port && k->addr[1] == addr1 && k->addr[0] == addr0)
-			return 1;
+			return true;
 	}
 	proven = bpf_map_lookup_elem(&learned, &key);
 	return proven && bpf_ktime_get_ns() - *proven < SERVER_KEEP;
 }
 
-__noinline int learn(__u64 addr0, __u64 addr1, __u32 port)
+static __always_inline void learn(__u64 addr0, __u64 addr1, __u32 port)
 {
 	struct server_key key = { .addr = { addr0, addr1 }, .port = port };
 	__u64 now = bpf_ktime_get_ns();
@@ -109,24 +106,24 @@ __noinline int learn(__u64 addr0, __u64 addr1, __u32 port)
 		bpf_map_update_elem(&learned, &key, &now, BPF_ANY);
 	else if (now - *proven > SERVER_RENEW)
 		*proven = now;
-	return 0;
 }
 
 /*
  * Learns the address from which a server sends that binds none. Where several sockets of
  * a namespace have its port, the one that sends may be another server's.
  */
-__noinline int learn_sender(__u64 addr0, __u64 addr1, __u32 port, __u32 netns)
+static __always_inline void learn_sender(__u64 addr0, __u64 addr1, __u32 port, __u32 netns)
 {
 	for (__u32 i = 0; i < SERVER_SOCKETS; i++) {
 		__u32 listed = known.sockets[i].netns;
 
 		if (!listed)
-			return 0;
-		if (listed == netns && known.sockets[i].port == port)
-			return learn(addr0, addr1, port);
+			return;
+		if (listed == netns && known.sockets[i].port == port) {
+			learn(addr0, addr1, port);
+			return;
+		}
 	}
-	return 0;
 }
 
 /* The ends with an observed port. */

@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -98,6 +99,33 @@ func TestReceiveBufferFull(t *testing.T) {
 			t.Errorf("the first had room: outcome %s, drop %+v", ex.Outcome, ex.LastDrop())
 		}
 		tr.dropped(fmt.Sprintf("full%d.%s.test.", queries-1, family), "SOCKET_RCVBUFF", "receive buffer full")
+	}
+}
+
+// A socket that is closed with datagrams in it, which have something else in place of their
+// device by then.
+func TestClosedUnread(t *testing.T) {
+	tr := startTracer(t)
+	for _, address := range []string{"127.0.0.8:53", "[::1]:53"} {
+		for i := range 20 {
+			conn, err := net.ListenPacket("udp", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ask(t, address, fmt.Sprintf("unread%d.test.", i))
+			if err := conn.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	time.Sleep(time.Second) // the kernel frees sockets when all processors have been idle
+	for i := range 20 {
+		name := fmt.Sprintf("unread%d.test.", i)
+		ex := tr.exchange(name)
+		d := ex.LastDrop()
+		if ex.Outcome != trace.OutcomeDropped || d == nil || d.Where == "" || d.IfName != "" {
+			t.Errorf("%s: outcome %s, drop %+v", name, ex.Outcome, d)
+		}
 	}
 }
 
