@@ -206,9 +206,10 @@ func dropEvidence(m *memory, t *trace.Trace, s subject, d *trace.Drop) []string 
 	}
 	evidence = append(evidence, rejections(ex)...)
 	switch {
+	case s.upstream: // what it was for is the attempt's to say
 	case ex.Connects():
 		evidence = append(evidence, whyConnect(m, t)...)
-	case !s.upstream:
+	default:
 		evidence = append(evidence, recorded(t)...)
 	}
 	return appendIncomplete(evidence, ex)
