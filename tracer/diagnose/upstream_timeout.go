@@ -103,7 +103,7 @@ func howSilent(ex *trace.Exchange) string {
 func address(u *trace.Upstream) string {
 	switch {
 	case u.Attempt == nil:
-		return server(u.Exchange)
+		return upstreamOf(u).String() // as CoreDNS names it in an attempt
 	case u.Attempt.Address == "":
 		return fmt.Sprintf("of attempt %d (CoreDNS does not tell its address)", u.Attempt.Attempt)
 	}
