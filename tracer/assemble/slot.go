@@ -3,6 +3,7 @@ package assemble
 import (
 	"math"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
@@ -191,12 +192,24 @@ func (s *slot) lasts(x *lookup) bool {
 func (s *slot) agrees(x *lookup) bool {
 	switch s.at.Outcome {
 	case trace.OutcomeOK:
-		return x.answered <= s.limit+slack
+		return x.answered <= s.limit+slack || x.spoiledBefore(s.limit+slack)
 	case "":
 		return true // CoreDNS does not tell
+	case trace.OutcomeFailed:
+		if code := x.exchange.RCode; code != "" && code != "NOERROR" && x.answered <= s.limit+slack {
+			return true // an answer that it went on from (`failover`)
+		}
 	}
 	// What came later is of the attempt nevertheless, and so is what it could not take.
 	return x.answered > s.limit-slack || len(x.exchange.Rejected) > 0
+}
+
+// spoiledBefore tells whether a response came until a time that is no whole message: of one
+// that it cannot read CoreDNS makes an answer that is truncated, over UDP.
+func (x *lookup) spoiledBefore(limit int64) bool {
+	return slices.ContainsFunc(x.exchange.Rejected, func(r trace.Rejection) bool {
+		return (r.Why == trace.RejectedMalformed || r.Why == trace.RejectedIncomplete) && x.position.at+int64(r.Offset) <= limit
+	})
 }
 
 // follows tells whether a server asks y in one attempt after x: over TCP after an answer
