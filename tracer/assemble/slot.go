@@ -204,11 +204,13 @@ func (s *slot) agrees(x *lookup) bool {
 	return x.answered > s.limit-slack || len(x.exchange.Rejected) > 0
 }
 
-// spoiledBefore tells whether a response came until a time that is no whole message: of one
-// that it cannot read CoreDNS makes an answer that is truncated, over UDP.
+// spoiledBefore tells whether a response came until a time that its server could not take and
+// ended its attempt: CoreDNS makes FORMERR of another question's, and an answer that is
+// truncated of one that it cannot read. For one with another ID, or from elsewhere, it waits on.
 func (x *lookup) spoiledBefore(limit int64) bool {
 	return slices.ContainsFunc(x.exchange.Rejected, func(r trace.Rejection) bool {
-		return (r.Why == trace.RejectedMalformed || r.Why == trace.RejectedIncomplete) && x.position.at+int64(r.Offset) <= limit
+		ends := r.Why == trace.RejectedMalformed || r.Why == trace.RejectedIncomplete || r.Why == trace.RejectedQuestion
+		return ends && x.position.at+int64(r.Offset) <= limit
 	})
 }
 

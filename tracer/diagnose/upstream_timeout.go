@@ -119,8 +119,11 @@ func cost(u *trace.Upstream) string {
 }
 
 // costOf says it of several. In a chain servers wait at once, and go on when nobody waits
-// for them any more.
+// for them any more. Nobody waits for what a cache renews.
 func costOf(t *trace.Trace, same []*trace.Upstream) string {
+	if t.Exchange == nil && t.Query == nil && t.Role == "" {
+		return ""
+	}
 	if len(same) == 1 {
 		return cost(same[0])
 	}
