@@ -132,3 +132,21 @@ func TestAnsweredUnwatched(t *testing.T) {
 		}
 	}
 }
+
+// A response over TCP that is dropped each time that it is sent, until its client has gone: the
+// drops are the cause.
+func TestResponseDroppedUntilTheClientHasGone(t *testing.T) {
+	drop := func(at time.Duration, namespace, where, reason string) trace.Drop {
+		return trace.Drop{Message: trace.MessageResponse, NetNS: inodes[namespace], NetNSName: namespace, Where: where, Reason: reason, Offset: trace.Seconds(at)}
+	}
+	ex := asked()
+	ex.Protocol, ex.RCode, ex.Outcome = "tcp", "NOERROR", trace.OutcomeDropped
+	ex.Drops = []trace.Drop{
+		drop(time.Millisecond, "node", "nft_do_chain", "NETFILTER_DROP"), drop(200*time.Millisecond, "node", "nft_do_chain", "NETFILTER_DROP"),
+		drop(5*time.Second, "client", "tcp_v4_rcv", "NO_SOCKET"),
+	}
+	found := New().Trace(&trace.Trace{Header: ex.Header, Exchange: ex, Outcome: ex.Outcome, RCode: ex.RCode})
+	if got, want := codesOf(found), DroppedByNetfilter+" "+ClientGaveUp; got != want && got != ClientGaveUp+" "+DroppedByNetfilter {
+		t.Errorf("%s: %+v, want %s", got, found, want)
+	}
+}
