@@ -56,12 +56,6 @@ static __always_inline __u32 netns_of_socket(const struct sock *sk)
 	return net ? load32(&net->ns.inum) : 0;
 }
 
-/* The port of the peer, host order; 0: there is none. */
-static __always_inline __u16 peer_port(const struct sock *sk)
-{
-	return bpf_ntohs((__u16)load32(&sk->__sk_common.skc_dport));
-}
-
 /* What the events of sockets have in common: no device, and no tunnel any more. */
 static __always_inline void begin_at_socket(struct scratch *s, __u32 kind, __u32 netns, __u8 protocol)
 {
@@ -128,14 +122,19 @@ static __always_inline void append_socket(struct scratch *s, __u64 sk, __u64 cgr
 		__builtin_memcpy(id, &sk, sizeof(*id));
 }
 
-/* Lets the reads of a socket be known that neither its port nor its peer's tells of. */
-static __always_inline void expect_read(const struct scratch *s, const struct sock *sk)
+/*
+ * Lets the reads of a socket be known that neither its port nor its peer's tells of. Its
+ * own port need not be the one that the message was sent to: that of a proxy which takes
+ * what is sent to others (TPROXY) is another.
+ */
+static __always_inline void expect_read(const struct sock *sk)
 {
+	/* The two ports, that of the peer in network order. */
+	__u32 ports = load32(&sk->__sk_common.skc_dport);
 	__u64 key = (__u64)sk;
 	__u8 yes = 1;
 
-	if (!reads_observed || is_dns_port(0, s->e.dport) || is_dns_port(0, peer_port(sk)) ||
-	    bpf_map_lookup_elem(&readers, &key))
+	if (!reads_observed || is_dns_port(ports >> 16, bpf_ntohs((__u16)ports)) || bpf_map_lookup_elem(&readers, &key))
 		return;
 	bpf_map_update_elem(&readers, &key, &yes, BPF_ANY);
 }
@@ -204,7 +203,7 @@ static __always_inline void queued(struct scratch *s, struct sock *sk, struct sk
 	if (!want || want > MAX_PAYLOAD || bpf_probe_read_kernel(s->tail, want, data) ||
 	    !is_unchanged(s, skb, l4, l3, data))
 		return;
-	expect_read(s, sk);
+	expect_read(sk);
 	send_delivered(s, 0, (__u64)sk, read_cgroup(sk), want);
 }
 
@@ -358,7 +357,7 @@ static __always_inline void arriving(struct scratch *s, struct __sk_buff *ctx, c
 			return;
 	}
 	if (p->protocol == IPPROTO_UDP)
-		expect_read(s, sk);
+		expect_read(sk);
 	else if (finds_no_room(s, sk))
 		s->e.parts |= PART_LISTEN_FULL;
 	send_delivered(s, 0, (__u64)sk, bpf_skb_cgroup_id(ctx), want);

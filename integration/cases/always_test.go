@@ -138,7 +138,7 @@ func (c *caseLab) checkReceived() {
 // from the same port is the same one.
 func (c *caseLab) received() map[asked][]uint16 {
 	found := make(map[asked][]uint16)
-	for i := range 2 {
+	for i := range c.upstreams() {
 		clients := make(map[asked]netip.AddrPort)
 		for _, r := range c.Upstream(i).Received() {
 			if r.Name == "." || r.Name == lastName {
@@ -155,7 +155,9 @@ func (c *caseLab) received() map[asked][]uint16 {
 	return found
 }
 
-func (c *caseLab) isUpstream(addr netip.Addr) bool { return lab.UpstreamNetV4.Contains(addr) }
+func (c *caseLab) isUpstream(addr netip.Addr) bool {
+	return lab.UpstreamNetV4.Contains(addr) || lab.UpstreamNetV6.Contains(addr)
+}
 
 // exchangesOf returns the exchanges of a trace in order: the client's, and those of each
 // attempt and of what is behind it.

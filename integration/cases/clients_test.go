@@ -46,11 +46,14 @@ func build(t *testing.T) programs {
 	return found
 }
 
-// exec runs a program in client-a to its end. It may fail, as its lookups may.
+// exec runs a program to its end, in client-a if it names no host. It may fail, as its
+// lookups may.
 func (c *caseLab) exec(spec lab.Spec) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	spec.Host = "client-a"
+	if spec.Host == "" {
+		spec.Host = "client-a"
+	}
 	if _, err := c.Run(ctx, spec); errors.Is(err, context.DeadlineExceeded) {
 		c.t.Error(err)
 	}
@@ -67,9 +70,11 @@ func digUpstream(name string, args ...string) ask {
 }
 
 func digAt(server netip.Addr, name string, args ...string) ask {
-	return func(c *caseLab) {
-		c.exec(lab.Spec{Name: "dig", Path: "dig", Args: append([]string{"+tries=1", "+time=6", "@" + server.String(), name}, args...)})
-	}
+	return func(c *caseLab) { c.digFrom("client-a", server, name, args...) }
+}
+
+func (c *caseLab) digFrom(host string, server netip.Addr, name string, args ...string) {
+	c.exec(lab.Spec{Name: "dig", Host: host, Path: "dig", Args: append([]string{"+tries=1", "+time=6", "@" + server.String(), name}, args...)})
 }
 
 // What a pod's /etc/resolv.conf says.

@@ -2,6 +2,7 @@ package cases
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -48,6 +49,7 @@ type lookupCase struct {
 	reported string // where
 
 	topology  string   // of the lab; empty: one bridge
+	upstreams int      // how many there are; 0 means two
 	unwatched []string // hosts that the tracer does not observe
 	tracer    []string // more flags of the tracer
 
@@ -89,8 +91,8 @@ const patience = time.Minute
 
 // run makes the lookups of a row, and checks what is said of them.
 func (row *lookupCase) run(t *testing.T) {
-	c := &caseLab{Lab: lab.New(t, lab.Config{Topology: topology(t, row.topology)}), t: t, row: row}
-	for i := range 2 {
+	c := &caseLab{Lab: lab.New(t, lab.Config{Topology: topology(t, row.topology), Upstreams: row.upstreams}), t: t, row: row}
+	for i := range c.upstreams() {
 		for zone, behaviours := range zones {
 			for _, b := range behaviours {
 				c.Upstream(i).Set(zone, b)
@@ -158,8 +160,15 @@ func (c *caseLab) corefile() string {
 // block is a server block for all names.
 func (c *caseLab) block(dnstrace, plugins string) string {
 	text := ".:53 {\n dnstrace {\n output unix " + c.RecordSocket() + "\n " + dnstrace + "\n }\n errors\n " + plugins + "\n}\n"
-	return strings.NewReplacer("$UP", c.Upstream(0).V4().Addr().String(), "$DIR", c.Dir()).Replace(text)
+	addresses := []string{"$DIR", c.Dir(), "$UP6", c.Upstream(0).V6().Addr().String()}
+	for i := 1; i < c.upstreams(); i++ {
+		addresses = append(addresses, fmt.Sprintf("$UP%d", i), c.Upstream(i).V4().Addr().String())
+	}
+	return strings.NewReplacer(append(addresses, "$UP", c.Upstream(0).V4().Addr().String())...).Replace(text)
 }
+
+// upstreams is how many upstreams there are.
+func (c *caseLab) upstreams() int { return max(c.row.upstreams, 2) }
 
 func (c *caseLab) must(err error) {
 	c.t.Helper()

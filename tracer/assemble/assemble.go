@@ -107,11 +107,12 @@ type Assembler struct {
 	recorded  bool           // a server wrote records
 	// How many answered lookups had no record after linger, while there were none.
 	unrecorded int
-	// Passed on: those of which nothing more is expected, and others.
-	passedWhole, passedOther queue
-	stats                    Stats
-	most                     int       // held since shrink last looked
-	shrunk                   time.Time // when it last did
+	// Passed on: those whose server may be at work still, those of which nothing more is
+	// expected, and others.
+	passedOpen, passedWhole, passedOther queue
+	stats                                Stats
+	most                                 int       // held since shrink last looked
+	shrunk                               time.Time // when it last did
 }
 
 // New returns an empty Assembler.

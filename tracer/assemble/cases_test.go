@@ -161,7 +161,10 @@ func with(ex *trace.Exchange, changes ...func(*trace.Exchange)) *trace.Exchange 
 func overTCP(ex *trace.Exchange)   { ex.Protocol = "tcp" }
 func shortened(ex *trace.Exchange) { ex.Truncated = true }
 func closed(ex *trace.Exchange)    { ex.Reset = &trace.Reset{} }
-func refused(ex *trace.Exchange)   { ex.ICMP = &trace.ICMP{Type: 3, Code: 3} }
+func answers(rcode string) func(*trace.Exchange) {
+	return func(ex *trace.Exchange) { ex.RCode = rcode }
+}
+func refused(ex *trace.Exchange) { ex.ICMP = &trace.ICMP{Type: 3, Code: 3} }
 func rejected(ex *trace.Exchange) {
 	ex.Rejected = []trace.Rejection{{Why: trace.RejectedMalformed}}
 }
@@ -231,6 +234,10 @@ func TestAttemptsAndTheirExchanges(t *testing.T) {
 		{"what comes is malformed", func() []trace.Record {
 			ex, q := lookup(ms, attempt(1, 100*us, 200*us, trace.OutcomeError), attempt(2, 305*us, 200*us, trace.OutcomeError))
 			return []trace.Record{ex, q, with(toUpstream(name, 2000, 180*us, 0), overTCP, rejected), with(toUpstream(name, 2001, 390*us, 0), overTCP, rejected)}
+		}, "1000 recorded [1: 2000 exact] [2: 2001 exact]"},
+		{"it goes on from an error, on a busy node", func() []trace.Record {
+			ex, q := lookup(20*ms, attempt(1, 100*us, 8*ms, trace.OutcomeFailed), attempt(2, 8200*us, ms, trace.OutcomeOK))
+			return []trace.Record{ex, q, with(toUpstream(name, 2000, 180*us, 4*ms), answers("REFUSED")), toUpstream(name, 2001, 8300*us, ms/2)}
 		}, "1000 recorded [1: 2000 exact] [2: 2001 exact]"},
 		{"rejected until the time is over", func() []trace.Record {
 			ex, q := lookup(2*sec+ms, attempt(1, 100*us, 2*sec, trace.OutcomeTimeout))

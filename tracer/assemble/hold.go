@@ -22,8 +22,10 @@ const (
 	// Nor has one where none came for so many lookups that were answered a while
 	// ago: a busy node need not wait for long to know.
 	manyUnrecorded = 1000
-	// CoreDNS works on a query for at most 6 s (plugin/forward).
+	// CoreDNS works on a query for at most 6 s (plugin/forward), unless it has to connect:
+	// the first attempts to do so last up to 30 s (plugin/pkg/proxy).
 	holdServer = 7 * time.Second
+	holdDial   = 31 * time.Second
 	// An upstream query waits for the lookup that has it; this is only in case that
 	// they wait for each other.
 	maxClaimed = time.Minute
@@ -65,6 +67,9 @@ func (a *Assembler) readyAt(l *lookup) time.Time {
 	case a.servers.sends(&l.sender):
 		// What it is for may not be over.
 		ready = later(ready, later(l.end(), l.added).Add(a.unanswered()))
+		if ex := l.exchange; ex.Connects() && ex.Duration == nil && ex.Reset == nil && ex.ICMP == nil {
+			ready = later(ready, ex.Time.Add(holdDial+holdRecord))
+		}
 	}
 	return ready
 }

@@ -93,12 +93,12 @@ func TestRecordsBeforeTheirExchange(t *testing.T) {
 func TestAttemptWithRejectedAnswer(t *testing.T) {
 	for _, out := range []bool{true, false} {
 		up := toUpstream("a.example.", 2000, 200*time.Microsecond, 0)
-		up.Rejected = []trace.Rejection{{Why: trace.RejectedID}}
+		up.Rejected = []trace.Rejection{{Why: trace.RejectedIncomplete, Offset: trace.Seconds(300 * time.Microsecond)}}
 		client := fromClient("a.example.", 1000, 0, 2*time.Millisecond)
 		traces := assembleLive(&openUntil{out: out, until: epoch.Add(6 * time.Second)},
 			comes{50 * time.Millisecond, record(client, 20*time.Microsecond, 1900*time.Microsecond, attempt(1, 100*time.Microsecond, time.Millisecond, trace.OutcomeOK))},
 			comes{100 * time.Millisecond, client}, comes{6 * time.Second, up})
-		if want := map[bool]int{true: 1, false: 2}[out]; len(traces) != want || traces[want-1].Upstreams[0].Exchange == nil {
+		if want := map[bool]int{true: 1, false: 2}[out]; len(traces) != want || traces[want-1].Upstreams[0].Join != trace.JoinExact {
 			t.Errorf("known %v: %v", out, outlines(traces))
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"time"
 
+	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/spare"
 )
 
@@ -15,18 +16,29 @@ const (
 	// CoreDNS works on a retransmission for 6 s, and the exchange with a late answer
 	// comes up to 5 s after it was given up.
 	rememberOther = 15 * time.Second
+	// The server of one that was not answered may still be trying to connect.
+	rememberOpen = holdDial + rememberOther
 )
 
 // pass remembers a lookup that was passed on.
 func (a *Assembler) pass(l *lookup) {
 	l.passed = a.now
 	a.resizeTree(l)
-	if l.whole() {
+	switch {
+	case l.whole():
 		a.passedWhole.push(l)
-	} else {
+	case l.open():
+		a.passedOpen.push(l)
+	default:
 		a.passedOther.push(l)
 	}
 	a.expire()
+}
+
+// open tells whether the server of a lookup may still be at work on it.
+func (l *lookup) open() bool {
+	ex := l.exchange
+	return ex != nil && ex.Outcome == trace.OutcomeUnanswered && !ex.Connects() && l.query == nil
 }
 
 // whole tells whether nothing more of a lookup is expected.
@@ -43,19 +55,22 @@ func (l *lookup) whole() bool {
 	return true
 }
 
-// expire forgets what was passed on long ago, and what there is no room for.
+// expire forgets what was passed on long ago, and what there is no room for: first of all
+// queries that nobody answers, of which there may be any number.
 func (a *Assembler) expire() {
 	for _, q := range [...]struct {
 		*queue
 		keep time.Duration
-	}{{&a.passedWhole, rememberWhole}, {&a.passedOther, rememberOther}} {
+	}{{&a.passedOpen, rememberOpen}, {&a.passedWhole, rememberWhole}, {&a.passedOther, rememberOther}} {
 		for l := q.first; l != nil && (a.now.Sub(l.passed) > q.keep || a.passedSize() > a.cfg.MaxBytes/4); l = q.first {
 			a.drop(l)
 		}
 	}
 }
 
-func (a *Assembler) passedSize() int { return a.passedWhole.size + a.passedOther.size }
+func (a *Assembler) passedSize() int {
+	return a.passedOpen.size + a.passedWhole.size + a.passedOther.size
+}
 
 // drop forgets a lookup that was passed on, and all that was passed on with it.
 func (a *Assembler) drop(l *lookup) {
@@ -123,6 +138,8 @@ func (a *Assembler) bound() {
 	}
 	for a.held.size+a.passedSize() > a.cfg.MaxBytes {
 		switch {
+		case a.passedOpen.first != nil:
+			a.drop(a.passedOpen.first)
 		case a.passedWhole.first != nil:
 			a.drop(a.passedWhole.first)
 		case a.passedOther.first != nil:

@@ -152,6 +152,33 @@ func TestExchangeAfterItsRecords(t *testing.T) {
 	}
 }
 
+// A server that has to connect first tries that for up to 30 s: its record comes when the
+// client has long given up, and belongs to what was passed on by then. The connection waits
+// for it.
+func TestConnectsForLong(t *testing.T) {
+	const us = time.Microsecond
+	a := New(Config{})
+	for _, r := range miss("before.example.", 1, 0) {
+		a.Add(r)
+	}
+	after(t, a, 3*sec, "1 recorded [1: 2 exact]")
+	start := 10 * sec
+	ex := fromClient("a.example.", 1000, start, 0)
+	syn := with(toUpstream("", 2000, start+200*us, 0), synOnly)
+	a.Advance(epoch.Add(start + 8*sec))
+	a.Add(ex)
+	after(t, a, start+18*sec, "1000")
+	a.Advance(epoch.Add(start + 19*sec))
+	a.Add(syn)
+	after(t, a, start+30*sec, "")
+	a.Add(record(ex, 20*us, 30*sec, attempt(1, 100*us, 30*sec-ms, trace.OutcomeTimeout)))
+	after(t, a, start+32*sec, "1000 recorded again [1: 2000 exact]")
+	after(t, a, 2*time.Minute, "")
+	if len(a.byFlow) != 0 || a.Stats().Bytes != 0 {
+		t.Errorf("%d flows, %+v", len(a.byFlow), a.Stats())
+	}
+}
+
 // The worst load: 10,000 exchanges a second that a server sent and that are nobody's.
 // Memory is bounded, the oldest is passed on, and none is lost.
 func TestWorstLoad(t *testing.T) {

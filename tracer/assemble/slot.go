@@ -3,6 +3,7 @@ package assemble
 import (
 	"math"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
@@ -191,12 +192,26 @@ func (s *slot) lasts(x *lookup) bool {
 func (s *slot) agrees(x *lookup) bool {
 	switch s.at.Outcome {
 	case trace.OutcomeOK:
-		return x.answered <= s.limit+slack
+		return x.answered <= s.limit+slack || x.spoiledBefore(s.limit+slack)
 	case "":
 		return true // CoreDNS does not tell
+	case trace.OutcomeFailed:
+		if code := x.exchange.RCode; code != "" && code != "NOERROR" && x.answered <= s.limit+slack {
+			return true // an answer that it went on from (`failover`)
+		}
 	}
 	// What came later is of the attempt nevertheless, and so is what it could not take.
 	return x.answered > s.limit-slack || len(x.exchange.Rejected) > 0
+}
+
+// spoiledBefore tells whether a response came until a time that its server could not take and
+// ended its attempt: CoreDNS makes FORMERR of another question's, and an answer that is
+// truncated of one that it cannot read. For one with another ID, or from elsewhere, it waits on.
+func (x *lookup) spoiledBefore(limit int64) bool {
+	return slices.ContainsFunc(x.exchange.Rejected, func(r trace.Rejection) bool {
+		ends := r.Why == trace.RejectedMalformed || r.Why == trace.RejectedIncomplete || r.Why == trace.RejectedQuestion
+		return ends && x.position.at+int64(r.Offset) <= limit
+	})
 }
 
 // follows tells whether a server asks y in one attempt after x: over TCP after an answer

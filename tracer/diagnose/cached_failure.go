@@ -39,6 +39,9 @@ func cachedFailure(m *memory, t *trace.Trace) []trace.Finding {
 			return
 		}
 		k := keyOf(q, ex)
+		if cause := m.causeOf(q, k); cause != nil && cause.trace == t.TraceID {
+			return // it has a finding of its own
+		}
 		if times[k]++; times[k] > 1 {
 			return
 		}
@@ -57,8 +60,8 @@ func cachedFailure(m *memory, t *trace.Trace) []trace.Finding {
 
 // fromCache says of a response that a failure was cached, and by what.
 func (m *memory) fromCache(q *trace.Query, k failureKey) trace.Finding {
-	cause := m.failures[k]
-	if cause == nil || q.Time.Sub(cause.at) < 0 || q.Time.Sub(cause.at) > cacheLongest || cause.rcode != q.RCode {
+	cause := m.causeOf(q, k)
+	if cause == nil {
 		return trace.Finding{
 			Code:     CachedFailure,
 			Summary:  fmt.Sprintf("%s came out of CoreDNS's cache; what put it there was not seen.", q.RCode),
@@ -75,6 +78,16 @@ func (m *memory) fromCache(q *trace.Query, k failureKey) trace.Finding {
 		},
 		Advice: "See why: `dnstrace explain " + cause.trace.String() + "`. A failure is cached for 5 s (`servfail` in `cache`).",
 	}
+}
+
+// causeOf returns the failure that put a response into a server's cache; nil if it was not
+// seen.
+func (m *memory) causeOf(q *trace.Query, k failureKey) *failure {
+	cause := m.failures[k]
+	if cause == nil || q.Time.Sub(cause.at) < 0 || q.Time.Sub(cause.at) > cacheLongest || cause.rcode != q.RCode {
+		return nil
+	}
+	return cause
 }
 
 // failedFromCache tells whether a server answered with a failure that it had cached.

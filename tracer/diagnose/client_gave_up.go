@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -40,6 +41,21 @@ func clientGaveUp(m *memory, t *trace.Trace) []trace.Finding {
 		f.Evidence = append(f.Evidence, recorded(t)...)
 	}
 	return []trace.Finding{inDoubt(f, ex)}
+}
+
+// takenBack finds a client that ended its connection before a response. Proof: the reset
+// that it sent, and that no response had left its server.
+func takenBack(t *trace.Trace) (trace.Finding, bool) {
+	ex := t.Exchange
+	if ex.Reset == nil || ex.Connects() || ex.Reset.Src != netip.AddrPortFrom(ex.ClientIP, ex.ClientPort) || responseSeen(t) {
+		return trace.Finding{}, false
+	}
+	return trace.Finding{
+		Code:     ClientGaveUp,
+		Summary:  fmt.Sprintf("The client reset its TCP connection %s after the query, before a response.", since(ex.Reset.Offset)),
+		Evidence: append(append(resetEvidence(ex), lastSightings(t, ex)...), recorded(t)...),
+		Advice:   "Find what was slow in the rows above, or why the client ended: its timeout, its own end, what it asked elsewhere meanwhile.",
+	}, true
 }
 
 // wentOn tells whether a client whose socket was closed at a time had gone on with its call

@@ -103,6 +103,7 @@ func (d *Diagnoser) Trace(t *trace.Trace) []trace.Finding {
 		seen = withoutLookup(t)
 	}
 	d.memory.learnUpstreams(seen)
+	d.memory.learnFailures(seen)
 	for _, r := range rules {
 		findings = append(findings, r(d.memory, seen)...)
 	}
@@ -113,7 +114,6 @@ func (d *Diagnoser) Trace(t *trace.Trace) []trace.Finding {
 	if len(findings) == 0 {
 		findings = append(findings, answeredError(seen)...)
 	}
-	d.memory.learnFailures(seen)
 	d.memory.add(seen)
 	return findings
 }

@@ -63,3 +63,27 @@ func TestDroppedByNetfilterNamesWhose(t *testing.T) {
 		}
 	}
 }
+
+// A connection of a server's that dies, of which no attempt is known, or no client: what
+// it was for is not looked for among the clients' calls.
+func TestDroppedConnectionOfAServer(t *testing.T) {
+	ex := &trace.Exchange{
+		DNS: trace.DNS{Protocol: "tcp"}, Outcome: trace.OutcomeDropped, Transmissions: 1,
+		Drops: []trace.Drop{{Message: trace.MessageQuery, Where: "nft_do_chain", Reason: "NETFILTER_DROP"}},
+	}
+	attempt := trace.Upstream{Attempt: &trace.Attempt{Attempt: 1, Address: "192.0.2.1:53"}, Exchange: ex}
+	for _, tr := range []*trace.Trace{
+		{Exchange: ex, Role: trace.RoleUpstream, Outcome: trace.OutcomeDropped},
+		{Query: &trace.Query{}, Upstreams: []trace.Upstream{attempt}},
+	} {
+		findings := New().Trace(tr)
+		if len(findings) == 0 || findings[0].Code != DroppedByNetfilter {
+			t.Errorf("findings %+v, expected %s", findings, DroppedByNetfilter)
+		}
+		for _, f := range findings {
+			if text := strings.Join(f.Evidence, "\n"); strings.Contains(text, "what the client wanted") {
+				t.Errorf("evidence %q", f.Evidence)
+			}
+		}
+	}
+}

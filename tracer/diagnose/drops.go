@@ -49,11 +49,22 @@ func losses(ex *trace.Exchange) []loss {
 	case last == nil || connectionClosed(ex):
 		return nil
 	case gaveUp(ex):
-		return lossesOf(ex, repeated(ex, last.Offset), nil)
+		return lossesOf(ex, repeated(ex, last.Offset), lastBefore(ex, last))
 	case ex.Outcome == trace.OutcomeDropped && !copyOnly(ex, last):
 		return lossesOf(ex, transmissions(ex, last.Offset), last)
 	case ex.Outcome == trace.OutcomeAnswered && ex.Duration != nil:
 		return lossesOf(ex, repeated(ex, *ex.Duration), nil)
+	}
+	return nil
+}
+
+// lastBefore returns the drop of a response over TCP before the one that found its client
+// gone: the server's kernel had sent it again and again until then. Nil if there is none.
+func lastBefore(ex *trace.Exchange, end *trace.Drop) *trace.Drop {
+	for i := len(ex.Drops) - 1; i >= 0 && ex.Protocol == "tcp"; i-- {
+		if d := &ex.Drops[i]; d.Message == trace.MessageResponse && !alikeDrops(d, end) {
+			return d
+		}
 	}
 	return nil
 }
@@ -206,9 +217,10 @@ func dropEvidence(m *memory, t *trace.Trace, s subject, d *trace.Drop) []string 
 	}
 	evidence = append(evidence, rejections(ex)...)
 	switch {
+	case s.upstream: // what it was for is the attempt's to say
 	case ex.Connects():
 		evidence = append(evidence, whyConnect(m, t)...)
-	case !s.upstream:
+	default:
 		evidence = append(evidence, recorded(t)...)
 	}
 	return appendIncomplete(evidence, ex)

@@ -361,8 +361,8 @@ func TestSlowUpstreamOfAChain(t *testing.T) {
 		last trace.Upstream
 		want string
 	}{
-		{"slow", trace.Upstream{Exchange: answer(2*time.Second, "10.0.0.9")}, "The upstream 10.0.0.9 port 53, or the way to it, took 2.000s"},
-		{"fast", trace.Upstream{Exchange: answer(time.Millisecond, "10.0.0.9")}, "The upstream 10.0.0.8 port 53, or the way to it, took 2.010s"},
+		{"slow", trace.Upstream{Exchange: answer(2*time.Second, "10.0.0.9")}, "The upstream 10.0.0.9:53, or the way to it, took 2.000s"},
+		{"fast", trace.Upstream{Exchange: answer(time.Millisecond, "10.0.0.9")}, "The upstream 10.0.0.8:53, or the way to it, took 2.010s"},
 		{"silent", trace.Upstream{Attempt: &trace.Attempt{
 			Attempt: 1, Address: "10.0.0.9:53", Outcome: trace.OutcomeTimeout, Duration: trace.SecondsPtr(2 * time.Second),
 		}}, "The upstream 10.0.0.9:53 did not answer"},

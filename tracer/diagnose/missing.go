@@ -44,8 +44,9 @@ func unexplained(ex *trace.Exchange) bool {
 	return false
 }
 
-// refusals explain a query that somebody refused to deliver or to take.
-var refusals = []func(*trace.Trace) (trace.Finding, bool){icmpError, refused}
+// refusals explain a query that somebody refused to deliver or to take, or that its client
+// took back.
+var refusals = []func(*trace.Trace) (trace.Finding, bool){icmpError, refused, takenBack}
 
 // absences explain why there was no response, from the most telling to the least;
 // the last one always has something to say.

@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"math"
+	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
@@ -29,6 +30,25 @@ func answered(ex *trace.Exchange) bool {
 	return seen
 }
 
+// watched is for how long after a query a response to it would be seen, whatever the
+// tracer's --timeout is.
+const watched = 7 * time.Second
+
+// recordedAnswer tells whether the server's record says that it answered, in time for the
+// response to be seen.
 func recordedAnswer(t *trace.Trace) bool {
-	return t.Query != nil && t.Query.Outcome != trace.OutcomeNoResponse
+	_, unwatched := answeredUnwatched(t)
+	return t.Query != nil && t.Query.Outcome != trace.OutcomeNoResponse && !unwatched
+}
+
+// answeredUnwatched returns how long after the query the server's record says that it
+// answered, if nobody watched for the response any more.
+func answeredUnwatched(t *trace.Trace) (after time.Duration, unwatched bool) {
+	q, ex := t.Query, t.Exchange
+	if q == nil || q.Outcome == trace.OutcomeNoResponse || q.DNS.Duration == nil {
+		return 0, false
+	}
+	after = t.OnClientClock(q.Time).Add(q.DNS.Duration.Duration()).Sub(ex.Time)
+	last, _ := ex.Last(trace.MessageQuery, math.MaxInt64)
+	return after, !responseSeen(t) && after-last.Offset.Duration() > watched
 }

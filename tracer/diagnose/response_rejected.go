@@ -31,7 +31,7 @@ func rejectedResponse(t *trace.Trace) (trace.Finding, bool) {
 // above. What CoreDNS makes of them, a timeout, FORMERR, SERVFAIL or a truncated answer,
 // does not tell.
 func rejectedUpstream(_ *memory, t *trace.Trace) []trace.Finding {
-	var findings []trace.Finding
+	var found byUpstream
 	eachUpstream(t.Upstreams, func(u *trace.Upstream) {
 		ex := rejectedOf(u)
 		if ex == nil {
@@ -51,9 +51,9 @@ func rejectedUpstream(_ *memory, t *trace.Trace) []trace.Finding {
 			f.Evidence = append(f.Evidence, "CoreDNS's "+endedAs(at))
 		}
 		f.Evidence = appendIncomplete(appendInferred(append(f.Evidence, rejections(ex)...), u), ex)
-		findings = append(findings, f)
+		found.add(u, f)
 	})
-	return findings
+	return found.findings
 }
 
 // rejectedOf returns the exchange that ended an attempt if nothing came that its server

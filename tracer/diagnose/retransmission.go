@@ -16,7 +16,7 @@ func retransmission(t *trace.Trace, others []trace.Finding) []trace.Finding {
 		return nil
 	}
 	sent := transmissions(ex, *ex.Duration)
-	if len(sent) < 2 {
+	if len(sent) < 2 || ex.Protocol == "tcp" && sent[0].cameTo(ex, ex.Milestones.Query.Arrived) {
 		return nil
 	}
 	f := trace.Finding{

@@ -13,10 +13,11 @@ const longWait = 250 * time.Millisecond
 
 // serverOverloaded finds a query that waited for the server to read it. Proof: it
 // arrived at the server, and much later, on the same clock, the kernel saw it read
-// or, where the kernel does not show that, CoreDNS's record starts.
+// or, where the kernel does not show that, CoreDNS's record starts. What comes over TCP
+// behind others may wait for their answers: CoreDNS takes one at a time from a connection.
 func serverOverloaded(_ *memory, t *trace.Trace) []trace.Finding {
 	ex := t.Exchange
-	if ex == nil {
+	if ex == nil || ex.Protocol == "tcp" && ex.Outstanding > 0 {
 		return nil
 	}
 	arrived, ok := ex.Sighting(ex.Milestones.Query.Arrived)

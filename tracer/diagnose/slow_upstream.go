@@ -14,24 +14,23 @@ import (
 // the upstream or the way to it is told only where the query was seen to arrive there and
 // the response to leave.
 func slowUpstream(_ *memory, t *trace.Trace) []trace.Finding {
-	findings := lateUpstreams(t)
+	found := lateUpstreams(t)
 	total, ok := clientTime(t)
 	if !ok || total < slow {
-		return findings
+		return found.findings
 	}
 	eachUpstream(t.Upstreams, func(u *trace.Upstream) {
 		d, ok := answerTime(u)
 		if _, late := lateBy(u); late || !ok || d < slow || d < total/2 || waitedTime(u) >= d/2 {
 			return
 		}
-		findings = append(findings, slowFinding(u, d, total))
+		found.add(u, slowFinding(u, d, total))
 	})
-	return findings
+	return found.findings
 }
 
 // lateUpstreams finds upstreams whose response came when nobody waited for it any more.
-func lateUpstreams(t *trace.Trace) []trace.Finding {
-	var findings []trace.Finding
+func lateUpstreams(t *trace.Trace) (found byUpstream) {
 	eachUpstream(t.Upstreams, func(u *trace.Upstream) {
 		after, late := lateBy(u)
 		if !late || waitedTime(u) >= after.Duration()/2 {
@@ -56,13 +55,14 @@ func lateUpstreams(t *trace.Trace) []trace.Finding {
 			f.Evidence = append(f.Evidence, "CoreDNS's "+endedAs(at))
 		}
 		f.Evidence = appendInferred(f.Evidence, u)
-		findings = append(findings, inDoubt(f, ex))
+		found.add(u, inDoubt(f, ex))
 	})
-	return findings
+	return found
 }
 
 // lateBy returns when the response of an upstream came, counted from its query, if its
-// server had closed the socket, or ended the attempt, before.
+// server had closed the socket, or ended the attempt, before. One that timed out took no
+// response: what came in its last moment was late, too.
 func lateBy(u *trace.Upstream) (after trace.Seconds, late bool) {
 	ex, at := u.Exchange, u.Attempt
 	switch {
@@ -73,7 +73,7 @@ func lateBy(u *trace.Upstream) (after trace.Seconds, late bool) {
 	case at == nil || at.Outcome == trace.OutcomeOK || at.Outcome == "" || at.Duration == nil || ex.Duration == nil || ex.Outcome != trace.OutcomeAnswered:
 		return 0, false
 	}
-	return *ex.Duration, *ex.Duration > *at.Duration
+	return *ex.Duration, at.Outcome == trace.OutcomeTimeout || *ex.Duration > *at.Duration
 }
 
 // waitedTime is how long a server that keeps records waited for its own upstreams.

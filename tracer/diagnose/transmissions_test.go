@@ -157,3 +157,23 @@ func TestDropsOneAfterTheOther(t *testing.T) {
 		}
 	}
 }
+
+// Over TCP a kernel soon sends again what is not acknowledged: where it had arrived nobody
+// asked again, and where it had not it was lost.
+func TestSegmentSentAgain(t *testing.T) {
+	for _, tc := range []struct {
+		protocol string
+		arrived  bool
+		want     string
+	}{{"tcp", true, ""}, {"udp", true, Retransmission}, {"tcp", false, QueryNeverArrived}} {
+		ex := again(func(ex *trace.Exchange) {
+			if tc.arrived {
+				see(ex, trace.MessageQuery, trace.DirectionDelivered, "server", time.Millisecond)
+			}
+		})
+		ex.Protocol = tc.protocol
+		if found := New().Trace(&trace.Trace{Header: ex.Header, Exchange: ex, Outcome: ex.Outcome, RCode: "NOERROR"}); codesOf(found) != tc.want {
+			t.Errorf("%s, arrived %t: %+v, want %q", tc.protocol, tc.arrived, found, tc.want)
+		}
+	}
+}

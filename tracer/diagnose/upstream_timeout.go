@@ -103,7 +103,7 @@ func howSilent(ex *trace.Exchange) string {
 func address(u *trace.Upstream) string {
 	switch {
 	case u.Attempt == nil:
-		return server(u.Exchange)
+		return upstreamOf(u).String() // as CoreDNS names it in an attempt
 	case u.Attempt.Address == "":
 		return fmt.Sprintf("of attempt %d (CoreDNS does not tell its address)", u.Attempt.Attempt)
 	}
@@ -119,8 +119,11 @@ func cost(u *trace.Upstream) string {
 }
 
 // costOf says it of several. In a chain servers wait at once, and go on when nobody waits
-// for them any more.
+// for them any more. Nobody waits for what a cache renews.
 func costOf(t *trace.Trace, same []*trace.Upstream) string {
+	if t.Exchange == nil && t.Query == nil && t.Role == "" {
+		return ""
+	}
 	if len(same) == 1 {
 		return cost(same[0])
 	}

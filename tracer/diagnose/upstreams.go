@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -213,6 +214,26 @@ func outcomeOf(t *trace.Trace, u *trace.Upstream) (o outcome, known bool) {
 		return outcome{start.Add(u.Attempt.Start.Duration()), u.Attempt.Outcome != trace.OutcomeOK, u.Attempt.Outcome == trace.OutcomeTimeout}, true
 	}
 	return o, false
+}
+
+// byUpstream collects findings of one code about queries to upstreams: one an upstream,
+// with what shows it of all that went there.
+type byUpstream struct {
+	findings []trace.Finding
+	first    map[netip.AddrPort]int // the index of its finding
+}
+
+func (b *byUpstream) add(u *trace.Upstream, f trace.Finding) {
+	addr := upstreamOf(u)
+	if i, known := b.first[addr]; known && addr.IsValid() && b.findings[i].Code == f.Code {
+		b.findings[i].Evidence = append(b.findings[i].Evidence, f.Evidence...)
+		return
+	}
+	if b.first == nil {
+		b.first = map[netip.AddrPort]int{}
+	}
+	b.first[addr] = len(b.findings)
+	b.findings = append(b.findings, f)
 }
 
 // eachUpstream visits a tree.

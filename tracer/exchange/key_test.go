@@ -105,6 +105,42 @@ func TestTransparentProxyIsAnExchangeOfItsOwn(t *testing.T) {
 	}
 }
 
+// What the proxy reads late is what reached its socket: the client's query, and the response to
+// its own, although both exchanges have the same addresses.
+func TestTransparentProxyReadsLate(t *testing.T) {
+	q, r := query(t, "example.com.", 7), response(t, "example.com.", 7, 0)
+	const pid = 99
+	reader := func(p *capture.Packet) { p.PID, p.Comm = pid, "proxy" }
+	f := newFeed(t)
+	f.table.cfg.Observes = everything
+	f.packet(tx, podNS, 2, pod, service, q, sentBy(42, "dig", 0))
+	f.packet(rx, nodeNS, 5, pod, service, q)
+	f.packet(delivered, nodeNS, 5, pod, service, q)
+	f.skb++
+	f.packet(tx, nodeNS, 6, pod, service, q, sentBy(pid, "proxy", 0))
+	f.skb++
+	f.packet(read, nodeNS, 0, pod, service, q, reader)
+	f.packet(rx, nodeNS, 6, service, pod, r)
+	f.packet(delivered, nodeNS, 6, service, pod, r)
+	f.now += int64(50 * time.Millisecond)
+	f.packet(read, nodeNS, 0, service, pod, r, reader)
+	f.packet(tx, nodeNS, 5, service, pod, r, sentBy(pid, "proxy", 0))
+	f.packet(rx, podNS, 2, service, pod, r)
+	f.after(time.Minute)
+	for _, ex := range f.got {
+		if !ex.Milestones.Query.Left.Seen() || !ex.Milestones.Response.Arrived.Seen() {
+			t.Errorf("%+v", ex.Milestones)
+		}
+		proxied := ex.Client.PID == pid
+		if ex.Milestones.Query.Read.Seen() == proxied || ex.Milestones.Response.Read.Seen() != proxied {
+			t.Errorf("by the proxy %t: %+v", proxied, ex.Milestones)
+		}
+	}
+	if len(f.got) != 2 {
+		t.Errorf("%d exchanges", len(f.got))
+	}
+}
+
 // A bond: the packet that a socket sends passes two devices of its namespace.
 func TestStackedDevicesAreOneTransmission(t *testing.T) {
 	f := newFeed(t)

@@ -63,7 +63,7 @@ func (t *Table) known(p *capture.Packet, k key, server netip.AddrPort, before *b
 		switch {
 		case fresh && (ex.server != server || !ex.sender(p)):
 		case !fresh && !ex.goesTo(server):
-		case found == nil, ex.last > found.last:
+		case found == nil, ex.nearer(found, p):
 			found = ex
 		}
 	}
@@ -82,6 +82,28 @@ func (t *Table) known(p *capture.Packet, k key, server netip.AddrPort, before *b
 		found = ex
 	}
 	return found, trace.NATMatched
+}
+
+// nearer tells whether a query is rather of ex than of another exchange with its addresses.
+func (ex *open) nearer(other *open, p *capture.Packet) bool {
+	if p.Kind == capture.Read {
+		if waits := ex.unreadAt(p, 0); waits != other.unreadAt(p, 0) {
+			return waits
+		}
+	}
+	return ex.last > other.last
+}
+
+// unreadAt tells whether a message of the exchange is in a socket of a packet's namespace, and
+// nobody has read it: what is read there is that. A transparent proxy and its client have the
+// same addresses.
+func (ex *open) unreadAt(p *capture.Packet, message uint8) bool {
+	for i := len(ex.marks) - 1; i >= 0; i-- {
+		if m := &ex.marks[i]; m.netns == p.NetNS && m.bits&inResponse == message && m.kind != capture.RX {
+			return m.kind == capture.Delivered
+		}
+	}
+	return false
 }
 
 // asks tells whether it is an exchange with that ID and question.
@@ -158,6 +180,9 @@ func (t *Table) answers(p *capture.Packet, k key, before *buffer, fresh bool) *o
 	for i := range s.len() {
 		ex := s.at(i)
 		rank := 1
+		if p.Kind == capture.Read && ex.unreadAt(p, inResponse) {
+			rank += 16
+		}
 		if ex.mayAnswer(p) {
 			rank += 8
 		}

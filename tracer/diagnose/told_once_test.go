@@ -1,0 +1,152 @@
+package diagnose
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
+)
+
+// attemptAt is an attempt of CoreDNS's at one upstream, with its exchange.
+func attemptAt(n int, outcome string, took time.Duration, ex *trace.Exchange) trace.Upstream {
+	ex.ServerIP = netip.MustParseAddr("192.0.2.53")
+	at := &trace.Attempt{Attempt: n, Address: "192.0.2.53:53", Outcome: outcome, Duration: trace.SecondsPtr(took)}
+	return trace.Upstream{Attempt: at, Exchange: ex, Join: trace.JoinExact}
+}
+
+// respondedAfter is an exchange with a response.
+func respondedAfter(after time.Duration, rcode string) *trace.Exchange {
+	ex := asked()
+	ex.Outcome, ex.RCode, ex.Duration = trace.OutcomeAnswered, rcode, trace.SecondsPtr(after)
+	return ex
+}
+
+// What several queries to one upstream show is told once, by the name that attempts give it,
+// also where one of them is of no attempt that is known.
+func TestUpstreamToldOnce(t *testing.T) {
+	rejected := func() *trace.Exchange {
+		ex := asked()
+		ex.Rejected = []trace.Rejection{{Why: trace.RejectedID}}
+		return ex
+	}
+	for _, tc := range []struct {
+		code   string
+		answer func() *trace.Exchange
+	}{
+		{SlowUpstream, func() *trace.Exchange { return respondedAfter(2*time.Second, "NOERROR") }},
+		{ResponseRejected, rejected},
+	} {
+		stray := attemptAt(2, "", 0, tc.answer())
+		stray.Attempt = nil
+		client := respondedAfter(2100*time.Millisecond, "NOERROR")
+		found := New().Trace(&trace.Trace{Header: client.Header, Exchange: client, Outcome: client.Outcome, Upstreams: []trace.Upstream{
+			attemptAt(1, trace.OutcomeOK, 2*time.Second, tc.answer()), stray,
+		}})
+		if codesOf(found) != tc.code || !strings.Contains(found[0].Summary, "192.0.2.53:53") {
+			t.Errorf("%s: %+v", tc.code, found)
+		}
+	}
+}
+
+// In a chain with equal timeouts the first server may give up just as the second answers
+// that its own upstream was silent, and then get the same from its cache: only the upstream
+// at the end was silent.
+func TestSilentBehindEqualTimeouts(t *testing.T) {
+	const wait = 2 * time.Second
+	record := func(start time.Duration, cache string) *trace.Query {
+		q := &trace.Query{Outcome: trace.OutcomeError, Cache: cache, DNS: trace.DNS{QName: "a.example.", QType: "A", RCode: "SERVFAIL", Duration: trace.SecondsPtr(wait)}}
+		q.Time = epoch.Add(start)
+		return q
+	}
+	first, second := attemptAt(1, trace.OutcomeTimeout, wait, respondedAfter(wait-time.Millisecond, "SERVFAIL")), attemptAt(2, trace.OutcomeOK, time.Millisecond, respondedAfter(time.Millisecond, "SERVFAIL"))
+	end := attemptAt(1, trace.OutcomeTimeout, wait-2*time.Millisecond, asked())
+	end.Attempt.Address, end.Exchange.ServerIP = "192.0.2.99:53", netip.MustParseAddr("192.0.2.99")
+	end.Exchange.Milestones.Response.Arrived = trace.NotSeen
+	first.Query, first.Upstreams = record(0, trace.CacheMiss), []trace.Upstream{end}
+	second.Query = record(wait, trace.CacheHit)
+	client := respondedAfter(wait+time.Millisecond, "SERVFAIL")
+	client.TraceID[0] = 1
+	found := New().Trace(&trace.Trace{
+		Header: client.Header, Exchange: client, Outcome: client.Outcome, RCode: "SERVFAIL", Query: record(0, trace.CacheMiss), Upstreams: []trace.Upstream{first, second},
+	})
+	if codesOf(found) != UpstreamTimeout || !strings.Contains(found[0].Summary, "192.0.2.99:53") {
+		t.Errorf("%+v", found)
+	}
+}
+
+// A query that waits behind another of its connection waits for an answer, not for a server
+// that is short of CPU.
+func TestWaitBehindOthersOfAConnection(t *testing.T) {
+	for _, tc := range []struct {
+		protocol    string
+		outstanding int
+		overloaded  bool
+	}{{"tcp", 0, true}, {"tcp", 1, false}, {"udp", 1, true}} {
+		ex := respondedAfter(400*time.Millisecond, "NOERROR")
+		ex.Protocol, ex.Outstanding = tc.protocol, tc.outstanding
+		ex.Milestones.Query.Arrived = see(ex, trace.MessageQuery, trace.DirectionDelivered, "server", time.Millisecond)
+		ex.Milestones.Query.Read = see(ex, trace.MessageQuery, trace.DirectionRead, "server", 390*time.Millisecond)
+		found := New().Trace(&trace.Trace{Header: ex.Header, Exchange: ex, Outcome: ex.Outcome, RCode: "NOERROR"})
+		if got := slices.ContainsFunc(found, func(f trace.Finding) bool { return f.Code == ServerOverloaded }); got != tc.overloaded {
+			t.Errorf("%s with %d others: %+v", tc.protocol, tc.outstanding, found)
+		}
+	}
+}
+
+// A client that resets its connection before a response gave up; one whose server, or
+// firewall, resets it did not.
+func TestClientResetItsConnection(t *testing.T) {
+	for _, tc := range []struct {
+		by, code string
+	}{{"10.0.0.2:40000", ClientGaveUp}, {"10.0.0.1:53", NoResponseSeen}} {
+		ex := asked()
+		ex.Protocol, ex.Reset = "tcp", &trace.Reset{Src: netip.MustParseAddrPort(tc.by), Offset: trace.Seconds(50 * time.Millisecond)}
+		ex.Milestones.Query.Read = see(ex, trace.MessageQuery, trace.DirectionRead, "server", time.Millisecond)
+		found := New().Trace(&trace.Trace{Header: ex.Header, Exchange: ex, Outcome: ex.Outcome})
+		if codesOf(found) != tc.code {
+			t.Errorf("reset by %s: %+v, want %s", tc.by, found, tc.code)
+		}
+	}
+}
+
+// A server that answers long after anybody watched for its response, as when it had to wait
+// for a connection, has lost no response.
+func TestAnsweredUnwatched(t *testing.T) {
+	for _, tc := range []struct {
+		took time.Duration
+		want string
+	}{
+		{4 * time.Second, ResponseLost},
+		{30 * time.Second, NoResponseSeen},
+	} {
+		ex := asked()
+		ex.Milestones.Query.Read = see(ex, trace.MessageQuery, trace.DirectionRead, "server", time.Millisecond)
+		q := &trace.Query{Outcome: trace.OutcomeError, DNS: trace.DNS{RCode: "SERVFAIL", Duration: trace.SecondsPtr(tc.took)}}
+		q.Time = epoch.Add(time.Millisecond)
+		found := New().Trace(&trace.Trace{Header: ex.Header, Exchange: ex, Query: q, Outcome: ex.Outcome})
+		if codesOf(found) != tc.want {
+			t.Errorf("answered after %s: %+v, want %s", tc.took, found, tc.want)
+		}
+	}
+}
+
+// A response over TCP that is dropped each time that it is sent, until its client has gone: the
+// drops are the cause.
+func TestResponseDroppedUntilTheClientHasGone(t *testing.T) {
+	drop := func(at time.Duration, namespace, where, reason string) trace.Drop {
+		return trace.Drop{Message: trace.MessageResponse, NetNS: inodes[namespace], NetNSName: namespace, Where: where, Reason: reason, Offset: trace.Seconds(at)}
+	}
+	ex := asked()
+	ex.Protocol, ex.RCode, ex.Outcome = "tcp", "NOERROR", trace.OutcomeDropped
+	ex.Drops = []trace.Drop{
+		drop(time.Millisecond, "node", "nft_do_chain", "NETFILTER_DROP"), drop(200*time.Millisecond, "node", "nft_do_chain", "NETFILTER_DROP"),
+		drop(5*time.Second, "client", "tcp_v4_rcv", "NO_SOCKET"),
+	}
+	found := New().Trace(&trace.Trace{Header: ex.Header, Exchange: ex, Outcome: ex.Outcome, RCode: ex.RCode})
+	if got, want := codesOf(found), DroppedByNetfilter+" "+ClientGaveUp; got != want && got != ClientGaveUp+" "+DroppedByNetfilter {
+		t.Errorf("%s: %+v, want %s", got, found, want)
+	}
+}
