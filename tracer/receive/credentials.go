@@ -2,8 +2,8 @@ package receive
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
-	"net"
 	"time"
 	"unsafe"
 
@@ -20,35 +20,29 @@ type origin struct {
 // String implements fmt.Stringer.
 func (o origin) String() string { return fmt.Sprintf("process %d of user %d", o.pid, o.uid) }
 
-// controlSize has room for what askForOrigin asks for.
+// controlSize has room for what setOptions asks for, and for no open file.
 var controlSize = unix.CmsgSpace(unix.SizeofUcred) + unix.CmsgSpace(int(unsafe.Sizeof(unix.Timespec{})))
 
-// askForOrigin lets the kernel say of each datagram who sent it, and when: it may have
-// waited before it is read.
-func askForOrigin(conn *net.UnixConn) error {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var set error
-	err = raw.Control(func(fd uintptr) {
-		for _, option := range []int{unix.SO_PASSCRED, unix.SO_TIMESTAMPNS} {
-			if set == nil {
-				set = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, option, 1)
-			}
+// soPassRights lets a socket take open files, which it does unless told otherwise (Linux
+// 6.16, include/uapi/asm-generic/socket.h).
+const soPassRights = 83
+
+// setOptions lets the kernel say of each datagram who sent it, and when: it may have
+// waited before it is read. Nobody can send open files where the kernel can refuse
+// them: what it takes to close them is the sender's choice (see [reading]).
+func setOptions(fd int) error {
+	for _, option := range []int{unix.SO_PASSCRED, unix.SO_TIMESTAMPNS} {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, 1); err != nil {
+			return fmt.Errorf("ask for the senders of records: %w", err)
 		}
-	})
-	if err != nil {
-		return err
 	}
-	if set != nil {
-		return fmt.Errorf("ask for the senders of records: %w", set)
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, soPassRights, 0); err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
+		return fmt.Errorf("refuse open files: %w", err)
 	}
 	return nil
 }
 
-// originOf reads what came with a datagram. One that came before the kernel was asked has
-// nothing: its sender is unknown, and it came now.
+// originOf reads what came with a datagram.
 func originOf(control []byte) origin {
 	from := origin{came: time.Now()}
 	messages, err := unix.ParseSocketControlMessage(control)

@@ -111,14 +111,11 @@ func TestCheck(t *testing.T) {
 // A record that waited in the socket is as old as when it came, not as when it is read.
 func TestArrivalIsTheKernels(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "records.sock")
-	conn, err := unixsocket.ListenPacket(path, "--listen", unixsocket.Mine)
+	conn, err := unixsocket.ListenPacket(path, "--listen", unixsocket.Mine, setOptions)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if err := askForOrigin(conn); err != nil {
-		t.Fatal(err)
-	}
 	client, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)

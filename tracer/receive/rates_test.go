@@ -3,6 +3,7 @@ package receive
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -127,5 +128,32 @@ func TestQueueHasABudget(t *testing.T) {
 	r.datagram(line, unix.MSG_TRUNC, origin{pid: 1, came: came})
 	if got := r.Stats().Refused[ReasonSize]; got != 1 {
 		t.Errorf("%d are refused for their size", got)
+	}
+}
+
+// Datagrams of many short lines, or of nothing, take no more time than those of records:
+// they count as more than their bytes, and none goes uncounted.
+func TestManyLines(t *testing.T) {
+	for name, tc := range map[string]struct {
+		datagram  string
+		datagrams int
+		most      uint64 // lines that are read
+	}{
+		"one byte":         {"x", 100_000, burstOther / leastLine},
+		"nothing":          {"", 100_000, burstOther / leastLine},
+		"an empty line":    {"\n", 100_000, burstOther / leastLine},
+		"short lines":      {strings.Repeat("{\n", 100), 1000, burstOther / leastLine},
+		"many short lines": {strings.Repeat("{\n", 32_000), 100, 0},
+	} {
+		r := newReceiver(queued)
+		s, _ := limited()
+		r.senders = s
+		for range tc.datagrams {
+			r.datagram([]byte(tc.datagram), 0, origin{pid: 2, uid: 7, came: came})
+		}
+		got, all := r.Stats(), uint64(tc.datagrams*max(1, strings.Count(tc.datagram, "\n")))
+		if got.Refused[ReasonMalformed] > tc.most || got.Refused[ReasonMalformed]+got.Refused[ReasonRate] != all {
+			t.Errorf("%s: %v of %d", name, got.Refused, all)
+		}
 	}
 }

@@ -120,16 +120,18 @@ func newReceiver(records int) *Receiver {
 
 // bind opens a socket at the path, and reads from it in the place of the one before.
 func (r *Receiver) bind() error {
-	conn, err := unixsocket.ListenPacket(r.path, "--listen", r.owner)
+	conn, err := unixsocket.ListenPacket(r.path, "--listen", r.owner, setOptions)
 	if err != nil {
 		return err
 	}
 	// A smaller buffer than asked for loses records sooner, and the plugin
 	// counts what it could not send.
 	_ = conn.SetReadBuffer(receiveBuffer)
-	if err := askForOrigin(conn); err != nil {
-		return errors.Join(err, conn.Close())
-	}
+	return r.start(conn)
+}
+
+// start reads from a socket, in the place of the one before.
+func (r *Receiver) start(conn *net.UnixConn) error {
 	r.readers.Go(func() { r.read(conn) })
 	return r.retire(conn)
 }
@@ -186,58 +188,32 @@ func (r *Receiver) end() error {
 	return err
 }
 
-// read takes datagrams until the socket is retired, then those that are left.
-func (r *Receiver) read(conn *net.UnixConn) {
-	defer conn.Close()
-	buf, control := make([]byte, maxDatagram), make([]byte, controlSize)
-	for {
-		n, oobn, flags, _, err := conn.ReadMsgUnix(buf, control)
-		if err != nil {
-			break
-		}
-		r.datagram(buf[:n], flags, originOf(control[:oobn]))
-	}
-	raw, err := conn.SyscallConn()
-	if err == nil {
-		err = raw.Control(func(fd uintptr) { r.rest(int(fd), buf, control) })
-	}
-	if err != nil {
-		r.lastError.Store(&err)
-	}
-}
-
-// rest reads what the kernel still holds.
-func (r *Receiver) rest(fd int, buf, control []byte) {
-	for {
-		n, oobn, flags, _, err := unix.Recvmsg(fd, buf, control, unix.MSG_DONTWAIT)
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil:
-			return
-		case n == 0: // closed, or a datagram of nothing
-			return
-		default:
-			r.datagram(buf[:n], flags, originOf(control[:oobn]))
-		}
-	}
-}
+// leastLine is how many bytes a line counts as at least: to refuse a short one takes as
+// long as some hundred bytes of a record do.
+const leastLine = 256
 
 // datagram takes the records of a datagram. What is refused whole costs no more than a
 // look at it.
 func (r *Receiver) datagram(b []byte, flags int, from origin) {
-	who, may := r.senders.take(from, len(b))
+	lines := bytes.Count(b, []byte{'\n'})
+	who, may := r.senders.take(from, max(len(b), leastLine*(lines+1)))
 	switch {
 	case flags&unix.MSG_TRUNC != 0:
-		r.refuseAll(ReasonSize, b, fmt.Errorf("a datagram of more than %d bytes, from %s", maxDatagram, from))
+		r.refuse(ReasonSize, uint64(max(1, lines)), fmt.Errorf("a datagram of more than %d bytes, from %s", maxDatagram, from))
 		return
 	case !may:
-		r.refuseAll(ReasonRate, b, fmt.Errorf("too many records from %s", from))
+		r.refuse(ReasonRate, uint64(max(1, lines)), fmt.Errorf("too many records from %s", from))
 		return
 	}
+	empty := true
 	for line := range bytes.Lines(b) {
 		if line = bytes.TrimSpace(line); len(line) > 0 {
 			r.line(line, who, from)
+			empty = false
 		}
+	}
+	if empty {
+		r.refuse(ReasonMalformed, 1, fmt.Errorf("a datagram without a record, from %s", from))
 	}
 }
 
@@ -270,11 +246,6 @@ func (r *Receiver) line(line []byte, who peer.Process, from origin) {
 
 // errQueue is why a record that waited is refused.
 var errQueue = errors.New("too many records wait to be taken")
-
-// refuseAll counts the records of a datagram of which nothing was read.
-func (r *Receiver) refuseAll(reason string, b []byte, err error) {
-	r.refuse(reason, uint64(max(1, bytes.Count(b, []byte{'\n'}))), err)
-}
 
 func (r *Receiver) refuse(reason string, records uint64, err error) {
 	r.lastError.Store(&err)

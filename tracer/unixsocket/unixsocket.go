@@ -53,19 +53,31 @@ func Listen(path, option string) (*net.UnixListener, error) {
 }
 
 // ListenPacket opens a datagram socket at path that its owner and his group can write to,
-// otherwise as [Listen].
-func ListenPacket(path, option string, owner Owner) (*net.UnixConn, error) {
+// otherwise as [Listen]. set sets options before anybody can send to it; it may be nil.
+func ListenPacket(path, option string, owner Owner, set func(fd int) error) (*net.UnixConn, error) {
 	if err := prepare("unixgram", path, option); err != nil {
 		return nil, err
 	}
-	var conn *net.UnixConn
+	var failed error
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		if set == nil {
+			return nil
+		}
+		err := c.Control(func(fd uintptr) { failed = set(int(fd)) })
+		return errors.Join(err, failed)
+	}}
+	var opened net.PacketConn
 	err := bind(ModeGroup, func() (err error) {
-		conn, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+		opened, err = lc.ListenPacket(context.Background(), "unixgram", path)
 		return err
 	})
+	if failed != nil {
+		return nil, failed // without the words around it
+	}
 	if err != nil {
 		return nil, err
 	}
+	conn := opened.(*net.UnixConn) // what a unix socket gives
 	if err := owner.give(path); err != nil {
 		return nil, errors.Join(err, os.Remove(path), conn.Close())
 	}

@@ -21,7 +21,7 @@ func asRoot(t *testing.T) {
 
 // open opens a socket of each kind at a path, and closes it.
 func open(path string) error {
-	conn, err := ListenPacket(path, "--listen", Mine)
+	conn, err := ListenPacket(path, "--listen", Mine, nil)
 	if err != nil {
 		return err
 	}
@@ -73,7 +73,7 @@ func TestModeFromTheBeginning(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	conn, err := ListenPacket(path, "--listen", Mine)
+	conn, err := ListenPacket(path, "--listen", Mine, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,7 +251,7 @@ func TestOwner(t *testing.T) {
 	}
 	for _, o := range []Owner{o, {65532, 65532}, Mine} {
 		path := filepath.Join(t.TempDir(), "a.sock")
-		conn, err := ListenPacket(path, "--listen", o)
+		conn, err := ListenPacket(path, "--listen", o, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
