@@ -19,6 +19,7 @@ func long(lists, texts int) *trace.Trace {
 	t := lookup()
 	text := strings.Repeat("a", texts)
 	t.QName = text
+	t.Exchange.Client = &trace.Endpoint{Process: strings.Repeat("ä", texts/2)}
 	sighting := trace.Sighting{Device: trace.Device{IfName: "eth0"}, Direction: trace.DirectionTX, Src: netip.MustParseAddrPort("192.0.2.1:53")}
 	sightings := make([]trace.Sighting, lists)
 	for i := range sightings {
@@ -88,7 +89,26 @@ var dear = []string{
 	`(` + strings.Repeat(`qname contains "b" or `, 150) + `true) and all(gaps, ` + strings.Repeat(`# contains "b" or `, 60) + `true)`,
 	`count(upstreams, count(upstreams, .attempt.error == "x") > 0) > 0`,
 	`any(gaps, any(split(#, "a"), any(split(qname, "a"), # == "x")))`,
+	`all(1..1000, now().Format(qname) != "")`,
+	`all(1..1000, time.Format(qname) != "")`,
+	`all(1..200, all(1..200, now().AddDate(1, 2, 3).Format("2006") != ""))`,
+	`all(1..1000, date("2026-01-01", "2006-01-02", "America/New_York") != nil)`,
+	`trim(exchange.client.process, qname) != ""`,
+	`all(gaps, trim(#, qname) != "")`,
+	listOfLists + `max(h) == 1`,
+	listOfLists + `min(1, h) == 1`,
+	listOfLists + `mean(h, h) == 1`,
+	listOfLists + `median(1, h) == 1`,
+	listOfLists + `sum(h) == 1`,
+	listOfLists + `h == [h]`,
+	listOfLists + `string(h) == ""`,
+	listOfLists + `h in [h]`,
+	listOfLists + `get(h, 0) == nil and first(h) == last(h)`,
 }
+
+// listOfLists begins an expression whose list h holds others, a number in ten million places.
+const listOfLists = "let a = [[1]]; let b = [a,a,a,a,a,a,a,a,a,a]; let c = [b,b,b,b,b,b,b,b,b,b]; let d = [c,c,c,c,c,c,c,c,c,c]; " +
+	"let e = [d,d,d,d,d,d,d,d,d,d]; let f = [e,e,e,e,e,e,e,e,e,e]; let g = [f,f,f,f,f,f,f,f,f,f]; let h = [g,g,g,g,g,g,g,g,g,g]; "
 
 // Whatever the expression and the record, a filter is refused, gives an answer, or says
 // that it takes too much, in a bounded time and memory.

@@ -12,6 +12,7 @@ const (
 	maxNodes      = 1000    // of the syntax tree
 	maxPattern    = 1000    // instructions of a regular expression: \pL{100} has 100
 	maxRange      = 1000    // numbers that a..b stands for
+	maxCutset     = 16      // bytes of the characters that trim cuts off
 
 	// maxSteps is the most that one record may take: 8 ms for conditions, 70 ms and some
 	// twenty megabytes for the fields of a record (BenchmarkMatch). The largest record of a
@@ -22,6 +23,8 @@ const (
 	// textPerStep is how many bytes of text are looked at in a step, patternPerStep how
 	// many of them by one instruction of a regular expression.
 	textPerStep, patternPerStep = 64, 16
+	// stepsOfMethod is what a method of a time or a duration takes beside its arguments.
+	stepsOfMethod = 50
 	// maxText bounds a text that is put together of others.
 	maxText = 64 << 10
 )

@@ -10,13 +10,14 @@ import (
 // Those with a condition count a step for each element by themselves.
 type builtin struct {
 	list  bool   // the first argument is a list, and the function fails without one
-	weigh string // the function that counts the first argument, which is gone through
+	weigh string // the function that counts an argument, which is gone through
 	steps int    // of each call beyond that
 }
 
 var (
 	aList  = builtin{list: true}                                  // which is not gone through, or with a condition
 	listed = builtin{list: true, weigh: callWeigh}                // which is, without a condition
+	nested = builtin{list: true, weigh: callWeighWhole}           // likewise, with all lists within it
 	onText = builtin{weigh: callWeigh}                            // or a number
 	parsed = builtin{weigh: callWeigh, steps: 50}                 // what takes a microsecond
 	whole  = builtin{weigh: callWeighWhole}                       // whatever is in the argument
@@ -30,7 +31,7 @@ var (
 var builtins = map[string]builtin{
 	"all": aList, "any": aList, "none": aList, "one": aList, "filter": aList, "map": aList, "find": aList, "findIndex": aList,
 	"findLast": aList, "findLastIndex": aList, "first": aList, "last": aList,
-	"count": listed, "sum": listed, "max": listed, "min": listed, "mean": listed, "len": listed, "median": sorted,
+	"count": listed, "sum": listed, "len": listed, "max": nested, "min": nested, "mean": nested, "median": sorted,
 	"lower": onText, "upper": onText, "trim": onText, "trimPrefix": onText, "trimSuffix": onText, "hasPrefix": onText,
 	"hasSuffix": onText, "indexOf": onText, "lastIndexOf": onText, "split": onText, "int": onText, "float": onText,
 	"string": whole, "date": parsed, "duration": parsed,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"regexp/syntax"
+	"slices"
 
 	"github.com/expr-lang/expr/ast"
 )
@@ -17,6 +18,7 @@ import (
 //	any(list, condition)  → any(list ?? [], a step and condition)
 //	truncated and …       → (truncated ?? false) and …
 //	len(x), a matches "b" → functions that count what they go through
+//	now().Format(x)       → likewise, a method
 type patcher struct {
 	uses map[string]bool
 	err  error // the first refusal
@@ -50,6 +52,11 @@ func (p *patcher) Visit(node *ast.Node) {
 		n.Node = call(n, callStep, &ast.IntegerNode{Value: 1 + nodesOf(n.Node)}, orFalse(n.Node))
 	case *ast.BuiltinNode:
 		p.builtin(node, n)
+	case *ast.CallNode: // of a method, such as now().Format("15:04")
+		for i, arg := range n.Arguments {
+			n.Arguments[i] = call(n, callWeighWhole, arg)
+		}
+		ast.Patch(node, call(n, callStep, &ast.IntegerNode{Value: stepsOfMethod}, n))
 	}
 }
 
@@ -133,12 +140,30 @@ func (p *patcher) builtin(node *ast.Node, n *ast.BuiltinNode) {
 	if b.list {
 		n.Arguments[0] = &ast.BinaryNode{Operator: "??", Left: n.Arguments[0], Right: &ast.ArrayNode{}}
 	}
-	if b.weigh != "" && len(n.Arguments) == 1 || b.weigh != "" && !b.list {
-		n.Arguments[0] = call(n, b.weigh, n.Arguments[0])
+	if n.Name == "trim" && len(n.Arguments) > 1 {
+		p.checkCutset(n.Arguments[1])
+	}
+	if b.weigh != "" && !slices.ContainsFunc(n.Arguments, isCondition) { // which counts each element
+		for i, arg := range n.Arguments {
+			n.Arguments[i] = call(n, b.weigh, arg)
+		}
 	}
 	if b.steps > 0 {
 		ast.Patch(node, call(n, callStep, &ast.IntegerNode{Value: b.steps}, n))
 	}
+}
+
+// checkCutset wants the characters that trim cuts off to be a few: each of the text may be
+// compared with all of them.
+func (p *patcher) checkCutset(n ast.Node) {
+	if s, ok := n.(*ast.StringNode); !ok || len(s.Value) > maxCutset {
+		p.refuse(n, "trim: expected the characters to cut off in quotes, at most %d bytes", maxCutset)
+	}
+}
+
+func isCondition(n ast.Node) bool {
+	_, is := n.(*ast.PredicateNode)
+	return is
 }
 
 // orFalse makes a field that is null false; other nodes keep their value, in a
