@@ -10,6 +10,7 @@ import (
 	"github.com/coredns/coredns/plugin"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/trace/trustedpath"
 )
 
 const (
@@ -164,6 +165,9 @@ func (o *outputConfig) check(c *caddy.Controller) error {
 		}
 		return f.close()
 	case outputUnix:
+		if err := trustedpath.Socket(o.path); err != nil {
+			return c.Errf("output unix: %v", err)
+		}
 		if len(o.path) > maxUnixPath {
 			return c.Errf("output unix: the path has %d bytes: expected at most %d, which is what a socket address holds", len(o.path), maxUnixPath)
 		}

@@ -65,6 +65,7 @@ func TestParseErrors(t *testing.T) {
 		{"pipe", "dnstrace {\n output stderr\n output file " + pipe + "\n}", ":3 - Error during parsing: output file " + pipe + ": expected a file that CoreDNS may create or append to: append to " + pipe + ": it is a named pipe: expected a regular file"},
 		{"link", "dnstrace {\n output file " + link + "\n}", ":2 - Error during parsing: output file " + link + ": expected a file that CoreDNS may create or append to: append to " + link + ": it is a symbolic link"},
 		{"no directory", "dnstrace {\n output file " + dir + "/no/file\n}", "no such file or directory"},
+		{"abstract socket", "dnstrace {\n output unix @records\n}", `output unix: "@records" names no file, and a socket without one is anybody's`},
 		{"long unix path", "dnstrace {\n output unix /" + strings.Repeat("a", 107) + "\n}", "output unix: the path has 108 bytes: expected at most 107"},
 		{"no buffer", "dnstrace {\n buffer\n}", "buffer: expected one number of records, got 0 arguments"},
 		{"buffer text", "dnstrace {\n buffer many\n}", "buffer many: expected a whole number of records from 1 to 1048576"},

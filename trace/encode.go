@@ -3,7 +3,6 @@ package trace
 import (
 	"encoding/hex"
 	"net/netip"
-	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -242,27 +241,12 @@ func appendQuote(b []byte, s string) []byte {
 			from := len(b)
 			// The error reports invalid UTF-8, which has been replaced.
 			b, _ = jsontext.AppendQuote(b, s)
-			return escapeControls(b, from)
+			return append(b[:from], Plain(b[from:])...)
 		}
 	}
 	b = append(b, '"')
 	b = append(b, s...)
 	return append(b, '"')
-}
-
-// escapeControls escapes what JSON lets stand and terminals obey: DEL, and the control
-// characters from U+0080 to U+009F, of which one begins escape sequences.
-func escapeControls(b []byte, from int) []byte {
-	for i := from; i < len(b); i++ {
-		c, size := b[i], 1
-		if c == 0xc2 && b[i+1] < 0xa0 { // U+0080 to U+009F in UTF-8; a quote follows in any case
-			c, size = b[i+1], 2
-		} else if c != 0x7f {
-			continue
-		}
-		b = slices.Replace(b, i, i+size, '\\', 'u', '0', '0', hexPairs[c][0], hexPairs[c][1])
-	}
-	return b
 }
 
 func appendStrings(b []byte, list []string) []byte {

@@ -136,6 +136,35 @@ func TestHostileTexts(t *testing.T) {
 	}
 }
 
+// Who writes a file can leave in a record what its encoder would escape: no command prints
+// it, with -o json neither.
+func TestHostileLines(t *testing.T) {
+	ex, _ := recorded(1, "api.example.com.")
+	ex.Client = &trace.Endpoint{Pod: "HERE", Process: "HERE", Node: "HERE"}
+	whole := &trace.Trace{Header: ex.Header, QName: "api.example.com.", QType: "A", Outcome: trace.OutcomeAnswered, RCode: "NOERROR", Client: ex.Client, Exchange: ex}
+	whole.Record = trace.KindTrace
+	for _, text := range []string{"\u009b31m", "\x7f", "\u202e\u2066\u200f\u061c", "\u2028\u0085", "\U000e0041\ufeff\u00ad", "\u200b"} {
+		line := strings.ReplaceAll(string(whole.AppendJSON(nil)), "HERE", "pod"+text)
+		path := filepath.Join(t.TempDir(), "records.jsonl")
+		if err := os.WriteFile(path, []byte(strings.Replace(line, "{", "{\r", 1)+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, args := range [][]string{
+			{"watch"}, {"watch", "-o", "json"}, {"explain"}, {"explain", "-o", "json"}, {"explain", "pod*"}, {"top", "--once"}, {"top", "--once", "-o", "rows"}, {"top", "--once", "-o", "json"},
+		} {
+			status, stdout, stderr := call(t, "", append(args, "--from", path)...)
+			if status != 0 || stdout == "" || strings.ContainsFunc(stdout+stderr, func(r rune) bool {
+				return r != '\n' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == '\u2028')
+			}) {
+				t.Errorf("%+q %v: %d %+q %+q", text, args, status, stdout, stderr)
+			}
+			if slices.Contains(args, "-o") && args[len(args)-1] == "json" && !json.Valid([]byte(strings.TrimSpace(stdout))) {
+				t.Errorf("%+q %v: %s", text, args, stdout)
+			}
+		}
+	}
+}
+
 // The comments and the interfaces of a pcapng file, which Wireshark shows and tshark
 // prints, are single lines of a bounded length, and the file stays one.
 func TestHostilePcapComments(t *testing.T) {
@@ -174,6 +203,25 @@ func TestHostilePcapComments(t *testing.T) {
 			itf, err := r.Interface(i)
 			if err != nil || strings.ContainsFunc(itf.Name, unicode.IsControl) || len(itf.Name) > 1024 {
 				t.Errorf("%.60q: interface %.100q, %v", text, itf.Name, err)
+			}
+		}
+	}
+}
+
+// Wherever a URL with a password stands on the command line, right or wrong, no message
+// repeats the password: messages go into logs.
+func TestPasswordsAreNotRepeated(t *testing.T) {
+	for _, url := range []string{"http://user:secret@host:4318", "user:secret@host", "https://secret@host/x", "http://user:sec%zzret@host", "http://user:a/secret@host"} {
+		for _, args := range [][]string{
+			{"run", "--output", url}, {"run", "--output", "otlp:" + url}, {"run", "--output", "otlps:" + url}, {"run", "--output", "file:absent/" + url},
+			{"run", "--netns", url}, {"run", "--filter", url},
+			{"run", "--listen-owner", url}, {"run", "--record", url}, {"run", "--history-memory", url}, {"run", "--timeout", url}, {"run", "--metrics-labels", url}, {"run", url},
+			{"watch", "--from", url}, {"watch", "--api", url}, {"watch", url}, {"watch", "-f", url}, {"watch", "--columns", url},
+			{"watch", "--since", url}, {"watch", "-o", url}, {"explain", "--api", url, "name"}, {"explain", "--from", url}, {"explain", "--pcap", url, "--from", "absent"},
+			{"top", "--" + url}, {"check", url}, {url},
+		} {
+			if _, stdout, stderr := call(t, "", args...); strings.Contains(stdout+stderr, "secret") || strings.Contains(stdout+stderr, "ret@") || stderr == "" {
+				t.Errorf("%q: %s%s", args, stdout, stderr)
 			}
 		}
 	}

@@ -91,10 +91,10 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 }
 
 // say writes one line for people. What it quotes may be another's text, which makes no
-// second line and no escape sequence of it.
+// second line and no escape sequence of it, or a URL with a password.
 func say(w io.Writer, format string, args ...any) {
 	// Standard error is the last resort: nothing can be done when it fails.
-	_, _ = fmt.Fprintf(w, "dnstrace: %s\n", oneline.Text(fmt.Sprintf(format, args...)))
+	_, _ = fmt.Fprintf(w, "dnstrace: %s\n", oneline.Message(fmt.Sprintf(format, args...)))
 }
 
 func newRootCommand() *cobra.Command {

@@ -181,9 +181,10 @@ func (o *readOptions) each(ctx context.Context, s source.Source, r source.Reques
 	})
 }
 
-// writeLine writes one record. The line is not the caller's to append to.
+// writeLine writes one record, in which whoever wrote it may have put what a terminal
+// obeys. The line is not the caller's to append to.
 func writeLine(w io.Writer, line []byte) error {
-	if _, err := w.Write(line); err != nil {
+	if _, err := w.Write(trace.Plain(line)); err != nil {
 		return err
 	}
 	_, err := w.Write([]byte{'\n'})

@@ -176,7 +176,7 @@ func (o *topOptions) live(ctx context.Context, cmd *cobra.Command, b *board, rea
 	cancel()
 	err = errors.Join(err, screen.Close())
 	if m := b.message(); m != "" {
-		_, _ = fmt.Fprintln(cmd.ErrOrStderr(), oneline.Text(m)) // which says who says it
+		_, _ = fmt.Fprintln(cmd.ErrOrStderr(), oneline.Message(m)) // which says who says it
 	}
 	return unlessStopped(ctx, err)
 }
@@ -207,14 +207,19 @@ func (s *shared) latest() time.Time {
 
 // printRows prints every row as one JSON object a line.
 func printRows(w io.Writer, v *top.View) error {
-	out := json.NewEncoder(w)
+	var rows []any
 	for i := range v.Clients {
-		if err := out.Encode(&v.Clients[i]); err != nil {
-			return err
-		}
+		rows = append(rows, &v.Clients[i])
 	}
 	for i := range v.Upstreams {
-		if err := out.Encode(&v.Upstreams[i]); err != nil {
+		rows = append(rows, &v.Upstreams[i])
+	}
+	for _, row := range rows {
+		line, err := json.Marshal(row)
+		if err == nil {
+			err = writeLine(w, line)
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -23,7 +23,8 @@ const mode = 0o640
 // The error is a [*fs.PathError] that says what is wrong with the path, and what to do.
 // Open does not wait, whatever stands at the path. It takes
 //
-//   - a regular file with one name, no link, pipe or device,
+//   - a regular file with one name, no link, pipe or device, and none of those by which
+//     the kernel takes commands (/proc, /sys),
 //   - of this process's user, to which nobody else may write,
 //   - in a folder in which, as in all above it, nobody but this user and root may
 //     write, or which is sticky, as /tmp is: others cannot replace the file there.
@@ -49,6 +50,9 @@ func open(path string) (*os.File, error) {
 	if err := (trustedpath.Rules{Sticky: true}).Folder(filepath.Dir(abs)); err != nil {
 		return nil, err
 	}
+	if err := onDisk(func(fs *syscall.Statfs_t) error { return syscall.Statfs(filepath.Dir(abs), fs) }); err != nil {
+		return nil, err
+	}
 	// Opening is enough to disturb some devices. Once the folder is known to be safe, a
 	// file of ours cannot become one of those.
 	if info, err := os.Lstat(abs); err == nil {
@@ -66,10 +70,33 @@ func open(path string) (*os.File, error) {
 	if err == nil {
 		err = checkFile(info, abs)
 	}
+	if err == nil {
+		err = onDisk(func(fs *syscall.Statfs_t) error { return syscall.Fstatfs(int(f.Fd()), fs) })
+	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+// kernels are the file systems of which a file is no file but a part of the kernel, to
+// which what is written is a command (include/uapi/linux/magic.h).
+var kernels = map[uint32]string{
+	0x9fa0: "proc", 0x62656572: "sysfs", 0x27e0eb: "cgroup", 0x63677270: "cgroup2", 0x64626720: "debugfs", 0x74726163: "tracefs",
+	0x73636673: "securityfs", 0x62656570: "configfs", 0xcafe4a11: "bpf", 0xf97cff8c: "selinuxfs", 0x43415d53: "smackfs", 0xde5e81e4: "efivarfs",
+	0x6165676c: "pstore", 0x42494e4d: "binfmt_misc", 0x7655821: "resctrl", 0x19800202: "mqueue",
+}
+
+// onDisk tells whether a file system keeps what is written.
+func onDisk(stat func(*syscall.Statfs_t) error) error {
+	var fs syscall.Statfs_t
+	if err := stat(&fs); err != nil {
+		return err
+	}
+	if name, is := kernels[uint32(fs.Type)]; is {
+		return fmt.Errorf("it is a part of the kernel (%s), which keeps no records: choose another folder", name)
+	}
+	return nil
 }
 
 // checkFile tells what makes a file unfit.

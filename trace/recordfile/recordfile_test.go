@@ -178,3 +178,34 @@ func TestRelative(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A file of the kernel's, by which it takes commands, is none to append records to, wherever
+// it is mounted.
+func TestFilesOfTheKernel(t *testing.T) {
+	for path, is := range map[string]string{
+		"/proc/sys/kernel/hostname": "proc", "/proc/self/comm": "proc", "/proc/self/new": "proc", "/sys/kernel/mm/ksm/run": "sysfs",
+	} {
+		before, _ := os.ReadFile(path) // /proc/self/new is none
+		f, err := Open(path)
+		if err == nil {
+			f.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), "it is a part of the kernel ("+is) {
+			t.Errorf("%s: %v", path, err)
+		}
+		if after, _ := os.ReadFile(path); string(after) != string(before) {
+			t.Errorf("%s: %q, was %q", path, after, before)
+		}
+	}
+}
+
+// One that is mounted over a file elsewhere is found, too.
+func TestFileOfTheKernelMountedElsewhere(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "records.jsonl")
+	must(t, os.WriteFile(path, nil, 0o600))
+	must(t, syscall.Mount("/proc/sys/kernel/hostname", path, "", syscall.MS_BIND, ""))
+	defer func() { must(t, syscall.Unmount(path, 0)) }()
+	if f, err := Open(path); err == nil || !strings.Contains(err.Error(), "it is a part of the kernel (proc)") {
+		t.Errorf("%v, %v", f, err)
+	}
+}

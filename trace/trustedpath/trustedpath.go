@@ -97,6 +97,15 @@ func (r Rules) trusts(path string, info fs.FileInfo, last bool) error {
 	return nil
 }
 
+// Socket wants the path of a socket to name a file. Without one (an abstract socket, unix(7))
+// it has no mode and no folder: anybody may connect to it, or be there first.
+func Socket(path string) error {
+	if path == "" || path[0] == '@' {
+		return fmt.Errorf("%q names no file, and a socket without one is anybody's: choose a path such as /run/dnstrace/NAME.sock", path)
+	}
+	return nil
+}
+
 // Owner returns the id of the user whose a file is.
 func Owner(info fs.FileInfo) int {
 	return int(info.Sys().(*syscall.Stat_t).Uid) // what os gives on this system

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/dnstrace/dnstrace/trace/trustedpath"
 	"github.com/dnstrace/dnstrace/tracer/history"
 )
 
@@ -136,6 +137,9 @@ func (c *Client) get(ctx context.Context, path string) (io.ReadCloser, error) {
 
 // ask returns an answer whose status is OK. The caller must close its body.
 func (c *Client) ask(ctx context.Context, path string) (*http.Response, error) {
+	if err := trustedpath.Socket(c.path); err != nil {
+		return nil, fmt.Errorf("%w (--api)", err)
+	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://dnstrace"+path, nil)
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@
 package oneline
 
 import (
+	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -21,6 +22,27 @@ func Text(s string) string {
 		}
 		return r
 	}, s)
+}
+
+// beforeAt is what stands in a word before its last @.
+var beforeAt = regexp.MustCompile("[^\\s\"'`]*@")
+
+// Message returns a message for people as [Text] does, and without what may be a
+// password: an address that is wrong, or stands where none belongs, may hold one.
+func Message(s string) string {
+	return Text(beforeAt.ReplaceAllStringFunc(s, func(word string) string {
+		scheme, user, isURL := strings.Cut(word, "//")
+		if isURL {
+			scheme += "//"
+		} else {
+			scheme, user = "", word
+		}
+		// User and password, or a user alone before a host (RFC 3986, section 3.2.1).
+		if strings.Contains(user, ":") || isURL && !strings.ContainsAny(user, "/?#") {
+			return scheme + "***@"
+		}
+		return word
+	}))
 }
 
 // Words returns the words of s as [Text] does, of at most limit bytes; what is cut ends

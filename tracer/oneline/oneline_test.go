@@ -52,3 +52,25 @@ func FuzzWords(f *testing.F) {
 		}
 	})
 }
+
+// However an address is written wrong, or in the wrong place, its password is not repeated.
+func TestMessage(t *testing.T) {
+	for in, want := range map[string]string{
+		`output "http://user:secret@host": expected`:       `output "http://***@host": expected`,
+		"open otlp:https://secret@host:4317/x: none":       "open otlp:https://***@host:4317/x: none",
+		"user:secret@host:3100":                            "***@host:3100",
+		"http://user:se/cret@host, http://u:p@other":       "http://***@host, http://***@other",
+		"http://user:sec@ret@host/a":                       "http://***@host/a",
+		"http://user:se%zz?cr#et@host":                     "http://***@host",
+		`Get "https://user:***@127.0.0.1:9/api": refused`:  `Get "https://***@127.0.0.1:9/api": refused`,
+		"Loki at http://loki:3100: 500: mail ops@example":  "Loki at http://loki:3100: 500: mail ops@example",
+		"service user@1000.service of 10.0.0.1:53, 1:2@x":  "service user@1000.service of 10.0.0.1:53, ***@x",
+		"dnstrace: ready\n":                                "dnstrace: ready ",
+		"/run/user@1.service/a.sock: permission denied":    "/run/user@1.service/a.sock: permission denied",
+		"docker://REGISTRY/dnstrace@sha256:0123 is absent": "docker://REGISTRY/dnstrace@sha256:0123 is absent",
+	} {
+		if got := Message(in); got != want {
+			t.Errorf("%q: got %q, want %q", in, got, want)
+		}
+	}
+}

@@ -109,3 +109,21 @@ func TestLargeAnswer(t *testing.T) {
 		t.Errorf("%d bytes: %.300s", len(got), got)
 	}
 }
+
+// However a variable with credentials is written wrong, no message repeats them.
+func TestHeadersAreNotShown(t *testing.T) {
+	for _, value := range []string{
+		"secret", "Authorization: Bearer secret", "Authorization: Basic secret==", "a=b,Authorization Bearer secret", "Authorization=Bearer%zzsecret",
+		"\"secret\"=a", "a=1,secret", "=secret",
+	} {
+		_, err := readEnvironment(func(name string) string {
+			if name == "OTEL_EXPORTER_OTLP_HEADERS" {
+				return value
+			}
+			return ""
+		})
+		if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "OTEL_EXPORTER_OTLP_HEADERS: expected key=value") {
+			t.Errorf("%s: %v", value, err)
+		}
+	}
+}

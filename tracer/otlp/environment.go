@@ -77,19 +77,30 @@ func tlsConfig(getenv func(string) string) (*tls.Config, error) {
 	return c, nil
 }
 
+// isToken tells whether a key is one (RFC 9110, section 5.6.2).
+func isToken(key string) bool {
+	return key != "" && !strings.ContainsFunc(key, func(r rune) bool {
+		return r <= ' ' || r > '~' || strings.ContainsRune("\"(),/:;<=>?@[\\]{}", r)
+	})
+}
+
 // keyValues reads a variable of the form key=value,key=value, whose values are
 // percent-encoded (W3C Baggage).
 func keyValues(getenv func(string) string, name string) (map[string]string, error) {
 	pairs := map[string]string{}
-	for pair := range strings.SplitSeq(getenv(name), ",") {
+	for n, pair := range strings.Split(getenv(name), ",") {
+		n++
 		if strings.TrimSpace(pair) == "" {
 			continue
 		}
 		key, value, ok := strings.Cut(pair, "=")
 		key = strings.TrimSpace(key)
 		decoded, err := url.PathUnescape(strings.TrimSpace(value))
-		if !ok || key == "" || err != nil {
-			// Without the value, which may be a password.
+		switch {
+		case !ok || !isToken(key):
+			// Without what stands there, which may be a password.
+			return nil, fmt.Errorf("%s: expected key=value,key=value with percent-encoded values: pair %d has no key", name, n)
+		case err != nil:
 			return nil, fmt.Errorf("%s: expected key=value,key=value with percent-encoded values, at key %q", name, key)
 		}
 		pairs[key] = decoded

@@ -109,5 +109,5 @@ func (c *complaints) end() {
 
 func (c *complaints) printf(format string, args ...any) {
 	// Standard error is the last resort: nothing can be done when it fails.
-	_, _ = fmt.Fprintf(c.w, "dnstrace: %s\n", oneline.Text(c.source+": "+fmt.Sprintf(format, args...)))
+	_, _ = fmt.Fprintf(c.w, "dnstrace: %s\n", oneline.Message(c.source+": "+fmt.Sprintf(format, args...)))
 }

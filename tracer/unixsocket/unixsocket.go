@@ -98,6 +98,9 @@ func bind(mode int, make func() error) error {
 // prepare makes room for a socket at path: it makes the directory if need be, and removes
 // the socket of a process that died.
 func prepare(network, path, option string) error {
+	if err := trustedpath.Socket(path); err != nil {
+		return fmt.Errorf("%w (%s)", err, option)
+	}
 	binding.Lock() // a directory that is made has the process's own umask
 	err := trustedpath.Rules{Make: dirMode}.Folder(filepath.Dir(path))
 	binding.Unlock()

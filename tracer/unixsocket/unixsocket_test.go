@@ -269,3 +269,19 @@ func TestOwner(t *testing.T) {
 		}
 	}
 }
+
+// A socket that is no file has no mode: anybody could connect to it.
+func TestNoFile(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, path := range []string{"", "@", "@dnstrace"} {
+		if l, err := Listen(path, "--api"); err == nil || !strings.Contains(err.Error(), "names no file") || !strings.Contains(err.Error(), "(--api)") {
+			t.Errorf("%q: %v, %v", path, l, err)
+		}
+		if err := open(path); err == nil || !strings.Contains(err.Error(), "names no file") {
+			t.Errorf("%q: %v", path, err)
+		}
+	}
+	if err := open("./@dnstrace"); err != nil {
+		t.Error(err)
+	}
+}
