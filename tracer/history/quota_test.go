@@ -224,3 +224,34 @@ func BenchmarkAdd(b *testing.B) {
 		})
 	}
 }
+
+// However many clients ask much, what is known of one that asks little stays: forty pods,
+// and a client that makes network namespaces without end, each a place of its own.
+func TestManyClientsDriveOutNobody(t *testing.T) {
+	for name, noisy := range map[string]func(n int) origin.Client{
+		"forty pods":       func(n int) origin.Client { return pod(100 + n%40) },
+		"many namespaces":  func(n int) origin.Client { c := pod(100 + n); c.Name = "/kubepods/besteffort/pod1/c1"; return c },
+		"pods of all ages": func(n int) origin.Client { return pod(100 + n/20_000*20 + n%20) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAttack(2 << 20)
+			for second := range 60 {
+				a.now = start.Add(time.Duration(second) * time.Second)
+				for range attackRate {
+					a.lookup(noisy(a.n), "noisy", true)
+				}
+				a.lookup(pod(1), "quiet", second%10 == 0)
+			}
+			if held := a.held(); held["quiet bad"] != 6 || held["noisy bad"] < attackRate {
+				t.Errorf("held: %v", held)
+			}
+			s, reach := a.Stats(), a.Reach()
+			if s.Bytes > 2<<20 {
+				t.Errorf("%+v", s)
+			}
+			if len(reach.Clients) == 0 && !reach.Notable.After(start.Add(30*time.Second)) {
+				t.Errorf("nobody says that less is held of the noisy ones: %+v", reach)
+			}
+		})
+	}
+}

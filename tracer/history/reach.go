@@ -16,7 +16,7 @@ type Reach struct {
 	Ordinary time.Time `json:"ordinary_since"` // every lookup is held that finished after
 	Notable  time.Time `json:"notable_since"`  // likewise those that failed, were slow or have a finding
 	// Clients had more than their share, and less is held of them: those of whom most
-	// is held, at most 8.
+	// is held, at most 8. That of further ones counts as that of all.
 	Clients []ClientReach `json:"clients,omitempty"`
 }
 
@@ -51,7 +51,14 @@ func (h *History) Reach() Reach {
 	slices.SortFunc(reach.Clients, func(a, b ClientReach) int {
 		return cmp.Or(held[b.Client]-held[a.Client], cmp.Compare(a.Client, b.Client))
 	})
-	reach.Clients = reach.Clients[:min(len(reach.Clients), maxReachClients)]
+	for len(reach.Clients) > maxReachClients {
+		last := reach.Clients[len(reach.Clients)-1]
+		reach.Clients = reach.Clients[:len(reach.Clients)-1]
+		reach.Ordinary, reach.Notable = later(reach.Ordinary, last.Ordinary), later(reach.Notable, last.Notable)
+	}
+	reach.Clients = slices.DeleteFunc(reach.Clients, func(c ClientReach) bool {
+		return !c.Ordinary.After(reach.Ordinary) && !c.Notable.After(reach.Notable)
+	})
 	return reach
 }
 

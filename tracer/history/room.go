@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/origin"
 )
 
@@ -22,6 +23,11 @@ const smallBlock = blockBytes / 4
 // few; the addresses of other nodes' clients, which can be forged, are more. Those
 // beyond it are one client.
 const maxNames = 256
+
+// maxPlaces bounds in how many places a cgroup, which is a pod or a service, is told apart:
+// who may make user namespaces can make network namespaces without end, each a place.
+// Beyond that the cgroup is one client wherever it is.
+const maxPlaces = 16
 
 // holderBytes is what a client costs in memory beside its names: its entries in the
 // tables, and the allocations.
@@ -42,6 +48,7 @@ type room struct {
 	holders       map[origin.Client]*holder
 	byNumber      map[uint32]*holder
 	names         map[origin.Place]int // holders of a place
+	places        map[string]int       // holders of a cgroup
 	lastNumber    uint32
 	lostUntil     time.Time // when the newest line finished that was let go with those of all others
 }
@@ -58,7 +65,7 @@ type holder struct {
 func (h *holder) size() int { return holderBytes + len(h.client.Name) + len(h.label) }
 
 func newRoom(maxBytes int) *room {
-	return &room{maxBytes: maxBytes, holders: map[origin.Client]*holder{}, byNumber: map[uint32]*holder{}, names: map[origin.Place]int{}}
+	return &room{maxBytes: maxBytes, holders: map[origin.Client]*holder{}, byNumber: map[uint32]*holder{}, names: map[origin.Place]int{}, places: map[string]int{}}
 }
 
 // others names the clients of a place beyond maxNames.
@@ -68,6 +75,12 @@ const others = "others"
 func (r *room) holder(c origin.Client, label string) *holder {
 	if h := r.holders[c]; h != nil {
 		return h
+	}
+	if r.places[cgroupOf(c)] >= maxPlaces {
+		c.Place = origin.Place{Place: trace.Place{Node: c.Place.Node}}
+		if h := r.holders[c]; h != nil {
+			return h
+		}
 	}
 	if r.names[c.Place] >= maxNames {
 		c.Name, label = others, "further clients"
@@ -82,6 +95,9 @@ func (r *room) holder(c origin.Client, label string) *holder {
 	h := &holder{client: c, label: label, number: r.lastNumber}
 	r.holders[c], r.byNumber[h.number] = h, h
 	r.names[c.Place]++
+	if cgroup := cgroupOf(c); cgroup != "" {
+		r.places[cgroup]++
+	}
 	r.bytes += h.size()
 	return h
 }
@@ -100,7 +116,21 @@ func (r *room) count(h *holder, raw int) {
 	if r.names[h.client.Place]--; r.names[h.client.Place] == 0 {
 		delete(r.names, h.client.Place)
 	}
+	if cgroup := cgroupOf(h.client); cgroup != "" {
+		if r.places[cgroup]--; r.places[cgroup] == 0 {
+			delete(r.places, cgroup)
+		}
+	}
 	r.bytes -= h.size()
+}
+
+// cgroupOf returns the cgroup by which a client is named; the root, in which others are,
+// says nothing.
+func cgroupOf(c origin.Client) string {
+	if len(c.Name) > 1 && c.Name[0] == '/' {
+		return c.Name
+	}
+	return ""
 }
 
 func (r *room) lost(until time.Time) {
@@ -199,17 +229,33 @@ func (r *room) thin() int {
 }
 
 // limit returns how many bytes, before compression, a client may have at most now: half
-// of what the largest has, so that those of a kind shrink together. It is 0 where none
-// has more than its share, or one has all of it.
+// of what the largest has, so that those of a kind shrink together, or less where they are
+// few beside the room. It is 0 where all are of a kind.
 func (r *room) limit() int {
 	most := 0
 	for _, h := range r.holders {
 		most = max(most, h.raw)
 	}
-	if most <= r.raw/fairShare || most == r.raw {
-		return 0
+	limit := most / 2
+	if fair := r.raw / fairShare; most > fair {
+		limit = max(limit, fair)
 	}
-	return max(most/2, r.raw/fairShare)
+	for ; ; limit /= 2 {
+		above, all := 0, true
+		for _, h := range r.holders {
+			if h.raw > limit {
+				above += h.raw
+			} else {
+				all = false
+			}
+		}
+		switch {
+		case all:
+			return 0
+		case above >= r.raw/fairShare:
+			return limit
+		}
+	}
 }
 
 // rewrite makes a block anew without the lines of some clients, together with the block
