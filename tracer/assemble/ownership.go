@@ -2,6 +2,7 @@ package assemble
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/peer"
@@ -24,6 +25,7 @@ const (
 type process struct {
 	place trace.Place
 	addrs map[netip.AddrPort]bool // at which it served
+	seen  time.Time               // when a packet showed it last
 }
 
 // show notes that a process, or where it is not known its cgroup, serves at a place, and
@@ -44,12 +46,28 @@ func (s *servers) show(ex *trace.Exchange, place trace.Place) (news bool) {
 	if p.place != place {
 		p.place, p.addrs = place, map[netip.AddrPort]bool{} // the number of a process is used again
 	}
+	if at := lastOf(ex); at.After(p.seen) {
+		p.seen = at
+	}
 	for _, addr := range serverAddrs(ex) {
 		if len(p.addrs) < maxPIDs && !p.addrs[addr] {
 			p.addrs[addr], news = true, true
 		}
 	}
 	return news
+}
+
+// lastOf returns up to when the packets of an exchange were seen that its server took or
+// sent.
+func lastOf(ex *trace.Exchange) time.Time {
+	last := ex.Time
+	if n := ex.Path.Len(); n > 0 {
+		last = last.Add(ex.Path.At(n - 1).Offset.Duration())
+	}
+	if ex.Duration != nil && ex.Time.Add(ex.Duration.Duration()).After(last) {
+		last = ex.Time.Add(ex.Duration.Duration())
+	}
+	return last
 }
 
 func shown[K comparable](known map[K]*process, key K) *process {
@@ -66,13 +84,22 @@ func shown[K comparable](known map[K]*process, key K) *process {
 
 // process returns the server that a sender is; nil: packets show it as none.
 func (s *servers) process(from *peer.Process) *process {
-	if p := s.processes[from.PID]; p != nil {
+	if p := s.byPID(from); p != nil {
 		return p
 	}
 	for cgroup, p := range s.cgroups {
 		if from.In(cgroup) {
 			return p
 		}
+	}
+	return nil
+}
+
+// byPID returns the server whose process a sender is. A number that is used again is
+// another's: that started after packets showed the server last.
+func (s *servers) byPID(from *peer.Process) *process {
+	if p := s.processes[from.PID]; p != nil && !from.After(p.seen) {
+		return p
 	}
 	return nil
 }
@@ -98,13 +125,16 @@ func (s *servers) owner(from *peer.Process, q *trace.Query, ex *trace.Exchange) 
 	place, placed := ex.ServerPlace()
 	if placed && from.PID != 0 {
 		// Also where the packets of this exchange do not tell who it was.
-		if p := s.processes[from.PID]; p != nil && p.place == place && p.addrs[translated(ex)] {
+		if p := s.byPID(from); p != nil && p.place == place && p.addrs[translated(ex)] {
 			return own
 		}
 	}
 	e := ex.Server
 	if e == nil {
 		return unknown
+	}
+	if e.PID != 0 && e.PID == from.PID && from.After(lastOf(ex)) {
+		return foreign // which has its number by now
 	}
 	is := sentBy(from, e.PID, e.Cgroup)
 	if srv := s.at[place]; is == own && e.PID == 0 && srv != nil && len(srv.pids) > 0 {

@@ -53,6 +53,8 @@ func TestWhoseRecordItIs(t *testing.T) {
 		want   ownership
 	}{
 		{"the process", server, peer.Process{PID: serverPID}, own},
+		{"the process, which was there before", server, peer.Process{PID: serverPID, Started: epoch.Add(-sec)}, own},
+		{"another process, which has its number by now", server, peer.Process{PID: serverPID, Started: epoch.Add(sec)}, foreign},
 		{"another process", server, peer.Process{PID: attackerPID}, foreign},
 		{"another process of its cgroup", server, peer.Process{PID: attackerPID, Cgroup: ownCgroup}, foreign},
 		{"one of another PID namespace", server, peer.Process{}, unknown},

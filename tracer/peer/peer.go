@@ -3,20 +3,35 @@
 package peer
 
 import (
+	"bytes"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/dnstrace/dnstrace/tracer/cgroup"
 )
 
 // Process is a process that sent a record.
 type Process struct {
-	PID       int    // in the node's own PID namespace, as in packets; 0: unknown
-	UID       uint32 // in our user namespace
-	Cgroup    string // path below the root of cgroup2; empty: unknown
-	Container string // id of the container; empty: it is in none, or that is unknown
+	PID       int       // in the node's own PID namespace, as in packets; 0: unknown
+	UID       uint32    // in our user namespace
+	Cgroup    string    // path below the root of cgroup2; empty: unknown
+	Container string    // id of the container; empty: it is in none, or that is unknown
+	Started   time.Time // zero: unknown
+}
+
+// clocks is how far apart the clocks may be by which processes start, in hundredths of a
+// second, and packets are seen.
+const clocks = 100 * time.Millisecond
+
+// After tells whether the process started after a time: what was seen of its number then
+// was of another process.
+func (p Process) After(t time.Time) bool {
+	return !p.Started.IsZero() && p.Started.After(t.Add(clocks))
 }
 
 // In tells whether the process is in the cgroup at a path.
@@ -48,6 +63,7 @@ func of(pid int, uid uint32, onNode bool) Process {
 	if onNode { // another number may be anybody's
 		p.PID = pid
 	}
+	p.Started = started(pid)
 	content, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
 	if err != nil {
 		return p // it has ended, or is hidden
@@ -62,4 +78,29 @@ func of(pid int, uid uint32, onNode bool) Process {
 		}
 	}
 	return p
+}
+
+// startField is where proc_pid_stat(5) has the start of a process, in ticks since the
+// machine started, counted behind the name, which may have anything in it.
+const (
+	startField = 19
+	tick       = time.Second / 100 // USER_HZ
+)
+
+// started returns when a process started; zero: that is unknown.
+func started(pid int) time.Time {
+	content, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return time.Time{}
+	}
+	fields := strings.Fields(string(content[bytes.LastIndexByte(content, ')')+1:]))
+	var now unix.Timespec
+	if len(fields) <= startField || unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) != nil {
+		return time.Time{}
+	}
+	ticks, err := strconv.ParseInt(fields[startField], 10, 64)
+	if err != nil {
+		return time.Time{}
+	}
+	return time.Now().Add(time.Duration(ticks)*tick - time.Duration(now.Nano()))
 }

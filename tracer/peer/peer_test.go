@@ -1,8 +1,11 @@
 package peer
 
 import (
+	"errors"
 	"os"
+	"os/exec"
 	"testing"
+	"time"
 )
 
 // This process is found with its cgroup; of another PID namespace a number says nothing,
@@ -11,6 +14,18 @@ func TestOf(t *testing.T) {
 	own := of(os.Getpid(), 7, true)
 	if own.PID != os.Getpid() || own.UID != 7 {
 		t.Errorf("%+v", own)
+	}
+	if began := time.Since(own.Started); own.After(time.Now()) || began < 0 || began > time.Hour {
+		t.Errorf("it started %s ago", began)
+	}
+	child := exec.Command("sleep", "60")
+	before := time.Now()
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = errors.Join(child.Process.Kill(), child.Wait()) }()
+	if c := of(child.Process.Pid, 7, true); !c.After(before.Add(-time.Second)) || c.After(time.Now()) {
+		t.Errorf("%+v", c)
 	}
 	elsewhere := of(os.Getpid(), 7, false)
 	if elsewhere.PID != 0 || elsewhere.Cgroup != own.Cgroup || elsewhere.Container != own.Container {

@@ -122,7 +122,7 @@ func (s *senders) take(from origin, bytes int) (peer.Process, bool) {
 
 // server returns the server that a sender is; nil: none.
 func (s *senders) server(who peer.Process) *server {
-	if known := s.byPID[who.PID]; known != nil {
+	if known := s.byPID[who.PID]; known != nil && !who.After(known.shown) {
 		return known
 	}
 	for cgroup, known := range s.byCgroup {
