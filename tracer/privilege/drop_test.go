@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,6 +17,9 @@ import (
 
 // dropEnv makes the test binary give up its privileges, and say what is left.
 const dropEnv = "DNSTRACE_TEST_DROP"
+
+// otherEnv names another process of root's, which it then tries what it still may with.
+const otherEnv = "DNSTRACE_TEST_DROP_OTHER"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(dropEnv) == "" {
@@ -34,6 +38,10 @@ func TestMain(m *testing.M) {
 	if err := Drop(); err != nil {
 		fmt.Println(err)
 		os.Exit(1)
+	}
+	if pid, err := strconv.Atoi(os.Getenv(otherEnv)); err == nil {
+		tryOther(pid)
+		os.Exit(0)
 	}
 	files, _ := filepath.Glob("/proc/self/task/*/status")
 	for _, file := range files {
@@ -73,6 +81,40 @@ func TestDropLeavesNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// tryOther says what can be done with another process.
+func tryOther(pid int) {
+	of := func(file string) string { return fmt.Sprintf("/proc/%d/%s", pid, file) }
+	_, readArguments := os.ReadFile(of("cmdline"))
+	_, readEnvironment := os.ReadFile(of("environ"))
+	_, enterRoot := os.ReadDir(of("root/."))
+	_, readMemory := os.Open(of("mem"))
+	trace := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		trace <- unix.PtraceSeize(pid)
+	}()
+	fmt.Println("arguments", readArguments == nil, "environment", readEnvironment == nil, "root", enterRoot == nil, "memory", readMemory == nil,
+		"trace", <-trace == nil, "signal", unix.Kill(pid, unix.SIGTERM) == nil)
+}
+
+// In the node's PID namespace root's id is left, and what the kernel lets its user do with
+// other processes of root's: read how they were started, and end them. Their environment,
+// memory and files stay closed.
+func TestWhatRootsIDIsGoodFor(t *testing.T) {
+	other := exec.Command("sleep", "60")
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(copyForAll(t))
+	cmd.Env = append(os.Environ(), dropEnv+"=1", fmt.Sprintf("%s=%d", otherEnv, other.Process.Pid))
+	out, err := cmd.CombinedOutput()
+	if got := strings.TrimSpace(string(out)); err != nil || got != "arguments true environment false root false memory false trace false signal true" {
+		t.Errorf("%s, %v", got, err)
+	}
+	_ = other.Process.Kill()
+	_ = other.Wait() // by a signal
 }
 
 // copyForAll returns a copy of this program that any user may run.
