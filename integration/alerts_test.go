@@ -193,7 +193,7 @@ var faults = []fault{
 			name := fmt.Sprintf("n%d.%s", i, zone)
 			return lab.Query{Name: name, Message: new(dns.Msg).SetQuestion(name, dns.TypeA).SetEdns0(4096, false), Server: r.Upstream(0).V4(), Timeout: time.Second}
 		}})
-	}, []string{`DNSTraceLargeResponses{code="oversized-response"}`, "DNSTraceLookupsUnanswered"}},
+	}, []string{`DNSTraceLargeResponses{code="path-mtu"}`, "DNSTraceLookupsUnanswered"}},
 }
 
 // nothing is broken: it is the lookups that are not well.

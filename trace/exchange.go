@@ -25,6 +25,9 @@ type Exchange struct {
 	// ListenFull tells that the last SYN that reached its listener found no room in the queue
 	// of connections, and was ignored. JSON leaves out false.
 	ListenFull bool `json:"listen_full"`
+	// ResentSegments is how often the server sent a segment of the response again, over TCP.
+	// JSON leaves out 0.
+	ResentSegments int `json:"resent_segments"`
 	// Replaces tells that a record with the same trace_id and time was written before
 	// this one, which went on: this is all of it. JSON leaves out false.
 	Replaces  bool `json:"replaces"`

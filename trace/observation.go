@@ -69,6 +69,9 @@ type Drop struct {
 	// BPF names the kind of eBPF program that dropped it ("tc ingress", "XDP"); empty,
 	// and absent in JSON: none did.
 	BPF string `json:"bpf"`
+	// Fragment says that it was a later fragment of the message, which has no ports. JSON
+	// leaves out false.
+	Fragment bool `json:"fragment"`
 
 	// Entries that the namespace's connection tracking had, and might have, where it
 	// had none for the packet. JSON leaves both out where they are not known.

@@ -159,6 +159,10 @@ var copyPlaces = []string{
 	"raw_rcv", "raw_rcv_skb", "raw_local_deliver", "rawv6_rcv", "rawv6_rcv_skb", "raw6_local_deliver",
 }
 
+// freedWithAnother frees the parts of a buffer that are packets of their own (net/core/skbuff.c):
+// the fragments of a datagram that was put together. What became of that is told of it.
+const freedWithAnother = "skb_release_data"
+
 // otherHostPlaces free what is another machine's, for which Linux has a reason since
 // 5.18 (net/ipv4/ip_input.c, net/ipv6/ip6_input.c). What a bridge forwards is marked
 // as another machine's too, so the place has to tell.
@@ -166,7 +170,7 @@ var otherHostPlaces = []string{"ip_rcv", "ip_rcv_core", "ip_list_rcv", "ipv6_rcv
 
 // isDrop tells whether somebody misses the packet that was freed.
 func isDrop(p *Packet) bool {
-	if slices.Contains(notDropped, p.Reason) || slices.Contains(copyPlaces, p.Where) {
+	if slices.Contains(notDropped, p.Reason) || slices.Contains(copyPlaces, p.Where) || p.Where == freedWithAnother {
 		return false
 	}
 	return !p.otherHost || p.Reason != "" || !slices.Contains(otherHostPlaces, p.Where)

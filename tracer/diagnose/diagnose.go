@@ -29,6 +29,7 @@ const (
 	NoResponseSeen          = "no-response-seen"
 	NXDomainStorm           = "nxdomain-storm"
 	OversizedResponse       = "oversized-response"
+	PathMTU                 = "path-mtu"
 	QueryNeverArrived       = "query-never-arrived"
 	RefusedByServer         = "refused-by-server"
 	ResponseLost            = "response-lost"
@@ -52,7 +53,7 @@ const (
 // Codes are the codes that rules have, in order of the alphabet.
 var Codes = []string{
 	CachedFailure, ClientGaveUp, ConcurrencyLimit, ConntrackFull, ConntrackRace, DroppedByBPF, DroppedByNetfilter, DroppedNoSocket, DroppedOther, DroppedReceiveBuffer,
-	InconsistentAnswers, ListenQueueFull, NoResponseSeen, NXDomainStorm, OversizedResponse, QueryNeverArrived, RefusedByServer, ResponseLost, ResponseRejected,
+	InconsistentAnswers, ListenQueueFull, NoResponseSeen, NXDomainStorm, OversizedResponse, PathMTU, QueryNeverArrived, RefusedByServer, ResponseLost, ResponseRejected,
 	Retransmission, SearchPathAmplification, SearchPathShadowed, ServerOverloaded, ServerSlow, SlowUpstream, StaleEndpoint, TruncatedNotRetried, TruncatedRetry, TypeIgnored,
 	UnexpectedSource, UpstreamError, UpstreamTimeout, UpstreamUnhealthy,
 }
@@ -69,7 +70,7 @@ type rule func(*memory, *trace.Trace) []trace.Finding
 // rules in the order in which findings are shown: what happened to the client
 // first, then what happened further up.
 var rules = []rule{
-	clientGaveUp, lost, listenQueueFull, missing, oversizedResponse, concurrencyLimit, refusedByServer,
+	clientGaveUp, lost, listenQueueFull, pathMTU, missing, oversizedResponse, concurrencyLimit, refusedByServer,
 	serverOverloaded, serverSlow, rejectedUpstream, respelled, typeIgnored, upstreamTimeout, upstreamError, slowUpstream, cachedFailure,
 	inconsistentAnswers, truncatedNotRetried, truncatedRetry,
 }

@@ -33,7 +33,6 @@ func TestDroppedOtherSaysWhatTheReasonMeans(t *testing.T) {
 		{"OTHERHOST", "ip_rcv_core", "another machine's", "ip neigh", "ip route"},
 		{"QDISC_DROP", "__dev_queue_xmit", "carrier", "tc -s qdisc", "ip neigh"},
 		{"XFRM_POLICY", "xfrm4_policy_check", "IPsec", "ip xfrm", "ip neigh"},
-		{"PKT_TOO_BIG", "ip_forward", "MTU", "MTU", "ip neigh"},
 		{"IP_OUTNOROUTES", "ip_output", "no route", "ip route get", "ip neigh"},
 		{"", "ip_error", "no route, or one that refuses", "ip route get", "ip neigh"},
 		{"SOMETHING_NEW", "somewhere", "SOMETHING_NEW", "the kernel's source", "ip neigh"},

@@ -38,7 +38,7 @@ func silentUpstreams(t *trace.Trace) (silent [][]*trace.Upstream) {
 	eachUpstream(t.Upstreams, func(u *trace.Upstream) {
 		timedOut := u.Attempt != nil && u.Attempt.Outcome == trace.OutcomeTimeout
 		noAnswer := u.Exchange != nil && silentExchange(u.Exchange) && !incomplete(u.Exchange)
-		failed := u.Exchange != nil && (u.Exchange.Outcome == trace.OutcomeDropped || fragmentLost(u.Exchange) || noRoom(u.Exchange))
+		failed := u.Exchange != nil && (u.Exchange.Outcome == trace.OutcomeDropped || tooLarge(u.Exchange) || noRoom(u.Exchange))
 		if _, late := lateBy(u); late || failed || rejectedOf(u) != nil || !timedOut && !noAnswer {
 			return
 		}

@@ -65,6 +65,7 @@ func (t *Table) keepDrop(ex *open, p *capture.Packet, response bool) {
 	d := trace.Drop{
 		Where: p.Where, Reason: p.Reason, Words: p.Words, Message: messageName(response), Node: t.cfg.Node, NetNS: p.NetNS,
 		NetNSName: p.NetNSName, IfName: p.IfName, Offset: trace.Seconds(p.Time - ex.first), BPF: p.BPF,
+		Fragment: p.Fragment != nil && p.Fragment.Offset > 0,
 	}
 	if p.Table != nil {
 		d.ConntrackCount, d.ConntrackMax = p.Table.Count, p.Table.Max

@@ -42,7 +42,7 @@ func (t *Table) emit(ex *open) *trace.Exchange {
 	r.Path, r.PathOmitted = ex.path.Clone(), ex.omitted
 	r.Drops, r.Rejected = slices.Clone(ex.drops), slices.Clone(ex.rejected)
 	r.ICMP, r.Reset, r.Fragments = ex.icmp, ex.reset, ex.fragments()
-	r.LostEvents, r.Replaces, r.ListenFull = ex.lostEvents, ex.reported != 0, ex.listenFull
+	r.LostEvents, r.Replaces, r.ListenFull, r.ResentSegments = ex.lostEvents, ex.reported != 0, ex.listenFull, ex.resent
 	return r
 }
 
