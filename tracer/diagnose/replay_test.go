@@ -64,6 +64,7 @@ var nearMisses = map[string]string{
 	diagnose.DroppedNoSocket:         "refused-by-bpf",            // the ICMP error says so, and an eBPF program made it
 	diagnose.DroppedOther:            "no-listener",               // a reason with a code of its own
 	diagnose.DroppedReceiveBuffer:    "server-overloaded",         // waited in the buffer, and was read
+	diagnose.ForwardingLoop:          "forwarding-loop-not",       // asks itself at another port, which asks others
 	diagnose.InconsistentAnswers:     "inconsistent-answers-not",  // no IPv6 address, said with NOERROR
 	diagnose.ListenQueueFull:         "tcp-unanswered",            // the SYN vanished before its listener
 	diagnose.NoResponseSeen:          "lost-without-a-drop",       // the server's records tell more
