@@ -168,6 +168,8 @@ func cameBack(ex *trace.Exchange) string {
 	switch {
 	case answered(ex):
 		return "no response arrived"
+	case ex.ICMP != nil || ex.Reset != nil || len(ex.Rejected) > 0:
+		return "no response came"
 	case incomplete(ex) || ex.Milestones.Response.Arrived == trace.NotObservable:
 		return "nothing was seen to come back"
 	}
