@@ -90,7 +90,7 @@ func (e *Exchange) AtClient() bool { return e.Milestones.Query.Left.Seen() }
 // that was dropped before any device sent it shows it too, where its process is known, or
 // where it had no device yet: only its sender's packets have none.
 func (e *Exchange) ClientPlace() (Place, bool) {
-	if d := e.droppedAtOnce(); d != nil && (e.Client != nil && e.Client.PID != 0 || d.IfName == "") {
+	if d := e.droppedAtOnce(); d != nil && d.NetNS != 0 && !d.InSocket() && (e.Client != nil && e.Client.PID != 0 || d.IfName == "") {
 		return d.Place(), true
 	}
 	return e.place(e.Milestones.Query.Left)

@@ -79,6 +79,16 @@ type Drop struct {
 	ConntrackMax   uint32 `json:"conntrack_max"` // 0: neither is known
 }
 
+// InSocket tells whether the packet was in a socket, whose end it did not outlive: it had
+// come to its receiver, and has no device there any more.
+func (d *Drop) InSocket() bool {
+	switch d.Reason {
+	case "SOCKET_CLOSE", "QUEUE_PURGE":
+		return true
+	}
+	return d.Reason == "" && d.Where == "udp_destruct_common"
+}
+
 // Place returns the namespace in which the packet was dropped.
 func (d *Drop) Place() Place { return Place{d.Node, d.NetNS} }
 

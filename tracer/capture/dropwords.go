@@ -170,10 +170,12 @@ var otherHostPlaces = []string{"ip_rcv", "ip_rcv_core", "ip_list_rcv", "ipv6_rcv
 
 // isDrop tells whether somebody misses the packet that was freed.
 func isDrop(p *Packet) bool {
-	if slices.Contains(notDropped, p.Reason) || slices.Contains(copyPlaces, p.Where) || p.Where == freedWithAnother {
-		return false
-	}
-	return !p.otherHost || p.Reason != "" || !slices.Contains(otherHostPlaces, p.Where)
+	return !slices.Contains(notDropped, p.Reason) && !slices.Contains(copyPlaces, p.Where) && p.Where != freedWithAnother && !notForHost(p)
+}
+
+// notForHost tells whether a packet was dropped since it is another machine's.
+func notForHost(p *Packet) bool {
+	return p.Reason == "OTHERHOST" || p.otherHost && p.Reason == "" && slices.Contains(otherHostPlaces, p.Where)
 }
 
 // isUnresolved tells whether a packet was dropped that waited for a link address.
@@ -196,6 +198,7 @@ func (d *decoder) dropped(p *Packet, drop *bpf.DnstraceDrop) {
 	p.Where = names[0]
 	p.Reason = d.reasons[drop.Reason]
 	p.otherHost = drop.OtherHost != 0
+	p.NotForHost = notForHost(p)
 	site := dropSite{
 		reason: p.Reason, where: p.Where, callers: names[1:],
 		device: p.IfIndex != 0, tracked: drop.CtKnown != 0, status: drop.CtStatus,

@@ -158,6 +158,9 @@ func droppedWhat(s subject, d *trace.Drop) string {
 }
 
 func droppedWhere(t *trace.Trace, d *trace.Drop) string {
+	if d.InSocket() {
+		return droppedIn(t, d) + ", in its receiver's socket"
+	}
 	return fmt.Sprintf("%s, %s", droppedIn(t, d), device(d.IfName))
 }
 

@@ -82,6 +82,12 @@ var tooBigPlaces = []string{
 	"br_nf_dev_queue_xmit", "br_nf_ip_fragment", "ip_fragment", "ip_do_fragment", "ip6_fragment", "ip6_output", "ip6_finish_output",
 }
 
+// PeerDown tells whether a small packet was freed where what is too large for the other end of
+// a veth is, too: that end is down.
+func PeerDown(reason, where string) bool {
+	return reason == "" && strings.Contains(where, "dev_forward_skb")
+}
+
 // What to do, where several reasons have it in common: the place to look at first.
 const (
 	adviceUnknown   = "Look up the reason and the function in the kernel's source; `ip -s -s link`, `nstat -az`, `ethtool -S DEVICE` count drops."

@@ -44,6 +44,7 @@ type open struct {
 	omitted  int
 	journeys []journey
 	drops    []trace.Drop
+	astray   *trace.Drop // the last that came where it was not for; nil: none did
 	rejected []trace.Rejection
 	reset    *trace.Reset
 	icmp     *trace.ICMP
