@@ -142,9 +142,10 @@ test-integration: check-test build bin/resolved ## run the real binaries in the 
 # first part needs two CPUs for itself: where the tracer gets too little of them it
 # leaves lookups out, and says so.
 .PHONY: test-long
-test-long: check-test build ## 5,000 lookups a second joined for 60 s, all attacks for a minute, ten minutes of healthy traffic without a finding on each topology, what joining costs (root; 37 minutes)
+test-long: check-test build ## 5,000 lookups a second joined for 60 s, all attacks for a minute, a thousand lookups of each fault with the same finding each time, ten minutes of healthy traffic without a finding on each topology, what joining costs (root; 37 minutes)
 	DNSTRACE_JOIN_LOAD=60s CGO_ENABLED=0 $(GO) test -run TestJoinUnderLoad -v -count 1 -timeout 10m ./integration
 	DNSTRACE_ATTACK=1m CGO_ENABLED=0 $(GO) test -run TestAllAttacksTogether -v -count 1 -timeout 10m ./integration
+	DNSTRACE_REPEAT=1000 CGO_ENABLED=0 $(GO) test -run TestEachFaultHasItsFindingEachTime -v -count 1 -timeout 20m ./integration
 	DNSTRACE_HEALTHY=10m CGO_ENABLED=0 $(GO) test -run TestDiagnoseHealthy -v -count 1 -timeout 20m ./integration
 	DNSTRACE_HEALTHY=10m CGO_ENABLED=0 $(GO) test -run TestHealthyOnEachTopology -parallel 7 -v -count 1 -timeout 40m ./integration
 	CGO_ENABLED=0 $(GO) test -run - -bench Assemble -cpu 1 ./tracer/assemble

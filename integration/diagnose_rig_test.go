@@ -119,7 +119,7 @@ func (r *faultRig) keep(name string, zones ...string) {
 		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
 			continue // CoreDNS tells the tracer alone
 		}
-		for _, rec := range readRecords(r.t, file) {
+		for _, rec := range last(readRecords(r.t, file)) {
 			if q, ok := questionOf(rec); ok && slices.ContainsFunc(zones, func(z string) bool { return z == q || z != "" && dns.IsSubDomain(dns.Fqdn(z), q) }) {
 				if ex, ok := rec.(*trace.Exchange); ok && ex.LostEvents > 0 {
 					r.t.Fatalf("%s: the tracer lost %d packets meanwhile: record it again on a machine with less to do", name, ex.LostEvents)
@@ -131,6 +131,24 @@ func (r *faultRig) keep(name string, zones ...string) {
 	if err := os.WriteFile(filepath.Join(dir, name+".jsonl"), lines, 0o644); err != nil {
 		r.t.Fatal(err)
 	}
+}
+
+// last leaves out what a later record replaces.
+func last(records []trace.Record) []trace.Record {
+	replaced := map[string]bool{}
+	for i := len(records) - 1; i >= 0; i-- {
+		ex, ok := records[i].(*trace.Exchange)
+		if !ok {
+			continue
+		}
+		id := ex.TraceID.String() + ex.Time.String()
+		if replaced[id] {
+			records[i] = nil
+		}
+		replaced[id] = ex.Replaces
+		ex.Replaces = false
+	}
+	return slices.DeleteFunc(records, func(rec trace.Record) bool { return rec == nil })
 }
 
 // questionOf returns the name of a record that an observer wrote; traces are

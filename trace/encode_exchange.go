@@ -27,6 +27,9 @@ func (e *Exchange) AppendJSON(b []byte) []byte {
 		b = e.Reset.appendJSON(append(b, `,"reset":`...))
 	}
 	b = appendTrue(b, `,"listen_full":true`, e.ListenFull)
+	if e.ResentSegments != 0 {
+		b = appendInt(append(b, `,"resent_segments":`...), e.ResentSegments)
+	}
 	b = appendTrue(b, `,"replaces":true`, e.Replaces)
 	b = appendTrue(b, `,"truncated":true`, e.Truncated)
 	b = appendTrue(b, `,"respelled":true`, e.Respelled)
@@ -176,6 +179,7 @@ func (d *Drop) appendJSON(b []byte) []byte {
 	b = appendString(append(b, `,"reason":`...), d.Reason)
 	b = appendString(append(b, `,"words":`...), d.Words)
 	b = appendKnown(b, `,"bpf":`, d.BPF)
+	b = appendTrue(b, `,"fragment":true`, d.Fragment)
 	b = appendString(append(b, `,"node":`...), d.Node)
 	b = appendUint(append(b, `,"netns":`...), d.NetNS)
 	b = appendKnown(b, `,"netns_name":`, d.NetNSName)

@@ -25,6 +25,9 @@ type Exchange struct {
 	// ListenFull tells that the last SYN that reached its listener found no room in the queue
 	// of connections, and was ignored. JSON leaves out false.
 	ListenFull bool `json:"listen_full"`
+	// ResentSegments is how often the server sent a segment of the response again, over TCP.
+	// JSON leaves out 0.
+	ResentSegments int `json:"resent_segments"`
 	// Replaces tells that a record with the same trace_id and time was written before
 	// this one, which went on: this is all of it. JSON leaves out false.
 	Replaces  bool `json:"replaces"`
@@ -87,7 +90,7 @@ func (e *Exchange) AtClient() bool { return e.Milestones.Query.Left.Seen() }
 // that was dropped before any device sent it shows it too, where its process is known, or
 // where it had no device yet: only its sender's packets have none.
 func (e *Exchange) ClientPlace() (Place, bool) {
-	if d := e.droppedAtOnce(); d != nil && (e.Client != nil && e.Client.PID != 0 || d.IfName == "") {
+	if d := e.droppedAtOnce(); d != nil && d.NetNS != 0 && !d.InSocket() && (e.Client != nil && e.Client.PID != 0 || d.IfName == "") {
 		return d.Place(), true
 	}
 	return e.place(e.Milestones.Query.Left)

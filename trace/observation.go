@@ -69,11 +69,24 @@ type Drop struct {
 	// BPF names the kind of eBPF program that dropped it ("tc ingress", "XDP"); empty,
 	// and absent in JSON: none did.
 	BPF string `json:"bpf"`
+	// Fragment says that it was a later fragment of the message, which has no ports. JSON
+	// leaves out false.
+	Fragment bool `json:"fragment"`
 
 	// Entries that the namespace's connection tracking had, and might have, where it
 	// had none for the packet. JSON leaves both out where they are not known.
 	ConntrackCount uint32 `json:"conntrack_count"`
 	ConntrackMax   uint32 `json:"conntrack_max"` // 0: neither is known
+}
+
+// InSocket tells whether the packet was in a socket, whose end it did not outlive: it had
+// come to its receiver, and has no device there any more.
+func (d *Drop) InSocket() bool {
+	switch d.Reason {
+	case "SOCKET_CLOSE", "QUEUE_PURGE":
+		return true
+	}
+	return d.Reason == "" && d.Where == "udp_destruct_common"
 }
 
 // Place returns the namespace in which the packet was dropped.

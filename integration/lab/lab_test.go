@@ -94,7 +94,7 @@ func TestUpstreamsSeeThePod(t *testing.T) {
 		l, _ := newLab(t, Config{MasqueradeEgress: masquerade, Upstreams: 3})
 		want4, want6 := l.Host(CoreDNS).V4, l.Host(CoreDNS).V6
 		if masquerade {
-			want4, want6 = nodeUplinkV4, nodeUplinkV6
+			want4, want6 = NodeUplinkV4, nodeUplinkV6
 		}
 		for i := range 3 {
 			up := l.Upstream(i)

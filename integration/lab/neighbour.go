@@ -3,6 +3,7 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -23,4 +24,21 @@ func (l *Lab) ForgetNeighbour(addr netip.Addr) error {
 		return fmt.Errorf("forget neighbour %s: %w", addr, err)
 	}
 	return nil
+}
+
+// WrongNeighbour makes a host believe that an address has a link address that nobody has,
+// until undone.
+func (l *Lab) WrongNeighbour(host, device string, addr netip.Addr) (undo func(), err error) {
+	h := l.Host(host)
+	link, err := h.ns.links.LinkByName(device)
+	if err != nil {
+		return nil, err
+	}
+	wrong := &netlink.Neigh{
+		LinkIndex: link.Attrs().Index, IP: addr.AsSlice(), State: netlink.NUD_PERMANENT, HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 0x99},
+	}
+	if err := h.ns.links.NeighSet(wrong); err != nil {
+		return nil, fmt.Errorf("link address of %s in %s: %w", addr, host, err)
+	}
+	return l.undoOnce(func() error { return h.ns.links.NeighDel(wrong) }), nil
 }

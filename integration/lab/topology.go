@@ -166,7 +166,7 @@ func (l *Lab) endpoint() [2]netip.AddrPort {
 	last := servers[len(servers)-1]
 	host := l.Host(last.Host)
 	if last.Host == Node {
-		return [2]netip.AddrPort{netip.AddrPortFrom(nodeUplinkV4, last.Port), netip.AddrPortFrom(nodeUplinkV6, last.Port)}
+		return [2]netip.AddrPort{netip.AddrPortFrom(NodeUplinkV4, last.Port), netip.AddrPortFrom(nodeUplinkV6, last.Port)}
 	}
 	return [2]netip.AddrPort{netip.AddrPortFrom(host.V4, last.Port), netip.AddrPortFrom(host.V6, last.Port)}
 }

@@ -46,7 +46,7 @@ func (l *Lab) attachPacketLB(services, uplinkToPod bool) error {
 	}
 	vars := l.bpfServices()
 	maps.Copy(vars, map[string]any{
-		"node4": nodeUplinkV4.As16(), "node6": nodeUplinkV6.As16(),
+		"node4": NodeUplinkV4.As16(), "node6": nodeUplinkV6.As16(),
 		"uplink": uint32(eth0.Attrs().Index), "services": services, "uplink_to_pod": uplinkToPod,
 	})
 	coll, err := l.loadBPF(datapath.LoadPackets, vars)

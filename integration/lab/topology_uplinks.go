@@ -30,7 +30,7 @@ type family struct {
 func families() [2]family {
 	return [2]family{
 		{
-			unix.AF_INET, "iptables", defaultRouteV4, PodNetV4, 24, nodeUplinkV4, nodeUplink2V4, router2V4, ServiceV4,
+			unix.AF_INET, "iptables", defaultRouteV4, PodNetV4, 24, NodeUplinkV4, nodeUplink2V4, router2V4, ServiceV4,
 			netip.MustParseAddr("127.0.0.1"), netip.IPv4Unspecified(),
 		},
 		{

@@ -13,6 +13,7 @@ import (
 // Values of struct __sk_buff and of tc actions (include/uapi/linux/bpf.h,
 // include/uapi/linux/pkt_cls.h).
 const (
+	skbLenOffset      = 0
 	skbProtocolOffset = 16
 	ethPIPBigEndian   = 0x0008
 	tcActOK           = 0
@@ -23,22 +24,32 @@ const (
 // VanishAt makes every IPv4 packet to a pod vanish on the node, on its way out
 // to the pod's device, until undone. The kernel takes the packet as consumed, so
 // there is no drop event: as if it had been lost in a cable.
-func (l *Lab) VanishAt(pod string) (undo func(), err error) { return l.program(pod, tcActStolen) }
+func (l *Lab) VanishAt(pod string) (undo func(), err error) { return l.program(pod, 0, tcActStolen) }
+
+// VanishAbove does so with packets of more bytes, as a path does that passes no larger ones
+// and tells nobody.
+func (l *Lab) VanishAbove(pod string, bytes int32) (undo func(), err error) {
+	return l.program(pod, bytes, tcActStolen)
+}
 
 // DropByProgramAt has an eBPF program drop every IPv4 packet to a pod on the node, on
 // its way out to the pod's device, until undone: as a network policy does where eBPF
 // is the data path.
-func (l *Lab) DropByProgramAt(pod string) (undo func(), err error) { return l.program(pod, tcActShot) }
+func (l *Lab) DropByProgramAt(pod string) (undo func(), err error) {
+	return l.program(pod, 0, tcActShot)
+}
 
 // program attaches a program to the node's device of a pod that does one thing with
-// every IPv4 packet to it.
-func (l *Lab) program(pod string, action int32) (undo func(), err error) {
+// every IPv4 packet to it that has more bytes than that.
+func (l *Lab) program(pod string, above, action int32) (undo func(), err error) {
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Name: "vanish", Type: ebpf.SchedCLS, License: "Apache-2.0",
 		Instructions: asm.Instructions{
 			asm.LoadMem(asm.R2, asm.R1, skbProtocolOffset, asm.Word),
 			asm.Mov.Imm(asm.R0, tcActOK),
 			asm.JNE.Imm(asm.R2, ethPIPBigEndian, "exit"),
+			asm.LoadMem(asm.R2, asm.R1, skbLenOffset, asm.Word),
+			asm.JLE.Imm(asm.R2, above, "exit"),
 			asm.Mov.Imm(asm.R0, action),
 			asm.Return().WithSymbol("exit"),
 		},

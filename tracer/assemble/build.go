@@ -36,6 +36,7 @@ func (a *Assembler) build(l *lookup) *trace.Trace {
 		t.Gaps = append(t.Gaps, "no packet of it was seen, nor of what its server asked: it is what a server's record says alone, and nothing is concluded from it")
 	} else {
 		t.Upstreams = a.upstreams(l, &t.Gaps, 0)
+		t.Gaps = once(t.Gaps)
 	}
 	if l.refresh != nil {
 		t.RCode = upstreamCode(t.Upstreams)
@@ -229,6 +230,17 @@ func (a *Assembler) upstreams(l *lookup, gaps *[]string, depth int) []trace.Upst
 		*gaps = append(*gaps, english.Plural(l.ambiguous, "upstream exchange", "")+" may be of another lookup of the same question, which the server had at the same time")
 	}
 	return upstreams
+}
+
+// once leaves out what was said before, of another server of a chain.
+func once(gaps []string) []string {
+	var said []string
+	for _, g := range gaps {
+		if !slices.Contains(said, g) {
+			said = append(said, g)
+		}
+	}
+	return said
 }
 
 func joinOf(exchanges int, exact bool) string {

@@ -61,7 +61,7 @@ func (a *Assembler) readyAt(l *lookup) time.Time {
 	switch owner := a.owner(l); {
 	case owner != nil && owner.heapIndex >= 0:
 		ready = later(ready, later(owner.due, a.now.Add(linger)))
-	case owner != nil:
+	case owner != nil && owner.depth() < maxDepth:
 		a.revive(owner.root()) // which takes it
 		ready = later(ready, a.now.Add(2*linger))
 	case a.servers.sends(&l.sender):

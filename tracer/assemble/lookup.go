@@ -77,6 +77,14 @@ func (l *lookup) root() *lookup {
 	return l
 }
 
+// depth returns how many servers are before l in its chain, as far as that matters.
+func (l *lookup) depth() (n int) {
+	for ; l.parent != nil && n < maxDepth; l = l.parent {
+		n++
+	}
+	return n
+}
+
 // addRecord gives l a record of its query, of the process that sent the others.
 func (a *Assembler) addRecord(l *lookup, q *trace.Query, from *peer.Process) {
 	l.from = from

@@ -248,6 +248,7 @@ func mergeEvents(m, client, server *trace.Exchange, move trace.Seconds) {
 		m.ICMP = &icmp
 	}
 	m.ListenFull = m.ListenFull || server.ListenFull
+	m.ResentSegments = max(m.ResentSegments, server.ResentSegments)
 	if m.Reset == nil && server.Reset != nil {
 		reset := *server.Reset
 		reset.Offset += move

@@ -159,6 +159,10 @@ var copyPlaces = []string{
 	"raw_rcv", "raw_rcv_skb", "raw_local_deliver", "rawv6_rcv", "rawv6_rcv_skb", "raw6_local_deliver",
 }
 
+// freedWithAnother frees the parts of a buffer that are packets of their own (net/core/skbuff.c):
+// the fragments of a datagram that was put together. What became of that is told of it.
+const freedWithAnother = "skb_release_data"
+
 // otherHostPlaces free what is another machine's, for which Linux has a reason since
 // 5.18 (net/ipv4/ip_input.c, net/ipv6/ip6_input.c). What a bridge forwards is marked
 // as another machine's too, so the place has to tell.
@@ -166,10 +170,12 @@ var otherHostPlaces = []string{"ip_rcv", "ip_rcv_core", "ip_list_rcv", "ipv6_rcv
 
 // isDrop tells whether somebody misses the packet that was freed.
 func isDrop(p *Packet) bool {
-	if slices.Contains(notDropped, p.Reason) || slices.Contains(copyPlaces, p.Where) {
-		return false
-	}
-	return !p.otherHost || p.Reason != "" || !slices.Contains(otherHostPlaces, p.Where)
+	return !slices.Contains(notDropped, p.Reason) && !slices.Contains(copyPlaces, p.Where) && p.Where != freedWithAnother && !notForHost(p)
+}
+
+// notForHost tells whether a packet was dropped since it is another machine's.
+func notForHost(p *Packet) bool {
+	return p.Reason == "OTHERHOST" || p.otherHost && p.Reason == "" && slices.Contains(otherHostPlaces, p.Where)
 }
 
 // isUnresolved tells whether a packet was dropped that waited for a link address.
@@ -192,6 +198,7 @@ func (d *decoder) dropped(p *Packet, drop *bpf.DnstraceDrop) {
 	p.Where = names[0]
 	p.Reason = d.reasons[drop.Reason]
 	p.otherHost = drop.OtherHost != 0
+	p.NotForHost = notForHost(p)
 	site := dropSite{
 		reason: p.Reason, where: p.Where, callers: names[1:],
 		device: p.IfIndex != 0, tracked: drop.CtKnown != 0, status: drop.CtStatus,

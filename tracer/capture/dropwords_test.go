@@ -119,6 +119,7 @@ func TestIsDrop(t *testing.T) {
 		{"a raw socket's copy, IPv6", Packet{Reason: "SOCKET_RCVBUFF", Where: "rawv6_rcv"}, false},
 		{"flooded by a bridge before Linux 5.18", Packet{Where: "ip_rcv_core", otherHost: true}, false},
 		{"flooded by a bridge before Linux 5.18, IPv6", Packet{Where: "ip6_rcv_core", otherHost: true}, false},
+		{"a fragment of what was put together", Packet{Where: "skb_release_data"}, false},
 
 		{"the server's buffer", Packet{Reason: "SOCKET_RCVBUFF", Where: "udp_queue_rcv_one_skb"}, true},
 		{"a firewall", Packet{Reason: "NETFILTER_DROP", Where: "nft_do_chain"}, true},

@@ -131,6 +131,7 @@ type Packet struct {
 	BPF                  string // Drop: by an eBPF program: where that is attached, as BPFTCIngress; empty: not by one, or unknown
 	SentAt               int64  // Drop: when it was sent, ns of the kernel's monotonic clock, where it waited before it had a device; 0: unknown
 	otherHost            bool   // Drop: its link layer address is another machine's
+	NotForHost           bool   // Drop: because of that, as of a copy that a bridge flooded: nobody misses it where another copy went on
 	Table                *Table // Drop: of the namespace, where the packet had no entry in it; nil: unknown
 	VLAN                 uint16 // id of the outermost 802.1Q or 802.1ad tag; 0: none
 	InnerVLAN            uint16 // id of the tag behind it; 0: none

@@ -360,7 +360,7 @@ func (s *Source) pass(upTo int64, deliver func(*Packet)) error {
 			if err := s.decoder.decode(&p, raw); err != nil {
 				return err
 			}
-			if (p.Kind != Drop || isDrop(&p)) && s.atSocket(&p) {
+			if (p.Kind != Drop || isDrop(&p) || p.NotForHost) && s.atSocket(&p) {
 				deliver(&p)
 			}
 			return nil

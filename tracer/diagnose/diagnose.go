@@ -24,11 +24,13 @@ const (
 	DroppedNoSocket         = "dropped-no-socket"
 	DroppedOther            = "dropped-other"
 	DroppedReceiveBuffer    = "dropped-receive-buffer"
+	ForwardingLoop          = "forwarding-loop"
 	InconsistentAnswers     = "inconsistent-answers"
 	ListenQueueFull         = "listen-queue-full"
 	NoResponseSeen          = "no-response-seen"
 	NXDomainStorm           = "nxdomain-storm"
 	OversizedResponse       = "oversized-response"
+	PathMTU                 = "path-mtu"
 	QueryNeverArrived       = "query-never-arrived"
 	RefusedByServer         = "refused-by-server"
 	ResponseLost            = "response-lost"
@@ -52,7 +54,7 @@ const (
 // Codes are the codes that rules have, in order of the alphabet.
 var Codes = []string{
 	CachedFailure, ClientGaveUp, ConcurrencyLimit, ConntrackFull, ConntrackRace, DroppedByBPF, DroppedByNetfilter, DroppedNoSocket, DroppedOther, DroppedReceiveBuffer,
-	InconsistentAnswers, ListenQueueFull, NoResponseSeen, NXDomainStorm, OversizedResponse, QueryNeverArrived, RefusedByServer, ResponseLost, ResponseRejected,
+	ForwardingLoop, InconsistentAnswers, ListenQueueFull, NoResponseSeen, NXDomainStorm, OversizedResponse, PathMTU, QueryNeverArrived, RefusedByServer, ResponseLost, ResponseRejected,
 	Retransmission, SearchPathAmplification, SearchPathShadowed, ServerOverloaded, ServerSlow, SlowUpstream, StaleEndpoint, TruncatedNotRetried, TruncatedRetry, TypeIgnored,
 	UnexpectedSource, UpstreamError, UpstreamTimeout, UpstreamUnhealthy,
 }
@@ -69,7 +71,7 @@ type rule func(*memory, *trace.Trace) []trace.Finding
 // rules in the order in which findings are shown: what happened to the client
 // first, then what happened further up.
 var rules = []rule{
-	clientGaveUp, lost, listenQueueFull, missing, oversizedResponse, concurrencyLimit, refusedByServer,
+	clientGaveUp, lost, listenQueueFull, pathMTU, missing, oversizedResponse, concurrencyLimit, refusedByServer,
 	serverOverloaded, serverSlow, rejectedUpstream, respelled, typeIgnored, upstreamTimeout, upstreamError, slowUpstream, cachedFailure,
 	inconsistentAnswers, truncatedNotRetried, truncatedRetry,
 }
@@ -101,6 +103,10 @@ func (d *Diagnoser) Trace(t *trace.Trace) []trace.Finding {
 	}
 	if t.Role == trace.RoleUpstream && t.Exchange != nil {
 		seen = withoutLookup(t)
+	}
+	if f, ok := forwardingLoop(seen); ok {
+		d.memory.add(seen)
+		return append(findings, f) // whatever else went wrong did so because of it
 	}
 	d.memory.learnUpstreams(seen)
 	d.memory.learnFailures(seen)

@@ -25,7 +25,13 @@ func droppedOther(_ *memory, t *trace.Trace, s subject, d *trace.Drop) (trace.Fi
 		f.Summary += ": " + words
 	}
 	f.Summary += "."
-	if to := destination(s.exchange, d); unresolved(d) {
+	switch to := destination(s.exchange, d); {
+	case dropreason.PeerDown(d.Reason, d.Where): // what is too large has a code of its own
+		f.Summary = fmt.Sprintf("The kernel dropped %s in %s: the device at its other end is down.", droppedWhat(s, d), droppedWhere(t, d))
+		f.Advice = dropreason.Of("DEV_READY", "").Advice
+	case d.Reason == "OTHERHOST":
+		f.Summary = fmt.Sprintf("%s has a wrong link address (MAC): it was discarded in %s, which has another.", capital(droppedWhat(s, d)), droppedWhere(t, d))
+	case unresolved(d):
 		f.Summary = fmt.Sprintf("%s, or the gateway to it, did not answer ARP or ND: the kernel dropped %s in %s.", to, droppedWhat(s, d), droppedWhere(t, d))
 		f.Advice = fmt.Sprintf("See there who has the address, and whether that host is up: `ip route get %s`, `ip neigh`.", to)
 	}

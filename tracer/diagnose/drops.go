@@ -14,7 +14,7 @@ type cause func(*memory, *trace.Trace, subject, *trace.Drop) (trace.Finding, boo
 
 // causes from the most telling to the least.
 var causes = []cause{
-	droppedByBPF, droppedReceiveBuffer, droppedListenQueue, droppedNoSocket, staleEndpoint, conntrackRace, conntrackFull, droppedByNetfilter, droppedOther,
+	droppedTooBig, droppedByBPF, droppedReceiveBuffer, droppedListenQueue, droppedNoSocket, staleEndpoint, conntrackRace, conntrackFull, droppedByNetfilter, droppedOther,
 }
 
 // drops names why the kernel freed packets of an exchange, which then got no response, or
@@ -26,7 +26,7 @@ func drops(m *memory, t *trace.Trace, s subject) []told {
 		for _, c := range causes {
 			if f, ok := c(m, t, s, l.drop); ok {
 				f.Evidence = append(dropEvidence(m, t, s, l.drop), f.Evidence...)
-				all = append(all, told{f, l.first})
+				all = append(all, told{f, l.first, l.drop})
 				break
 			}
 		}
@@ -158,6 +158,9 @@ func droppedWhat(s subject, d *trace.Drop) string {
 }
 
 func droppedWhere(t *trace.Trace, d *trace.Drop) string {
+	if d.InSocket() {
+		return droppedIn(t, d) + ", in its receiver's socket"
+	}
 	return fmt.Sprintf("%s, %s", droppedIn(t, d), device(d.IfName))
 }
 

@@ -11,10 +11,12 @@ const (
 	icmpUnreachable   = 3 // type
 	icmpNet, icmpHost = 0, 1
 	icmpPort          = 3
+	icmpFragmentation = 4
 	icmp6Unreachable  = 1 // type
 	icmp6Route        = 0
 	icmp6Address      = 3
 	icmp6Port         = 4
+	icmp6TooBig       = 2 // type
 )
 
 // icmpError explains a query that was refused with an ICMP error, and of which the kernel

@@ -27,7 +27,8 @@ func TestComplaint(t *testing.T) {
 		{"no such host behind the Service, IPv6", v6, 1, 3, trace.MessageQuery, true, StaleEndpoint},
 		{"no such host, and no Service", v4, 3, 1, trace.MessageQuery, false, NoResponseSeen},
 		{"about the response", v4, 3, 3, trace.MessageResponse, true, NoResponseSeen},
-		{"fragmentation needed", v4, 3, 4, trace.MessageQuery, true, NoResponseSeen},
+		{"fragmentation needed", v4, 3, 4, trace.MessageQuery, true, PathMTU},
+		{"packet too big, IPv6, about the response", v6, 2, 0, trace.MessageResponse, false, PathMTU},
 	} {
 		ex := &trace.Exchange{Outcome: trace.OutcomeUnanswered, ServerIP: netip.MustParseAddr("10.96.0.10"), ServerPort: 53}
 		ex.Protocol = "udp"

@@ -75,10 +75,12 @@ func TestLostPackets(t *testing.T) {
 		diagnose.DroppedNoSocket:         {"no-listener", quotes},
 		diagnose.DroppedOther:            {"dropped-other", quotes},
 		diagnose.DroppedReceiveBuffer:    {"dropped-receive-buffer", quotes},
+		diagnose.ForwardingLoop:          {"forwarding-loop", silent},
 		diagnose.ListenQueueFull:         {"listen-queue-full", quotes},
 		diagnose.NoResponseSeen:          {"no-response-seen", inDoubt}, // there may have been one
 		diagnose.NXDomainStorm:           {"nxdomain-storm", stands},
-		diagnose.OversizedResponse:       {"lost-fragment", quotes}, // the kernel told of its drop
+		diagnose.OversizedResponse:       {"oversized-response", stands},
+		diagnose.PathMTU:                 {"path-mtu", quotes}, // the kernel told of its drop
 		diagnose.QueryNeverArrived:       {"lost-without-a-drop", silent},
 		diagnose.RefusedByServer:         {"refused-by-server", inDoubt}, // where no server block wrote a record
 		diagnose.ResponseLost:            {"lost-without-a-drop", silent},
@@ -140,10 +142,10 @@ func TestLostPacketsOfFragments(t *testing.T) {
 			}
 		}))
 	}
-	if len(of(diagnose.OversizedResponse, torn(0))) != 1 {
+	if len(of(diagnose.PathMTU, torn(0))) != 1 {
 		t.Error("fragments that are missing are no finding")
 	}
-	if got := behaviour(of(diagnose.OversizedResponse, torn(26))); got != silent {
+	if got := behaviour(of(diagnose.PathMTU, torn(26))); got != silent {
 		t.Errorf("%s, want %s", got, silent)
 	}
 	if got := behaviour(of(diagnose.NoResponseSeen, torn(26))); got != inDoubt {

@@ -3,6 +3,7 @@ package diagnose
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
@@ -11,23 +12,60 @@ import (
 type told struct {
 	finding      trace.Finding
 	transmission int
+	drop         *trace.Drop // that it is about; nil: none
 }
 
 // lost names what became of the queries, and of the transmissions of an answered one, that
 // got no response: in the order in which they were sent.
 func lost(m *memory, t *trace.Trace) []trace.Finding {
-	var findings []trace.Finding
+	var found []told
+	var upstream []toldOften
 	for _, s := range subjects(t) {
 		all := drops(m, t, s)
-		if !s.upstream {
-			all = append(all, lostTransmissions(t)...)
+		if s.upstream {
+			upstream = addAlike(upstream, all)
+			continue
 		}
-		slices.SortStableFunc(all, func(a, b told) int { return a.transmission - b.transmission })
-		for _, x := range all {
-			findings = append(findings, x.finding)
-		}
+		found = append(all, lostTransmissions(t)...)
+		slices.SortStableFunc(found, func(a, b told) int { return a.transmission - b.transmission })
+	}
+	var findings []trace.Finding
+	for _, x := range found {
+		findings = append(findings, x.finding)
+	}
+	for _, x := range upstream {
+		findings = append(findings, x.whole())
 	}
 	return findings
+}
+
+// toldOften is a finding about queries that went upstream and died alike.
+type toldOften struct {
+	told
+	times int
+}
+
+// addAlike adds findings, those about drops that are alike to one.
+func addAlike(all []toldOften, more []told) []toldOften {
+	for _, x := range more {
+		i := slices.IndexFunc(all, func(y toldOften) bool { return y.finding.Code == x.finding.Code && alikeDrops(x.drop, y.drop) })
+		if i < 0 {
+			all = append(all, toldOften{x, 1})
+			continue
+		}
+		all[i].times++
+		all[i].finding.Evidence = append(all[i].finding.Evidence, x.finding.Evidence...)
+	}
+	return all
+}
+
+// whole returns the finding, which says how often.
+func (x toldOften) whole() trace.Finding {
+	if x.times > 1 {
+		x.finding.Summary = strings.TrimSuffix(x.finding.Summary, ".") + fmt.Sprintf("; %d queries upstream died so.", x.times)
+		x.finding.Evidence = shortened(x.finding.Evidence)
+	}
+	return x.finding
 }
 
 // lostTransmissions names what became of the transmissions of an answered query that got
@@ -47,7 +85,7 @@ func lostTransmissions(t *trace.Trace) []told {
 			continue
 		}
 		f.Evidence = append(f.Evidence, fmt.Sprintf("it was sent again %s later, and answered %s after the first packet", since(w.until-w.sent), since(*ex.Duration)))
-		all = append(all, told{f, w.number})
+		all = append(all, told{finding: f, transmission: w.number})
 	}
 	return all
 }
@@ -57,6 +95,9 @@ func lostTransmission(t *trace.Trace, w transmission) (trace.Finding, bool) {
 	alone := *t
 	alone.Exchange = w.only(t.Exchange)
 	s := subject{exchange: alone.Exchange, transmission: w.number}
+	if toldTooBig(alone.Exchange) {
+		return refusedSize(&alone, s), true
+	}
 	f, ok := icmpErrorAbout(&alone, s)
 	if ok {
 		return f, true

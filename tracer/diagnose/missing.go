@@ -7,7 +7,7 @@ import "github.com/dnstrace/dnstrace/trace"
 // which finding it is.
 func missing(m *memory, t *trace.Trace) []trace.Finding {
 	ex := t.Exchange
-	if ex == nil || !unexplained(ex) || fragmentLost(ex) || noRoom(ex) {
+	if ex == nil || !unexplained(ex) || tooLarge(ex) || noRoom(ex) {
 		return nil
 	}
 	for _, refusal := range refusals {

@@ -64,11 +64,13 @@ var nearMisses = map[string]string{
 	diagnose.DroppedNoSocket:         "refused-by-bpf",            // the ICMP error says so, and an eBPF program made it
 	diagnose.DroppedOther:            "no-listener",               // a reason with a code of its own
 	diagnose.DroppedReceiveBuffer:    "server-overloaded",         // waited in the buffer, and was read
+	diagnose.ForwardingLoop:          "forwarding-loop-not",       // asks itself at another port, which asks others
 	diagnose.InconsistentAnswers:     "inconsistent-answers-not",  // no IPv6 address, said with NOERROR
 	diagnose.ListenQueueFull:         "tcp-unanswered",            // the SYN vanished before its listener
 	diagnose.NoResponseSeen:          "lost-without-a-drop",       // the server's records tell more
 	diagnose.NXDomainStorm:           "nxdomain-storm-not",        // a third of many lookups
-	diagnose.OversizedResponse:       "lost-fragment-not",         // large, in fragments, all there
+	diagnose.OversizedResponse:       "lost-fragment-not",         // large, in fragments, and asked for
+	diagnose.PathMTU:                 "path-mtu-not",              // nothing that carries data came, small as it was
 	diagnose.QueryNeverArrived:       "no-response-seen",          // it was seen at the server
 	diagnose.RefusedByServer:         "upstream-error",            // an upstream refused
 	diagnose.ResponseLost:            "dropped-response",          // the kernel tells where

@@ -40,7 +40,7 @@ func rejectedUpstream(_ *memory, t *trace.Trace) []trace.Finding {
 		f := trace.Finding{
 			Code:     ResponseRejected,
 			Summary:  fmt.Sprintf("The upstream %s sent only what the server could not take for the answer (%s)%s.", address(u), whyRejected(&ex.Rejected[len(ex.Rejected)-1]), cost(u)),
-			Evidence: []string{fmt.Sprintf("its query with ID %d left from %s port %d and no response to it could be taken", ex.ID, ex.ClientIP, ex.ClientPort)},
+			Evidence: []string{fmt.Sprintf("its query with ID %#04x left from %s port %d and no response to it could be taken", ex.ID, ex.ClientIP, ex.ClientPort)},
 			Advice:   "Ask it from the server's namespace (`dig @ADDRESS NAME`): it answers wrongly, or somebody else answers for it.",
 		}
 		if r := fromElsewhere(ex); r != nil {

@@ -17,7 +17,7 @@ const contractCodes = `upstream-timeout upstream-error upstream-unhealthy droppe
 	query-never-arrived response-lost response-rejected client-gave-up search-path-amplification nxdomain-storm truncated-retry
 	oversized-response server-slow server-overloaded refused-by-server retransmission slow-upstream
 	listen-queue-full cached-failure concurrency-limit type-ignored unexpected-source inconsistent-answers
-	truncated-not-retried search-path-shadowed`
+	truncated-not-retried search-path-shadowed path-mtu forwarding-loop`
 
 // Every code has a rule in a file of its own, which says what proves it, and a
 // scenario in the lab that wants it found in a real fault.

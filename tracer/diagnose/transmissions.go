@@ -39,7 +39,7 @@ func transmissions(ex *trace.Exchange, until trace.Seconds) []transmission {
 		}
 	}
 	for i := range ex.Drops {
-		if d := &ex.Drops[i]; d.Message == trace.MessageQuery && d.IfName == "" {
+		if d := &ex.Drops[i]; d.Message == trace.MessageQuery && d.IfName == "" && !d.InSocket() {
 			add(d.Offset)
 		}
 	}

@@ -93,7 +93,7 @@ func errorOf(m *memory, t *trace.Trace, u *trace.Upstream) (trace.Finding, bool)
 	at, ex := u.Attempt, u.Exchange
 	_, late := lateBy(u)
 	limit, _ := limited(m, t, u)
-	if late || limit > 0 || ex != nil && ex.Outcome == trace.OutcomeDropped || rejectedOf(u) != nil {
+	if late || limit > 0 || ex != nil && (ex.Outcome == trace.OutcomeDropped || tooLarge(ex)) || rejectedOf(u) != nil {
 		return trace.Finding{}, false // that has a finding of its own
 	}
 	f := trace.Finding{Code: UpstreamError}

@@ -38,7 +38,7 @@ func silentUpstreams(t *trace.Trace) (silent [][]*trace.Upstream) {
 	eachUpstream(t.Upstreams, func(u *trace.Upstream) {
 		timedOut := u.Attempt != nil && u.Attempt.Outcome == trace.OutcomeTimeout
 		noAnswer := u.Exchange != nil && silentExchange(u.Exchange) && !incomplete(u.Exchange)
-		failed := u.Exchange != nil && (u.Exchange.Outcome == trace.OutcomeDropped || fragmentLost(u.Exchange) || noRoom(u.Exchange))
+		failed := u.Exchange != nil && (u.Exchange.Outcome == trace.OutcomeDropped || tooLarge(u.Exchange) || noRoom(u.Exchange))
 		if _, late := lateBy(u); late || failed || rejectedOf(u) != nil || !timedOut && !noAnswer {
 			return
 		}
@@ -168,6 +168,8 @@ func cameBack(ex *trace.Exchange) string {
 	switch {
 	case answered(ex):
 		return "no response arrived"
+	case ex.ICMP != nil || ex.Reset != nil || len(ex.Rejected) > 0:
+		return "no response came"
 	case incomplete(ex) || ex.Milestones.Response.Arrived == trace.NotObservable:
 		return "nothing was seen to come back"
 	}

@@ -65,6 +65,29 @@ func Unresolved(reason, where string) bool {
 	return false
 }
 
+// TooBig tells whether a packet was dropped because of its size, or its other fragments did
+// not come. large says that it carries more than passes every path: where the kernel gives
+// no reason, what some places free is too large for the next device, or that is down.
+func TooBig(reason, where string, large bool) bool {
+	return slices.Contains(tooBig, reason) || reason == "" && large && slices.Contains(tooBigPlaces, where)
+}
+
+// tooBig are reasons that tell so.
+var tooBig = []string{"PKT_TOO_BIG", "SKB_GSO_SEG", "FRAG_REASM_TIMEOUT", "FRAG_TOO_FAR", "OVS_DROP_FRAG_L2_TOO_LONG"}
+
+// tooBigPlaces free what is larger than the MTU of the device behind, and give no reason
+// (net/core/dev.c, net/bridge, net/ipv4/ip_output.c, net/ipv6/ip6_output.c).
+var tooBigPlaces = []string{
+	"____dev_forward_skb", "__dev_forward_skb", "__dev_forward_skb2", "veth_xmit", "br_dev_queue_push_xmit",
+	"br_nf_dev_queue_xmit", "br_nf_ip_fragment", "ip_fragment", "ip_do_fragment", "ip6_fragment", "ip6_output", "ip6_finish_output",
+}
+
+// PeerDown tells whether a small packet was freed where what is too large for the other end of
+// a veth is, too: that end is down.
+func PeerDown(reason, where string) bool {
+	return reason == "" && strings.Contains(where, "dev_forward_skb")
+}
+
 // What to do, where several reasons have it in common: the place to look at first.
 const (
 	adviceUnknown   = "Look up the reason and the function in the kernel's source; `ip -s -s link`, `nstat -az`, `ethtool -S DEVICE` count drops."
@@ -132,6 +155,14 @@ var places = map[string]Reason{
 	"br_handle_frame_finish":  {"bridge", adviceBridge},
 	"__br_forward":            {"bridge", adviceBridge},
 	"ip_fragment":             reasons["PKT_TOO_BIG"],
+	"ip_do_fragment":          {"a fragment before it was dropped, or it may not be cut into fragments", adviceMTU},
+	"ip6_fragment":            reasons["PKT_TOO_BIG"],
+	"__dev_forward_skb":       {"larger than the next device's MTU, or that device is down", adviceMTU},
+	"__dev_forward_skb2":      {"larger than the next device's MTU, or that device is down", adviceMTU},
+	"____dev_forward_skb":     {"larger than the next device's MTU, or that device is down", adviceMTU},
+	"br_dev_queue_push_xmit":  {"larger than the MTU of the bridge's port", adviceMTU},
+	"br_nf_dev_queue_xmit":    {"larger than the MTU of the bridge's port", adviceMTU},
+	"br_nf_ip_fragment":       {"larger than the MTU of the bridge's port", adviceMTU},
 	"ip_finish_output":        reasons["BPF_CGROUP_EGRESS"],
 	"ip_rcv_core":             {"malformed IP header", adviceMalformed},
 	"ip6_rcv_core":            {"malformed IP header", adviceMalformed},

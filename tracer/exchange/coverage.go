@@ -64,13 +64,7 @@ type stretch struct{ from, to uint32 }
 
 // cover notes that a segment came to a place.
 func (s *stream) cover(p *capture.Packet, seq uint32, n int) *coverage {
-	var c *coverage
-	for i := range s.places {
-		if x := &s.places[i]; x.netns == p.NetNS && x.ifindex == p.IfIndex && x.kind == p.Kind {
-			c = x
-			break
-		}
-	}
+	c := s.placeOf(p)
 	if c == nil {
 		if len(s.places) >= maxCovered {
 			s.places = slices.Delete(s.places, 0, 1)
@@ -80,6 +74,22 @@ func (s *stream) cover(p *capture.Packet, seq uint32, n int) *coverage {
 	}
 	c.add(stretch{seq, seq + uint32(n)})
 	return c
+}
+
+// placeOf returns what came where a packet was seen; nil: nothing.
+func (s *stream) placeOf(p *capture.Packet) *coverage {
+	for i := range s.places {
+		if x := &s.places[i]; x.netns == p.NetNS && x.ifindex == p.IfIndex && x.kind == p.Kind {
+			return x
+		}
+	}
+	return nil
+}
+
+// passed tells whether a segment came to the place of a packet before.
+func (s *stream) passed(p *capture.Packet, seq uint32, n int) bool {
+	c := s.placeOf(p)
+	return c != nil && c.has(seq, seq+uint32(n))
 }
 
 func (c *coverage) add(s stretch) {

@@ -6,18 +6,16 @@ import (
 
 	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/capture"
+	"github.com/dnstrace/dnstrace/tracer/dropreason"
 )
-
-// notForHost tells drops of copies whose link layer address is another host's: a
-// bridge floods them to ports that they are not for.
-func notForHost(reason string) bool { return reason == "OTHERHOST" }
 
 // duplicate tells drops of TCP segments of which everything had arrived before.
 func duplicate(reason string) bool {
 	return reason == "TCP_OLD_DATA" || reason == "TCP_OFOMERGE" || reason == "TCP_OLD_SEQUENCE"
 }
 
-// bystander notes that a packet is not for the namespace where it came.
+// bystander notes that a packet is not for the namespace where it came. Nobody misses a copy
+// that a bridge flooded; but if no other went on, the packet had a wrong link layer address.
 func (t *Table) bystander(p *capture.Packet) {
 	b := t.buffers.in(p)
 	if b == nil {
@@ -29,6 +27,35 @@ func (t *Table) bystander(p *capture.Packet) {
 			m.bits |= notForIt
 		}
 	}
+	d := t.dropOf(ex, p, b.response)
+	if d.Words == "" {
+		d.Words = dropreason.Of("OTHERHOST", "").Words
+	}
+	ex.astray = &d
+}
+
+// wentAstray tells whether all copies of the message that came last ended where they are not
+// for, and none at its receiver.
+func (ex *open) wentAstray() bool {
+	if ex.astray == nil || len(ex.drops) > 0 || len(ex.rejected) > 0 {
+		return false
+	}
+	response := ex.astray.Message == trace.MessageResponse
+	if !response && ex.responded {
+		return false
+	}
+	ends := make(map[uint16]*mark, len(ex.journeys))
+	for i := range ex.marks {
+		if m := &ex.marks[i]; m.is(inResponse) == response {
+			ends[m.journey] = m
+		}
+	}
+	for _, m := range ends {
+		if !m.is(notForIt) {
+			return false
+		}
+	}
+	return len(ends) > 0
 }
 
 // drop notes that the kernel freed a packet of an exchange.
@@ -37,6 +64,9 @@ func (t *Table) drop(ex *open, p *capture.Packet, response bool) {
 		return
 	}
 	if j := ex.droppedJourney(p, response); j != nil {
+		if p.NetNS == 0 {
+			ex.locate(p, j)
+		}
 		j.dropped = true
 		j.atSocket = j.atSocket || atSocket(p.Reason, p.Where)
 	} else if !response && (ex.sent || ex.path.Len() == 0) {
@@ -56,20 +86,39 @@ func (t *Table) drop(ex *open, p *capture.Packet, response bool) {
 	t.keepDrop(ex, p, response)
 }
 
+// locate gives a drop the namespace where its buffer was last seen: what waited in a socket
+// that is gone has none of its own.
+func (ex *open) locate(p *capture.Packet, j *journey) {
+	n := ex.number(j)
+	for i := len(ex.marks) - 1; i >= 0 && p.SKB != 0 && j.skb == p.SKB; i-- {
+		if ex.marks[i].journey == n {
+			s := ex.path.At(i)
+			p.NetNS, p.NetNSName = s.NetNS, s.NetNSName
+			return
+		}
+	}
+}
+
 // keepDrop puts a drop on the record.
 func (t *Table) keepDrop(ex *open, p *capture.Packet, response bool) {
 	if len(ex.drops) >= maxDrops {
 		t.stats.Sightings++
 		return
 	}
+	ex.drops = append(ex.drops, t.dropOf(ex, p, response))
+}
+
+// dropOf is what the record says of a drop.
+func (t *Table) dropOf(ex *open, p *capture.Packet, response bool) trace.Drop {
 	d := trace.Drop{
 		Where: p.Where, Reason: p.Reason, Words: p.Words, Message: messageName(response), Node: t.cfg.Node, NetNS: p.NetNS,
 		NetNSName: p.NetNSName, IfName: p.IfName, Offset: trace.Seconds(p.Time - ex.first), BPF: p.BPF,
+		Fragment: p.Fragment != nil && p.Fragment.Offset > 0,
 	}
 	if p.Table != nil {
 		d.ConntrackCount, d.ConntrackMax = p.Table.Count, p.Table.Max
 	}
-	ex.drops = append(ex.drops, d)
+	return d
 }
 
 // droppedJourney returns the way that ends with a drop: that of the packet's buffer,

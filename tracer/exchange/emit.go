@@ -41,8 +41,11 @@ func (t *Table) emit(ex *open) *trace.Exchange {
 	r.Transmissions, r.Outstanding = max(ex.sendings, 1), ex.outstanding
 	r.Path, r.PathOmitted = ex.path.Clone(), ex.omitted
 	r.Drops, r.Rejected = slices.Clone(ex.drops), slices.Clone(ex.rejected)
+	if v.outcome == trace.OutcomeDropped && ex.wentAstray() {
+		r.Drops = append(r.Drops, *ex.astray)
+	}
 	r.ICMP, r.Reset, r.Fragments = ex.icmp, ex.reset, ex.fragments()
-	r.LostEvents, r.Replaces, r.ListenFull = ex.lostEvents, ex.reported != 0, ex.listenFull
+	r.LostEvents, r.Replaces, r.ListenFull, r.ResentSegments = ex.lostEvents, ex.reported != 0, ex.listenFull, ex.resent
 	return r
 }
 

@@ -162,7 +162,7 @@ func (t *Table) queryEnded(ex *open) trace.Milestone {
 	if ex.marks[last].kind != capture.TX {
 		return trace.NotSeen // it went no further
 	}
-	if ex.dropDecides(false) {
+	if ex.dropDecides(false) || ex.wentAstray() {
 		return trace.NotSeen
 	}
 	return trace.NotObservable // it went beyond what is observed
@@ -257,7 +257,7 @@ func (t *Table) outcome(ex *open, m *trace.Milestones) (string, int64) {
 	if ex.connected {
 		return trace.OutcomeAnswered, ex.last - ex.first
 	}
-	if ex.dropDecides(m.Query.Arrived.Seen()) {
+	if ex.dropDecides(m.Query.Arrived.Seen()) || ex.wentAstray() {
 		return trace.OutcomeDropped, 0
 	}
 	return trace.OutcomeUnanswered, 0

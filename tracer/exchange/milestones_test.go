@@ -24,7 +24,7 @@ type step struct {
 const bystanderNS = 9
 
 func because(reason string) func(*capture.Packet) {
-	return func(p *capture.Packet) { p.Reason = reason }
+	return func(p *capture.Packet) { p.Reason, p.NotForHost = reason, reason == "OTHERHOST" }
 }
 
 func (f *feed) steps(q, r []byte, steps []step) {
@@ -128,6 +128,11 @@ func TestMilestones(t *testing.T) {
 			bridged[0], bridged[1], bridged[2], {tx, nodeNS, 7, 3, false, pod, server, nil}, bridged[3],
 			{rx, bystanderNS, 2, 3, false, pod, server, nil}, {drop, bystanderNS, 2, 3, false, pod, server, because("OTHERHOST")},
 		}, want: "04? --?", outcome: trace.OutcomeUnanswered},
+		{name: "a wrong link address: only bystanders get it", steps: []step{
+			bridged[0], bridged[1], {tx, nodeNS, 7, 3, false, pod, server, nil}, {rx, bystanderNS, 2, 3, false, pod, server, nil},
+			{drop, bystanderNS, 2, 3, false, pod, server, because("OTHERHOST")}, {tx, nodeNS, 8, 1, false, pod, server, nil},
+			{rx, serverNS, 2, 1, false, pod, server, nil}, {drop, serverNS, 2, 1, false, pod, server, because("OTHERHOST")},
+		}, want: "0-? --?", outcome: trace.OutcomeDropped, drops: 1},
 		{name: "flooded to a bystander, answered", steps: append([]step{
 			bridged[0], bridged[1], bridged[2], {tx, nodeNS, 7, 3, false, pod, server, nil}, bridged[3],
 			{rx, bystanderNS, 2, 3, false, pod, server, nil},

@@ -44,6 +44,7 @@ type open struct {
 	omitted  int
 	journeys []journey
 	drops    []trace.Drop
+	astray   *trace.Drop // the last that came where it was not for; nil: none did
 	rejected []trace.Rejection
 	reset    *trace.Reset
 	icmp     *trace.ICMP
@@ -58,6 +59,7 @@ type open struct {
 	sent          bool    // the packet at hand is sent by a socket here
 	connects      bool    // the query is the SYN of a connection, on which nothing was asked yet
 	connected     bool    // and it was opened, after the attempt was reported
+	resent        int     // segments of the response that its sender sent again
 	listenFull    bool    // the last SYN that reached its listener found no room
 	responded     bool    // a response was seen, anywhere
 	ended         bool    // no response can come any more
@@ -208,7 +210,9 @@ func (ex *open) noSocketOfClient(p *capture.Packet) bool {
 func (ex *open) journey(p *capture.Packet, response bool) (*journey, bool) {
 	for i := len(ex.journeys) - 1; i >= 0; i-- {
 		j := &ex.journeys[i]
-		if j.response != response {
+		// What was freed is soon used for something else: TCP sends again at once what an
+		// ICMP error says was too big.
+		if j.response != response || j.dropped && p.Kind != capture.Drop {
 			continue
 		}
 		// A buffer that waits in a queue or a socket is not used for anything else.

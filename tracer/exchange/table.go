@@ -135,7 +135,7 @@ func New(cfg Config) *Table {
 
 // Packet takes the next packet; packets come in order of time.
 func (t *Table) Packet(p *capture.Packet) {
-	if p.Kind == capture.Drop && notForHost(p.Reason) {
+	if p.Kind == capture.Drop && p.NotForHost {
 		t.bystander(p)
 		return
 	}

@@ -283,7 +283,7 @@ func TestOtherHostIsNoDrop(t *testing.T) {
 	f := newFeed(t)
 	q := query(t, "example.com.", 7)
 	f.packet(capture.TX, podNS, 2, pod, service, q)
-	f.packet(capture.Drop, serverNS, 2, pod, service, q, func(p *capture.Packet) { p.Reason = "OTHERHOST" })
+	f.packet(capture.Drop, serverNS, 2, pod, service, q, func(p *capture.Packet) { p.Reason, p.NotForHost = "OTHERHOST", true })
 	f.after(9 * time.Second)
 	if ex := f.one(); ex.Outcome != trace.OutcomeUnanswered || len(ex.Drops) > 0 {
 		t.Errorf("%s, drop %+v", ex.Outcome, ex.Drops)

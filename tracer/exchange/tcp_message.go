@@ -20,6 +20,8 @@ func (t *Table) data(c *conn, s *stream, p *capture.Packet, seq uint32, fromClie
 			t.stats.Unreadable++
 		}
 	}
+	fresh := sent(p, t.buffers.in(p))
+	again := fresh && !fromClient && s.passed(p, seq, n)
 	var here *coverage
 	if p.Kind != capture.Drop {
 		here = s.cover(p, seq, n)
@@ -27,7 +29,6 @@ func (t *Table) data(c *conn, s *stream, p *capture.Packet, seq uint32, fromClie
 		s.uncover(p.NetNS, seq, n)
 		s.drops(p, seq, n)
 	}
-	fresh := sent(p, t.buffers.in(p))
 	for i := range done {
 		t.complete(c, s, p, &done[i], fromClient)
 	}
@@ -35,6 +36,9 @@ func (t *Table) data(c *conn, s *stream, p *capture.Packet, seq uint32, fromClie
 		m := &s.recent[i]
 		if m.ex.closed || !m.in(seq, n) {
 			continue
+		}
+		if again {
+			m.ex.resent++
 		}
 		whole := here != nil && here.has(m.start, m.end)
 		// Of a message in several segments, the last one and the one that completes it

@@ -111,6 +111,24 @@ func TestArrivedWhenWhole(t *testing.T) {
 	}
 }
 
+// What was dropped and is sent again at once, in the buffer that the drop freed, arrives all
+// the same.
+func TestSentAgainInTheSameBuffer(t *testing.T) {
+	m := new(dns.Msg).SetQuestion("big.example.", dns.TypeTXT)
+	m.Id = 7
+	q, r := framed(pack(t, m)), bigResponse(t, 10)
+	f := newFeed(t)
+	f.opened()
+	f.parts(true, q, hop{tx, podNS, 0, len(q), ""}, hop{rx, serverNS, 0, len(q), ""})
+	f.parts(false, r, hop{tx, serverNS, 0, len(r), ""}, hop{rx, nodeNS, 0, len(r), ""}, hop{drop, nodeNS, 0, len(r), "PKT_TOO_BIG"})
+	f.now -= int64(200 * time.Millisecond)
+	f.parts(false, r, hop{tx, serverNS, 0, len(r), ""}, hop{rx, nodeNS, 0, len(r), ""}, hop{tx, nodeNS, 0, len(r), ""}, hop{rx, podNS, 0, len(r), ""})
+	f.after(time.Minute)
+	if ex := f.one(); ex.Outcome != trace.OutcomeAnswered || len(ex.Drops) != 1 || !ex.Milestones.Response.Arrived.Seen() {
+		t.Errorf("%s, drops %+v, %s", ex.Outcome, ex.Drops, milestones(ex))
+	}
+}
+
 // A query that its server got in part has not arrived.
 func TestQueryInParts(t *testing.T) {
 	f := newFeed(t)

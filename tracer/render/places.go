@@ -14,6 +14,7 @@ const (
 	placeServer   = "server" // a server that wrote no record
 	placeUpstream = "upstream"
 	placeNode     = "node"
+	placeUnknown  = "unknown" // what waited in a socket that is gone has no namespace
 )
 
 // place is a network namespace of a node as a reader knows it.
@@ -96,7 +97,7 @@ func (p *places) ends(e *trace.Exchange, client, server string, recorded bool) {
 	for i := range e.Drops {
 		d := &e.Drops[i]
 		switch {
-		case !strings.Contains(d.Reason, "SOCKET"):
+		case !strings.Contains(d.Reason, "SOCKET") && !d.InSocket():
 		case d.Message == trace.MessageQuery:
 			p.name(d.Place(), d.NetNSName, server)
 		default:
@@ -121,6 +122,8 @@ func (p *places) between(at trace.Place, alias string) {
 	name := placeNode
 	node := fit(clean(at.Node), placeColumns)
 	switch {
+	case at.NetNS == 0:
+		name = placeUnknown
 	case !p.named(placeNode):
 	case alias != "":
 		name = fit(clean(alias), placeColumns)
@@ -161,7 +164,10 @@ func (p *places) of(at trace.Place) string {
 // describe says which namespace it is, and of which node where there are several.
 func (p *places) describe(at trace.Place, alias string) string {
 	text := fmt.Sprintf("netns %d", at.NetNS)
-	if alias != "" {
+	switch {
+	case at.NetNS == 0:
+		text = "its netns is unknown"
+	case alias != "":
 		text = "netns " + clean(alias)
 	}
 	if len(p.nodes) > 1 && at.Node != "" {
