@@ -27,12 +27,12 @@ func clientGaveUp(m *memory, t *trace.Trace) []trace.Finding {
 		Evidence: []string{
 			dropQuote(ex, d) + ", in " + droppedWhere(t, d),
 		},
-		Advice: "Find what was slow in the rows above, or have the client wait longer (`options timeout:` in its resolv.conf).",
+		Advice: "Find what took so long, or have the client wait longer (`options timeout:` in its resolv.conf).",
 	}
 	if len(ex.Rejected) > 0 {
 		f.Summary = fmt.Sprintf("The response came %s after the query. The client had closed its socket, after a response that it could not take.", since(d.Offset))
 		f.Evidence = append(f.Evidence, rejections(ex)...)
-		f.Advice = "See what sent the response that the client could not take, and what was slow in the rows above."
+		f.Advice = "See what sent the response that the client could not take, and what took so long."
 	}
 	if last, ok := lastSighting(t, ex, trace.MessageResponse); ok {
 		f.Evidence = append(f.Evidence, last)

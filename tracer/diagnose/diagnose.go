@@ -68,8 +68,8 @@ const slow = 500 * time.Millisecond
 // what it finds.
 type rule func(*memory, *trace.Trace) []trace.Finding
 
-// rules in the order in which findings are shown: what happened to the client
-// first, then what happened further up.
+// rules in the order in which findings are shown, but for [Order]: what happened to the
+// client first, then what happened further up.
 var rules = []rule{
 	clientGaveUp, lost, listenQueueFull, pathMTU, missing, oversizedResponse, concurrencyLimit, refusedByServer,
 	serverOverloaded, serverSlow, rejectedUpstream, respelled, typeIgnored, upstreamTimeout, upstreamError, slowUpstream, cachedFailure,
@@ -120,6 +120,8 @@ func (d *Diagnoser) Trace(t *trace.Trace) []trace.Finding {
 	if len(findings) == 0 {
 		findings = append(findings, answeredError(seen)...)
 	}
+	Order(findings)
+	endedBy(seen, findings)
 	d.memory.add(seen)
 	return findings
 }
