@@ -14,19 +14,16 @@ func answeredError(t *trace.Trace) []trace.Finding {
 	if t.Role == trace.RoleUpstream || t.Outcome != trace.OutcomeAnswered || !errorCode(t.RCode) {
 		return nil
 	}
-	f := trace.Finding{Code: RefusedByServer, Advice: declineAdvice(t)}
+	f := trace.Finding{Code: RefusedByServer, Advice: declineAdvice(t.RCode)}
 	if t.RCode == "SERVFAIL" {
 		f.Code = UpstreamError
 		f.Advice = "Ask it directly (`dig @ADDRESS NAME`), and see its log: the fault is there or further up (DNSSEC, the zone's servers)."
 	}
-	by := "The server"
-	switch {
-	case t.Query != nil:
-		by = "CoreDNS"
-	case t.Exchange != nil:
-		by = "The server " + server(t.Exchange)
+	words := inWords(t.Exchange)
+	if t.Query != nil && t.Query.Error != "" {
+		words += ": " + t.Query.Error
 	}
-	f.Summary = fmt.Sprintf("%s answered %s to %s.", by, t.RCode, request(t))
+	f.Summary = fmt.Sprintf("%s answered %s to %s%s.", whoAnswered(t), t.RCode, request(t), words)
 	if t.Exchange != nil {
 		f.Evidence = append(f.Evidence, fmt.Sprintf("%s answered %s to %s after %s", server(t.Exchange), t.RCode, who(t.Exchange), orUnknown(t.Exchange.Duration)))
 		f.Evidence = append(f.Evidence, ownWords(t.Exchange)...)
@@ -41,8 +38,8 @@ func answeredError(t *trace.Trace) []trace.Finding {
 }
 
 // declineAdvice says what to do about a server that does not do what it was asked.
-func declineAdvice(t *trace.Trace) string {
-	switch t.RCode {
+func declineAdvice(rcode string) string {
+	switch rcode {
 	case "NOTIMP":
 		return "The server does not do this: send it to one that does (the zone's primary, for an UPDATE), or turn it on there."
 	case "NOTAUTH", "NOTZONE":

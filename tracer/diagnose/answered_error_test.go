@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
@@ -21,11 +22,11 @@ func TestAnsweredError(t *testing.T) {
 		{"NXDOMAIN", nil, "", nil},
 		{"SERVFAIL", func(t *trace.Trace) {
 			t.Exchange.ExtendedError = &trace.ExtendedError{Code: 6, Name: "DNSSEC Bogus", Text: "no keys"}
-		}, UpstreamError, []string{"The server 192.0.2.53 port 53 answered SERVFAIL to upd.test. SOA.", "extended error 6 DNSSEC Bogus", `"no keys"`}},
+		}, UpstreamError, []string{`The server 192.0.2.53 port 53 answered SERVFAIL to upd.test. SOA (extended error 6 DNSSEC Bogus, "no keys").`, "extended error 6 DNSSEC Bogus", `"no keys"`}},
 		{"SERVFAIL", func(t *trace.Trace) {
 			t.Query = &trace.Query{AnsweredBy: "file", Error: "zone expired"}
-		}, UpstreamError, []string{"CoreDNS answered SERVFAIL", "answered by file", "zone expired"}},
-		{"NOTIMP", func(t *trace.Trace) { t.Exchange.Opcode = 5 }, RefusedByServer, []string{"answered NOTIMP to UPDATE for the zone upd.test.", "primary"}},
+		}, UpstreamError, []string{"CoreDNS answered SERVFAIL to upd.test. SOA: zone expired.", "answered by file", "zone expired"}},
+		{"NOTIMP", func(t *trace.Trace) { t.Exchange.Opcode = 5 }, RefusedByServer, []string{"answered NOTIMP to UPDATE for the zone upd.test.\n", "primary"}},
 		{"FORMERR", nil, RefusedByServer, []string{"answered FORMERR", "EDNS"}},
 		{"BADVERS", nil, RefusedByServer, []string{"answered BADVERS", "EDNS"}},
 		{"REFUSED", nil, RefusedByServer, []string{"access list"}},
@@ -62,5 +63,24 @@ func TestAnsweredError(t *testing.T) {
 		if strings.Contains(all, "Corefile") != isCoreDNS(tr) && tc.rcode == "REFUSED" {
 			t.Errorf("%s: %s", tc.rcode, all)
 		}
+	}
+}
+
+// Of what CoreDNS says of an attempt, its last words are the reason; of what a server says,
+// as much as a sentence holds.
+func TestReasonsInTheirOwnWords(t *testing.T) {
+	for text, want := range map[string]string{
+		"dial tcp 192.0.2.1:53: connect: connection refused": " (connection refused)", "no healthy proxies": " (no healthy proxies)", "": "",
+	} {
+		if got := lastWords(&trace.Attempt{Error: text}); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+	long := &trace.Exchange{ExtendedError: &trace.ExtendedError{Code: 22, Text: strings.Repeat("日本 ", 100)}}
+	if got := inWords(long); len([]rune(got)) > 100 || !strings.HasPrefix(got, ` (extended error 22, "日本 `) || !utf8.ValidString(got) {
+		t.Errorf("%q", got)
+	}
+	if inWords(nil) != "" || inWords(&trace.Exchange{}) != "" {
+		t.Error("words of nobody")
 	}
 }

@@ -142,11 +142,7 @@ func whyFailed(q *trace.Query, upstreams []trace.Upstream) string {
 	u := &upstreams[len(upstreams)-1]
 	switch ex := u.Exchange; {
 	case ex != nil && errorCode(ex.RCode):
-		why := fmt.Sprintf("the upstream %s answered %s", address(u), ex.RCode)
-		if e := ex.ExtendedError; e != nil {
-			why += fmt.Sprintf(" (extended error %d: %s %s)", e.Code, e.Name, e.Text)
-		}
-		return why
+		return fmt.Sprintf("the upstream %s answered %s%s", address(u), ex.RCode, inWords(ex))
 	case silent(u):
 		return fmt.Sprintf("the upstream %s did not answer", address(u))
 	case u.Attempt != nil && u.Attempt.Error != "":

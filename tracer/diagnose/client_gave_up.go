@@ -23,7 +23,7 @@ func clientGaveUp(m *memory, t *trace.Trace) []trace.Finding {
 	}
 	f := trace.Finding{
 		Code:    ClientGaveUp,
-		Summary: fmt.Sprintf("The response came %s after the query, when the client had closed its socket.", since(d.Offset)),
+		Summary: fmt.Sprintf("The response came %s after the query, when the client had closed its socket%s.", since(d.Offset), waitedFor(t, d.Offset)),
 		Evidence: []string{
 			dropQuote(ex, d) + ", in " + droppedWhere(t, d),
 		},
@@ -54,8 +54,30 @@ func takenBack(t *trace.Trace) (trace.Finding, bool) {
 		Code:     ClientGaveUp,
 		Summary:  fmt.Sprintf("The client reset its TCP connection %s after the query, before a response.", since(ex.Reset.Offset)),
 		Evidence: append(append(resetEvidence(ex), lastSightings(t, ex)...), recorded(t)...),
-		Advice:   "Find what was slow in the rows above, or why the client ended: its timeout, its own end, what it asked elsewhere meanwhile.",
+		Advice:   "Find what took so long, or why the client ended: its timeout, its own end, what it asked elsewhere meanwhile.",
 	}, true
+}
+
+// waitedFor goes on with what the server waited for, if that was most of the time.
+func waitedFor(t *trace.Trace, total trace.Seconds) string {
+	if t.Query == nil || len(t.Upstreams) == 0 || t.Upstreams[0].Attempt == nil {
+		return ""
+	}
+	var end trace.Seconds
+	for i := range t.Upstreams {
+		if at := t.Upstreams[i].Attempt; at != nil && at.Duration != nil {
+			end = max(end, at.Start+*at.Duration)
+		}
+	}
+	waited := end - t.Upstreams[0].Attempt.Start
+	if waited <= total/2 {
+		return ""
+	}
+	whom := "its upstreams"
+	if len(t.Upstreams) == 1 {
+		whom = "the upstream " + address(&t.Upstreams[0])
+	}
+	return fmt.Sprintf("; CoreDNS waited %s of that for %s", since(waited), whom)
 }
 
 // wentOn tells whether a client whose socket was closed at a time had gone on with its call
@@ -72,6 +94,10 @@ func (m *memory) wentOn(ex *trace.Exchange, closed time.Time) bool {
 		return s.truncated || s.answered && s.dnsID == ex.ID && s.qtype == ex.QType && !s.end.Before(ex.Time)
 	})
 }
+
+// ClientClosed tells whether the response came to the client when it had closed its socket.
+// Where that is no finding, the client had gone on.
+func ClientClosed(ex *trace.Exchange) bool { return gaveUp(ex) }
 
 func gaveUp(ex *trace.Exchange) bool {
 	d := ex.LastDrop()

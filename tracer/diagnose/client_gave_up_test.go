@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -56,6 +57,32 @@ func TestClientThatWentOn(t *testing.T) {
 		found := d.Trace(&trace.Trace{Header: ex.Header, Exchange: ex, Outcome: ex.Outcome})
 		if got := len(found) == 1 && found[0].Code == ClientGaveUp; got != tc.gaveUp || !tc.gaveUp && len(found) != 0 {
 			t.Errorf("%s: %+v", tc.name, found)
+		}
+	}
+}
+
+// What the server waited for is said with it, if that was most of the time.
+func TestClientGaveUpSaysWhatTookSoLong(t *testing.T) {
+	attempt := func(address string, start, took time.Duration) trace.Upstream {
+		return trace.Upstream{Attempt: &trace.Attempt{Address: address, Start: trace.Seconds(start), Duration: trace.SecondsPtr(took), Outcome: trace.OutcomeOK}}
+	}
+	for _, tc := range []struct {
+		upstreams []trace.Upstream
+		want      string
+	}{
+		{nil, "closed its socket."},
+		{[]trace.Upstream{attempt("10.0.0.9:53", 0, 100*time.Millisecond)}, "closed its socket."},
+		{[]trace.Upstream{attempt("10.0.0.9:53", 0, 290*time.Millisecond)}, "; CoreDNS waited 290ms of that for the upstream 10.0.0.9:53."},
+		{[]trace.Upstream{attempt("10.0.0.9:53", 0, 200*time.Millisecond), attempt("10.0.0.8:53", 10*time.Millisecond, 200*time.Millisecond)}, "; CoreDNS waited 210ms of that for its upstreams."},
+	} {
+		ex := asked()
+		ex.Outcome = trace.OutcomeDropped
+		ex.Drops = []trace.Drop{{
+			Message: trace.MessageResponse, Reason: "NO_SOCKET", Where: "__udp4_lib_rcv", NetNS: inodes["client"], NetNSName: "client", Offset: trace.Seconds(300 * time.Millisecond),
+		}}
+		found := clientGaveUp(newMemory(), &trace.Trace{Header: ex.Header, Exchange: ex, Outcome: ex.Outcome, Query: &trace.Query{}, Upstreams: tc.upstreams})
+		if len(found) != 1 || !strings.HasSuffix(found[0].Summary, tc.want) {
+			t.Errorf("%+v, want %q", found, tc.want)
 		}
 	}
 }

@@ -203,10 +203,10 @@ func TestUpstreamThatDidNotOnlyKeepSilent(t *testing.T) {
 		attempt *trace.Attempt
 		says    string
 	}{
-		{"rejected, no record", func(ex *trace.Exchange) { ex.Rejected = []trace.Rejection{{Why: trace.RejectedQuestion}} }, nil, "could not take for the answer (wrong question)"},
+		{"rejected, no record", func(ex *trace.Exchange) { ex.Rejected = []trace.Rejection{{Why: trace.RejectedQuestion}} }, nil, "answered (wrong question)"},
 		{"silent", func(*trace.Exchange) {}, timedOut, "did not answer"},
 		{"silent, no record", func(*trace.Exchange) {}, nil, "did not answer"},
-		{"rejected", func(ex *trace.Exchange) { ex.Rejected = []trace.Rejection{{Why: trace.RejectedID}} }, timedOut, "could not take"},
+		{"rejected", func(ex *trace.Exchange) { ex.Rejected = []trace.Rejection{{Why: trace.RejectedID}} }, timedOut, "rejected what"},
 		{"lost", func(ex *trace.Exchange) { see(ex, trace.MessageResponse, trace.DirectionRX, "node", time.Millisecond) }, timedOut, "did not reach the server"},
 		{"not observable", func(ex *trace.Exchange) { ex.Milestones.Response.Arrived = trace.NotObservable }, nil, ""},
 	} {

@@ -26,7 +26,7 @@ func noResponseSeen(t *trace.Trace) (trace.Finding, bool) {
 	}
 	if after, ok := answeredUnwatched(t); ok {
 		f.Summary = fmt.Sprintf("CoreDNS answered %s after the query, when nobody watched for the response any more.", took(after))
-		f.Advice = "Find what was slow in the rows above: clients wait for 5 s (`options timeout:` in resolv.conf)."
+		f.Advice = "Find what took so long: clients wait for 5 s (`options timeout:` in resolv.conf)."
 	}
 	if responseSeen(t) {
 		f.Summary = "A response was sent; whether it arrived cannot be seen here" + lastPlace(t, ex, trace.MessageResponse) + "."

@@ -43,7 +43,7 @@ func nxdomainStorm(m *memory, t *trace.Trace) []trace.Finding {
 	c.told = ex.Time
 	f := trace.Finding{
 		Code:    NXDomainStorm,
-		Summary: fmt.Sprintf("%s asks for names that do not exist: %d of its %d lookups within %s.", who(ex), nx, all, stormWindow),
+		Summary: fmt.Sprintf("%d of the %d lookups of %s within %s are of names that do not exist.", nx, all, who(ex), stormWindow),
 		Advice:  "Find the misspelt or removed name in the client's configuration; a final dot or fewer `ndots` spares the search list's share.",
 	}
 	for _, name := range c.names {

@@ -24,7 +24,7 @@ func refusedByServer(_ *memory, t *trace.Trace) []trace.Finding {
 	}
 	f := trace.Finding{
 		Code:    RefusedByServer,
-		Summary: fmt.Sprintf("The server refused to answer %s.", request(t)),
+		Summary: fmt.Sprintf("%s refused to answer %s%s.", whoAnswered(t), request(t), inWords(t.Exchange)),
 		Advice:  "See whether that server is meant to answer for this name, and for this client: its access list, its zones, recursion.",
 	}
 	if t.Exchange != nil {
@@ -77,6 +77,30 @@ func ownWords(ex *trace.Exchange) []string {
 		return nil
 	}
 	return []string{"the server's own words: " + extended(ex.ExtendedError)}
+}
+
+// inWords goes on with a server's own words of why it answered so, if it gave any.
+func inWords(ex *trace.Exchange) string {
+	if ex == nil || ex.ExtendedError == nil {
+		return ""
+	}
+	const most = 90 // characters; all of it is evidence
+	words := []rune(extended(ex.ExtendedError))
+	if len(words) > most {
+		words = append(words[:most], '…')
+	}
+	return " (" + string(words) + ")"
+}
+
+// whoAnswered names the server that answered the client.
+func whoAnswered(t *trace.Trace) string {
+	switch {
+	case t.Query != nil:
+		return "CoreDNS"
+	case t.Exchange != nil:
+		return "The server " + server(t.Exchange)
+	}
+	return "The server"
 }
 
 // extended quotes an extended error, of which name and text may be missing.

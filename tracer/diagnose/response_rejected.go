@@ -21,7 +21,7 @@ func rejectedResponse(t *trace.Trace) (trace.Finding, bool) {
 	}
 	return trace.Finding{
 		Code:     ResponseRejected,
-		Summary:  fmt.Sprintf("The client could not take the response that came (%s)%s.", whyRejected(&ex.Rejected[len(ex.Rejected)-1]), lastPlace(t, ex, trace.MessageQuery)),
+		Summary:  fmt.Sprintf("A response came, and the client rejected it (%s)%s.", whyRejected(&ex.Rejected[len(ex.Rejected)-1]), lastPlace(t, ex, trace.MessageQuery)),
 		Evidence: rejections(ex),
 		Advice:   "See who sent that response: a translation that was not undone, a server with several addresses, or one that answers wrongly.",
 	}, true
@@ -39,7 +39,7 @@ func rejectedUpstream(_ *memory, t *trace.Trace) []trace.Finding {
 		}
 		f := trace.Finding{
 			Code:     ResponseRejected,
-			Summary:  fmt.Sprintf("The upstream %s sent only what the server could not take for the answer (%s)%s.", address(u), whyRejected(&ex.Rejected[len(ex.Rejected)-1]), cost(u)),
+			Summary:  fmt.Sprintf("The server rejected what the upstream %s answered (%s)%s.", address(u), whyRejected(&ex.Rejected[len(ex.Rejected)-1]), cost(u)),
 			Evidence: []string{fmt.Sprintf("its query with ID %#04x left from %s port %d and no response to it could be taken", ex.ID, ex.ClientIP, ex.ClientPort)},
 			Advice:   "Ask it from the server's namespace (`dig @ADDRESS NAME`): it answers wrongly, or somebody else answers for it.",
 		}

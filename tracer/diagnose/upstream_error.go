@@ -99,7 +99,7 @@ func errorOf(m *memory, t *trace.Trace, u *trace.Upstream) (trace.Finding, bool)
 	f := trace.Finding{Code: UpstreamError}
 	switch {
 	case ex != nil && errorCode(ex.RCode):
-		f.Summary = fmt.Sprintf("The upstream %s answered %s.", address(u), ex.RCode)
+		f.Summary = fmt.Sprintf("The upstream %s answered %s%s.", address(u), ex.RCode, inWords(ex))
 		f.Evidence = []string{fmt.Sprintf("its query with ID %#04x left from %s port %d, and the response had the code %s", ex.ID, ex.ClientIP, ex.ClientPort, ex.RCode)}
 		if e := ex.ExtendedError; e != nil {
 			f.Evidence = append(f.Evidence, "the upstream's own words: "+extended(e))
@@ -107,10 +107,10 @@ func errorOf(m *memory, t *trace.Trace, u *trace.Upstream) (trace.Finding, bool)
 		f.Evidence = append(f.Evidence, othersAnswered(m, u)...)
 		f.Advice = adviceFor(ex.RCode)
 	case at != nil && at.Outcome == trace.OutcomeError && ex != nil && reached(ex):
-		f.Summary = fmt.Sprintf("The upstream %s was reached, and CoreDNS got no answer from it%s.", address(u), cost(u))
+		f.Summary = fmt.Sprintf("The upstream %s was reached, and CoreDNS got no answer from it%s%s.", address(u), lastWords(at), cost(u))
 		f.Advice = "See its log: it took the query, or the connection, and ended it. Then ask it from the server's namespace: `dig @ADDRESS NAME`."
 	case at != nil && at.Outcome == trace.OutcomeError:
-		f.Summary = fmt.Sprintf("The upstream %s could not be asked%s.", address(u), cost(u))
+		f.Summary = fmt.Sprintf("The upstream %s could not be asked%s%s.", address(u), lastWords(at), cost(u))
 		f.Advice = "See that something listens on that address and that the way there is open: `dig @ADDRESS NAME` from the server's namespace."
 	case at != nil && at.Outcome == trace.OutcomeFailed && (ex == nil || !silentExchange(ex) || incomplete(ex)):
 		f.Summary = fmt.Sprintf("The upstream %s gave no answer that CoreDNS could use%s.", address(u), cost(u))
@@ -126,6 +126,19 @@ func errorOf(m *memory, t *trace.Trace, u *trace.Upstream) (trace.Finding, bool)
 	}
 	f.Evidence = appendInferred(f.Evidence, u)
 	return f, true
+}
+
+// lastWords goes on with what CoreDNS says of an attempt, without what it was about: Go's
+// errors have that in front.
+func lastWords(at *trace.Attempt) string {
+	if at.Error == "" {
+		return ""
+	}
+	words := at.Error
+	if i := strings.LastIndex(words, ": "); i >= 0 {
+		words = words[i+2:]
+	}
+	return " (" + words + ")"
 }
 
 // reached tells whether a query was seen to come to its server.
@@ -160,6 +173,9 @@ func errorCode(rcode string) bool {
 func adviceFor(rcode string) string {
 	if rcode == "REFUSED" {
 		return "It does not serve this server or this name, or it has reached a limit (queries at once, or a second): its log says which."
+	}
+	if rcode != "SERVFAIL" {
+		return declineAdvice(rcode)
 	}
 	return "Ask it directly (`dig @ADDRESS NAME`): the fault is there or further up (DNSSEC, the zone's servers); try another upstream."
 }

@@ -1,8 +1,10 @@
 package diagnose
 
 import (
+	"cmp"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
@@ -140,7 +142,7 @@ func request(t *trace.Trace) string {
 		d = &t.Query.DNS
 	}
 	if op := d.Operation(); op != "" {
-		return fmt.Sprintf("%s for the zone %s", op, t.QName)
+		return fmt.Sprintf("%s for the zone %s", op, cmp.Or(strings.TrimSuffix(t.QName, "."), t.QName))
 	}
 	return t.QName + " " + t.QType
 }
