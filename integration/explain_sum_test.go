@@ -62,7 +62,7 @@ func TestExplainedPartsAddUp(t *testing.T) {
 		if !known {
 			continue // half of a lookup whose packets were lost
 		}
-		drawing, _, _ := strings.Cut(drawings[i+1], "\n DIAGNOSIS")
+		drawing, _, _ := strings.Cut(drawings[i+1], "\n ▸ query ")
 		if sum, n := sumOf(t, drawing, drawnSection); n != 3 || (sum-total).Abs() > total/100 {
 			t.Errorf("%d sections add up to %s, the client waited %s:\n%s", n, sum, total, drawing)
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/diagnose"
 	"github.com/dnstrace/dnstrace/tracer/filter"
 	"github.com/dnstrace/dnstrace/tracer/render"
 )
@@ -25,7 +26,7 @@ type member struct {
 
 // members returns the lookups of a call, the one that is meant first: one whose result was
 // asked for; one that matches and is wrong, or any that is wrong; one that matches. Of
-// several it is the worst, then the slowest, then the first.
+// several it is the worst, then the one that has the cause, then the slowest, then the first.
 func (c choice) members(group []kept) ([]member, error) {
 	traces, err := tracesOf(group)
 	if err != nil {
@@ -35,15 +36,33 @@ func (c choice) members(group []kept) ([]member, error) {
 	for i, t := range traces {
 		all[i] = member{t, group[i]}
 	}
+	cause := causeOf(traces)
 	rank := func(m *member) []int {
 		wrong := wrongness(m.trace)
 		result := m.record.matches && c.target != nil && c.target.MatchResult(m.trace)
-		return []int{one(result), one(m.record.matches && wrong > 0), one(wrong > 0), one(m.record.matches), wrong, int(duration(m.trace))}
+		return []int{one(result), one(m.record.matches && wrong > 0), one(wrong > 0), one(m.record.matches), wrong, one(hasFinding(m.trace, cause)), int(duration(m.trace))}
 	}
 	slices.SortStableFunc(all, func(a, b member) int {
 		return cmp.Or(slices.Compare(rank(&b), rank(&a)), a.trace.Time.Compare(b.trace.Time))
 	})
 	return all, nil
+}
+
+// causeOf returns the code of the finding of a call that is nearest to the cause.
+func causeOf(traces []*trace.Trace) string {
+	var all []trace.Finding
+	for _, t := range traces {
+		all = append(all, t.Diagnosis...)
+	}
+	if len(all) == 0 {
+		return ""
+	}
+	diagnose.Order(all)
+	return all[0].Code
+}
+
+func hasFinding(t *trace.Trace, code string) bool {
+	return slices.ContainsFunc(t.Diagnosis, func(f trace.Finding) bool { return f.Code == code })
 }
 
 func one(b bool) int {
@@ -57,6 +76,8 @@ func one(b bool) int {
 // failed, a finding; 0: nothing.
 func wrongness(t *trace.Trace) int {
 	switch {
+	case render.WentOn(t):
+		return 0
 	case t.Outcome == trace.OutcomeUnanswered || t.Outcome == trace.OutcomeDropped:
 		return 3
 	case t.RCode != "" && t.RCode != "NOERROR" && t.RCode != "NXDOMAIN":

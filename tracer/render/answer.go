@@ -59,28 +59,6 @@ func extendedError(x *trace.ExtendedError) string {
 	return text
 }
 
-// icmpError tells of an ICMP error about an exchange.
-func (s *story) icmpError(depth int, x *trace.ICMP) {
-	if x == nil {
-		return
-	}
-	text := fmt.Sprintf("ICMP type %d code %d", x.Type, x.Code)
-	if name := x.Name(); name != "" {
-		text = "ICMP " + name
-	}
-	if x.From != (netip.Addr{}) {
-		text += " from " + x.From.String()
-	}
-	if x.MTU > 0 {
-		text += fmt.Sprintf(", at most %d bytes pass", x.MTU)
-	}
-	by := ""
-	if x.BPF {
-		by = ", which an eBPF program made of it"
-	}
-	s.note(depth, bad, "✗ %s, about the %s%s, %s after the query", text, x.Message, by, took(x.Offset.Duration()))
-}
-
 // pieces tells of a message that IP cut up.
 func (s *story) pieces(depth int, f *trace.Fragments) {
 	if f == nil {

@@ -2,19 +2,22 @@ package render
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// event is what happened to a packet where its way ended: exactly one of drop,
-// rejected and reset is set.
+// event is what happened to a packet where its way ended, or an error about it: exactly one
+// of drop, rejected, reset and icmp is set.
 type event struct {
 	at       trace.Seconds
 	drop     *trace.Drop
 	rejected *trace.Rejection
 	reset    *trace.Reset
+	icmp     *trace.ICMP
 	message  string
 }
 
@@ -36,6 +39,9 @@ func events(e *trace.Exchange) []event {
 		}
 		all = append(all, x)
 	}
+	if x := e.ICMP; x != nil {
+		all = append(all, event{at: x.Offset, icmp: x, message: trace.MessageResponse})
+	}
 	slices.SortStableFunc(all, func(a, b event) int { return cmp.Compare(a.at, b.at) })
 	return all
 }
@@ -54,6 +60,8 @@ func (s *story) event(depth int, st *step) {
 		s.rejected(depth, st.from, x.rejected)
 	case x.reset != nil:
 		s.add(row{depth: depth, label: "✗ RST from " + x.reset.Src.String(), tone: bad, mark: markDrop, from: st.from, to: st.from})
+	case x.icmp != nil:
+		s.icmpError(depth, st.from, x.icmp)
 	}
 }
 
@@ -76,6 +84,14 @@ func (s *story) drop(depth int, at time.Duration, d *trace.Drop) {
 	s.note(depth+1, bad, "%s in %s, %s", reason, d.Where, s.places.describe(d.Place(), d.NetNSName))
 }
 
+// heldFor says what a packet waited for that the kernel kept for a while before it dropped it.
+func heldFor(d *trace.Drop) string {
+	if strings.HasPrefix(d.Reason, "NEIGH_") {
+		return "no answer to ARP or ND"
+	}
+	return "held, until it was dropped"
+}
+
 func (s *story) rejected(depth int, at time.Duration, r *trace.Rejection) {
 	s.add(row{depth: depth, label: "✗ REJECTED: " + whyRejected(r.Why), tone: bad, mark: markDrop, from: at, to: at})
 	code := ""
@@ -83,6 +99,27 @@ func (s *story) rejected(depth int, at time.Duration, r *trace.Rejection) {
 		code = r.RCode + ", "
 	}
 	s.note(depth+1, bad, "a response from %s (%s%d bytes) that its receiver could not take", r.Src, code, r.Size)
+}
+
+// icmpError marks an ICMP error about an exchange.
+func (s *story) icmpError(depth int, at time.Duration, x *trace.ICMP) {
+	name := x.Name()
+	if name == "" {
+		name = fmt.Sprintf("type %d code %d", x.Type, x.Code)
+	}
+	s.add(row{depth: depth, label: "✗ ICMP " + name, tone: bad, mark: markDrop, from: at, to: at})
+	text := ""
+	if x.From.IsValid() {
+		text = "from " + x.From.String() + ", "
+	}
+	text += "about the " + x.Message
+	if x.MTU > 0 {
+		text += fmt.Sprintf(", at most %d bytes pass", x.MTU)
+	}
+	if x.BPF {
+		text += ", which an eBPF program made of it"
+	}
+	s.note(depth+1, bad, "%s", text)
 }
 
 // whyRejected says in few words why a response could not be taken.

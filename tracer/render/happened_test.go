@@ -64,6 +64,33 @@ func TestWhatHappenedIsDrawnWhereItDid(t *testing.T) {
 	}
 }
 
+// What the kernel kept for a while before it dropped it waited in vain: that is drawn, up to
+// the drop.
+func TestWhatIsHeldIsDrawnAsAWait(t *testing.T) {
+	held := 0
+	for _, tr := range recordedTraces(t) {
+		if tr.Exchange == nil || len(tr.Exchange.Drops) != 1 || tr.Exchange.Transmissions != 1 {
+			continue
+		}
+		d := &tr.Exchange.Drops[0]
+		last, ok := tr.Exchange.Last(d.Message, d.Offset)
+		if !ok || d.Offset-last.Offset < trace.Seconds(queueShown) {
+			continue
+		}
+		held++
+		s := &story{trace: tr, places: newPlaces(tr), labels: 60}
+		s.tell()
+		if !slices.ContainsFunc(s.rows, func(r row) bool {
+			return r.mark == markSilence && r.from == last.Offset.Duration() && r.to == d.Offset.Duration()
+		}) {
+			t.Errorf("%s %s: no wait from %s to its drop at %s", tr.QName, tr.QType, last.Offset.Duration(), d.Offset.Duration())
+		}
+	}
+	if held < 2 {
+		t.Errorf("only %d were held", held)
+	}
+}
+
 func eachExchange(t *trace.Trace, use func(*trace.Exchange)) {
 	if t.Exchange != nil {
 		use(t.Exchange)

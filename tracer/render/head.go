@@ -7,28 +7,20 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// head says what was asked, with what result, by whom and of whom.
+// head says what was asked, with what result and why, by whom and of whom.
 func (d *drawing) head(t *trace.Trace, p *places) {
-	asked, _ := nameCell(t)
-	name := strings.TrimSpace(clean(asked) + " " + clean(kind(t)))
-	result, tn := verdict(t)
-	if about := circumstances(t); about != "" {
-		result += " (" + about + ")"
+	more := d.title(t)
+	if !d.told {
+		d.cause(t, p)
 	}
-	if columns(name)+columns(result)+2 <= d.width {
-		d.line(d.paint(strong, name) + "  " + d.paint(tn, result))
-	} else {
-		for _, part := range wrap(name, d.width) {
-			d.line(d.paint(strong, part))
-		}
-		for _, part := range wrap(result, d.width-2) {
-			d.line("  " + d.paint(tn, part))
-		}
+	d.out.WriteByte('\n')
+	for _, x := range more {
+		d.entry(x.name, x.parts)
 	}
 	about := []string{t.Time.UTC().Format("2006-01-02 15:04:05.000000 UTC")}
 	if q := question(t); q != nil {
 		about = append(about, clean(q.Protocol))
-		if asked != connection {
+		if !q.Connects() {
 			about = append(about, fmt.Sprintf("DNS ID %#04x", q.ID))
 		}
 		if q.Operation() != "" {
@@ -64,6 +56,45 @@ func (d *drawing) head(t *trace.Trace, p *places) {
 	}
 }
 
+// fact is a line of the head: a name, and what there is to say of it.
+type fact struct {
+	name  string
+	parts []string
+}
+
+// title is one line: what was asked, and the result. It returns what it has no room for.
+func (d *drawing) title(t *trace.Trace) []fact {
+	const least = 20 // columns of a name that is cut
+	var more []fact
+	name := asked(t)
+	if t.Exchange != nil && t.Exchange.Connects() {
+		name += " to " + endpoint(t.Exchange.ServerIP, t.Exchange.ServerPort)
+	}
+	result, tn := verdict(t)
+	result = fit(result, d.width-least-2)
+	if room := d.width - columns(result) - 2; columns(name) > room {
+		more = append(more, fact{"name", []string{name}})
+		name = fitMiddle(name, room)
+	}
+	line := d.paint(strong, name) + "  " + d.paint(tn, result)
+	if about := circumstances(t); len(about) > 0 {
+		text := " (" + strings.Join(about, ", ") + ")"
+		if columns(name)+2+columns(result)+columns(text) <= d.width {
+			line += d.paint(tn, text)
+		} else {
+			more = append(more, fact{"result", about})
+		}
+	}
+	d.line(line)
+	return more
+}
+
+// asked is what a lookup asked for: name and type.
+func asked(t *trace.Trace) string {
+	name, _ := nameCell(t)
+	return strings.TrimSpace(clean(name) + " " + clean(kind(t)))
+}
+
 // entry writes one line of the head: a name, and what there is to say of it.
 func (d *drawing) entry(name string, parts []string) {
 	leader := " " + pad(fit(name, placeColumns), placeColumns) + " "
@@ -76,37 +107,8 @@ func (d *drawing) entry(name string, parts []string) {
 	}
 }
 
-// verdict says how the lookup ended.
-func verdict(t *trace.Trace) (string, tone) {
-	after := ""
-	if t.Duration != nil {
-		after = " in " + took(t.Duration.Duration())
-	}
-	switch {
-	case t.Outcome == trace.OutcomeDropped:
-		return "NO RESPONSE: DROPPED on the way" + lostWay(t), bad
-	case t.Outcome == trace.OutcomeUnanswered && t.Exchange != nil && len(t.Exchange.Rejected) > 0:
-		return "NO RESPONSE that could be taken", bad
-	case t.Outcome == trace.OutcomeUnanswered && lostPackets(t):
-		return "NO RESPONSE was seen, but the tracer lost packets", bad
-	case t.Outcome == trace.OutcomeUnanswered:
-		return "NO RESPONSE was seen", bad
-	case t.RCode == "NOERROR":
-		return t.RCode + after, good
-	case t.RCode == "NXDOMAIN":
-		return t.RCode + after, plain
-	case t.RCode != "":
-		return clean(t.RCode) + after, bad
-	}
-	return clean(t.Outcome) + after, plain
-}
-
-// lostPackets tells whether the tracer may have missed some of the lookup: then
-// that nothing was seen does not prove that there was nothing.
-func lostPackets(t *trace.Trace) bool { return t.Exchange != nil && t.Exchange.Incomplete() }
-
 // circumstances sums up how the answer came about.
-func circumstances(t *trace.Trace) string {
+func circumstances(t *trace.Trace) []string {
 	var parts []string
 	if q := t.Query; q != nil && q.Cache != "" && q.Cache != trace.CacheNone {
 		parts = append(parts, "cache "+clean(q.Cache))
@@ -123,7 +125,7 @@ func circumstances(t *trace.Trace) string {
 	if e := t.Exchange; e != nil && e.Truncated {
 		parts = append(parts, "truncated")
 	}
-	return strings.Join(parts, ", ")
+	return parts
 }
 
 // attempts counts what was tried upstream, and what of it failed.
@@ -185,17 +187,6 @@ func client(t *trace.Trace, p *places) []string {
 		parts = []string{"unknown"}
 	}
 	return parts
-}
-
-// lostWay says on which way a packet was dropped.
-func lostWay(t *trace.Trace) string {
-	if t.Exchange == nil || t.Exchange.LastDrop() == nil {
-		return ""
-	}
-	if t.Exchange.LastDrop().Message == trace.MessageResponse {
-		return " back"
-	}
-	return " there"
 }
 
 // serverAddress returns the address that the client asked, and where that is a

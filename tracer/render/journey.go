@@ -33,6 +33,7 @@ type step struct {
 	wrap     string // what carried the packet here
 	read     bool   // a process took it out of its socket
 	queued   time.Duration
+	held     *step // the drop that it was kept for
 	event    *event
 }
 
@@ -45,7 +46,7 @@ type journey struct {
 	there    []step
 	back     []step
 	arrival  time.Duration // the last sighting on the way there
-	end      time.Duration // the last on the way back, before its receiver read it
+	end      time.Duration // the last of the response on the way back, before its receiver read it
 }
 
 // newJourney groups the sightings of an exchange that begins at base.
@@ -56,16 +57,18 @@ func newJourney(e *trace.Exchange, base time.Duration) *journey {
 	j.there, j.back = steps[:first], steps[first:]
 	for i := range steps {
 		// A step lasts until the next begins, so that the steps add up to what the
-		// client waited; a long wait in a socket is told by itself.
-		if i+1 == len(steps) || i+1 == first || steps[i+1].again != 0 {
+		// client waited; a long wait, in a socket or before a drop, is told by itself.
+		k := nextOfPacket(steps, i)
+		if k == len(steps) || i < first && k >= first || steps[k].again != 0 || steps[i].icmpError() {
 			continue
 		}
-		next := &steps[i+1]
-		wait := next.from - steps[i].to
-		if next.read && wait >= queueShown {
+		next := &steps[k]
+		switch wait := next.from - steps[i].to; {
+		case wait >= queueShown && next.read:
 			next.queued = wait
-		}
-		if next.queued == 0 && !next.takesResponse() {
+		case wait >= queueShown && next.event != nil && next.event.drop != nil:
+			steps[i].held = next
+		case !next.takesResponse():
 			steps[i].to = next.from
 		}
 	}
@@ -73,16 +76,27 @@ func newJourney(e *trace.Exchange, base time.Duration) *journey {
 		j.arrival = j.there[first-1].to
 	}
 	for i := range j.back {
-		if !j.back[i].takesResponse() {
+		if !j.back[i].takesResponse() && !j.back[i].icmpError() {
 			j.end = j.back[i].to
 		}
 	}
 	return j
 }
 
+// nextOfPacket returns the index of the step after i, past errors about the packet: they go a
+// way of their own, and nothing waits for them.
+func nextOfPacket(steps []step, i int) int {
+	for i++; i < len(steps) && steps[i].icmpError(); i++ {
+	}
+	return i
+}
+
 // takesResponse tells whether a step is a process that takes a response out of its
 // socket: that came before, and how long it lay there is the process's own affair.
 func (s *step) takesResponse() bool { return s.read && s.message == trace.MessageResponse }
+
+// icmpError tells whether a step is an error about a message.
+func (s *step) icmpError() bool { return s.event != nil && s.event.icmp != nil }
 
 // wayBack returns the index of the step with which the way back begins: after the
 // last query before the first response.

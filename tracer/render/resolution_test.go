@@ -2,6 +2,8 @@ package render
 
 import (
 	"bytes"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -50,5 +52,26 @@ func TestResolution(t *testing.T) {
 	}
 	if d, ok := callTime(searchCall()); !ok || d != 4040*time.Microsecond+203*time.Microsecond {
 		t.Errorf("%v, %v", d, ok)
+	}
+}
+
+// Of a call of many lookups those are listed that failed or have a finding, and the first.
+func TestResolutionOfMany(t *testing.T) {
+	var lookups []*trace.Trace
+	for i := range 100 {
+		l := hitTrace()
+		l.QName, l.Resolution, l.Time = fmt.Sprintf("n%d.test.", i), "6b010a0041156cb9", sampleTime.Add(us(100*i))
+		lookups = append(lookups, l)
+	}
+	lookups[80].RCode = "SERVFAIL"
+	lookups[90].Diagnosis = []trace.Finding{{Code: "server-slow", Summary: "It was slow."}}
+	text := drawResolution(t, lookups, lookups[95:96], Options{})
+	for _, want := range []string{" n80.test. ", " n90.test. ", " n95.test. ", " n0.test. ", "and 76 lookups more", "--full draws 99 more"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is missing:\n%s", want, text)
+		}
+	}
+	if n := strings.Count(text, ".test.  "); n > mostListed+2 {
+		t.Errorf("%d are listed:\n%s", n, text)
 	}
 }

@@ -103,6 +103,8 @@ func (s *story) response(j *journey) {
 			lost = "without a connection nothing was asked"
 		}
 		s.add(row{section: true, label: "RESPONSE none: " + lost, tone: bad, note: true})
+	case len(j.back) > 0 && j.back[len(j.back)-1].icmpError():
+		s.add(row{section: true, label: "RESPONSE none: an ICMP error came instead", tone: bad, note: true})
 	case len(j.back) > 0: // a reset, or a drop of what was not seen before
 		s.add(row{section: true, label: "RESPONSE none reached the client", tone: bad, note: true})
 	case e.Outcome != trace.OutcomeAnswered:
@@ -117,7 +119,6 @@ func (s *story) response(j *journey) {
 		s.note(1, bad, "✗ it was not seen to reach the client")
 	}
 	s.pieces(1, e.Fragments)
-	s.icmpError(1, e.ICMP)
 }
 
 // server tells what happened between a query's arrival at a server and the

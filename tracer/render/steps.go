@@ -48,6 +48,9 @@ func (s *story) step(depth int, e *trace.Exchange, st *step) {
 	if st.wrap != "" {
 		s.note(depth+1, faint, "in %s", st.wrap)
 	}
+	if st.held != nil {
+		s.add(row{depth: depth, label: heldFor(st.held.event.drop), tone: bad, mark: markSilence, from: st.to, to: st.held.from})
+	}
 }
 
 // again tells of a query that was sent again. Some clients do so with an answer

@@ -24,6 +24,10 @@ func (s *story) upstream(depth, number int, u *trace.Upstream, at stretch) {
 	switch outcome {
 	case trace.OutcomeOK, trace.OutcomeAnswered:
 		outcome = trace.OutcomeOK
+		if e := u.Exchange; e != nil && e.RCode != "" && e.RCode != "NOERROR" && e.RCode != "NXDOMAIN" {
+			r.tone = bad // it answered, and that it failed
+			outcome = e.RCode
+		}
 	case "":
 	default:
 		r.tone = bad
@@ -140,7 +144,6 @@ func (s *story) upstreamPackets(depth int, u *trace.Upstream, j *journey, attemp
 	s.steps(depth, e, j.back)
 	s.inVain(depth, j, attempt)
 	s.pieces(depth, e.Fragments)
-	s.icmpError(depth, e.ICMP)
 }
 
 // inVain tells how long an attempt went on waiting after the last that was seen of its

@@ -31,14 +31,15 @@ func (o Options) width() int {
 	return min(max(o.Width, MinWidth), maxWidth)
 }
 
-// Waterfall draws one lookup: who asked whom, every stage in order of time with
-// what it cost, what was not observed, and the diagnosis. It returns the error
-// of w.
-func Waterfall(w io.Writer, t *trace.Trace, o Options) error {
+// Waterfall draws one lookup: its result and why, who asked whom, every stage in order of
+// time with what it cost, what was not observed, and the evidence. It returns the error of w.
+func Waterfall(w io.Writer, t *trace.Trace, o Options) error { return waterfall(w, t, o, false) }
+
+func waterfall(w io.Writer, t *trace.Trace, o Options, told bool) error {
 	width := o.width()
 	d := &drawing{
 		painter: painter(o.Color), width: width,
-		labels: min(max(width*46/100, 28), 56), offsets: 8, costs: 7,
+		labels: min(max(width*46/100, 28), 56), offsets: 8, costs: 7, told: told,
 	}
 	d.axis = d.width - d.labels - d.offsets - d.costs - 3
 	drawn := t
@@ -53,7 +54,7 @@ func Waterfall(w io.Writer, t *trace.Trace, o Options) error {
 		d.rows(s.rows)
 	}
 	d.gaps(t)
-	d.diagnosis(t)
+	d.evidence(t)
 	_, err := w.Write(d.out.Bytes())
 	return err
 }
@@ -75,6 +76,7 @@ type drawing struct {
 	width, labels, axis, offsets, costs int
 	scale                               scale
 	ticks                               map[int]bool
+	told                                bool // the cause stands above already
 }
 
 // line ends a line, without the spaces at its end.
@@ -244,35 +246,5 @@ func (d *drawing) item(t tone, leader, text string) {
 			leader = strings.Repeat(" ", columns(leader))
 		}
 		d.line(d.paint(t, leader) + part)
-	}
-}
-
-func (d *drawing) diagnosis(t *trace.Trace) {
-	d.out.WriteByte('\n')
-	_, tn := verdict(t)
-	switch {
-	case len(t.Diagnosis) > 0:
-	case tn == bad:
-		d.line(d.paint(warning, " DIAGNOSIS: what was seen does not prove a cause"))
-	default:
-		d.line(d.paint(good, " DIAGNOSIS: nothing wrong was found"))
-	}
-	for _, f := range t.Diagnosis {
-		code := clean(f.Code)
-		if f.InDoubt {
-			code += " (in doubt)"
-		}
-		d.line(d.paint(bad, fit(" DIAGNOSIS: "+code, d.width)))
-		d.item(plain, "   ", f.Summary)
-		for i, e := range f.Evidence {
-			leader := "            · "
-			if i == 0 {
-				leader = "   evidence · "
-			}
-			d.item(faint, leader, e)
-		}
-		if f.Advice != "" {
-			d.item(warning, "   do next  → ", f.Advice)
-		}
 	}
 }

@@ -170,3 +170,16 @@ func scramble(rng *rand.Rand, v reflect.Value) {
 		}
 	}
 }
+
+// An upstream that answers that it failed is drawn as one that did.
+func TestAnErrorOfAnUpstreamIsNamed(t *testing.T) {
+	tr := missTrace()
+	tr.Upstreams[0].Exchange.RCode = "SERVFAIL"
+	if text := draw(t, tr, Options{}); !strings.Contains(text, "  UPSTREAM 1 SERVFAIL ") {
+		t.Error(text)
+	}
+	tr.Upstreams[0].Exchange.RCode = "NXDOMAIN"
+	if text := draw(t, tr, Options{}); !strings.Contains(text, "  UPSTREAM 1 192.168.49.1:53 ok ") {
+		t.Error(text)
+	}
+}
