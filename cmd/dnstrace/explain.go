@@ -30,8 +30,8 @@ func newExplainCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain [NAME | POD | ADDRESS | RESULT | FINDING | TRACE-ID]",
 		Short: "Show the complete way of one lookup, with its diagnosis",
-		Long: "Draws one lookup as a waterfall: every device, plugin and upstream that it passed, where\n" +
-			"it was and what it cost, and under it what is wrong, with the evidence.\n\n" +
+		Long: "Says of one lookup what is wrong and what to do, draws it as a waterfall (every device,\n" +
+			"plugin and upstream that it passed, where it was and what it cost), and quotes the evidence.\n\n" +
 			"The latest come first, so all are read before the first is drawn. That takes the same\n" +
 			"memory however large a file is: what is more is sorted on disk, which takes half as much\n" +
 			"room as the file, with --all three quarters (TMPDIR says where).\n\n" +
@@ -41,7 +41,8 @@ func newExplainCommand() *cobra.Command {
 			"Upstream queries of a server that could not be given to their lookup are shown where no\n" +
 			"client's lookup matches, or after those with --upstream.\n\n" +
 			"Without an argument it is the latest lookup; with one, the latest of that\n" +
-			"  NAME       as it was looked up; * stands for any characters\n" +
+			"  NAME       as it was looked up, or if it was not, with a search suffix (but\n" +
+			"             for a name with a final dot); * stands for any characters\n" +
 			"  POD        of the client or the server, or NAMESPACE/POD; * as above\n" +
 			"  ADDRESS    of the client, the server or an upstream, with or without :PORT\n" +
 			"  RESULT     a response code such as NXDOMAIN, or unanswered, or dropped\n" +
@@ -104,7 +105,7 @@ func (o *explainOptions) explain(cmd *cobra.Command, args []string) error {
 	}
 	// A record is asked for as such; of a call, the worst comes first, if not all are wanted.
 	alone := !request.ID.IsZero() || o.output == outputJSON && limit == 0
-	found := searches{target: target, lookups: newSearch(limit, alone), upstream: newSearch(limit, alone)}
+	found := searches{target: target, lookups: newSearch(limit, alone), suffixed: newSearch(limit, alone), upstream: newSearch(limit, alone)}
 	defer found.close()
 	read, err := o.each(cmd.Context(), s, request, keep, cmd.ErrOrStderr(), found.add)
 	if err != nil {
@@ -117,10 +118,11 @@ func (o *explainOptions) explain(cmd *cobra.Command, args []string) error {
 	return o.show(cmd, shown, choice{target: target, full: o.full})
 }
 
-// searches look for clients' lookups, and for upstream queries whose lookup is not known.
+// searches look for clients' lookups, for those of the name with a search suffix, and for
+// upstream queries whose lookup is not known.
 type searches struct {
-	target            *filter.Target // nil: any
-	lookups, upstream search
+	target                      *filter.Target // nil: any
+	lookups, suffixed, upstream search
 }
 
 func (s *searches) add(l source.Lookup) error {
@@ -131,15 +133,24 @@ func (s *searches) add(l source.Lookup) error {
 	if s.target == nil || s.target.Match(l.Trace) {
 		return found.add(l)
 	}
+	if found == s.lookups && s.target.MatchSuffixed(l.Trace) {
+		if err := s.suffixed.add(l); err != nil {
+			return err
+		}
+	}
 	return found.addOther(l)
 }
 
 // shown returns what is shown: clients' lookups, and after them upstream queries if they
-// were asked for; or those alone, where what was asked for is no client's.
+// were asked for. Of a name that no client asked for it is that name with a search suffix;
+// what was asked for and is no client's are upstream queries alone.
 func (s *searches) shown(upstream bool) []search {
 	var all []search
-	if s.lookups.found() > 0 {
+	switch {
+	case s.lookups.found() > 0:
 		all = append(all, s.lookups)
+	case s.suffixed.found() > 0:
+		all = append(all, s.suffixed)
 	}
 	if s.upstream.found() > 0 && (upstream || s.target != nil && len(all) == 0) {
 		all = append(all, s.upstream)
@@ -149,6 +160,7 @@ func (s *searches) shown(upstream bool) []search {
 
 func (s *searches) close() {
 	s.lookups.close()
+	s.suffixed.close()
 	s.upstream.close()
 }
 
@@ -166,7 +178,7 @@ func (o *explainOptions) nothing(target *filter.Target, s source.Source, read so
 	}
 	searched := english.Plural(read.Traces, "trace", "")
 	if read.Others > 0 {
-		searched += " and " + english.Plural(read.Others, "record", "") + " of other names"
+		searched += " and " + fmt.Sprintf("%d of other names", read.Others)
 	}
 	if read.Traces+read.Others == 0 {
 		return fmt.Errorf("%s: there is none in %s; %s", what, s, o.emptyRemedy())

@@ -235,7 +235,7 @@ func TestErrors(t *testing.T) {
 		{[]string{"top", "--once", "--loki", "nowhere"}, exitFailed, "--loki: expected a URL such as http://loki:3100"},
 		{[]string{"watch", "--api", socket}, exitFailed, "is `dnstrace run` running on this node? expected its API at " + socket},
 		{[]string{"explain", "--from", "/nonexistent"}, exitFailed, "--from: open /nonexistent: no such file"},
-		{[]string{"explain", "nosuch.example", "--from", path, "--since", "9999h"}, exitFailed, "no lookup matches nosuch.example in the last 9999h0m0s: 0 traces and 6 records of other names searched in " + path},
+		{[]string{"explain", "nosuch.example", "--from", path, "--since", "9999h"}, exitFailed, "no lookup matches nosuch.example in the last 9999h0m0s: 3 traces searched in " + path},
 		{[]string{"explain", "10.0.0.1", "--from", path}, exitFailed, "no lookup matches 10.0.0.1: 3 traces searched in " + path},
 		{[]string{"explain", "--from", path, "-f", "rcode == \"REFUSED\""}, exitFailed, "no lookup with the filter rcode == \"REFUSED\": 3 traces"},
 	} {

@@ -78,6 +78,18 @@ func TestExplainDrawsTheWorstOfACall(t *testing.T) {
 	}
 }
 
+// A name that nobody asked for is that name with a search suffix, as the program that asked
+// for it tried it; with a final dot it is no other.
+func TestExplainFindsANameThatWasNotAsked(t *testing.T) {
+	file := strings.ReplaceAll(callOfSix(), `"qname":"www.test."`, `"qname":"www.test.cluster.test."`)
+	if _, out, stderr := call(t, file, "explain", "www.test", "--from", "-"); !strings.Contains(out, "ONE CALL, 6 LOOKUPS") || !strings.Contains(out, "━━ 4 of 6 ━") {
+		t.Errorf("%s%s", out, stderr)
+	}
+	if status, out, _ := call(t, file, "explain", "www.test.", "--from", "-"); status != exitFailed || out != "" {
+		t.Errorf("with a final dot: %d\n%s", status, out)
+	}
+}
+
 // As JSON it is records as they are, and of one call the one that is meant first.
 func TestExplainWritesTheWorstOfACall(t *testing.T) {
 	file := callOfSix()

@@ -87,6 +87,12 @@ func (t *Target) Match(tr *trace.Trace) bool {
 	return t.MatchResult(tr) || t.matchPod(tr.Client) || t.matchPod(tr.Server)
 }
 
+// MatchSuffixed tells whether a lookup is of the name with a search suffix: what is meant
+// where the name itself was never asked. A final dot means that name and no other.
+func (t *Target) MatchSuffixed(tr *trace.Trace) bool {
+	return t.begin != nil && !strings.HasSuffix(t.text, ".") && t.begin.MatchString(tr.QName)
+}
+
 // MatchResult tells whether a lookup is meant for how it ended: by its response code, its
 // outcome, or a finding.
 func (t *Target) MatchResult(tr *trace.Trace) bool {

@@ -83,6 +83,15 @@ func TestTargetNames(t *testing.T) {
 	}
 }
 
+func TestTargetSuffixed(t *testing.T) {
+	tr := &trace.Trace{QName: "www.example.com.svc.cluster.local."}
+	for text, want := range map[string]bool{"www.example.com": true, "WWW": true, "www.example.com.": false, "example.com": false, "ww": false, "10.0.0.1": false, "demo/www": false} {
+		if got := ParseTarget(text).MatchSuffixed(tr); got != want {
+			t.Errorf("%s: %v, want %v", text, got, want)
+		}
+	}
+}
+
 func TestTargetResult(t *testing.T) {
 	nx := &trace.Trace{QName: "x.example.", RCode: "NXDOMAIN", Outcome: trace.OutcomeAnswered}
 	lost := &trace.Trace{QName: "refused.", Outcome: trace.OutcomeDropped}

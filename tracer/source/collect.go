@@ -53,11 +53,12 @@ func (c *collection) record(rec trace.Record, line []byte) error {
 	return c.sorter.Add(linesort.Key{Major: at.UnixNano()}, c.packed)
 }
 
-// wants is false of records that a reader need not look at. One without a name, an
-// attempt to connect, may be of a lookup that has one.
+// wants is false of traces that a reader need not look at. An exchange or a server's record is
+// wanted whatever its name: an upstream may have been asked for another one, and what is wrong
+// with a lookup may show in others.
 func (r *Request) wants(rec trace.Record) bool {
-	name := nameOf(rec)
-	return r.Names == nil || name == "" || r.Names(name)
+	t, ok := rec.(*trace.Trace)
+	return !ok || r.Names == nil || t.QName == "" || r.Names(t.QName)
 }
 
 func nameOf(rec trace.Record) string {

@@ -99,7 +99,7 @@ func TestLoki(t *testing.T) {
 		{"everything", Request{Since: 2 * time.Hour}, "n1.equ n2.equ", `{app="x"}`},
 		{"not so long ago", Request{Since: time.Second}, "", `{app="x"}`},
 		{"a name", Request{Since: 2 * time.Hour, Names: func(n string) bool { return n == "n2." }, Text: "n2."}, "n2.equ", `{app="x"} |~ "n2\\.|\"qname\":null"`},
-		{"a text that JSON writes otherwise", Request{Since: 2 * time.Hour, Names: func(n string) bool { return n == "n2." }, Text: `n2\.`}, "n2.equ", `{app="x"}`},
+		{"a text that JSON writes otherwise", Request{Since: 2 * time.Hour, Names: func(n string) bool { return n == "n2." }, Text: `n2\.`}, "n1.equ n2.equ", `{app="x"}`},
 		{"a trace id", Request{Since: 2 * time.Hour, ID: a.query.TraceID}, "n1.equ", `{app="x"} |~ "n1\\.|\"qname\":null"`},
 		{"another trace id", Request{Since: 2 * time.Hour, ID: trace.TraceID{1}}, "", `{app="x"} |= "000000000000000000000000"`},
 	} {

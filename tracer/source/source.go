@@ -28,7 +28,7 @@ type Lookup struct {
 type Request struct {
 	Since  time.Duration           // how far back from now; 0: everything, with Follow nothing
 	Follow bool                    // go on with those to come, where a source can
-	Names  func(qname string) bool // false: a source may leave the name out; nil: it may not
+	Names  func(qname string) bool // false: a source may leave traces of that name out; nil: it may not
 	Text   string                  // what all of Names have in common, as records show it; empty: nothing
 	ID     trace.TraceID           // zero: any; else a source may leave out other names than that lookup's
 }
@@ -36,7 +36,7 @@ type Request struct {
 // Read is what a source went through.
 type Read struct {
 	Traces int // passed on
-	Others int // records left out for their names
+	Others int // traces left out for their names
 	// Reach says how far back the source goes, where it does not hold all that there was;
 	// empty: it does.
 	Reach string
