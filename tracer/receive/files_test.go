@@ -40,7 +40,7 @@ func lingering(t *testing.T) int {
 	for block := make([]byte, 1<<16); err == nil; {
 		_, err = unix.Write(fd, block)
 	}
-	if err != unix.EAGAIN {
+	if !errors.Is(err, unix.EAGAIN) {
 		t.Fatal(err)
 	}
 	return fd
@@ -99,7 +99,9 @@ func TestOpenFilesHoldNobodyUp(t *testing.T) {
 		}
 	}
 	r := newReceiver(queued)
-	r.start(conn)
+	if err := r.start(conn); err != nil {
+		t.Fatal(err)
+	}
 	if err := sendFiles(path); err != nil {
 		t.Fatal(err)
 	}
