@@ -40,14 +40,18 @@ func compareDoubt(a, b *trace.Finding) int {
 	return -1
 }
 
-// endedBy puts first what the upstream answered that ended a lookup: attempts before it that
-// failed cost time, and are not why the client got that code.
+// endedBy puts what the upstream answered that ended a lookup before the attempts that failed
+// ahead of it: these cost time, and are not why the client got that code.
 func endedBy(t *trace.Trace, all []trace.Finding) {
 	n := len(t.Upstreams)
 	if n == 0 || t.Upstreams[n-1].Failed() || !errorCode(t.RCode) {
 		return
 	}
-	slices.SortStableFunc(all, func(a, b trace.Finding) int {
+	silent := slices.IndexFunc(all, func(f trace.Finding) bool { return f.Code == UpstreamTimeout })
+	if silent < 0 {
+		return
+	}
+	slices.SortStableFunc(all[silent:], func(a, b trace.Finding) int {
 		return cmp.Compare(isAnswer(&b), isAnswer(&a))
 	})
 }
