@@ -43,12 +43,15 @@ func upstreamAddrs(i int) (v4, v6 netip.Addr) {
 
 var (
 	gatewayV4, gatewayV6           = podAddrs(1) // cni0
-	NodeUplinkV4                   = netip.MustParseAddr("192.168.49.2")
+	nodeUplinkV4                   = netip.MustParseAddr("192.168.49.2")
 	nodeUplinkV6                   = netip.MustParseAddr("fd00:192:168:49::2")
 	routerV4                       = netip.MustParseAddr("192.168.49.1") // held by the upstream
 	routerV6                       = netip.MustParseAddr("fd00:192:168:49::1")
 	defaultRouteV4, defaultRouteV6 = netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")
 )
+
+// NodeUplinkV4 is the node's address in the upstreams' network.
+var NodeUplinkV4 = nodeUplinkV4
 
 // buildNode makes the node's namespace, with its part of the pods' network.
 func (l *Lab) buildNode() error {
@@ -101,7 +104,7 @@ func (l *Lab) buildUpstream() error {
 		return err
 	}
 	bits4, bits6 := UpstreamNetV4.Bits(), UpstreamNetV6.Bits()
-	if err := node.configure("eth0", netip.PrefixFrom(NodeUplinkV4, bits4), netip.PrefixFrom(nodeUplinkV6, bits6)); err != nil {
+	if err := node.configure("eth0", netip.PrefixFrom(nodeUplinkV4, bits4), netip.PrefixFrom(nodeUplinkV6, bits6)); err != nil {
 		return err
 	}
 	addrs := []netip.Prefix{netip.PrefixFrom(routerV4, bits4), netip.PrefixFrom(routerV6, bits6)}
@@ -118,7 +121,7 @@ func (l *Lab) buildUpstream() error {
 		via  netip.Addr
 	}{
 		{node, defaultRouteV4, routerV4}, {node, defaultRouteV6, routerV6},
-		{up, PodNetV4, NodeUplinkV4}, {up, PodNetV6, nodeUplinkV6},
+		{up, PodNetV4, nodeUplinkV4}, {up, PodNetV6, nodeUplinkV6},
 	} {
 		if err := r.host.route(r.dst, r.via); err != nil {
 			return err

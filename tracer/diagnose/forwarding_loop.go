@@ -52,6 +52,7 @@ func forwardingLoop(t *trace.Trace) (trace.Finding, bool) {
 	if q := t.Query; q != nil && q.Error != "" {
 		f.Evidence = append(f.Evidence, fmt.Sprintf("CoreDNS's own words: %q", q.Error))
 	}
+	f.Evidence = appendIncomplete(f.Evidence, asked)
 	return f, true
 }
 
@@ -94,9 +95,6 @@ func loopIn(chain []*trace.Exchange, upstreams []trace.Upstream) (comebacks, boo
 // comingBack returns the queries of a chain that came back to the server of the last one.
 func comingBack(chain []*trace.Exchange) (l comebacks) {
 	last := chain[len(chain)-1]
-	if incomplete(last) {
-		return l
-	}
 	first := -1
 	for i, ex := range chain {
 		switch {
@@ -159,7 +157,7 @@ func asksItself(ex *trace.Exchange) bool {
 // where a bridge does not send back through the port that a packet came in by.
 func ledBack(u *trace.Upstream) bool {
 	ex := u.Exchange
-	return len(u.Upstreams) == 0 && translated(ex) && ex.NAT.ServerIP == ex.ClientIP && !answered(ex)
+	return len(u.Upstreams) == 0 && translated(ex) && ex.NAT.ServerIP == ex.ClientIP && !answered(ex) && !incomplete(ex)
 }
 
 // loopPlace is where the question came back, if that was seen.

@@ -75,7 +75,7 @@ func TestLostPackets(t *testing.T) {
 		diagnose.DroppedNoSocket:         {"no-listener", quotes},
 		diagnose.DroppedOther:            {"dropped-other", quotes},
 		diagnose.DroppedReceiveBuffer:    {"dropped-receive-buffer", quotes},
-		diagnose.ForwardingLoop:          {"forwarding-loop", silent},
+		diagnose.ForwardingLoop:          {"forwarding-loop", quotes},
 		diagnose.ListenQueueFull:         {"listen-queue-full", quotes},
 		diagnose.NoResponseSeen:          {"no-response-seen", inDoubt}, // there may have been one
 		diagnose.NXDomainStorm:           {"nxdomain-storm", stands},
