@@ -40,10 +40,12 @@ func (b *buffers) note(p *capture.Packet, ex *open, response bool) {
 	}
 }
 
-// in returns what was in the buffer of a packet just before; nil if that is not known.
+// in returns what was in the buffer of a packet just before; nil if that is not known. What a
+// socket got goes no further: what passes a device in its buffer then is another packet.
 func (b *buffers) in(p *capture.Packet) *buffer {
 	at := b.slot(p.SKB)
-	if at.ex == nil || at.ex.closed || at.skb != p.SKB || p.SKB == 0 || p.Time-at.time > sameSKB {
+	if at.ex == nil || at.ex.closed || at.skb != p.SKB || p.SKB == 0 || p.Time-at.time > sameSKB ||
+		at.kind == capture.Delivered && (p.Kind == capture.RX || p.Kind == capture.TX) {
 		return nil
 	}
 	return at
