@@ -165,7 +165,7 @@ func usedAgain(c *caseLab) {
 	from("client-a", together...)(c)
 }
 
-// fromTwentyPods asks from pods of its own, each from the same port with the same ID.
+// fromTwentyPods asks from pods of its own, each from the same port.
 func fromTwentyPods(c *caseLab) {
 	start := make(chan bool)
 	var wait sync.WaitGroup
@@ -177,7 +177,7 @@ func fromTwentyPods(c *caseLab) {
 		}
 		wait.Go(func() {
 			<-start
-			from(name, lab.Query{Name: "all.good.test", ID: 77, LocalPort: 5555})(c)
+			from(name, lab.Query{Name: "all.good.test", LocalPort: 5555})(c)
 		})
 	}
 	close(start)

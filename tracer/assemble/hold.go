@@ -85,6 +85,9 @@ func (a *Assembler) waits(l *lookup) time.Time {
 	case l.exchange == nil:
 		// The exchange comes after its timeout at the latest.
 		return a.lastRecord(l, end).Add(a.unanswered())
+	case l.query != nil && l.exchange.Outcome == trace.OutcomeDropped:
+		// What left the same socket with it, and shows why, is to be passed on before.
+		return later(end, l.added).Add(holdRecord + linger)
 	case l.query != nil:
 		return end.Add(linger)
 	case a.servers.sends(&l.sender):

@@ -3,9 +3,14 @@ package diagnose
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
+
+// repeatsAfter is what no resolver waits less than before it asks again: what comes sooner was
+// doubled on its way.
+const repeatsAfter = 10 * time.Millisecond
 
 // retransmission finds a lookup that was answered only after its client had
 // asked again, and of which nothing else tells why. Proof: the same query, from the same
@@ -16,7 +21,7 @@ func retransmission(t *trace.Trace, others []trace.Finding) []trace.Finding {
 		return nil
 	}
 	sent := transmissions(ex, *ex.Duration)
-	if len(sent) < 2 || ex.Protocol == "tcp" && sent[0].cameTo(ex, ex.Milestones.Query.Arrived) {
+	if len(sent) < 2 || sent[len(sent)-1].sent-sent[0].sent < trace.Seconds(repeatsAfter) || ex.Protocol == "tcp" && sent[0].cameTo(ex, ex.Milestones.Query.Arrived) {
 		return nil
 	}
 	f := trace.Finding{

@@ -23,7 +23,9 @@ func serverSlow(_ *memory, t *trace.Trace) []trace.Finding {
 	total := q.DNS.Duration.Duration()
 	worst, own := -1, time.Duration(0)
 	for i := range q.Hops {
-		if d := ownTime(q, i); d > own && !slices.Contains(forwarders, q.Hops[i].Plugin) {
+		// A cache that answers with what is stale may have waited for its upstream first.
+		stale := q.Cache == trace.CacheStale && q.Hops[i].Plugin == "cache"
+		if d := ownTime(q, i); d > own && !stale && !slices.Contains(forwarders, q.Hops[i].Plugin) {
 			worst, own = i, d
 		}
 	}

@@ -150,3 +150,19 @@ func TestResponseDroppedUntilTheClientHasGone(t *testing.T) {
 		t.Errorf("%s: %+v, want %s", got, found, want)
 	}
 }
+
+// A packet, or a fragment of it, that is doubled on its way tells of no loss, nor of a client
+// that asks again.
+func TestDoubledOnItsWay(t *testing.T) {
+	query := respondedAfter(2*time.Millisecond, "NOERROR")
+	query.Transmissions = 2
+	see(query, trace.MessageQuery, trace.DirectionTX, "client", 50*time.Microsecond)
+	fragment := respondedAfter(time.Millisecond, "NOERROR")
+	fragment.Fragments = &trace.Fragments{Message: trace.MessageResponse, Seen: 4, Complete: true}
+	fragment.Drops = []trace.Drop{dropAt(trace.MessageResponse, "DUP_FRAG", "ip_defrag", "client", time.Millisecond)}
+	for _, ex := range []*trace.Exchange{query, fragment} {
+		if found := New().Trace(&trace.Trace{Header: ex.Header, Exchange: ex, Outcome: ex.Outcome, RCode: "NOERROR"}); len(found) != 0 {
+			t.Errorf("%+v", found)
+		}
+	}
+}

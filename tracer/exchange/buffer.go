@@ -40,10 +40,12 @@ func (b *buffers) note(p *capture.Packet, ex *open, response bool) {
 	}
 }
 
-// in returns what was in the buffer of a packet just before; nil if that is not known.
+// in returns what was in the buffer of a packet just before; nil if that is not known. What a
+// socket got goes no further: what passes a device in its buffer then is another packet.
 func (b *buffers) in(p *capture.Packet) *buffer {
 	at := b.slot(p.SKB)
-	if at.ex == nil || at.ex.closed || at.skb != p.SKB || p.SKB == 0 || p.Time-at.time > sameSKB {
+	if at.ex == nil || at.ex.closed || at.skb != p.SKB || p.SKB == 0 || p.Time-at.time > sameSKB ||
+		at.kind == capture.Delivered && (p.Kind == capture.RX || p.Kind == capture.TX) {
 		return nil
 	}
 	return at
@@ -51,9 +53,10 @@ func (b *buffers) in(p *capture.Packet) *buffer {
 
 // sent tells whether a socket sends the packet here: it did not come from elsewhere.
 // Of devices that are stacked, as bonds are, only the first that it passes counts; the
-// lower one may be in another namespace, as that of a macvlan or ipvlan device is.
+// lower one may be in another namespace, as that of a macvlan or ipvlan device is. Who sends
+// a packet within another one, as the program of an overlay does, carries it only.
 func sent(p *capture.Packet, before *buffer) bool {
-	if p.PID == 0 && p.CgroupID == 0 || p.Kind != capture.TX && (p.Kind != capture.Drop || before != nil) {
+	if p.Outer != nil || p.PID == 0 && p.CgroupID == 0 || p.Kind != capture.TX && (p.Kind != capture.Drop || before != nil) {
 		return false
 	}
 	// A segment may carry several messages: then it is before itself.

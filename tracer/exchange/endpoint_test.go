@@ -95,10 +95,14 @@ func TestTunnelAndVLAN(t *testing.T) {
 	f := newFeed(t)
 	outer := &capture.Outer{Kind: "vxlan", Src: netip.MustParseAddrPort("192.168.49.2:41000"), Dst: netip.MustParseAddrPort("192.168.49.3:8472"), VNI: 1}
 	q := query(t, "example.com.", 7)
-	f.packet(capture.TX, podNS, 2, pod, server, q)
-	f.packet(capture.TX, nodeNS, 3, pod, server, q, func(p *capture.Packet) { p.VLAN = 7; p.Outer = outer })
+	f.packet(capture.TX, podNS, 2, pod, server, q, sentBy(42, "dig", 0))
+	f.skb++ // a program carries it
+	f.packet(capture.TX, nodeNS, 3, pod, server, q, sentBy(99, "overlay", 0), func(p *capture.Packet) { p.VLAN = 7; p.Outer = outer })
 	f.after(9 * time.Second)
 	ex := f.one()
+	if ex.Transmissions != 1 || ex.Client.PID != 42 {
+		t.Errorf("%d transmissions, client %+v", ex.Transmissions, ex.Client)
+	}
 	path := []trace.Sighting{ex.Path.At(0), ex.Path.At(1)}
 	if path[0].Tunnel != nil || path[0].VLAN != 0 {
 		t.Errorf("in the pod: %+v", path[0])

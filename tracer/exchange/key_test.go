@@ -141,6 +141,27 @@ func TestTransparentProxyReadsLate(t *testing.T) {
 	}
 }
 
+// Two clients in namespaces that are not observed ask the same with the same ID, and the kernel
+// uses the buffer of the first one's query again for that of the second.
+func TestBufferOfAQueryThatArrivedIsAnothers(t *testing.T) {
+	for _, atSocket := range []bool{true, false} {
+		f := newFeed(t)
+		q := query(t, "example.com.", 7)
+		for i, client := range []netip.AddrPort{pod, netip.AddrPortFrom(netip.MustParseAddr("10.244.0.99"), pod.Port())} {
+			f.packet(rx, nodeNS, uint32(5+i), client, server, q)
+			f.packet(tx, nodeNS, 4, client, server, q)
+			f.packet(rx, serverNS, 2, client, server, q)
+			if atSocket {
+				f.packet(delivered, serverNS, 0, client, server, q)
+			}
+		}
+		f.after(time.Minute)
+		if len(f.got) != 2 || f.got[0].NAT != nil || f.got[1].NAT != nil {
+			t.Errorf("seen at the socket %t: %d exchanges", atSocket, len(f.got))
+		}
+	}
+}
+
 // A bond: the packet that a socket sends passes two devices of its namespace.
 func TestStackedDevicesAreOneTransmission(t *testing.T) {
 	f := newFeed(t)

@@ -50,8 +50,9 @@ func (t *Table) query(p *capture.Packet, m *message, client, server netip.AddrPo
 // its addresses: a proxy may ask with the address, port and ID of its client, and a
 // forwarder as dnsmasq does over TCP with its client's ID.
 func (t *Table) known(p *capture.Packet, k key, server netip.AddrPort, before *buffer, fresh bool) (*open, string) {
+	// A client's address is translated where a packet is sent: not between two receptions.
 	if !fresh && before != nil && !before.response && before.ex.asks(k) {
-		if ex := before.ex; ex.knows(k) && ex.goesTo(server) || !ex.passed(p) {
+		if ex := before.ex; ex.knows(k) && ex.goesTo(server) || !ex.passed(p) && (ex.knows(k) || before.kind != capture.RX || p.Kind != capture.RX) {
 			t.alias(k, ex)
 			return ex, trace.NATBuffer
 		}
