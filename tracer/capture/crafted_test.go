@@ -387,9 +387,10 @@ func TestOffloadedTag(t *testing.T) {
 	defer attached.Close()
 	source := openIn(t, netns)
 	send(etherIPv4, ethernet(etherIPv4, plain))
-	packets := poll(t, source)
+	// Nobody on loopback has the address that the frame is for.
+	packets := slices.DeleteFunc(poll(t, source), func(p Packet) bool { return p.NotForHost })
 	if len(packets) != 2 {
-		t.Fatalf("%d packets, expected 2", len(packets))
+		t.Fatalf("%d packets, expected 2: %+v", len(packets), packets)
 	}
 	want := with(seen4(), func(p *Packet) { p.VLAN = 7 })
 	for i := range packets {
