@@ -8,11 +8,11 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// A namespace is mounted on its file right after that was made (ip-netns(8)): how
-// often its file is looked at until then, and for how long.
+// A namespace is mounted on its file right after that was made (ip-netns(8)), or when a busy
+// node comes to it: how often its file is looked at until then, and for how long.
 const (
 	mountLook     = 200 * time.Microsecond
-	mountPatience = 5 * time.Millisecond
+	mountPatience = 100 * time.Millisecond
 )
 
 // arrivals notes the namespaces that come, as they come: one that goes again before
