@@ -6,7 +6,6 @@ package dnstrace
 
 import (
 	"context"
-	"sync"
 
 	"github.com/coredns/coredns/plugin"
 	clog "github.com/coredns/coredns/plugin/pkg/log"
@@ -41,7 +40,20 @@ type Dnstrace struct {
 	buffer  int
 	outputs []*output
 	chain   chain
-	release sync.Once
+}
+
+// prepareChain looks at the plugins after this one, and puts its handlers
+// between them.
+func (d *Dnstrace) prepareChain() {
+	d.chain = readChain(d.Next)
+	if d.Next == nil {
+		return
+	}
+	if !d.stamp.off() {
+		d.Next, _ = d.addStampers(pluginName, d.Next)
+	}
+	d.Next = addHops(d.Next)
+	d.first = newHop(d.Next)
 }
 
 // Name implements plugin.Handler.

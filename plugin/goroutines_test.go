@@ -11,7 +11,7 @@ import (
 // giving them time to end.
 func leftGoroutines() string {
 	left := ownGoroutines()
-	for end := time.Now().Add(2 * time.Second); left != "" && time.Now().Before(end); left = ownGoroutines() {
+	for end := time.Now().Add(stopTime + 2*time.Second); left != "" && time.Now().Before(end); left = ownGoroutines() {
 		time.Sleep(50 * time.Millisecond)
 	}
 	return left

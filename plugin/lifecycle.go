@@ -1,116 +1,124 @@
 package dnstrace
 
-import "sync"
+import (
+	"slices"
+	"sync"
+	"time"
 
-// lifecycle opens and closes the outputs of a server block.
-type lifecycle struct {
-	plugin     *Dnstrace
-	restarting bool
-}
-
-// A reload starts the new server blocks before it stops the old ones. Where it
-// fails in between, nobody tells those that started already: the old ones do.
-var (
-	startedMu sync.Mutex
-	started   []*Dnstrace // since the reload began
-	stopping  []*Dnstrace // the others of those that stop, or will when the reload succeeds
+	"github.com/coredns/caddy"
 )
 
-func (l *lifecycle) start() error {
-	l.plugin.prepareChain()
-	for _, c := range l.plugin.configs {
-		o, err := acquire(c, l.plugin.buffer)
-		if err != nil {
-			l.plugin.releaseOutputs()
-			return err
-		}
-		l.plugin.outputs = append(l.plugin.outputs, o)
+// stopTime is longer than CoreDNS waits for queries when it stops its servers, which is 5 s.
+const stopTime = 6 * time.Second
+
+// lifecycle opens and closes the outputs of an instance: all server blocks of a Corefile.
+//
+// Caddy tells the plugins that an instance starts, and that it shuts down, but not that its
+// start failed after theirs, and at the end of CoreDNS it shuts down the plugins first and
+// stops the servers then. Its list of instances tells: one is in there from before it starts
+// until its servers have stopped, or its start has failed.
+type lifecycle struct {
+	blocks  []*Dnstrace
+	release sync.Once
+}
+
+// lifecycleKey is the key of the lifecycle in the storage of an instance.
+type lifecycleKey struct{}
+
+// add makes a server block part of its instance.
+func (d *Dnstrace) add(c *caddy.Controller) {
+	l, ok := c.Get(lifecycleKey{}).(*lifecycle)
+	if !ok {
+		l = new(lifecycle)
+		c.Set(lifecycleKey{}, l)
+		c.OnStartup(l.start)
+		c.OnShutdown(l.shutdown)
+		c.OnFinalShutdown(l.finalShutdown)
 	}
-	startedMu.Lock()
-	started = append(started, l.plugin)
-	startedMu.Unlock()
+	l.blocks = append(l.blocks, d)
+}
+
+// start opens the outputs.
+func (l *lifecycle) start() error {
+	for _, d := range l.blocks {
+		d.prepareChain()
+		for _, c := range d.configs {
+			o, err := acquire(c, d.buffer)
+			if err != nil {
+				l.close()
+				return err
+			}
+			d.outputs = append(d.outputs, o)
+		}
+	}
+	for _, other := range caddy.Instances() {
+		l.follow(other)
+	}
 	return nil
 }
 
-// prepareChain looks at the plugins after this one, and puts its handlers
-// between them.
-func (d *Dnstrace) prepareChain() {
-	d.chain = readChain(d.Next)
-	if d.Next == nil {
+// successor is the last instance that started while another one ran: in a reload its own
+// next one, which it is told of if that fails.
+type successor struct{ *lifecycle }
+
+type successorKey struct{}
+
+// follow closes the outputs if this is the start of a reload of another instance, and fails.
+func (l *lifecycle) follow(other *caddy.Instance) {
+	other.StorageMu.Lock()
+	defer other.StorageMu.Unlock()
+	if other.Storage[lifecycleKey{}] == l {
 		return
 	}
-	if !d.stamp.off() {
-		d.Next, _ = d.addStampers(pluginName, d.Next)
+	s, ok := other.Storage[successorKey{}].(*successor)
+	if !ok {
+		s = new(successor)
+		other.Storage[successorKey{}] = s
+		other.OnRestartFailed = append(other.OnRestartFailed, func() error { return s.shutdown() })
 	}
-	d.Next = addHops(d.Next)
-	d.first = newHop(d.Next)
+	s.lifecycle = l
 }
 
-func (l *lifecycle) restart() error {
-	l.restarting = true
-	startedMu.Lock()
-	started, stopping = nil, append(stopping, l.plugin)
-	startedMu.Unlock()
-	return nil
+// isThere reports whether the instance is starting or running.
+func (l *lifecycle) isThere() bool {
+	return slices.ContainsFunc(caddy.Instances(), func(i *caddy.Instance) bool {
+		i.StorageMu.RLock()
+		defer i.StorageMu.RUnlock()
+		return i.Storage[lifecycleKey{}] == l
+	})
 }
 
-func (l *lifecycle) restartFailed() error {
-	l.restarting = false
-	startedMu.Lock()
-	failed := started
-	started, stopping = nil, nil
-	startedMu.Unlock()
-	releaseAll(failed)
-	return nil
-}
-
-// shutdown runs after the servers of a reload have stopped. At the end of
-// CoreDNS it runs before that, and before health's lameduck: then the outputs
-// stay for finalShutdown.
+// shutdown runs after the servers of a reload have stopped, but before those of the end; and
+// after a reload to this instance has failed.
 func (l *lifecycle) shutdown() error {
-	if l.restarting {
-		releaseStopping()
-		return nil
+	if !l.isThere() {
+		l.close()
 	}
-	startedMu.Lock()
-	stopping = append(stopping, l.plugin)
-	startedMu.Unlock()
 	return nil
 }
 
+// finalShutdown writes what there is, after health's lameduck. The servers are still to stop:
+// from now on a query ends when its record is written, and servers wait for their queries.
 func (l *lifecycle) finalShutdown() error {
-	releaseStopping()
+	l.each((*output).flush)
+	time.AfterFunc(stopTime, l.close)
 	return nil
 }
 
-// releaseStopping gives back what all server blocks that stop had. CoreDNS calls each of
-// them; the first does it for all, so that several with blocked outputs take no longer
-// than one.
-func releaseStopping() {
-	startedMu.Lock()
-	all := stopping
-	stopping = nil
-	startedMu.Unlock()
-	releaseAll(all)
+// close gives back the outputs. The blocks keep them: queries that are still on their way
+// find them closed, and their records are counted.
+func (l *lifecycle) close() {
+	l.release.Do(func() { l.each((*output).release) })
 }
 
-func releaseAll(all []*Dnstrace) {
+// each does something with all outputs at once, so that several that are blocked take no
+// longer than one.
+func (l *lifecycle) each(do func(*output)) {
 	var wg sync.WaitGroup
-	for _, d := range all {
-		wg.Go(d.releaseOutputs)
+	for _, d := range l.blocks {
+		for _, o := range d.outputs {
+			wg.Go(func() { do(o) })
+		}
 	}
 	wg.Wait()
-}
-
-// releaseOutputs gives back what the server block had. Its slice stays: queries
-// that are still on their way find closed queues, and are counted.
-func (d *Dnstrace) releaseOutputs() {
-	d.release.Do(func() {
-		// At once, so that several that are blocked take no longer than one.
-		var wg sync.WaitGroup
-		for _, o := range d.outputs {
-			wg.Go(o.release)
-		}
-		wg.Wait()
-	})
 }

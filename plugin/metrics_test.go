@@ -88,6 +88,7 @@ func TestClosedMetric(t *testing.T) {
 	s := whoami(t, "output file $RECORDS")
 	d := s.plugin()
 	s.stop()
+	eventually(t, func() bool { return openOutputs() == 0 })
 	r := new(dns.Msg).SetQuestion("example.org.", dns.TypeA)
 	if _, err := d.ServeDNS(t.Context(), discarding{}, r); err != nil {
 		t.Fatal(err)

@@ -60,6 +60,7 @@ type output struct {
 	sink      sink
 	users     int // guarded by outputsMu
 	done      chan struct{}
+	closing   sync.Once
 	failed    bool // of the writer: the last write failed
 	forbidden bool // and the last failure was for want of a permission
 }
@@ -120,12 +121,23 @@ func (o *output) release() {
 	outputsMu.Unlock()
 	if last {
 		o.close()
+	} else {
+		o.queue.relax()
 	}
 }
 
-func (o *output) close() {
-	// A query that was answered just now has yet to hand over its record.
-	time.Sleep(batchDelay)
+// flush writes what there is before CoreDNS ends, and from now on each record at once, while
+// its query waits. An output that is blocked is closed instead.
+func (o *output) flush() {
+	if !o.queue.flush(flushTimeout) {
+		o.close()
+	}
+}
+
+// close writes what there is, within flushTimeout.
+func (o *output) close() { o.closing.Do(o.end) }
+
+func (o *output) end() {
 	o.queue.close()
 	o.sink.interrupt(time.Now().Add(flushTimeout))
 	// A terminal or socket on standard output can keep a write waiting beyond

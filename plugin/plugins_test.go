@@ -25,6 +25,8 @@ const (
 	panicName       = "panic"
 	unstartableName = "unstartable"
 	severalName     = "several"
+	earlyName       = "early"  // before dnstrace
+	customName      = "custom" // behind cache
 )
 
 func init() {
@@ -32,6 +34,19 @@ func init() {
 		dnsserver.GetConfig(c).AddPlugin(func(plugin.Handler) plugin.Handler { return panicking{} })
 		return nil
 	})
+	for _, name := range []string{earlyName, customName} {
+		plugin.Register(name, func(c *caddy.Controller) error {
+			c.Next()
+			var behaviour string
+			if !c.Args(&behaviour) || behaviours[behaviour] == nil {
+				return c.Errf("%s %q: expected one of the tests' behaviours", name, behaviour)
+			}
+			dnsserver.GetConfig(c).AddPlugin(func(next plugin.Handler) plugin.Handler {
+				return custom{name, next, behaviours[behaviour]}
+			})
+			return nil
+		})
+	}
 	plugin.Register(severalName, func(c *caddy.Controller) error {
 		dnsserver.GetConfig(c).AddPlugin(func(next plugin.Handler) plugin.Handler { return several{next} })
 		return nil
@@ -40,6 +55,25 @@ func init() {
 		c.OnStartup(func() error { return errors.New("it does not start") })
 		return nil
 	})
+}
+
+// behaviour is what a plugin of a test does with a query.
+type behaviour func(next plugin.Handler, ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error)
+
+// behaviours are those that a Corefile can name.
+var behaviours = make(map[string]behaviour)
+
+// custom is a plugin that behaves as a test wants.
+type custom struct {
+	name string
+	Next plugin.Handler
+	do   behaviour
+}
+
+func (c custom) Name() string { return c.name }
+
+func (c custom) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+	return c.do(c.Next, ctx, w, r)
 }
 
 // panicking is a plugin with a bug.

@@ -41,8 +41,9 @@ type queue struct {
 	mu      sync.Mutex
 	chunks  []*chunk
 	spare   []*chunk
-	pending int // records in chunks
-	writing int // taken and not yet done
+	pending int  // records in chunks
+	writing int  // taken and not yet done
+	hurried bool // CoreDNS ends: records are written at once
 	closed  bool
 	gone    bool // nobody waits for what is left
 }
@@ -71,11 +72,13 @@ func (q *queue) push(line []byte, kind string) {
 		c.ends = append(c.ends, lineEnd{len(c.lines), kind})
 		q.pending++
 	}
-	n := q.pending
+	n, hurried := q.pending, q.hurried
 	q.mu.Unlock()
 	switch {
 	case cause != "":
 		q.lost(cause)
+	case hurried:
+		q.flush(flushTimeout)
 	case n == 1:
 		signal(q.some)
 	case n == q.batch:
@@ -108,7 +111,7 @@ func (q *queue) take(done []*chunk, timer *time.Timer) []*chunk {
 		<-q.some
 		q.mu.Lock()
 	}
-	if q.pending < q.batch && !q.closed {
+	if q.pending < q.batch && !q.closed && !q.hurried {
 		q.mu.Unlock()
 		timer.Reset(batchDelay)
 		select {
@@ -159,6 +162,32 @@ func (q *queue) grow(limit int) {
 	if limit > q.limit {
 		q.limit, q.batch = limit, min(batchSize, (limit+1)/2)
 	}
+	q.mu.Unlock()
+}
+
+// flush waits until there is nothing left to write, no longer than a time, and has the records
+// after that written at once, each while its query waits.
+func (q *queue) flush(limit time.Duration) bool {
+	q.mu.Lock()
+	q.hurried = true
+	q.mu.Unlock()
+	signal(q.some)
+	signal(q.many)
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		q.mu.Lock()
+		left := q.pending + q.writing
+		q.mu.Unlock()
+		if left == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// relax ends what flush began, for those who still use the output.
+func (q *queue) relax() {
+	q.mu.Lock()
+	q.hurried = false
 	q.mu.Unlock()
 }
 

@@ -42,9 +42,9 @@ import (
 
 func TestMain(m *testing.M) {
 	i := slices.Index(dnsserver.Directives, "dnstap")
-	directives := slices.Insert(slices.Clone(dnsserver.Directives), i+1, pluginName)
+	directives := slices.Insert(slices.Clone(dnsserver.Directives), i+1, earlyName, pluginName)
 	i = slices.Index(directives, cachePlugin)
-	dnsserver.Directives = slices.Insert(directives, i+1, panicName, unstartableName, severalName)
+	dnsserver.Directives = slices.Insert(directives, i+1, panicName, unstartableName, severalName, customName)
 	caddy.Quiet = true
 	dnsserver.Quiet = true
 	code := m.Run()
@@ -102,9 +102,8 @@ func (s *server) listener(n int) net.Addr {
 
 // plugin returns the plugin of the last server block.
 func (s *server) plugin() *Dnstrace {
-	startedMu.Lock()
-	defer startedMu.Unlock()
-	return started[len(started)-1]
+	blocks := s.instance.Storage[lifecycleKey{}].(*lifecycle).blocks
+	return blocks[len(blocks)-1]
 }
 
 func (s *server) expand(corefile string) string {

@@ -34,12 +34,7 @@ func setup(c *caddy.Controller) error {
 		d.Next = next
 		return d
 	})
-	l := &lifecycle{plugin: d}
-	c.OnStartup(l.start)
-	c.OnRestart(l.restart)
-	c.OnRestartFailed(l.restartFailed)
-	c.OnShutdown(l.shutdown)
-	c.OnFinalShutdown(l.finalShutdown)
+	d.add(c)
 	return nil
 }
 
