@@ -192,8 +192,7 @@ func TestSignedQuery(t *testing.T) {
 	r := unpack(t, query)
 	d := &Dnstrace{zones: []string{"."}, serverZones: []string{"."}, stamp: stampPolicy{all: true}, optionCode: trace.DefaultOptionCode}
 	var passed *dns.Msg
-	d.Next = forwardLike(func(m *dns.Msg) { passed = m })
-	d.prepareChain()
+	chained(d, forwardLike(func(m *dns.Msg) { passed = m }))
 	if _, err := d.ServeDNS(t.Context(), discarding{}, r); err != nil {
 		t.Fatal(err)
 	}

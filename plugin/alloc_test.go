@@ -12,28 +12,32 @@ import (
 	"github.com/miekg/dns"
 )
 
-// What the plugin adds to the allocations of a query, recorded or not: none where an
-// ordinary plugin answers, as cache does, and one for another plugin, which may keep what
-// it gets to see. Where forward asks, its span (unless it is the second one) and that of
+// What the plugin adds to the allocations of a query, recorded or not: the query, and the record that
+// goes to the writers. Where forward asks, its span (unless it is the first one) and that of
 // the attempt come on top, and what forward does with a span, which it does only if it finds
-// one. A zone costs nothing. (The race detector makes sync.Pool forget on purpose.)
+// one. A zone costs nothing.
 func TestAllocations(t *testing.T) {
 	answer := new(dns.Msg)
 	for _, tc := range []struct {
-		name  string
-		next  plugin.Handler
-		qtype uint16
-		want  float64
+		name   string
+		next   plugin.Handler
+		before []plugin.Plugin
+		qtype  uint16
+		want   float64
 	}{
-		{"ordinary", anyplugin.Any{}, dns.TypeANY, 0},
-		{"other", answering{answer}, dns.TypeA, 1},
-		{"forward", asking{answer}, dns.TypeA, 4},
-		{"forward behind an ordinary one", anyplugin.Any{Next: asking{answer}}, dns.TypeA, 5},
+		{"ordinary", answering{answer}, []plugin.Plugin{beforeAny}, dns.TypeANY, 2},
+		{"other", answering{answer}, nil, dns.TypeA, 2},
+		{"forward", asking{answer}, nil, dns.TypeA, 6},
+		{"forward behind an ordinary one", asking{answer}, []plugin.Plugin{beforeAny}, dns.TypeA, 7},
 	} {
 		r := new(dns.Msg).SetQuestion("www.example.org.", tc.qtype)
-		vanilla := perQuery(t, tc.next, r)
+		plain := tc.next
+		for _, m := range tc.before {
+			plain = m(plain)
+		}
+		vanilla := perQuery(t, plain, r)
 		for _, sampled := range []bool{false, true} {
-			d := traced(t, tc.next, sampled)
+			d := traced(t, tc.next, sampled, tc.before...)
 			d.zones, d.serverZones = []string{"example.org."}, []string{"example.org."}
 			if got := perQuery(t, d, r) - vanilla; got > tc.want {
 				t.Errorf("%s, sampled %v: %v allocations a query, want at most %v", tc.name, sampled, got, tc.want)
@@ -42,7 +46,7 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
-// A record that is lost, since its output takes none, costs no allocation either.
+// A record that is lost, since its output takes none, costs no more.
 func TestLostRecordAllocations(t *testing.T) {
 	sink := newStuckSink()
 	o := startOutput(outputConfig{kind: outputFile, path: t.Name()}, sink, 1)
@@ -51,7 +55,7 @@ func TestLostRecordAllocations(t *testing.T) {
 	r := new(dns.Msg).SetQuestion("example.org.", dns.TypeANY)
 	d := traced(t, anyplugin.Any{}, false)
 	d.outputs = []*output{o}
-	if got := perQuery(t, d, r) - perQuery(t, anyplugin.Any{}, r); got > 0 {
+	if got := perQuery(t, d, r) - perQuery(t, anyplugin.Any{}, r); got > 2 {
 		t.Errorf("%v allocations a query", got)
 	}
 	if dropped(o.config.String(), causeQueueFull) < 1000 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/coredns/coredns/plugin"
@@ -29,9 +30,9 @@ func (discarding) LocalAddr() net.Addr     { return loopback }
 func (discarding) RemoteAddr() net.Addr    { return loopback }
 func (discarding) WriteMsg(*dns.Msg) error { return nil }
 
-// traced is dnstrace before next. Its records go to a file; one in a hundred,
+// traced is dnstrace before others and next. Its records go to a file; one in a hundred,
 // or all of them.
-func traced(tb testing.TB, next plugin.Handler, sampled bool) *Dnstrace {
+func traced(tb testing.TB, next plugin.Handler, sampled bool, others ...plugin.Plugin) *Dnstrace {
 	tb.Helper()
 	o, err := acquire(outputConfig{outputFile, filepath.Join(tb.TempDir(), "records.jsonl")}, defaultBuffer)
 	if err != nil {
@@ -39,16 +40,29 @@ func traced(tb testing.TB, next plugin.Handler, sampled bool) *Dnstrace {
 	}
 	tb.Cleanup(o.release)
 	zones := []string{"."}
-	d := &Dnstrace{Next: next, zones: zones, serverZones: zones, outputs: []*output{o}}
-	d.prepareChain()
-	d.chain.refreshes = false // which is not known of the plugins of a test
+	d := &Dnstrace{zones: zones, serverZones: zones, outputs: []*output{o}}
 	d.policy.slow = defaultSlow
 	if sampled {
 		rate := 0.01
 		d.policy.sample = &rate
 	}
+	chained(d, next, others...)
 	return d
 }
+
+// chained puts others and next behind d, as CoreDNS does.
+func chained(d *Dnstrace, next plugin.Handler, others ...plugin.Plugin) {
+	makers := append([]plugin.Plugin{func(next plugin.Handler) plugin.Handler { d.Next = next; return d }}, others...)
+	makers = append(makers, func(plugin.Handler) plugin.Handler { return next })
+	d.wrap(makers)
+	var h plugin.Handler
+	for _, m := range slices.Backward(makers) {
+		h = m(h)
+	}
+}
+
+// beforeAny is an ordinary plugin, which answers questions for ANY.
+func beforeAny(next plugin.Handler) plugin.Handler { return anyplugin.Any{Next: next} }
 
 // BenchmarkServeDNS measures what the plugin adds to a query that an ordinary plugin
 // answers, as cache does, that another one answers, and that another one behind an
@@ -62,14 +76,14 @@ func BenchmarkServeDNS(b *testing.B) {
 		qtype   uint16
 	}{
 		{"vanilla/ordinary", ordinary(), dns.TypeANY},
-		{"sampled/ordinary", traced(b, ordinary(), true), dns.TypeANY},
-		{"dnstrace/ordinary", traced(b, ordinary(), false), dns.TypeANY},
+		{"sampled/ordinary", traced(b, other, true, beforeAny), dns.TypeANY},
+		{"dnstrace/ordinary", traced(b, other, false, beforeAny), dns.TypeANY},
 		{"vanilla/other", other, dns.TypeA},
 		{"sampled/other", traced(b, other, true), dns.TypeA},
 		{"dnstrace/other", traced(b, other, false), dns.TypeA},
 		{"vanilla/behind", ordinary(), dns.TypeA},
-		{"sampled/behind", traced(b, ordinary(), true), dns.TypeA},
-		{"dnstrace/behind", traced(b, ordinary(), false), dns.TypeA},
+		{"sampled/behind", traced(b, other, true, beforeAny), dns.TypeA},
+		{"dnstrace/behind", traced(b, other, false, beforeAny), dns.TypeA},
 	} {
 		r := new(dns.Msg).SetQuestion("example.org.", bc.qtype)
 		b.Run(bc.name, func(b *testing.B) {
@@ -85,23 +99,25 @@ func BenchmarkServeDNS(b *testing.B) {
 	}
 }
 
-// BenchmarkAppendRecord measures what is done to make a record of a recording.
-func BenchmarkAppendRecord(b *testing.B) {
+// recorded returns the record of a query that is over.
+func recorded(t testing.TB, d *Dnstrace, r *dns.Msg) *record {
+	t.Helper()
+	q := d.begin(context.Background(), discarding{}, r)
+	rec := q.rec
+	rcode, err := d.Next.ServeDNS(&q.top.ctx, &q.writer, r)
+	q.end(r, rcode, err)
+	return rec
+}
+
+// BenchmarkEncode measures what a writer does to make a line of a record.
+func BenchmarkEncode(b *testing.B) {
 	r := new(dns.Msg).SetQuestion("example.org.", dns.TypeA)
-	zones := []string{"."}
-	d := &Dnstrace{zones: zones, serverZones: zones, Next: anyplugin.Any{Next: answering{new(dns.Msg).SetReply(r)}}}
-	d.prepareChain()
-	d.chain.refreshes = true // keeps the recording for us
-	f := d.begin(context.Background(), discarding{}, r)
-	rec := f.first.rec
-	rcode, err := d.Next.ServeDNS(&f.first.ctx, &f.writer, r)
-	f.finish(rcode, err)
-	var build builder
+	rec := recorded(b, traced(b, answering{new(dns.Msg).SetReply(r)}, false, beforeAny), r)
+	var e encoder
 	var line []byte
 	b.ReportAllocs()
 	for b.Loop() {
-		build.load(rec)
-		line, _ = build.appendRecord(line[:0], nil)
+		line = e.append(line[:0], rec)
 	}
 	b.SetBytes(int64(len(line)))
 }

@@ -11,8 +11,6 @@ import (
 
 	"github.com/coredns/caddy"
 
-	"github.com/dnstrace/dnstrace/trace"
-
 	"github.com/miekg/dns"
 )
 
@@ -33,6 +31,13 @@ func (s *stuckSink) interrupt(time.Time) {}
 
 func (s *stuckSink) close() error { return nil }
 
+// longRecord is a record whose line has some more bytes than size.
+func longRecord(size int) *record {
+	rec := &record{plugin: new(Dnstrace), rcode: notSent, errText: strings.Repeat("x", size)}
+	rec.ident = &rec.own
+	return rec
+}
+
 // No query waits for an output that takes nothing, ever: in a bubble the clock
 // stands still as long as one goroutine can run, so it would tell of the shortest
 // wait, and a wait without end is a deadlock. No machine is too slow for that.
@@ -45,8 +50,8 @@ func TestNoQueryWaits(t *testing.T) {
 		o := startOutput(config, sink, buffer)
 		r := new(dns.Msg).SetQuestion("example.org.", dns.TypeA)
 		zones := []string{"."}
-		d := &Dnstrace{Next: answering{new(dns.Msg).SetReply(r)}, zones: zones, serverZones: zones, outputs: []*output{o}}
-		d.prepareChain()
+		d := &Dnstrace{zones: zones, serverZones: zones, outputs: []*output{o}}
+		chained(d, answering{new(dns.Msg).SetReply(r)})
 		serve := func(n int) {
 			start := time.Now()
 			for range n {
@@ -77,9 +82,10 @@ func TestStuckOutputCounts(t *testing.T) {
 		config := outputConfig{kind: outputStdout, path: t.Name()}
 		sink := newStuckSink()
 		o := startOutput(config, sink, 100)
+		long := longRecord(pipeLimit / 2)
 		push := func(n int) {
 			for range n {
-				o.queue.push([]byte(strings.Repeat("x", pipeLimit/2)+"\n"), trace.KindQuery)
+				o.queue.push(long)
 			}
 		}
 		push(3) // two chunks

@@ -12,23 +12,22 @@ import (
 func TestMissOrNone(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
-		opcode uint8
-		chain  chain
+		opcode int
+		known  settings
 		want   string
 	}{
-		{"example.org.", dns.OpcodeQuery, chain{}, trace.CacheMiss},
-		{"example.org.", dns.OpcodeNotify, chain{}, trace.CacheNone},
-		{"example.org.", dns.OpcodeQuery, chain{cacheZones: []string{"net.", "org."}}, trace.CacheMiss},
-		{"example.org.", dns.OpcodeQuery, chain{cacheZones: []string{"net."}}, trace.CacheNone},
-		{"example.org.", dns.OpcodeQuery, chain{cacheBypass: []string{"net."}}, trace.CacheMiss},
-		{"example.org.", dns.OpcodeQuery, chain{cacheBypass: []string{"org."}}, trace.CacheNone},
+		{"example.org.", dns.OpcodeQuery, settings{}, trace.CacheMiss},
+		{"example.org.", dns.OpcodeNotify, settings{}, trace.CacheNone},
+		{"example.org.", dns.OpcodeQuery, settings{zones: []string{"net.", "org."}}, trace.CacheMiss},
+		{"example.org.", dns.OpcodeQuery, settings{zones: []string{"net."}}, trace.CacheNone},
+		{"example.org.", dns.OpcodeQuery, settings{bypass: []string{"net."}}, trace.CacheMiss},
+		{"example.org.", dns.OpcodeQuery, settings{bypass: []string{"org."}}, trace.CacheNone},
 	} {
-		rec := new(recording)
-		rec.plugin, rec.opcode = &Dnstrace{chain: tc.chain}, tc.opcode
+		rec := &record{opcode: tc.opcode, hops: []hopData{{by: &hop{known: func() *settings { return &tc.known }}}}}
 		rec.ident = &rec.own
 		rec.own.q = dns.Question{Name: tc.name}
-		if got := rec.missOrNone(); got != tc.want {
-			t.Errorf("%s opcode %d, %+v: %s, want %s", tc.name, tc.opcode, tc.chain, got, tc.want)
+		if got := rec.missOrNone(0); got != tc.want {
+			t.Errorf("%s opcode %d, %+v: %s, want %s", tc.name, tc.opcode, tc.known, got, tc.want)
 		}
 	}
 }
@@ -38,19 +37,19 @@ func TestMissOrNone(t *testing.T) {
 func TestTellsStale(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
-		chain chain
+		cache settings
 		ttl   uint32
 		known bool
 		want  bool
 	}{
-		{"no record", chain{}, 0, false, false},
-		{"a TTL that stale data has not", chain{}, 5, true, true},
-		{"the TTL that stale data has", chain{staleTTL: 5}, 5, true, false},
-		{"another one", chain{staleTTL: 5}, 6, true, true},
-		{"any TTL is the upstream's", chain{keepTTL: true}, 5, true, false},
-		{"that of stale data goes before", chain{keepTTL: true, staleTTL: 5}, 6, true, true},
+		{"no record", settings{}, 0, false, false},
+		{"a TTL that stale data has not", settings{}, 5, true, true},
+		{"the TTL that stale data has", settings{staleTTL: 5}, 5, true, false},
+		{"another one", settings{staleTTL: 5}, 6, true, true},
+		{"any TTL is the upstream's", settings{keepTTL: true}, 5, true, false},
+		{"that of stale data goes before", settings{keepTTL: true, staleTTL: 5}, 6, true, true},
 	} {
-		if got := tc.chain.tellsStale(tc.ttl, tc.known); got != tc.want {
+		if got := tc.cache.tellsStale(tc.ttl, tc.known); got != tc.want {
 			t.Errorf("%s: %t", tc.name, got)
 		}
 	}

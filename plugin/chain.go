@@ -1,177 +1,187 @@
 package dnstrace
 
 import (
-	"reflect"
+	"context"
 	"slices"
-	"strings"
-	"time"
+	"sync"
 
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
-	"github.com/coredns/coredns/plugin/pkg/proxy"
+
+	"github.com/miekg/dns"
+	ot "github.com/opentracing/opentracing-go"
 )
 
-// Defaults of forward, for a version of it that has no such setting.
-const (
-	defaultReadTimeout = 2 * time.Second
-	// forwardTimeout is how long forward tries in all.
-	forwardTimeout = 5 * time.Second
-	// attemptsPerUpstream is forward's limit where max_connect_attempts is not
-	// set.
-	attemptsPerUpstream = 2
-)
+// The plugins of a server block are made from the last to the first, each with the next one.
+// After the last directive, what makes this plugin and each after it is wrapped, so that it
+// gets a hop for its next handler. CoreDNS still gets, and registers, the handlers
+// themselves: others look for them by type.
 
-// chain is what the plugins after this one are told to do, as far as it decides
-// what a span means. CoreDNS has no way to ask, so it is read from the fields of
-// the handlers; a field that another version does not have leaves its default.
-type chain struct {
-	cacheZones  []string
-	cacheBypass []string      // zones that other plugins keep out of the cache
-	stale       bool          // the cache may serve stale data, or it is not known that it does not
-	staleTTL    uint32        // of serve_stale; 0 is also its default
-	keepTTL     bool          // the cache answers with the TTL that the upstream gave
-	refreshes   bool          // a cache may ask again in the background, or it is not known that none does
-	readTimeout time.Duration // of forward; the shortest, where there are several
-	failover    bool          // forward tries another upstream for some rcodes
-	maxAttempts int           // of forward; the least, 0 is no limit
-	forwards    []pool
-	grpcAddrs   []string // of grpc, in the order of its attempts; empty where that varies
+// unwrapped are the server blocks that are parsed just now.
+type unwrapped struct {
+	mu         sync.Mutex
+	directives []string // after which wrap is called
+	blocks     []unwrappedBlock
 }
 
-// pool is the upstreams of a forward.
-type pool struct {
-	proxies  []*proxy.Proxy
-	maxFails uint32
+type unwrappedBlock struct {
+	context caddy.Context
+	config  *dnsserver.Config
+	first   int // where this plugin is in config.Plugin
+	plugin  *Dnstrace
 }
 
-// readChain reads the chain that starts with next.
-func readChain(next plugin.Handler) chain {
-	c := chain{readTimeout: defaultReadTimeout, refreshes: true}
-	forwards, refreshes := 0, false
-	for next != nil {
-		v := reflect.Indirect(reflect.ValueOf(next))
-		if v.Kind() != reflect.Struct {
-			return c
+// maxUnwrapped bounds what a Corefile that is wrong, or is only validated, leaves behind.
+const maxUnwrapped = 64
+
+// parsing is the registry of what wrap is still to be called for.
+var parsing unwrapped
+
+// add notes that d was just added to a server block.
+func (u *unwrapped) add(c *caddy.Controller, config *dnsserver.Config, d *Dnstrace) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if n := len(u.blocks); n >= maxUnwrapped {
+		u.blocks = slices.Delete(u.blocks, 0, 1)
+	}
+	u.blocks = append(u.blocks, unwrappedBlock{c.Context(), config, len(config.Plugin) - 1, d})
+	// The order of the directives is known by now, and the last one is the same in all Corefiles.
+	if last := dnsserver.Directives[len(dnsserver.Directives)-1]; !slices.Contains(u.directives, last) {
+		u.directives = append(u.directives, last)
+		caddy.RegisterParsingCallback("dns", last, u.wrap)
+	}
+}
+
+// wrap wraps the plugins of a Corefile whose directives are done.
+func (u *unwrapped) wrap(c caddy.Context) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.blocks = slices.DeleteFunc(u.blocks, func(b unwrappedBlock) bool {
+		if b.context == c {
+			b.plugin.wrap(b.config.Plugin[b.first:])
 		}
-		switch next.Name() {
-		case cachePlugin:
-			if zones, ok := field(v, "Zones").([]string); ok {
-				c.cacheZones = zones
+		return b.context == c
+	})
+	return nil
+}
+
+// wrap wraps the makers of d and of the handlers after it.
+func (d *Dnstrace) wrap(makers []plugin.Plugin) {
+	for i, make := range makers {
+		makers[i] = func(next plugin.Handler) plugin.Handler {
+			if next == nil {
+				return make(nil)
 			}
-			c.cacheBypass = texts(v.FieldByName("bypass"))
-			c.stale = mayBeSet(v, "staleUpTo")
-			c.keepTTL = mayBeSet(v, "keepttl")
-			c.staleTTL = uint32(integer(v, "staleTTL") / int64(time.Second))
-			refreshes = refreshes || c.stale || mayBeSet(v, "prefetch")
-		case forwardPlugin:
-			c.addForward(v, forwards == 0)
-			forwards++
-			if f, ok := next.(interface{ List() []*proxy.Proxy }); ok {
-				c.forwards = append(c.forwards, pool{f.List(), uint32(integer(v, "maxfails"))})
-			}
-		case grpcPlugin:
-			c.addGRPC(v)
-		}
-		if !v.FieldByName("Next").IsValid() && !isStock(v) {
-			return c
-		}
-		next, _ = field(v, "Next").(plugin.Handler)
-	}
-	c.refreshes = refreshes
-	return c
-}
-
-// mayBeSet reports whether the field of that name is set, or does not exist in this
-// version of the plugin.
-func mayBeSet(v reflect.Value, name string) bool {
-	f := v.FieldByName(name)
-	return !f.IsValid() || !f.IsZero()
-}
-
-// isStock reports whether v comes with CoreDNS: then it has no handler after it
-// that is not in Next.
-func isStock(v reflect.Value) bool {
-	return strings.HasPrefix(v.Type().PkgPath(), "github.com/coredns/coredns/plugin/")
-}
-
-func (c *chain) addForward(v reflect.Value, first bool) {
-	if t := time.Duration(integer(v, "readTimeout")); t > 0 && (first || t < c.readTimeout) {
-		c.readTimeout = t
-	}
-	if rcodes := v.FieldByName("failoverRcodes"); rcodes.IsValid() && rcodes.Kind() == reflect.Slice && rcodes.Len() > 0 {
-		c.failover = true
-	}
-	limit := int(integer(v, "maxConnectAttempts"))
-	if set := v.FieldByName("maxConnectAttemptsSet"); set.IsValid() && set.Kind() == reflect.Bool && !set.Bool() {
-		if proxies := v.FieldByName("proxies"); proxies.IsValid() && proxies.Kind() == reflect.Slice {
-			limit = attemptsPerUpstream * proxies.Len()
+			return make(d.newHop(next))
 		}
 	}
-	if limit > 0 && (c.maxAttempts == 0 || limit < c.maxAttempts) {
-		c.maxAttempts = limit
-	}
 }
 
-// addGRPC reads where the attempts of grpc go.
-func (c *chain) addGRPC(v reflect.Value) {
-	var addrs []string
-	if proxies := v.FieldByName("proxies"); proxies.IsValid() && proxies.Kind() == reflect.Slice {
-		for i := range proxies.Len() {
-			p := reflect.Indirect(proxies.Index(i))
-			if p.Kind() != reflect.Struct {
-				return
-			}
-			addrs = append(addrs, p.FieldByName("addr").String())
-		}
-	}
-	policy := v.FieldByName("p")
-	sequential := policy.IsValid() && !policy.IsZero() && policy.Elem().Type().String() == "*grpc.sequential"
-	if len(addrs) == 1 || sequential {
-		c.grpcAddrs = addrs
-	}
+// hop is what a handler has for its next one: it notes when that is called and when it returns.
+type hop struct {
+	next   plugin.Handler
+	name   string
+	hidden bool // the handler does not get to see the span
+	plugin *Dnstrace
+	known  func() *settings
 }
 
-// desperate reports whether a forward has marked all its upstreams down: then
-// it asks one of them, and gives up where that fails.
-func (c *chain) desperate() bool {
-	for _, f := range c.forwards {
-		if !slices.ContainsFunc(f.proxies, func(p *proxy.Proxy) bool { return !p.Down(f.maxFails) }) {
-			return true
-		}
-	}
-	return false
+func (d *Dnstrace) newHop(next plugin.Handler) *hop {
+	h := &hop{next: next, name: next.Name(), hidden: isOrdinary(next), plugin: d}
+	// Handlers find out some of it when they start, which is after this plugin does.
+	h.known = sync.OnceValue(func() *settings { return d.settingsOf(next) })
+	return h
 }
 
-// texts returns the strings of a slice, or nil.
-func texts(v reflect.Value) []string {
-	if !v.IsValid() || v.Kind() != reflect.Slice {
-		return nil
-	}
-	var all []string
-	for i := range v.Len() {
-		all = append(all, v.Index(i).String())
-	}
-	return all
-}
+// Name implements plugin.Handler.
+func (h *hop) Name() string { return h.name }
 
-// field returns the value of an exported field, or nil.
-func field(v reflect.Value, name string) any {
-	f := v.FieldByName(name)
-	if !f.IsValid() || !f.CanInterface() {
-		return nil
+// ServeDNS implements plugin.Handler.
+func (h *hop) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+	above, hidden := ctx.Value(hiddenKey{}).(*span)
+	if hidden {
+		c := above.newCall(ctx, h)
+		return c.span.serve(&c.ctx, h, w, r)
 	}
-	return f.Interface()
-}
-
-// integer returns the value of a whole number, or 0.
-func integer(v reflect.Value, name string) int64 {
-	f := v.FieldByName(name)
+	// Behind a handler that sees our spans, CoreDNS has started one for us, unless the
+	// handler called us directly.
+	s, ok := ot.SpanFromContext(ctx).(*span)
 	switch {
-	case !f.IsValid():
-		return 0
-	case f.CanInt():
-		return f.Int()
-	case f.CanUint():
-		return int64(f.Uint())
+	case !ok:
+		return h.next.ServeDNS(ctx, w, r)
+	case s.name == h.name && s.calledBy == nil:
+		return s.serve(ctx, h, w, r)
 	}
-	return 0
+	return plugin.NextOrFailure(s.name, h, ctx, w, r)
+}
+
+// call is the span of a handler, and the context that it is called with.
+type call struct {
+	span span
+	ctx  callContext
+}
+
+// callContext is a context with the span of a handler.
+type callContext struct {
+	context.Context
+	span   *span
+	hidden bool
+	other  ot.Span // of another tracer, that the handler sees instead, if it is not in Context
+}
+
+// hiddenKey is the context key of a span that its handler does not see.
+type hiddenKey struct{}
+
+// Value implements context.Context.
+func (c *callContext) Value(key any) any {
+	switch {
+	case key == (hiddenKey{}):
+		if c.hidden {
+			return c.span
+		}
+		return nil
+	case key != spanKey:
+		return c.Context.Value(key)
+	case !c.hidden:
+		return c.span
+	case c.other != nil:
+		return c.other
+	}
+	s := c.Context.Value(key)
+	if ours, ok := s.(*span); ok {
+		s = nil
+		if ours.Span != nothing {
+			s = ours.Span
+		}
+	}
+	return s
+}
+
+// spanOf returns the span of ours that ctx belongs to, or nil.
+func spanOf(ctx context.Context) *span {
+	if s, ok := ctx.Value(hiddenKey{}).(*span); ok {
+		return s
+	}
+	s, _ := ot.SpanFromContext(ctx).(*span)
+	return s
+}
+
+// spanKey is the context key under which OpenTracing keeps the active span. It
+// is not exported, so it is learned by asking for the span.
+var spanKey = func() any {
+	probe := &keyProbe{Context: context.Background()}
+	ot.SpanFromContext(probe)
+	return probe.key
+}()
+
+type keyProbe struct {
+	context.Context
+	key any
+}
+
+// Value implements context.Context.
+func (p *keyProbe) Value(key any) any {
+	p.key = key
+	return nil
 }

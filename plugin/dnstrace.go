@@ -6,6 +6,7 @@ package dnstrace
 
 import (
 	"context"
+	"sync"
 
 	"github.com/coredns/coredns/plugin"
 	clog "github.com/coredns/coredns/plugin/pkg/log"
@@ -21,8 +22,6 @@ var log = clog.NewWithPlugin(pluginName)
 // Dnstrace records the queries that pass it.
 type Dnstrace struct {
 	Next plugin.Handler
-	// first is the hop of Next.
-	first *hop
 
 	// zones limits what is recorded, never what is answered.
 	zones []string
@@ -39,21 +38,7 @@ type Dnstrace struct {
 	configs []outputConfig
 	buffer  int
 	outputs []*output
-	chain   chain
-}
-
-// prepareChain looks at the plugins after this one, and puts its handlers
-// between them.
-func (d *Dnstrace) prepareChain() {
-	d.chain = readChain(d.Next)
-	if d.Next == nil {
-		return
-	}
-	if !d.stamp.off() {
-		d.Next, _ = d.addStampers(pluginName, d.Next)
-	}
-	d.Next = addHops(d.Next)
-	d.first = newHop(d.Next)
+	warned  sync.Once // that attempts are missing
 }
 
 // Name implements plugin.Handler.
@@ -66,55 +51,57 @@ func (d *Dnstrace) Name() string { return pluginName }
 // small, and what is after us in the chain goes deep.
 func (d *Dnstrace) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
 	growStack(false)
-	f := d.begin(ctx, w, r)
+	q := d.begin(ctx, w, r)
 	if len(r.Extra) > 0 {
 		r = d.receive(w, r)
 	}
-	if f == nil {
+	if q == nil {
 		return d.pass(ctx, w, r)
 	}
 	returned := false
 	defer func() {
 		if !returned {
-			f.unwind(recover())
+			q.unwind(r, recover())
 		}
 	}()
-	rcode, err := d.Next.ServeDNS(&f.first.ctx, &f.writer, r)
+	rcode, err := d.Next.ServeDNS(&q.top.ctx, &q.writer, r)
 	returned = true
-	f.finish(rcode, err)
+	q.end(r, rcode, err)
 	return rcode, err
 }
 
-// pass hands on a query that makes no record of its own.
+// unwind closes a query in which a plugin panicked, with what it panicked with, or nil where its
+// goroutine ends. CoreDNS recovers from panics, and the record helps to find them. It is called by
+// what is deferred, so the stack is still whole when the panic is raised again.
+func (q *query) unwind(r *dns.Msg, cause any) {
+	q.endPanic(r, cause)
+	if cause != nil {
+		panic(cause)
+	}
+}
+
+// pass hands on a query that makes no record of its own. A lookup that a plugin makes through the
+// server itself, such as the target of a CNAME, is a hop of the query that set it off.
 func (d *Dnstrace) pass(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
-	if s := spanOf(ctx); s != nil && d.Next != nil {
-		return d.serveNested(ctx, s, w, r)
+	if spanOf(ctx) != nil {
+		return d.newHop(passing{d}).ServeDNS(ctx, w, r)
 	}
 	return plugin.NextOrFailure(d.Name(), d.Next, ctx, &strippingWriter{w, d.optionCode}, r)
+}
+
+// passing is this plugin where a lookup passes it again.
+type passing struct{ plugin *Dnstrace }
+
+// Name implements plugin.Handler.
+func (passing) Name() string { return pluginName }
+
+// ServeDNS implements plugin.Handler.
+func (p passing) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+	return plugin.NextOrFailure(pluginName, p.plugin.Next, ctx, w, r)
 }
 
 // records reports whether r is to be recorded. A query without a question
 // never gets this far.
 func (d *Dnstrace) records(r *dns.Msg) bool {
 	return len(r.Question) > 0 && zones(d.zones).match(r.Question[0].Name) != ""
-}
-
-// nestedHop stands for this plugin where a lookup passes it again.
-var nestedHop = hop{name: pluginName, exposed: true}
-
-// serveNested passes on a lookup that a plugin makes through the server itself,
-// such as the target of a CNAME. It belongs to the query that set it off.
-func (d *Dnstrace) serveNested(ctx context.Context, s *span, w dns.ResponseWriter, r *dns.Msg) (int, error) {
-	if s.name == pluginName {
-		s.setQuestion(r)
-	} else {
-		// The server calls the first plugin of a chain without a span.
-		c := s.startHop(ctx, &nestedHop, r)
-		defer c.span.finish()
-		s, ctx = c.span, c
-	}
-	nested := &nestedWriter{ResponseWriter: w, span: s}
-	rcode, err := plugin.NextOrFailure(d.Name(), d.Next, ctx, nested, r)
-	s.setError(err)
-	return rcode, err
 }

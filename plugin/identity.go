@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
@@ -23,14 +22,12 @@ const (
 // unless another plugin wants them earlier.
 type identity struct {
 	plugin  *Dnstrace
-	req     *dns.Msg
 	time    time.Time
 	client  netip.AddrPort
 	id      uint16
 	tcp     bool
 	adopted bool // traceID and parentID came with the query
 	sampled bool // and whoever sent them records the lookup
-	alone   bool // nobody but the query's goroutine knows of it, now and later
 	q       dns.Question
 
 	computed sync.Once // what follows
@@ -41,7 +38,7 @@ type identity struct {
 }
 
 func (i *identity) init(d *Dnstrace, w dns.ResponseWriter, r *dns.Msg) {
-	i.plugin, i.req = d, r
+	i.plugin = d
 	i.time = time.Now()
 	client, proto := address(w.RemoteAddr())
 	i.client, i.tcp = client, proto == protoTCP
@@ -70,13 +67,7 @@ func (i *identity) proto() string {
 }
 
 // compute derives all ids, once; they are ready when it returns.
-func (i *identity) compute() {
-	if i.alone {
-		i.derive()
-		return
-	}
-	i.computed.Do(i.derive)
-}
+func (i *identity) compute() { i.computed.Do(i.derive) }
 
 // samplingHash returns the number by which the query is sampled.
 func (i *identity) samplingHash() uint32 {
@@ -163,15 +154,18 @@ func (i *identity) parent() *trace.SpanID {
 
 type identityKey struct{}
 
-// identities tells that Metadata was ever called, which is only where the metadata
-// plugin is used.
-var identities atomic.Bool
+// identified is what Metadata leaves in the context of a query.
+type identified struct {
+	*identity
+	req    *dns.Msg // as it came
+	nested bool     // it is a lookup that another query made
+}
 
-// identityOf returns the identity that Metadata left in ctx.
-func identityOf(ctx context.Context) *identity {
-	if !identities.Load() {
-		return nil
+// identityOf returns the identity that Metadata left in ctx, and whether it is another query's,
+// which made this lookup.
+func identityOf(ctx context.Context) (i *identity, nested bool) {
+	if left, ok := ctx.Value(identityKey{}).(*identified); ok {
+		return left.identity, left.nested
 	}
-	i, _ := ctx.Value(identityKey{}).(*identity)
-	return i
+	return nil, false
 }

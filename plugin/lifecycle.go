@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/plugin"
 )
 
 // stopTime is longer than CoreDNS waits for queries when it stops its servers, which is 5 s.
@@ -41,7 +42,7 @@ func (d *Dnstrace) add(c *caddy.Controller) {
 // start opens the outputs.
 func (l *lifecycle) start() error {
 	for _, d := range l.blocks {
-		d.prepareChain()
+		d.check(plugin.NextOrFailure)
 		for _, c := range d.configs {
 			o, err := acquire(c, d.buffer)
 			if err != nil {

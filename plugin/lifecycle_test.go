@@ -38,7 +38,7 @@ func TestRecordsAtTheEnd(t *testing.T) {
 	for _, err := range s.instance.ShutdownCallbacks() {
 		t.Error(err)
 	}
-	const queries = 50
+	const queries = 10
 	for range queries {
 		s.ask("after.org.", dns.TypeA)
 	}

@@ -10,22 +10,9 @@ import (
 // Metadata implements metadata.Provider. It runs before the first plugin, so
 // that plugins before dnstrace, such as log, can use the values too.
 func (d *Dnstrace) Metadata(ctx context.Context, state request.Request) context.Context {
-	ident := nestedIn(ctx)
+	ctx, ident := d.identify(ctx, state)
 	if ident == nil {
-		if len(state.Req.Question) == 0 {
-			return ctx
-		}
-		ident = identityOf(ctx)
-		// The second case is a server block whose view did not match: what it
-		// accepts is not what we do.
-		if ident == nil || ident.req == state.Req && ident.plugin != d {
-			ident = new(identity)
-			ident.init(d, state.W, state.Req)
-			ctx = context.WithValue(ctx, identityKey{}, ident)
-			if !identities.Load() {
-				identities.Store(true)
-			}
-		}
+		return ctx
 	}
 	metadata.SetValueFunc(ctx, pluginName+"/trace_id", func() string {
 		ident.compute()
@@ -38,21 +25,27 @@ func (d *Dnstrace) Metadata(ctx context.Context, state request.Request) context.
 	return ctx
 }
 
-// nestedIn returns the identity of the query that the one of ctx is a part of,
-// or nil: a nested lookup has the ids of its query.
-func nestedIn(ctx context.Context) *identity {
-	s := spanOf(ctx)
-	if s == nil {
-		return nil
+// identify returns the identity of a query, and the context in which others find it. A nested
+// lookup has the identity of its query.
+func (d *Dnstrace) identify(ctx context.Context, state request.Request) (context.Context, *identity) {
+	if s := spanOf(ctx); s != nil {
+		return ctx, s.q.ident
 	}
-	q, ok := s.lock()
-	if !ok {
-		return nil
+	if len(state.Req.Question) == 0 {
+		return ctx, nil
 	}
-	defer q.mu.Unlock()
-	q.kept = true
-	if !q.front.shared {
-		q.front.shared = true // by the query's goroutine: nobody else knows of it yet
+	left, _ := ctx.Value(identityKey{}).(*identified)
+	switch {
+	case left == nil, left.req == state.Req && left.plugin != d:
+		// The second is a server block whose view did not match: what it accepts is not what we do.
+		ident := new(identity)
+		ident.init(d, state.W, state.Req)
+		left = &identified{ident, state.Req, false}
+	case left.req != state.Req:
+		// The server asks for metadata once for each lookup, with the message as it came.
+		left = &identified{left.identity, state.Req, true}
+	default:
+		return ctx, left.identity
 	}
-	return q.ident
+	return context.WithValue(ctx, identityKey{}, left), left.identity
 }

@@ -2,6 +2,7 @@ package dnstrace
 
 import (
 	"sync"
+	"time"
 
 	"github.com/coredns/coredns/plugin"
 
@@ -68,59 +69,27 @@ const (
 	maxUpstreams = 256
 )
 
-// Counters of lookups, found once: every query counts.
-var (
-	lookupsHit     = lookups.WithLabelValues(trace.CacheHit)
-	lookupsMiss    = lookups.WithLabelValues(trace.CacheMiss)
-	lookupsStale   = lookups.WithLabelValues(trace.CacheStale)
-	lookupsNone    = lookups.WithLabelValues(trace.CacheNone)
-	lookupsUnknown = lookups.WithLabelValues(unknownLabel)
-)
-
-func countLookup(cache string) {
-	switch cache {
-	case trace.CacheHit:
-		lookupsHit.Inc()
-	case trace.CacheMiss:
-		lookupsMiss.Inc()
-	case trace.CacheStale:
-		lookupsStale.Inc()
-	case trace.CacheNone:
-		lookupsNone.Inc()
-	default:
-		lookupsUnknown.Inc()
+// lookupCounters are the counters of lookups by what the cache said, found once: every query counts.
+var lookupCounters = func() map[string]prometheus.Counter {
+	all := make(map[string]prometheus.Counter)
+	for _, cache := range []string{trace.CacheHit, trace.CacheMiss, trace.CacheStale, trace.CacheNone, ""} {
+		all[cache] = lookups.WithLabelValues(orUnknown(cache))
 	}
-}
+	return all
+}()
 
-// attemptKey is the labels of attemptDuration.
-type attemptKey struct{ upstream, outcome string }
-
-// count counts what b has loaded.
-func (b *builder) count() {
-	if b.rec == b.rec.query {
-		countLookup(b.rec.cache)
+// count counts a complete record, written or not.
+func (rec *record) count() {
+	if rec.origin == nil {
+		lookupCounters[rec.cache].Inc()
 	} else {
-		refreshes.WithLabelValues(orUnknown(refreshCause(b.rec.query.cache))).Inc()
+		refreshes.WithLabelValues(orUnknown(refreshCause(rec.origin.cache))).Inc()
 	}
-	for i := range b.tries {
-		if a := &b.tries[i]; a.Duration != nil {
-			b.observer(attemptKey{a.Address, a.Outcome}).Observe(a.Duration.Duration().Seconds())
+	for i := range rec.attempts {
+		if a := &rec.attempts[i]; a.end != open {
+			observers.get(a.address, a.outcome).Observe(time.Duration(a.end - a.began).Seconds())
 		}
 	}
-}
-
-// observer returns the histogram of an attempt. Each builder remembers its own,
-// because looking for them by label costs more than all the rest.
-func (b *builder) observer(key attemptKey) prometheus.Observer {
-	o, ok := b.observers[key]
-	if !ok {
-		o = attemptDuration.WithLabelValues(upstreamLabel(key.upstream), orUnknown(key.outcome))
-		if b.observers == nil || len(b.observers) > maxUpstreams {
-			b.observers = make(map[attemptKey]prometheus.Observer)
-		}
-		b.observers[key] = o
-	}
-	return o
 }
 
 func orUnknown(s string) string {
@@ -130,23 +99,43 @@ func orUnknown(s string) string {
 	return s
 }
 
-var (
-	upstreamsMu sync.Mutex
-	upstreams   = make(map[string]bool) // those with a label of their own
-)
+// attemptObservers are the histograms of attempts by upstream and outcome: looking for them
+// by label costs more than all the rest.
+type attemptObservers struct {
+	mu        sync.RWMutex
+	observers map[[2]string]prometheus.Observer
+	upstreams map[string]bool // those with a label of their own
+}
 
-// upstreamLabel returns the label of an upstream.
-func upstreamLabel(address string) string {
-	upstreamsMu.Lock()
-	defer upstreamsMu.Unlock()
+var observers = attemptObservers{observers: make(map[[2]string]prometheus.Observer), upstreams: make(map[string]bool)}
+
+func (a *attemptObservers) get(upstream, outcome string) prometheus.Observer {
+	key := [2]string{upstream, outcome}
+	a.mu.RLock()
+	o, ok := a.observers[key]
+	a.mu.RUnlock()
+	if ok {
+		return o
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	o = attemptDuration.WithLabelValues(a.label(upstream), orUnknown(outcome))
+	if a.upstreams[upstream] {
+		a.observers[key] = o
+	}
+	return o
+}
+
+// label returns the label of an upstream.
+func (a *attemptObservers) label(upstream string) string {
 	switch {
-	case address == "":
+	case upstream == "":
 		return unknownLabel
-	case upstreams[address]:
-		return address
-	case len(upstreams) >= maxUpstreams:
+	case a.upstreams[upstream]:
+		return upstream
+	case len(a.upstreams) >= maxUpstreams:
 		return otherLabel
 	}
-	upstreams[address] = true
-	return address
+	a.upstreams[upstream] = true
+	return upstream
 }

@@ -77,7 +77,7 @@ func TestRefreshMetric(t *testing.T) {
 // A cache status that stays null is counted as unknown.
 func TestUnknownLookup(t *testing.T) {
 	before := value(lookups.WithLabelValues(unknownLabel))
-	countLookup("")
+	(&record{}).count()
 	if got := value(lookups.WithLabelValues(unknownLabel)) - before; got != 1 {
 		t.Errorf("%v lookups of an unknown cache status are counted", got)
 	}
@@ -100,31 +100,28 @@ func TestClosedMetric(t *testing.T) {
 
 // However many upstreams there are, the labels are bounded.
 func TestUpstreamLabelsAreBounded(t *testing.T) {
-	if got := upstreamLabel(""); got != unknownLabel {
+	a := attemptObservers{observers: make(map[[2]string]prometheus.Observer), upstreams: make(map[string]bool)}
+	if got := a.label(""); got != unknownLabel {
 		t.Errorf("an unknown upstream is %q", got)
 	}
-	saved := upstreams
-	defer func() { upstreams = saved }()
-	upstreams = make(map[string]bool)
-	var b builder
 	for i := range maxUpstreams {
 		address := fmt.Sprintf("192.0.2.1:%d", i)
-		if got := upstreamLabel(address); got != address {
+		if got := a.label(address); got != address {
 			t.Fatalf("upstream %d is %q", i, got)
 		}
 	}
 	for range 2 {
-		if got := upstreamLabel("192.0.2.2:53"); got != otherLabel {
+		if got := a.label("192.0.2.2:53"); got != otherLabel {
 			t.Errorf("one more is %q", got)
 		}
 	}
-	if got := upstreamLabel("192.0.2.1:0"); got != "192.0.2.1:0" {
+	if got := a.label("192.0.2.1:0"); got != "192.0.2.1:0" {
 		t.Errorf("a known one is %q", got)
 	}
 	for i := range 3 * maxUpstreams {
-		b.observer(attemptKey{fmt.Sprint("192.0.2.3:", i), trace.OutcomeOK})
+		a.get(fmt.Sprint("192.0.2.3:", i), trace.OutcomeOK)
 	}
-	if n := len(b.observers); n > maxUpstreams+1 {
-		t.Errorf("a builder remembers %d histograms", n)
+	if n := len(a.observers); n != 0 {
+		t.Errorf("%d histograms of others are remembered", n)
 	}
 }

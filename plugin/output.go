@@ -6,8 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/dnstrace/dnstrace/trace"
-
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -55,14 +53,19 @@ var errNoReceiver = errors.New("nobody listens on the socket: start the node tra
 // output writes records to a sink. All server blocks that name it share it, so
 // that lines stay whole.
 type output struct {
-	config    outputConfig
-	queue     *queue
-	sink      sink
-	users     int // guarded by outputsMu
-	done      chan struct{}
-	closing   sync.Once
-	failed    bool // of the writer: the last write failed
-	forbidden bool // and the last failure was for want of a permission
+	config  outputConfig
+	queue   *queue
+	sink    sink
+	users   int // guarded by outputsMu
+	done    chan struct{}
+	closing sync.Once
+
+	// Of the writer.
+	encoder   encoder
+	lines     []byte
+	ends      []int // of the lines
+	failed    bool  // the last write failed
+	forbidden bool  // and the last failure was for want of a permission
 }
 
 var (
@@ -93,7 +96,7 @@ func startOutput(c outputConfig, s sink, buffer int) *output {
 	o := &output{config: c, sink: s, done: make(chan struct{})}
 	// Queries count what the queue does not take, so the counters are looked up once.
 	full, closed := lossCounter(c, causeQueueFull), lossCounter(c, causeClosed)
-	o.queue = newQueue(buffer, s.limit(), func(cause string) {
+	o.queue = newQueue(buffer, func(cause string) {
 		if cause == causeClosed {
 			closed().Inc()
 		} else {
@@ -159,10 +162,10 @@ func (o *output) run() {
 	defer close(o.done)
 	timer := time.NewTimer(batchDelay)
 	defer timer.Stop()
-	var chunks []*chunk
+	var records []*record
 	for {
-		chunks = o.queue.take(chunks, timer)
-		if len(chunks) == 0 || !o.writeAll(chunks) {
+		records = o.queue.take(records, timer)
+		if len(records) == 0 || !o.writeAll(records) {
 			break
 		}
 	}
@@ -171,39 +174,50 @@ func (o *output) run() {
 	}
 }
 
-// writeAll writes chunks and counts their records. It returns false when close has
-// given up the records, and counted them.
-func (o *output) writeAll(chunks []*chunk) bool {
-	for _, c := range chunks {
-		done, err := o.sink.write(c.lines)
-		if !o.queue.finish(len(c.ends)) {
-			return false
+// writeAll writes records, as many at once as the sink takes. It returns false when close has
+// given them up, and counted them.
+func (o *output) writeAll(records []*record) bool {
+	first := 0 // of those in lines
+	o.lines, o.ends = o.lines[:0], o.ends[:0]
+	for i, rec := range records {
+		full := len(o.lines)
+		o.lines = o.encoder.append(o.lines, rec)
+		if full > 0 && len(o.lines) > o.sink.limit() {
+			if !o.write(records[first:i], o.lines[:full]) {
+				return false
+			}
+			first, o.lines, o.ends = i, append(o.lines[:0], o.lines[full:]...), o.ends[:0]
 		}
-		o.report(err)
-		o.count(c.ends, done, err)
+		o.ends = append(o.ends, len(o.lines))
 	}
+	return o.write(records[first:], o.lines)
+}
+
+// write writes the lines of records, and counts them.
+func (o *output) write(records []*record, lines []byte) bool {
+	done, err := o.sink.write(lines)
+	if !o.queue.finish(len(records)) {
+		return false
+	}
+	o.report(err)
+	o.count(records, done, err)
 	return true
 }
 
 // count counts the records of a write, of which done bytes went out.
-func (o *output) count(ends []lineEnd, done int, err error) {
+func (o *output) count(records []*record, done int, err error) {
 	name := o.config.String()
-	var queries, refreshes, lost int
-	for _, end := range ends {
-		switch {
-		case end.offset > done:
+	written := make(map[string]int)
+	lost := 0
+	for i, rec := range records {
+		if o.ends[i] > done {
 			lost++
-		case end.kind == trace.KindRefresh:
-			refreshes++
-		default:
-			queries++
+		} else {
+			written[rec.kind()]++
 		}
 	}
-	if queries > 0 {
-		recordsWritten.WithLabelValues(name, trace.KindQuery).Add(float64(queries))
-	}
-	if refreshes > 0 {
-		recordsWritten.WithLabelValues(name, trace.KindRefresh).Add(float64(refreshes))
+	for kind, n := range written {
+		recordsWritten.WithLabelValues(name, kind).Add(float64(n))
 	}
 	if lost > 0 {
 		cause := causeWriteError

@@ -15,8 +15,6 @@ import (
 
 	"github.com/coredns/caddy"
 
-	"github.com/dnstrace/dnstrace/trace"
-
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
@@ -93,7 +91,7 @@ func TestBlockedPipe(t *testing.T) {
 	o := startOutput(config, openStream(writer, int(writer.Fd())), 100)
 	const records = 500
 	for range records {
-		o.queue.push([]byte(`{"x":"`+strings.Repeat("x", 500)+"\"}\n"), trace.KindQuery)
+		o.queue.push(longRecord(500))
 	}
 	begin := time.Now()
 	o.close()

@@ -42,7 +42,7 @@ func init() {
 				return c.Errf("%s %q: expected one of the tests' behaviours", name, behaviour)
 			}
 			dnsserver.GetConfig(c).AddPlugin(func(next plugin.Handler) plugin.Handler {
-				return custom{name, next, behaviours[behaviour]}
+				return custom{name, next, behaviours[behaviour], behaviour == "bypass"}
 			})
 			return nil
 		})
@@ -61,19 +61,33 @@ func init() {
 type behaviour func(next plugin.Handler, ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error)
 
 // behaviours are those that a Corefile can name.
-var behaviours = make(map[string]behaviour)
+var behaviours = map[string]behaviour{
+	"bypass": func(_ plugin.Handler, _ context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+		return replyTo(w, r)
+	},
+}
 
 // custom is a plugin that behaves as a test wants.
 type custom struct {
 	name string
 	Next plugin.Handler
 	do   behaviour
+	// bypass tells that the cache leaves it a zone.
+	bypass bool
 }
 
 func (c custom) Name() string { return c.name }
 
 func (c custom) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
 	return c.do(c.Next, ctx, w, r)
+}
+
+// CacheBypassZones implements cache.ZoneBypasser.
+func (c custom) CacheBypassZones() []string {
+	if c.bypass {
+		return []string{"bypass.org."}
+	}
+	return nil
 }
 
 // panicking is a plugin with a bug.

@@ -7,8 +7,6 @@ import (
 	"github.com/coredns/caddy"
 
 	"github.com/dnstrace/dnstrace/trace"
-
-	"github.com/miekg/dns"
 )
 
 // defaultSlow is the usual limit of what people call slow: half a second is far
@@ -38,46 +36,15 @@ func (p *policy) chosen(i *identity) bool {
 	return trace.Sampled(i.samplingHash(), *p.sample)
 }
 
-// keeps reports whether the recording that b has loaded becomes a record, and
-// the rate, where the rate is why.
-func (p *policy) keeps(b *builder) (rate *float64, keeps bool) {
-	i := b.rec.ident
+// keeps reports whether a complete record is written, and the rate, where the rate is why.
+func (p *policy) keeps(rec *record) (rate *float64, keeps bool) {
 	switch {
-	case p.all(), i.sampled, b.rec.failed(), b.rec.took() >= p.slow, b.failedAttempt():
+	case p.all(), rec.ident.sampled, rec.hasFailed(), rec.duration() >= p.slow:
 		return nil, true
-	case p.chosen(i):
+	case p.chosen(rec.ident):
 		return p.sample, true
 	}
 	return nil, false
-}
-
-// failed reports whether a query failed. A refresh has no client: only its
-// attempts can fail.
-func (rec *recording) failed() bool {
-	if rec != rec.query {
-		return false
-	}
-	return rec.outcome != trace.OutcomeAnswered || rec.errText != "" ||
-		rec.rcode == dns.RcodeServerFailure || rec.rcode == dns.RcodeRefused
-}
-
-// took returns how long the client waited, or a refresh worked.
-func (rec *recording) took() time.Duration {
-	if rec != rec.query {
-		return time.Duration(rec.doneAt - rec.startedAt)
-	}
-	return time.Duration(rec.sentAt)
-}
-
-// failedAttempt reports whether an upstream attempt failed. Where forward went
-// on to another upstream it did, even if nothing says how.
-func (b *builder) failedAttempt() bool {
-	for i := range b.tries {
-		if b.tries[i].MayHaveFailed() {
-			return true
-		}
-	}
-	return false
 }
 
 func (d *Dnstrace) parseSample(c *caddy.Controller, args []string) error {

@@ -66,30 +66,6 @@ func TestParsePolicyErrors(t *testing.T) {
 	}
 }
 
-// The quick way to the size of a query is right, or not taken.
-func TestSizeOf(t *testing.T) {
-	for _, name := range []string{".", "org.", "www.Example.org.", `a\.b.org.`, `a\195b.org.`, "norootdot", strings.Repeat("a.", 120)} {
-		for _, change := range []func(*dns.Msg){
-			func(*dns.Msg) {},
-			func(m *dns.Msg) { m.SetEdns0(1232, true) },
-			func(m *dns.Msg) {
-				m.SetEdns0(1232, false)
-				m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "24a5ac1223344556"}}
-			},
-			func(m *dns.Msg) { m.SetTsig("key.", dns.HmacSHA256, 300, 1) },
-			func(m *dns.Msg) { answer, _ := dns.NewRR("org. 1 IN A 192.0.2.1"); m.Ns = []dns.RR{answer} },
-			func(m *dns.Msg) { m.Question = append(m.Question, m.Question[0]) },
-		} {
-			m := new(dns.Msg)
-			m.Question = []dns.Question{{Name: name, Qtype: dns.TypeA, Qclass: dns.ClassINET}}
-			change(m)
-			if got, want := sizeOf(m), m.Len(); got != want {
-				t.Errorf("%d instead of %d bytes for\n%s", got, want, m)
-			}
-		}
-	}
-}
-
 // answerByName answers as the first label of the question says.
 func answerByName(w dns.ResponseWriter, r *dns.Msg) {
 	switch label, _, _ := strings.Cut(r.Question[0].Name, "."); label {

@@ -11,27 +11,11 @@ import (
 const (
 	batchSize  = 256
 	batchDelay = 50 * time.Millisecond
-	// spareChunks is how many chunks a queue keeps for its next batches; what a
-	// slow output made it hold beyond that goes back to the heap.
-	spareChunks = 8
 )
 
-// chunk is the lines of one write.
-type chunk struct {
-	lines []byte
-	ends  []lineEnd
-}
-
-// lineEnd is where the line of a record ends in a chunk.
-type lineEnd struct {
-	offset int
-	kind   string
-}
-
-// queue holds the records that an output has not written yet, as lines. Adding
-// one never waits.
+// queue holds the records that an output has not written yet. Adding one never waits, until
+// CoreDNS ends.
 type queue struct {
-	size  int // of a chunk
 	limit int
 	batch int
 	lost  func(cause string)
@@ -39,40 +23,34 @@ type queue struct {
 	many  chan struct{} // signals a whole batch, and close
 
 	mu      sync.Mutex
-	chunks  []*chunk
-	spare   []*chunk
-	pending int  // records in chunks
+	pending []*record
 	writing int  // taken and not yet done
 	hurried bool // CoreDNS ends: records are written at once
 	closed  bool
 	gone    bool // nobody waits for what is left
 }
 
-// newQueue returns a queue of at most limit records, in chunks of size bytes; a
-// longer line is a chunk of its own.
-func newQueue(limit, size int, lost func(cause string)) *queue {
+// newQueue returns a queue of at most limit records.
+func newQueue(limit int, lost func(cause string)) *queue {
 	return &queue{
-		size: size, limit: limit, batch: min(batchSize, (limit+1)/2), lost: lost,
+		limit: limit, batch: min(batchSize, (limit+1)/2), lost: lost,
 		some: make(chan struct{}, 1), many: make(chan struct{}, 1),
 	}
 }
 
-// push adds a record, or counts it as lost. It keeps a copy of line.
-func (q *queue) push(line []byte, kind string) {
+// push adds a record, or counts it as lost.
+func (q *queue) push(rec *record) {
 	q.mu.Lock()
 	var cause string
 	switch {
 	case q.closed:
 		cause = causeClosed
-	case q.pending+q.writing >= q.limit:
+	case len(q.pending)+q.writing >= q.limit:
 		cause = causeQueueFull
 	default:
-		c := q.room(len(line))
-		c.lines = append(c.lines, line...)
-		c.ends = append(c.ends, lineEnd{len(c.lines), kind})
-		q.pending++
+		q.pending = append(q.pending, rec)
 	}
-	n, hurried := q.pending, q.hurried
+	n, hurried := len(q.pending), q.hurried
 	q.mu.Unlock()
 	switch {
 	case cause != "":
@@ -86,32 +64,17 @@ func (q *queue) push(line []byte, kind string) {
 	}
 }
 
-// room returns the chunk that the next n bytes go to.
-func (q *queue) room(n int) *chunk {
-	if last := len(q.chunks) - 1; last >= 0 && len(q.chunks[last].lines)+n <= q.size {
-		return q.chunks[last]
-	}
-	var c *chunk
-	if last := len(q.spare) - 1; last >= 0 {
-		c, q.spare = q.spare[last], q.spare[:last]
-	} else {
-		c = &chunk{lines: make([]byte, 0, q.size)}
-	}
-	q.chunks = append(q.chunks, c)
-	return c
-}
-
-// take waits for records and returns them; done are the chunks that the caller
+// take waits for records and returns them; done is the memory of those that the caller
 // has finished with. It returns nothing when the queue is closed and empty.
-func (q *queue) take(done []*chunk, timer *time.Timer) []*chunk {
+func (q *queue) take(done []*record, timer *time.Timer) []*record {
+	clear(done)
 	q.mu.Lock()
-	q.recycle(done)
-	for q.pending == 0 && !q.closed {
+	for len(q.pending) == 0 && !q.closed {
 		q.mu.Unlock()
 		<-q.some
 		q.mu.Lock()
 	}
-	if q.pending < q.batch && !q.closed && !q.hurried {
+	if len(q.pending) < q.batch && !q.closed && !q.hurried {
 		q.mu.Unlock()
 		timer.Reset(batchDelay)
 		select {
@@ -121,22 +84,13 @@ func (q *queue) take(done []*chunk, timer *time.Timer) []*chunk {
 		timer.Stop()
 		q.mu.Lock()
 	}
-	chunks := q.chunks
-	q.chunks = done[:0]
-	q.writing, q.pending = q.pending, 0
-	q.mu.Unlock()
-	return chunks
-}
-
-// recycle takes back chunks that are written.
-func (q *queue) recycle(done []*chunk) {
-	for _, c := range done {
-		if len(q.spare) < spareChunks && cap(c.lines) <= q.size {
-			c.lines, c.ends = c.lines[:0], c.ends[:0]
-			q.spare = append(q.spare, c)
-		}
+	records := q.pending
+	if cap(done) > batchSize*4 {
+		done = nil // what a slow output made it hold goes back to the heap
 	}
-	clear(done)
+	q.pending, q.writing = done[:0], len(records)
+	q.mu.Unlock()
+	return records
 }
 
 // finish notes that n of the records that were taken are done with. It returns false
@@ -153,7 +107,7 @@ func (q *queue) abandon() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.gone = true
-	return q.pending + q.writing
+	return len(q.pending) + q.writing
 }
 
 // grow raises the limit, for another user of the same output.
@@ -175,7 +129,7 @@ func (q *queue) flush(limit time.Duration) bool {
 	signal(q.many)
 	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		q.mu.Lock()
-		left := q.pending + q.writing
+		left := len(q.pending) + q.writing
 		q.mu.Unlock()
 		if left == 0 {
 			return true

@@ -34,6 +34,7 @@ func setup(c *caddy.Controller) error {
 		d.Next = next
 		return d
 	})
+	parsing.add(c, config, d)
 	d.add(c)
 	return nil
 }

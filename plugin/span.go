@@ -2,84 +2,32 @@ package dnstrace
 
 import (
 	"context"
-	"reflect"
-	"time"
+	"slices"
 
-	"github.com/coredns/coredns/plugin/metadata"
+	"github.com/coredns/coredns/core/dnsserver"
 
 	"github.com/miekg/dns"
 	ot "github.com/opentracing/opentracing-go"
+	otext "github.com/opentracing/opentracing-go/ext"
 	otlog "github.com/opentracing/opentracing-go/log"
 )
 
-// forward and grpc start an OpenTracing span for each attempt if they find a
-// span in the context. The spans here are those, and the hops that they are
-// under: they note times in the recording of their query, and keep the span of
-// another tracer (the trace plugin's) going beside them.
+// nothing is the span that does nothing.
+var nothing = ot.NoopTracer{}.StartSpan("")
 
-const (
-	cachePlugin   = "cache"
-	forwardPlugin = "forward"
-	grpcPlugin    = "grpc"
-	peerAddress   = "peer.address" // ext.PeerAddress, which forward sets
-	// grpcAttempt is the name that grpc gives to the span of an attempt, in the
-	// global tracer. It does not say whereto.
-	grpcAttempt = "query"
-	unknownPeer = "?"
-)
+// none is the index of a hop or attempt that is not there.
+const none = -1
 
-// The global tracer is nobody's in CoreDNS, and grpc asks only that one. Ours
-// does nothing for spans that are not ours.
+// tracer opens spans for CoreDNS, and for whoever else asks the span in a context for its
+// tracer. grpc asks the global tracer, which in CoreDNS is nobody's: ours does nothing for
+// spans that are not ours.
+type tracer struct{ ot.NoopTracer }
+
 func init() {
 	if !ot.IsGlobalTracerRegistered() {
 		ot.SetGlobalTracer(tracer{})
 	}
 }
-
-// open is the end of a span that is not finished.
-const open = -1
-
-// span is one plugin's part in a query, or one upstream attempt. It is its own
-// SpanContext. Plugins may keep it for as long as they like, so it is never
-// used again. All but use, parent, other and name is guarded by the lock of its
-// query.
-type span struct {
-	front  *front     // nil for a refresh
-	rec    *recording // never nil
-	use    uint64     // the use of the recording that it belongs to
-	parent *span      // nil for the first
-	other  ot.Span
-	name   string
-	peer   string // an upstream attempt: whereto, or unknownPeer
-	began  int64  // nanoseconds since the recording's start
-	end    int64
-	state  spanState
-	// number counts the attempts of a query and the refreshes that it set off,
-	// so that the spans of no two of them are the same.
-	number  uint16
-	refresh bool // a cache may work in the background: contexts matter
-	stamper bool // a stamper stands before the hop, or before one above it
-	stamped bool // the attempt went out with the option
-	// desperate is an attempt of a forward that has marked all upstreams down.
-	desperate bool
-	// md identifies the metadata of the context that a cache ran in.
-	md     uintptr
-	nested *scope // a nested lookup: how it ended
-	// asks is the question that a hop was called with, without a name where it is
-	// not known: then it is that of the span above, or at the top the query's.
-	asks dns.Question
-}
-
-type spanState uint8
-
-const (
-	stateRecorded  spanState = iota
-	stateUndecided           // a child of a cache, until its context is seen
-	stateIgnored             // too late or too many to be recorded
-)
-
-// tracer implements ot.Tracer.
-type tracer struct{}
 
 // StartSpan implements ot.Tracer.
 func (tracer) StartSpan(name string, opts ...ot.StartSpanOption) ot.Span {
@@ -89,83 +37,122 @@ func (tracer) StartSpan(name string, opts ...ot.StartSpanOption) ot.Span {
 			continue
 		}
 		if parent, ok := ref.ReferencedContext.(*span); ok {
-			var rest []ot.StartSpanOption
-			if len(opts) > 1 {
-				rest = append(append(rest, opts[:i]...), opts[i+1:]...)
+			child := parent.newChild(name)
+			if parent.Span != nothing {
+				rest := slices.Concat([]ot.StartSpanOption{ot.ChildOf(parent.Span.Context())}, opts[:i], opts[i+1:])
+				child.Span = parent.Span.Tracer().StartSpan(name, rest...)
 			}
-			child := parent.startChild(name, rest)
-			if name == grpcAttempt && parent.name == grpcPlugin {
-				child.setPeer(unknownPeer)
+			if isUnnamedAttempt(parent.name, name) {
+				child.attempts(unknownPeer)
 			}
 			return child
 		}
 	}
-	return ot.NoopTracer{}.StartSpan(name, opts...)
+	return nothing
 }
 
 // Inject implements ot.Tracer for the other tracer, if there is one.
 func (tracer) Inject(sc ot.SpanContext, format, carrier any) error {
-	if s, ok := sc.(*span); ok && s.other != nil {
-		return s.other.Tracer().Inject(s.other.Context(), format, carrier)
+	if s, ok := sc.(*span); ok && s.Span != nothing {
+		return s.Span.Tracer().Inject(s.Span.Context(), format, carrier)
 	}
 	return ot.ErrUnsupportedFormat
 }
 
-// Extract implements ot.Tracer.
-func (tracer) Extract(any, any) (ot.SpanContext, error) {
-	return nil, ot.ErrSpanContextNotFound
-}
-
-// ContextWithSpanHook implements ot.TracerContextWithSpanExtension: it is where
-// a span learns about its context.
+// ContextWithSpanHook implements ot.TracerContextWithSpanExtension: it is where a span
+// learns about its context.
 func (tracer) ContextWithSpanHook(ctx context.Context, sp ot.Span) context.Context {
 	s, ok := sp.(*span)
 	if !ok {
 		return ctx
 	}
-	s.meet(ctx)
+	if slices.Contains(dnsserver.Directives, s.name) { // CoreDNS names spans of handlers after them
+		s.enter(ctx, nil, nil)
+	}
 	if s.stamper {
 		if o, ok := ctx.Value(outgoingKey{}).(*outgoing); ok {
 			o.prepare(s)
 		}
 	}
-	if s.other != nil {
-		if hook, ok := s.other.Tracer().(ot.TracerContextWithSpanExtension); ok {
-			return hook.ContextWithSpanHook(ctx, s.other)
-		}
+	if hook, ok := s.Span.Tracer().(ot.TracerContextWithSpanExtension); ok {
+		return hook.ContextWithSpanHook(ctx, s.Span)
 	}
 	return ctx
 }
 
-// metadataOf identifies the metadata map in ctx.
-func metadataOf(ctx context.Context) uintptr {
-	return reflect.ValueOf(metadata.ValueFuncs(ctx)).Pointer()
+// span is a handle on a part of a query, which plugins may keep for as long as they like:
+// what is known of the part is in the record, if it is a hop (the call of a handler) or an
+// attempt (a span with the address of a peer, whoever opens it). All other spans are nothing
+// of ours. A span is its own SpanContext.
+type span struct {
+	ot.Span // of another tracer, or nothing
+	q       *query
+	parent  *span // nil at the top
+	name    string
+	began   int64 // nanoseconds since the query's time
+
+	// Set by the goroutine that opened the span, before others see it.
+	calledBy *hop
+	stamper  bool // a stamper stands before the hop, or before one above it
+
+	// Guarded by the lock of the query.
+	ctx     context.Context // of a hop
+	refresh *refresh        // that it is part of; nil: the query
+	hop     int             // that it is, or is part of, in the record
+	attempt int             // that it is, in the record
 }
 
-// startChild starts a span under s; opts are the options other than the parent.
-func (s *span) startChild(name string, opts []ot.StartSpanOption) *span {
-	child := &s.startSpan(name, true, dns.Question{}).span
-	if s.other != nil {
-		opts = append([]ot.StartSpanOption{ot.ChildOf(s.other.Context())}, opts...)
-		child.other = s.other.Tracer().StartSpan(name, opts...)
-	}
+// newChild opens a span under s.
+func (s *span) newChild(name string) *span {
+	child := &span{began: s.q.now()}
+	s.q.mu.Lock()
+	defer s.q.mu.Unlock()
+	child.under(s, name)
 	return child
 }
 
-// Finish implements ot.Span.
-func (s *span) Finish() {
-	s.finish()
-	if s.other != nil {
-		s.other.Finish()
+// newCall opens the span of a handler that is called with ctx, by one that does not see it.
+func (s *span) newCall(ctx context.Context, h *hop) *call {
+	q, began := s.q, int64(0)
+	if s.parent != nil { // else it is the first one, which the query begins with
+		began = q.now()
 	}
+	q.mu.Lock()
+	c := &q.first
+	if q.called {
+		c = new(call)
+	}
+	q.called = true
+	c.span.began = began
+	c.span.under(s, h.name)
+	q.mu.Unlock()
+	c.ctx = callContext{Context: ctx, span: &c.span, hidden: h.hidden}
+	if other := ot.SpanFromContext(ctx); other != nil && !h.hidden {
+		c.span.Span = other
+	}
+	return c
 }
 
-// FinishWithOptions implements ot.Span.
-func (s *span) FinishWithOptions(o ot.FinishOptions) {
-	s.finish()
-	if s.other != nil {
-		s.other.FinishWithOptions(o)
+// under makes s, which is new, a span under parent. It is called with the lock.
+func (s *span) under(parent *span, name string) {
+	s.Span, s.q, s.parent, s.name, s.stamper = nothing, parent.q, parent, name, parent.stamper
+	s.refresh, s.hop, s.attempt = parent.refresh, parent.hop, none
+}
+
+// serve calls the handler of a hop.
+func (s *span) serve(ctx context.Context, h *hop, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+	s.calledBy = h
+	s.enter(ctx, h, r)
+	if h.known().asks && h.plugin.stamps(r) {
+		s.stamper = true
+		o := newOutgoing(ctx, h, w, r)
+		ctx, w, r = o, &o.writer, &o.msg
 	}
+	var res result // stays empty where it panics
+	defer func() { s.leave(res) }()
+	rcode, err := h.next.ServeDNS(ctx, w, r)
+	res = result{true, int32(rcode), err}
+	return rcode, err
 }
 
 // Context implements ot.Span.
@@ -173,78 +160,56 @@ func (s *span) Context() ot.SpanContext { return s }
 
 // ForeachBaggageItem implements ot.SpanContext.
 func (s *span) ForeachBaggageItem(handler func(k, v string) bool) {
-	if s.other != nil {
-		s.other.Context().ForeachBaggageItem(handler)
-	}
-}
-
-// SetTag implements ot.Span.
-func (s *span) SetTag(key string, value any) ot.Span {
-	if key == peerAddress {
-		if peer, ok := value.(string); ok {
-			s.setPeer(peer)
-		}
-	}
-	if s.other != nil {
-		s.other.SetTag(key, value)
-	}
-	return s
-}
-
-// SetOperationName implements ot.Span. The name of a hop is its plugin's.
-func (s *span) SetOperationName(name string) ot.Span {
-	if s.other != nil {
-		s.other.SetOperationName(name)
-	}
-	return s
-}
-
-// LogFields implements ot.Span.
-func (s *span) LogFields(fields ...otlog.Field) {
-	if s.other != nil {
-		s.other.LogFields(fields...)
-	}
-}
-
-// LogKV implements ot.Span.
-func (s *span) LogKV(keyValues ...any) {
-	if s.other != nil {
-		s.other.LogKV(keyValues...)
-	}
-}
-
-// SetBaggageItem implements ot.Span.
-func (s *span) SetBaggageItem(key, value string) ot.Span {
-	if s.other != nil {
-		s.other.SetBaggageItem(key, value)
-	}
-	return s
-}
-
-// BaggageItem implements ot.Span.
-func (s *span) BaggageItem(key string) string {
-	if s.other == nil {
-		return ""
-	}
-	return s.other.BaggageItem(key)
+	s.Span.Context().ForeachBaggageItem(handler)
 }
 
 // Tracer implements ot.Span.
 func (s *span) Tracer() ot.Tracer { return tracer{} }
 
-// LogEvent implements ot.Span.
-func (s *span) LogEvent(event string) { s.LogFields(otlog.Event(event)) }
-
-// LogEventWithPayload implements ot.Span.
-func (s *span) LogEventWithPayload(event string, payload any) {
-	s.LogFields(otlog.Event(event), otlog.Object("payload", payload))
+// Finish implements ot.Span.
+func (s *span) Finish() {
+	s.finish()
+	s.Span.Finish()
 }
 
-// Log implements ot.Span.
-func (s *span) Log(data ot.LogData) {
-	record := data.ToLogRecord()
-	s.LogFields(record.Fields...)
+// FinishWithOptions implements ot.Span.
+func (s *span) FinishWithOptions(o ot.FinishOptions) {
+	s.finish()
+	s.Span.FinishWithOptions(o)
 }
 
-// since returns the nanoseconds from t to now.
-func since(t time.Time) int64 { return int64(time.Since(t)) }
+// SetTag implements ot.Span.
+func (s *span) SetTag(key string, value any) ot.Span {
+	switch key {
+	case string(otext.PeerAddress):
+		if peer, ok := value.(string); ok {
+			s.attempts(peer)
+		}
+	case string(otext.Error):
+		if failed, ok := value.(bool); ok && failed {
+			s.failed(nil)
+		}
+	}
+	s.Span.SetTag(key, value)
+	return s
+}
+
+// LogFields implements ot.Span.
+func (s *span) LogFields(fields ...otlog.Field) {
+	for _, f := range fields {
+		if err, ok := f.Value().(error); ok {
+			s.failed(err)
+		}
+	}
+	s.Span.LogFields(fields...)
+}
+
+// LogKV implements ot.Span.
+func (s *span) LogKV(keyValues ...any) {
+	for _, value := range keyValues {
+		if err, ok := value.(error); ok {
+			s.failed(err)
+		}
+	}
+	s.Span.LogKV(keyValues...)
+}

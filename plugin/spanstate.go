@@ -2,192 +2,162 @@ package dnstrace
 
 import (
 	"context"
+	"reflect"
+
+	"github.com/coredns/coredns/plugin/metadata"
+
+	"github.com/dnstrace/dnstrace/trace"
 
 	"github.com/miekg/dns"
 )
 
-// What happens to a span, under the lock of its query.
+// What spans note in the record that they are part of.
 
-// startSpan adds a span under s, with the question it was called with, if that is known;
-// exposed says whether anybody but the ordinary plugins will see it. A child of a cache waits for place: only its context tells whether it
-// works for the answer or in the background.
-func (s *span) startSpan(name string, exposed bool, asks dns.Question) *hopSpan {
-	if f := s.front; f != nil && !f.shared {
-		f.shared = exposed
-		return s.addSpan(s.rec, name, asks)
+// record returns the record that s is part of, or nil if nobody may change it any more. It is
+// called with the lock.
+func (s *span) record() *record {
+	if s.refresh != nil {
+		return s.refresh.rec
 	}
-	q, ok := s.lock()
-	if !ok {
-		late := new(hopSpan)
-		late.rec, late.use, late.parent, late.name, late.end, late.state = s.rec, s.use, s, name, open, stateIgnored
-		return late
-	}
-	defer q.mu.Unlock()
-	return s.addSpan(q, name, asks)
+	return s.q.rec
 }
 
-// addSpan is startSpan for a query that is not over. It is called with the lock, unless
-// the front is not shared.
-func (s *span) addSpan(q *recording, name string, asks dns.Question) *hopSpan {
-	child, rec := q.newSpan(), s.rec
-	child.asks = asks
-	child.front, child.rec, child.use, child.parent, child.name, child.end, child.state = s.front, rec, s.use, s, name, open, stateIgnored
-	child.stamper, child.refresh = s.stamper, q.plugin.chain.refreshes
-	child.began = rec.now()
-	switch {
-	case child.refresh && s.name == cachePlugin && s.state == stateRecorded:
-		child.state = stateUndecided
-	case !rec.closed && s.state == stateRecorded && len(rec.spans) < maxSpans:
-		child.state = stateRecorded
-		rec.spans = append(rec.spans, &child.span)
-	}
-	return child
-}
-
-// newSpan returns the memory of a span. It is called with the lock.
-func (rec *recording) newSpan() *hopSpan {
-	if s := &rec.front.second; s.rec == nil {
-		return s
-	}
-	return new(hopSpan)
-}
-
-// lock locks the query that s belongs to, unless that is over and its recording
-// is another one's now.
-func (s *span) lock() (q *recording, ok bool) {
-	q = s.rec.query
+// enter notes that the handler of a hop is called with ctx and r. h and r are nil where CoreDNS
+// started the span: then a hop of ours calls it again, if there is one before the handler.
+func (s *span) enter(ctx context.Context, h *hop, r *dns.Msg) {
+	q := s.q
 	q.mu.Lock()
-	if s.use != q.use {
-		q.mu.Unlock()
-		return nil, false
-	}
-	return q, true
-}
-
-// meet tells a span its context: that decides what the child of a cache belongs
-// to. The cache gives work in the background a metadata map of its own.
-func (s *span) meet(ctx context.Context) {
-	if !s.refresh || s.name != cachePlugin && s.state != stateUndecided {
-		return
-	}
-	md := metadataOf(ctx)
-	q, ok := s.lock()
-	if !ok {
-		return
-	}
 	defer q.mu.Unlock()
-	s.md = md
-	if s.state != stateUndecided {
+	if s.attempt != none {
 		return
 	}
-	rec := s.rec
-	switch {
-	case rec == q && (q.closed || md != s.parent.md):
-		s.rec = q.newRefresh(ctx, s)
-	case rec.closed || len(rec.spans) >= maxSpans:
-		s.state = stateIgnored
-		return
-	default:
-		rec.spans = append(rec.spans, s)
+	if s.ctx == nil {
+		s.begin(ctx)
 	}
-	s.state = stateRecorded
-}
-
-// newRefresh starts the recording of work in the background, which s is the
-// first span of. It is called with the lock.
-func (rec *recording) newRefresh(ctx context.Context, s *span) *recording {
-	refresh := &recording{query: rec}
-	refresh.plugin, refresh.ident, refresh.ctx = rec.plugin, rec.ident, ctx
-	refresh.startedAt, s.began = s.began, 0
-	refresh.spans = append(refresh.list[:0], s)
-	if !rec.closed {
-		rec.background = append(rec.background, refresh)
-	}
-	return refresh
-}
-
-// setQuestion notes the message that a hop was called with, where CoreDNS started
-// its span.
-func (s *span) setQuestion(r *dns.Msg) {
-	q, ok := s.lock()
-	if !ok {
-		return
-	}
-	if !s.rec.closed {
-		s.asks = question(r)
-	}
-	q.mu.Unlock()
-}
-
-func (s *span) setPeer(peer string) {
-	q, ok := s.lock()
-	if !ok {
-		return
-	}
-	if !s.rec.closed {
-		s.peer = peer
-		q.attempts++
-		s.number = q.attempts
-		s.desperate = q.plugin.chain.desperate()
-	}
-	q.mu.Unlock()
-}
-
-// finish ends a span, and with the first span of a refresh the refresh.
-func (s *span) finish() {
-	if f := s.front; f != nil && !f.shared {
-		if s.end == open && s.rec.mayBeWanted() {
-			s.end = s.rec.now()
+	if rec := s.record(); rec != nil && s.hop != none && h != nil {
+		data := &rec.hops[s.hop]
+		data.by = h
+		if len(r.Question) > 0 { // a copy: autopath asks for one name after the other with the same message
+			data.asks = r.Question[0]
 		}
+	}
+}
+
+// begin adds a hop, which is called with ctx. It is called with the lock.
+func (s *span) begin(ctx context.Context) {
+	s.ctx = ctx
+	if s.refresh == nil && s.isBackground() {
+		s.refresh = s.q.newRefresh(s.hop, s.began)
+		s.hop = none
+	}
+	rec := s.record()
+	if rec == nil || rec.isFull() {
+		s.hop = none
 		return
 	}
-	q, ok := s.lock()
-	if !ok {
+	rec.hops = append(rec.hops, hopData{name: s.name, parent: s.hop, began: s.began, end: open})
+	s.hop = len(rec.hops) - 1
+}
+
+// isBackground reports whether a hop is called by work in the background: a cache gives that a
+// metadata map of its own.
+func (s *span) isBackground() bool {
+	above := s.parent
+	if above.name != cachePlugin || above.ctx == nil {
+		return false
+	}
+	md := metadata.ValueFuncs(s.ctx)
+	return md != nil && reflect.ValueOf(md).Pointer() != reflect.ValueOf(metadata.ValueFuncs(above.ctx)).Pointer()
+}
+
+// attempts notes that s is an attempt to ask an upstream.
+func (s *span) attempts(address string) {
+	s.q.mu.Lock()
+	defer s.q.mu.Unlock()
+	rec := s.record()
+	if rec == nil || s.ctx != nil || s.attempt != none || rec.isFull() {
 		return
 	}
-	rec := s.rec
-	if rec.closed || s.end != open {
+	s.q.attempts++
+	rec.attempts = append(rec.attempts, attemptData{number: s.q.attempts, address: address, hop: s.hop, began: s.began, end: open})
+	s.attempt = len(rec.attempts) - 1
+}
+
+// failed notes that an attempt failed; err is nil where it does not say how.
+func (s *span) failed(err error) {
+	s.q.mu.Lock()
+	defer s.q.mu.Unlock()
+	if rec := s.record(); rec != nil && s.attempt != none {
+		a := &rec.attempts[s.attempt]
+		a.failed = true
+		if err != nil {
+			a.err = err
+		}
+	}
+}
+
+// result is what a handler returned, if it is known.
+type result struct {
+	known bool
+	rcode int32
+	err   error
+}
+
+// leave notes that a handler returned, and closes a refresh whose first handler that is.
+func (s *span) leave(r result) {
+	q := s.q
+	q.mu.Lock()
+	rec := s.record()
+	if rec == nil || s.ctx == nil || s.hop == none || rec.hops[s.hop].end != open {
 		q.mu.Unlock()
 		return
 	}
-	s.end = rec.now()
-	refreshed := rec != q && rec.spans[0] == s
-	if refreshed {
-		rec.closed = true
-		rec.doneAt = rec.startedAt + s.end
-		rec.canceled = rec.ctx.Err() != nil
+	now := q.now()
+	rec.hops[s.hop].end, rec.hops[s.hop].result = now, r
+	done := false
+	if s.refresh != nil && s.hop == 0 {
+		s.refresh.doneAt = now
+		if done = q.rec == nil; done {
+			s.refresh.take(q.closed)
+		}
 	}
-	publish := refreshed && q.closed
 	q.mu.Unlock()
-	if publish {
-		rec.publish()
+	if done {
+		rec.handOver()
 	}
 }
 
-// setError notes how a nested lookup ended.
-func (s *span) setError(err error) {
-	q, ok := s.lock()
-	if !ok {
-		return
+// finish ends an attempt, or a hop that nothing of ours called.
+func (s *span) finish() {
+	s.leave(result{})
+	s.q.mu.Lock()
+	defer s.q.mu.Unlock()
+	if rec := s.record(); rec != nil && s.attempt != none {
+		if a := &rec.attempts[s.attempt]; a.end == open {
+			a.end = s.q.now()
+		}
 	}
-	defer q.mu.Unlock()
-	if s.rec.closed || s.state != stateRecorded {
-		return
-	}
-	if s.nested == nil {
-		s.nested = &scope{answeredAt: notAnswered}
-	}
-	s.nested.err = err
 }
 
-// setAnswered notes when a nested lookup was answered.
-func (s *span) setAnswered() {
-	q, ok := s.lock()
-	if !ok {
-		return
+// traceparent returns the trace context that an attempt goes out with if its address is allowed:
+// what the upstream does for it comes below it.
+func (s *span) traceparent(allows func(address string) bool) (t trace.Traceparent, ok bool) {
+	s.q.mu.Lock()
+	defer s.q.mu.Unlock()
+	rec := s.record()
+	if rec == nil || s.attempt == none {
+		return t, false
 	}
-	defer q.mu.Unlock()
-	if !s.rec.closed && s.state == stateRecorded && s.nested == nil {
-		s.nested = &scope{answeredAt: s.rec.now()}
+	a := &rec.attempts[s.attempt]
+	if !allows(a.address) {
+		return t, false
 	}
+	i := s.q.ident
+	i.compute()
+	t.TraceID, t.SpanID = i.traceID, trace.NewSpanID(i.traceID, i.spanID, trace.RoleAttempt, a.number)
+	if s.q.plugin.policy.chosen(i) {
+		t.Flags = trace.FlagSampled
+	}
+	a.stamped = true
+	return t, true
 }

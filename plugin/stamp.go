@@ -3,21 +3,15 @@ package dnstrace
 import (
 	"context"
 	"net/netip"
-	"reflect"
 	"slices"
 
 	"github.com/coredns/caddy"
-	"github.com/coredns/coredns/plugin"
-
-	"github.com/dnstrace/dnstrace/trace"
-
 	"github.com/miekg/dns"
-	ot "github.com/opentracing/opentracing-go"
 )
 
 // Which upstream gets a query is decided in forward, behind the cache and its
-// copies of the message. So the option is put in there: a handler of ours stands
-// directly before forward and hands it a copy of the message, in which the
+// copies of the message. So the option is put in there: the hop
+// directly before forward hands it a copy of the message, in which the
 // option comes and goes with the upstream of each attempt.
 
 // stampSize is the UDP size that a query advertises whose client sent no OPT:
@@ -71,102 +65,30 @@ func (d *Dnstrace) parseStamp(c *caddy.Controller, args []string) (err error) {
 	return err
 }
 
-// stamper is the handler before one that asks upstreams. It has no hop of its
-// own, so it goes by the name of the other.
-type stamper struct {
-	Next plugin.Handler
-
-	plugin *Dnstrace
-	// unnamed tells whether upstreams that an attempt does not name (grpc's) get
-	// the option: they do if all of them are in the list.
-	unnamed bool
+// stamps reports whether the option may be put into r on its way to upstreams.
+func (d *Dnstrace) stamps(r *dns.Msg) bool {
+	return !d.stamp.off() && r.Opcode == dns.OpcodeQuery && !signed(r)
 }
 
-// addStampers puts a stamper before each plugin from h on that asks upstreams.
-// It returns the handler that takes the place of h, which is after the plugin
-// before, and whether something changed.
-func (d *Dnstrace) addStampers(before string, h plugin.Handler) (first plugin.Handler, changed bool) {
-	if h == nil {
-		return nil, false
-	}
-	name := h.Name()
-	if rest, ok := d.addStampers(name, nextOf(h)); ok {
-		h, changed = setNext(h, rest), true
-	}
-	switch {
-	case name == forwardPlugin && before == forwardPlugin:
-		// forward looks whether the next one is a forward too, so nothing may
-		// stand between them. They share the message.
-	case name == forwardPlugin:
-		return &stamper{Next: h, plugin: d}, true
-	case name == grpcPlugin:
-		return &stamper{Next: h, plugin: d, unnamed: d.stampsAll(h)}, true
-	}
-	return h, changed
-}
-
-// stampsAll reports whether all upstreams of a grpc get the option.
-func (d *Dnstrace) stampsAll(h plugin.Handler) bool {
-	proxies := reflect.Indirect(reflect.ValueOf(h)).FieldByName("proxies")
-	if d.stamp.all || !proxies.IsValid() || proxies.Kind() != reflect.Slice {
+// stampsAll reports whether all upstreams of a grpc get the option: its attempts do not say
+// which of them they ask.
+func (d *Dnstrace) stampsAll(addrs []string) bool {
+	if d.stamp.all || d.stamp.off() {
 		return d.stamp.all
 	}
-	for i := range proxies.Len() {
-		p := reflect.Indirect(proxies.Index(i))
-		if p.Kind() != reflect.Struct {
-			return false
-		}
-		if addr := p.FieldByName("addr").String(); !d.stamp.allows(addr) {
+	for _, addr := range addrs {
+		if !d.stamp.allows(addr) {
 			log.Warningf("stamp %s: the queries of grpc are not stamped, because its upstream %s is not in there and its attempts cannot be told apart", &d.stamp, addr)
 			return false
 		}
 	}
-	return proxies.Len() > 0
-}
-
-// nextOf returns the handler after h, which by convention is in its field Next.
-func nextOf(h plugin.Handler) plugin.Handler {
-	v := reflect.Indirect(reflect.ValueOf(h))
-	if v.Kind() != reflect.Struct {
-		return nil
-	}
-	next, _ := field(v, "Next").(plugin.Handler)
-	return next
-}
-
-// setNext sets the handler after h, which has one. A handler that is no
-// pointer is copied.
-func setNext(h, next plugin.Handler) plugin.Handler {
-	v := reflect.ValueOf(h)
-	if v.Kind() == reflect.Pointer {
-		v.Elem().FieldByName("Next").Set(reflect.ValueOf(next))
-		return h
-	}
-	c := reflect.New(v.Type()).Elem()
-	c.Set(v)
-	c.FieldByName("Next").Set(reflect.ValueOf(next))
-	return c.Interface().(plugin.Handler)
-}
-
-// Name implements plugin.Handler.
-func (h *stamper) Name() string { return h.Next.Name() }
-
-// ServeDNS implements plugin.Handler. A query that makes no record has no span
-// that the option could name.
-func (h *stamper) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
-	s, ok := ot.SpanFromContext(ctx).(*span)
-	if !ok || r.Opcode != dns.OpcodeQuery || signed(r) {
-		return h.Next.ServeDNS(ctx, w, r)
-	}
-	o := newOutgoing(ctx, h, w, r)
-	s.stamper = true
-	return h.Next.ServeDNS(o, &o.writer, &o.msg)
+	return len(addrs) > 0
 }
 
 // outgoing is a query on its way to upstreams, and the context of it.
 type outgoing struct {
 	context.Context
-	stamper *stamper
+	before  *hop // which asks upstreams
 	writer  upstreamWriter
 	msg     dns.Msg
 	plain   []dns.RR // the additional section without the option
@@ -176,10 +98,10 @@ type outgoing struct {
 	data    [27]byte
 }
 
-func newOutgoing(ctx context.Context, h *stamper, w dns.ResponseWriter, r *dns.Msg) *outgoing {
+func newOutgoing(ctx context.Context, h *hop, w dns.ResponseWriter, r *dns.Msg) *outgoing {
 	// The client's own option is gone since receive, but others may have put one in.
 	r = withoutOption(r, h.plugin.optionCode)
-	o := &outgoing{Context: ctx, stamper: h, msg: *r, plain: r.Extra}
+	o := &outgoing{Context: ctx, before: h, msg: *r, plain: r.Extra}
 	o.option.Code = h.plugin.optionCode
 	o.writer = upstreamWriter{ResponseWriter: w, code: h.plugin.optionCode}
 	if opt := r.IsEdns0(); opt != nil {
@@ -209,40 +131,21 @@ func (o *outgoing) Value(key any) any {
 }
 
 // prepare makes the message ready for what s stands for. It is called for each
-// span behind the stamper, and only an attempt whose upstream is known to be
+// span behind the hop, and only an attempt whose upstream is known to be
 // allowed leaves the option in.
 func (o *outgoing) prepare(s *span) {
 	o.msg.Extra = o.plain
-	switch {
-	case s.peer == "", s.peer == unknownPeer && !o.stamper.unnamed, s.peer != unknownPeer && !o.stamper.plugin.stamp.allows(s.peer):
-		return
+	if t, ok := s.traceparent(o.allows); ok {
+		o.option.Data = t.Append(o.data[:0])
+		o.msg.Extra = o.stamped
 	}
-	t, ok := s.traceparent()
-	if !ok {
-		return
-	}
-	o.option.Data = t.Append(o.data[:0])
-	o.msg.Extra = o.stamped
 }
 
-// traceparent returns the trace context of an attempt that goes out with it:
-// what the upstream does for it comes below it. A query that is over has none.
-func (s *span) traceparent() (t trace.Traceparent, ok bool) {
-	q, ok := s.lock()
-	if !ok {
-		return t, false
+func (o *outgoing) allows(address string) bool {
+	if address == unknownPeer {
+		return o.before.known().named
 	}
-	defer q.mu.Unlock()
-	i := q.ident
-	i.compute()
-	t.TraceID, t.SpanID = i.traceID, trace.NewSpanID(i.traceID, i.spanID, trace.RoleAttempt, int(s.number))
-	if q.plugin.policy.chosen(i) {
-		t.Flags = trace.FlagSampled
-	}
-	if !s.rec.closed {
-		s.stamped = true
-	}
-	return t, true
+	return o.before.plugin.stamp.allows(address)
 }
 
 // upstreamWriter takes out of an answer what is there because of the stamper.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/miekg/dns"
 	ot "github.com/opentracing/opentracing-go"
+	otext "github.com/opentracing/opentracing-go/ext"
 )
 
 // asking is forward without an upstream: it makes the span of an attempt and
@@ -20,7 +21,7 @@ func (asking) Name() string { return forwardPlugin }
 func (a asking) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
 	if span := ot.SpanFromContext(ctx); span != nil {
 		child := span.Tracer().StartSpan("connect", ot.ChildOf(span.Context()))
-		child.SetTag(peerAddress, "10.0.0.1:53")
+		child.SetTag(string(otext.PeerAddress), "10.0.0.1:53")
 		defer child.Finish()
 		_ = ot.ContextWithSpan(ctx, child) // as forward does; nothing is asked with it
 	}
@@ -63,8 +64,6 @@ func BenchmarkStamp(b *testing.B) {
 			}
 			d := traced(b, asking{answer}, false)
 			d.optionCode, d.stamp, d.accept = trace.DefaultOptionCode, bc.stamp, bc.accept
-			d.prepareChain()
-			d.chain.refreshes = false
 			ctx, w := context.Background(), discarding{}
 			b.ReportAllocs()
 			for b.Loop() {

@@ -331,21 +331,3 @@ func TestStampSampled(t *testing.T) {
 		}
 	}
 }
-
-// A handler that cannot be put in the way ends the chain.
-func TestAddStampers(t *testing.T) {
-	d := &Dnstrace{stamp: stampPolicy{all: true}}
-	last := forwardLike(func(*dns.Msg) {})
-	if h, changed := d.addStampers(pluginName, last); !changed || h.(*stamper).Name() != forwardPlugin {
-		t.Errorf("before forward: %T", h)
-	}
-	if h, changed := d.addStampers(forwardPlugin, last); changed {
-		t.Errorf("between two: %T", h)
-	}
-	if h, changed := d.addStampers(pluginName, keeping{next: last}); changed {
-		t.Errorf("behind an unexported field: %T", h)
-	}
-	if h, changed := d.addStampers(pluginName, nil); changed || h != nil {
-		t.Errorf("nothing: %T", h)
-	}
-}
