@@ -32,7 +32,7 @@ type unwrappedBlock struct {
 	plugin  *Dnstrace
 }
 
-// maxUnwrapped bounds what a Corefile that is wrong, or is only validated, leaves behind.
+// maxUnwrapped bounds what Corefiles that are wrong, or are only validated, leave behind.
 const maxUnwrapped = 64
 
 // parsing is the registry of what wrap is still to be called for.
@@ -42,8 +42,8 @@ var parsing unwrapped
 func (u *unwrapped) add(c *caddy.Controller, config *dnsserver.Config, d *Dnstrace) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if n := len(u.blocks); n >= maxUnwrapped {
-		u.blocks = slices.Delete(u.blocks, 0, 1)
+	if len(u.blocks) >= maxUnwrapped {
+		u.blocks = slices.DeleteFunc(u.blocks, func(b unwrappedBlock) bool { return b.context != c.Context() })
 	}
 	u.blocks = append(u.blocks, unwrappedBlock{c.Context(), config, len(config.Plugin) - 1, d})
 	// The order of the directives is known by now, and the last one is the same in all Corefiles.

@@ -69,7 +69,7 @@ func (tracer) ContextWithSpanHook(ctx context.Context, sp ot.Span) context.Conte
 	if slices.Contains(dnsserver.Directives, s.name) { // CoreDNS names spans of handlers after them
 		s.enter(ctx, nil, nil)
 	}
-	if s.stamper {
+	if s.stamps {
 		if o, ok := ctx.Value(outgoingKey{}).(*outgoing); ok {
 			o.prepare(s)
 		}
@@ -93,7 +93,7 @@ type span struct {
 
 	// Set by the goroutine that opened the span, before others see it.
 	calledBy *hop
-	stamper  bool // a stamper stands before the hop, or before one above it
+	stamps   bool // attempts below it may get the option
 
 	// Guarded by the lock of the query.
 	ctx     context.Context // of a hop
@@ -135,7 +135,7 @@ func (s *span) newCall(ctx context.Context, h *hop) *call {
 
 // under makes s, which is new, a span under parent. It is called with the lock.
 func (s *span) under(parent *span, name string) {
-	s.Span, s.q, s.parent, s.name, s.stamper = nothing, parent.q, parent, name, parent.stamper
+	s.Span, s.q, s.parent, s.name, s.stamps = nothing, parent.q, parent, name, parent.stamps
 	s.refresh, s.hop, s.attempt = parent.refresh, parent.hop, none
 }
 
@@ -144,7 +144,7 @@ func (s *span) serve(ctx context.Context, h *hop, w dns.ResponseWriter, r *dns.M
 	s.calledBy = h
 	s.enter(ctx, h, r)
 	if h.known().asks && h.plugin.stamps(r) {
-		s.stamper = true
+		s.stamps = true
 		o := newOutgoing(ctx, h, w, r)
 		ctx, w, r = o, &o.writer, &o.msg
 	}

@@ -148,7 +148,7 @@ func (o *outgoing) allows(address string) bool {
 	return o.before.plugin.stamp.allows(address)
 }
 
-// upstreamWriter takes out of an answer what is there because of the stamper.
+// upstreamWriter takes out of an answer what is there because the query was stamped.
 type upstreamWriter struct {
 	dns.ResponseWriter
 	code  uint16
