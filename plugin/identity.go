@@ -30,7 +30,8 @@ type identity struct {
 	sampled bool // and whoever sent them records the lookup
 	q       dns.Question
 
-	computed sync.Once // what follows
+	mu       sync.Mutex
+	computed bool // what follows
 	flow     trace.Flow
 	traceID  trace.TraceID
 	spanID   trace.SpanID
@@ -67,7 +68,14 @@ func (i *identity) proto() string {
 }
 
 // compute derives all ids, once; they are ready when it returns.
-func (i *identity) compute() { i.computed.Do(i.derive) }
+func (i *identity) compute() {
+	i.mu.Lock()
+	if !i.computed {
+		i.derive()
+		i.computed = true
+	}
+	i.mu.Unlock()
+}
 
 // samplingHash returns the number by which the query is sampled.
 func (i *identity) samplingHash() uint32 {

@@ -38,11 +38,11 @@ type query struct {
 	closed    *record    // then it is this, which nobody changes any more
 	attempts  int        // of the query and its refreshes
 	refreshes []*refresh // that started before the query was closed
-	called    bool       // first is used
+	calls     int        // of inline that are used
 
 	writer responseWriter
 	top    call
-	first  call
+	inline [2]call
 }
 
 // begin starts a query, or returns nil for one that makes no record of its own: it is not in

@@ -47,8 +47,8 @@ type record struct {
 	attempts []attemptData
 	rate     *float64 // where sampling chose it
 
-	// What a hit needs, and a miss that one upstream answers.
-	inlineHops     [2]hopData
+	// What the usual chain needs, loadbalance, cache and forward, and one upstream that answers.
+	inlineHops     [3]hopData
 	inlineAttempts [1]attemptData
 }
 

@@ -118,11 +118,13 @@ func (s *span) newCall(ctx context.Context, h *hop) *call {
 		began = q.now()
 	}
 	q.mu.Lock()
-	c := &q.first
-	if q.called {
+	var c *call
+	if q.calls < len(q.inline) {
+		c = &q.inline[q.calls]
+		q.calls++
+	} else {
 		c = new(call)
 	}
-	q.called = true
 	c.span.began = began
 	c.span.under(s, h.name)
 	q.mu.Unlock()
