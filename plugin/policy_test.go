@@ -143,6 +143,7 @@ func TestPolicySamples(t *testing.T) {
 		dnstrace {
 			output file $RECORDS
 			sample %s
+			slow 1h
 		}
 		rewrite name exact whoami.org example.org
 		whoami

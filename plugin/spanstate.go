@@ -55,6 +55,9 @@ func (s *span) begin(ctx context.Context) {
 		s.hop = none
 		return
 	}
+	if n := len(rec.hops); n > 0 { // another goroutine may have looked at the clock after, and locked before
+		s.began = max(s.began, rec.hops[n-1].began)
+	}
 	rec.hops = append(rec.hops, hopData{name: s.name, parent: s.hop, began: s.began, end: open})
 	s.hop = len(rec.hops) - 1
 }
@@ -77,6 +80,9 @@ func (s *span) attempts(address string) {
 	rec := s.record()
 	if rec == nil || s.ctx != nil || s.attempt != none || rec.isFull() {
 		return
+	}
+	if n := len(rec.attempts); n > 0 {
+		s.began = max(s.began, rec.attempts[n-1].began)
 	}
 	s.q.attempts++
 	rec.attempts = append(rec.attempts, attemptData{number: s.q.attempts, address: address, hop: s.hop, began: s.began, end: open})
