@@ -122,7 +122,7 @@ var repeatedFaults = []repeated{
 // As many lookups as there are meet each fault of the table, and each is told the same, and
 // nothing else.
 func TestEachFaultHasItsFindingEachTime(t *testing.T) {
-	n := 25
+	n := 12
 	if set := os.Getenv(repeatEnv); set != "" {
 		var err error
 		if n, err = strconv.Atoi(set); err != nil {
