@@ -102,11 +102,11 @@ check-arm64: ## build everything for arm64 (four minutes the first time)
 demo: check-demo build ## show four lookups with their complete traces (root)
 	CGO_ENABLED=0 $(GO) run ./integration/demo
 
-# The picture is the first lookup of the run, between the two marks in README.md.
+# The picture is the lookup of the run that fails, between the two marks in README.md.
 .PHONY: picture
 picture: check-demo build ## write docs/demo.txt and the picture in README.md from a real run (root)
 	CGO_ENABLED=0 $(GO) run ./integration/demo >docs/demo.txt
-	{ echo '```'; sed '/^━━━ 2/,$$d' docs/demo.txt | sed -n '/^\$$ dnstrace explain/,$$p'; echo '```'; } | cat -s >bin/picture
+	{ echo '```'; sed '1,/^━━━ 4/d' docs/demo.txt | sed -n '/^\$$ dnstrace explain/,$$p'; echo '```'; } | cat -s >bin/picture
 	sed -i -e '/^<!-- picture/,/^<!-- .picture/ { /^<!--/!d }' -e '/^<!-- picture/r bin/picture' README.md
 
 .PHONY: walks
