@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
@@ -63,8 +64,20 @@ type behaviour func(next plugin.Handler, ctx context.Context, w dns.ResponseWrit
 // behaviours are those that a Corefile can name.
 var behaviours = map[string]behaviour{
 	"bypass": func(_ plugin.Handler, _ context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
-		return replyTo(w, r)
+		answerA(w, r)
+		return dns.RcodeSuccess, nil
 	},
+	"slow": func(next plugin.Handler, ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+		return next.ServeDNS(ctx, slowWriter{w}, r)
+	},
+}
+
+// slowWriter takes its time to send an answer.
+type slowWriter struct{ dns.ResponseWriter }
+
+func (w slowWriter) WriteMsg(m *dns.Msg) error {
+	time.Sleep(100 * time.Millisecond)
+	return w.ResponseWriter.WriteMsg(m)
 }
 
 // custom is a plugin that behaves as a test wants.

@@ -26,7 +26,8 @@ import (
 //  3. Then push hands it to the writers of the outputs. From here on nobody changes it.
 //
 // The record of a refresh goes the same way: the refresh has it while it works, with the lock
-// of its query. A refresh that is done before the answer was sent gives its part to the query.
+// of its query. Where the cache waited for it, because it had stale data verified and that was
+// done before the answer was sent, its part is the query's.
 
 // query is a query in flight, and what plugins may keep of it when it is over.
 type query struct {
@@ -145,7 +146,7 @@ func (q *query) close() {
 	for _, f := range q.refreshes {
 		switch {
 		case f.doneAt == open:
-		case f.doneAt <= answered:
+		case f.doneAt <= answered && rec.settings(f.above).verifies:
 			rec.merge(f.rec, f.above)
 		default:
 			done = append(done, f.take(rec))

@@ -109,7 +109,7 @@ func (rec *record) hasHops(hop int) bool {
 	return false
 }
 
-// merge adds what a refresh did before the answer was sent, for the hop of the cache.
+// merge adds what a refresh did while the hop of the cache waited for it.
 func (rec *record) merge(part *record, above int) {
 	first := len(rec.hops)
 	for _, h := range part.hops {
@@ -124,8 +124,11 @@ func (rec *record) merge(part *record, above int) {
 	}
 }
 
-// settings returns what is known of the handler of a hop.
+// settings returns what is known of the handler of a hop, if it is noted.
 func (rec *record) settings(hop int) *settings {
+	if hop == none { // the record was full
+		return new(settings)
+	}
 	switch h := &rec.hops[hop]; {
 	case h.by != nil:
 		return h.by.known()

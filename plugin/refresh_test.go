@@ -33,9 +33,13 @@ func (a *aging) serve(w dns.ResponseWriter, r *dns.Msg) {
 	reply(w, m)
 }
 
-func (a *aging) start(t *testing.T, cache string) *server {
+func (a *aging) start(t *testing.T, cache string) *server { return a.startBehind(t, "", cache) }
+
+// startBehind starts a server with a plugin before dnstrace.
+func (a *aging) startBehind(t *testing.T, early, cache string) *server {
 	return start(t, `.:0 {
 		bind 127.0.0.1
+		`+early+`
 		dnstrace {
 			output file $RECORDS
 		}
@@ -114,6 +118,33 @@ func TestServeStale(t *testing.T) {
 	}
 	if l, r := value(staleLookups)-lookupsBefore, value(staleRefreshes)-refreshesBefore; l != 1 || r != 1 {
 		t.Errorf("%v stale lookups and %v refreshes of them are counted", l, r)
+	}
+}
+
+// A refresh is one, and no part of its query, even if it is done before the answer was sent.
+func TestRefreshBeforeTheAnswer(t *testing.T) {
+	for _, tc := range []struct{ cache, want string }{
+		{"serve_stale 1h immediate", trace.CacheStale},
+		{"prefetch 1 1m 90%", trace.CacheHit},
+	} {
+		a := new(aging)
+		s := a.startBehind(t, "early slow", tc.cache)
+		s.ask("example.org.", dns.TypeA)
+		if tc.want == trace.CacheStale {
+			time.Sleep(expired)
+		}
+		s.ask("example.org.", dns.TypeA)
+		queries, refreshes := split(s.wait(3))
+		if len(refreshes) != 1 || len(queries) != 2 {
+			t.Fatalf("%s: %d queries, %d refreshes", tc.cache, len(queries), len(refreshes))
+		}
+		q, f := queries[1], refreshes[0]
+		if q.Cache != tc.want || hops(q.Hops) != "cache" || len(q.Upstreams) != 0 {
+			t.Errorf("%s: cache %q, hops %s, attempts %s", tc.cache, q.Cache, hops(q.Hops), attempts(q.Upstreams))
+		}
+		if f.Cause != refreshCause(tc.want) || hops(f.Hops) != "forward" || len(f.Upstreams) != 1 || f.TraceID != q.TraceID {
+			t.Errorf("%s: refresh for %s, hops %s, attempts %s", tc.cache, f.Cause, hops(f.Hops), attempts(f.Upstreams))
+		}
 	}
 }
 

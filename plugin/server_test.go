@@ -162,7 +162,8 @@ func (s *server) wait(n int) []trace.Record {
 			return records
 		}
 		if len(records) > n || time.Now().After(deadline) {
-			s.t.Fatalf("got %d records, want %d", len(records), n)
+			content, _ := os.ReadFile(s.records)
+			s.t.Fatalf("got %d records, want %d:\n%s", len(records), n, content)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}

@@ -61,7 +61,8 @@ func (d *Dnstrace) settingsOf(h plugin.Handler) *settings {
 	case cachePlugin:
 		s.zones, s.bypass = texts(v.FieldByName("Zones")), texts(v.FieldByName("bypass"))
 		s.mayBeStale, s.keepTTL = mayBeSet(v, "staleUpTo"), mayBeSet(v, "keepttl")
-		s.verifies, s.prefetches = mayBeSet(v, "verifyStaleTimeout"), mayBeSet(v, "prefetch")
+		s.verifies = number(v, "verifyStaleTimeout") > 0 // versions without it do not verify in the background
+		s.prefetches = mayBeSet(v, "prefetch")
 		s.staleTTL = uint32(number(v, "staleTTL") / int64(time.Second))
 	case forwardPlugin:
 		s.asks, s.failover = true, mayBeSet(v, "failoverRcodes")
