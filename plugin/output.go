@@ -132,7 +132,8 @@ func (o *output) release() {
 // flush writes what there is before CoreDNS ends, and from now on each record at once, while
 // its query waits. An output that is blocked is closed instead.
 func (o *output) flush() {
-	if !o.queue.flush(flushTimeout) {
+	o.queue.hurry()
+	if !o.queue.drain(flushTimeout) {
 		o.close()
 	}
 }

@@ -19,8 +19,8 @@ type queue struct {
 	limit int
 	batch int
 	lost  func(cause string)
-	some  chan struct{} // signals the first record of a batch, and close
-	many  chan struct{} // signals a whole batch, and close
+	some  chan struct{} // signals the first record of a batch, and what wake is for
+	many  chan struct{} // signals a whole batch, and what wake is for
 
 	mu      sync.Mutex
 	pending []*record
@@ -56,7 +56,10 @@ func (q *queue) push(rec *record) {
 	case cause != "":
 		q.lost(cause)
 	case hurried:
-		q.flush(flushTimeout)
+		q.wake()
+		if !q.drain(flushTimeout) {
+			q.relax() // the output does not take them: one wait is enough
+		}
 	case n == 1:
 		signal(q.some)
 	case n == q.batch:
@@ -119,14 +122,17 @@ func (q *queue) grow(limit int) {
 	q.mu.Unlock()
 }
 
-// flush waits until there is nothing left to write, no longer than a time, and has the records
-// after that written at once, each while its query waits.
-func (q *queue) flush(limit time.Duration) bool {
+// hurry has records written at once from now on, each while its query waits, as long as relax
+// does not end that.
+func (q *queue) hurry() {
 	q.mu.Lock()
 	q.hurried = true
 	q.mu.Unlock()
-	signal(q.some)
-	signal(q.many)
+	q.wake()
+}
+
+// drain waits until there is nothing left to write, no longer than a time.
+func (q *queue) drain(limit time.Duration) bool {
 	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		q.mu.Lock()
 		left := len(q.pending) + q.writing
@@ -138,7 +144,7 @@ func (q *queue) flush(limit time.Duration) bool {
 	return false
 }
 
-// relax ends what flush began, for those who still use the output.
+// relax ends what hurry began, for those who still use the output.
 func (q *queue) relax() {
 	q.mu.Lock()
 	q.hurried = false
@@ -150,6 +156,11 @@ func (q *queue) close() {
 	q.mu.Lock()
 	q.closed = true
 	q.mu.Unlock()
+	q.wake()
+}
+
+// wake has the writer look now.
+func (q *queue) wake() {
 	signal(q.some)
 	signal(q.many)
 }

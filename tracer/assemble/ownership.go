@@ -62,7 +62,7 @@ func (s *servers) show(ex *trace.Exchange, place trace.Place) (news bool) {
 func lastOf(ex *trace.Exchange) time.Time {
 	last := ex.Time
 	if n := ex.Path.Len(); n > 0 {
-		last = last.Add(ex.Path.At(n - 1).Offset.Duration())
+		last = last.Add(ex.Path.Offset(n - 1).Duration())
 	}
 	if ex.Duration != nil && ex.Time.Add(ex.Duration.Duration()).After(last) {
 		last = ex.Time.Add(ex.Duration.Duration())

@@ -2,7 +2,6 @@ package diagnose
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
@@ -31,9 +30,7 @@ type failure struct {
 // question, at the same server, within the five minutes that a failure is cached. A server
 // that is asked again and again for one lookup has one finding.
 func cachedFailure(m *memory, t *trace.Trace) []trace.Finding {
-	var findings []trace.Finding
-	times := map[failureKey]int{}
-	var order []failureKey
+	var found grouped[failureKey]
 	eachQuery(t, func(q *trace.Query, ex *trace.Exchange) {
 		if !failedFromCache(q) {
 			return
@@ -42,20 +39,9 @@ func cachedFailure(m *memory, t *trace.Trace) []trace.Finding {
 		if cause := m.causeOf(q, k); cause != nil && cause.trace == t.TraceID {
 			return // it has a finding of its own
 		}
-		if times[k]++; times[k] > 1 {
-			return
-		}
-		order = append(order, k)
-		findings = append(findings, m.fromCache(q, k))
+		found.add(k, m.fromCache(q, k))
 	})
-	for i, k := range order {
-		if n := times[k]; n > 1 {
-			f := &findings[i]
-			f.Summary = strings.TrimSuffix(f.Summary, ".") + fmt.Sprintf("; asked %d times for this lookup.", n)
-			f.Evidence = append(f.Evidence, fmt.Sprintf("%d responses of it are from the cache", n))
-		}
-	}
-	return findings
+	return found.told("; asked %d times for this lookup")
 }
 
 // fromCache says of a response that a failure was cached, and by what.

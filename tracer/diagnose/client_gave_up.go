@@ -13,7 +13,7 @@ import (
 // found its socket closed. Proof: the kernel's drop there for lack of a socket, and
 // that no response came before, nor did the client go on otherwise.
 func clientGaveUp(m *memory, t *trace.Trace) []trace.Finding {
-	if t.Exchange == nil || !gaveUp(t.Exchange) {
+	if t.Exchange == nil || !ClientClosed(t.Exchange) {
 		return nil
 	}
 	ex := t.Exchange
@@ -97,9 +97,7 @@ func (m *memory) wentOn(ex *trace.Exchange, closed time.Time) bool {
 
 // ClientClosed tells whether the response came to the client when it had closed its socket.
 // Where that is no finding, the client had gone on.
-func ClientClosed(ex *trace.Exchange) bool { return gaveUp(ex) }
-
-func gaveUp(ex *trace.Exchange) bool {
+func ClientClosed(ex *trace.Exchange) bool {
 	d := ex.LastDrop()
 	if ex.Outcome != trace.OutcomeDropped || d == nil || d.Message != trace.MessageResponse || !noSocket(d) {
 		return false

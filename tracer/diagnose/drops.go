@@ -48,7 +48,7 @@ func losses(ex *trace.Exchange) []loss {
 	switch {
 	case last == nil || connectionClosed(ex):
 		return nil
-	case gaveUp(ex):
+	case ClientClosed(ex):
 		return lossesOf(ex, repeated(ex, last.Offset), lastBefore(ex, last))
 	case ex.Outcome == trace.OutcomeDropped && !copyOnly(ex, last):
 		return lossesOf(ex, transmissions(ex, last.Offset), last)
@@ -62,7 +62,7 @@ func losses(ex *trace.Exchange) []loss {
 // gone: the server's kernel had sent it again and again until then. Nil if there is none.
 func lastBefore(ex *trace.Exchange, end *trace.Drop) *trace.Drop {
 	for i := len(ex.Drops) - 1; i >= 0 && ex.Protocol == "tcp"; i-- {
-		if d := &ex.Drops[i]; d.Message == trace.MessageResponse && !alikeDrops(d, end) {
+		if d := &ex.Drops[i]; d.Message == trace.MessageResponse && kindOf(d) != kindOf(end) {
 			return d
 		}
 	}
@@ -74,7 +74,7 @@ func lastBefore(ex *trace.Exchange, end *trace.Drop) *trace.Drop {
 func lossesOf(ex *trace.Exchange, sent []transmission, last *trace.Drop) []loss {
 	var all []loss
 	add := func(d *trace.Drop, transmission int) {
-		if i := slices.IndexFunc(all, func(l loss) bool { return alikeDrops(l.drop, d) }); i >= 0 {
+		if i := slices.IndexFunc(all, func(l loss) bool { return kindOf(l.drop) == kindOf(d) }); i >= 0 {
 			all[i].drop, all[i].transmission = d, 0
 			return
 		}
@@ -97,10 +97,15 @@ func lossesOf(ex *trace.Exchange, sent []transmission, last *trace.Drop) []loss 
 	return all
 }
 
-// alikeDrops tells whether two drops are of one kind, at one place.
-func alikeDrops(a, b *trace.Drop) bool {
-	return a.Message == b.Message && a.Reason == b.Reason && a.Where == b.Where && a.Words == b.Words && a.BPF == b.BPF &&
-		a.Place() == b.Place() && a.IfName == b.IfName
+// dropKind is what drops have in common that are of one kind, at one place.
+type dropKind struct {
+	message, reason, where, words, bpf string
+	place                              trace.Place
+	ifname                             string
+}
+
+func kindOf(d *trace.Drop) dropKind {
+	return dropKind{d.Message, d.Reason, d.Where, d.Words, d.BPF, d.Place(), d.IfName}
 }
 
 // lastDropOf returns the drop that ended a transmission; nil if none did. A copy that was

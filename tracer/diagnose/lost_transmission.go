@@ -3,7 +3,6 @@ package diagnose
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
@@ -18,54 +17,27 @@ type told struct {
 // lost names what became of the queries, and of the transmissions of an answered one, that
 // got no response: in the order in which they were sent.
 func lost(m *memory, t *trace.Trace) []trace.Finding {
-	var found []told
-	var upstream []toldOften
+	type like struct {
+		code string
+		drop dropKind
+	}
+	var findings []trace.Finding
+	var upstream grouped[like]
 	for _, s := range subjects(t) {
 		all := drops(m, t, s)
 		if s.upstream {
-			upstream = addAlike(upstream, all)
+			for _, x := range all {
+				upstream.add(like{x.finding.Code, kindOf(x.drop)}, x.finding)
+			}
 			continue
 		}
-		found = append(all, lostTransmissions(t)...)
-		slices.SortStableFunc(found, func(a, b told) int { return a.transmission - b.transmission })
-	}
-	var findings []trace.Finding
-	for _, x := range found {
-		findings = append(findings, x.finding)
-	}
-	for _, x := range upstream {
-		findings = append(findings, x.whole())
-	}
-	return findings
-}
-
-// toldOften is a finding about queries that went upstream and died alike.
-type toldOften struct {
-	told
-	times int
-}
-
-// addAlike adds findings, those about drops that are alike to one.
-func addAlike(all []toldOften, more []told) []toldOften {
-	for _, x := range more {
-		i := slices.IndexFunc(all, func(y toldOften) bool { return y.finding.Code == x.finding.Code && alikeDrops(x.drop, y.drop) })
-		if i < 0 {
-			all = append(all, toldOften{x, 1})
-			continue
+		all = append(all, lostTransmissions(t)...)
+		slices.SortStableFunc(all, func(a, b told) int { return a.transmission - b.transmission })
+		for _, x := range all {
+			findings = append(findings, x.finding)
 		}
-		all[i].times++
-		all[i].finding.Evidence = append(all[i].finding.Evidence, x.finding.Evidence...)
 	}
-	return all
-}
-
-// whole returns the finding, which says how often.
-func (x toldOften) whole() trace.Finding {
-	if x.times > 1 {
-		x.finding.Summary = strings.TrimSuffix(x.finding.Summary, ".") + fmt.Sprintf("; %d queries upstream died so.", x.times)
-		x.finding.Evidence = shortened(x.finding.Evidence)
-	}
-	return x.finding
+	return append(findings, upstream.told("; %d queries upstream died so")...)
 }
 
 // lostTransmissions names what became of the transmissions of an answered query that got

@@ -39,7 +39,7 @@ func unexplained(ex *trace.Exchange) bool {
 	case trace.OutcomeUnanswered:
 		return true
 	case trace.OutcomeDropped:
-		return len(losses(ex)) == 0 && !gaveUp(ex) && !connectionClosed(ex)
+		return len(losses(ex)) == 0 && !ClientClosed(ex) && !connectionClosed(ex)
 	}
 	return false
 }

@@ -31,7 +31,7 @@ func rejectedResponse(t *trace.Trace) (trace.Finding, bool) {
 // above. What CoreDNS makes of them, a timeout, FORMERR, SERVFAIL or a truncated answer,
 // does not tell.
 func rejectedUpstream(_ *memory, t *trace.Trace) []trace.Finding {
-	var found byUpstream
+	var found grouped[byUpstream]
 	eachUpstream(t.Upstreams, func(u *trace.Upstream) {
 		ex := rejectedOf(u)
 		if ex == nil {
@@ -51,7 +51,7 @@ func rejectedUpstream(_ *memory, t *trace.Trace) []trace.Finding {
 			f.Evidence = append(f.Evidence, "CoreDNS's "+endedAs(at))
 		}
 		f.Evidence = appendIncomplete(appendInferred(append(f.Evidence, rejections(ex)...), u), ex)
-		found.add(u, f)
+		found.add(upstreamLike(u, &f), f)
 	})
 	return found.findings
 }

@@ -24,13 +24,14 @@ func slowUpstream(_ *memory, t *trace.Trace) []trace.Finding {
 		if _, late := lateBy(u); late || !ok || d < slow || d < total/2 || waitedTime(u) >= d/2 {
 			return
 		}
-		found.add(u, slowFinding(u, d, total))
+		f := slowFinding(u, d, total)
+		found.add(upstreamLike(u, &f), f)
 	})
 	return found.findings
 }
 
 // lateUpstreams finds upstreams whose response came when nobody waited for it any more.
-func lateUpstreams(t *trace.Trace) (found byUpstream) {
+func lateUpstreams(t *trace.Trace) (found grouped[byUpstream]) {
 	eachUpstream(t.Upstreams, func(u *trace.Upstream) {
 		after, late := lateBy(u)
 		if !late || waitedTime(u) >= after.Duration()/2 {
@@ -48,14 +49,14 @@ func lateUpstreams(t *trace.Trace) (found byUpstream) {
 			Advice:   "Ask it from the server's namespace (`dig @ADDRESS NAME`); if slow there too, use a nearer one." + waited,
 		}
 		f.Evidence = append(f.Evidence, whose(u, after.Duration())...)
-		if d := ex.LastDrop(); d != nil && gaveUp(ex) {
+		if d := ex.LastDrop(); d != nil && ClientClosed(ex) {
 			f.Evidence = append(f.Evidence, dropQuote(ex, d)+", in "+droppedWhere(t, d))
 		}
 		if at := u.Attempt; at != nil && at.Outcome != "" {
 			f.Evidence = append(f.Evidence, "CoreDNS's "+endedAs(at))
 		}
 		f.Evidence = appendInferred(f.Evidence, u)
-		found.add(u, inDoubt(f, ex))
+		found.add(upstreamLike(u, &f), inDoubt(f, ex))
 	})
 	return found
 }
@@ -68,7 +69,7 @@ func lateBy(u *trace.Upstream) (after trace.Seconds, late bool) {
 	switch {
 	case ex == nil:
 		return 0, false
-	case gaveUp(ex):
+	case ClientClosed(ex):
 		return ex.LastDrop().Offset, ex.RCode != ""
 	case at == nil || at.Outcome == trace.OutcomeOK || at.Outcome == "" || at.Duration == nil || ex.Duration == nil || ex.Outcome != trace.OutcomeAnswered:
 		return 0, false

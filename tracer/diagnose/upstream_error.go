@@ -42,13 +42,12 @@ func forwarded(t *trace.Trace) (*trace.Upstream, bool) {
 
 // upstreamErrors finds those of a tree; of several that are alike, one says how often.
 func upstreamErrors(m *memory, t *trace.Trace, upstreams []trace.Upstream) []trace.Finding {
-	var findings []trace.Finding
-	times := map[string]int{} // by what is alike
-	first := map[string]int{}
+	type like struct{ address, advice, rcode string }
+	var found grouped[like]
 	for i := range upstreams {
 		u := &upstreams[i]
 		deeper := upstreamErrors(m, t, u.Upstreams)
-		findings = append(findings, deeper...)
+		found.findings = append(found.findings, deeper...)
 		if len(deeper) > 0 || anyUpstream(u.Upstreams, silent) || failedFromCache(u.Query) {
 			continue
 		}
@@ -56,25 +55,13 @@ func upstreamErrors(m *memory, t *trace.Trace, upstreams []trace.Upstream) []tra
 		if !ok {
 			continue
 		}
-		alike := address(u) + " " + f.Advice
+		k := like{address: address(u), advice: f.Advice}
 		if u.Exchange != nil {
-			alike += u.Exchange.RCode
+			k.rcode = u.Exchange.RCode
 		}
-		if times[alike]++; times[alike] == 1 {
-			first[alike] = len(findings)
-			findings = append(findings, f)
-			continue
-		}
-		again := &findings[first[alike]]
-		again.Evidence = append(again.Evidence, f.Evidence...)
+		found.add(k, f)
 	}
-	for alike, n := range times {
-		if f := &findings[first[alike]]; n > 1 {
-			f.Summary = strings.TrimSuffix(f.Summary, ".") + fmt.Sprintf(", %d times.", n)
-			f.Evidence = shortened(f.Evidence)
-		}
-	}
-	return findings
+	return found.told(", %d times")
 }
 
 // manyQuotes is how much evidence a reader takes in.

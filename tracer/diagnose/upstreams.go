@@ -216,24 +216,20 @@ func outcomeOf(t *trace.Trace, u *trace.Upstream) (o outcome, known bool) {
 	return o, false
 }
 
-// byUpstream collects findings of one code about queries to upstreams: one an upstream,
-// with what shows it of all that went there.
+// byUpstream is what findings about queries to one upstream have in common. One whose address
+// is not known is alone.
 type byUpstream struct {
-	findings []trace.Finding
-	first    map[netip.AddrPort]int // the index of its finding
+	code  string
+	addr  netip.AddrPort
+	alone *trace.Upstream
 }
 
-func (b *byUpstream) add(u *trace.Upstream, f trace.Finding) {
-	addr := upstreamOf(u)
-	if i, known := b.first[addr]; known && addr.IsValid() && b.findings[i].Code == f.Code {
-		b.findings[i].Evidence = append(b.findings[i].Evidence, f.Evidence...)
-		return
+func upstreamLike(u *trace.Upstream, f *trace.Finding) byUpstream {
+	k := byUpstream{code: f.Code, addr: upstreamOf(u)}
+	if !k.addr.IsValid() {
+		k.alone = u
 	}
-	if b.first == nil {
-		b.first = map[netip.AddrPort]int{}
-	}
-	b.first[addr] = len(b.findings)
-	b.findings = append(b.findings, f)
+	return k
 }
 
 // eachUpstream visits a tree.

@@ -92,8 +92,8 @@ func (ex *open) locate(p *capture.Packet, j *journey) {
 	n := ex.number(j)
 	for i := len(ex.marks) - 1; i >= 0 && p.SKB != 0 && j.skb == p.SKB; i-- {
 		if ex.marks[i].journey == n {
-			s := ex.path.At(i)
-			p.NetNS, p.NetNSName = s.NetNS, s.NetNSName
+			d := ex.path.Device(i)
+			p.NetNS, p.NetNSName = d.NetNS, d.NetNSName
 			return
 		}
 	}

@@ -85,7 +85,7 @@ func (t *Table) kinFrom(found []*open, k uint64, of *trace.Exchange, from, until
 }
 
 // settled is how long after an answer of use a client that goes on with its call does so
-// at the latest.
+// at the latest (goesOn of package assemble).
 const settled = 50 * time.Millisecond
 
 // settledBefore tells whether an exchange had an answer of use well before a time.
