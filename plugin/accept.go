@@ -1,17 +1,15 @@
 package dnstrace
 
 import (
+	"context"
 	"net/netip"
 	"strings"
 
 	"github.com/coredns/caddy"
-	"github.com/coredns/coredns/plugin"
 
 	"github.com/dnstrace/dnstrace/trace"
 
 	"github.com/miekg/dns"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
 // What became of the TRACEPARENT of a query.
@@ -20,14 +18,6 @@ const (
 	optionIgnored   = "ignored"   // the client is not one that we accept it from
 	optionMalformed = "malformed" // it is, but the option cannot be read
 )
-
-// optionsSeen is the counter of queries that came with the option.
-var optionsSeen = promauto.NewCounterVec(prometheus.CounterOpts{
-	Namespace: plugin.Namespace,
-	Subsystem: pluginName,
-	Name:      "options_total",
-	Help:      "Counter of queries with a TRACEPARENT option, by what became of it.",
-}, []string{"result"})
 
 // networks is a list of networks that are trusted with something.
 type networks []netip.Prefix
@@ -100,7 +90,7 @@ func (d *Dnstrace) incoming(client netip.Addr, r *dns.Msg) (t trace.Traceparent,
 // receive takes the trace context out of a query, and counts it: it ends here,
 // whoever sent it. CoreDNS would forward it with the other options, and an
 // upstream that accepts ours would take a stranger's for ours.
-func (d *Dnstrace) receive(w dns.ResponseWriter, r *dns.Msg) *dns.Msg {
+func (d *Dnstrace) receive(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) *dns.Msg {
 	if !hasOption(r, d.optionCode) {
 		return r
 	}
@@ -109,7 +99,7 @@ func (d *Dnstrace) receive(w dns.ResponseWriter, r *dns.Msg) *dns.Msg {
 	if result == "" {
 		result = optionMalformed // in an OPT beside the one that counts
 	}
-	optionsSeen.WithLabelValues(result).Inc()
+	optionsSeen.WithLabelValues(d.metricsOf(ctx).with(result)...).Inc()
 	if signed(r) {
 		return r
 	}

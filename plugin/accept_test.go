@@ -35,7 +35,7 @@ const (
 func counted() string {
 	var all []string
 	for _, result := range []string{optionAccepted, optionIgnored, optionMalformed} {
-		all = append(all, fmt.Sprint(value(optionsSeen.WithLabelValues(result))))
+		all = append(all, fmt.Sprint(value(optionsSeen.WithLabelValues(labels(result)...))))
 	}
 	return strings.Join(all, " ")
 }

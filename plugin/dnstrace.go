@@ -38,6 +38,8 @@ type Dnstrace struct {
 	configs []outputConfig
 	buffer  int
 	outputs []*output
+	view    string    // of the server block, for the metrics
+	servers sync.Map  // *serverMetrics by the name of the server
 	warned  sync.Once // that attempts are missing
 }
 
@@ -53,7 +55,7 @@ func (d *Dnstrace) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Ms
 	growStack(false)
 	q := d.begin(ctx, w, r)
 	if len(r.Extra) > 0 {
-		r = d.receive(w, r)
+		r = d.receive(ctx, w, r)
 	}
 	if q == nil {
 		return d.pass(ctx, w, r)

@@ -1,10 +1,14 @@
 package dnstrace
 
 import (
+	"context"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/metrics"
 
 	"github.com/dnstrace/dnstrace/trace"
 
@@ -41,14 +45,14 @@ var (
 		Subsystem: pluginName,
 		Name:      "lookups_total",
 		Help:      "Counter of queries in the zones, recorded or not, by what the cache said.",
-	}, []string{"cache"})
+	}, []string{"server", "zones", "view", "cache"})
 	// refreshes is the counter of work in the background, recorded or not.
 	refreshes = promauto.NewCounterVec(prometheus.CounterOpts{
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
 		Name:      "refreshes_total",
 		Help:      "Counter of cache refreshes that queries set off, recorded or not, by cause.",
-	}, []string{"cause"})
+	}, []string{"server", "zones", "view", "cause"})
 	// attemptDuration is the histogram of upstream attempts.
 	attemptDuration = promauto.NewHistogramVec(prometheus.HistogramOpts{
 		Namespace:                   plugin.Namespace,
@@ -57,7 +61,14 @@ var (
 		Help:                        "Histogram of the time that finished upstream attempts took.",
 		Buckets:                     plugin.TimeBuckets,
 		NativeHistogramBucketFactor: plugin.NativeHistogramBucketFactor,
-	}, []string{"upstream", "outcome"})
+	}, []string{"server", "zones", "view", "upstream", "outcome"})
+	// optionsSeen is the counter of queries that came with the option.
+	optionsSeen = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "options_total",
+		Help:      "Counter of queries with a TRACEPARENT option, by what became of it.",
+	}, []string{"server", "zones", "view", "result"})
 )
 
 const (
@@ -69,25 +80,50 @@ const (
 	maxUpstreams = 256
 )
 
-// lookupCounters are the counters of lookups by what the cache said, found once: every query counts.
-var lookupCounters = func() map[string]prometheus.Counter {
-	all := make(map[string]prometheus.Counter)
-	for _, cache := range []string{trace.CacheHit, trace.CacheMiss, trace.CacheStale, trace.CacheNone, ""} {
-		all[cache] = lookups.WithLabelValues(orUnknown(cache))
+// serverMetrics are what the queries of one server to one server block count into, each found
+// once: every query counts, and looking for a metric by its labels costs more than all the rest.
+type serverMetrics struct {
+	labels  []string                      // server, zones and view
+	lookups map[string]prometheus.Counter // by what the cache said
+
+	mu        sync.RWMutex
+	attempts  map[[2]string]prometheus.Observer // by upstream and outcome
+	upstreams map[string]bool                   // those with a label of their own
+}
+
+// metricsOf returns the metrics of the server that has the query of ctx.
+func (d *Dnstrace) metricsOf(ctx context.Context) *serverMetrics {
+	server := metrics.WithServer(ctx)
+	if m, ok := d.servers.Load(server); ok {
+		return m.(*serverMetrics)
 	}
-	return all
-}()
+	m, _ := d.servers.LoadOrStore(server, newServerMetrics(server, strings.Join(d.zones, ","), d.view))
+	return m.(*serverMetrics)
+}
+
+func newServerMetrics(server, zones, view string) *serverMetrics {
+	m := &serverMetrics{labels: []string{server, zones, view}, lookups: make(map[string]prometheus.Counter),
+		attempts: make(map[[2]string]prometheus.Observer), upstreams: make(map[string]bool)}
+	for _, cache := range []string{trace.CacheHit, trace.CacheMiss, trace.CacheStale, trace.CacheNone, ""} {
+		m.lookups[cache] = lookups.WithLabelValues(m.with(orUnknown(cache))...)
+	}
+	return m
+}
+
+// with returns the values of the labels, those of a metric's own last.
+func (m *serverMetrics) with(own ...string) []string { return slices.Concat(m.labels, own) }
 
 // count counts a complete record, written or not.
 func (rec *record) count() {
+	m := rec.metrics
 	if rec.origin == nil {
-		lookupCounters[rec.cache].Inc()
+		m.lookups[rec.cache].Inc()
 	} else {
-		refreshes.WithLabelValues(orUnknown(refreshCause(rec.origin.cache))).Inc()
+		refreshes.WithLabelValues(m.with(orUnknown(refreshCause(rec.origin.cache)))...).Inc()
 	}
 	for i := range rec.attempts {
 		if a := &rec.attempts[i]; a.end != open {
-			observers.get(a.address, a.outcome).Observe(time.Duration(a.end - a.began).Seconds())
+			m.attempt(a.address, a.outcome).Observe(time.Duration(a.end - a.began).Seconds())
 		}
 	}
 }
@@ -99,43 +135,33 @@ func orUnknown(s string) string {
 	return s
 }
 
-// attemptObservers are the histograms of attempts by upstream and outcome: looking for them
-// by label costs more than all the rest.
-type attemptObservers struct {
-	mu        sync.RWMutex
-	observers map[[2]string]prometheus.Observer
-	upstreams map[string]bool // those with a label of their own
-}
-
-var observers = attemptObservers{observers: make(map[[2]string]prometheus.Observer), upstreams: make(map[string]bool)}
-
-func (a *attemptObservers) get(upstream, outcome string) prometheus.Observer {
+func (m *serverMetrics) attempt(upstream, outcome string) prometheus.Observer {
 	key := [2]string{upstream, outcome}
-	a.mu.RLock()
-	o, ok := a.observers[key]
-	a.mu.RUnlock()
+	m.mu.RLock()
+	o, ok := m.attempts[key]
+	m.mu.RUnlock()
 	if ok {
 		return o
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	o = attemptDuration.WithLabelValues(a.label(upstream), orUnknown(outcome))
-	if a.upstreams[upstream] {
-		a.observers[key] = o
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	o = attemptDuration.WithLabelValues(m.with(m.label(upstream), orUnknown(outcome))...)
+	if m.upstreams[upstream] {
+		m.attempts[key] = o
 	}
 	return o
 }
 
 // label returns the label of an upstream.
-func (a *attemptObservers) label(upstream string) string {
+func (m *serverMetrics) label(upstream string) string {
 	switch {
 	case upstream == "":
 		return unknownLabel
-	case a.upstreams[upstream]:
+	case m.upstreams[upstream]:
 		return upstream
-	case len(a.upstreams) >= maxUpstreams:
+	case len(m.upstreams) >= maxUpstreams:
 		return otherLabel
 	}
-	a.upstreams[upstream] = true
+	m.upstreams[upstream] = true
 	return upstream
 }

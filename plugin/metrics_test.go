@@ -3,7 +3,6 @@ package dnstrace
 import (
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/miekg/dns"
 	dto "github.com/prometheus/client_model/go"
@@ -13,11 +12,14 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
+// labels returns the labels of a metric of a server block for all names on 127.0.0.1, its own last.
+func labels(own ...string) []string { return append([]string{"dns://127.0.0.1:0", ".", ""}, own...) }
+
 // observed returns how many attempts a histogram holds.
 func observed(t *testing.T, upstream, outcome string) uint64 {
 	t.Helper()
 	var m dto.Metric
-	if err := attemptDuration.WithLabelValues(upstream, outcome).(prometheus.Metric).Write(&m); err != nil {
+	if err := attemptDuration.WithLabelValues(labels(upstream, outcome)...).(prometheus.Metric).Write(&m); err != nil {
 		t.Fatal(err)
 	}
 	return m.GetHistogram().GetSampleCount()
@@ -37,17 +39,17 @@ func TestMetrics(t *testing.T) {
 			policy sequential
 		}
 	}`)
-	labels := []string{trace.CacheHit, trace.CacheMiss, trace.CacheNone, trace.CacheStale}
+	statuses := []string{trace.CacheHit, trace.CacheMiss, trace.CacheNone, trace.CacheStale}
 	before := make(map[string]float64)
-	for _, l := range labels {
-		before[l] = value(lookups.WithLabelValues(l))
+	for _, l := range statuses {
+		before[l] = value(lookups.WithLabelValues(labels(l)...))
 	}
 	for _, name := range []string{"cached.org.", "cached.org.", "cached.org.", "other.org."} {
 		s.ask(name, dns.TypeA)
 	}
 	want := map[string]float64{trace.CacheHit: 2, trace.CacheMiss: 1, trace.CacheNone: 1}
-	for _, l := range labels {
-		eventually(t, func() bool { return value(lookups.WithLabelValues(l))-before[l] == want[l] })
+	for _, l := range statuses {
+		eventually(t, func() bool { return value(lookups.WithLabelValues(labels(l)...))-before[l] == want[l] })
 	}
 	eventually(t, func() bool {
 		return observed(t, good, trace.OutcomeOK) == 2 && observed(t, bad, trace.OutcomeError) == 2
@@ -56,14 +58,13 @@ func TestMetrics(t *testing.T) {
 }
 
 func TestRefreshMetric(t *testing.T) {
-	// Slow enough to be done after the answer: before it, it is part of the query.
-	a := &aging{delay: 50 * time.Millisecond}
+	a := new(aging)
 	s := a.start(t, "prefetch 1 1m 90%")
-	before := value(refreshes.WithLabelValues("prefetch"))
+	before := value(refreshes.WithLabelValues(labels("prefetch")...))
 	s.ask("example.org.", dns.TypeA)
 	s.ask("example.org.", dns.TypeA)
 	s.wait(3)
-	if got := value(refreshes.WithLabelValues("prefetch")) - before; got != 1 {
+	if got := value(refreshes.WithLabelValues(labels("prefetch")...)) - before; got != 1 {
 		t.Errorf("%v refreshes counted", got)
 	}
 	s.stop()
@@ -76,9 +77,9 @@ func TestRefreshMetric(t *testing.T) {
 
 // A cache status that stays null is counted as unknown.
 func TestUnknownLookup(t *testing.T) {
-	before := value(lookups.WithLabelValues(unknownLabel))
-	(&record{}).count()
-	if got := value(lookups.WithLabelValues(unknownLabel)) - before; got != 1 {
+	before := value(lookups.WithLabelValues(labels(unknownLabel)...))
+	(&record{metrics: newServerMetrics("dns://127.0.0.1:0", ".", "")}).count()
+	if got := value(lookups.WithLabelValues(labels(unknownLabel)...)) - before; got != 1 {
 		t.Errorf("%v lookups of an unknown cache status are counted", got)
 	}
 }
@@ -100,28 +101,54 @@ func TestClosedMetric(t *testing.T) {
 
 // However many upstreams there are, the labels are bounded.
 func TestUpstreamLabelsAreBounded(t *testing.T) {
-	a := attemptObservers{observers: make(map[[2]string]prometheus.Observer), upstreams: make(map[string]bool)}
-	if got := a.label(""); got != unknownLabel {
+	m := newServerMetrics("dns://:53", "bounded.", "")
+	if got := m.label(""); got != unknownLabel {
 		t.Errorf("an unknown upstream is %q", got)
 	}
 	for i := range maxUpstreams {
 		address := fmt.Sprintf("192.0.2.1:%d", i)
-		if got := a.label(address); got != address {
+		if got := m.label(address); got != address {
 			t.Fatalf("upstream %d is %q", i, got)
 		}
 	}
 	for range 2 {
-		if got := a.label("192.0.2.2:53"); got != otherLabel {
+		if got := m.label("192.0.2.2:53"); got != otherLabel {
 			t.Errorf("one more is %q", got)
 		}
 	}
-	if got := a.label("192.0.2.1:0"); got != "192.0.2.1:0" {
+	if got := m.label("192.0.2.1:0"); got != "192.0.2.1:0" {
 		t.Errorf("a known one is %q", got)
 	}
 	for i := range 3 * maxUpstreams {
-		a.get(fmt.Sprint("192.0.2.3:", i), trace.OutcomeOK)
+		m.attempt(fmt.Sprint("192.0.2.3:", i), trace.OutcomeOK)
 	}
-	if n := len(a.observers); n != 0 {
+	if n := len(m.attempts); n != 0 {
 		t.Errorf("%d histograms of others are remembered", n)
+	}
+}
+
+// Queries are counted by server, zones and view, as CoreDNS's own plugins count.
+func TestMetricsOfServers(t *testing.T) {
+	s := start(t, `.:0 {
+		bind 127.0.0.1
+		view tests {
+			expr type() == 'TXT'
+		}
+		dnstrace example.org example.net {
+			output file $RECORDS
+			accept 127.0.0.0/8
+		}
+		whoami
+	}`)
+	of := []string{"dns://127.0.0.1:0", "example.org.,example.net.", "tests"}
+	queries, options := lookups.WithLabelValues(append(of, trace.CacheNone)...), optionsSeen.WithLabelValues(append(of, optionAccepted)...)
+	queriesBefore, optionsBefore := value(queries), value(options)
+	m := new(dns.Msg).SetQuestion("example.org.", dns.TypeTXT)
+	m.SetEdns0(1232, false)
+	m.IsEdns0().Option = append(m.IsEdns0().Option, &dns.EDNS0_LOCAL{Code: trace.DefaultOptionCode, Data: []byte(data27)})
+	s.exchange("udp", m)
+	s.wait(1)
+	if q, o := value(queries)-queriesBefore, value(options)-optionsBefore; q != 1 || o != 1 {
+		t.Errorf("%v queries and %v options are counted", q, o)
 	}
 }

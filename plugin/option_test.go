@@ -335,7 +335,7 @@ func FuzzReceive(f *testing.F) {
 			return
 		}
 		before := r.String()
-		got := d.receive(discarding{}, r)
+		got := d.receive(t.Context(), discarding{}, r)
 		if r.String() != before {
 			t.Errorf("the message is\n%s\nit was\n%s", r, before)
 		}

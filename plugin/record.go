@@ -23,13 +23,14 @@ const (
 // record is what becomes a line of an output: a query, or a refresh that one set off. Its owner
 // is in query.go. All its times are in nanoseconds since the query's.
 type record struct {
-	plugin *Dnstrace
-	origin *record // of a refresh: that of its query
-	ident  *identity
-	own    identity // what ident points to, unless Metadata made one
-	began  int64    // of a refresh
-	took   int64    // of a refresh
-	server netip.AddrPort
+	plugin  *Dnstrace
+	metrics *serverMetrics
+	origin  *record // of a refresh: that of its query
+	ident   *identity
+	own     identity // what ident points to, unless Metadata made one
+	began   int64    // of a refresh
+	took    int64    // of a refresh
+	server  netip.AddrPort
 
 	size, opcode int
 	bufsize      uint16

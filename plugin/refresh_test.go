@@ -104,7 +104,7 @@ func TestPrefetch(t *testing.T) {
 func TestServeStale(t *testing.T) {
 	a := &aging{delay: 50 * time.Millisecond}
 	s := a.start(t, "serve_stale 1h immediate")
-	staleLookups, staleRefreshes := lookups.WithLabelValues(trace.CacheStale), refreshes.WithLabelValues("stale")
+	staleLookups, staleRefreshes := lookups.WithLabelValues(labels(trace.CacheStale)...), refreshes.WithLabelValues(labels("stale")...)
 	lookupsBefore, refreshesBefore := value(staleLookups), value(staleRefreshes)
 	s.ask("example.org.", dns.TypeA)
 	time.Sleep(expired)

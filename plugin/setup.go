@@ -34,6 +34,10 @@ func setup(c *caddy.Controller) error {
 		d.Next = next
 		return d
 	})
+	c.OnStartup(func() error {
+		d.view = config.ViewName // all plugins of the block are set up
+		return nil
+	})
 	parsing.add(c, config, d)
 	d.add(c)
 	return nil
