@@ -21,7 +21,8 @@ import (
 const longestPause = time.Minute
 
 // inBubble runs a test with a clock of its own, which a wait does not hold up.
-func inBubble(t *testing.T, test func(t *testing.T, api *apiServer, c *Cluster, said *[]string)) {
+// takes is how long the API server takes for its first answers.
+func inBubble(t *testing.T, takes time.Duration, test func(t *testing.T, api *apiServer, c *Cluster, said *[]string)) {
 	// One of them makes sure that errors are a millisecond apart, and counts from when
 	// this process began, by the clock outside.
 	handlers := utilruntime.ErrorHandlers
@@ -30,6 +31,7 @@ func inBubble(t *testing.T, test func(t *testing.T, api *apiServer, c *Cluster, 
 	synctest.Test(t, func(t *testing.T) {
 		time.Sleep(time.Until(start)) // the objects are of that time
 		api := newAPIServer()
+		api.takes = takes
 		defer func() {
 			for _, s := range []*cachetest.FakeControllerSource{api.pods, api.services, api.slices} {
 				s.Shutdown()
@@ -74,7 +76,7 @@ func heap() uint64 {
 // An API server that is gone for an hour is asked again all the time, names stay, no
 // memory grows, and when it is back all that changed meanwhile is known.
 func TestAPIServerGoneForAnHour(t *testing.T) {
-	inBubble(t, func(t *testing.T, api *apiServer, c *Cluster, said *[]string) {
+	inBubble(t, 0, func(t *testing.T, api *apiServer, c *Cluster, said *[]string) {
 		time.Sleep(time.Minute)
 		if got := clientAt(t, c, podIP); got != "web-1" {
 			t.Fatalf("before: %q", got)
@@ -130,10 +132,7 @@ func TestAPIServerGoneForAnHour(t *testing.T) {
 // it is waited for: lookups wait for neither, and a pod that lived for a second has
 // its name.
 func TestSlowAPIServer(t *testing.T) {
-	inBubble(t, func(t *testing.T, api *apiServer, c *Cluster, _ *[]string) {
-		api.mu.Lock()
-		api.takes = 10 * time.Second
-		api.mu.Unlock()
+	inBubble(t, 10*time.Second, func(t *testing.T, api *apiServer, c *Cluster, _ *[]string) {
 		if got := clientAt(t, c, podIP); got != "" {
 			t.Errorf("known before it was told: %q", got)
 		}
@@ -166,7 +165,7 @@ func TestSlowAPIServer(t *testing.T) {
 // Watches that end every few seconds, as behind a proxy with a short timeout: names
 // stay, and nothing is kept of each.
 func TestManyReconnects(t *testing.T) {
-	inBubble(t, func(t *testing.T, api *apiServer, c *Cluster, _ *[]string) {
+	inBubble(t, 0, func(t *testing.T, api *apiServer, c *Cluster, _ *[]string) {
 		time.Sleep(time.Minute)
 		before := heap()
 		for i := range 500 {

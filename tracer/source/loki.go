@@ -43,6 +43,8 @@ type Loki struct {
 	// Wait is how long to wait before a request is tried again, and when
 	// following before the next; nil: the clock's.
 	Wait func(ctx context.Context, d time.Duration) error
+
+	most int64 // bytes of an answer; 0: maxAnswer
 }
 
 // String implements Source.

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +34,7 @@ type lokiClient struct {
 	access Access
 	wait   func(context.Context, time.Duration) error
 	tell   func(format string, args ...any)
+	most   int64 // bytes of an answer
 }
 
 // lokiEntry is one line. It belongs to the callback.
@@ -46,7 +48,7 @@ func (l Loki) client() (*lokiClient, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &lokiClient{http: webclient.New(l.Access.TLS), base: base, access: l.Access, wait: l.Wait}
+	c := &lokiClient{http: webclient.New(l.Access.TLS), base: base, access: l.Access, wait: l.Wait, most: cmp.Or(l.most, maxAnswer)}
 	c.http.Timeout = lokiPatience
 	if c.wait == nil {
 		c.wait = waitFor
@@ -172,7 +174,7 @@ func (c *lokiClient) ask(ctx context.Context, values url.Values) ([]lokiEntry, e
 	if err != nil {
 		return nil, err
 	}
-	return parsePage(http.MaxBytesReader(nil, resp.Body, maxAnswer), limit)
+	return parsePage(http.MaxBytesReader(nil, resp.Body, c.most), limit)
 }
 
 // refusal says what Loki has against a request, and what would help.
