@@ -190,7 +190,6 @@ func (a *Assembler) addExchange(ex *trace.Exchange) {
 	}
 	a.remember(l)
 	a.takeRecords(l)
-	a.takeClaim(l)
 }
 
 // addAgain takes an exchange of which an earlier record came: something of it came
@@ -321,7 +320,6 @@ func (a *Assembler) addQuery(q *trace.Query, from *peer.Process) {
 	case of != nil:
 		a.change(of, func() { a.addRecord(of, q, from) })
 		a.revive(of.root())
-	case a.claims(q, from):
 	case from != nil && others >= maxOfSender:
 		a.stats.Foreign++
 	default:
@@ -460,6 +458,7 @@ func (a *Assembler) Stats() Stats {
 // to it, and holds them no longer. It returns nil of a record that nobody believes.
 func (a *Assembler) finish(l *lookup) *trace.Trace {
 	a.reunite(l)
+	a.takeClaim(l)
 	a.forget(l)
 	l.lose()
 	if a.foreign(l) {

@@ -227,35 +227,20 @@ func (a *Assembler) admitWaiting() {
 	}
 }
 
-// claims gives an exchange of which no record is known, and of whose server the process is
-// not known, a record that may be anybody's: it is shown, and nothing follows from it.
-func (a *Assembler) claims(q *trace.Query, from *peer.Process) bool {
-	for _, l := range a.byFlow[q.Flow] {
-		if l.claim == nil && l.query == nil && l.heapIndex >= 0 && a.fits(q, from, l) == unknown {
-			a.claim(l, q)
-			return true
-		}
-	}
-	return false
-}
-
-func (a *Assembler) claim(l *lookup, q *trace.Query) {
-	a.stats.Unverified++
-	q.Unverified = true
-	l.claim = q
-	l.resize(l.bytes())
-}
-
-// takeClaim gives an exchange the record that waits for one of an unknown server.
+// takeClaim gives an exchange that is due, of which no record came and of whose server the
+// process is not known, a record that may be anybody's: it is shown, and nothing follows from
+// it. Until then it may be found to be of another exchange: of what a transparent proxy asked.
 func (a *Assembler) takeClaim(l *lookup) {
-	if l.query != nil || l.claim != nil {
+	if l.exchange == nil || l.query != nil || l.claim != nil {
 		return
 	}
 	for _, half := range a.byFlow[l.flow] {
 		if half.exchange == nil && half.query != nil && len(half.records) == 1 && half.heapIndex >= 0 && a.fits(half.query, half.from, l) == unknown {
 			a.forget(half)
 			a.disown(half)
-			a.claim(l, half.query)
+			a.stats.Unverified++
+			half.query.Unverified = true
+			l.claim = half.query
 			return
 		}
 	}

@@ -125,6 +125,32 @@ func TestAStrangersRecordMakesRoom(t *testing.T) {
 	}
 }
 
+// A record waits for the exchange of its server, while that of a proxy is known whose process
+// is not: a proxy that has the kernel pass on what comes reads nothing.
+func TestARecordBehindAProxy(t *testing.T) {
+	const us = time.Microsecond
+	ex := exchange("a.example.", clientNS, nodeNS, clientIP, serverIP, 1000, 0, 4*ms)
+	behind := exchange("a.example.", nodeNS, serverNS, clientIP, serverIP, 1000, 200*us, 3*ms)
+	behind.Server = &trace.Endpoint{PID: serverPID}
+	for _, order := range []string{"pbr", "prb", "bpr", "brp", "rpb", "rbp"} {
+		q := recordAt(behind, 20*us, 2900*us, serverIP)
+		a := New(Config{})
+		for _, next := range order {
+			switch next {
+			case 'p':
+				a.Add(ex.Clone())
+			case 'b':
+				a.Add(behind.Clone())
+			case 'r':
+				a.Report(q, peer.Process{PID: serverPID})
+			}
+		}
+		if got, want := outlines(a.Flush()), "1000 [1000 inferred recorded]"; got != want || q.Unverified {
+			t.Errorf("%s: got %s, want %s", order, got, want)
+		}
+	}
+}
+
 // A process that serves one address has no say about another's.
 func TestAnotherServersRecord(t *testing.T) {
 	const us = time.Microsecond

@@ -2,13 +2,19 @@ package exchange
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/dnstrace/dnstrace/tracer/capture"
 )
 
-// sameSKB is how long a packet's buffer surely is that packet's: the kernel uses
-// it again soon after. A packet crosses a node in microseconds.
-const sameSKB = 2_000_000 // ns
+const (
+	// sameSKB is how long a packet's buffer surely is that packet's: the kernel uses
+	// it again soon after. A packet crosses a node in microseconds.
+	sameSKB = int64(2 * time.Millisecond)
+	// waitsForCPU is how long a packet may be between two places of a node that has no time
+	// for it: what is in its buffer then is the same if it is the same message.
+	waitsForCPU = int64(100 * time.Millisecond)
+)
 
 // buffers remembers which packets belong to which exchange, by their buffers, to
 // know a packet again at its next place, also if its addresses were translated. It is
@@ -42,9 +48,12 @@ func (b *buffers) note(p *capture.Packet, ex *open, response bool) {
 
 // in returns what was in the buffer of a packet just before; nil if that is not known. What a
 // socket got goes no further: what passes a device in its buffer then is another packet.
-func (b *buffers) in(p *capture.Packet) *buffer {
+func (b *buffers) in(p *capture.Packet) *buffer { return b.within(p, sameSKB) }
+
+// within is in, for a time of which the caller makes sure that it is the same message.
+func (b *buffers) within(p *capture.Packet, d int64) *buffer {
 	at := b.slot(p.SKB)
-	if at.ex == nil || at.ex.closed || at.skb != p.SKB || p.SKB == 0 || p.Time-at.time > sameSKB ||
+	if at.ex == nil || at.ex.closed || at.skb != p.SKB || p.SKB == 0 || p.Time-at.time > d ||
 		at.kind == capture.Delivered && (p.Kind == capture.RX || p.Kind == capture.TX) {
 		return nil
 	}

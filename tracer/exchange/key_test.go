@@ -63,12 +63,14 @@ func TestTwoServersOneID(t *testing.T) {
 }
 
 // A proxy takes a query and asks on with the address, port and ID of its client: to
-// another server, and to the same.
+// another server, and to the same; also where packets wait for a processor on their way.
 func TestTransparentProxyIsAnExchangeOfItsOwn(t *testing.T) {
 	q, r := query(t, "example.com.", 7), response(t, "example.com.", 7, 0)
 	for name, on := range map[string]netip.AddrPort{"to another server": server, "to the same server": service} {
-		for _, sameBuffer := range []bool{true, false} {
+		for i := range 4 {
+			sameBuffer := i%2 == 0
 			f := newFeed(t)
+			f.pause = time.Duration(i/2) * 20 * time.Millisecond
 			next := func() {
 				if !sameBuffer {
 					f.skb++
@@ -87,7 +89,7 @@ func TestTransparentProxyIsAnExchangeOfItsOwn(t *testing.T) {
 			f.packet(capture.RX, podNS, 2, service, pod, r)
 			f.after(time.Minute)
 			if len(f.got) != 2 {
-				t.Fatalf("%s, same buffer %t: %d exchanges", name, sameBuffer, len(f.got))
+				t.Fatalf("%s, same buffer %t, paused %s: %d exchanges", name, sameBuffer, f.pause, len(f.got))
 			}
 			slices.SortFunc(f.got, func(a, b *trace.Exchange) int { return a.Time.Compare(b.Time) })
 			for i, want := range []struct {
@@ -98,7 +100,7 @@ func TestTransparentProxyIsAnExchangeOfItsOwn(t *testing.T) {
 				place, _ := ex.ServerPlace()
 				if ex.Outcome != trace.OutcomeAnswered || ex.Path.Len() != 4 || ex.NAT != nil || ex.Client.Process != want.client ||
 					ex.Server == nil || ex.Server.Process != want.server || place.NetNS != want.place {
-					t.Errorf("%s, same buffer %t, exchange %d: %s, %d sightings, NAT %+v, %+v → %+v", name, sameBuffer, i, ex.Outcome, ex.Path.Len(), ex.NAT, ex.Client, ex.Server)
+					t.Errorf("%s, same buffer %t, paused %s, exchange %d: %s, %d sightings, NAT %+v, %+v → %+v", name, sameBuffer, f.pause, i, ex.Outcome, ex.Path.Len(), ex.NAT, ex.Client, ex.Server)
 				}
 			}
 		}

@@ -20,10 +20,9 @@ type message struct {
 // connection tracking, has them; it begins one for a query that is new. Nil if its
 // question cannot be read.
 func (t *Table) query(p *capture.Packet, m *message, client, server netip.AddrPort) *open {
-	before := t.buffers.in(p)
-	fresh := sent(p, before)
+	fresh := sent(p, t.buffers.in(p))
 	k := keyOf(p, &m.header, client)
-	ex, source := t.known(p, k, server, before, fresh)
+	ex, source := t.known(p, k, server, fresh)
 	if ex == nil {
 		if p.Kind == capture.Read {
 			t.stats.Orphans++ // its exchange is over
@@ -49,7 +48,8 @@ func (t *Table) query(p *capture.Packet, m *message, client, server netip.AddrPo
 // it is the same where its addresses are others. What a socket sends is new, whatever
 // its addresses: a proxy may ask with the address, port and ID of its client, and a
 // forwarder as dnsmasq does over TCP with its client's ID.
-func (t *Table) known(p *capture.Packet, k key, server netip.AddrPort, before *buffer, fresh bool) (*open, string) {
+func (t *Table) known(p *capture.Packet, k key, server netip.AddrPort, fresh bool) (*open, string) {
+	before := t.buffers.within(p, waitsForCPU)
 	// A client's address is translated where a packet is sent: not between two receptions.
 	if !fresh && before != nil && !before.response && before.ex.asks(k) {
 		if ex := before.ex; ex.knows(k) && ex.goesTo(server) || !ex.passed(p) && (ex.knows(k) || before.kind != capture.RX || p.Kind != capture.RX) {
@@ -148,10 +148,9 @@ func (ex *open) sender(p *capture.Packet) bool {
 // response returns the exchange of a response; nil if there is none that it may be
 // seen of, or its receiver cannot take it.
 func (t *Table) response(p *capture.Packet, m *message) *open {
-	before := t.buffers.in(p)
-	fresh := sent(p, before)
+	fresh := sent(p, t.buffers.in(p))
 	k := keyOf(p, &m.header, clientOf(p, true))
-	ex := t.answers(p, k, before, fresh)
+	ex := t.answers(p, k, fresh)
 	if ex == nil {
 		t.misfit(p, m)
 		return nil
@@ -167,8 +166,9 @@ func (t *Table) response(p *capture.Packet, m *message) *open {
 }
 
 // answers returns the exchange with the ID and the question of a response.
-func (t *Table) answers(p *capture.Packet, k key, before *buffer, fresh bool) *open {
+func (t *Table) answers(p *capture.Packet, k key, fresh bool) *open {
 	s := t.at(k)
+	before := t.buffers.within(p, waitsForCPU)
 	if !fresh && before != nil && before.response && before.ex.asks(k) {
 		return before.ex.instead(p, &s)
 	}

@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -66,27 +67,30 @@ func TestTranslationOfBothEnds(t *testing.T) {
 		}, elsewhere, node, trace.NATConntrack},
 		{"none", []at{{podNS, pod, server, nil}, {serverNS, pod, server, nil}}, netip.AddrPort{}, netip.AddrPort{}, ""},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
-			f := newFeed(t)
-			q := query(t, "example.com.", 7)
-			for _, p := range tc.path {
-				f.packet(capture.TX, p.netns, 2, p.src, p.dst, q, withNAT(p.nat))
-			}
-			f.after(9 * time.Second)
-			ex := f.one()
-			if ex.Path.Len() != len(tc.path) || ex.ClientIP != pod.Addr() || ex.ClientPort != pod.Port() || ex.Transmissions != 1 {
-				t.Errorf("%d sightings of %d, client %s:%d, %d transmissions", ex.Path.Len(), len(tc.path), ex.ClientIP, ex.ClientPort, ex.Transmissions)
-			}
-			if ex.NAT == nil {
-				if tc.source != "" {
-					t.Fatal("no translation")
+		for _, pause := range []time.Duration{0, 20 * time.Millisecond} { // on a node that has no time for it
+			t.Run(fmt.Sprint(tc.name, ", paused ", pause), func(t *testing.T) {
+				f := newFeed(t)
+				f.pause = pause
+				q := query(t, "example.com.", 7)
+				for _, p := range tc.path {
+					f.packet(capture.TX, p.netns, 2, p.src, p.dst, q, withNAT(p.nat))
 				}
-				return
-			}
-			if ex.NAT.Source != tc.source || !is(ex.NAT.ServerIP, ex.NAT.ServerPort, tc.server) || !is(ex.NAT.ClientIP, ex.NAT.ClientPort, tc.client) {
-				t.Errorf("translated %+v", ex.NAT)
-			}
-		})
+				f.after(9 * time.Second)
+				ex := f.one()
+				if ex.Path.Len() != len(tc.path) || ex.ClientIP != pod.Addr() || ex.ClientPort != pod.Port() || ex.Transmissions != 1 {
+					t.Errorf("%d sightings of %d, client %s:%d, %d transmissions", ex.Path.Len(), len(tc.path), ex.ClientIP, ex.ClientPort, ex.Transmissions)
+				}
+				if ex.NAT == nil {
+					if tc.source != "" {
+						t.Fatal("no translation")
+					}
+					return
+				}
+				if ex.NAT.Source != tc.source || !is(ex.NAT.ServerIP, ex.NAT.ServerPort, tc.server) || !is(ex.NAT.ClientIP, ex.NAT.ClientPort, tc.client) {
+					t.Errorf("translated %+v", ex.NAT)
+				}
+			})
+		}
 	}
 }
 
@@ -117,7 +121,7 @@ func TestMatchedClientIsAnswered(t *testing.T) {
 func TestBufferIsUsedAgain(t *testing.T) {
 	for name, second := range map[string]func(*feed){
 		"later": func(f *feed) {
-			f.now += sameSKB
+			f.now += waitsForCPU
 			f.packet(capture.TX, nodeNS, 3, node, server, query(t, "example.com.", 7))
 		},
 		"another question": func(f *feed) { f.packet(capture.TX, nodeNS, 3, node, server, query(t, "other.example.", 7)) },

@@ -215,8 +215,13 @@ func (ex *open) journey(p *capture.Packet, response bool) (*journey, bool) {
 		if j.response != response || j.dropped && p.Kind != capture.Drop {
 			continue
 		}
-		// A buffer that waits in a queue or a socket is not used for anything else.
-		if p.Kind == capture.Read || j.skb == p.SKB && (p.Time-j.last <= sameSKB || p.Kind == capture.Drop || p.Kind == capture.Delivered) {
+		// A buffer that waits in a queue or a socket is not used for anything else. A socket
+		// may send the same again.
+		most := waitsForCPU
+		if ex.sent {
+			most = sameSKB
+		}
+		if p.Kind == capture.Read || j.skb == p.SKB && (p.Time-j.last <= most || p.Kind == capture.Drop || p.Kind == capture.Delivered) {
 			j.last = p.Time
 			return j, true
 		}

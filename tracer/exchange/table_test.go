@@ -41,7 +41,8 @@ type feed struct {
 	table *Table
 	now   int64
 	skb   uint64
-	base  uint64 // added to the buffers of steps
+	base  uint64        // added to the buffers of steps
+	pause time.Duration // before a packet is seen at its next place
 	got   []*trace.Exchange
 }
 
@@ -56,9 +57,9 @@ func (f *feed) after(d time.Duration) {
 	f.table.Advance(f.now, f.emit)
 }
 
-// packet feeds one UDP sighting, a microsecond after the one before.
+// packet feeds one UDP sighting, a microsecond after the one before and the pause.
 func (f *feed) packet(kind capture.Kind, netns, ifindex uint32, src, dst netip.AddrPort, payload []byte, change ...func(*capture.Packet)) {
-	f.now += int64(time.Microsecond)
+	f.now += int64(time.Microsecond + f.pause)
 	p := &capture.Packet{
 		Time: f.now, SKB: f.skb, Kind: kind, Protocol: trace.TransportUDP, NetNS: netns, IfIndex: ifindex,
 		IfName: "eth0", Src: src, Dst: dst, Payload: payload, PayloadLen: len(payload),

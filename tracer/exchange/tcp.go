@@ -192,10 +192,10 @@ func (t *Table) connection(p *capture.Packet, fromClient, create bool) *conn {
 // the one whose packet was in the same buffer just before, or that of the same client
 // which saw the same bytes.
 func (t *Table) translatedConn(p *capture.Packet, here connKey, fromClient bool) (*conn, string) {
-	b := t.buffers.in(p)
-	if sent(p, b) && fromClient {
+	if sent(p, t.buffers.in(p)) && fromClient {
 		return nil, ""
 	}
+	b := t.buffers.within(p, waitsForCPU)
 	if b != nil && b.response != fromClient && b.ex.conn != nil && !b.ex.conn.closed() {
 		c := b.ex.conn
 		if s := c.stream(fromClient); s.carries(p.TCPSeq, p.PayloadLen) || s.begun && s.started == p.TCPSeq+1 {
