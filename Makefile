@@ -118,11 +118,12 @@ test: check-test build test-unit test-integration ## run every test that must pa
 
 UNIT_PACKAGES := $(GO) list ./... | grep -v /dnstrace/integration
 
+# Most of the time of the longest packages (plugin, tracer/capture) is waiting: four at once.
 # The race detector changes what is allocated, so that is tested without it.
 .PHONY: test-unit
 test-unit: ## run the tests outside integration/ (those that load BPF programs need root)
 	$(call need,$(filter gcc:% /usr/include/stdlib.h:%,$(TEST_NEEDS)))
-	packages=$$($(UNIT_PACKAGES)); CGO_ENABLED=1 $(GO) test -race -timeout 10m $$packages
+	packages=$$($(UNIT_PACKAGES)); CGO_ENABLED=1 $(GO) test -race -p 4 -timeout 10m $$packages
 	CGO_ENABLED=0 $(GO) test -run 'Allocations$$' ./plugin
 
 # The package systemd-resolved takes over the machine's resolv.conf when it is
