@@ -20,6 +20,7 @@ type buffer struct {
 	skb      uint64
 	time     int64
 	ex       *open
+	serial   uint32 // of ex
 	src, dst netip.AddrPort
 	kind     capture.Kind
 	response bool
@@ -32,6 +33,7 @@ func (b *buffers) slot(skb uint64) *buffer {
 func (b *buffers) note(p *capture.Packet, ex *open, response bool) {
 	at := b.slot(p.SKB)
 	at.skb, at.time, at.response, at.kind = p.SKB, p.Time, response, p.Kind
+	at.serial = ex.serial
 	if at.ex != ex {
 		at.ex = ex
 	}
@@ -44,7 +46,7 @@ func (b *buffers) note(p *capture.Packet, ex *open, response bool) {
 // socket got goes no further: what passes a device in its buffer then is another packet.
 func (b *buffers) in(p *capture.Packet) *buffer {
 	at := b.slot(p.SKB)
-	if at.ex == nil || at.ex.closed || at.skb != p.SKB || p.SKB == 0 || p.Time-at.time > sameSKB ||
+	if at.ex == nil || at.ex.closed || at.ex.serial != at.serial || at.skb != p.SKB || p.SKB == 0 || p.Time-at.time > sameSKB ||
 		at.kind == capture.Delivered && (p.Kind == capture.RX || p.Kind == capture.TX) {
 		return nil
 	}

@@ -30,7 +30,7 @@ func (ex *open) silent(timeout time.Duration) int64 {
 func (t *Table) hurry(ex *open) {
 	if due := ex.deadline(t.cfg.Timeout); due < ex.due {
 		ex.due = due
-		heap.Fix(&t.due, ex.index)
+		heap.Fix(&t.due, int(ex.index))
 	}
 }
 

@@ -8,13 +8,13 @@ func (h dueHeap) Less(i, j int) bool { return h[i].due < h[j].due }
 
 func (h dueHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
+	h[i].index, h[j].index = int32(i), int32(j)
 }
 
 // Push implements heap.Interface.
 func (h *dueHeap) Push(x any) {
 	ex := x.(*open)
-	ex.index = len(*h)
+	ex.index = int32(len(*h))
 	*h = append(*h, ex)
 }
 

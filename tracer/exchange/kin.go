@@ -105,7 +105,7 @@ func (t *Table) sketch(ex *open, e *emitted) *trace.Exchange {
 	r.V, r.Record, r.Time, r.Node = trace.Version, trace.KindExchange, ex.wall, t.cfg.Node
 	e.question(ex)
 	e.ends(ex, t.cfg.Node)
-	r.Outcome, r.Transmissions = trace.OutcomeUnanswered, max(ex.sendings, 1)
+	r.Outcome, r.Transmissions = trace.OutcomeUnanswered, max(int(ex.sendings), 1)
 	left := ex.left()
 	switch i := left.Index(); {
 	case r.Transmissions > 1: // when it was sent last

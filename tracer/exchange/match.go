@@ -168,10 +168,10 @@ func (t *Table) response(p *capture.Packet, m *message) *open {
 
 // answers returns the exchange with the ID and the question of a response.
 func (t *Table) answers(p *capture.Packet, k key, before *buffer, fresh bool) *open {
-	s := t.at(k)
 	if !fresh && before != nil && before.response && before.ex.asks(k) {
-		return before.ex.instead(p, &s)
+		return t.instead(before.ex, p, k)
 	}
+	s := t.at(k)
 	if s.len() == 1 {
 		return s.one
 	}
@@ -204,8 +204,12 @@ func (t *Table) answers(p *capture.Packet, k key, before *buffer, fresh bool) *o
 
 // instead returns the exchange of a response that was taken for one of ex: another one
 // if only now its source address shows that.
-func (ex *open) instead(p *capture.Packet, s *slot) *open {
-	if ex.mayAnswer(p) || s.len() < 2 {
+func (t *Table) instead(ex *open, p *capture.Packet, k key) *open {
+	if ex.mayAnswer(p) {
+		return ex
+	}
+	s := t.at(k)
+	if s.len() < 2 {
 		return ex
 	}
 	for i := range s.len() {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/capture"
+	"github.com/dnstrace/dnstrace/tracer/spare"
 )
 
 // Times of an exchange.
@@ -111,8 +112,8 @@ type Table struct {
 	evicted   []*trace.Exchange // because the table was full, until Advance
 	bytes     int
 	connBytes int
-	spare     []lists
-	idle      int // how many of them were not needed since shrink
+	spare     spare.Of[open]
+	serial    uint32 // of the newest exchange
 	peak      peak
 	stats     Stats
 	part      bool  // of the lookups are reported
@@ -306,7 +307,7 @@ func (t *Table) Stats() Stats {
 
 // remove takes an exchange out of the table.
 func (t *Table) remove(ex *open) {
-	heap.Remove(&t.due, ex.index)
+	heap.Remove(&t.due, int(ex.index))
 	t.bytes -= ex.counted
 	ex.closed = true
 	t.unindex(ex)
@@ -321,5 +322,5 @@ func (t *Table) remove(ex *open) {
 	if ex.conn != nil && ex.conn.attempt == ex {
 		ex.conn.attempt = nil
 	}
-	t.giveLists(ex)
+	t.reclaim(ex)
 }

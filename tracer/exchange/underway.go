@@ -40,7 +40,7 @@ func (t *Table) recorded(q *trace.Query) *open {
 // Server returns the process, and the cgroup, that read the query which a server recorded,
 // while its exchange is open; zero values where packets did not show them.
 func (t *Table) Server(q *trace.Query) (pid int, cgroup string) {
-	if ex := t.recorded(q); ex != nil && ex.serverProcess != nil {
+	if ex := t.recorded(q); ex != nil {
 		return int(ex.serverProcess.pid), ex.serverProcess.cgroup
 	}
 	return 0, ""
