@@ -1,8 +1,6 @@
 package assemble
 
 import (
-	"container/heap"
-
 	"github.com/dnstrace/dnstrace/trace"
 )
 
@@ -89,8 +87,7 @@ func (a *Assembler) orphan(l *lookup) {
 		a.unindex(x)
 		a.index(x)
 		a.held.push(x)
-		x.due = a.waits(x)
-		heap.Push(&a.due, x)
+		a.await(x, a.waits(x))
 	}
 }
 

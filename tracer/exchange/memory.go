@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/agenda"
 	"github.com/dnstrace/dnstrace/tracer/spare"
 )
 
@@ -54,7 +55,7 @@ func (t *Table) shrink(now int64) {
 	t.peak.next = now + int64(spare.Every)
 	t.spare.Trim()
 	if spare.TooLarge(cap(t.due), t.peak.open) {
-		t.due = append(make(dueHeap, 0, 2*len(t.due)), t.due...)
+		t.due = append(make(agenda.Of[*open], 0, 2*len(t.due)), t.due...)
 		t.open, t.waiting, t.datagrams, t.evicted = spare.Map(t.open), spare.Map(t.waiting), spare.Map(t.datagrams), nil
 		t.sockets.newest, t.alike.newest, t.kin.newest = spare.Map(t.sockets.newest), spare.Map(t.alike.newest), spare.Map(t.kin.newest)
 		t.buffers = buffers{} // it refers to exchanges that are over

@@ -50,12 +50,12 @@ func TestMemoryIsUsedAgainForAnother(t *testing.T) {
 	if tbl.Stats().Orphans != 1 {
 		t.Errorf("the rest of a datagram of one that is over: %+v", tbl.Stats())
 	}
-	reused := tbl.due[0]
+	reused := tbl.due[0].Item
 	tbl.buffers.note(&rest, reused, false)
 	tbl.remove(reused)
 	p := numberedPacket(t, now, tx, 20, false)
 	tbl.Packet(&p)
-	if tbl.due[len(tbl.due)-1] != reused {
+	if tbl.due[len(tbl.due)-1].Item != reused {
 		t.Fatal("its memory is not used again")
 	}
 	if b := tbl.buffers.in(&rest); b != nil {
