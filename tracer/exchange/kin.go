@@ -44,8 +44,8 @@ func (ex *open) kinKey() uint64 { return kinOf(ex.key.client.Addr(), ex.key.netn
 // server. The records say as much as tells lookups apart, as it stands; they are the
 // table's, and valid until the next call.
 func (t *Table) Kin(of *trace.Exchange, from, until time.Time) []*trace.Exchange {
-	var name [255]byte
-	n, err := dns.PackDomainName(of.QName, name[:], 0, nil, false)
+	var name [maxName]byte
+	n, err := packName(of.QName, name[:])
 	if err != nil || of.QName == "" {
 		return nil
 	}

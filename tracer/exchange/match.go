@@ -22,7 +22,7 @@ type message struct {
 func (t *Table) query(p *capture.Packet, m *message, client, server netip.AddrPort) *open {
 	before := t.buffers.in(p)
 	fresh := sent(p, before)
-	k := keyOf(p, &m.header, client)
+	k := keyOf(p, &m.header, client, before)
 	ex, source := t.known(p, k, server, before, fresh)
 	if ex == nil {
 		if p.Kind == capture.Read {
@@ -150,7 +150,7 @@ func (ex *open) sender(p *capture.Packet) bool {
 func (t *Table) response(p *capture.Packet, m *message) *open {
 	before := t.buffers.in(p)
 	fresh := sent(p, before)
-	k := keyOf(p, &m.header, clientOf(p, true))
+	k := keyOf(p, &m.header, clientOf(p, true), before)
 	ex := t.answers(p, k, before, fresh)
 	if ex == nil {
 		t.misfit(p, m)

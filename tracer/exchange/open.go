@@ -280,6 +280,9 @@ func (t *Table) sighted(ex *open, p *capture.Packet, response, whole bool) bool 
 		if ex.sends(p) {
 			ex.sendings++
 			ex.lastQuery = p.Time
+			if p.Kind == capture.TX {
+				t.places.learn(p.NetNS, asks)
+			}
 		}
 	}
 	if ex.client.pid != known {
