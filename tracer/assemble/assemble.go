@@ -298,7 +298,7 @@ func (a *Assembler) fitsBy(q *trace.Query, from *peer.Process, ex *trace.Exchang
 // ask on behalf of others makes no calls of its own.
 func (a *Assembler) remember(l *lookup) {
 	if !a.servers.sends(&l.sender) {
-		a.calls.add(l.exchange, a.now)
+		l.caller = a.calls.add(l.exchange, a.now)
 	}
 }
 

@@ -93,8 +93,9 @@ func callerOf(ex *trace.Exchange) caller {
 	return caller{addr: netip.AddrPortFrom(ex.ClientIP, ex.ClientPort), label: label}
 }
 
-// add remembers a client's lookup; a later record of it replaces the earlier.
-func (c *calls) add(ex *trace.Exchange, now time.Time) {
+// add remembers a client's lookup among those of its caller; a later record of it replaces
+// the earlier.
+func (c *calls) add(ex *trace.Exchange, now time.Time) *recent {
 	c.expire(now)
 	key := callerOf(ex)
 	r := c.byCaller[key]
@@ -107,7 +108,7 @@ func (c *calls) add(ex *trace.Exchange, now time.Time) {
 		old := &r.list[i]
 		a.sequence, a.told, a.call, a.shown = old.sequence, old.told, old.call, old.shown
 		*old = a
-		return
+		return r
 	}
 	c.sequence++ // is larger than all in the list
 	a.sequence = c.sequence
@@ -123,6 +124,7 @@ func (c *calls) add(ex *trace.Exchange, now time.Time) {
 	}
 	c.order = append(c.order, remembered{r, a.sequence, now.Add(rememberCall).UnixNano()})
 	c.most = max(c.most, len(c.order)-c.head)
+	return r
 }
 
 // insert keeps the order.
@@ -242,12 +244,12 @@ type told struct {
 }
 
 // of returns the call that a lookup is part of; false for a lookup that stands alone, or
-// whose call cannot be told from another. kin is what is under way and may be of it. The
+// whose call cannot be told from another. r is where add remembered it, nil if it did not;
+// kin is what is under way and may be of it. The
 // call is named by the trace id of its first lookup that was passed on: a retry may be over
 // long before the lookup that it repeats is given up.
-func (c *calls) of(ex *trace.Exchange, kin []*trace.Exchange, now time.Time) (call named, ok bool) {
+func (c *calls) of(r *recent, ex *trace.Exchange, kin []*trace.Exchange, now time.Time) (call named, ok bool) {
 	c.expire(now)
-	r := c.byCaller[callerOf(ex)]
 	if r == nil {
 		return call, false
 	}
