@@ -13,12 +13,12 @@
 package assemble
 
 import (
-	"container/heap"
 	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/agenda"
 	"github.com/dnstrace/dnstrace/tracer/peer"
 )
 
@@ -91,9 +91,9 @@ type Stats struct {
 type Assembler struct {
 	cfg       Config
 	now       time.Time
-	due       dueHeap // what is held
-	held      queue   // the same, in the order in which it came, but for
-	strangers queue   // records of senders that are not known to be servers
+	due       agenda.Of[*lookup] // what is held
+	held      queue              // the same, in the order in which it came, but for
+	strangers queue              // records of senders that are not known to be servers
 	byFlow    map[trace.Flow][]*lookup
 	questions map[question]*asked
 	stamped   map[trace.SpanID][]*lookup // exchanges by the span id that they carried
@@ -297,7 +297,7 @@ func (a *Assembler) fitsBy(q *trace.Query, from *peer.Process, ex *trace.Exchang
 // ask on behalf of others makes no calls of its own.
 func (a *Assembler) remember(l *lookup) {
 	if !a.servers.sends(&l.sender) {
-		a.calls.add(l.exchange, a.now)
+		l.caller = a.calls.add(l.exchange, a.now)
 	}
 }
 
@@ -371,8 +371,7 @@ func (a *Assembler) change(l *lookup, alter func()) {
 		return
 	}
 	l.resize(l.bytes())
-	l.due = a.waits(l)
-	heap.Fix(&a.due, l.heapIndex)
+	a.await(l, a.waits(l))
 }
 
 // belongs tells whether a query record is of an exchange with the same flow: the
@@ -399,8 +398,8 @@ func (a *Assembler) hold(l *lookup) {
 	} else {
 		a.held.push(l)
 	}
-	l.due = a.waits(l)
-	heap.Push(&a.due, l)
+	l.heapIndex = -1
+	a.await(l, a.waits(l))
 	a.most = max(a.most, len(a.due))
 	same := a.byFlow[l.flow]
 	if same == nil {
@@ -415,11 +414,10 @@ func (a *Assembler) Advance(now time.Time) []*trace.Trace {
 	a.advanceTo(now)
 	done := a.early
 	a.early = nil
-	for len(a.due) > 0 && !a.due[0].due.After(a.now) {
-		l := a.due[0]
+	for len(a.due) > 0 && !a.due[0].Item.due.After(a.now) {
+		l := a.due[0].Item
 		if at := a.readyAt(l); at.After(a.now) {
-			l.due = at
-			heap.Fix(&a.due, l.heapIndex)
+			a.await(l, at)
 			continue
 		}
 		if a.repeats(l) {
@@ -442,7 +440,7 @@ func (a *Assembler) Flush() []*trace.Trace {
 	// As if the time of each had come: an upstream query that may be claimed waits for
 	// its claimants, as it would have.
 	for len(a.due) > 0 {
-		done = append(done, a.Advance(a.due[0].due)...)
+		done = append(done, a.Advance(a.due[0].Item.due)...)
 	}
 	return done
 }
@@ -473,7 +471,7 @@ func (a *Assembler) finish(l *lookup) *trace.Trace {
 // forget holds a lookup no longer.
 func (a *Assembler) forget(l *lookup) {
 	if l.heapIndex >= 0 {
-		heap.Remove(&a.due, l.heapIndex)
+		a.due.Remove(l.heapIndex)
 	}
 	l.remove()
 	a.unindexExchange(l)

@@ -117,7 +117,7 @@ func (a *Assembler) fromExchange(t *trace.Trace, l *lookup) {
 	if a.servers.sends(&l.sender) {
 		return // a server's query: what it asks for others makes no call of its own
 	}
-	c, ok := a.calls.of(l.exchange, a.kin(l.exchange), a.now)
+	c, ok := a.calls.of(l.caller, l.exchange, a.kin(l.exchange), a.now)
 	if !ok {
 		return
 	}

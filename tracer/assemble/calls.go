@@ -1,7 +1,7 @@
 package assemble
 
 import (
-	"math"
+	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -59,7 +59,7 @@ type recent struct {
 	list   []asking  // the end of room
 	room   []asking  // from its beginning
 	one    [1]asking // most are asked once
-	least  uint64    // no sequence in list is below
+	mixed  bool      // list is not in order of sequence
 }
 
 // asking is what matters of a lookup here. Times are in nanoseconds since 1970.
@@ -93,8 +93,9 @@ func callerOf(ex *trace.Exchange) caller {
 	return caller{addr: netip.AddrPortFrom(ex.ClientIP, ex.ClientPort), label: label}
 }
 
-// add remembers a client's lookup; a later record of it replaces the earlier.
-func (c *calls) add(ex *trace.Exchange, now time.Time) {
+// add remembers a client's lookup among those of its caller; a later record of it replaces
+// the earlier.
+func (c *calls) add(ex *trace.Exchange, now time.Time) *recent {
 	c.expire(now)
 	key := callerOf(ex)
 	r := c.byCaller[key]
@@ -107,9 +108,9 @@ func (c *calls) add(ex *trace.Exchange, now time.Time) {
 		old := &r.list[i]
 		a.sequence, a.told, a.call, a.shown = old.sequence, old.told, old.call, old.shown
 		*old = a
-		return
+		return r
 	}
-	c.sequence++
+	c.sequence++ // is larger than all in the list
 	a.sequence = c.sequence
 	if a.truncated {
 		c.noteTruncated(ex, key)
@@ -123,6 +124,7 @@ func (c *calls) add(ex *trace.Exchange, now time.Time) {
 	}
 	c.order = append(c.order, remembered{r, a.sequence, now.Add(rememberCall).UnixNano()})
 	c.most = max(c.most, len(c.order)-c.head)
+	return r
 }
 
 // insert keeps the order.
@@ -137,6 +139,7 @@ func (r *recent) insert(a asking) {
 	for i > 0 && a.before(&r.list[i-1]) {
 		i--
 	}
+	r.mixed = r.mixed || i < len(r.list)
 	before := cap(r.list)
 	if r.list = slices.Insert(r.list, i, a); cap(r.list) != before {
 		r.room = r.list[:0]
@@ -185,13 +188,12 @@ func (c *calls) expire(now time.Time) {
 		c.order[c.head] = remembered{}
 		c.head++
 		r := old.of
-		if len(r.list) == 0 || old.sequence < r.least {
+		switch {
+		case len(r.list) == 0:
 			continue // dropped before, as one of too many
-		}
-		// Nearly always the first.
-		if r.list[0].sequence == old.sequence {
+		case r.list[0].sequence == old.sequence: // nearly always
 			r.dropFirst()
-		} else {
+		case r.mixed:
 			r.drop(old.sequence)
 		}
 		if len(r.list) == 0 {
@@ -212,10 +214,7 @@ func (r *recent) dropFirst() {
 // drop takes out the lookup with a sequence, if it is still there.
 func (r *recent) drop(sequence uint64) {
 	r.list = slices.DeleteFunc(r.list, func(a asking) bool { return a.sequence == sequence })
-	r.least = math.MaxUint64
-	for i := range r.list {
-		r.least = min(r.least, r.list[i].sequence)
-	}
+	r.mixed = !slices.IsSortedFunc(r.list, func(a, b asking) int { return cmp.Compare(a.sequence, b.sequence) })
 }
 
 func (r *recent) find(ex *trace.Exchange) int { return r.at(ex.Time.UnixNano(), ex.TraceID) }
@@ -245,18 +244,22 @@ type told struct {
 }
 
 // of returns the call that a lookup is part of; false for a lookup that stands alone, or
-// whose call cannot be told from another. kin is what is under way and may be of it. The
+// whose call cannot be told from another. r is where add remembered it, nil if it did not;
+// kin is what is under way and may be of it. The
 // call is named by the trace id of its first lookup that was passed on: a retry may be over
 // long before the lookup that it repeats is given up.
-func (c *calls) of(ex *trace.Exchange, kin []*trace.Exchange, now time.Time) (call named, ok bool) {
+func (c *calls) of(r *recent, ex *trace.Exchange, kin []*trace.Exchange, now time.Time) (call named, ok bool) {
 	c.expire(now)
-	r := c.byCaller[callerOf(ex)]
-	if r == nil || r.find(ex) < 0 {
+	if r == nil {
 		return call, false
 	}
-	self := &r.list[r.find(ex)]
+	at := r.find(ex)
+	if at < 0 {
+		return call, false
+	}
+	self := &r.list[at]
 	self.told = true
-	list, i := cluster(c.withKin(r, self, kin))
+	list, i := cluster(c.withKin(r, at, kin))
 	group(list)
 	call.inferred = list[i].inferred
 	call.id, ok = nameOf(list, i)
@@ -312,9 +315,9 @@ func appendTold(list []told, a *asking, call trace.TraceID) []told {
 }
 
 // withKin returns the lookups of a caller in order of their start, with those under way,
-// and the index of one of them.
-func (c *calls) withKin(r *recent, self *asking, kin []*trace.Exchange) (list []asking, i int) {
-	list = r.list
+// and the index of the one that is at i without those.
+func (c *calls) withKin(r *recent, i int, kin []*trace.Exchange) ([]asking, int) {
+	list := r.list
 	for _, ex := range kin {
 		if callerOf(ex) != r.caller {
 			continue
@@ -332,8 +335,11 @@ func (c *calls) withKin(r *recent, self *asking, kin []*trace.Exchange) (list []
 		})
 		list = slices.Insert(list, at, a)
 		c.merged = list[:0]
+		if at <= i {
+			i++
+		}
 	}
-	return list, slices.IndexFunc(list, func(a asking) bool { return !a.open && a.start == self.start && a.id == self.id })
+	return list, i
 }
 
 // cluster returns the part of a list around i that no other lookup can go on with, or lead

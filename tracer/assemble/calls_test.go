@@ -377,11 +377,11 @@ func TestCallWithQueriesThatGotNowhere(t *testing.T) {
 	now := asks[0].Time
 	var first trace.TraceID
 	for i, ex := range asks {
-		c.add(ex, now)
+		r := c.add(ex, now)
 		if i == 0 {
 			continue // A and AAAA are passed on once both are there
 		}
-		call, ok := c.of(ex, nil, now)
+		call, ok := c.of(r, ex, nil, now)
 		if i == 1 {
 			first = call.id
 		}

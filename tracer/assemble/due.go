@@ -1,41 +1,25 @@
 package assemble
 
-import "bytes"
+import (
+	"bytes"
+	"time"
+)
 
-// dueHeap orders lookups by when to look at them next. Equal ones are in the order of
-// what they are, so that the order in which records come makes no difference.
-type dueHeap []*lookup
+// SetIndex implements agenda.Item.
+func (l *lookup) SetIndex(i int) { l.heapIndex = i }
 
-func (h dueHeap) Len() int { return len(h) }
+// Before implements agenda.Item: those of one time are in the order of what they are, so
+// that the order in which records come makes no difference.
+func (l *lookup) Before(other *lookup) bool { return bytes.Compare(l.flow[:], other.flow[:]) < 0 }
 
-func (h dueHeap) Less(i, j int) bool {
-	x, y := h[i], h[j]
-	if order := x.due.Compare(y.due); order != 0 {
-		return order < 0
+// await holds a lookup until a time, at which to look at it.
+func (a *Assembler) await(l *lookup, due time.Time) {
+	l.due = due
+	if l.heapIndex < 0 {
+		a.due.Add(l, due.UnixNano())
+	} else {
+		a.due.Move(l.heapIndex, due.UnixNano())
 	}
-	return bytes.Compare(x.flow[:], y.flow[:]) < 0
-}
-
-func (h dueHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].heapIndex, h[j].heapIndex = i, j
-}
-
-// Push implements heap.Interface.
-func (h *dueHeap) Push(x any) {
-	l := x.(*lookup)
-	l.heapIndex = len(*h)
-	*h = append(*h, l)
-}
-
-// Pop implements heap.Interface.
-func (h *dueHeap) Pop() any {
-	old := *h
-	l := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	l.heapIndex = -1
-	return l
 }
 
 // queue is lookups in the order in which they came.

@@ -189,7 +189,8 @@ func (a *Assembler) inferredReady(l *lookup, depth int) (ready time.Time) {
 		ready = a.now.Add(linger) // an upstream of several may still answer
 	}
 	for _, c := range p.asked.channels {
-		for i := c.exchanges.from(p.arrival); i < len(c.exchanges) && c.exchanges[i].at <= l.until && i < c.exchanges.from(p.arrival)+maxTried; i++ {
+		first := c.exchanges.from(p.arrival)
+		for i := first; i < len(c.exchanges) && c.exchanges[i].at <= l.until && i < first+maxTried; i++ {
 			x := c.exchanges[i].item
 			if x == l || x.slot != nil || !a.servers.sent(&l.server, &x.sender) {
 				continue

@@ -35,6 +35,7 @@ type lookup struct {
 	position position
 	server   identity
 	sender   sender            // of its exchange
+	caller   *recent           // among whose lookups it is remembered; nil: it is not
 	stamp    trace.Traceparent // in its exchange
 	answered int64             // when its response had arrived; the end of time if it did not
 	until    int64             // when the server's work on it was over, if it keeps no records

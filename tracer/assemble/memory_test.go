@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dnstrace/dnstrace/tracer/agenda"
 	"github.com/dnstrace/dnstrace/tracer/spare"
 )
 
@@ -61,7 +62,7 @@ func TestShrinkingKeepsWhatIsHeld(t *testing.T) {
 	for n := range lookups {
 		a.Add(fromClient(fmt.Sprintf("n%d.example.", n), uint16(n), 0, time.Millisecond))
 	}
-	a.due = append(make(dueHeap, 0, 100*spare.Small), a.due...)
+	a.due = append(make(agenda.Of[*lookup], 0, 100*spare.Small), a.due...)
 	a.calls.order = append(make([]remembered, 0, 100*spare.Small), a.calls.order...)
 	a.shrunk = time.Time{}
 	a.shrink()

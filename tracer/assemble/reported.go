@@ -1,10 +1,10 @@
 package assemble
 
 import (
-	"container/heap"
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/agenda"
 	"github.com/dnstrace/dnstrace/tracer/spare"
 )
 
@@ -123,8 +123,7 @@ func (a *Assembler) revive(l *lookup) {
 	l.remove()
 	l.again, l.added = true, a.now
 	a.held.push(l)
-	l.due = a.waits(l)
-	heap.Push(&a.due, l)
+	a.await(l, a.waits(l))
 }
 
 // bound passes on the oldest of what is held, where that is too much, and forgets first
@@ -172,7 +171,7 @@ func (a *Assembler) shrink() {
 	}
 	a.shrunk = a.now
 	if spare.TooLarge(cap(a.due), a.most) {
-		a.due = append(make(dueHeap, 0, 2*len(a.due)), a.due...)
+		a.due = append(make(agenda.Of[*lookup], 0, 2*len(a.due)), a.due...)
 		a.byFlow, a.questions = spare.Map(a.byFlow), spare.Map(a.questions)
 	}
 	a.most = len(a.due)

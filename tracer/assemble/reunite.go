@@ -1,8 +1,6 @@
 package assemble
 
 import (
-	"container/heap"
-
 	"github.com/dnstrace/dnstrace/trace"
 )
 
@@ -57,7 +55,7 @@ func (a *Assembler) unite(l, half *lookup, matched string) {
 	a.orphan(half)
 	alter := func() {
 		if l.exchange == nil {
-			l.exchange, l.far = half.exchange, half.far
+			l.exchange, l.far, l.caller = half.exchange, half.far, half.caller
 			if l.query != nil {
 				a.join(l)
 			}
@@ -89,8 +87,7 @@ func (a *Assembler) orphan(l *lookup) {
 		a.unindex(x)
 		a.index(x)
 		a.held.push(x)
-		x.due = a.waits(x)
-		heap.Push(&a.due, x)
+		a.await(x, a.waits(x))
 	}
 }
 

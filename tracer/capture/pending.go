@@ -1,14 +1,12 @@
 package capture
 
-import (
-	"cmp"
-	"slices"
-)
+import "slices"
 
 // pending are events that were read and may be preceded by others, one behind the
 // other in memory that is used again and again.
 type pending struct {
 	events []event
+	merged []event // memory of sort
 	data   []byte
 	left   []byte // those that stay, on their way to the front
 	most   int    // bytes of a round, since trim
@@ -53,8 +51,7 @@ func (p *pending) newest() int64 { return p.events[len(p.events)-1].time }
 // take passes on the events up to a time, in order of time. They are the receiver's
 // until it returns.
 func (p *pending) take(upTo int64, deliver func(raw []byte) error) error {
-	// Those of each CPU come nearly in order.
-	slices.SortStableFunc(p.events, func(a, b event) int { return cmp.Compare(a.time, b.time) })
+	p.sort()
 	n := 0
 	for n < len(p.events) && p.events[n].time <= upTo {
 		e := p.events[n]
@@ -65,6 +62,43 @@ func (p *pending) take(upTo int64, deliver func(raw []byte) error) error {
 	}
 	p.keep(p.events[n:])
 	return nil
+}
+
+// sort orders the events by time, those of one time as they came. Those of each CPU come
+// nearly in order: such runs are merged, two by two, until there is one.
+func (p *pending) sort() {
+	for run(p.events) < len(p.events) {
+		merged := p.merged[:0]
+		for left := p.events; len(left) > 0; {
+			n := run(left)
+			m := n + run(left[n:])
+			merged = merge(merged, left[:n], left[n:m])
+			left = left[m:]
+		}
+		p.events, p.merged = merged, p.events
+	}
+}
+
+// run returns how many of the first events are in order.
+func run(events []event) int {
+	for i := 1; i < len(events); i++ {
+		if events[i].time < events[i-1].time {
+			return i
+		}
+	}
+	return len(events)
+}
+
+// merge appends two runs as one.
+func merge(to, a, b []event) []event {
+	for len(a) > 0 && len(b) > 0 {
+		if b[0].time < a[0].time {
+			to, b = append(to, b[0]), b[1:]
+		} else {
+			to, a = append(to, a[0]), a[1:]
+		}
+	}
+	return append(append(to, a...), b...)
 }
 
 // keep forgets all but the events that are left, which are few: what came in the last
@@ -88,7 +122,7 @@ func (p *pending) trim() {
 	p.rounds++
 	due := p.rounds >= trimRounds
 	if cap(p.data) > maxKept || due && cap(p.data) > 4*max(p.most, smallRound) {
-		p.events, p.data, p.left = slices.Clone(p.events), slices.Clone(p.data), nil
+		p.events, p.merged, p.data, p.left = slices.Clone(p.events), nil, slices.Clone(p.data), nil
 	}
 	if due {
 		p.rounds, p.most = 0, 0

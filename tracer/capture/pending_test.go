@@ -1,8 +1,10 @@
 package capture
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"testing"
 )
@@ -47,6 +49,22 @@ func TestPendingInOrder(t *testing.T) {
 	}
 	if len(p.data) != 0 || len(p.events) != 0 {
 		t.Errorf("%d bytes and %d events are left", len(p.data), len(p.events))
+	}
+}
+
+// Events of one time stay as they came, however they are mixed.
+func TestPendingSort(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for _, within := range []int{1, 3, 100, 10_000} {
+		var p pending
+		for i := range 500 {
+			p.events = append(p.events, event{time: int64(i/50*20 + random.IntN(within)), from: i})
+		}
+		want := slices.Clone(p.events)
+		slices.SortStableFunc(want, func(a, b event) int { return cmp.Compare(a.time, b.time) })
+		if p.sort(); !slices.Equal(p.events, want) {
+			t.Errorf("within %d: out of order", within)
+		}
 	}
 }
 

@@ -228,7 +228,9 @@ func (m *memory) expire() {
 		s := m.order[m.head]
 		m.order[m.head] = nil
 		m.head++
-		if m.lookups[s.key] = without(m.lookups[s.key], s); len(m.lookups[s.key]) == 0 {
+		if list := without(m.lookups[s.key], s); len(list) > 0 {
+			m.lookups[s.key] = list
+		} else {
 			delete(m.lookups, s.key)
 		}
 		c := m.calls[s.call]

@@ -26,6 +26,7 @@ type buffer struct {
 	skb      uint64
 	time     int64
 	ex       *open
+	serial   uint32 // of ex
 	src, dst netip.AddrPort
 	kind     capture.Kind
 	response bool
@@ -38,6 +39,7 @@ func (b *buffers) slot(skb uint64) *buffer {
 func (b *buffers) note(p *capture.Packet, ex *open, response bool) {
 	at := b.slot(p.SKB)
 	at.skb, at.time, at.response, at.kind = p.SKB, p.Time, response, p.Kind
+	at.serial = ex.serial
 	if at.ex != ex {
 		at.ex = ex
 	}
@@ -53,7 +55,7 @@ func (b *buffers) in(p *capture.Packet) *buffer { return b.within(p, sameSKB) }
 // within is in, for a time of which the caller makes sure that it is the same message.
 func (b *buffers) within(p *capture.Packet, d int64) *buffer {
 	at := b.slot(p.SKB)
-	if at.ex == nil || at.ex.closed || at.skb != p.SKB || p.SKB == 0 || p.Time-at.time > d ||
+	if at.ex == nil || at.ex.closed || at.ex.serial != at.serial || at.skb != p.SKB || p.SKB == 0 || p.Time-at.time > d ||
 		at.kind == capture.Delivered && (p.Kind == capture.RX || p.Kind == capture.TX) {
 		return nil
 	}

@@ -1,9 +1,6 @@
 package exchange
 
-import (
-	"container/heap"
-	"time"
-)
+import "time"
 
 // deadline returns when the exchange is over, if a response that was seen has arrived.
 func (ex *open) deadline(timeout time.Duration) int64 {
@@ -29,8 +26,7 @@ func (ex *open) silent(timeout time.Duration) int64 {
 // before its timeout.
 func (t *Table) hurry(ex *open) {
 	if due := ex.deadline(t.cfg.Timeout); due < ex.due {
-		ex.due = due
-		heap.Fix(&t.due, ex.index)
+		t.look(ex, due)
 	}
 }
 

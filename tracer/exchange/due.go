@@ -1,28 +1,13 @@
 package exchange
 
-// dueHeap orders the open exchanges by when to look at them next.
-type dueHeap []*open
+// SetIndex implements agenda.Item.
+func (ex *open) SetIndex(i int) { ex.index = int32(i) }
 
-func (h dueHeap) Len() int           { return len(h) }
-func (h dueHeap) Less(i, j int) bool { return h[i].due < h[j].due }
+// Before implements agenda.Item: those of one time are in no order.
+func (ex *open) Before(*open) bool { return false }
 
-func (h dueHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
-}
-
-// Push implements heap.Interface.
-func (h *dueHeap) Push(x any) {
-	ex := x.(*open)
-	ex.index = len(*h)
-	*h = append(*h, ex)
-}
-
-// Pop implements heap.Interface.
-func (h *dueHeap) Pop() any {
-	old := *h
-	ex := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	return ex
+// look says when to look at an exchange next.
+func (t *Table) look(ex *open, at int64) {
+	ex.due = at
+	t.due.Move(int(ex.index), at)
 }

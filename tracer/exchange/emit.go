@@ -3,8 +3,6 @@ package exchange
 import (
 	"slices"
 
-	"github.com/miekg/dns"
-
 	"github.com/dnstrace/dnstrace/trace"
 )
 
@@ -38,14 +36,14 @@ func (t *Table) emit(ex *open) *trace.Exchange {
 		e.duration = trace.Seconds(v.end)
 		r.Duration = &e.duration
 	}
-	r.Transmissions, r.Outstanding = max(ex.sendings, 1), ex.outstanding
-	r.Path, r.PathOmitted = ex.path.Clone(), ex.omitted
+	r.Transmissions, r.Outstanding = max(int(ex.sendings), 1), int(ex.outstanding)
+	r.Path, r.PathOmitted = ex.path.Clone(), int(ex.omitted)
 	r.Drops, r.Rejected = slices.Clone(ex.drops), slices.Clone(ex.rejected)
 	if v.outcome == trace.OutcomeDropped && ex.wentAstray() {
 		r.Drops = append(r.Drops, *ex.astray)
 	}
 	r.ICMP, r.Reset, r.Fragments = ex.icmp, ex.reset, ex.fragments()
-	r.LostEvents, r.Replaces, r.ListenFull, r.ResentSegments = ex.lostEvents, ex.reported != 0, ex.listenFull, ex.resent
+	r.LostEvents, r.Replaces, r.ListenFull, r.ResentSegments = ex.lostEvents, ex.reported != 0, ex.listenFull, int(ex.resent)
 	return r
 }
 
@@ -61,8 +59,8 @@ func (e *emitted) question(ex *open) {
 	if len(ex.question) > 0 {
 		q := splitQuestion(ex.question)
 		r.QName = ex.name
-		r.QType, r.QClass = dns.Type(q.qtype).String(), dns.Class(q.qclass).String()
-		r.ID, r.Opcode, r.RequestSize, r.DNSSECOK = ex.key.id, int(ex.opcode), ex.size, ex.dnssec
+		r.QType, r.QClass = typeName(q.qtype), className(q.qclass)
+		r.ID, r.Opcode, r.RequestSize, r.DNSSECOK = ex.key.id, int(ex.opcode), int(ex.size), ex.dnssec
 	}
 	r.Traceparent = ex.stamp
 }
@@ -75,7 +73,7 @@ func (e *emitted) identify(ex *open) {
 	}
 	r := &e.record
 	client := ex.key.client
-	if ex.nat != nil && ex.nat.client.IsValid() {
+	if ex.nat.client.IsValid() {
 		client = ex.nat.client
 	}
 	r.Flow = trace.NewFlow(ex.key.protocol, client, ex.key.id, q.qtype, q.qclass, q.name)
@@ -112,8 +110,8 @@ func (ex *open) refusedAll() bool { return ex.firstOf(inResponse) < 0 }
 // translate fills in the addresses after translation.
 func (e *emitted) translate(ex *open) {
 	ex.fromElsewhere()
-	n := ex.nat
-	if n == nil || !n.server.IsValid() && !n.client.IsValid() && n.source != trace.NATConntrack {
+	n := &ex.nat
+	if !n.server.IsValid() && !n.client.IsValid() && n.source != trace.NATConntrack {
 		return
 	}
 	e.nat.Source = n.source
@@ -134,7 +132,7 @@ func (e *emitted) ends(ex *open, node string) {
 	if ex.client.endpoint(&e.client, node) {
 		e.record.Client = &e.client
 	}
-	if ex.serverProcess != nil && ex.serverProcess.endpoint(&e.server, node) {
+	if ex.serverProcess.endpoint(&e.server, node) {
 		e.record.Server = &e.server
 	}
 }

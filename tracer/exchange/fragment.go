@@ -92,7 +92,7 @@ func (t *Table) firstFragment(ex *open, p *capture.Packet, response bool) {
 		return
 	}
 	d := datagramOf(p)
-	if _, known := t.datagrams[d]; !known {
+	if t.datagrams[d].ex != ex {
 		if len(ex.fragmented) >= maxSightings {
 			t.stats.Fragments++ // whoever sends the same query in ever new datagrams
 			return

@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"bytes"
 	"net/netip"
 	"slices"
 	"unsafe"
@@ -69,8 +70,16 @@ func serverOf(p *capture.Packet, response bool) netip.AddrPort {
 	return p.Dst
 }
 
-func keyOf(p *capture.Packet, h *header, client netip.AddrPort) key {
-	return key{client: client, netns: loopbackOf(client, p), question: hash(h.question), id: h.id, protocol: p.Protocol}
+// keyOf returns the key of a packet. Before is what was in its buffer: nearly always the same
+// message, whose question need not be hashed again.
+func keyOf(p *capture.Packet, h *header, client netip.AddrPort, before *buffer) key {
+	k := key{client: client, netns: loopbackOf(client, p), id: h.id, protocol: p.Protocol}
+	if before != nil && bytes.Equal(before.ex.question, h.question) {
+		k.question = before.ex.key.question
+	} else {
+		k.question = hash(h.question)
+	}
+	return k
 }
 
 func socketOf(p *capture.Packet, client netip.AddrPort) socket {

@@ -44,8 +44,8 @@ func (ex *open) kinKey() uint64 { return kinOf(ex.key.client.Addr(), ex.key.netn
 // server. The records say as much as tells lookups apart, as it stands; they are the
 // table's, and valid until the next call.
 func (t *Table) Kin(of *trace.Exchange, from, until time.Time) []*trace.Exchange {
-	var name [255]byte
-	n, err := dns.PackDomainName(of.QName, name[:], 0, nil, false)
+	var name [maxName]byte
+	n, err := packName(of.QName, name[:])
 	if err != nil || of.QName == "" {
 		return nil
 	}
@@ -105,7 +105,7 @@ func (t *Table) sketch(ex *open, e *emitted) *trace.Exchange {
 	r.V, r.Record, r.Time, r.Node = trace.Version, trace.KindExchange, ex.wall, t.cfg.Node
 	e.question(ex)
 	e.ends(ex, t.cfg.Node)
-	r.Outcome, r.Transmissions = trace.OutcomeUnanswered, max(ex.sendings, 1)
+	r.Outcome, r.Transmissions = trace.OutcomeUnanswered, max(int(ex.sendings), 1)
 	left := ex.left()
 	switch i := left.Index(); {
 	case r.Transmissions > 1: // when it was sent last

@@ -20,8 +20,9 @@ type message struct {
 // connection tracking, has them; it begins one for a query that is new. Nil if its
 // question cannot be read.
 func (t *Table) query(p *capture.Packet, m *message, client, server netip.AddrPort) *open {
-	fresh := sent(p, t.buffers.in(p))
-	k := keyOf(p, &m.header, client)
+	before := t.buffers.in(p)
+	fresh := sent(p, before)
+	k := keyOf(p, &m.header, client, before)
 	ex, source := t.known(p, k, server, fresh)
 	if ex == nil {
 		if p.Kind == capture.Read {
@@ -148,8 +149,9 @@ func (ex *open) sender(p *capture.Packet) bool {
 // response returns the exchange of a response; nil if there is none that it may be
 // seen of, or its receiver cannot take it.
 func (t *Table) response(p *capture.Packet, m *message) *open {
-	fresh := sent(p, t.buffers.in(p))
-	k := keyOf(p, &m.header, clientOf(p, true))
+	before := t.buffers.in(p)
+	fresh := sent(p, before)
+	k := keyOf(p, &m.header, clientOf(p, true), before)
 	ex := t.answers(p, k, fresh)
 	if ex == nil {
 		t.misfit(p, m)
@@ -167,11 +169,11 @@ func (t *Table) response(p *capture.Packet, m *message) *open {
 
 // answers returns the exchange with the ID and the question of a response.
 func (t *Table) answers(p *capture.Packet, k key, fresh bool) *open {
-	s := t.at(k)
 	before := t.buffers.within(p, waitsForCPU)
 	if !fresh && before != nil && before.response && before.ex.asks(k) {
-		return before.ex.instead(p, &s)
+		return t.instead(before.ex, p, k)
 	}
+	s := t.at(k)
 	if s.len() == 1 {
 		return s.one
 	}
@@ -204,8 +206,12 @@ func (t *Table) answers(p *capture.Packet, k key, fresh bool) *open {
 
 // instead returns the exchange of a response that was taken for one of ex: another one
 // if only now its source address shows that.
-func (ex *open) instead(p *capture.Packet, s *slot) *open {
-	if ex.mayAnswer(p) || s.len() < 2 {
+func (t *Table) instead(ex *open, p *capture.Packet, k key) *open {
+	if ex.mayAnswer(p) {
+		return ex
+	}
+	s := t.at(k)
+	if s.len() < 2 {
 		return ex
 	}
 	for i := range s.len() {

@@ -2,46 +2,42 @@ package exchange
 
 import (
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/agenda"
 	"github.com/dnstrace/dnstrace/tracer/spare"
 )
 
-// Bounds of what is kept to be used again: what ends in a round of a busy node, and
-// paths of ordinary length.
-const (
-	maxSpare      = 512
-	maxSpareSteps = 32
-)
+// maxSpareSteps is how many sightings an exchange has at most whose memory is used again.
+const maxSpareSteps = 32
 
-// lists is the memory of an exchange's lists while it is open. Its record has copies
-// that are no larger than they need to be.
-type lists struct {
-	path     trace.Path
-	marks    []mark
-	journeys []journey
-}
-
-// takeLists gives an exchange memory for its lists.
-func (t *Table) takeLists(ex *open) {
-	last := len(t.spare) - 1
-	if last < 0 {
+// fresh returns an exchange of which nothing is known.
+func (t *Table) fresh() *open {
+	ex := t.spare.Take()
+	if ex.marks == nil {
 		// Half of what a lookup through a Service has: what is never answered is most where room is short.
 		ex.path, ex.marks, ex.journeys = trace.MakePath(4, 2, 2), make([]mark, 0, 4), make([]journey, 0, 2)
-		return
 	}
-	l := &t.spare[last]
-	ex.path, ex.marks, ex.journeys = l.path, l.marks, l.journeys
-	*l = lists{}
-	t.spare = t.spare[:last]
-	t.idle = min(t.idle, last)
+	t.serial++
+	ex.serial, ex.closed = t.serial, false
+	return ex
 }
 
-// giveLists takes the memory of an exchange that is over.
-func (t *Table) giveLists(ex *open) {
-	if len(t.spare) < maxSpare && ex.path.Len() <= maxSpareSteps && len(ex.journeys) <= maxSpareSteps {
-		ex.path.Reset()
-		t.spare = append(t.spare, lists{ex.path, ex.marks[:0], ex.journeys[:0]})
+// reclaim takes the memory of an exchange that is out of the table. A connection may
+// remember one over TCP, of which only the lists are used again.
+func (t *Table) reclaim(ex *open) {
+	lists := open{serial: ex.serial, closed: true, path: ex.path, marks: ex.marks[:0], journeys: ex.journeys[:0]}
+	small := ex.path.Len() <= maxSpareSteps && len(ex.journeys) <= maxSpareSteps
+	kept := ex
+	if ex.key.protocol == trace.TransportTCP {
+		ex.path, ex.marks, ex.journeys = trace.Path{}, nil, nil
+		kept = new(open)
+	} else {
+		lists.question, lists.clients, lists.servers = ex.question[:0], ex.clients[:0], ex.servers[:0]
 	}
-	ex.path, ex.marks, ex.journeys = trace.Path{}, nil, nil
+	if small {
+		lists.path.Reset()
+		*kept = lists
+		t.spare.Give(kept)
+	}
 }
 
 // peak is the most that tables held, which is what they have memory for.
@@ -57,10 +53,9 @@ func (t *Table) shrink(now int64) {
 		return
 	}
 	t.peak.next = now + int64(spare.Every)
-	t.spare = append([]lists(nil), t.spare[min(t.idle, len(t.spare)):]...)
-	t.idle = len(t.spare)
+	t.spare.Trim()
 	if spare.TooLarge(cap(t.due), t.peak.open) {
-		t.due = append(make(dueHeap, 0, 2*len(t.due)), t.due...)
+		t.due = append(make(agenda.Of[*open], 0, 2*len(t.due)), t.due...)
 		t.open, t.waiting, t.datagrams, t.evicted = spare.Map(t.open), spare.Map(t.waiting), spare.Map(t.datagrams), nil
 		t.sockets.newest, t.alike.newest, t.kin.newest = spare.Map(t.sockets.newest), spare.Map(t.alike.newest), spare.Map(t.kin.newest)
 		t.buffers = buffers{} // it refers to exchanges that are over

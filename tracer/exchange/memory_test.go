@@ -9,6 +9,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/agenda"
 	"github.com/dnstrace/dnstrace/tracer/capture"
 	"github.com/dnstrace/dnstrace/tracer/spare"
 )
@@ -69,8 +70,8 @@ func TestUnansweredLoadIsBounded(t *testing.T) {
 		t.Errorf("it takes %d bytes, and counts %d; %d exchanges", used, s.Bytes, s.Open)
 	}
 	open := 0
-	for _, ex := range tbl.due {
-		if ex.reported == 0 {
+	for _, e := range tbl.due {
+		if e.Item.reported == 0 {
 			open++
 		}
 	}
@@ -131,7 +132,7 @@ func TestShrinkingKeepsWhatIsOpen(t *testing.T) {
 		q := numberedPacket(t, now, tx, n, false)
 		tbl.Packet(&q)
 	}
-	tbl.due = append(make(dueHeap, 0, 100*spare.Small), tbl.due...)
+	tbl.due = append(make(agenda.Of[*open], 0, 100*spare.Small), tbl.due...)
 	tbl.peak.next, tbl.peak.conns = 0, 100*spare.Small
 	tbl.shrink(now)
 	if cap(tbl.due) > spare.Small {

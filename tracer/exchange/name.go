@@ -1,6 +1,13 @@
 package exchange
 
-import "github.com/miekg/dns"
+import (
+	"strings"
+
+	"github.com/miekg/dns"
+)
+
+// maxName is how long a name is in wire format, at most (RFC 1035, section 2.3.4).
+const maxName = 255
 
 // presentation returns a name in wire format as DNS tools write it (RFC 1035,
 // section 5.1), in lower case. Bytes that need it are escaped as in the plugin's
@@ -19,7 +26,7 @@ func presentation(wire []byte) (string, error) {
 // plainName does so for a name of letters, digits, hyphens and underscores,
 // which nearly every name is, without memory but for the result.
 func plainName(wire []byte) (string, bool) {
-	var buf [255]byte
+	var buf [maxName]byte
 	n := 0
 	for off := 0; off < len(wire); {
 		length := int(wire[off])
@@ -46,4 +53,56 @@ func plainName(wire []byte) (string, bool) {
 		off += length
 	}
 	return "", false
+}
+
+// packName puts a name in presentation format into b, in wire format, and returns its length.
+func packName(name string, b []byte) (int, error) {
+	if n, ok := packPlain(name, b); ok {
+		return n, nil
+	}
+	return dns.PackDomainName(name, b, 0, nil, false)
+}
+
+// packPlain does so for an absolute name without escapes.
+func packPlain(name string, b []byte) (int, bool) {
+	if len(name) < 2 || len(name) >= len(b) || name[len(name)-1] != '.' || strings.IndexByte(name, '\\') >= 0 {
+		return 0, false
+	}
+	length := 0 // where that of the label is
+	for i := range len(name) {
+		if name[i] != '.' {
+			b[i+1] = name[i]
+			continue
+		}
+		n := i - length
+		if n == 0 || n > 63 {
+			return 0, false
+		}
+		b[length] = byte(n)
+		length = i + 1
+	}
+	b[length] = 0
+	return length + 1, true
+}
+
+// typeNames are those of the types that nearly all questions are of.
+var typeNames = func() (names [256]string) {
+	for i := range names {
+		names[i] = dns.Type(i).String()
+	}
+	return names
+}()
+
+func typeName(t uint16) string {
+	if int(t) < len(typeNames) {
+		return typeNames[t]
+	}
+	return dns.Type(t).String()
+}
+
+func className(c uint16) string {
+	if c == dns.ClassINET {
+		return "IN"
+	}
+	return dns.Class(c).String()
 }

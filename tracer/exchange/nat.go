@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -11,7 +12,7 @@ import (
 // translation is the addresses after translation, where they are others.
 type translation struct {
 	server, client netip.AddrPort
-	source         string
+	source         string // empty: none is known
 }
 
 // translated notes the addresses after translation: from connection tracking, or
@@ -26,10 +27,11 @@ func (t *Table) translated(ex *open, p *capture.Packet, source string) {
 		return
 	}
 	t.goes(ex, p.Dst)
-	if source == "" || ex.nat != nil && ex.nat.source == trace.NATConntrack {
+	if source == "" || ex.nat.source == trace.NATConntrack {
 		return
 	}
-	n := ex.translation(source)
+	n := &ex.nat
+	n.source = cmp.Or(n.source, source)
 	if p.Dst != ex.server {
 		n.server = p.Dst
 	}
@@ -41,7 +43,7 @@ func (t *Table) translated(ex *open, p *capture.Packet, source string) {
 // translatedResponse does so for a response, of which only connection tracking tells
 // the addresses of the other way.
 func (t *Table) translatedResponse(ex *open, p *capture.Packet) {
-	if p.NAT != nil && (ex.nat == nil || ex.nat.source != trace.NATConntrack) {
+	if p.NAT != nil && ex.nat.source != trace.NATConntrack {
 		t.tracked(ex, p)
 	}
 }
@@ -49,11 +51,10 @@ func (t *Table) translatedResponse(ex *open, p *capture.Packet) {
 // tracked notes what connection tracking says.
 func (t *Table) tracked(ex *open, p *capture.Packet) {
 	n := p.NAT
-	if ex.nat != nil && ex.nat.source != trace.NATConntrack {
-		*ex.nat = translation{} // what was matched gives way to what is known
+	x := &ex.nat
+	if x.source != trace.NATConntrack {
+		*x = translation{source: trace.NATConntrack} // what was matched gives way to what is known
 	}
-	x := ex.translation(trace.NATConntrack)
-	x.source = trace.NATConntrack
 	if a := n.Reply.Src; a != n.Original.Dst {
 		x.server = a
 	}
@@ -63,14 +64,6 @@ func (t *Table) tracked(ex *open, p *capture.Packet) {
 	t.goes(ex, p.NAT.Original.Dst)
 	t.goes(ex, p.NAT.Reply.Src)
 	t.aliasClient(ex, p)
-}
-
-// translation returns what is known of the addresses after translation.
-func (ex *open) translation(source string) *translation {
-	if ex.nat == nil {
-		ex.nat = &translation{source: source}
-	}
-	return ex.nat
 }
 
 // goes notes an address that the query goes to.
@@ -99,7 +92,7 @@ func (t *Table) aliasClient(ex *open, p *capture.Packet) {
 // fromElsewhere completes the translation from responses that came from an address to
 // which the query was not seen to go, and that the client got from its server's.
 func (ex *open) fromElsewhere() {
-	if ex.nat != nil || ex.guess == nil && (ex.conn == nil || ex.conn.source == "") {
+	if ex.nat.source != "" || ex.guess == nil && (ex.conn == nil || ex.conn.source == "") {
 		return
 	}
 	for i := range ex.marks {
@@ -114,7 +107,7 @@ func (ex *open) fromElsewhere() {
 		if ex.journeys[ex.marks[i].journey].taken {
 			source = trace.NATBuffer // the same packet came from the server's address
 		}
-		ex.translation(source).server = src
+		ex.nat = translation{server: src, source: source}
 		return
 	}
 }

@@ -20,7 +20,7 @@ type open struct {
 	sentDst netip.AddrPort   // where its first packet went: after what its own namespace translates
 	clients []key            // other addresses of the client
 	servers []netip.AddrPort // other addresses of the server
-	nat     *translation
+	nat     translation
 	conn    *conn // of TCP; nil: UDP
 
 	question []byte // QNAME, QTYPE, QCLASS in wire format; none: an attempt to connect
@@ -28,20 +28,23 @@ type open struct {
 	opcode   uint8
 	dnssec   bool
 	bufSize  uint16
-	size     int // of the query
+	size     int32 // of the query
 	stamp    string
 
 	first     int64 // monotonic time of the first packet
 	wall      time.Time
 	lastQuery int64 // when it was last sent
 	last      int64
-	sendings  int // how often it was sent
 
-	outstanding int // others of its pair that waited when it began
+	sendings    int32  // how often it was sent
+	outstanding int32  // others of its pair that waited when it began
+	resent      int32  // segments of the response that its sender sent again
+	omitted     int32  // sightings
+	index       int32  // in due of the table
+	serial      uint32 // tells those apart that were in the same memory one after the other
 
 	path     trace.Path
 	marks    []mark // one for every sighting in path
-	omitted  int
 	journeys []journey
 	drops    []trace.Drop
 	astray   *trace.Drop // the last that came where it was not for; nil: none did
@@ -52,14 +55,13 @@ type open struct {
 
 	fragmented    []datagram
 	client        who
-	serverProcess *who    // nil: unknown
+	serverProcess who
 	answer        *answer // what the response says
 	guess         *answer // what one from an unknown address says
 	respelled     bool    // answer has the name in other upper and lower case than the query
 	sent          bool    // the packet at hand is sent by a socket here
 	connects      bool    // the query is the SYN of a connection, on which nothing was asked yet
 	connected     bool    // and it was opened, after the attempt was reported
-	resent        int     // segments of the response that its sender sent again
 	listenFull    bool    // the last SYN that reached its listener found no room
 	responded     bool    // a response was seen, anywhere
 	ended         bool    // no response can come any more
@@ -69,7 +71,6 @@ type open struct {
 
 	links      [chainings]links
 	due        int64
-	index      int
 	reported   int64 // when it was passed on without a response
 	lostEvents uint64
 	counted    int // bytes
@@ -136,8 +137,8 @@ func (t *Table) begin(k key, p *capture.Packet, m *message, server netip.AddrPor
 		return nil
 	}
 	ex := t.newOpen(k, p, server)
-	ex.question, ex.name = append([]byte(nil), m.question...), name
-	ex.opcode, ex.size = uint8(m.opcode()), m.size
+	ex.question, ex.name = append(ex.question, m.question...), name
+	ex.opcode, ex.size = uint8(m.opcode()), int32(m.size)
 	ex.readRequest(m)
 	t.index(ex)
 	t.waits(ex)
@@ -146,8 +147,8 @@ func (t *Table) begin(k key, p *capture.Packet, m *message, server netip.AddrPor
 }
 
 func (t *Table) newOpen(k key, p *capture.Packet, server netip.AddrPort) *open {
-	ex := &open{key: k, server: server, sentDst: p.Dst, first: p.Time}
-	t.takeLists(ex)
+	ex := t.fresh()
+	ex.key, ex.server, ex.sentDst, ex.first = k, server, p.Dst, p.Time
 	if p.Kind == capture.Drop && p.SentAt != 0 && p.SentAt < p.Time {
 		ex.first = p.SentAt
 	}
@@ -284,6 +285,9 @@ func (t *Table) sighted(ex *open, p *capture.Packet, response, whole bool) bool 
 		if ex.sends(p) {
 			ex.sendings++
 			ex.lastQuery = p.Time
+			if p.Kind == capture.TX {
+				t.places.learn(p.NetNS, asks)
+			}
 		}
 	}
 	if ex.client.pid != known {
@@ -321,15 +325,9 @@ func (t *Table) tellSocket(ex *open) {
 func (ex *open) learn(p *capture.Packet, names Names, client bool) {
 	if client {
 		ex.client.learn(p, names)
-		return
+	} else {
+		ex.serverProcess.learn(p, names)
 	}
-	if p.PID == 0 && p.CgroupID == 0 {
-		return
-	}
-	if ex.serverProcess == nil {
-		ex.serverProcess = new(who)
-	}
-	ex.serverProcess.learn(p, names)
 }
 
 // sends tells whether a sighting of the query, not yet in marks, is where it is sent,
@@ -375,12 +373,6 @@ func (ex *open) bytes() int {
 		if a != nil {
 			n += int(unsafe.Sizeof(*a)) + cap(a.answers)*(int(unsafe.Sizeof(trace.Answer{}))+24)
 		}
-	}
-	if ex.serverProcess != nil {
-		n += int(unsafe.Sizeof(who{}))
-	}
-	if ex.nat != nil {
-		n += int(unsafe.Sizeof(*ex.nat))
 	}
 	return n
 }

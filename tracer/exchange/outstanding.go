@@ -15,7 +15,7 @@ func (ex *open) pair() pair { return pair{ex.key.client.Addr(), ex.server} }
 func (t *Table) waits(ex *open) {
 	p := ex.pair()
 	n := t.waiting[p]
-	ex.waits, ex.outstanding = true, n
+	ex.waits, ex.outstanding = true, int32(n)
 	t.waiting[p] = n + 1
 }
 

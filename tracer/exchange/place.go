@@ -10,6 +10,7 @@ import (
 type places struct {
 	netns  map[uint32]passes
 	serves map[serving]struct{}
+	last   serving // that was learned
 }
 
 // passes says how packets pass a namespace.
@@ -20,6 +21,7 @@ const (
 	transmits                    // some were seen to go out by one
 	redirects                    // some went on from it by a way that is not seen (bpf_redirect_peer)
 	forwards                     // some came in and went out
+	asks                         // queries left it that did not come in before
 )
 
 // serving is an address at which somebody in a namespace answers.
@@ -32,7 +34,7 @@ type serving struct {
 // forgotten is learned again.
 const maxPlaces = 8192
 
-func newPlaces() places { return places{map[uint32]passes{}, map[serving]struct{}{}} }
+func newPlaces() places { return places{netns: map[uint32]passes{}, serves: map[serving]struct{}{}} }
 
 func (p *places) learn(netns uint32, how passes) {
 	if p.netns[netns]&how == how {
@@ -46,6 +48,10 @@ func (p *places) learn(netns uint32, how passes) {
 
 func (p *places) learnServer(netns uint32, addr netip.AddrPort) {
 	s := serving{netns, addr}
+	if s == p.last {
+		return
+	}
+	p.last = s
 	if _, known := p.serves[s]; known {
 		return
 	}

@@ -145,7 +145,7 @@ func (t *Table) echoed(p *capture.Packet, m *message) bool {
 	if p.Protocol != trace.TransportUDP || t.isServer(p.Dst.Port(), p.DstServer) || !t.isServer(p.Src.Port(), p.SrcServer) {
 		return false
 	}
-	s := t.at(keyOf(p, &m.header, clientOf(p, true)))
+	s := t.at(keyOf(p, &m.header, clientOf(p, true), nil))
 	for i := range s.len() {
 		if ex := s.at(i); ex.expects(p.Src, p) {
 			t.refuse(ex, p, malformed, m)

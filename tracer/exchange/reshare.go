@@ -16,7 +16,8 @@ import (
 func (t *Table) Reshare(c capture.ShareChange) {
 	t.part, t.whole = c.After != capture.WholeShare, c.At
 	var discarded []*open
-	for _, ex := range t.due {
+	for _, e := range t.due {
+		ex := e.Item
 		before, after := ex.in(c.Before), ex.in(c.After)
 		switch {
 		case before == after:

@@ -8,11 +8,12 @@
 package exchange
 
 import (
-	"container/heap"
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/agenda"
 	"github.com/dnstrace/dnstrace/tracer/capture"
+	"github.com/dnstrace/dnstrace/tracer/spare"
 )
 
 // Times of an exchange.
@@ -94,7 +95,7 @@ type Table struct {
 	sockets   chains[socket]
 	alike     chains[uint64] // by the hash of their question
 	waiting   map[pair]int   // how many wait for a response
-	due       dueHeap
+	due       agenda.Of[*open]
 	conns     map[connKey]*conn
 	clients   map[socket]*conn // the last connection of a client's address
 	datagrams map[datagram]fragmented
@@ -111,8 +112,8 @@ type Table struct {
 	evicted   []*trace.Exchange // because the table was full, until Advance
 	bytes     int
 	connBytes int
-	spare     []lists
-	idle      int // how many of them were not needed since shrink
+	spare     spare.Of[open]
+	serial    uint32 // of the newest exchange
 	peak      peak
 	stats     Stats
 	part      bool  // of the lookups are reported
@@ -192,7 +193,7 @@ func amongEquals(p *capture.Packet) bool {
 func (t *Table) add(ex *open) {
 	t.kin.join(ex.kinKey(), ex)
 	ex.due = ex.first + int64(t.cfg.Timeout)
-	heap.Push(&t.due, ex)
+	t.due.Add(ex, ex.due)
 	t.peak.open = max(t.peak.open, len(t.due))
 	t.account(ex)
 }
@@ -200,7 +201,7 @@ func (t *Table) add(ex *open) {
 // evict passes on, as it stands, the exchange that would end first. What it waited
 // for may still come: its record says that something may be missing.
 func (t *Table) evict() {
-	oldest := t.due[0]
+	oldest := t.due[0].Item
 	if t.tells(oldest) {
 		oldest.lostEvents++
 		t.evicted = append(t.evicted, t.emit(oldest))
@@ -221,8 +222,8 @@ func (t *Table) account(ex *open) {
 // Lost notes that events were lost between two times: an exchange that was open
 // then may miss some. One that began right after may miss its beginning.
 func (t *Table) Lost(events uint64, first, last int64) {
-	for _, ex := range t.due {
-		if ex.first-int64(Crossing) <= last && first <= ex.deadline(t.cfg.Timeout) {
+	for _, e := range t.due {
+		if ex := e.Item; ex.first-int64(Crossing) <= last && first <= ex.deadline(t.cfg.Timeout) {
 			ex.lostEvents += events
 		}
 	}
@@ -238,12 +239,11 @@ func (t *Table) Advance(now int64, emit func(*trace.Exchange)) {
 	}
 	clear(t.evicted)
 	t.evicted = t.evicted[:0]
-	for len(t.due) > 0 && t.due[0].due <= now {
-		ex := t.due[0]
+	for len(t.due) > 0 && t.due[0].At <= now {
+		ex := t.due[0].Item
 		// The heap is not touched by every packet; see whether it is still due.
 		if due := t.ends(ex); due > now {
-			ex.due = due
-			heap.Fix(&t.due, 0)
+			t.look(ex, due)
 			continue
 		}
 		t.over(ex, now, emit)
@@ -273,8 +273,7 @@ func (t *Table) over(ex *open, now int64, emit func(*trace.Exchange)) {
 		if r.Outcome != trace.OutcomeAnswered {
 			t.waitsNoMore(ex)
 			ex.reported, ex.final = now, ex.ended && ex.conn != nil && !ex.connects
-			ex.due = now + int64(ex.remembered())
-			heap.Fix(&t.due, 0)
+			t.look(ex, now+int64(ex.remembered()))
 			return
 		}
 	}
@@ -285,7 +284,7 @@ func (t *Table) over(ex *open, now int64, emit func(*trace.Exchange)) {
 // query that still waits is no failure, only unfinished, and is counted as that.
 func (t *Table) Flush(emit func(*trace.Exchange)) {
 	for len(t.due) > 0 {
-		ex := t.due[0]
+		ex := t.due[0].Item
 		if t.tells(ex) {
 			if len(ex.drops) > 0 || ex.ended || t.answered(ex) {
 				emit(t.emit(ex))
@@ -306,7 +305,7 @@ func (t *Table) Stats() Stats {
 
 // remove takes an exchange out of the table.
 func (t *Table) remove(ex *open) {
-	heap.Remove(&t.due, ex.index)
+	t.due.Remove(int(ex.index))
 	t.bytes -= ex.counted
 	ex.closed = true
 	t.unindex(ex)
@@ -321,5 +320,5 @@ func (t *Table) remove(ex *open) {
 	if ex.conn != nil && ex.conn.attempt == ex {
 		ex.conn.attempt = nil
 	}
-	t.giveLists(ex)
+	t.reclaim(ex)
 }

@@ -134,7 +134,7 @@ func (t *Table) earlyDrops(s *stream, m *carried, response bool) {
 
 // answerOf finds the exchange of a response with a question.
 func (t *Table) answerOf(c *conn, p *capture.Packet, m *message, known *carried) {
-	s := t.at(keyOf(p, &m.header, c.client))
+	s := t.at(keyOf(p, &m.header, c.client, nil))
 	for i := range s.len() {
 		ex := s.at(i)
 		switch better := known.ex; {

@@ -40,7 +40,7 @@ func (t *Table) recorded(q *trace.Query) *open {
 // Server returns the process, and the cgroup, that read the query which a server recorded,
 // while its exchange is open; zero values where packets did not show them.
 func (t *Table) Server(q *trace.Query) (pid int, cgroup string) {
-	if ex := t.recorded(q); ex != nil && ex.serverProcess != nil {
+	if ex := t.recorded(q); ex != nil {
 		return int(ex.serverProcess.pid), ex.serverProcess.cgroup
 	}
 	return 0, ""
@@ -71,6 +71,9 @@ const maxAlike = 64
 // Asking tells whether a query for that question is open that was sent from a place
 // between two times, by that process; pid 0: any.
 func (t *Table) Asking(place trace.Place, pid int, qname, qtype string, from, until time.Time) bool {
+	if !t.places.does(place.NetNS, asks) {
+		return false // most servers ask nobody
+	}
 	question, ok := hashOf(qname, qtype, "IN")
 	if !ok {
 		return false
@@ -94,8 +97,8 @@ func transport(protocol string) uint8 {
 
 // hashOf returns the hash of a question that is written as in records.
 func hashOf(qname, qtype, qclass string) (uint64, bool) {
-	var question [255 + 4]byte
-	n, err := dns.PackDomainName(qname, question[:255], 0, nil, false)
+	var question [maxName + 4]byte
+	n, err := packName(qname, question[:maxName])
 	t, known := number(dns.StringToType, "TYPE", qtype)
 	c, ok := number(dns.StringToClass, "CLASS", qclass)
 	if err != nil || !known || !ok {

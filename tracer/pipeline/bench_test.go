@@ -16,7 +16,8 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/history"
 )
 
-// sighting is one packet of a lookup as the programs report it.
+// sighting is one packet of a lookup as the programs report it. The port of the client
+// is another in each lookup.
 type sighting struct {
 	kind           capture.Kind
 	netns, ifindex uint32
@@ -34,8 +35,8 @@ var (
 )
 
 // onLoopback is a lookup whose client and server share a namespace.
-func onLoopback(port uint16) []sighting {
-	client, local := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port), netip.MustParseAddrPort("127.0.0.1:53")
+func onLoopback() []sighting {
+	client, local := netip.MustParseAddrPort("127.0.0.1:0"), netip.MustParseAddrPort("127.0.0.1:53")
 	return []sighting{
 		{capture.TX, 1, 1, false, client, local, nil, 100},
 		{capture.RX, 1, 1, false, client, local, nil, 0},
@@ -45,8 +46,8 @@ func onLoopback(port uint16) []sighting {
 }
 
 // throughService is a lookup from pod to pod through a bridge and a Service.
-func throughService(port uint16) []sighting {
-	client := netip.AddrPortFrom(pod, port)
+func throughService() []sighting {
+	client := netip.AddrPortFrom(pod, 0)
 	nat := &capture.NAT{Original: capture.Tuple{Src: client, Dst: service}, Reply: capture.Tuple{Src: server, Dst: client}}
 	return []sighting{
 		{capture.TX, 1, 2, false, client, service, nil, 100},
@@ -63,9 +64,9 @@ func throughService(port uint16) []sighting {
 }
 
 // atSockets is the same where arrival and reading are seen as well.
-func atSockets(port uint16) []sighting {
-	client := netip.AddrPortFrom(pod, port)
-	way := throughService(port)
+func atSockets() []sighting {
+	client := netip.AddrPortFrom(pod, 0)
+	way := throughService()
 	taken := []sighting{
 		{capture.Delivered, 3, 0, false, client, server, nil, 0},
 		{capture.Read, 3, 0, false, client, server, nil, 200},
@@ -80,10 +81,10 @@ func atSockets(port uint16) []sighting {
 // replay is a source that makes up the lookups of a busy node: so many names,
 // asked in turn, at so many a second.
 type replay struct {
-	lookup  func(port uint16) []sighting
+	lookup  []sighting
 	queries [][]byte
 	answers [][]byte
-	plans   map[uint16][]sighting
+	nat     capture.NAT // of the packet that is delivered
 	now     int64
 	asked   int
 	packet  capture.Packet
@@ -103,9 +104,9 @@ const (
 
 func name(i int) string { return fmt.Sprintf("n%d.svc.cluster.example.com.", i) }
 
-func newReplay(b *testing.B, lookup func(uint16) []sighting) *replay {
+func newReplay(b *testing.B, lookup []sighting) *replay {
 	b.Helper()
-	r := &replay{lookup: lookup, now: capture.Now(), plans: map[uint16][]sighting{}}
+	r := &replay{lookup: lookup, now: capture.Now()}
 	for i := range names {
 		q := new(dns.Msg).SetQuestion(name(i), dns.TypeA)
 		q.SetEdns0(1232, false)
@@ -142,30 +143,30 @@ func (r *replay) Poll(deliver func(*capture.Packet)) (int64, error) {
 
 func (r *replay) one(deliver func(*capture.Packet)) {
 	n := r.asked % names
-	port := uint16(20000 + r.asked%20000)
-	plan := r.plans[port]
-	if plan == nil {
-		plan = r.lookup(port)
-		r.plans[port] = plan
-	}
+	client := netip.AddrPortFrom(r.lookup[0].src.Addr(), uint16(20000+r.asked%20000))
 	id := uint16(r.asked)
 	r.asked++
-	for i := range plan {
-		s := &plan[i]
-		payload, skb := r.queries[n], uint64(r.asked)<<1
+	for i := range r.lookup {
+		s := &r.lookup[i]
+		payload, skb, src, dst := r.queries[n], uint64(r.asked)<<1, client, s.dst
 		if s.response {
-			payload, skb = r.answers[n], skb|1
+			payload, skb, src, dst = r.answers[n], skb|1, s.src, client
 		}
 		payload[0], payload[1] = byte(id>>8), byte(id)
 		r.packet = capture.Packet{
 			Time: r.now + int64(i)*5000, SKB: skb, Kind: s.kind, Protocol: trace.TransportUDP,
-			Src: s.src, Dst: s.dst, NetNS: s.netns, NetNSName: "cni-5c6b", IfIndex: s.ifindex, IfName: "eth0",
-			Payload: payload, PayloadLen: len(payload), NAT: s.nat, PID: s.pid, Comm: "dnsperf",
+			Src: src, Dst: dst, NetNS: s.netns, NetNSName: "cni-5c6b", IfIndex: s.ifindex, IfName: "eth0",
+			Payload: payload, PayloadLen: len(payload), PID: s.pid, Comm: "dnsperf",
+		}
+		if s.nat != nil {
+			r.nat = *s.nat
+			r.nat.Original.Src, r.nat.Reply.Dst = client, client
+			r.packet.NAT = &r.nat
 		}
 		deliver(&r.packet)
 	}
 	if r.records != nil {
-		r.serve(n, id, plan[0].src, r.now+20_000)
+		r.serve(n, id, client, r.now+20_000)
 	}
 }
 
@@ -210,7 +211,7 @@ func (r *replay) ShareChanges() []capture.ShareChange { return nil }
 // pairing, assembly, diagnosis, both records written, the trace kept; recorded is one
 // that is seen at sockets and of which the server sends a record.
 func BenchmarkLookup(b *testing.B) {
-	for name, lookup := range map[string]func(uint16) []sighting{"loopback": onLoopback, "service": throughService, "recorded": atSockets} {
+	for name, lookup := range map[string][]sighting{"loopback": onLoopback(), "service": throughService(), "recorded": atSockets()} {
 		b.Run(name, func(b *testing.B) {
 			out, err := export.Open("file:" + filepath.Join(b.TempDir(), "records.jsonl"))
 			if err != nil {
