@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 	"unicode"
@@ -162,6 +163,42 @@ func TestHostileLines(t *testing.T) {
 				t.Errorf("%+q %v: %s", text, args, stdout)
 			}
 		}
+	}
+}
+
+// Somebody put a link, a pipe, a device, or a file of his own where explain is told to write
+// packets, or may replace it there: it refuses, at once, with a word on what to do, and what the
+// link leads to is as it was.
+func TestHostilePcapPath(t *testing.T) {
+	lookups := hostileFile(t, "text")
+	for name, tc := range map[string]struct {
+		attack func(dir, path string) error
+		want   string
+	}{
+		"a link": {func(dir, path string) error {
+			return errors.Join(os.WriteFile(dir+"/victim", []byte("kept"), 0o600), os.Symlink(dir+"/victim", path))
+		}, "it is a symbolic link"},
+		"a pipe":   {func(_, path string) error { return syscall.Mkfifo(path, 0o666) }, "it is a named pipe"},
+		"a device": {func(_, path string) error { return syscall.Mknod(path, syscall.S_IFCHR|0o666, 1<<8|3) }, "it is a device"},
+		"another's file": {func(_, path string) error {
+			return errors.Join(os.WriteFile(path, nil, 0o600), os.Chown(path, 65534, 65534))
+		}, "it belongs to user 65534"},
+		"a folder of all": {func(dir, _ string) error { return os.Chmod(dir, 0o777) }, "chmod go-w"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "d")
+			path := filepath.Join(dir, "packets.pcapng")
+			if err := errors.Join(os.Mkdir(dir, 0o755), tc.attack(dir, path)); err != nil {
+				t.Fatal(err)
+			}
+			status, _, stderr := call(t, "", "explain", "www.example.com", "--from", lookups, "--pcap", path)
+			if status == 0 || !strings.Contains(stderr, tc.want) || !strings.Contains(stderr, "--pcap - >") {
+				t.Errorf("status %d: %s", status, stderr)
+			}
+			if kept, err := os.ReadFile(dir + "/victim"); err == nil && string(kept) != "kept" {
+				t.Errorf("the victim has %d bytes", len(kept))
+			}
+		})
 	}
 }
 
