@@ -138,13 +138,13 @@ var repeatedFaults = []repeated{
 	{"conntrack-race", func(r *faultRig, zone string) func() { return r.may(r.RaceLostBy(zone, dns.TypeA)) }, second, "conntrack-race", nil,
 		more{ask: bothTypes, lookups: 2}},
 	{"full-socket", fullSocket, second, "dropped-receive-buffer", nil, more{}},
-	{"starved", starved, lab.Query{}, "server-overloaded", nil, more{most: 200}}, // its socket takes some 270
+	{"starved", starved, lab.Query{}, "server-overloaded", nil, more{most: 100}}, // who wait at once
 	{"rolled-out", func(r *faultRig, _ string) func() {
 		old, now := netip.MustParseAddr("10.244.0.77"), r.Host(lab.CoreDNS)
 		r.may(nil, r.SetEndpoints(netip.AddrPortFrom(old, 53), netip.AddrPortFrom(now.V6, 53)))
 		return func() { r.may(nil, r.SetEndpoints(netip.AddrPortFrom(now.V4, 53), netip.AddrPortFrom(now.V6, 53))) }
 	}, lab.Query{Timeout: 4 * time.Second}, "stale-endpoint", nil, more{timeout: "4s"}},
-	{"asked-again", acts(lab.Behaviour{Delay: 400 * time.Millisecond}), lab.Query{RetransmitAfter: 250 * time.Millisecond}, "retransmission", nil, more{}},
+	{"asked-again", acts(lab.Behaviour{Delay: 600 * time.Millisecond}), lab.Query{RetransmitAfter: 250 * time.Millisecond}, "retransmission", nil, more{}},
 	{"cached", acts(lab.Behaviour{Rcode: dns.RcodeServerFailure}), lab.Query{}, "cached-failure", other,
 		more{ask: twice, lookups: 2, first: "upstream-error"}},
 	{"busy", busy, lab.Query{}, "concurrency-limit", nil, more{corefile: oneUpstream("max_concurrent 4\nmax_fails 0\n")}},

@@ -109,7 +109,7 @@ func TestHostileTexts(t *testing.T) {
 			{"watch", "--upstream"}, {"watch", "--columns", "date,client,source,name,process,pod,namespace,container,netns,server,upstream,diagnosis"}, {"watch", "-o", "json"},
 			{"watch", "-f", "duration_seconds > qname"},
 			{"explain", "--all", "--upstream"}, {"explain", "www.example.com"}, {"explain", text},
-			{"top", "--once", "--window", "0s"}, {"top", "--once", "-o", "rows"}, {"top", "--once", "-o", "json"},
+			{"top", "--once"}, {"top", "--once", "-o", "rows"}, {"top", "--once", "-o", "json"},
 			{"watch", "--api", text}, {"run", "--output", "file:/absent/" + text}, {"run", "--output", text}, {"run", "--netns", text}, {text}, {"watch", "--" + text},
 		} {
 			if args[0] == "explain" || args[0] == "top" || args[0] == "watch" && args[1] != "--api" {
@@ -161,6 +161,82 @@ func TestHostileLines(t *testing.T) {
 			}
 			if slices.Contains(args, "-o") && args[len(args)-1] == "json" && !json.Valid([]byte(strings.TrimSpace(stdout))) {
 				t.Errorf("%+q %v: %s", text, args, stdout)
+			}
+		}
+	}
+}
+
+// shapes returns a record with each of its parts, in turn, set to null, emptied, or, where it is a
+// list, followed by null and by an empty object.
+func shapes(t *testing.T, line string) []string {
+	t.Helper()
+	var whole any
+	if err := json.Unmarshal([]byte(line), &whole); err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	try := func(set func(any), was any, instead ...any) {
+		for _, v := range instead {
+			set(v)
+			b, err := json.Marshal(whole)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, string(b))
+		}
+		set(was)
+	}
+	var walk func(v any, set func(any))
+	walk = func(v any, set func(any)) {
+		switch v := v.(type) {
+		case map[string]any:
+			try(set, v, nil, map[string]any{})
+			for k, part := range v {
+				walk(part, func(instead any) { v[k] = instead })
+			}
+		case []any:
+			try(set, v, nil, append(slices.Clone(v), nil), append(slices.Clone(v), map[string]any{}))
+			for i, part := range v {
+				walk(part, func(instead any) { v[i] = instead })
+			}
+		case float64:
+			try(set, v, nil, -1.0, 1e300)
+		default:
+			try(set, v, nil)
+		}
+	}
+	walk(whole, func(any) {})
+	return all
+}
+
+// Records lack any part that real ones have, hold nothing where something belongs, or are nested
+// without end: each is told or refused, no command ends over it, and what else is in the file is
+// told.
+func TestHostileShapes(t *testing.T) {
+	const cases = "../../tracer/diagnose/testdata/"
+	nested := `{"attempt":{"attempt":1,"address":"192.0.2.1:53","start_seconds":0,"duration_seconds":0,"outcome":"ok"},"upstreams":[`
+	for _, name := range []string{"all-upstreams-silent", "path-mtu"} {
+		content, err := os.ReadFile(cases + name + ".jsonl")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, traces, _ := call(t, "", "watch", "-o", "json", "--upstream", "--from", cases+name+".jsonl")
+		file := ""
+		for line := range strings.Lines(string(content) + traces) {
+			file += strings.Join(shapes(t, line), "\n") + "\n"
+			for _, depth := range []int{2, 3000} {
+				file += strings.Replace(line, `"upstreams":[`, `"upstreams":[`+strings.Repeat(nested, depth)+strings.Repeat("]},", depth), 1)
+			}
+		}
+		whole, _ := recorded(1, "api.example.com.")
+		path := filepath.Join(t.TempDir(), "records.jsonl")
+		if err := os.WriteFile(path, append([]byte(file), append(whole.AppendJSON(nil), '\n')...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, args := range [][]string{{"watch", "--upstream"}, {"explain", "--all", "--upstream"}, {"explain", "--all", "--pcap", "-"}, {"top", "--once"}} {
+			status, stdout, stderr := call(t, "", append(args, "--from", path)...)
+			if status != 0 || args[0] != "top" && !slices.Contains(args, "--pcap") && !strings.Contains(stdout, "api.example.com") {
+				t.Errorf("%s, %v: status %d, %d bytes: %s", name, args, status, len(stdout), stderr[max(0, len(stderr)-300):])
 			}
 		}
 	}
