@@ -80,6 +80,7 @@ var (
 	second = lab.Query{Timeout: time.Second}
 	direct = lab.Query{Timeout: time.Second, Server: netip.MustParseAddrPort("192.168.49.10:53")}
 	other  = []string{"upstream-unhealthy"}
+	storm  = []string{"nxdomain-storm"}
 )
 
 var repeatedFaults = []repeated{
@@ -144,7 +145,7 @@ var repeatedFaults = []repeated{
 		r.may(nil, r.SetEndpoints(netip.AddrPortFrom(old, 53), netip.AddrPortFrom(now.V6, 53)))
 		return func() { r.may(nil, r.SetEndpoints(netip.AddrPortFrom(now.V4, 53), netip.AddrPortFrom(now.V6, 53))) }
 	}, lab.Query{Timeout: 4 * time.Second}, "stale-endpoint", nil, more{timeout: "4s"}},
-	{"asked-again", acts(lab.Behaviour{Delay: 600 * time.Millisecond}), lab.Query{RetransmitAfter: 250 * time.Millisecond}, "retransmission", nil, more{}},
+	{"asked-again", acts(lab.Behaviour{Delay: 450 * time.Millisecond}), lab.Query{RetransmitAfter: 150 * time.Millisecond}, "retransmission", nil, more{}},
 	{"cached", acts(lab.Behaviour{Rcode: dns.RcodeServerFailure}), lab.Query{}, "cached-failure", other,
 		more{ask: twice, lookups: 2, first: "upstream-error"}},
 	{"busy", busy, lab.Query{}, "concurrency-limit", nil, more{corefile: oneUpstream("max_concurrent 4\nmax_fails 0\n")}},
@@ -154,10 +155,10 @@ var repeatedFaults = []repeated{
 	}}},
 	{"one-type", acts(lab.Behaviour{Type: dns.TypeAAAA, Silent: true}), lab.Query{Timeout: 8 * time.Second}, "type-ignored", other,
 		more{timeout: "3s", ask: bothTypes, lookups: 2, corefile: oneUpstream("")}}, // another, of which nothing is known, times out
-	{"contradiction", acts(lab.Behaviour{Type: dns.TypeAAAA, Rcode: dns.RcodeNameError}), lab.Query{}, "inconsistent-answers", nil,
+	{"contradiction", acts(lab.Behaviour{Type: dns.TypeAAAA, Rcode: dns.RcodeNameError}), lab.Query{}, "inconsistent-answers", storm,
 		more{ask: bothTypes, lookups: 2}},
 	{"tcp-after", acts(lab.Behaviour{Truncated: true}), lab.Query{}, "truncated-retry", nil, more{ask: overTCP, lookups: 2}},
-	{"searched", nothing, lab.Query{}, "search-path-amplification", nil,
+	{"searched", nothing, lab.Query{}, "search-path-amplification", storm,
 		more{corefile: clusterForwarding, ask: searching("demo.svc.cluster.local svc.cluster.local cluster.local"), lookups: 8}},
 	{"shadowed", func(r *faultRig, _ string) func() {
 		searching("demo.svc.cluster.local cluster.local wild.test")(r, lab.Query{Name: "www.first.example."}) // shows the list, and the first name

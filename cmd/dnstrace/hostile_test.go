@@ -242,6 +242,15 @@ func TestHostileShapes(t *testing.T) {
 	}
 }
 
+// Whoever is first at the name of a socket without a file serves it: no command asks there.
+func TestSocketWithoutAFile(t *testing.T) {
+	for _, args := range [][]string{{"watch"}, {"explain", "www.example.com"}, {"top", "--once"}} {
+		if status, _, stderr := call(t, "", append(args, "--api", "@dnstrace")...); status == 0 || !strings.Contains(stderr, "names no file") {
+			t.Errorf("%v: status %d: %s", args, status, stderr)
+		}
+	}
+}
+
 // Somebody put a link, a pipe, a device, or a file of his own where explain is told to write
 // packets, or may replace it there: it refuses, at once, with a word on what to do, and what the
 // link leads to is as it was.
