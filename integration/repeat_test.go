@@ -80,7 +80,7 @@ var (
 	second = lab.Query{Timeout: time.Second}
 	direct = lab.Query{Timeout: time.Second, Server: netip.MustParseAddrPort("192.168.49.10:53")}
 	other  = []string{"upstream-unhealthy"}
-	storm  = []string{"nxdomain-storm"}
+	stormy = []string{"nxdomain-storm"}
 )
 
 var repeatedFaults = []repeated{
@@ -149,16 +149,16 @@ var repeatedFaults = []repeated{
 	{"cached", acts(lab.Behaviour{Rcode: dns.RcodeServerFailure}), lab.Query{}, "cached-failure", other,
 		more{ask: twice, lookups: 2, first: "upstream-error"}},
 	{"busy", busy, lab.Query{}, "concurrency-limit", nil, more{corefile: oneUpstream("max_concurrent 4\nmax_fails 0\n")}},
-	{"blocked", nothing, lab.Query{}, "refused-by-server", nil, more{corefile: func(l *lab.Lab) string { return forwarding(l, "acl blocked.test {\nblock\n}") }}},
-	{"slow-plugin", nothing, lab.Query{}, "server-slow", nil, more{corefile: func(l *lab.Lab) string {
+	{"blocked", noFault, lab.Query{}, "refused-by-server", nil, more{corefile: func(l *lab.Lab) string { return forwarding(l, "acl blocked.test {\nblock\n}") }}},
+	{"slow-plugin", noFault, lab.Query{}, "server-slow", nil, more{corefile: func(l *lab.Lab) string {
 		return erratic(l, "slow-plugin.test", 700*time.Millisecond) + plainForwarding(l)
 	}}},
 	{"one-type", acts(lab.Behaviour{Type: dns.TypeAAAA, Silent: true}), lab.Query{Timeout: 8 * time.Second}, "type-ignored", other,
 		more{timeout: "3s", ask: bothTypes, lookups: 2, corefile: oneUpstream("")}}, // another, of which nothing is known, times out
-	{"contradiction", acts(lab.Behaviour{Type: dns.TypeAAAA, Rcode: dns.RcodeNameError}), lab.Query{}, "inconsistent-answers", storm,
+	{"contradiction", acts(lab.Behaviour{Type: dns.TypeAAAA, Rcode: dns.RcodeNameError}), lab.Query{}, "inconsistent-answers", stormy,
 		more{ask: bothTypes, lookups: 2}},
 	{"tcp-after", acts(lab.Behaviour{Truncated: true}), lab.Query{}, "truncated-retry", nil, more{ask: overTCP, lookups: 2}},
-	{"searched", nothing, lab.Query{}, "search-path-amplification", storm,
+	{"searched", noFault, lab.Query{}, "search-path-amplification", stormy,
 		more{corefile: clusterForwarding, ask: searching("demo.svc.cluster.local svc.cluster.local cluster.local"), lookups: 8}},
 	{"shadowed", func(r *faultRig, _ string) func() {
 		searching("demo.svc.cluster.local cluster.local wild.test")(r, lab.Query{Name: "www.first.example."}) // shows the list, and the first name
@@ -166,7 +166,7 @@ var repeatedFaults = []repeated{
 	}, lab.Query{}, "search-path-shadowed", nil, more{zone: "shadowed.example.", ask: searching("wild.test cluster.local"), lookups: 2, corefile: func(l *lab.Lab) string {
 		return forwarding(l, "template IN A wild.test {\nanswer \"{{ .Name }} 60 IN A 203.0.113.99\"\n}\ntemplate ANY ANY cluster.local {\nrcode NXDOMAIN\n}")
 	}}},
-	{"looped", nothing, lab.Query{Timeout: 8 * time.Second}, "forwarding-loop", nil, more{timeout: "3s", ask: alone, lookups: 1,
+	{"looped", noFault, lab.Query{Timeout: 8 * time.Second}, "forwarding-loop", nil, more{timeout: "3s", ask: alone, lookups: 1,
 		corefile: func(l *lab.Lab) string { return asking(l, l.Host(lab.CoreDNS).V4.String()) }}},
 }
 
@@ -177,7 +177,7 @@ func oneUpstream(options string) func(*lab.Lab) string {
 	}
 }
 
-func nothing(*faultRig, string) func() { return func() {} }
+func noFault(*faultRig, string) func() { return func() {} }
 
 // fullSocket stops the server, and fills its socket with queries of others: 208 KiB hold some 270.
 func fullSocket(r *faultRig, _ string) func() {
