@@ -116,3 +116,30 @@ func TestDiagnosePathMTUWithoutADrop(t *testing.T) {
 	r.keep("path-mtu-stuck", "stuck.test")
 	r.keep("path-mtu-not", "lost.small.test")
 }
+
+// Only the namespace of the client is observed, and what is large vanishes before it, or all but
+// its end: nothing of that shows there that it was large, and no cause is said.
+func TestDiagnosePathMTUOfTheReceiverAlone(t *testing.T) {
+	r := &faultRig{rig: &rig{lab.New(t, lab.Config{}), t}}
+	if _, err := r.StartTracer(append(onlyIn(r.Lab, "client-a"), "--timeout", "2s")...); err != nil {
+		t.Fatal(err)
+	}
+	undo, err := r.VanishAbove("client-a", 1294)
+	if err != nil {
+		t.Fatal(err)
+	}
+	large := []lab.Query{
+		r.largeQuery("end.tcp.test.", "tcp", 4000), r.largeQuery("none.tcp.test.", "tcp", 1410),
+		r.largeQuery("end.udp.test.", "udp", 3000), r.largeQuery("none.udp.test.", "udp", 1400),
+	}
+	for _, q := range large {
+		r.fails(q)
+	}
+	undo()
+	for _, q := range large {
+		tr := r.finds(q.Name, "no-response-seen", "No response was seen, and nothing shows why")
+		if got := findings(tr); len(got) != 1 || tr.Exchange.Milestones.Response.Left != trace.NotObservable {
+			t.Errorf("%s: findings %v, %+v", q.Name, got, tr.Exchange.Milestones)
+		}
+	}
+}

@@ -27,6 +27,7 @@ const recordEnv = "DNSTRACE_RECORD"
 type faultRig struct {
 	*rig
 	server *lab.Process
+	glibc  resolver // where a test has calls of it made
 }
 
 // pluginRecords is the file of CoreDNS's records.

@@ -2,7 +2,6 @@ package dnstrace
 
 import (
 	"errors"
-	"io/fs"
 	"sync"
 	"time"
 
@@ -61,11 +60,11 @@ type output struct {
 	closing sync.Once
 
 	// Of the writer.
-	encoder   encoder
-	lines     []byte
-	ends      []int // of the lines
-	failed    bool  // the last write failed
-	forbidden bool  // and the last failure was for want of a permission
+	encoder encoder
+	lines   []byte
+	ends    []int // of the lines
+	failed  bool  // the last write failed
+	refused bool  // and records may not go there
 }
 
 var (
@@ -230,14 +229,15 @@ func (o *output) count(records []*record, done int, err error) {
 }
 
 // report logs when an output fails, when it works again, and when what keeps it from
-// working is no longer that nobody is there, but that it may not.
+// working is no longer that nobody is there, but that records may not go there.
 func (o *output) report(err error) {
-	forbidden := errors.Is(err, fs.ErrPermission)
+	var r refusedError
+	refused := errors.As(err, &r)
 	switch {
-	case err != nil && (!o.failed || forbidden && !o.forbidden):
+	case err != nil && (!o.failed || refused && !o.refused):
 		log.Warningf("output %s: %v; records are dropped and counted until it works again", o.config, err)
 	case err == nil && o.failed:
 		log.Infof("output %s: works again", o.config)
 	}
-	o.failed, o.forbidden = err != nil, forbidden
+	o.failed, o.refused = err != nil, refused
 }

@@ -3,13 +3,16 @@ package dnstrace
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace/recordfile"
+	"github.com/dnstrace/dnstrace/trace/trustedpath"
 )
 
 const (
@@ -215,10 +218,13 @@ func (s *unixSink) dial() error {
 		_ = s.conn.Close()
 		s.conn = nil
 	}
+	if err := trusted(s.path); err != nil {
+		return err
+	}
 	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: s.path, Net: "unixgram"})
 	switch {
 	case errors.Is(err, syscall.EACCES):
-		return notAllowedError{err}
+		return refusedError{"this user may not write to the socket: name it with `dnstrace run --listen-owner`, or run CoreDNS in the socket's group", err}
 	case err != nil:
 		return fmt.Errorf("%w: %w", errNoReceiver, err)
 	}
@@ -226,14 +232,36 @@ func (s *unixSink) dial() error {
 	return conn.SetWriteDeadline(s.deadline)
 }
 
-// notAllowedError is of a socket that this user may not write to; it counts as no receiver.
-type notAllowedError struct{ cause error }
-
-func (e notAllowedError) Error() string {
-	return fmt.Sprintf("this user may not write to the socket: name it with `dnstrace run --listen-owner`, or run CoreDNS in the socket's group: %v", e.cause)
+// trusted wants a socket that nobody but this user and root can have put there: who serves it
+// reads every record. The folder may be missing, as long as the tracer does not run.
+func trusted(path string) error {
+	err := trustedpath.Rules{}.Folder(filepath.Dir(path))
+	var info fs.FileInfo
+	if err == nil {
+		info, err = os.Lstat(path)
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: %w", errNoReceiver, err)
+	case errors.Is(err, fs.ErrPermission):
+		return nil // who may not look may not connect either
+	case err != nil:
+		return refusedError{"whoever serves a socket there reads every record", err}
+	case info.Mode().Type() != fs.ModeSocket:
+		return refusedError{"no record goes there", fmt.Errorf("%s is no socket, but %v: remove it, or choose another path", path, info.Mode())}
+	}
+	return nil
 }
 
-func (e notAllowedError) Unwrap() []error { return []error{errNoReceiver, e.cause} }
+// refusedError is of a socket that records may not go to; it counts as no receiver.
+type refusedError struct {
+	why   string
+	cause error
+}
+
+func (e refusedError) Error() string { return fmt.Sprintf("%s: %v", e.why, e.cause) }
+
+func (e refusedError) Unwrap() []error { return []error{errNoReceiver, e.cause} }
 
 func (s *unixSink) interrupt(t time.Time) {
 	s.mu.Lock()

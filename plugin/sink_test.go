@@ -12,6 +12,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"github.com/coredns/caddy"
 )
 
 // A socket of another user: the error says what would help, and what is lost counts as
@@ -55,11 +58,91 @@ func TestReportOfAnotherReason(t *testing.T) {
 	o := &output{}
 	for _, err := range []error{
 		fmt.Errorf("%w: %w", errNoReceiver, syscall.ENOENT), fmt.Errorf("%w: %w", errNoReceiver, syscall.ECONNREFUSED),
-		notAllowedError{syscall.EACCES}, notAllowedError{syscall.EACCES}, nil,
+		refusedError{"--listen-owner", syscall.EACCES}, refusedError{"--listen-owner", syscall.EACCES}, nil,
 	} {
 		o.report(err)
 	}
 	if got := strings.Count(logged.String(), "\n"); got != 3 || !strings.Contains(logged.String(), "--listen-owner") || !strings.Contains(logged.String(), "works again") {
 		t.Errorf("%d lines:\n%s", got, &logged)
+	}
+}
+
+// Somebody else serves a socket where that of the tracer should be, in a folder, or by a link,
+// of his own: he gets no record, CoreDNS does not start with such a path, and what becomes so
+// later is told with a word on what to do. Once it is right, records go out.
+func TestSocketOfOthers(t *testing.T) {
+	const nobody = 65534
+	for name, tc := range map[string]struct {
+		attack, mend func(dir, path string) error
+		want         string
+	}{
+		"a folder of all": {
+			func(dir, _ string) error { return os.Chmod(dir, 0o777) },
+			func(dir, _ string) error { return os.Chmod(dir, 0o755) }, "chmod go-w",
+		},
+		"a sticky one": {
+			func(dir, _ string) error { return os.Chmod(dir, 0o777|os.ModeSticky) },
+			func(dir, _ string) error { return os.Chmod(dir, 0o755) }, "chmod go-w",
+		},
+		"a folder of another user": {
+			func(dir, _ string) error { return os.Chown(dir, nobody, nobody) },
+			func(dir, _ string) error { return os.Chown(dir, 0, 0) }, "choose a folder of user 0 or root",
+		},
+		"a link to such a folder": {
+			func(dir, _ string) error {
+				return errors.Join(os.Rename(dir, dir+".his"), os.Chown(dir+".his", nobody, nobody), os.Symlink(dir+".his", dir))
+			},
+			func(dir, _ string) error { return os.Chown(dir+".his", 0, 0) }, "choose a folder of user 0 or root",
+		},
+		"a link to the socket": {
+			func(_, path string) error {
+				return errors.Join(os.Rename(path, path+".his"), os.Symlink(path+".his", path))
+			},
+			func(_, path string) error { return os.Rename(path+".his", path) }, "is no socket",
+		},
+		"a file": {
+			func(_, path string) error {
+				return errors.Join(os.Rename(path, path+".away"), os.WriteFile(path, nil, 0o644))
+			},
+			func(_, path string) error { return os.Rename(path+".away", path) }, "is no socket",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "run")
+			if err := os.Mkdir(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(dir, "records.sock")
+			his := listen(t, path)
+			if err := tc.attack(dir, path); err != nil {
+				t.Fatal(err)
+			}
+			s := &unixSink{path: path}
+			if _, err := s.write([]byte("{}\n")); !errors.Is(err, errNoReceiver) || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("%v, want %q", err, tc.want)
+			}
+			if err := setup(caddy.NewTestController("dns", "dnstrace {\n output unix "+path+"\n}")); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("at the start: %v, want %q", err, tc.want)
+			}
+			if err := his.SetReadDeadline(time.Now().Add(-time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			if n, err := his.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("he read %d bytes, %v", n, err)
+			}
+			if err := tc.mend(dir, path); err != nil {
+				t.Fatal(err)
+			}
+			s.retry = time.Time{}
+			if _, err := s.write([]byte("{}\n")); err != nil {
+				t.Errorf("mended: %v", err)
+			}
+			if got := receive(t, his); string(got) != "{}\n" {
+				t.Errorf("received %q", got)
+			}
+			if err := s.close(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

@@ -76,22 +76,60 @@ func Decode(line []byte) (Record, error) {
 		return nil, err
 	}
 	if t, ok := r.(*Trace); ok {
-		if err := checkUpstreams(t.Upstreams); err != nil {
+		err := errors.Join(checkPart("exchange", t.Exchange), checkPart("query", t.Query))
+		if err == nil {
+			err = checkUpstreams(t.Upstreams, maxNested)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
 	return r, nil
 }
 
-// checkUpstreams makes sure that lists of exchanges hold exchanges.
-func checkUpstreams(list []Upstream) error {
+// maxNested bounds how far a record's upstreams have upstreams of their own: a tracer writes
+// fewer, and each is drawn further to the right.
+const maxNested = 32
+
+// checkUpstreams makes sure that each upstream is an attempt or an exchange, that lists of
+// exchanges hold exchanges, and that there is an end to it.
+func checkUpstreams(list []Upstream, room int) error {
+	if room == 0 && len(list) > 0 {
+		return fmt.Errorf("field upstreams: nested more than %d times", maxNested)
+	}
 	for i := range list {
-		if slices.Contains(list[i].Earlier, nil) {
+		switch u := &list[i]; {
+		case u.Attempt == nil && u.Exchange == nil:
+			return errors.New("field upstreams: expected an attempt or an exchange, got neither")
+		case slices.Contains(u.Earlier, nil):
 			return errors.New("field upstreams.earlier: expected exchanges, got null")
 		}
-		if err := checkUpstreams(list[i].Upstreams); err != nil {
+		for _, ex := range list[i].Exchanges() {
+			if err := checkPart("upstreams.exchange", ex); err != nil {
+				return err
+			}
+		}
+		if err := checkPart("upstreams.query", list[i].Query); err != nil {
 			return err
 		}
+		if err := checkUpstreams(list[i].Upstreams, room-1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkPart checks a record that is a part of another, and may be missing: it is read as one of
+// its own.
+func checkPart[R any, P interface {
+	*R
+	Record
+}](field string, part P) error {
+	if part == nil {
+		return nil
+	}
+	if err := checkHeader(part.Head()); err != nil {
+		return fmt.Errorf("of field %s: %w", field, err)
 	}
 	return nil
 }

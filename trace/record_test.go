@@ -3,6 +3,7 @@ package trace
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/netip"
@@ -200,11 +201,32 @@ func TestControlsAreEscaped(t *testing.T) {
 	}
 }
 
-// A list of exchanges that holds null is none.
-func TestDecodeNullInList(t *testing.T) {
-	const line = `{"v":1,"record":"trace","time":"2026-11-21T03:00:02Z","trace_id":"01000000000000000000000000000000","flow":"010000000000000000000000","upstreams":[{"upstreams":[{"earlier":[null]}]}]}`
-	if _, err := Decode([]byte(line)); err == nil || !strings.Contains(err.Error(), "field upstreams.earlier: expected exchanges") {
-		t.Error(err)
+// Who writes a record by hand can leave parts of it out that the tracer never does, and nest it
+// without end: it is none.
+func TestDecodeParts(t *testing.T) {
+	const (
+		head    = `"v":1,"record":"trace","time":"2026-11-21T03:00:02Z","trace_id":"01000000000000000000000000000000","flow":"010000000000000000000000"`
+		attempt = `"attempt":{"attempt":1,"address":"192.0.2.1:53","start_seconds":0,"duration_seconds":0,"outcome":"ok"}`
+		whole   = `{"v":1,"record":"exchange","time":"2026-11-21T03:00:02Z","trace_id":"01000000000000000000000000000000","flow":"010000000000000000000000"}`
+	)
+	nested := func(n int) string {
+		return strings.Repeat(`"upstreams":[{`+attempt+`,`, n) + `"join":"none"` + strings.Repeat("}]", n)
+	}
+	for parts, want := range map[string]string{
+		`"upstreams":[{` + attempt + `,"upstreams":[{` + attempt + `,"earlier":[null]}]}]`: "field upstreams.earlier: expected exchanges",
+		`"upstreams":[{` + attempt + `,"upstreams":[{}]}]`:                                 "expected an attempt or an exchange, got neither",
+		`"exchange":{}`: "of field exchange: field time: missing",
+		`"query":{"time":"2026-11-21T03:00:02Z"}`:    "of field query: field trace_id: missing",
+		`"upstreams":[{"exchange":{}}]`:              "of field upstreams.exchange: field time: missing",
+		`"upstreams":[{` + attempt + `,"query":{}}]`: "of field upstreams.query: field time: missing",
+		nested(33):            "nested more than 32 times",
+		nested(32):            "",
+		`"exchange":` + whole: "",
+	} {
+		_, err := Decode([]byte("{" + head + "," + parts + "}"))
+		if got := fmt.Sprint(err); want == "" && err != nil || want != "" && !strings.Contains(got, want) {
+			t.Errorf("%.200s: %v, want %q", parts, err, want)
+		}
 	}
 }
 

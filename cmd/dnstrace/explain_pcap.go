@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/trace/recordfile"
 	"github.com/dnstrace/dnstrace/tracer/api"
 	"github.com/dnstrace/dnstrace/tracer/pcap"
 )
@@ -37,8 +38,8 @@ func (o *explainOptions) newPackets(cmd *cobra.Command) (*packets, error) {
 	p := &packets{to: cmd.OutOrStdout()}
 	if o.pcap != "-" {
 		var err error
-		if p.file, err = os.OpenFile(o.pcap, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600); err != nil {
-			return nil, fmt.Errorf("--pcap: %w", err)
+		if p.file, err = recordfile.Create(o.pcap); err != nil {
+			return nil, fmt.Errorf("--pcap: %w; or write to standard output: --pcap - > FILE", err)
 		}
 		p.to = p.file
 	}

@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 	"unicode"
@@ -108,7 +109,7 @@ func TestHostileTexts(t *testing.T) {
 			{"watch", "--upstream"}, {"watch", "--columns", "date,client,source,name,process,pod,namespace,container,netns,server,upstream,diagnosis"}, {"watch", "-o", "json"},
 			{"watch", "-f", "duration_seconds > qname"},
 			{"explain", "--all", "--upstream"}, {"explain", "www.example.com"}, {"explain", text},
-			{"top", "--once", "--window", "0s"}, {"top", "--once", "-o", "rows"}, {"top", "--once", "-o", "json"},
+			{"top", "--once"}, {"top", "--once", "-o", "rows"}, {"top", "--once", "-o", "json"},
 			{"watch", "--api", text}, {"run", "--output", "file:/absent/" + text}, {"run", "--output", text}, {"run", "--netns", text}, {text}, {"watch", "--" + text},
 		} {
 			if args[0] == "explain" || args[0] == "top" || args[0] == "watch" && args[1] != "--api" {
@@ -162,6 +163,127 @@ func TestHostileLines(t *testing.T) {
 				t.Errorf("%+q %v: %s", text, args, stdout)
 			}
 		}
+	}
+}
+
+// shapes returns a record with each of its parts, in turn, set to null, emptied, or, where it is a
+// list, followed by null and by an empty object.
+func shapes(t *testing.T, line string) []string {
+	t.Helper()
+	var whole any
+	if err := json.Unmarshal([]byte(line), &whole); err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	try := func(set func(any), was any, instead ...any) {
+		for _, v := range instead {
+			set(v)
+			b, err := json.Marshal(whole)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, string(b))
+		}
+		set(was)
+	}
+	var walk func(v any, set func(any))
+	walk = func(v any, set func(any)) {
+		switch v := v.(type) {
+		case map[string]any:
+			try(set, v, nil, map[string]any{})
+			for k, part := range v {
+				walk(part, func(instead any) { v[k] = instead })
+			}
+		case []any:
+			try(set, v, nil, append(slices.Clone(v), nil), append(slices.Clone(v), map[string]any{}))
+			for i, part := range v {
+				walk(part, func(instead any) { v[i] = instead })
+			}
+		case float64:
+			try(set, v, nil, -1.0, 1e300)
+		default:
+			try(set, v, nil)
+		}
+	}
+	walk(whole, func(any) {})
+	return all
+}
+
+// Records lack any part that real ones have, hold nothing where something belongs, or are nested
+// without end: each is told or refused, no command ends over it, and what else is in the file is
+// told.
+func TestHostileShapes(t *testing.T) {
+	const cases = "../../tracer/diagnose/testdata/"
+	nested := `{"attempt":{"attempt":1,"address":"192.0.2.1:53","start_seconds":0,"duration_seconds":0,"outcome":"ok"},"upstreams":[`
+	for _, name := range []string{"all-upstreams-silent", "path-mtu"} {
+		content, err := os.ReadFile(cases + name + ".jsonl")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, traces, _ := call(t, "", "watch", "-o", "json", "--upstream", "--from", cases+name+".jsonl")
+		file := ""
+		for line := range strings.Lines(string(content) + traces) {
+			file += strings.Join(shapes(t, line), "\n") + "\n"
+			for _, depth := range []int{2, 3000} {
+				file += strings.Replace(line, `"upstreams":[`, `"upstreams":[`+strings.Repeat(nested, depth)+strings.Repeat("]},", depth), 1)
+			}
+		}
+		whole, _ := recorded(1, "api.example.com.")
+		path := filepath.Join(t.TempDir(), "records.jsonl")
+		if err := os.WriteFile(path, append([]byte(file), append(whole.AppendJSON(nil), '\n')...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, args := range [][]string{{"watch", "--upstream"}, {"explain", "--all", "--upstream"}, {"explain", "--all", "--pcap", "-"}, {"top", "--once"}} {
+			status, stdout, stderr := call(t, "", append(args, "--from", path)...)
+			if status != 0 || args[0] != "top" && !slices.Contains(args, "--pcap") && !strings.Contains(stdout, "api.example.com") {
+				t.Errorf("%s, %v: status %d, %d bytes: %s", name, args, status, len(stdout), stderr[max(0, len(stderr)-300):])
+			}
+		}
+	}
+}
+
+// Whoever is first at the name of a socket without a file serves it: no command asks there.
+func TestSocketWithoutAFile(t *testing.T) {
+	for _, args := range [][]string{{"watch"}, {"explain", "www.example.com"}, {"top", "--once"}} {
+		if status, _, stderr := call(t, "", append(args, "--api", "@dnstrace")...); status == 0 || !strings.Contains(stderr, "names no file") {
+			t.Errorf("%v: status %d: %s", args, status, stderr)
+		}
+	}
+}
+
+// Somebody put a link, a pipe, a device, or a file of his own where explain is told to write
+// packets, or may replace it there: it refuses, at once, with a word on what to do, and what the
+// link leads to is as it was.
+func TestHostilePcapPath(t *testing.T) {
+	lookups := hostileFile(t, "text")
+	for name, tc := range map[string]struct {
+		attack func(dir, path string) error
+		want   string
+	}{
+		"a link": {func(dir, path string) error {
+			return errors.Join(os.WriteFile(dir+"/victim", []byte("kept"), 0o600), os.Symlink(dir+"/victim", path))
+		}, "it is a symbolic link"},
+		"a pipe":   {func(_, path string) error { return syscall.Mkfifo(path, 0o666) }, "it is a named pipe"},
+		"a device": {func(_, path string) error { return syscall.Mknod(path, syscall.S_IFCHR|0o666, 1<<8|3) }, "it is a device"},
+		"another's file": {func(_, path string) error {
+			return errors.Join(os.WriteFile(path, nil, 0o600), os.Chown(path, 65534, 65534))
+		}, "it belongs to user 65534"},
+		"a folder of all": {func(dir, _ string) error { return os.Chmod(dir, 0o777) }, "chmod go-w"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "d")
+			path := filepath.Join(dir, "packets.pcapng")
+			if err := errors.Join(os.Mkdir(dir, 0o755), tc.attack(dir, path)); err != nil {
+				t.Fatal(err)
+			}
+			status, _, stderr := call(t, "", "explain", "www.example.com", "--from", lookups, "--pcap", path)
+			if status == 0 || !strings.Contains(stderr, tc.want) || !strings.Contains(stderr, "--pcap - >") {
+				t.Errorf("status %d: %s", status, stderr)
+			}
+			if kept, err := os.ReadFile(dir + "/victim"); err == nil && string(kept) != "kept" {
+				t.Errorf("the victim has %d bytes", len(kept))
+			}
+		})
 	}
 }
 

@@ -1,6 +1,6 @@
-// Package recordfile opens the files that records are appended to.
+// Package recordfile opens the files that records are appended to, or packets written to.
 //
-// Whoever appends to a path that others can change writes where those others want,
+// Whoever writes to a path that others can change writes where those others want,
 // with more rights than they have. So a file is taken only if no other user can
 // change its content or what its path leads to.
 package recordfile
@@ -16,8 +16,12 @@ import (
 	"github.com/dnstrace/dnstrace/trace/trustedpath"
 )
 
-// mode is that of a file that Open makes: records hold the names that people look up.
-const mode = 0o640
+// Modes of a file that is made: records hold the names that people look up, and packets all
+// that was in them.
+const (
+	modeRecords = 0o640
+	modePackets = 0o600
+)
 
 // Open opens a file to append to and to read, and makes it if need be, with mode 0640.
 // The error is a [*fs.PathError] that says what is wrong with the path, and what to do.
@@ -31,18 +35,34 @@ const mode = 0o640
 //
 // The caller must close the file.
 func Open(path string) (*os.File, error) {
-	f, err := open(path)
-	var at *fs.PathError
-	if errors.As(err, &at) {
-		err = at.Err // of whatever part of the path
-	}
+	f, err := open(path, modeRecords)
 	if err != nil {
-		return nil, &fs.PathError{Op: "append to", Path: path, Err: err}
+		return nil, refused("append to", path, err)
 	}
 	return f, nil
 }
 
-func open(path string) (*os.File, error) {
+// Create opens a file as [Open] does, and empties it; one that it makes has mode 0600.
+func Create(path string) (*os.File, error) {
+	f, err := open(path, modePackets)
+	if err != nil {
+		return nil, refused("write to", path, err)
+	}
+	if err := f.Truncate(0); err != nil {
+		return nil, errors.Join(refused("write to", path, err), f.Close())
+	}
+	return f, nil
+}
+
+func refused(op, path string, err error) error {
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		err = at.Err // of whatever part of the path
+	}
+	return &fs.PathError{Op: op, Path: path, Err: err}
+}
+
+func open(path string, mode fs.FileMode) (*os.File, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err

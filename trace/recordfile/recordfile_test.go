@@ -166,6 +166,23 @@ func TestOpens(t *testing.T) {
 	}
 }
 
+// A file for packets is emptied, and nobody else reads one that is made.
+func TestCreate(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "packets.pcapng")
+	for _, content := range []string{"first, and long", "second"} {
+		f, err := Create(path)
+		must(t, err)
+		_, err = f.WriteString(content)
+		must(t, errors.Join(err, f.Close()))
+		got, err := os.ReadFile(path)
+		info, statErr := os.Stat(path)
+		must(t, errors.Join(err, statErr))
+		if string(got) != content || info.Mode() != 0o600 {
+			t.Errorf("%q, mode %v", got, info.Mode())
+		}
+	}
+}
+
 // A path may be relative, and what it says is of the folder that it is relative to.
 func TestRelative(t *testing.T) {
 	dir := t.TempDir()

@@ -62,15 +62,21 @@ type seen struct {
 	start     time.Time
 	end       time.Time
 	rcode     string
+	outcome   string
 	answered  bool
 	truncated bool
 	bufsize   int
 	size      int
-	records   int      // in the answer; -1: unknown
-	address   string   // the first in it
-	madeUp    bool     // the server failed it because nobody answered the server
-	queryDrop bool     // a query of it was dropped
-	alone     [1]*seen // room for the list of what the client asked for by that name
+	records   int    // in the answer; -1: unknown
+	address   string // the first in it
+	madeUp    bool   // the server failed it because nobody answered the server
+	queryDrop bool   // a query of it was dropped
+	// The lookup that told that this one was truncated and asked again over TCP, or is that; zero:
+	// none did.
+	retry trace.TraceID
+	// The upstream that answered it, and not with an error; empty: none is known.
+	answeredBy string
+	alone      [1]*seen // room for the list of what the client asked for by that name
 }
 
 // call is what is remembered of the lookups of one resolution.
@@ -150,15 +156,24 @@ func (m *memory) callOf(id trace.TraceID) *call {
 // replace puts all of a lookup where what was told of it before is remembered; false
 // if that is forgotten.
 func (m *memory) replace(t *trace.Trace, ex *trace.Exchange) bool {
+	s := m.own(ex)
+	if s == nil {
+		return false
+	}
+	call, alone, retry := s.call, s.alone, s.retry
+	s.fill(t, ex)
+	s.call, s.alone, s.retry = call, alone, retry
+	return true
+}
+
+// own returns what was told of a lookup before; nil if that is forgotten.
+func (m *memory) own(ex *trace.Exchange) *seen {
 	for _, s := range m.lookups[lookupKey{clientOf(ex), ex.QName}] {
 		if s.id == ex.TraceID && s.start.Equal(ex.Time) {
-			call, alone := s.call, s.alone
-			s.fill(t, ex)
-			s.call, s.alone = call, alone
-			return true
+			return s
 		}
 	}
-	return false
+	return nil
 }
 
 // maxUnused is how many lookups are kept to be used again: what a round brings.
@@ -185,12 +200,17 @@ func (s *seen) fill(t *trace.Trace, ex *trace.Exchange) {
 	*s = seen{
 		key: lookupKey{clientOf(ex), ex.QName}, call: callID(t), id: ex.TraceID, qtype: ex.QType, protocol: ex.Protocol, server: ex.ServerIP,
 		port: ex.ClientPort, dnsID: ex.ID, start: ex.Time, end: ex.Time, rcode: ex.RCode,
-		answered: ex.Outcome == trace.OutcomeAnswered, truncated: ex.Truncated && !cutByServer(t), bufsize: ex.BufSize,
+		outcome: ex.Outcome, answered: ex.Outcome == trace.OutcomeAnswered, truncated: ex.Truncated && !cutByServer(t), bufsize: ex.BufSize,
 		records: -1, madeUp: errorCode(t.RCode) && unansweredServer(t),
 		queryDrop: slices.ContainsFunc(ex.Drops, func(d trace.Drop) bool { return d.Message == trace.MessageQuery }),
 	}
 	if ex.Duration != nil {
 		s.end = ex.Time.Add(ex.Duration.Duration())
+	}
+	if n := len(t.Upstreams); n > 0 && s.answered && !errorCode(ex.RCode) {
+		if u := &t.Upstreams[n-1]; !failedUpstream(t, u) {
+			s.answeredBy = address(u)
+		}
 	}
 	if ex.ResponseSize != nil {
 		s.size = *ex.ResponseSize
@@ -201,6 +221,13 @@ func (s *seen) fill(t *trace.Trace, ex *trace.Exchange) {
 	if ex.AnswerCount != nil {
 		s.records = *ex.AnswerCount
 	}
+}
+
+// failedUpstream tells whether a query to an upstream is not known to have been answered
+// without an error.
+func failedUpstream(t *trace.Trace, u *trace.Upstream) bool {
+	o, known := outcomeOf(t, u)
+	return !known || o.failed
 }
 
 // unansweredServer tells whether the last query of a lookup's server upstream got no

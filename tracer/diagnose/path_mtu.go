@@ -81,7 +81,7 @@ func droppedFragment(t *trace.Trace, s subject, d *trace.Drop) trace.Finding {
 	}
 	return trace.Finding{
 		Code:     PathMTU,
-		Summary:  fmt.Sprintf("%s was sent in fragments, and a later one was dropped %s in %s.", capital(droppedWhat(s, d)), why, droppedWhere(t, d)),
+		Summary:  fmt.Sprintf("%s was in fragments, and a later one was dropped %s in %s.", capital(droppedWhat(s, d)), why, droppedWhere(t, d)),
 		Evidence: fragmentEvidence(s.exchange),
 		Advice:   fragmentAdvice,
 	}
@@ -111,7 +111,7 @@ func lostFragment(t *trace.Trace, s subject) trace.Finding {
 	ex := s.exchange
 	f := trace.Finding{
 		Code:     PathMTU,
-		Summary:  fmt.Sprintf("The response to %s was sent in fragments, of which not all came%s.", s.name(), lastPlace(t, ex, trace.MessageResponse)),
+		Summary:  fmt.Sprintf("The response to %s was in fragments, of which not all came%s.", s.name(), lastPlace(t, ex, trace.MessageResponse)),
 		Evidence: fragmentEvidence(ex),
 		Advice:   fragmentAdvice,
 	}

@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
@@ -11,30 +12,46 @@ import (
 const retrySoon = time.Second
 
 // truncatedRetry finds a lookup over TCP that repeats one whose response over
-// UDP did not fit, with the second of the two. Proof: the first response had TC
+// UDP did not fit, with the one of them that is told last. Proof: the first response had TC
 // set, and the same client asked the same question over TCP directly after.
 func truncatedRetry(m *memory, t *trace.Trace) []trace.Finding {
 	ex := t.Exchange
-	if ex == nil || ex.Protocol != "tcp" {
+	if ex == nil {
 		return nil
 	}
-	s := m.truncatedBefore(t, ex)
-	if s == nil {
+	self := newSeen(t, ex)
+	cut, again := self, self
+	var other *seen // the one that was told before
+	if ex.Protocol == "tcp" {
+		other = m.truncatedBefore(t, ex)
+		cut = other
+	} else if cut.truncated {
+		other = m.repeatedAfter(cut)
+		again = other
+	}
+	if other == nil || m.toldOf(ex, other) {
 		return nil
 	}
-	over := ex.Time
-	if ex.Duration != nil {
-		over = ex.Time.Add(ex.Duration.Duration())
-	}
+	other.retry = ex.TraceID
 	return []trace.Finding{{
 		Code:    TruncatedRetry,
-		Summary: fmt.Sprintf("The answer did not fit into %d bytes over UDP; asking again over TCP made it %s in all.", s.bufsize, took(over.Sub(s.start))),
+		Summary: fmt.Sprintf("The answer did not fit into %d bytes over UDP; asking again over TCP made it %s in all.", cut.bufsize, took(again.end.Sub(cut.start))),
 		Evidence: []string{
-			fmt.Sprintf("the response over UDP, DNS ID %#04x, had %d bytes and TC set (trace %s)", s.dnsID, s.size, s.id),
-			fmt.Sprintf("the same question left over TCP %s later: %s", took(ex.Time.Sub(s.end)), tcpResult(ex)),
+			fmt.Sprintf("the response over UDP, DNS ID %#04x, had %d bytes and TC set (trace %s)", cut.dnsID, cut.size, cut.id),
+			fmt.Sprintf("the same question left over TCP %s later: %s", took(again.start.Sub(cut.end)), tcpResult(again)),
 		},
 		Advice: "Harmless now and then. Else let clients take more (`options edns0`), make the answer smaller, and let TCP port 53 pass.",
 	}}
+}
+
+// toldOf tells whether another lookup than ex told already that one of the two repeats the
+// other.
+func (m *memory) toldOf(ex *trace.Exchange, other *seen) bool {
+	if !other.retry.IsZero() {
+		return other.retry != ex.TraceID
+	}
+	own := m.own(ex)
+	return own != nil && !own.retry.IsZero()
 }
 
 // truncatedBefore returns the lookup that one over TCP repeats; nil if there is none. Of
@@ -54,9 +71,25 @@ func (m *memory) truncatedBefore(t *trace.Trace, ex *trace.Exchange) *seen {
 	return best
 }
 
-func tcpResult(ex *trace.Exchange) string {
-	if ex.Outcome != trace.OutcomeAnswered || ex.ResponseSize == nil {
-		return ex.Outcome
+// repeatedAfter returns the first lookup over TCP that was told already and repeats a truncated
+// one, and no other; nil if there is none.
+func (m *memory) repeatedAfter(cut *seen) *seen {
+	var first *seen
+	all := m.lookups[cut.key]
+	for _, s := range all {
+		after := s.start.Sub(cut.end)
+		if s.protocol != "tcp" || s.qtype != cut.qtype || after < 0 || after > retrySoon || first != nil && first.start.Before(s.start) ||
+			slices.ContainsFunc(all, func(other *seen) bool { return other.retry == s.id }) {
+			continue
+		}
+		first = s
 	}
-	return fmt.Sprintf("%s with %d bytes", ex.Outcome, *ex.ResponseSize)
+	return first
+}
+
+func tcpResult(s *seen) string {
+	if !s.answered || s.size == 0 {
+		return s.outcome
+	}
+	return fmt.Sprintf("%s with %d bytes", s.outcome, s.size)
 }

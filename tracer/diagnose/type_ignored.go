@@ -22,15 +22,15 @@ func typeIgnored(m *memory, t *trace.Trace) []trace.Finding {
 			continue
 		}
 		name, qtype := questionTo(t, same[0])
-		n := m.upstream(address(same[0])).name(name)
-		other := n.answeredType(qtype, t)
+		silent := m.upstream(address(same[0])).name(name).qtype(qtype).silent
+		other, _ := m.answeredType(t, same[0])
 		f := trace.Finding{
 			Code: TypeIgnored,
 			Summary: fmt.Sprintf("The upstream %s answers %s of %s and ignores %s%s.",
 				address(same[0]), other.qtype, name, qtype, costOf(t, same)),
 			Evidence: []string{
 				fmt.Sprintf("it answered %s of this name, last at %s UTC", other.qtype, other.answered.UTC().Format("15:04:05.000")),
-				fmt.Sprintf("%s of this name for %s got no response meanwhile", english.Plural(n.qtype(qtype).silent, "query", ""), qtype),
+				fmt.Sprintf("%s of this name for %s got no response meanwhile", english.Plural(silent, "query", ""), qtype),
 			},
 			Advice: "It has to answer every type (RFC 8906). Until it does, answer in its place: `template IN " + qtype + "` in the Corefile.",
 		}
@@ -55,16 +55,32 @@ func ignoresType(m *memory, t *trace.Trace, u *trace.Upstream) bool {
 		return false
 	}
 	ty := n.qtype(qtype)
-	return ty.silent >= ignoredTwice && !within(ty.answered, o.at) && n.answeredType(qtype, t) != nil
+	if ty.silent < ignoredTwice || within(ty.answered, o.at) {
+		return false
+	}
+	_, answers := m.answeredType(t, u)
+	return answers
 }
 
-// answeredType returns another type of the name that was answered around the time of a
-// lookup; nil if none was.
-func (n *nameSeen) answeredType(but string, t *trace.Trace) *typeSeen {
-	for i := range n.types {
-		if ty := &n.types[i]; ty.qtype != but && within(ty.answered, t.Time) {
-			return ty
+// answeredType returns another type of the name for which a lookup asked an upstream that was
+// answered around that time: as far as is remembered of the upstream, else of what the lookup's
+// client asked besides, which are more names of a busy server.
+func (m *memory) answeredType(t *trace.Trace, u *trace.Upstream) (typeSeen, bool) {
+	name, but := questionTo(t, u)
+	if n := m.upstream(address(u)).name(name); n != nil {
+		for _, ty := range n.types {
+			if ty.qtype != but && within(ty.answered, t.Time) {
+				return ty, true
+			}
 		}
 	}
-	return nil
+	if t.Exchange == nil {
+		return typeSeen{}, false
+	}
+	for _, s := range m.lookups[lookupKey{clientOf(t.Exchange), name}] {
+		if s.qtype != but && s.answeredBy == address(u) {
+			return typeSeen{qtype: s.qtype, answered: s.end}, true
+		}
+	}
+	return typeSeen{}, false
 }

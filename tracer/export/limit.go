@@ -21,18 +21,18 @@ const (
 	limitRate  = 10 // a second
 )
 
-// placeFactor is how much more all clients of a place may have written together. On a
-// device by which the clients of other nodes come there may be many, and they may be one
-// that forges addresses.
+// placeFactor is how much more all clients of a holder ([origin.Client.Holder]) may have
+// written together. On a device by which the clients of other nodes come there may be many,
+// and they may be one that forges addresses; the network namespaces of one pod may be, too.
 const placeFactor = 8
 
-// maxBuckets bounds what is remembered, some 200 bytes each, and maxOfPlace what is of
-// one place: a pod has a few codes, and addresses can be forged. sweepEvery bounds how
+// maxBuckets bounds what is remembered, some 200 bytes each, and maxOfHolder what is of
+// one holder: a pod has a few codes, and addresses can be forged. sweepEvery bounds how
 // often a full table is searched for what is not needed any more.
 const (
-	maxBuckets = 4096
-	maxOfPlace = 128
-	sweepEvery = time.Minute
+	maxBuckets  = 4096
+	maxOfHolder = 128
+	sweepEvery  = time.Minute
 )
 
 // maxReported bounds the lines of one [Limiter.Report].
@@ -43,15 +43,22 @@ const maxReported = 10
 // many goroutines. It has no clock.
 type Limiter struct {
 	mu      sync.Mutex
-	buckets map[bucketKey]*bucket
-	ofPlace map[origin.Place]int // buckets
+	holders map[origin.Client]*holder
+	bySize  [maxOfHolder + 1]map[*holder]struct{} // those of so many buckets
+	count   int                                   // of all buckets
 	swept   time.Time
 	rest    bucket // of clients for whom there is no room
 	total   map[string]uint64
 }
 
-// bucketKey is what is limited together. Of a place's own bucket the client has no
-// name, and all is set.
+// holder is what is remembered of a holder.
+type holder struct {
+	of      origin.Client
+	buckets map[bucketKey]*bucket
+}
+
+// bucketKey is what is limited together. Of what is for all clients of a holder the client
+// has no name, and all is set.
 type bucketKey struct {
 	kind, code string
 	client     origin.Client
@@ -68,7 +75,11 @@ type bucket struct {
 
 // NewLimiter returns a Limiter that left out nothing yet.
 func NewLimiter() *Limiter {
-	return &Limiter{buckets: map[bucketKey]*bucket{}, ofPlace: map[origin.Place]int{}, rest: bucket{label: "further clients"}, total: map[string]uint64{trace.KindExchange: 0, trace.KindTrace: 0}}
+	l := &Limiter{holders: map[origin.Client]*holder{}, rest: bucket{label: "further clients"}, total: map[string]uint64{trace.KindExchange: 0, trace.KindTrace: 0}}
+	for n := range l.bySize {
+		l.bySize[n] = map[*holder]struct{}{}
+	}
+	return l
 }
 
 // Allow tells whether a record is to be written at now. One in which nothing is the
@@ -81,15 +92,23 @@ func (l *Limiter) Allow(now time.Time, r trace.Record) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	client := origin.Of(r)
-	place := l.bucket(now, bucketKey{kind: r.Kind(), code: code, client: origin.Client{Place: client.Place}, all: true}, "further clients of one place", placeFactor)
-	own := place
-	if k := (bucketKey{kind: r.Kind(), code: code, client: client}); l.buckets[k] != nil || l.ofPlace[client.Place] < maxOfPlace {
-		own = l.bucket(now, k, origin.Label(r), 1)
+	h := l.holder(client.Holder())
+	all := l.bucket(now, h, bucketKey{kind: r.Kind(), code: code, client: h.of, all: true}, "further clients of one place")
+	if all == nil {
+		all = &l.rest
 	}
-	if own.tokens >= 1 && place.tokens >= 1 {
+	own := l.bucket(now, h, bucketKey{kind: r.Kind(), code: code, client: client}, origin.Label(r))
+	if own == nil {
+		own = all
+	}
+	all.fill(now, placeFactor)
+	if own != all {
+		own.fill(now, 1)
+	}
+	if own.tokens >= 1 && all.tokens >= 1 {
 		own.tokens--
-		if place != own {
-			place.tokens--
+		if own != all {
+			all.tokens--
 		}
 		return true
 	}
@@ -98,23 +117,64 @@ func (l *Limiter) Allow(now time.Time, r trace.Record) bool {
 	return false
 }
 
-// bucket returns what is limited together, filled up to now.
-func (l *Limiter) bucket(now time.Time, k bucketKey, label string, factor float64) *bucket {
-	b := l.buckets[k]
-	if b == nil {
-		if len(l.buckets) >= maxBuckets {
-			l.sweep(now)
-		}
-		if len(l.buckets) >= maxBuckets {
-			b = &l.rest
-		} else {
-			b = &bucket{label: label}
-			l.buckets[k] = b
-			l.ofPlace[k.client.Place]++
+// holder returns what is remembered of a holder, which may be nothing yet.
+func (l *Limiter) holder(of origin.Client) *holder {
+	if h := l.holders[of]; h != nil {
+		return h
+	}
+	return &holder{of: of, buckets: map[bucketKey]*bucket{}}
+}
+
+// bucket returns what is limited together; nil if there is no room for it.
+func (l *Limiter) bucket(now time.Time, h *holder, k bucketKey, label string) *bucket {
+	b := h.buckets[k]
+	if b != nil || len(h.buckets) >= maxOfHolder {
+		return b
+	}
+	if l.count >= maxBuckets {
+		l.sweep(now)
+	}
+	if l.count >= maxBuckets && !l.displace(len(h.buckets)) {
+		return nil
+	}
+	b = &bucket{label: label}
+	l.set(h, k, b)
+	return b
+}
+
+// displace makes room in a full table for a holder that has some buckets: it takes one of a
+// holder that has most, if that still has as many afterwards as the other then has. So nobody's
+// room is taken by those who have more, and nobody who lost a bucket to one that has less gets
+// it back, full again.
+func (l *Limiter) displace(has int) bool {
+	for n := maxOfHolder; n >= has+2; n-- {
+		for h := range l.bySize[n] {
+			for k, b := range h.buckets {
+				l.rest.more += b.more
+				l.set(h, k, nil)
+				return true
+			}
 		}
 	}
-	b.fill(now, factor)
-	return b
+	return false
+}
+
+// set gives a holder a bucket, or takes it away.
+func (l *Limiter) set(h *holder, k bucketKey, b *bucket) {
+	delete(l.bySize[len(h.buckets)], h)
+	l.count -= len(h.buckets)
+	if b != nil {
+		h.buckets[k] = b
+	} else {
+		delete(h.buckets, k)
+	}
+	l.count += len(h.buckets)
+	if len(h.buckets) == 0 {
+		delete(l.holders, h.of)
+		return
+	}
+	l.holders[h.of] = h
+	l.bySize[len(h.buckets)][h] = struct{}{}
 }
 
 func (b *bucket) fill(now time.Time, factor float64) {
@@ -135,13 +195,11 @@ func (l *Limiter) sweep(now time.Time) {
 	}
 	l.swept = now
 	const full = limitBurst / limitRate * time.Second
-	for k, b := range l.buckets {
-		if b.more > 0 || now.Sub(b.filled).Abs() < full {
-			continue
-		}
-		delete(l.buckets, k)
-		if l.ofPlace[k.client.Place]--; l.ofPlace[k.client.Place] == 0 {
-			delete(l.ofPlace, k.client.Place)
+	for _, h := range l.holders {
+		for k, b := range h.buckets {
+			if b.more == 0 && now.Sub(b.filled).Abs() >= full {
+				l.set(h, k, nil)
+			}
 		}
 	}
 }
@@ -155,9 +213,11 @@ func (l *Limiter) Report() []string {
 		*bucket
 	}
 	var all []left
-	for k, b := range l.buckets {
-		if b.more > 0 {
-			all = append(all, left{k, b})
+	for _, h := range l.holders {
+		for k, b := range h.buckets {
+			if b.more > 0 {
+				all = append(all, left{k, b})
+			}
 		}
 	}
 	if l.rest.more > 0 {

@@ -106,14 +106,81 @@ func TestLimiterAgainstForgedAddresses(t *testing.T) {
 			written++
 		}
 	}
-	if written > placeFactor*limitBurst || len(l.buckets) > maxOfPlace+1 {
-		t.Errorf("%d are written, %d buckets", written, len(l.buckets))
+	if written > placeFactor*limitBurst || l.held() > maxOfHolder {
+		t.Errorf("%d are written, %d buckets", written, l.held())
 	}
 	if !l.Allow(epoch, failed(2, "upstream-timeout")) {
 		t.Error("nothing is written of a pod that has nothing to do with it")
 	}
 	if lines := l.Report(); len(lines) > maxReported+1 || !strings.Contains(lines[len(lines)-1], "further clients") {
 		t.Errorf("%d lines, the last %q", len(lines), lines[len(lines)-1])
+	}
+}
+
+// of makes a lookup one of a cgroup's.
+func of(t *trace.Trace, cgroup string) *trace.Trace {
+	t.Client.Cgroup = cgroup
+	t.Exchange.Client = t.Client
+	return t
+}
+
+// Somebody makes network namespaces by the dozen, and fails in each of them in many ways:
+// all failures of a pod that has nothing to do with it are written. Where the namespaces are
+// known to be one pod's, so is no more of it than of one client that has several addresses.
+func TestLimiterAgainstManyNamespaces(t *testing.T) {
+	for name, cgroup := range map[string]string{
+		"of one pod":    "/kubelet.slice/kubelet-kubepods.slice/pod1.slice/c1",
+		"of nobody":     "",
+		"of the system": "/",
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := NewLimiter()
+			written, quiet := map[string]int{}, 0
+			const namespaces, codes, rounds, each = 50, 45, 30, 6
+			var noisy []*trace.Trace
+			for i := range namespaces * codes {
+				noisy = append(noisy, of(failed(uint32(1000+i/codes), fmt.Sprintf("code%d", i%codes)), cgroup))
+			}
+			victim := of(failed(2, "upstream-timeout"), "/kubelet.slice/kubelet-kubepods.slice/pod2.slice/c1")
+			for round := range rounds {
+				now := epoch.Add(time.Duration(round) * 100 * time.Millisecond)
+				for i := range each * len(noisy) {
+					if r := noisy[i/each]; l.Allow(now, r) {
+						written[r.Diagnosis[0].Code]++
+					}
+				}
+				if l.Allow(now, victim) {
+					quiet++
+				}
+			}
+			if quiet != rounds {
+				t.Errorf("%d of %d of a quiet pod are written", quiet, rounds)
+			}
+			if len(cgroup) > 1 {
+				for code, n := range written {
+					if n > placeFactor*(limitBurst+limitRate*rounds/10) {
+						t.Errorf("%d with %s are written", n, code)
+					}
+				}
+			}
+			if n := l.held(); n > maxBuckets {
+				t.Errorf("%d buckets", n)
+			}
+			said, left := uint64(0), uint64(0)
+			for _, n := range l.Stats() {
+				left += n
+			}
+			for _, line := range l.Report() {
+				var n uint64
+				if _, err := fmt.Sscan(line, &n); err != nil {
+					t.Fatal(err)
+				}
+				said += n
+			}
+			if said != left || left == 0 {
+				t.Errorf("the log says that %d were not written, of %d", said, left)
+			}
+		})
 	}
 }
 
@@ -124,11 +191,34 @@ func TestLimiterIsBounded(t *testing.T) {
 	for i := range 2 * maxBuckets {
 		l.Allow(epoch.Add(time.Duration(i)*time.Millisecond), failed(uint32(i), "upstream-timeout"))
 	}
-	if len(l.buckets) != maxBuckets || len(l.ofPlace) > maxBuckets {
-		t.Errorf("%d buckets of %d places", len(l.buckets), len(l.ofPlace))
+	if l.held() != maxBuckets || l.count != maxBuckets {
+		t.Errorf("%d buckets of %d clients, %d are counted", l.held(), len(l.holders), l.count)
 	}
 	l.Allow(epoch.Add(time.Hour), failed(3*maxBuckets, "upstream-timeout"))
-	if len(l.buckets) != 2 || len(l.ofPlace) != 1 {
-		t.Errorf("an hour later: %d buckets of %d places", len(l.buckets), len(l.ofPlace))
+	if l.held() != 2 || l.count != 2 || len(l.holders) != 1 {
+		t.Errorf("an hour later: %d buckets of %d clients, %d are counted", l.held(), len(l.holders), l.count)
+	}
+}
+
+// held counts the buckets.
+func (l *Limiter) held() int {
+	n := 0
+	for _, h := range l.holders {
+		n += len(h.buckets)
+	}
+	return n
+}
+
+// What the limiter takes for a record of a flood from ever new places, with a full table.
+func BenchmarkLimiterFull(b *testing.B) {
+	l := NewLimiter()
+	records := make([]*trace.Trace, 2*maxBuckets)
+	for i := range records {
+		records[i] = failed(uint32(i), "upstream-timeout")
+	}
+	i := 0
+	for b.Loop() {
+		l.Allow(epoch, records[i%len(records)])
+		i++
 	}
 }

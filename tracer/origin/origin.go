@@ -29,10 +29,23 @@ type Client struct {
 	Name string
 }
 
+// Holder returns what of a client it cannot make more of: its cgroup, in whatever network
+// namespace, where a cgroup is known that is not everybody's; else its place.
+func (c Client) Holder() Client {
+	if c.Place.Device != "" || strings.Trim(c.Name, "/") == "" || c.Place == (Place{}) {
+		return Client{Place: c.Place}
+	}
+	return Client{Place: Place{Place: trace.Place{Node: c.Place.Node}}, Name: c.Name}
+}
+
 // cgroupParts is how much of a cgroup's path names a client: as far as a pod (below
-// kubelet's slice, that of all pods and that of their class), a service, or what a
-// user's session has. What is below that a client may be free to make.
-const cgroupParts = 4
+// kubelet's slice, that of all pods and that of their class), or a service. What is below
+// that a client may be free to make. A user may from his own slice on.
+const (
+	cgroupParts = 4
+	ofUsers     = "/user.slice/"
+	userParts   = 2
+)
 
 // Of returns the client of an exchange or a trace.
 func Of(r trace.Record) Client {
@@ -71,8 +84,11 @@ func ofExchange(e *trace.Exchange, who *trace.Endpoint) Client {
 
 // upper returns the upper parts of a cgroup's path.
 func upper(path string) string {
-	end := 0
-	for range cgroupParts {
+	end, parts := 0, cgroupParts
+	if strings.HasPrefix(path, ofUsers) {
+		parts = userParts
+	}
+	for range parts {
 		next := strings.IndexByte(path[min(end+1, len(path)):], '/')
 		if next < 0 {
 			return path

@@ -39,6 +39,8 @@ func TestOf(t *testing.T) {
 		"two services of the node":          {in(query("10.0.0.1", uplink, true), "/system.slice/a.service"), in(query("10.0.0.1", uplink, true), "/system.slice/b.service"), false},
 		"two pods in the node's namespace":  {in(query("10.0.0.1", uplink, true), "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/a.slice/c"), in(query("10.0.0.1", uplink, true), "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/b.slice/c"), false},
 		"two cgroups of one session":        {in(query("10.0.0.1", uplink, true), "/user.slice/user-1.slice/user@1.service/app.slice/x"), in(query("10.0.0.1", uplink, true), "/user.slice/user-1.slice/user@1.service/app.slice/y"), true},
+		"two slices that a user made":       {in(query("10.0.0.1", uplink, true), "/user.slice/user-1.slice/user@1.service/x.slice"), in(query("10.0.0.1", uplink, true), "/user.slice/user-1.slice/user@1.service/y.slice"), true},
+		"two users":                         {in(query("10.0.0.1", uplink, true), "/user.slice/user-1.slice/session-1.scope"), in(query("10.0.0.1", uplink, true), "/user.slice/user-2.slice/session-2.scope"), false},
 		"two clients of other nodes":        {query("10.0.1.1", uplink, false), query("10.0.1.2", uplink, false), false},
 		"one client of another node":        {query("10.0.1.1", uplink, false), query("10.0.1.1", uplink, false), true},
 		"one address by way of two nodes":   {query("10.0.1.1", uplink, false), query("10.0.1.1", overlay, false), false},
@@ -49,6 +51,31 @@ func TestOf(t *testing.T) {
 	} {
 		if a, b := Of(tc.a), Of(tc.b); (a == b) != tc.same {
 			t.Errorf("%s: %+v and %+v", name, a, b)
+		}
+	}
+}
+
+// A client that makes network namespaces holds what it holds in one; those of which no cgroup
+// is known, or that of everybody, are what their place is.
+func TestHolder(t *testing.T) {
+	sent := func(netns uint32, address, cgroup string) Client {
+		e := query(address, trace.Sighting{Device: trace.Device{Node: "a", NetNS: netns, IfName: "eth0"}}, cgroup != "away")
+		e.Client = &trace.Endpoint{Cgroup: cgroup}
+		return Of(e).Holder()
+	}
+	for name, tc := range map[string]struct {
+		a, b Client
+		same bool
+	}{
+		"two namespaces of a pod":          {sent(7, "10.0.0.1", "/kubepods/pod1/c"), sent(8, "10.0.0.2", "/kubepods/pod1/c"), true},
+		"two pods in one namespace":        {sent(7, "10.0.0.1", "/kubepods/pod1/c"), sent(7, "10.0.0.1", "/kubepods/pod2/c"), false},
+		"two namespaces of nobody":         {sent(7, "10.0.0.1", ""), sent(8, "10.0.0.1", ""), false},
+		"two namespaces of the root":       {sent(7, "10.0.0.1", "/"), sent(8, "10.0.0.1", "/"), false},
+		"two addresses of other nodes":     {sent(1, "10.0.1.1", "away"), sent(1, "10.0.1.2", "away"), true},
+		"records of which nothing is seen": {Client{Name: "10.0.0.1"}.Holder(), Client{Name: "10.0.0.2"}.Holder(), true},
+	} {
+		if (tc.a == tc.b) != tc.same {
+			t.Errorf("%s: %+v and %+v", name, tc.a, tc.b)
 		}
 	}
 }

@@ -2,7 +2,10 @@ package otlp
 
 import (
 	"bufio"
+	"bytes"
+	"compress/gzip"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -125,5 +128,39 @@ func TestHeadersAreNotShown(t *testing.T) {
 		if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "OTEL_EXPORTER_OTLP_HEADERS: expected key=value") {
 			t.Errorf("%s: %v", value, err)
 		}
+	}
+}
+
+// A receiver that answers without end, packed a thousandfold or not, is hung up on.
+func TestAnswerWithoutEnd(t *testing.T) {
+	for name, packed := range map[string]bool{"plain": false, "gzip": true} {
+		t.Run(name, func(t *testing.T) {
+			ended := make(chan int, 1)
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				var out io.Writer = w
+				if packed {
+					w.Header().Set("Content-Encoding", "gzip")
+					out = gzip.NewWriter(w)
+				}
+				w.WriteHeader(http.StatusBadRequest)
+				block, sent := bytes.Repeat([]byte("no"), 1<<19), 0
+				for ; sent < 4<<30; sent += len(block) {
+					if _, err := out.Write(block); err != nil {
+						break
+					}
+				}
+				ended <- sent
+			}))
+			t.Cleanup(s.Close)
+			logs, _, said := open(t, s.URL+logsSignal.path)
+			write(t, 1, logs)
+			if sent := <-ended; sent >= 4<<30 {
+				t.Errorf("%d bytes were taken", sent)
+			}
+			closed(t, logs)
+			if got := said.String(); !strings.Contains(got, "400 Bad Request: nono") || len(got) > 1500 {
+				t.Errorf("%.300s", got)
+			}
+		})
 	}
 }

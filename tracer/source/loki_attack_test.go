@@ -1,7 +1,9 @@
 package source
 
 import (
+	"bytes"
 	"compress/gzip"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -9,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -223,5 +226,36 @@ func TestLokiRedirect(t *testing.T) {
 	_, err := l.Each(t.Context(), Request{}, nil)
 	if err == nil || !strings.Contains(err.Error(), "302 Found: it leads to "+other.URL+", which is not followed") {
 		t.Error(err)
+	}
+}
+
+// A Loki that has more lines whatever it is asked for, all of one moment or each a nanosecond after
+// the other, ends with an error.
+func TestLokiWithoutEnd(t *testing.T) {
+	for name, step := range map[string]int64{"one moment": 0, "moments": 1} {
+		t.Run(name, func(t *testing.T) {
+			l := lokiOf(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				start, err := strconv.ParseInt(r.FormValue("start"), 10, 64)
+				limit, limitErr := strconv.Atoi(r.FormValue("limit"))
+				if err = errors.Join(err, limitErr); err != nil {
+					t.Error(err)
+				}
+				var b bytes.Buffer
+				b.WriteString(`{"status":"success","data":{"resultType":"streams","result":[{"values":[`)
+				for i := range limit {
+					if i > 0 {
+						b.WriteByte(',')
+					}
+					fmt.Fprintf(&b, `["%d","{}"]`, start+int64(i)*step)
+				}
+				b.WriteString(`]}]}}`)
+				_, _ = w.Write(b.Bytes())
+			}))
+			l.Stderr = io.Discard
+			_, err := l.Each(t.Context(), Request{Since: time.Hour}, func(Lookup) error { return nil })
+			if err == nil || !strings.Contains(err.Error(), "is something else at this address?") {
+				t.Errorf("%v", err)
+			}
+		})
 	}
 }

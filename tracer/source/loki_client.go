@@ -22,6 +22,9 @@ const (
 	lokiTries = 4
 	// lokiPause is the first wait before a request is made again; it doubles.
 	lokiPause = 500 * time.Millisecond
+	// maxASecond is how many lines a second may have: a Loki that has more of them than any log
+	// answers whatever it likes, and would never end.
+	maxASecond = 500_000
 	// maxReason bounds a quoted reason: Loki's, which names the limit that was exceeded,
 	// takes 230 bytes.
 	maxReason = 300
@@ -75,6 +78,7 @@ func (c *lokiClient) entries(ctx context.Context, query string, from, to time.Ti
 	limit := pageEntries
 	// The lines of the page's last moment: the next page begins with them.
 	last := map[string]bool{}
+	second, lines := from, 0
 	for from.Before(to) {
 		page, err := c.page(ctx, query, from, to, limit)
 		if err != nil {
@@ -95,6 +99,11 @@ func (c *lokiClient) entries(ctx context.Context, query string, from, to time.Ti
 			return nil
 		}
 		end := page[len(page)-1].at
+		if lines += len(page); end.Sub(second) >= time.Second {
+			second, lines = end, 0
+		} else if lines > maxASecond {
+			return fmt.Errorf("--loki: more than %d lines are of the second from %s on; is something else at this address?", maxASecond, second.UTC().Format(time.RFC3339Nano))
+		}
 		switch {
 		case end.After(from):
 			clear(last)
