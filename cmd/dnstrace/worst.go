@@ -76,7 +76,7 @@ func one(b bool) int {
 // failed, a finding; 0: nothing.
 func wrongness(t *trace.Trace) int {
 	switch {
-	case render.WentOn(t):
+	case diagnose.WentOn(t):
 		return 0
 	case t.Outcome == trace.OutcomeUnanswered || t.Outcome == trace.OutcomeDropped:
 		return 3

@@ -41,6 +41,9 @@ type Behaviour struct {
 	// From is where answers over UDP come from; the zero value means where the query came
 	// to. The address is one of the server's host.
 	From netip.AddrPort
+	// Change changes the answer before it is packed, for example to an error that only some
+	// queries meet.
+	Change func(query, answer *dns.Msg)
 	// Mangle changes the answer on its way out, for example [Malformed].
 	Mangle func(wire []byte) []byte
 	// Size pads the answer to at least this many bytes on the wire, with no
@@ -102,6 +105,9 @@ func (b Behaviour) reply(query *dns.Msg, network string) *dns.Msg {
 	}
 	if missing := b.Size - m.Len(); missing > 0 {
 		m.Extra = append(m.Extra, padding(q.Name, missing))
+	}
+	if b.Change != nil {
+		b.Change(query, m)
 	}
 	return m
 }

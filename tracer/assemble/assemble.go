@@ -378,10 +378,11 @@ func (a *Assembler) change(l *lookup, alter func()) {
 // flow is used again only when the client uses its port and ID again. The query
 // starts after the first packet, or after a retransmission of it.
 func belongs(ex *trace.Exchange, q *trace.Query) bool {
-	const (
-		clocks = 50 * time.Millisecond // of two nodes, synchronized as nodes are
-		queued = 6 * time.Second       // an overloaded server reads its socket late
-	)
+	const clocks = 50 * time.Millisecond // of two nodes, synchronized as nodes are
+	queued := 6 * time.Second            // an overloaded server reads its socket late
+	if ex.Protocol == "tcp" {
+		queued = holdDial // and only when it has answered what came before on the connection
+	}
 	if q.Time.Sub(ex.Time) < -clocks {
 		return false
 	}

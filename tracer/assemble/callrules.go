@@ -1,6 +1,7 @@
 package assemble
 
 import (
+	"slices"
 	"strings"
 	"time"
 )
@@ -25,8 +26,8 @@ const (
 //   - the same query again, with the DNS ID that it had: to the next server, or once
 //     more though it was answered, since its AAAA was not. Of one socket that is proof;
 //   - a name of the search list after one that failed, the same question after
-//     one that timed out, or over TCP after one that was truncated: inferred, if
-//     only one call was at that point.
+//     one that timed out, to another server after one that failed, or over TCP after
+//     one that was truncated: inferred, if only one call was at that point.
 func group(list []asking) {
 	for i := range list {
 		list[i].group, list[i].inferred = i, false
@@ -100,7 +101,7 @@ func pairs(list []asking) {
 // partner.
 func onlyPartners(list []asking, within int64) {
 	for i := range list {
-		if paired(list, i) {
+		if paired(list, i) || failedOver(list, i) {
 			continue
 		}
 		if j, ok := onlyPartner(list, i, within); ok && j < i {
@@ -164,7 +165,7 @@ func onlyPartner(list []asking, i int, within int64) (int, bool) {
 	found, n := 0, 0
 	for j := range list {
 		near := list[j].start-list[i].start <= within && list[i].start-list[j].start <= within
-		if j == i || !near || list[j].name != list[i].name || list[j].tcp != list[i].tcp || paired(list, j) {
+		if j == i || !near || list[j].name != list[i].name || list[j].tcp != list[i].tcp || paired(list, j) || failedOver(list, j) {
 			continue
 		}
 		if list[j].qtype == list[i].qtype {
@@ -178,6 +179,16 @@ func onlyPartner(list []asking, i int, within int64) (int, bool) {
 	return found, n == 1
 }
 
+// failedOver tells whether i is asked because another server had failed.
+func failedOver(list []asking, i int) bool {
+	return slices.ContainsFunc(list[:i], func(a asking) bool { return a.failsOver(&list[i]) })
+}
+
+// failsOver tells whether a resolver asks b, of another server, after the failure of a.
+func (a *asking) failsOver(b *asking) bool {
+	return a.failed && a.name == b.name && a.qtype == b.qtype && a.server != b.server && b.start >= a.end && b.start-a.end <= goesOn
+}
+
 // predecessor finds the one group that lookup i goes on with.
 func predecessor(list []asking, i int, bases []int) (int, bool) {
 	b := &list[i]
@@ -189,7 +200,7 @@ func predecessor(list []asking, i int, bases []int) (int, bool) {
 		if !ok {
 			labels, ok = unrelatedStep(list, j, i)
 		}
-		if !ok || a.group == b.group || taken(list, a.group, i) && labels > 0 {
+		if !ok || a.group == b.group || taken(list, a.group, i) && (labels > 0 || a.failed && askedThere(list, a.group, i)) {
 			continue
 		}
 		if found >= 0 && found != a.group {
@@ -216,12 +227,22 @@ func taken(list []asking, g, i int) bool {
 	return false
 }
 
+// askedThere tells whether a group has asked i's server i's question already.
+func askedThere(list []asking, g, i int) bool {
+	for j := range list {
+		if list[j].group == g && list[j].name == list[i].name && list[j].qtype == list[i].qtype && list[j].server == list[i].server {
+			return true
+		}
+	}
+	return false
+}
+
 // goesOnWith tells whether b is what a resolver asks after a. For the next name
 // of a search list it also returns of how many labels the name asked for is.
 func goesOnWith(a, b *asking, base int) (labels int, ok bool) {
 	since := b.start - a.end
 	if a.name == b.name && a.qtype == b.qtype {
-		if a.truncated && b.tcp && since >= 0 && since <= goesOn {
+		if a.truncated && b.tcp && since >= 0 && since <= goesOn || a.failsOver(b) {
 			return 0, true
 		}
 		waited := b.start - a.last

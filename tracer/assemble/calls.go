@@ -2,6 +2,7 @@ package assemble
 
 import (
 	"cmp"
+	"hash/fnv"
 	"net/netip"
 	"slices"
 	"strings"
@@ -74,6 +75,7 @@ type asking struct {
 	last       int64  // when it was sent last
 	group      int    // index in its cluster of the first of its group
 	port, dns  uint16 // dns: the id
+	server     uint32 // a hash of the address that it asked
 	tcp        bool
 	answered   bool
 	failed     bool // answered, but not with what was asked for
@@ -158,6 +160,7 @@ func newAsking(ex *trace.Exchange) asking {
 	a := asking{
 		id: ex.TraceID, name: ex.QName, qtype: ex.QType, tcp: ex.Protocol == "tcp", port: ex.ClientPort,
 		dns: ex.ID, truncated: ex.Truncated, answered: ex.Outcome == trace.OutcomeAnswered, start: ex.Time.UnixNano(),
+		server: hashOf(netip.AddrPortFrom(ex.ServerIP, ex.ServerPort)),
 	}
 	a.last = a.start
 	if ex.Transmissions > 1 {
@@ -169,6 +172,15 @@ func newAsking(ex *trace.Exchange) asking {
 		a.end += int64(*ex.Duration)
 	}
 	return a
+}
+
+// hashOf makes an address short: calls are many, and only whether two are equal matters.
+func hashOf(addr netip.AddrPort) uint32 {
+	h := fnv.New32a()
+	ip := addr.Addr().As16()
+	h.Write(ip[:])
+	h.Write([]byte{byte(addr.Port() >> 8), byte(addr.Port())})
+	return h.Sum32()
 }
 
 // before orders lookups by start, and equal ones by identity, so that the order

@@ -3,6 +3,7 @@ package assemble
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -19,6 +20,7 @@ type ask struct {
 	start, took time.Duration // took 0: unanswered
 	rcode       string        // NOERROR if empty
 	tc, tcp     bool
+	server      netip.Addr // empty: the usual one
 }
 
 // noID makes the DNS ID 0.
@@ -42,6 +44,9 @@ func (a ask) exchange() *trace.Exchange {
 	}
 	if a.rcode != "" {
 		ex.RCode = a.rcode
+	}
+	if a.server.IsValid() {
+		ex.ServerIP = a.server
 	}
 	if a.pid != 0 {
 		ex.Client = &trace.Endpoint{Process: "app", PID: a.pid}
@@ -100,6 +105,22 @@ var callCases = []struct {
 		{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: 100 * ms},
 		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, start: 101 * ms, took: ms},
 	}, "aa"},
+	{"the first nameserver fails, Go", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: 5 * ms, rcode: "SERVFAIL"},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1001, start: ms, took: 8 * ms, rcode: "SERVFAIL"},
+		{name: "a.example.", qtype: "A", pid: 7, port: 1002, start: 6 * ms, took: ms, server: upstreamIP},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1003, start: 11 * ms, took: ms, server: upstreamIP},
+	}, "aaaa"},
+	{"asked again and again of servers that fail", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms, rcode: "SERVFAIL"},
+		{name: "a.example.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, took: ms, rcode: "SERVFAIL", server: upstreamIP},
+		{name: "a.example.", qtype: "A", pid: 7, port: 1002, start: 4 * ms, took: ms, rcode: "SERVFAIL"},
+		{name: "a.example.", qtype: "A", pid: 7, port: 1003, start: 6 * ms, took: ms, rcode: "SERVFAIL", server: upstreamIP},
+	}, "aabb"},
+	{"asked again of the server that failed", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms, rcode: "SERVFAIL"},
+		{name: "a.example.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, took: ms, rcode: "SERVFAIL"},
+	}, "--"},
 	{"search list, glibc and musl", search(7, 1000, 0, 0, kubernetes...), "aaaaaaaa"},
 	{"search list, Go", search(7, 1000, 0, 1, kubernetes...), "aaaaaaaa"},
 	{"search list with the node's own domain", search(7, 1000, 0, 0, append(slices.Clone(kubernetes[:3]), "www.example.com.corp.test.", "www.example.com.")...), "aaaaaaaaaa"},

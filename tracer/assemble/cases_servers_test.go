@@ -192,3 +192,39 @@ func TestTransparentProxyWithASilentUpstream(t *testing.T) {
 		}
 	})
 }
+
+// A query that died before it came to a server led to nothing, also where its sender asked
+// itself, and asks again: CoreDNS does so before it serves (plugin loop).
+func TestDeadQueryLedToNothing(t *testing.T) {
+	itself := func(port uint16, start, took time.Duration) *trace.Exchange {
+		ex := exchange("1.2.", serverNS, serverNS, serverIP, serverIP, port, start, took)
+		ex.Client = &trace.Endpoint{Process: "coredns", PID: serverPID}
+		return ex
+	}
+	dead := itself(2000, 0, 0)
+	dead.Outcome, dead.Drops = trace.OutcomeDropped, []trace.Drop{{Message: trace.MessageQuery, Reason: "NO_SOCKET", NetNS: serverNS, Offset: 1}}
+	everyWay(t, []trace.Record{dead, itself(2001, sec, ms)}, func(t *testing.T, traces []*trace.Trace) {
+		if got := outlines(traces); got != "2000 upstream\n2001 upstream" {
+			t.Errorf("got:\n%s", got)
+		}
+	})
+}
+
+// Over TCP a server may read a query when it has answered the one before it, and write its
+// record half a minute later.
+func TestRecordOfAQueryBehindAnother(t *testing.T) {
+	for _, protocol := range []string{"tcp", "udp"} {
+		ex := fromClient("a.example.", 1000, 0, 0)
+		ex.Protocol = protocol
+		q := record(ex, 22*sec, 6*sec)
+		a := New(Config{Timeout: 3 * sec})
+		a.Add(ex)
+		told := len(a.Advance(epoch.Add(20 * sec)))
+		a.Add(q)
+		traces := a.Flush()
+		again := told == 1 && len(traces) == 1 && traces[0].Replaces && traces[0].Exchange != nil && traces[0].Query != nil
+		if again != (protocol == "tcp") {
+			t.Errorf("%s: told %d times, then %s", protocol, told, outlines(traces))
+		}
+	}
+}

@@ -231,6 +231,10 @@ func TestAttemptsAndTheirExchanges(t *testing.T) {
 			ex, q := lookup(ms, attempt(1, 100*us, 200*us, trace.OutcomeError), attempt(2, 305*us, 200*us, trace.OutcomeError))
 			return []trace.Record{ex, q, with(toUpstream(name, 2000, 180*us, 0), refused), with(toUpstream(name, 2001, 390*us, 0), refused)}
 		}, "1000 recorded [1: 2000 exact] [2: 2001 exact]"},
+		{"it resets each connection, and is asked again at once", func() []trace.Record {
+			ex, q := lookup(ms, attempt(1, 100*us, 200*us, trace.OutcomeError), attempt(2, 305*us, 200*us, trace.OutcomeError))
+			return []trace.Record{ex, q, with(toUpstream(name, 2000, 180*us, 0), overTCP, closed), with(toUpstream(name, 2001, 390*us, 0), overTCP, closed)}
+		}, "1000 recorded [1: 2000 exact] [2: 2001 exact]"},
 		{"what comes is malformed", func() []trace.Record {
 			ex, q := lookup(ms, attempt(1, 100*us, 200*us, trace.OutcomeError), attempt(2, 305*us, 200*us, trace.OutcomeError))
 			return []trace.Record{ex, q, with(toUpstream(name, 2000, 180*us, 0), overTCP, rejected), with(toUpstream(name, 2001, 390*us, 0), overTCP, rejected)}

@@ -100,7 +100,7 @@ func (a *Assembler) index(l *lookup) {
 		p.asked.records.insert(p.at, l)
 	}
 	l.server = a.serverOf(l)
-	if !l.recorded() && l.server.placed {
+	if !l.recorded() && l.server.placed && !died(l.serverSide()) {
 		p.caller = true
 		p.arrival, l.until = serverTime(l.serverSide())
 		p.asked.callers.insert(p.arrival, l)

@@ -160,13 +160,13 @@ func (r *region) ownAttempt(head, k int) (own bool, none uint64) {
 		}
 	}
 	for i, s := range r.slots {
-		if r.near[head]&r.near[k]&(1<<i) == 0 {
-			continue
-		}
-		if s.lasts(y) {
+		switch {
+		case r.near[head]&r.near[k]&(1<<i) == 0:
+		case !s.lasts(y):
+			none |= 1 << i
+		case s.lasts(r.exchanges[head]):
 			return false, 0
 		}
-		none |= 1 << i
 	}
 	return true, none
 }

@@ -189,6 +189,11 @@ func dropped(ex *trace.Exchange) bool {
 	return drop != nil && drop.Message == trace.MessageQuery
 }
 
+// died tells whether the only query of an exchange was dropped before a server had it.
+func died(ex *trace.Exchange) bool {
+	return ex.Outcome == trace.OutcomeDropped && ex.Transmissions <= 1 && dropped(ex) && !ex.Milestones.Query.Read.Seen()
+}
+
 // inZone tells whether a name is in a zone; both are lower case and absolute.
 func inZone(name, zone string) bool {
 	return zone == "." || name == zone || zone != "" && strings.HasSuffix(name, "."+zone)

@@ -20,8 +20,14 @@ func answeredError(t *trace.Trace) []trace.Finding {
 		f.Advice = "Ask it directly (`dig @ADDRESS NAME`), and see its log: the fault is there or further up (DNSSEC, the zone's servers)."
 	}
 	words := inWords(t.Exchange)
-	if t.Query != nil && t.Query.Error != "" {
-		words += ": " + t.Query.Error
+	if q := t.Query; q != nil {
+		f.Advice = ownAdvice(q)
+		switch last := lastHop(q); {
+		case q.Error != "":
+			words += ": " + q.Error
+		case last != "":
+			words += " by its plugin " + last
+		}
 	}
 	f.Summary = fmt.Sprintf("%s answered %s to %s%s.", whoAnswered(t), t.RCode, request(t), words)
 	if t.Exchange != nil {
@@ -35,6 +41,22 @@ func answeredError(t *trace.Trace) []trace.Finding {
 		}
 	}
 	return []trace.Finding{inDoubt(f, t.Exchange)}
+}
+
+// ownAdvice says what to do about CoreDNS where it failed without an upstream.
+func ownAdvice(q *trace.Query) string {
+	switch last := lastHop(q); {
+	case last == "":
+		return "See CoreDNS's log for this moment."
+	case q.RCode != "SERVFAIL":
+		return declineAdvice(q.RCode)
+	case last == "kubernetes":
+		return "See whether CoreDNS reaches the API server (its log, the plugin ready): until it has all Services, it answers SERVFAIL."
+	case last == "secondary":
+		return "See whether CoreDNS could transfer the zone (its log, `transfer from` in `secondary`): until it has it, it answers SERVFAIL."
+	default:
+		return fmt.Sprintf("See `%s` in the Corefile, and CoreDNS's log for this moment.", last)
+	}
 }
 
 // declineAdvice says what to do about a server that does not do what it was asked.

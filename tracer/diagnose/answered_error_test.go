@@ -26,6 +26,9 @@ func TestAnsweredError(t *testing.T) {
 		{"SERVFAIL", func(t *trace.Trace) {
 			t.Query = &trace.Query{AnsweredBy: "file", Error: "zone expired"}
 		}, UpstreamError, []string{"CoreDNS answered SERVFAIL to upd.test. SOA: zone expired.", "answered by file", "zone expired"}},
+		{"SERVFAIL", func(t *trace.Trace) { t.Query = ended("kubernetes") }, UpstreamError, []string{"CoreDNS answered SERVFAIL to upd.test. SOA by its plugin kubernetes.", "API server"}},
+		{"SERVFAIL", func(t *trace.Trace) { t.Query = ended("secondary") }, UpstreamError, []string{"by its plugin secondary.", "transfer"}},
+		{"SERVFAIL", func(t *trace.Trace) { t.Query = ended("forward"); t.Query.Error = "no healthy proxies" }, UpstreamError, []string{"SOA: no healthy proxies.", "See `forward` in the Corefile"}},
 		{"NOTIMP", func(t *trace.Trace) { t.Exchange.Opcode = 5 }, RefusedByServer, []string{"answered NOTIMP to UPDATE for the zone upd.test.\n", "primary"}},
 		{"FORMERR", nil, RefusedByServer, []string{"answered FORMERR", "EDNS"}},
 		{"BADVERS", nil, RefusedByServer, []string{"answered BADVERS", "EDNS"}},
@@ -66,13 +69,18 @@ func TestAnsweredError(t *testing.T) {
 	}
 }
 
+// ended is CoreDNS's record of a query that failed in a plugin, which asked nobody.
+func ended(plugin string) *trace.Query {
+	return &trace.Query{DNS: trace.DNS{RCode: "SERVFAIL"}, Hops: []trace.Hop{{Plugin: "errors"}, {Plugin: plugin}}}
+}
+
 // Of what CoreDNS says of an attempt, its last words are the reason; of what a server says,
 // as much as a sentence holds.
 func TestReasonsInTheirOwnWords(t *testing.T) {
 	for text, want := range map[string]string{
 		"dial tcp 192.0.2.1:53: connect: connection refused": " (connection refused)", "no healthy proxies": " (no healthy proxies)", "": "",
 	} {
-		if got := lastWords(&trace.Attempt{Error: text}); got != want {
+		if got := lastWords([]*trace.Upstream{{Attempt: &trace.Attempt{Error: text}}}); got != want {
 			t.Errorf("%q: %q, want %q", text, got, want)
 		}
 	}

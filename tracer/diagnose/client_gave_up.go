@@ -95,8 +95,15 @@ func (m *memory) wentOn(ex *trace.Exchange, closed time.Time) bool {
 	})
 }
 
+// WentOn tells of a lookup with its findings whether the client did not take the response
+// because it needed it no more.
+func WentOn(t *trace.Trace) bool {
+	return t.Exchange != nil && ClientClosed(t.Exchange) && !slices.ContainsFunc(t.Diagnosis, func(f trace.Finding) bool {
+		return f.Code == ClientGaveUp || f.Code == ForwardingLoop
+	})
+}
+
 // ClientClosed tells whether the response came to the client when it had closed its socket.
-// Where that is no finding, the client had gone on.
 func ClientClosed(ex *trace.Exchange) bool {
 	d := ex.LastDrop()
 	if ex.Outcome != trace.OutcomeDropped || d == nil || d.Message != trace.MessageResponse || !noSocket(d) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
@@ -35,11 +36,34 @@ func droppedByNetfilter(_ *memory, t *trace.Trace, s subject, d *trace.Drop) (tr
 	if s.exchange.Connects() {
 		advice = "Let TCP port 53 pass too, large answers need it: `nft list ruleset` there; in Kubernetes, the NetworkPolicies of both pods."
 	}
+	did, evidence := "dropped", rejectedWith(t, s.exchange, d)
+	if evidence != nil {
+		did = "rejected"
+	}
+	if evidence != nil && s.exchange.ICMP != nil && portUnreachable(s.exchange.ICMP) && !translated(s.exchange) {
+		advice = "Find the rule (`nft list ruleset`): kube-proxy has one for a Service without ready endpoints, see `kubectl get endpointslices -A`."
+	}
 	return trace.Finding{
-		Code:    DroppedByNetfilter,
-		Summary: fmt.Sprintf("A firewall rule%s dropped %s in %s.", whose, droppedWhat(s, d), droppedWhere(t, d)),
-		Advice:  advice,
+		Code:     DroppedByNetfilter,
+		Summary:  fmt.Sprintf("A firewall rule%s %s %s in %s.", whose, did, droppedWhat(s, d), droppedWhere(t, d)),
+		Evidence: evidence,
+		Advice:   advice,
 	}, true
+}
+
+// rejectedWith quotes the ICMP error, or the reset, with which a rule rejected a query: it was
+// sent where the rule dropped it, just before.
+func rejectedWith(t *trace.Trace, ex *trace.Exchange, d *trace.Drop) []string {
+	const before = trace.Seconds(time.Millisecond)
+	at := func(sent trace.Seconds) bool { return sent <= d.Offset && d.Offset-sent < before }
+	switch {
+	case d.Message != trace.MessageQuery:
+	case ex.ICMP != nil && ex.ICMP.Message == trace.MessageQuery && ex.ICMP.NetNS == d.NetNS && at(ex.ICMP.Offset):
+		return icmpEvidence(t, ex)
+	case ex.Connects() && ex.Reset != nil && ex.Reset.Src.Addr() != ex.ClientIP && at(ex.Reset.Offset):
+		return resetEvidence(ex)
+	}
+	return nil
 }
 
 // ruleOf tells by the family of the chain whose rule it was, and where to look for it.

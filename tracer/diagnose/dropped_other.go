@@ -30,7 +30,10 @@ func droppedOther(_ *memory, t *trace.Trace, s subject, d *trace.Drop) (trace.Fi
 		f.Summary = fmt.Sprintf("The kernel dropped %s in %s: the device at its other end is down.", droppedWhat(s, d), droppedWhere(t, d))
 		f.Advice = dropreason.Of("DEV_READY", "").Advice
 	case d.Reason == "OTHERHOST":
-		f.Summary = fmt.Sprintf("%s has a wrong link address (MAC): it was discarded in %s, which has another.", capital(droppedWhat(s, d)), droppedWhere(t, d))
+		f.Summary = fmt.Sprintf("%s has a wrong link address (MAC) for %s: discarded in %s, which has another.", capital(droppedWhat(s, d)), to, droppedWhere(t, d))
+		if d.Message == trace.MessageQuery && translated(s.exchange) {
+			f.Advice = fmt.Sprintf("If pod %s is gone: `conntrack -D -p %s --reply-src %s`; else the link address for it is old: `ip neigh`.", to, s.exchange.Protocol, to)
+		}
 	case unresolved(d):
 		f.Summary = fmt.Sprintf("%s, or the gateway to it, did not answer ARP or ND: the kernel dropped %s in %s.", to, droppedWhat(s, d), droppedWhere(t, d))
 		f.Advice = fmt.Sprintf("See there who has the address, and whether that host is up: `ip route get %s`, `ip neigh`.", to)

@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -85,6 +86,38 @@ func TestDroppedConnectionOfAServer(t *testing.T) {
 			if text := strings.Join(f.Evidence, "\n"); strings.Contains(text, "what the client wanted") {
 				t.Errorf("evidence %q", f.Evidence)
 			}
+		}
+	}
+}
+
+// A bridge gives all of its pods what is for the link address of one that is gone: it is the
+// entry that led there, and not the pod that has another link address.
+func TestLinkAddressOfAPodThatIsGone(t *testing.T) {
+	gone := netip.MustParseAddr("10.244.0.9")
+	f := found(trace.Drop{Message: trace.MessageQuery, Reason: "OTHERHOST", Where: "ip_rcv_core"}, func(ex *trace.Exchange) {
+		ex.Protocol, ex.NAT = "udp", &trace.NAT{ServerIP: gone, Source: trace.NATConntrack}
+	})
+	if f.Code != DroppedOther || !strings.Contains(f.Summary, "wrong link address (MAC) for 10.244.0.9") || !strings.Contains(f.Advice, "conntrack -D -p udp --reply-src 10.244.0.9") || len(f.Advice) > 130 {
+		t.Errorf("%+v", f)
+	}
+}
+
+// kube-proxy rejects what is sent to a Service without endpoints, also where Kubernetes is not
+// asked: it is not translated, and the port is said to be closed.
+func TestRejectedForWantOfEndpoints(t *testing.T) {
+	for _, tc := range []struct {
+		code       uint8
+		translated bool
+		want       bool
+	}{{3, false, true}, {3, true, false}, {13, false, false}} {
+		f := found(trace.Drop{Message: trace.MessageQuery, Reason: "NETFILTER_DROP", Where: "nft_do_chain", Offset: 10}, func(ex *trace.Exchange) {
+			ex.ICMP = &trace.ICMP{Type: 3, Code: tc.code, From: netip.MustParseAddr("10.244.0.1"), Message: trace.MessageQuery, NetNS: ex.Drops[0].NetNS}
+			if tc.translated {
+				ex.NAT = &trace.NAT{ServerIP: netip.MustParseAddr("10.244.0.9"), Source: trace.NATConntrack}
+			}
+		})
+		if got := strings.Contains(f.Advice, "endpointslices"); got != tc.want || !strings.Contains(f.Summary, "rejected") || len(f.Advice) > 130 {
+			t.Errorf("code %d: %+v", tc.code, f)
 		}
 	}
 }

@@ -81,6 +81,9 @@ func loopIn(chain []*trace.Exchange, upstreams []trace.Upstream) (comebacks, boo
 		if u.Exchange == nil || u.Exchange.Connects() {
 			continue
 		}
+		if n := len(chain); n > 0 && !sentFor(chain[n-1], u) {
+			continue
+		}
 		longer := append(chain[:len(chain):len(chain)], u.Exchange)
 		if l, ok := loopIn(longer, u.Upstreams); ok {
 			return l, true
@@ -112,6 +115,13 @@ func comingBack(chain []*trace.Exchange) (l comebacks) {
 		}
 	}
 	return l
+}
+
+// sentFor tells whether a server surely asked an upstream for a query: its record says so, or
+// it did at once. What it asks itself later it may want to know, as the plugin loop of
+// CoreDNS does, again and again, until it has an answer.
+func sentFor(query *trace.Exchange, u *trace.Upstream) bool {
+	return u.Attempt != nil || u.Exchange.Time.Sub(query.Time) < slow
 }
 
 // sameServer tells whether two queries came to one server: to its address and port behind a

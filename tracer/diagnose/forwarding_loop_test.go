@@ -3,6 +3,7 @@ package diagnose
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
@@ -48,6 +49,11 @@ func TestForwardingLoopIsNoProxyAndNoView(t *testing.T) {
 		ex.QName = "target.example."
 		return ex
 	}
+	later := func(after time.Duration) *trace.Exchange {
+		ex := again()
+		ex.Time = ex.Time.Add(after)
+		return ex
+	}
 	lost := func() *trace.Exchange {
 		ex := again()
 		ex.LostEvents = 1
@@ -65,6 +71,7 @@ func TestForwardingLoopIsNoProxyAndNoView(t *testing.T) {
 		{"answered", chainOf("NOERROR", first(), again(), again()), false},
 		{"other names", chainOf("SERVFAIL", first(), another(), again()), false},
 		{"others are missing", chainOf("SERVFAIL", first(), lost(), lost()), true},
+		{"asked itself anew each time that it had no answer (plugin loop)", chainOf("", again(), later(time.Second), later(4*time.Second)), false},
 		{"a proxy in between", chainOf("", hop(client, pod, "10.0.0.1", "10.0.0.9"), hop(pod, other, "10.0.0.1", "10.0.0.9"), hop(other, self, "10.0.0.1", "10.0.0.9")), false},
 		{"a pod that asks itself", chainOf("", again()), false},
 	} {

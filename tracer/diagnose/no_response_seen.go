@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/dustin/go-humanize/english"
+
 	"github.com/dnstrace/dnstrace/trace"
 )
 
@@ -55,15 +57,23 @@ func silentServer(f *trace.Finding, t *trace.Trace) {
 
 // neverRead finds a query that waits in its server's socket. Proof: the kernel
 // delivered it there, would have shown that it was read, and did not; nor did a
-// response leave.
+// response leave. Over TCP CoreDNS, as others, reads a query when it has answered those
+// before it on the connection: where the client has some that are not, it need not hang.
 func neverRead(t *trace.Trace) (trace.Finding, bool) {
-	q := t.Exchange.Milestones.Query
-	at, _ := t.Exchange.Sighting(q.Arrived)
-	return trace.Finding{
+	ex := t.Exchange
+	q := ex.Milestones.Query
+	at, _ := ex.Sighting(q.Arrived)
+	f := trace.Finding{
 		Code:    NoResponseSeen,
-		Summary: fmt.Sprintf("The query is in the socket of %s in %s, which never read it.", processOf(t.Exchange.Server, "the server"), namespaceOf(t, &at.Device)),
+		Summary: fmt.Sprintf("The query is in the socket of %s in %s, which never read it.", processOf(ex.Server, "the server"), namespaceOf(t, &at.Device)),
 		Advice:  "The server hangs or is stopped: see its state (`ps -o stat,wchan`), its CPU limit, its log, and its liveness probe.",
-	}, delivered(t.Exchange) && q.Read == trace.NotSeen && !responseSeen(t) && t.Query == nil
+	}
+	if ex.Protocol == "tcp" && ex.Outstanding > 0 {
+		f.Summary = fmt.Sprintf("The query waits in the socket of %s in %s, which has not answered %s before it.",
+			processOf(ex.Server, "the server"), namespaceOf(t, &at.Device), english.Plural(ex.Outstanding, "query", "queries"))
+		f.Advice = fmt.Sprintf("See what those wait for, of this client's lookups: first the ones from port %d too, behind which it waits to be read.", ex.ClientPort)
+	}
+	return f, delivered(ex) && q.Read == trace.NotSeen && !responseSeen(t) && t.Query == nil
 }
 
 // delivered tells whether the query was seen to be in the socket of its server.

@@ -96,6 +96,53 @@ func TestWaitBehindOthersOfAConnection(t *testing.T) {
 	}
 }
 
+// One that nothing was answered to is not said to meet a server that hangs.
+func TestBehindOneWithoutAnAnswer(t *testing.T) {
+	for _, tc := range []struct {
+		protocol    string
+		outstanding int
+		want        string
+	}{{"tcp", 0, "which never read it"}, {"tcp", 1, "which has not answered 1 query before it"}, {"tcp", 2, "which has not answered 2 queries before it"}, {"udp", 1, "which never read it"}} {
+		ex := asked()
+		ex.Protocol, ex.Outstanding = tc.protocol, tc.outstanding
+		ex.Milestones.Query.Arrived = see(ex, trace.MessageQuery, trace.DirectionDelivered, "server", time.Millisecond)
+		ex.Milestones.Query.Read = trace.NotSeen
+		found := New().Trace(&trace.Trace{Header: ex.Header, Exchange: ex, Outcome: ex.Outcome})
+		if codesOf(found) != NoResponseSeen || !strings.Contains(found[0].Summary, tc.want) {
+			t.Errorf("%s with %d others: %+v, want %q", tc.protocol, tc.outstanding, found, tc.want)
+		}
+	}
+}
+
+// A rule that rejects a query sends an error, or a reset, where it drops it.
+func TestRejectedByARule(t *testing.T) {
+	for _, tc := range []struct {
+		change func(ex *trace.Exchange)
+		want   string
+	}{
+		{func(ex *trace.Exchange) {}, "A firewall rule dropped"},
+		{func(ex *trace.Exchange) {
+			ex.ICMP = &trace.ICMP{Type: 3, Code: 13, From: ex.ServerIP, Message: trace.MessageQuery, NetNS: inodes["server"], Offset: trace.Seconds(900 * time.Microsecond)}
+		}, "A firewall rule rejected the client's query"},
+		{func(ex *trace.Exchange) {
+			ex.ICMP = &trace.ICMP{Type: 3, Code: 13, From: ex.ServerIP, Message: trace.MessageQuery, NetNS: inodes["node"], Offset: trace.Seconds(900 * time.Microsecond)}
+		}, "A firewall rule dropped"},
+		{func(ex *trace.Exchange) {
+			ex.Protocol, ex.QName, ex.QType = "tcp", "", ""
+			ex.Reset = &trace.Reset{Src: netip.AddrPortFrom(ex.ServerIP, 53), Offset: trace.Seconds(900 * time.Microsecond)}
+		}, "A firewall rule rejected the client's attempt to connect"},
+	} {
+		ex := asked()
+		ex.Outcome = trace.OutcomeDropped
+		ex.Drops = []trace.Drop{dropAt(trace.MessageQuery, "NETFILTER_DROP", "nft_do_chain", "server", time.Millisecond)}
+		tc.change(ex)
+		found := New().Trace(&trace.Trace{Header: ex.Header, Exchange: ex, Outcome: ex.Outcome})
+		if codesOf(found) != DroppedByNetfilter || !strings.HasPrefix(found[0].Summary, tc.want) {
+			t.Errorf("%+v, want %q", found, tc.want)
+		}
+	}
+}
+
 // A client that resets its connection before a response gave up; one whose server, or
 // firewall, resets it did not.
 func TestClientResetItsConnection(t *testing.T) {

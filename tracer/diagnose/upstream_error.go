@@ -40,28 +40,47 @@ func forwarded(t *trace.Trace) (*trace.Upstream, bool) {
 	return u, u.Exchange == nil && u.Attempt != nil && u.Attempt.Outcome == trace.OutcomeOK
 }
 
+// failing is how an upstream failed the server that asked it.
+type failing struct {
+	address, did string
+	answered     bool // with an error
+}
+
+// Of what is no answer CoreDNS gives no more detail.
+const (
+	couldNotBeAsked = "could not be asked"
+	gaveNoAnswer    = "was reached, and CoreDNS got no answer from it"
+	noUsableAnswer  = "gave no answer that CoreDNS could use"
+)
+
 // upstreamErrors finds those of a tree; of several that are alike, one says how often.
 func upstreamErrors(m *memory, t *trace.Trace, upstreams []trace.Upstream) []trace.Finding {
-	type like struct{ address, advice, rcode string }
-	var found grouped[like]
+	var findings []trace.Finding
+	first, all := map[failing]int{}, map[failing][]*trace.Upstream{}
 	for i := range upstreams {
 		u := &upstreams[i]
 		deeper := upstreamErrors(m, t, u.Upstreams)
-		found.findings = append(found.findings, deeper...)
+		findings = append(findings, deeper...)
 		if len(deeper) > 0 || anyUpstream(u.Upstreams, silent) || failedFromCache(u.Query) {
 			continue
 		}
-		f, ok := errorOf(m, t, u)
-		if !ok {
+		how, failed := failureOf(m, t, u)
+		if !failed {
 			continue
 		}
-		k := like{address: address(u), advice: f.Advice}
-		if u.Exchange != nil {
-			k.rcode = u.Exchange.RCode
+		if all[how] = append(all[how], u); len(all[how]) == 1 {
+			first[how] = len(findings)
+			findings = append(findings, trace.Finding{Code: UpstreamError})
 		}
-		found.add(k, f)
+		f := &findings[first[how]]
+		f.Evidence = append(f.Evidence, failureEvidence(m, t, u)...)
 	}
-	return found.told(", %d times")
+	for how, same := range all {
+		f := &findings[first[how]]
+		f.Summary, f.Advice = how.told(t, same)
+		f.Evidence = shortened(f.Evidence)
+	}
+	return findings
 }
 
 // manyQuotes is how much evidence a reader takes in.
@@ -76,56 +95,102 @@ func shortened(evidence []string) []string {
 	return append(evidence[:manyQuotes:manyQuotes], fmt.Sprintf("and %d more like these", more))
 }
 
-func errorOf(m *memory, t *trace.Trace, u *trace.Upstream) (trace.Finding, bool) {
+// failureOf tells how an upstream failed; false if it did not, or has a finding of its own
+// for that.
+func failureOf(m *memory, t *trace.Trace, u *trace.Upstream) (failing, bool) {
 	at, ex := u.Attempt, u.Exchange
 	_, late := lateBy(u)
 	limit, _ := limited(m, t, u)
 	if late || limit > 0 || ex != nil && (ex.Outcome == trace.OutcomeDropped || tooLarge(ex)) || rejectedOf(u) != nil {
-		return trace.Finding{}, false // that has a finding of its own
+		return failing{}, false
 	}
-	f := trace.Finding{Code: UpstreamError}
 	switch {
 	case ex != nil && errorCode(ex.RCode):
-		f.Summary = fmt.Sprintf("The upstream %s answered %s%s.", address(u), ex.RCode, inWords(ex))
-		f.Evidence = []string{fmt.Sprintf("its query with ID %#04x left from %s port %d, and the response had the code %s", ex.ID, ex.ClientIP, ex.ClientPort, ex.RCode)}
-		if e := ex.ExtendedError; e != nil {
-			f.Evidence = append(f.Evidence, "the upstream's own words: "+extended(e))
-		}
-		f.Evidence = append(f.Evidence, othersAnswered(m, u)...)
-		f.Advice = adviceFor(ex.RCode)
+		return failing{address(u), "answered " + ex.RCode, true}, true
 	case at != nil && at.Outcome == trace.OutcomeError && ex != nil && reached(ex):
-		f.Summary = fmt.Sprintf("The upstream %s was reached, and CoreDNS got no answer from it%s%s.", address(u), lastWords(at), cost(u))
-		f.Advice = "See its log: it took the query, or the connection, and ended it. Then ask it from the server's namespace: `dig @ADDRESS NAME`."
+		return failing{address: address(u), did: gaveNoAnswer}, true
 	case at != nil && at.Outcome == trace.OutcomeError:
-		f.Summary = fmt.Sprintf("The upstream %s could not be asked%s%s.", address(u), lastWords(at), cost(u))
-		f.Advice = "See that something listens on that address and that the way there is open: `dig @ADDRESS NAME` from the server's namespace."
+		return failing{address: address(u), did: couldNotBeAsked}, true
 	case at != nil && at.Outcome == trace.OutcomeFailed && (ex == nil || !silentExchange(ex) || incomplete(ex)):
-		f.Summary = fmt.Sprintf("The upstream %s gave no answer that CoreDNS could use%s.", address(u), cost(u))
-		f.Advice = "Ask it from the server's namespace (`dig @ADDRESS NAME`). CoreDNS does not tell whether it was silent or refused."
+		return failing{address: address(u), did: noUsableAnswer}, true
+	}
+	return failing{}, false
+}
+
+// told says how an upstream failed, of all queries that it failed in that way, and what to do.
+func (how failing) told(t *trace.Trace, same []*trace.Upstream) (summary, advice string) {
+	words, price := lastWords(same), costOf(t, same)
+	switch {
+	case how.answered:
+		words, price = inWords(same[0].Exchange), ""
+		advice = adviceFor(same[0].Exchange.RCode)
+	case how.did == gaveNoAnswer:
+		advice = "See its log: it took the query, or the connection, and ended it. Then ask it from the server's namespace: " + digAt(same[0]) + "."
+	case how.did == couldNotBeAsked && failsTLS(same):
+		advice = "Compare its certificate with `tls_servername` and the CA of `tls` in `forward`: `openssl s_client -connect ADDRESS -servername NAME`."
+	case how.did == couldNotBeAsked:
+		advice = "See that something listens on that address and that the way there is open: " + digAt(same[0]) + " from the server's namespace."
 	default:
-		return f, false
+		advice = "Ask it from the server's namespace (" + digAt(same[0]) + "). CoreDNS does not tell whether it was silent or refused."
+	}
+	if len(same) > 1 {
+		words += fmt.Sprintf(", %d times", len(same))
+	}
+	return fmt.Sprintf("The upstream %s %s%s%s.", how.address, how.did, words, price), advice
+}
+
+func failureEvidence(m *memory, t *trace.Trace, u *trace.Upstream) (evidence []string) {
+	at, ex := u.Attempt, u.Exchange
+	if ex != nil && errorCode(ex.RCode) {
+		evidence = append(evidence, fmt.Sprintf("its query with ID %#04x left from %s port %d, and the response had the code %s", ex.ID, ex.ClientIP, ex.ClientPort, ex.RCode))
+		if e := ex.ExtendedError; e != nil {
+			evidence = append(evidence, "the upstream's own words: "+extended(e))
+		}
+		evidence = append(evidence, othersAnswered(m, u)...)
 	}
 	if at != nil && at.Failed() {
-		f.Evidence = append(f.Evidence, "CoreDNS's "+endedAs(at))
+		evidence = append(evidence, "CoreDNS's "+endedAs(at))
 	}
 	if ex != nil {
-		f.Evidence = append(append(append(f.Evidence, icmpEvidence(t, ex)...), resetEvidence(ex)...), rejections(ex)...)
+		evidence = append(append(append(evidence, icmpEvidence(t, ex)...), resetEvidence(ex)...), rejections(ex)...)
 	}
-	f.Evidence = appendInferred(f.Evidence, u)
-	return f, true
+	return appendInferred(evidence, u)
 }
 
 // lastWords goes on with what CoreDNS says of an attempt, without what it was about: Go's
-// errors have that in front.
-func lastWords(at *trace.Attempt) string {
-	if at.Error == "" {
-		return ""
+// errors have that in front. Of several attempts in a row it tells of the last.
+func lastWords(same []*trace.Upstream) string {
+	for i := len(same) - 1; i >= 0; i-- {
+		at := same[i].Attempt
+		if at == nil || at.Error == "" {
+			continue
+		}
+		words := at.Error
+		if i := strings.LastIndex(words, ": "); i >= 0 {
+			words = words[i+2:]
+		}
+		return " (" + words + ")"
 	}
-	words := at.Error
-	if i := strings.LastIndex(words, ": "); i >= 0 {
-		words = words[i+2:]
+	return ""
+}
+
+// failsTLS tells whether there was a connection, and no TLS on it.
+func failsTLS(same []*trace.Upstream) bool {
+	return slices.ContainsFunc(same, func(u *trace.Upstream) bool {
+		return u.Attempt != nil && (strings.Contains(u.Attempt.Error, "tls: ") || strings.Contains(u.Attempt.Error, "x509: "))
+	})
+}
+
+// digAt is a command that asks an upstream, as the server does.
+func digAt(u *trace.Upstream) string {
+	switch port := upstreamOf(u).Port(); port {
+	case 0, 53:
+		return "`dig @ADDRESS NAME`"
+	case 853:
+		return "`dig +tls @ADDRESS NAME`"
+	default:
+		return fmt.Sprintf("`dig -p %d @ADDRESS NAME`", port)
 	}
-	return " (" + words + ")"
 }
 
 // reached tells whether a query was seen to come to its server.

@@ -21,7 +21,7 @@ func upstreamTimeout(m *memory, t *trace.Trace) []trace.Finding {
 		f := trace.Finding{
 			Code:    UpstreamTimeout,
 			Summary: fmt.Sprintf("The upstream %s %s%s.", address(same[0]), didNotAnswer(same), costOf(t, same)),
-			Advice:  "Ask it from the server's namespace (`dig @ADDRESS NAME`); if it is gone for good, take it out of the server's upstreams.",
+			Advice:  "Ask it from the server's namespace (" + digAt(same[0]) + "); if it is gone for good, take it out of the server's upstreams.",
 		}
 		for _, u := range same {
 			f.Evidence = append(f.Evidence, timeoutEvidence(t, u)...)
@@ -32,14 +32,15 @@ func upstreamTimeout(m *memory, t *trace.Trace) []trace.Finding {
 }
 
 // silentUpstreams returns the queries to upstreams that were silent, those to one of them
-// together. A dropped one has a finding of its own, and so have a late response, a lost
-// fragment, a full queue and what was rejected.
+// together. A dropped one has a finding of its own, and so have an error, a late response, a
+// lost fragment, a full queue and what was rejected.
 func silentUpstreams(t *trace.Trace) (silent [][]*trace.Upstream) {
 	eachUpstream(t.Upstreams, func(u *trace.Upstream) {
 		timedOut := u.Attempt != nil && u.Attempt.Outcome == trace.OutcomeTimeout
 		noAnswer := u.Exchange != nil && silentExchange(u.Exchange) && !incomplete(u.Exchange)
 		failed := u.Exchange != nil && (u.Exchange.Outcome == trace.OutcomeDropped || tooLarge(u.Exchange) || noRoom(u.Exchange))
-		if _, late := lateBy(u); late || failed || rejectedOf(u) != nil || !timedOut && !noAnswer {
+		ended := u.Attempt != nil && u.Attempt.Outcome == trace.OutcomeError // before its timeout
+		if _, late := lateBy(u); late || failed || ended || rejectedOf(u) != nil || !timedOut && !noAnswer {
 			return
 		}
 		for i, same := range silent {

@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/diagnose"
 )
 
 // clientKey is a client as its series know it. What is unknown is empty.
@@ -65,7 +66,9 @@ func (l *Lookups) newClients() *bounded[clientKey, *clientSeries] {
 func (s *clientSeries) observe(t *trace.Trace) {
 	switch t.Outcome {
 	case trace.OutcomeUnanswered, trace.OutcomeDropped, trace.OutcomeNoResponse:
-		s.unanswered.Inc()
+		if !diagnose.WentOn(t) { // else its client has another answer
+			s.unanswered.Inc()
+		}
 		return
 	}
 	switch t.RCode {

@@ -49,7 +49,7 @@ func (s *story) upstream(depth, number int, u *trace.Upstream, at stretch) {
 	all := u.Exchanges()
 	for i, e := range all {
 		if len(all) > 1 {
-			s.note(depth+1, faint, "query %d of this attempt: %s, DNS ID %#04x, source port %d, %s", i+1, e.Protocol, e.ID, e.ClientPort, e.Outcome)
+			s.note(depth+1, faint, "query %d of this attempt: %s, source port %d, %s", i+1, sentAs(e), e.ClientPort, e.Outcome)
 		}
 		of, above := u, r
 		if e != u.Exchange {
@@ -97,16 +97,24 @@ func (s *story) upstreamNotes(depth int, u *trace.Upstream, address string) {
 	case e == nil:
 		s.note(depth, faint, "its packets: none could be matched")
 	case u.Join == trace.JoinInferred:
-		s.note(depth, faint, "%s, DNS ID %#04x; inferred from address, name, time", e.Protocol, e.ID)
+		s.note(depth, faint, "%s; inferred from address, name, time", sentAs(e))
 	case u.Attempt == nil:
-		s.note(depth, faint, "%s, DNS ID %#04x; no attempt on record", e.Protocol, e.ID)
+		s.note(depth, faint, "%s; no attempt on record", sentAs(e))
 	case len(u.Earlier) > 0:
 	default:
-		s.note(depth, faint, "%s, DNS ID %#04x, source port %d", e.Protocol, e.ID, e.ClientPort)
+		s.note(depth, faint, "%s, source port %d", sentAs(e), e.ClientPort)
 	}
 	if a := u.Attempt; a != nil && a.Error != "" {
 		s.note(depth, bad, "error: %s", a.Error)
 	}
+}
+
+// sentAs says what was sent upstream: where no connection could be opened, no query.
+func sentAs(e *trace.Exchange) string {
+	if e.Connects() {
+		return e.Protocol + ", no connection"
+	}
+	return fmt.Sprintf("%s, DNS ID %#04x", e.Protocol, e.ID)
 }
 
 // askedFor says what the upstream was asked where that is not what the client asked.

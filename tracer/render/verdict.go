@@ -16,7 +16,7 @@ func verdict(t *trace.Trace) (string, tone) {
 		after = " in " + took(t.Duration.Duration())
 	}
 	switch {
-	case WentOn(t):
+	case diagnose.WentOn(t):
 		return "NO RESPONSE taken: the client had gone on", plain
 	case t.Exchange != nil && diagnose.ClientClosed(t.Exchange):
 		return "NO RESPONSE taken: the client's socket was closed", bad
@@ -42,11 +42,6 @@ func verdict(t *trace.Trace) (string, tone) {
 // that nothing was seen does not prove that there was nothing.
 func lostPackets(t *trace.Trace) bool { return t.Exchange != nil && t.Exchange.Incomplete() }
 
-// WentOn tells whether a client did not take the response because it needed it no more.
-func WentOn(t *trace.Trace) bool {
-	return len(t.Diagnosis) == 0 && t.Exchange != nil && diagnose.ClientClosed(t.Exchange)
-}
-
 // lostWay says on which way a packet was dropped.
 func lostWay(t *trace.Trace) string {
 	if t.Exchange == nil || t.Exchange.LastDrop() == nil {
@@ -67,7 +62,7 @@ func (d *drawing) cause(t *trace.Trace, p *places) {
 		d.findings(t.Diagnosis, func(*trace.Finding) string { return "" })
 	case tn == bad:
 		d.headed(warning, "DIAGNOSIS: no cause is proven", ended(t, p))
-	case WentOn(t):
+	case diagnose.WentOn(t):
 		d.headed(good, "DIAGNOSIS: nothing wrong was found", "The client had gone on when the response came: it asks over TCP, or has another server's answer.")
 	default:
 		d.line(d.paint(good, " DIAGNOSIS: nothing wrong was found"))

@@ -183,3 +183,15 @@ func TestAnErrorOfAnUpstreamIsNamed(t *testing.T) {
 		t.Error(text)
 	}
 }
+
+// Where no connection to an upstream was opened, no query was sent, with any ID.
+func TestUpstreamWithoutAConnection(t *testing.T) {
+	for _, join := range []string{trace.JoinExact, trace.JoinInferred} {
+		tr := failoverTrace()
+		u := &tr.Upstreams[0]
+		u.Join, u.Exchange.Protocol, u.Exchange.QName, u.Exchange.QType, u.Exchange.ID = join, "tcp", "", "", 0
+		if got := draw(t, tr, Options{}); strings.Contains(got, "0x0000") || !strings.Contains(got, "tcp, no connection") {
+			t.Errorf("%s:\n%s", join, got)
+		}
+	}
+}

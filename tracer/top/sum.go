@@ -8,6 +8,7 @@ import (
 	"github.com/DataDog/sketches-go/ddsketch"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/diagnose"
 )
 
 // accuracy is how far a percentile may be from the exact one, relative to it.
@@ -122,8 +123,10 @@ type lookup struct {
 
 func newLookup(t *trace.Trace) lookup {
 	l := lookup{at: t.Time, duration: t.Duration, finding: len(t.Diagnosis) > 0}
-	switch t.Outcome {
-	case trace.OutcomeUnanswered, trace.OutcomeDropped, trace.OutcomeNoResponse:
+	switch {
+	case diagnose.WentOn(t):
+		l.duration = nil // its client has another answer
+	case t.Outcome == trace.OutcomeUnanswered, t.Outcome == trace.OutcomeDropped, t.Outcome == trace.OutcomeNoResponse:
 		l.timeout, l.duration = true, nil
 	default:
 		l.negative = t.RCode == "NXDOMAIN"
@@ -158,7 +161,7 @@ func attemptCounts(u *trace.Upstream) (c counts, duration *trace.Seconds) {
 	}
 	switch u.Outcome() {
 	case trace.OutcomeOK, trace.OutcomeAnswered:
-		c.failed = one(u.Exchange != nil && badAnswer(u.Exchange.RCode))
+		c.failed = one(u.Exchange != nil && (badAnswer(u.Exchange.RCode) || spoiled(u.Exchange)))
 		return c, duration
 	case trace.OutcomeTimeout, trace.OutcomeUnanswered, trace.OutcomeDropped:
 		c.timeouts = 1
@@ -172,6 +175,12 @@ func attemptCounts(u *trace.Upstream) (c counts, duration *trace.Seconds) {
 // badAnswer tells whether a response says that the upstream could not serve.
 func badAnswer(rcode string) bool {
 	return rcode != "" && rcode != "NOERROR" && rcode != "NXDOMAIN"
+}
+
+// spoiled tells whether all that came for a query was what its server could not take; CoreDNS
+// makes an answer of its own of some of that.
+func spoiled(e *trace.Exchange) bool {
+	return e.Outcome == trace.OutcomeUnanswered && len(e.Rejected) > 0
 }
 
 func (s *sum) merge(o *sum) {

@@ -41,6 +41,15 @@ func unanswered(t *trace.Trace) {
 	t.Exchange.Transmissions = 2
 }
 
+// untaken makes the response come when its client has no socket any more.
+func untaken(t *trace.Trace) {
+	t.Outcome, t.Duration = trace.OutcomeDropped, nil
+	ex := t.Exchange
+	ex.Outcome, ex.Path = trace.OutcomeDropped, trace.PathOf(trace.Sighting{Message: trace.MessageQuery, Direction: trace.DirectionTX, Device: trace.Device{NetNS: 7}})
+	ex.Milestones.Query.Left = trace.MilestoneAt(0)
+	ex.Drops = []trace.Drop{{Message: trace.MessageResponse, Reason: "NO_SOCKET", Where: "__udp4_lib_rcv", NetNS: 7}}
+}
+
 func rcode(code string) change { return func(t *trace.Trace) { t.RCode = code } }
 
 func asked(attempts ...trace.Attempt) change {
@@ -68,6 +77,12 @@ func TestClients(t *testing.T) {
 		}, []string{
 			"demo/checkout 1 lookups 0.50/s 1 timeouts 1 resent 0 nxdomain 0 failed -",
 			"demo/cart 2 lookups 1.00/s 0 timeouts 0 resent 0 nxdomain 0 failed min 1ms avg 2ms max 3ms",
+		}},
+		{"the answer of another server was taken", []*trace.Trace{lookupOf(0, pod("web")), lookupOf(0, pod("web"), untaken)}, []string{
+			"demo/web 2 lookups 2.00/s 0 timeouts 0 resent 0 nxdomain 0 failed min 1ms avg 1ms max 1ms",
+		}},
+		{"the client had closed its socket", []*trace.Trace{lookupOf(0, pod("web"), untaken, func(t *trace.Trace) { t.Diagnosis = []trace.Finding{{Code: "client-gave-up"}} })}, []string{
+			"demo/web 1 lookups 1.00/s 1 timeouts 0 resent 0 nxdomain 0 failed -",
 		}},
 		{"codes", []*trace.Trace{lookupOf(0, rcode("NXDOMAIN")), lookupOf(0, rcode("SERVFAIL")), lookupOf(0, rcode("REFUSED")), lookupOf(0)}, []string{
 			"10.244.0.4 4 lookups 4.00/s 0 timeouts 0 resent 1 nxdomain 2 failed min 1ms avg 1ms max 1ms",
@@ -110,10 +125,14 @@ func TestClients(t *testing.T) {
 }
 
 func TestUpstreams(t *testing.T) {
-	const a, b, c, d = "192.168.49.1:53", "192.168.49.2:53", "192.168.49.3:53", "192.168.49.4:53"
+	const a, b, c, d, e = "192.168.49.1:53", "192.168.49.2:53", "192.168.49.3:53", "192.168.49.4:53", "192.168.49.5:53"
 	seen := &trace.Exchange{ServerIP: netip.MustParseAddr("192.168.49.3"), ServerPort: 53, Outcome: trace.OutcomeAnswered,
 		DNS: trace.DNS{RCode: "SERVFAIL", Duration: trace.SecondsPtr(time.Millisecond)}, Transmissions: 1}
+	// What came of this one could not be taken, and CoreDNS answered FORMERR in its stead.
+	spoiled := attempt(e, trace.OutcomeOK, time.Millisecond)
+	rejected := &trace.Exchange{Outcome: trace.OutcomeUnanswered, Rejected: []trace.Rejection{{Why: trace.RejectedQuestion}}, Transmissions: 1}
 	s := New(Config{})
+	s.Add(lookupOf(0, func(t *trace.Trace) { t.Upstreams = []trace.Upstream{{Attempt: &spoiled, Exchange: rejected}} }))
 	s.Add(lookupOf(0, asked(attempt(a, trace.OutcomeTimeout, 2*time.Second), attempt(b, trace.OutcomeOK, time.Millisecond))))
 	s.Add(lookupOf(0, asked(attempt(b, trace.OutcomeOK, 3*time.Millisecond))))
 	s.Add(lookupOf(0, asked(attempt(a, trace.OutcomeError, 0))))
@@ -130,7 +149,7 @@ func TestUpstreams(t *testing.T) {
 	for _, u := range s.View(start).Upstreams {
 		got = append(got, fmt.Sprintf("%s %s %d attempts %d timeouts %d failed", u.Upstream, u.Health, u.Attempts, u.Timeouts, u.Failed))
 	}
-	want := []string{b + " failing 3 attempts 1 timeouts 0 failed", a + " down 2 attempts 1 timeouts 1 failed", c + " failing 2 attempts 0 timeouts 1 failed", d + " failing 2 attempts 0 timeouts 1 failed"}
+	want := []string{b + " failing 3 attempts 1 timeouts 0 failed", a + " down 2 attempts 1 timeouts 1 failed", c + " failing 2 attempts 0 timeouts 1 failed", d + " failing 2 attempts 0 timeouts 1 failed", e + " down 1 attempts 0 timeouts 1 failed"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
