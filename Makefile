@@ -96,7 +96,7 @@ check-reproducible: ## fail if a second build of the last commit's images gives 
 check-arm64: ## build everything for arm64 (four minutes the first time)
 	$(call need)
 	CGO_ENABLED=0 GOARCH=arm64 $(GO) build $(BUILDFLAGS) -o bin/arm64/ ./cmd/coredns ./cmd/dnstrace
-	CGO_ENABLED=0 GOARCH=arm64 $(GO) vet -trimpath -tags loki,otlp,dashboards,kubernetes,cilium ./...
+	CGO_ENABLED=0 GOARCH=arm64 $(GO) vet -trimpath -tags loki,otlp,dashboards,kubernetes,cilium,peers ./...
 
 .PHONY: demo
 demo: check-demo build ## show four lookups with their complete traces (root)
@@ -181,6 +181,15 @@ bin/otelcol: integration/otelcol/go.mod integration/otelcol/main.go
 test-otlp: check-test build bin/loki bin/jaeger bin/otelcol ## read spans and records back from a real Jaeger and Loki, through a real OpenTelemetry Collector (root; 2 minutes, and the first build 10)
 	CGO_ENABLED=1 $(GO) test -race -tags otlp -run OTLP -count 1 -timeout 10m ./integration
 
+# What others have that speaks TRACEPARENT is in no Debian before forky: it is only
+# unpacked, and runs in that folder.
+bin/peers: integration/peers/get-peers
+	integration/peers/get-peers $@
+
+.PHONY: test-peers
+test-peers: check-test-peers build bin/jaeger bin/peers ## the TRACEPARENT option with a real dnsdist and PowerDNS Recursor, and one tree of all in a real Jaeger (root; 1 minute, and the first build 10)
+	CGO_ENABLED=1 $(GO) test -race -tags peers -count 1 -timeout 10m ./integration/peers
+
 # One node: what its pods' kubelet, proxy and containers need beside the programs of
 # the module. No internet access: CoreDNS in the cluster asks an upstream of the test.
 KUBERNETES_NEEDS := $(LAB_NEEDS) dig:bind9-dnsutils containerd:containerd runc:runc /usr/lib/cni/bridge:containernetworking-plugins \
@@ -227,6 +236,14 @@ test-cilium: check-test-cilium build bin/kubernetes/kubelet bin/cilium/cilium-ag
 check-test-cilium:
 	$(need_root)
 	$(call need,$(CILIUM_NEEDS))
+
+PEERS_NEEDS := gcc:gcc /usr/include/stdlib.h:libc6-dev $(LAB_NEEDS) tcpdump:tcpdump \
+	/usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring
+
+.PHONY: check-test-peers
+check-test-peers:
+	$(need_root)
+	$(call need,$(PEERS_NEEDS))
 
 .PHONY: check-test-kubernetes
 check-test-kubernetes:
@@ -285,7 +302,7 @@ LINT_PATHS ?= ./...
 lint: ## run golangci-lint with .golangci.yml
 	$(call need)
 	$(LINT) config verify
-	$(LINT) run --build-tags loki,otlp,dashboards,kubernetes,cilium $(LINT_PATHS)
+	$(LINT) run --build-tags loki,otlp,dashboards,kubernetes,cilium,peers $(LINT_PATHS)
 
 # The tracer's programs, and those of the topologies of the lab.
 GENERATED := bpf integration/lab/datapath

@@ -3,9 +3,7 @@
 package integration
 
 import (
-	"context"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -42,7 +40,7 @@ func startLoki(t *testing.T, l *lab.Lab, more ...string) string {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	ports := freePorts(t, 2)
+	ports := lab.FreePorts(t, 2)
 	file := filepath.Join(dir, "loki.yaml")
 	labels, err := os.ReadFile(filepath.Join("..", "deploy", "logs", "loki-otlp.yaml"))
 	if err != nil {
@@ -52,22 +50,7 @@ func startLoki(t *testing.T, l *lab.Lab, more ...string) string {
 		t.Fatal(err)
 	}
 	url := fmt.Sprintf("http://127.0.0.1:%d", ports[0])
-	ready := func(ctx context.Context, _ *lab.Process) error {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/ready", nil)
-		if err != nil {
-			return err
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s/ready says %s", url, resp.Status)
-		}
-		return nil
-	}
-	if _, err := l.Start(lab.Spec{Name: "loki", Path: path, Args: append([]string{"-config.file=" + file, "-target=all"}, more...), Ready: ready, ReadyTimeout: 2 * time.Minute}); err != nil {
+	if _, err := l.Start(lab.Spec{Name: "loki", Path: path, Args: append([]string{"-config.file=" + file, "-target=all"}, more...), Ready: lab.ReadyHTTP(url + "/ready"), ReadyTimeout: 2 * time.Minute}); err != nil {
 		t.Fatalf("%v; `make bin/loki` builds it", err)
 	}
 	return url

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -21,25 +20,10 @@ import (
 	"github.com/dnstrace/dnstrace/integration/lab"
 )
 
-// freePorts returns ports of loopback that nobody listens on.
-func freePorts(t *testing.T, n int) []int {
-	t.Helper()
-	var ports []int
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	return ports
-}
-
 // freeAddr returns an address of loopback that nobody listens on.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	return fmt.Sprintf("127.0.0.1:%d", freePorts(t, 1)[0])
+	return fmt.Sprintf("127.0.0.1:%d", lab.FreePorts(t, 1)[0])
 }
 
 // scrape returns what a tracer says to Prometheus, once it is there.

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/dnstrace/dnstrace/integration/lab"
+	"github.com/dnstrace/dnstrace/integration/spanstore"
 	"github.com/dnstrace/dnstrace/trace"
 )
 
@@ -85,15 +86,15 @@ func spansLater(r *http.Request) ([]byte, error) {
 // one tree of what both sent, and of whom.
 func TestOTLPTwoNodes(t *testing.T) {
 	r := &rig{lab.New(t, lab.Config{}), t}
-	jaeger := startJaeger(t, r.Lab)
+	jaeger := spanstore.StartJaeger(t, r.Lab)
 	path, err := r.DnstracePath()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for node, hosts := range map[string][]string{"node-1": {"client-a", lab.Node}, "node-2": {lab.CoreDNS, lab.Upstream}} {
-		socket, receiver := filepath.Join(r.Dir(), node+".sock"), jaeger.otlp
+		socket, receiver := filepath.Join(r.Dir(), node+".sock"), jaeger.OTLP
 		if node == "node-2" {
-			socket, receiver = r.RecordSocket(), byClockAhead(t, jaeger.otlp)
+			socket, receiver = r.RecordSocket(), byClockAhead(t, jaeger.OTLP)
 		}
 		args := append([]string{"run", "--listen", socket, "--api", filepath.Join(r.Dir(), node+"-api.sock"), "--metrics", "", "--kubernetes", "off",
 			"--output", "otlp:" + receiver + "/v1/traces"}, onlyIn(r.Lab, hosts...)...)
@@ -108,13 +109,13 @@ func TestOTLPTwoNodes(t *testing.T) {
 	const name = "apart.otlp.test."
 	r.answered(lab.Query{Name: name})
 	q := r.recordsOf(name, pluginRecords(r.Lab), 1, nil)[0].(*trace.Query)
-	spans := jaeger.spans(t, q.TraceID, 3)
-	for node, list := range map[string][]jaegerSpan{
+	spans := jaeger.Spans(t, q.TraceID, 3)
+	for node, list := range map[string][]spanstore.Span{
 		"node-1": {checkSpan(t, spans, clientOf(q.TraceID), trace.SpanID{}, "lookup A")},
 		"node-2": {checkSpan(t, spans, q.SpanID, clientOf(q.TraceID), "coredns A"), checkSpan(t, spans, attemptOf(q, 1), q.SpanID, "upstream A")},
 	} {
 		for _, s := range list {
-			if got := tag(s.process, "k8s.node.name"); got != node {
+			if got := s.Process.Get("k8s.node.name"); got != node {
 				t.Errorf("%s is of %s, expected %s", s.OperationName, got, node)
 			}
 		}

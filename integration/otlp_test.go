@@ -14,6 +14,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/dnstrace/dnstrace/integration/lab"
+	"github.com/dnstrace/dnstrace/integration/spanstore"
 	"github.com/dnstrace/dnstrace/trace"
 )
 
@@ -22,8 +23,8 @@ import (
 // Loki as the records that a file holds.
 func TestOTLPIsReadBack(t *testing.T) {
 	r := &rig{lab.New(t, lab.Config{}), t}
-	jaeger, loki := startJaeger(t, r.Lab), startLoki(t, r.Lab)
-	collector := startOTLPCollector(t, r.Lab, jaeger.otlp, loki)
+	jaeger, loki := spanstore.StartJaeger(t, r.Lab), startLoki(t, r.Lab)
+	collector := startOTLPCollector(t, r.Lab, jaeger.OTLP, loki)
 	t.Setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", collector.cert)
 	t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "k8s.cluster.name=lab,k8s.namespace.name=dnstrace")
 	if _, err := r.StartTracer(append(onlyIn(r.Lab, labHosts...), "--output", "otlp:"+collector.grpcs)...); err != nil {
@@ -35,7 +36,7 @@ func TestOTLPIsReadBack(t *testing.T) {
 	t.Run("a lookup", func(t *testing.T) {
 		r.answered(lab.Query{Name: "one.otlp.test."})
 		tr := r.trace("one.otlp.test.")
-		spans := jaeger.spans(t, tr.TraceID, 3)
+		spans := jaeger.Spans(t, tr.TraceID, 3)
 		client := checkSpan(t, spans, clientOf(tr.TraceID), trace.SpanID{}, "lookup A")
 		checkLookup(t, client, tr)
 		server := checkSpan(t, spans, tr.Query.SpanID, clientOf(tr.TraceID), "coredns A")
@@ -43,7 +44,7 @@ func TestOTLPIsReadBack(t *testing.T) {
 			t.Errorf("CoreDNS's span starts at %d µs, its record at %d", got, want)
 		}
 		upstream := checkSpan(t, spans, attemptOf(tr.Query, 1), tr.Query.SpanID, "upstream A")
-		if got, want := upstream.tag("network.peer.address")+":"+upstream.tag("network.peer.port"), r.Upstream(0).V4().String(); got != want {
+		if got, want := upstream.Tags.Get("network.peer.address")+":"+upstream.Tags.Get("network.peer.port"), r.Upstream(0).V4().String(); got != want {
 			t.Errorf("the upstream's address is %s, expected %s", got, want)
 		}
 		checkLogs(t, r, loki, tr)
@@ -53,7 +54,7 @@ func TestOTLPIsReadBack(t *testing.T) {
 		r.answered(lab.Query{Name: "chain.otlp.test.", Server: front})
 		tr := r.trace("chain.otlp.test.")
 		checkChain(t, tr)
-		spans := jaeger.spans(t, tr.TraceID, 5)
+		spans := jaeger.Spans(t, tr.TraceID, 5)
 		first, second := tr.Query, tr.Upstreams[0].Query
 		checkSpan(t, spans, clientOf(tr.TraceID), trace.SpanID{}, "lookup A")
 		checkSpan(t, spans, first.SpanID, clientOf(tr.TraceID), "coredns A")
@@ -69,9 +70,11 @@ func TestOTLPIsReadBack(t *testing.T) {
 		m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_LOCAL{Code: trace.DefaultOptionCode, Data: application.Append(nil)}}
 		begin := time.Now()
 		r.answered(lab.Query{Name: "app.otlp.test.", Message: m})
-		jaeger.sendSpan(t, application, "GET /", begin, time.Now())
+		if err := jaeger.Send("application/json", applicationSpan(application, "GET /", begin, time.Now())); err != nil {
+			t.Fatal(err)
+		}
 		tr := r.trace("app.otlp.test.")
-		spans := jaeger.spans(t, application.TraceID, 4)
+		spans := jaeger.Spans(t, application.TraceID, 4)
 		checkSpan(t, spans, application.SpanID, trace.SpanID{}, "GET /")
 		checkSpan(t, spans, tr.Query.SpanID, application.SpanID, "coredns A")
 		checkSpan(t, spans, trace.NewSpanID(application.TraceID, application.SpanID, trace.RoleClient, 0), application.SpanID, "lookup A")
@@ -85,9 +88,9 @@ func TestOTLPIsReadBack(t *testing.T) {
 		defer undo()
 		r.ask(lab.Query{Name: "dropped.otlp.test."})
 		tr := r.trace("dropped.otlp.test.")
-		client := checkSpan(t, jaeger.spans(t, tr.TraceID, 1), clientOf(tr.TraceID), trace.SpanID{}, "lookup A")
-		if client.tag("otel.status_description") != tr.Diagnosis[0].Summary || client.tag("error.type") != tr.Diagnosis[0].Code || client.events()["drop"] != 1 {
-			t.Errorf("tags %v, events %v", client.Tags, client.events())
+		client := checkSpan(t, jaeger.Spans(t, tr.TraceID, 1), clientOf(tr.TraceID), trace.SpanID{}, "lookup A")
+		if client.Tags.Get("otel.status_description") != tr.Diagnosis[0].Summary || client.Tags.Get("error.type") != tr.Diagnosis[0].Code || client.Events()["drop"] != 1 {
+			t.Errorf("tags %v, events %v", client.Tags, client.Events())
 		}
 		entry := logs(t, loki, fmt.Sprintf(`{job="dnstrace"} | trace_id=%q | record="trace"`, tr.TraceID), 1)[0]
 		if entry.labels["severity_text"] != "ERROR" || entry.labels["findings"] != tr.Diagnosis[0].Code {
@@ -119,29 +122,32 @@ func attemptOf(q *trace.Query, n int) trace.SpanID {
 	return trace.NewSpanID(q.TraceID, q.SpanID, trace.RoleAttempt, n)
 }
 
+// applicationSpan is a span as an application sends it.
+func applicationSpan(p trace.Traceparent, name string, start, end time.Time) []byte {
+	return fmt.Appendf(nil, `{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"application"}}]},
+		"scopeSpans":[{"spans":[{"traceId":%q,"spanId":%q,"name":%q,"startTimeUnixNano":"%d","endTimeUnixNano":"%d"}]}]}]}`,
+		p.TraceID, p.SpanID, name, start.UnixNano(), end.UnixNano())
+}
+
 // checkSpan holds a span of Jaeger against the contract's ids.
-func checkSpan(t *testing.T, spans map[string]jaegerSpan, id, parent trace.SpanID, name string) jaegerSpan {
+func checkSpan(t *testing.T, spans map[string]spanstore.Span, id, parent trace.SpanID, name string) spanstore.Span {
 	t.Helper()
 	s, ok := spans[id.String()]
 	if !ok {
 		t.Fatalf("no span %s %s in %v", name, id, spans)
 	}
-	above := ""
-	for _, ref := range s.References {
-		above = ref.SpanID
-	}
 	want := parent.String()
 	if parent.IsZero() {
 		want = ""
 	}
-	if s.OperationName != name || above != want {
-		t.Errorf("span %s is %s below %q, expected %s below %q", id, s.OperationName, above, name, want)
+	if s.OperationName != name || s.Parent() != want {
+		t.Errorf("span %s is %s below %q, expected %s below %q", id, s.OperationName, s.Parent(), name, want)
 	}
 	return s
 }
 
 // checkLookup holds a client's span against the record.
-func checkLookup(t *testing.T, s jaegerSpan, tr *trace.Trace) {
+func checkLookup(t *testing.T, s spanstore.Span, tr *trace.Trace) {
 	t.Helper()
 	if got, want := s.StartTime, tr.Time.UnixMicro(); got != want {
 		t.Errorf("it starts at %d µs, the record at %d", got, want)
@@ -150,25 +156,25 @@ func checkLookup(t *testing.T, s jaegerSpan, tr *trace.Trace) {
 		t.Errorf("it takes %d µs, in the record %d", got, want)
 	}
 	packets := 0
-	for name, n := range s.events() {
+	for name, n := range s.Events() {
 		if strings.HasPrefix(name, trace.MessageQuery) || strings.HasPrefix(name, trace.MessageResponse) {
 			packets += n
 		}
 	}
 	if packets != tr.Exchange.Path.Len() {
-		t.Errorf("%d packets among its events %v, %d in the record", packets, s.events(), tr.Exchange.Path.Len())
+		t.Errorf("%d packets among its events %v, %d in the record", packets, s.Events(), tr.Exchange.Path.Len())
 	}
 	for key, want := range map[string]string{
 		"dns.question.name": tr.QName, "dnstrace.rcode": "NOERROR", "network.transport": "udp", "span.kind": "client",
 		"client.address": tr.Exchange.ClientIP.String(), "server.address": tr.Exchange.ServerIP.String(),
 		"network.peer.address": tr.Exchange.NAT.ServerIP.String(), "network.peer.port": fmt.Sprint(*tr.Exchange.NAT.ServerPort),
 	} {
-		if got := s.tag(key); got != want {
+		if got := s.Tags.Get(key); got != want {
 			t.Errorf("%s is %q, expected %q", key, got, want)
 		}
 	}
 	for key, want := range map[string]string{"service.name": "dnstrace", "k8s.cluster.name": "lab"} {
-		if got := tag(s.process, key); got != want {
+		if got := s.Process.Get(key); got != want {
 			t.Errorf("of the resource, %s is %q, expected %q", key, got, want)
 		}
 	}

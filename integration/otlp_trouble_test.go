@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/dnstrace/dnstrace/integration/lab"
+	"github.com/dnstrace/dnstrace/integration/spanstore"
 )
 
 // gate stands before a collector and is closed at times.
@@ -71,10 +72,10 @@ const storm = 2500
 // it is back, what waited is delivered.
 func TestOTLPTrouble(t *testing.T) {
 	r := &rig{lab.New(t, lab.Config{}), t}
-	jaeger := startJaeger(t, r.Lab)
+	jaeger := spanstore.StartJaeger(t, r.Lab)
 	loki := startLoki(t, r.Lab)
 	// Without Loki: only spans are sent here.
-	collector := startOTLPCollector(t, r.Lab, jaeger.otlp, "http://127.0.0.1:1")
+	collector := startOTLPCollector(t, r.Lab, jaeger.OTLP, "http://127.0.0.1:1")
 	target, err := url.Parse(collector.http)
 	if err != nil {
 		t.Fatal(err)
@@ -90,7 +91,7 @@ func TestOTLPTrouble(t *testing.T) {
 	defer lokiGated.Close()
 	both := func(state int32) { g.state.Store(state); lokiGate.state.Store(state) }
 	t.Setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1000")
-	metrics := fmt.Sprintf("127.0.0.1:%d", freePorts(t, 1)[0])
+	metrics := fmt.Sprintf("127.0.0.1:%d", lab.FreePorts(t, 1)[0])
 	direct, throughGate, toLoki := "otlp:"+collector.http+"/v1/traces", "otlp:"+gated.URL+"/v1/traces", "otlp:"+lokiGated.URL+"/otlp/v1/logs"
 	tracer, err := r.StartTracer(append(onlyIn(r.Lab, labHosts...), "--record", "trace", "--metrics", metrics, "-f", `qname endsWith ".trouble.test."`,
 		"--output", direct, "--output", throughGate, "--output", toLoki)...)
@@ -182,7 +183,7 @@ func (r *rig) check() string {
 func TestOTLPLokiRefuses(t *testing.T) {
 	r := &rig{lab.New(t, lab.Config{}), t}
 	loki := startLoki(t, r.Lab, "-distributor.ingestion-rate-limit-mb=0.01", "-distributor.ingestion-burst-size-mb=0.05")
-	metrics := fmt.Sprintf("127.0.0.1:%d", freePorts(t, 1)[0])
+	metrics := fmt.Sprintf("127.0.0.1:%d", lab.FreePorts(t, 1)[0])
 	out := "otlp:" + loki + "/otlp/v1/logs"
 	tracer, err := r.StartTracer(append(onlyIn(r.Lab, labHosts...), "--record", "trace", "--metrics", metrics, "--output", out)...)
 	if err != nil {

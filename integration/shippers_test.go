@@ -100,7 +100,7 @@ func startPromtail(t *testing.T, l *lab.Lab, loki, pods, cluster string) {
 	t.Helper()
 	positions := filepath.Join(l.Dir(), "promtail-"+cluster)
 	file := edited(t, l, "logs/promtail.yaml", "http://loki:3100", loki, "/var/log/pods", pods, "/run/promtail", positions,
-		"http_listen_port: 9080", "http_listen_port: "+strconv.Itoa(freePorts(t, 1)[0]))
+		"http_listen_port: 9080", "http_listen_port: "+strconv.Itoa(lab.FreePorts(t, 1)[0]))
 	if err := os.Mkdir(positions, 0o700); err != nil {
 		t.Fatal(err)
 	}

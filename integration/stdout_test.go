@@ -17,6 +17,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/dnstrace/dnstrace/integration/lab"
 	"github.com/dnstrace/dnstrace/trace"
 )
 
@@ -32,7 +33,7 @@ type piped struct {
 // query, and waits until it answers.
 func startPiped(t *testing.T, directives string) *piped {
 	t.Helper()
-	port := freePorts(t, 1)[0]
+	port := lab.FreePorts(t, 1)[0]
 	corefile := filepath.Join(t.TempDir(), "Corefile")
 	content := fmt.Sprintf(".:%d {\n bind 127.0.0.1\n %s\n template IN A {\n answer \"{{ .Name }} 60 IN A 192.0.2.1\"\n }\n}\n", port, directives)
 	if err := os.WriteFile(corefile, []byte(content), 0o600); err != nil {

@@ -1,4 +1,4 @@
-// Jaeger (all-in-one), as a program for `make test-otlp`: a module of its own, so
+// Jaeger (all-in-one), as a program for `make test-otlp` and `test-peers`: a module of its own, so
 // that its many dependencies stay out of ours. It repeats Jaeger's own replace
 // line, which `go install` does not follow.
 module github.com/dnstrace/dnstrace/integration/jaeger

@@ -52,33 +52,56 @@ func findTool(name string) (string, error) {
 }
 
 // findBinary returns the absolute path of a binary that `make build` leaves in
-// bin/: the configured path, or bin/name beside the go.mod above the working
-// directory.
+// bin/: the configured path, or that of Binary.
 func findBinary(configured, name string) (string, error) {
-	if configured != "" {
-		path, err := filepath.Abs(configured)
-		if err != nil {
-			return "", err
-		}
-		if _, err := os.Stat(path); err != nil {
-			return "", fmt.Errorf("%w: run `make build` first", err)
-		}
-		return path, nil
+	if configured == "" {
+		return Binary(name)
 	}
+	path, err := filepath.Abs(configured)
+	if err != nil {
+		return "", err
+	}
+	return path, mustExist(path, "build")
+}
+
+// Binary returns the absolute path of what a target of the Makefile leaves as bin/name
+// beside the go.mod above the working directory: a program, or a folder.
+func Binary(name string) (string, error) {
+	dir, err := moduleDir()
+	if err != nil {
+		return "", fmt.Errorf("bin/%s: %w", name, err)
+	}
+	target := "bin/" + name
+	if name == "coredns" || name == "dnstrace" {
+		target = "build"
+	}
+	path := filepath.Join(dir, "bin", name)
+	return path, mustExist(path, target)
+}
+
+// mustExist says which target makes a file that is not there.
+func mustExist(path, target string) error {
+	if _, err := os.Stat(path); err != nil {
+		return fmt.Errorf("%w: run `make %s` first", err, target)
+	}
+	return nil
+}
+
+// moduleDir is the folder of the go.mod above the working directory.
+func moduleDir() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err
 	}
 	for {
 		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			break
+			return dir, nil
 		}
 		if dir == filepath.Dir(dir) {
-			return "", fmt.Errorf("bin/%s: no go.mod above the working directory: set its path in lab.Config", name)
+			return "", errors.New("no go.mod above the working directory: set its path in lab.Config")
 		}
 		dir = filepath.Dir(dir)
 	}
-	return findBinary(filepath.Join(dir, "bin", name), name)
 }
 
 // tempDirs are the folders in which a lab may make its own; unix socket paths

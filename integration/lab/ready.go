@@ -5,9 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"strings"
+	"testing"
 	"time"
 )
 
@@ -62,6 +65,41 @@ func ReadyAnswer(server netip.AddrPort, name string) Ready {
 		}
 		return nil
 	}
+}
+
+// ReadyHTTP is ready when the host's own namespace gets a 200 for url.
+func ReadyHTTP(url string) Ready {
+	return func(ctx context.Context, _ *Process) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return err
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("%s says %s", url, resp.Status)
+		}
+		return nil
+	}
+}
+
+// FreePorts returns ports of loopback, in the host's own namespace, that nobody listens
+// on over TCP.
+func FreePorts(tb testing.TB, n int) []int {
+	tb.Helper()
+	var ports []int
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			tb.Fatal(err)
+		}
+		defer l.Close()
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports
 }
 
 // waitReady waits for the current run to be ready, to end, or to be late.

@@ -77,8 +77,7 @@ func (t *Target) Match(tr *trace.Trace) bool {
 	switch {
 	case !t.id.IsZero():
 		return trace.SameLookup(t.id, tr.TraceID) ||
-			tr.Exchange != nil && trace.SameLookup(t.id, tr.Exchange.TraceID) ||
-			tr.Query != nil && trace.SameLookup(t.id, tr.Query.TraceID)
+			tr.Exchange != nil && trace.SameLookup(t.id, tr.Exchange.TraceID) || t.matchRecords(tr.Query, tr.Upstreams)
 	case t.address.IsValid():
 		return t.matchExchange(tr.Exchange) || t.matchQuery(tr.Query) || t.matchUpstreams(tr.Upstreams)
 	case t.name != nil && t.name.MatchString(tr.QName):
@@ -98,6 +97,13 @@ func (t *Target) MatchSuffixed(tr *trace.Trace) bool {
 func (t *Target) MatchResult(tr *trace.Trace) bool {
 	return t.rcode != "" && t.rcode == tr.RCode || t.outcome != "" && t.outcome == tr.Outcome ||
 		t.code != "" && slices.ContainsFunc(tr.Diagnosis, func(f trace.Finding) bool { return f.Code == t.code })
+}
+
+// matchRecords looks at the servers' own records: one further on may have adopted the
+// trace of a server between that traces, which has no record here.
+func (t *Target) matchRecords(q *trace.Query, below []trace.Upstream) bool {
+	return q != nil && trace.SameLookup(t.id, q.TraceID) ||
+		slices.ContainsFunc(below, func(u trace.Upstream) bool { return t.matchRecords(u.Query, u.Upstreams) })
 }
 
 func (t *Target) matchPod(e *trace.Endpoint) bool {

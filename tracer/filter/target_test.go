@@ -19,8 +19,11 @@ func TestTarget(t *testing.T) {
 	tr.Exchange.ServerIP, tr.Exchange.ServerPort = netip.MustParseAddr("10.96.0.10"), 53
 	tr.Exchange.NAT = &trace.NAT{ServerIP: netip.MustParseAddr("10.244.0.2")}
 	tr.Server = &trace.Endpoint{Pod: "coredns-1", Namespace: "kube-system"}
-	tr.Upstreams[1].Upstreams = []trace.Upstream{{Exchange: &trace.Exchange{ServerIP: netip.MustParseAddr("2001:db8::1"), ServerPort: 5353}}}
-	adopted := trace.TraceID{1, 2, 3}
+	adopted, below := trace.TraceID{1, 2, 3}, trace.TraceID{4, 5, 6}
+	tr.Upstreams[1].Upstreams = []trace.Upstream{{
+		Exchange: &trace.Exchange{ServerIP: netip.MustParseAddr("2001:db8::1"), ServerPort: 5353},
+		Query:    &trace.Query{Header: trace.Header{TraceID: below}},
+	}}
 	tr.Query = &trace.Query{Header: trace.Header{TraceID: adopted}}
 	for text, want := range map[string]bool{
 		"api.example.com.":        true,
@@ -58,6 +61,7 @@ func TestTarget(t *testing.T) {
 		"NXDOMAIN":                true,
 		id.String():               true,
 		adopted.String():          true,
+		below.String():            true,
 		trace.TraceID{9}.String(): false,
 		trace.NewTraceID(at.Add(trace.StepSeconds*time.Second), flow).String():   true,
 		trace.NewTraceID(at.Add(3*trace.StepSeconds*time.Second), flow).String(): false,

@@ -26,11 +26,12 @@
 //	                                                              none of the former
 //
 // Above the client span is nothing or, where CoreDNS adopted a TRACEPARENT, the
-// span that it names, which is also the server span's parent. A TRACEPARENT that
-// nobody adopted becomes a link. Below a server without records, upstream queries
+// span that it names, which is also the server span's parent. A TRACEPARENT of another
+// trace than the span's becomes a link. Below a server without records, upstream queries
 // hang from the client span and are numbered in order. A server that was asked by
 // another and whose record was joined to that attempt hangs from the attempt's
-// span, whether or not it knew.
+// span, whether or not it knew; but where it adopted a TRACEPARENT of another trace,
+// as of a dnsdist that traces, it is in that one, with all below it.
 //
 // Packets, drops, ICMP errors and findings are events of the span whose exchange
 // they belong to; so are the plugins that the query passed in CoreDNS.

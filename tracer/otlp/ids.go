@@ -14,16 +14,16 @@ const (
 )
 
 // adopted returns the span of another that CoreDNS took for its query's parent:
-// zero where the parent is the client span.
-func adopted(t *trace.Trace) trace.SpanID {
-	if q := t.Query; q != nil && q.ParentSpanID != nil && *q.ParentSpanID != trace.NewSpanID(q.TraceID, trace.SpanID{}, trace.RoleClient, 0) {
+// zero where the parent is the client span, or there is no query.
+func adopted(q *trace.Query) trace.SpanID {
+	if q != nil && q.ParentSpanID != nil && *q.ParentSpanID != trace.NewSpanID(q.TraceID, trace.SpanID{}, trace.RoleClient, 0) {
 		return *q.ParentSpanID
 	}
 	return trace.SpanID{}
 }
 
 func clientSpan(t *trace.Trace) trace.SpanID {
-	return trace.NewSpanID(t.TraceID, adopted(t), trace.RoleClient, 0)
+	return trace.NewSpanID(t.TraceID, adopted(t.Query), trace.RoleClient, 0)
 }
 
 // observedSpan names what a node saw of a lookup.

@@ -220,11 +220,11 @@ func (s span) lasts(e *trace.Exchange) {
 	s.EndTimeUnixNano = max(s.StartTimeUnixNano, nanoseconds(end))
 }
 
-// link points to the trace that a TRACEPARENT in the packet names, if the lookup is
-// no part of it: nobody vouches for it.
-func (s span) link(t *trace.Trace) {
-	id, parent, ok := parseTraceparent(t.Exchange.Traceparent)
-	if ok && id != t.TraceID {
+// link points to the trace that a TRACEPARENT in the packet names, if the span is in
+// another one.
+func (s span) link(e *trace.Exchange, own trace.TraceID) {
+	id, parent, ok := parseTraceparent(e.Traceparent)
+	if ok && id != own {
 		s.Links = append(s.Links, &tracepb.Span_Link{TraceId: id[:], SpanId: parent[:]})
 	}
 }

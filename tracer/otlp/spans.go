@@ -15,7 +15,7 @@ func resourceSpans(id identity, batch []*trace.Trace) []*tracepb.ResourceSpans {
 	var all []*tracepb.ResourceSpans
 	of := map[pod]*tracepb.ScopeSpans{}
 	for _, t := range batch {
-		b := builder{trace: t, node: id.node()}
+		b := builder{trace: t, id: &t.TraceID, node: id.node()}
 		b.build()
 		for _, s := range b.spans {
 			spans := of[s.pod]
@@ -39,6 +39,7 @@ type span struct {
 // builder makes the spans of one trace that this node is the one to send.
 type builder struct {
 	trace *trace.Trace
+	id    *trace.TraceID // of the trace that spans are added to
 	node  string
 	spans []span
 }
@@ -47,7 +48,7 @@ func (b *builder) build() {
 	t := b.trace
 	parent, client := clientSpan(t), t.Exchange != nil && seenAtClient(t.Exchange)
 	if client {
-		b.client(adopted(t))
+		b.client(adopted(t.Query))
 	}
 	switch {
 	case t.Query != nil:
@@ -74,7 +75,7 @@ func (b *builder) build() {
 func (b *builder) add(id, parent trace.SpanID, kind tracepb.Span_SpanKind, name, qtype string, start time.Time, of *trace.Endpoint) span {
 	s := span{&tracepb.Span{
 		// There is no type where a TCP connection could not be opened.
-		TraceId: b.trace.TraceID[:], SpanId: id[:], Kind: kind, Name: strings.TrimSuffix(name+" "+qtype, " "),
+		TraceId: b.id[:], SpanId: id[:], Kind: kind, Name: strings.TrimSuffix(name+" "+qtype, " "),
 		StartTimeUnixNano: nanoseconds(start), EndTimeUnixNano: nanoseconds(start), Flags: uint32(trace.FlagSampled),
 	}, podOf(of)}
 	if !parent.IsZero() {
@@ -96,7 +97,7 @@ func (b *builder) client(parent trace.SpanID) {
 	b.wire(s, t.Exchange)
 	s.lasts(t.Exchange)
 	s.exchange(t.Exchange)
-	s.link(t)
+	s.link(t.Exchange, *b.id)
 	b.judged(s)
 }
 
@@ -107,7 +108,7 @@ func (b *builder) observed(parent trace.SpanID) {
 	b.wire(s, t.Exchange)
 	s.lasts(t.Exchange)
 	s.exchange(t.Exchange)
-	s.link(t)
+	s.link(t.Exchange, *b.id)
 	b.judged(s)
 }
 
@@ -145,9 +146,9 @@ func (b *builder) upstreams(list []trace.Upstream, parent trace.SpanID, q *trace
 		case u.Attempt != nil:
 			id = b.attemptSpan(parent, q, u.Attempt.Attempt)
 		case q != nil:
-			id = trace.NewSpanID(b.trace.TraceID, parent, roleRepeat, i)
+			id = trace.NewSpanID(*b.id, parent, roleRepeat, i)
 		default:
-			id = trace.NewSpanID(b.trace.TraceID, parent, trace.RoleAttempt, i+1)
+			id = trace.NewSpanID(*b.id, parent, trace.RoleAttempt, i+1)
 		}
 		b.upstream(u, id, parent, q, server)
 	}
@@ -159,7 +160,7 @@ func (b *builder) attemptSpan(parent trace.SpanID, q *trace.Query, number int) t
 	if q == nil && b.trace.Exchange == nil && b.trace.Query == nil {
 		_, parent = refreshSpan(b.trace)
 	}
-	return trace.NewSpanID(b.trace.TraceID, parent, trace.RoleAttempt, number)
+	return trace.NewSpanID(*b.id, parent, trace.RoleAttempt, number)
 }
 
 func (b *builder) upstream(u *trace.Upstream, id, parent trace.SpanID, q *trace.Query, server *trace.Endpoint) {
@@ -183,6 +184,7 @@ func (b *builder) upstream(u *trace.Upstream, id, parent trace.SpanID, q *trace.
 	}
 	if ex != nil {
 		b.wire(s, ex)
+		s.link(ex, *b.id)
 	}
 	for _, part := range u.Exchanges() {
 		s.exchange(part)
@@ -192,15 +194,27 @@ func (b *builder) upstream(u *trace.Upstream, id, parent trace.SpanID, q *trace.
 	if ex != nil {
 		of = ex.Server
 	}
-	next := id
+	next, above := id, id
 	if u.Query != nil {
 		next = u.Query.SpanID
-		if u.Query.TraceID != b.trace.TraceID {
+		if told := adopted(u.Query); u.Query.TraceID != *b.id && !told.IsZero() {
+			// It was told of another trace, by a server that began one: that has its spans,
+			// and those of the servers that it told.
+			defer b.in(&u.Query.TraceID)()
+			above = told
+		} else if u.Query.TraceID != *b.id {
 			// It did not know whose attempt it served: its span gets the id that it
 			// would have had.
-			next = trace.NewSpanID(b.trace.TraceID, id, trace.RoleServer, 0)
+			next = trace.NewSpanID(*b.id, id, trace.RoleServer, 0)
 		}
-		b.server(u.Query, next, id, of)
+		b.server(u.Query, next, above, of)
 	}
 	b.upstreams(u.Upstreams, next, u.Query, of)
+}
+
+// in adds spans to another trace, until back.
+func (b *builder) in(id *trace.TraceID) (back func()) {
+	before := b.id
+	b.id = id
+	return func() { b.id = before }
 }
