@@ -45,7 +45,7 @@ func (ex *open) kinKey() uint64 { return kinOf(ex.key.client.Addr(), ex.key.netn
 // table's, and valid until the next call.
 func (t *Table) Kin(of *trace.Exchange, from, until time.Time) []*trace.Exchange {
 	var name [maxName]byte
-	n, err := packName(of.QName, name[:])
+	n, err := trace.PackName(of.QName, name[:])
 	if err != nil || of.QName == "" {
 		return nil
 	}

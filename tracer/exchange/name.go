@@ -1,10 +1,6 @@
 package exchange
 
-import (
-	"strings"
-
-	"github.com/miekg/dns"
-)
+import "github.com/miekg/dns"
 
 // maxName is how long a name is in wire format, at most (RFC 1035, section 2.3.4).
 const maxName = 255
@@ -53,36 +49,6 @@ func plainName(wire []byte) (string, bool) {
 		off += length
 	}
 	return "", false
-}
-
-// packName puts a name in presentation format into b, in wire format, and returns its length.
-func packName(name string, b []byte) (int, error) {
-	if n, ok := packPlain(name, b); ok {
-		return n, nil
-	}
-	return dns.PackDomainName(name, b, 0, nil, false)
-}
-
-// packPlain does so for an absolute name without escapes.
-func packPlain(name string, b []byte) (int, bool) {
-	if len(name) < 2 || len(name) >= len(b) || name[len(name)-1] != '.' || strings.IndexByte(name, '\\') >= 0 {
-		return 0, false
-	}
-	length := 0 // where that of the label is
-	for i := range len(name) {
-		if name[i] != '.' {
-			b[i+1] = name[i]
-			continue
-		}
-		n := i - length
-		if n == 0 || n > 63 {
-			return 0, false
-		}
-		b[length] = byte(n)
-		length = i + 1
-	}
-	b[length] = 0
-	return length + 1, true
 }
 
 // typeNames are those of the types that nearly all questions are of.

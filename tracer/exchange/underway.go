@@ -98,7 +98,7 @@ func transport(protocol string) uint8 {
 // hashOf returns the hash of a question that is written as in records.
 func hashOf(qname, qtype, qclass string) (uint64, bool) {
 	var question [maxName + 4]byte
-	n, err := packName(qname, question[:maxName])
+	n, err := trace.PackName(qname, question[:maxName])
 	t, known := number(dns.StringToType, "TYPE", qtype)
 	c, ok := number(dns.StringToClass, "CLASS", qclass)
 	if err != nil || !known || !ok {

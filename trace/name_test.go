@@ -1,4 +1,4 @@
-package dnstrace
+package trace
 
 import (
 	"bytes"
@@ -24,8 +24,12 @@ func FuzzPackName(f *testing.F) {
 		if err != nil || n > len(want) {
 			n = 0
 		}
-		if m := packName(name, &got); !bytes.Equal(got[:m], want[:n]) {
-			t.Errorf("%q is packed as %x, by the library as %x (%v)", name, got[:m], want[:n], err)
+		m, refused := PackName(name, got[:])
+		if refused != nil {
+			m = 0
+		}
+		if !bytes.Equal(got[:m], want[:n]) {
+			t.Errorf("%q is packed as %x, by the library as %x (%v, %v)", name, got[:m], want[:n], refused, err)
 		}
 	})
 }
