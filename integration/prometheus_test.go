@@ -35,23 +35,8 @@ scrape_configs: [{job_name: dnstrace, static_configs: [{targets: ['%s']}]}]
 	}
 	addr := freeAddr(t)
 	base := "http://" + addr
-	ready := func(ctx context.Context, _ *lab.Process) error {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/-/ready", nil)
-		if err != nil {
-			return err
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s/-/ready says %s", base, resp.Status)
-		}
-		return nil
-	}
 	args := append([]string{"--config.file=" + file, "--storage.tsdb.path=" + filepath.Join(l.Dir(), "tsdb"), "--web.listen-address=" + addr, "--log.level=warn"}, more...)
-	if _, err := l.Start(lab.Spec{Name: "prometheus", Path: "prometheus", Args: args, Ready: ready, ReadyTimeout: time.Minute}); err != nil {
+	if _, err := l.Start(lab.Spec{Name: "prometheus", Path: "prometheus", Args: args, Ready: lab.ReadyHTTP(base + "/-/ready"), ReadyTimeout: time.Minute}); err != nil {
 		t.Fatalf("%v (of the Debian package prometheus)", err)
 	}
 	return base

@@ -119,6 +119,7 @@ func (rec *record) count() {
 	if rec.origin == nil {
 		m.lookups[rec.cache].Inc()
 	} else {
+		m = rec.origin.metrics
 		refreshes.WithLabelValues(m.with(orUnknown(refreshCause(rec.origin.cache)))...).Inc()
 	}
 	for i := range rec.attempts {

@@ -31,9 +31,8 @@ import (
 
 // query is a query in flight, and what plugins may keep of it when it is over.
 type query struct {
-	plugin  *Dnstrace
-	ident   *identity
-	metrics *serverMetrics
+	plugin *Dnstrace
+	ident  *identity
 
 	mu        sync.Mutex
 	rec       *record    // nil: the query is closed
@@ -69,7 +68,7 @@ func (d *Dnstrace) begin(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 		size, rec.do = opt.UDPSize(), opt.Do()
 	}
 	rec.bufsize = edns.Size(ident.proto(), size)
-	q := &query{plugin: d, ident: ident, metrics: rec.metrics, rec: rec}
+	q := &query{plugin: d, ident: ident, rec: rec}
 	q.writer = responseWriter{w, q}
 	q.top.span = span{Span: nothing, q: q, name: pluginName, hop: none, attempt: none}
 	q.top.ctx = callContext{Context: ctx, span: &q.top.span, hidden: true}
@@ -172,7 +171,7 @@ type refresh struct {
 
 // newRefresh starts a refresh whose first hop began at a time. It is called with the lock.
 func (q *query) newRefresh(above int, began int64) *refresh {
-	rec := &record{plugin: q.plugin, ident: q.ident, metrics: q.metrics, began: began}
+	rec := &record{plugin: q.plugin, ident: q.ident, began: began}
 	rec.hops, rec.attempts = rec.inlineHops[:0], rec.inlineAttempts[:0]
 	f := &refresh{rec: rec, above: above, doneAt: open}
 	if q.rec != nil {

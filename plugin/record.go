@@ -24,8 +24,8 @@ const (
 // is in query.go. All its times are in nanoseconds since the query's.
 type record struct {
 	plugin  *Dnstrace
-	metrics *serverMetrics
-	origin  *record // of a refresh: that of its query
+	metrics *serverMetrics // of a query
+	origin  *record        // of a refresh: that of its query
 	ident   *identity
 	own     identity // what ident points to, unless Metadata made one
 	began   int64    // of a refresh

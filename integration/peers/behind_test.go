@@ -17,20 +17,7 @@ import (
 func TestRecursorBehind(t *testing.T) {
 	r := newRig(t)
 	r.start(false, true)
-	for _, network := range []string{"udp", "tcp"} {
-		t.Run(network, func(t *testing.T) {
-			name := network + ".behind.test."
-			checkExtended(t, r.ask(name, network))
-			r.of(t).below(name)
-		})
-	}
-	t.Run("without EDNS", func(t *testing.T) {
-		answer := r.askPlain("plain.behind.test.")
-		if answer.IsEdns0() != nil {
-			t.Errorf("the client got\n%s", answer)
-		}
-		r.of(t).below("plain.behind.test.")
-	})
+	eachWay(t, r, "behind", func(r *rig, name string) { r.below(name) })
 	t.Run("from its cache", func(t *testing.T) {
 		const name = "udp.behind.test."
 		first := r.record(name)

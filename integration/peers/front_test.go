@@ -20,20 +20,7 @@ var application = trace.Traceparent{TraceID: trace.TraceID{0: 1, 15: 7}, SpanID:
 func TestDnsdistInFront(t *testing.T) {
 	r := newRig(t)
 	r.start(true, false)
-	for _, network := range []string{"udp", "tcp"} {
-		t.Run(network, func(t *testing.T) {
-			name := network + ".front.test."
-			checkExtended(t, r.ask(name, network))
-			r.of(t).adopts(name)
-		})
-	}
-	t.Run("without EDNS", func(t *testing.T) {
-		answer := r.askPlain("plain.front.test.")
-		if answer.IsEdns0() != nil {
-			t.Errorf("the client got\n%s", answer)
-		}
-		r.of(t).adopts("plain.front.test.")
-	})
+	eachWay(t, r, "front", func(r *rig, name string) { r.adopts(name) })
 	t.Run("with a client's option", func(t *testing.T) {
 		checkExtended(t, r.ask("replaced.front.test.", "udp", application.Append(nil)...))
 		if got := r.of(t).adopts("replaced.front.test."); got.TraceID == application.TraceID {

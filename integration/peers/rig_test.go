@@ -160,6 +160,26 @@ func (r *rig) askPlain(name string) *dns.Msg {
 	return r.exchange(lab.Query{Name: name})
 }
 
+// eachWay asks for names below a zone over UDP and TCP, and without EDNS, and checks what came
+// of each: a client gets no option that it did not send.
+func eachWay(t *testing.T, r *rig, zone string, check func(r *rig, name string)) {
+	t.Helper()
+	for _, network := range []string{"udp", "tcp"} {
+		t.Run(network, func(t *testing.T) {
+			name := network + "." + zone + ".test."
+			checkExtended(t, r.ask(name, network))
+			check(r.of(t), name)
+		})
+	}
+	t.Run("without EDNS", func(t *testing.T) {
+		name := "plain." + zone + ".test."
+		if answer := r.askPlain(name); answer.IsEdns0() != nil {
+			t.Errorf("the client got\n%s", answer)
+		}
+		check(r.of(t), name)
+	})
+}
+
 func (r *rig) exchange(q lab.Query) *dns.Msg {
 	r.t.Helper()
 	q.Server = r.server

@@ -2,7 +2,7 @@ package assemble
 
 import (
 	"cmp"
-	"hash/fnv"
+	"hash/maphash"
 	"net/netip"
 	"slices"
 	"strings"
@@ -175,13 +175,9 @@ func newAsking(ex *trace.Exchange) asking {
 }
 
 // hashOf makes an address short: calls are many, and only whether two are equal matters.
-func hashOf(addr netip.AddrPort) uint32 {
-	h := fnv.New32a()
-	ip := addr.Addr().As16()
-	h.Write(ip[:])
-	h.Write([]byte{byte(addr.Port() >> 8), byte(addr.Port())})
-	return h.Sum32()
-}
+func hashOf(addr netip.AddrPort) uint32 { return uint32(maphash.Comparable(seed, addr)) }
+
+var seed = maphash.MakeSeed()
 
 // before orders lookups by start, and equal ones by identity, so that the order
 // in which they come makes no difference.

@@ -25,7 +25,7 @@ func (ex *open) silent(timeout time.Duration) int64 {
 // hurry brings the end of an exchange forward: an answered one is over soon, long
 // before its timeout.
 func (t *Table) hurry(ex *open) {
-	if due := ex.deadline(t.cfg.Timeout); due < ex.due {
+	if due := ex.deadline(t.cfg.Timeout); due < t.due[ex.index].At {
 		t.look(ex, due)
 	}
 }

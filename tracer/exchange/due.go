@@ -8,6 +8,5 @@ func (ex *open) Before(*open) bool { return false }
 
 // look says when to look at an exchange next.
 func (t *Table) look(ex *open, at int64) {
-	ex.due = at
 	t.due.Move(int(ex.index), at)
 }

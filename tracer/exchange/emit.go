@@ -3,6 +3,8 @@ package exchange
 import (
 	"slices"
 
+	"github.com/miekg/dns"
+
 	"github.com/dnstrace/dnstrace/trace"
 )
 
@@ -59,7 +61,7 @@ func (e *emitted) question(ex *open) {
 	if len(ex.question) > 0 {
 		q := splitQuestion(ex.question)
 		r.QName = ex.name
-		r.QType, r.QClass = typeName(q.qtype), className(q.qclass)
+		r.QType, r.QClass = dns.Type(q.qtype).String(), dns.Class(q.qclass).String()
 		r.ID, r.Opcode, r.RequestSize, r.DNSSECOK = ex.key.id, int(ex.opcode), int(ex.size), ex.dnssec
 	}
 	r.Traceparent = ex.stamp

@@ -50,25 +50,3 @@ func plainName(wire []byte) (string, bool) {
 	}
 	return "", false
 }
-
-// typeNames are those of the types that nearly all questions are of.
-var typeNames = func() (names [256]string) {
-	for i := range names {
-		names[i] = dns.Type(i).String()
-	}
-	return names
-}()
-
-func typeName(t uint16) string {
-	if int(t) < len(typeNames) {
-		return typeNames[t]
-	}
-	return dns.Type(t).String()
-}
-
-func className(c uint16) string {
-	if c == dns.ClassINET {
-		return "IN"
-	}
-	return dns.Class(c).String()
-}

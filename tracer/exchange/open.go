@@ -70,7 +70,6 @@ type open struct {
 	closed        bool    // out of the table: a connection may still remember it
 
 	links      [chainings]links
-	due        int64
 	reported   int64 // when it was passed on without a response
 	lostEvents uint64
 	counted    int // bytes

@@ -10,7 +10,6 @@ import (
 type places struct {
 	netns  map[uint32]passes
 	serves map[serving]struct{}
-	last   serving // that was learned
 }
 
 // passes says how packets pass a namespace.
@@ -34,7 +33,7 @@ type serving struct {
 // forgotten is learned again.
 const maxPlaces = 8192
 
-func newPlaces() places { return places{netns: map[uint32]passes{}, serves: map[serving]struct{}{}} }
+func newPlaces() places { return places{map[uint32]passes{}, map[serving]struct{}{}} }
 
 func (p *places) learn(netns uint32, how passes) {
 	if p.netns[netns]&how == how {
@@ -48,10 +47,6 @@ func (p *places) learn(netns uint32, how passes) {
 
 func (p *places) learnServer(netns uint32, addr netip.AddrPort) {
 	s := serving{netns, addr}
-	if s == p.last {
-		return
-	}
-	p.last = s
 	if _, known := p.serves[s]; known {
 		return
 	}

@@ -192,8 +192,7 @@ func amongEquals(p *capture.Packet) bool {
 // add holds an exchange that has begun.
 func (t *Table) add(ex *open) {
 	t.kin.join(ex.kinKey(), ex)
-	ex.due = ex.first + int64(t.cfg.Timeout)
-	t.due.Add(ex, ex.due)
+	t.due.Add(ex, ex.first+int64(t.cfg.Timeout))
 	t.peak.open = max(t.peak.open, len(t.due))
 	t.account(ex)
 }

@@ -6,8 +6,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/miekg/dns"
-
 	"github.com/dnstrace/dnstrace/trace"
 )
 
@@ -185,7 +183,7 @@ func text(field, s string) error {
 // name wants a domain name of at most 255 octets in wire form (RFC 1035, section 2.3.4).
 func name(field, s string) error {
 	var wire [255]byte
-	if _, err := dns.PackDomainName(s, wire[:], 0, nil, false); err != nil || s == "" {
+	if _, err := trace.PackName(s, wire[:]); err != nil || s == "" {
 		return refuse(ReasonField, "field %s: %.40q is no domain name of at most 255 octets", field, s)
 	}
 	return nil
