@@ -41,7 +41,7 @@ func cachedFailure(m *memory, t *trace.Trace) []trace.Finding {
 		}
 		found.add(k, m.fromCache(q, k))
 	})
-	return found.told("; asked %d times for this lookup")
+	return found.reported("; asked %d times for this lookup")
 }
 
 // fromCache says of a response that a failure was cached, and by what.

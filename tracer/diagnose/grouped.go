@@ -30,9 +30,9 @@ func (g *grouped[K]) add(k K, f trace.Finding) {
 	g.findings = append(g.findings, f)
 }
 
-// told returns the findings. Those that were added several times say how often, in the words
+// reported returns the findings. Those that were added several times say how often, in the words
 // of a format.
-func (g *grouped[K]) told(often string) []trace.Finding {
+func (g *grouped[K]) reported(often string) []trace.Finding {
 	for k, n := range g.times {
 		if f := &g.findings[g.first[k]]; n > 1 {
 			f.Summary = strings.TrimSuffix(f.Summary, ".") + fmt.Sprintf(often, n) + "."

@@ -37,7 +37,7 @@ func lost(m *memory, t *trace.Trace) []trace.Finding {
 			findings = append(findings, x.finding)
 		}
 	}
-	return append(findings, upstream.told("; %d queries upstream died so")...)
+	return append(findings, upstream.reported("; %d queries upstream died so")...)
 }
 
 // lostTransmissions names what became of the transmissions of an answered query that got

@@ -77,7 +77,7 @@ func upstreamErrors(m *memory, t *trace.Trace, upstreams []trace.Upstream) []tra
 	}
 	for how, same := range all {
 		f := &findings[first[how]]
-		f.Summary, f.Advice = how.told(t, same)
+		f.Summary, f.Advice = how.reported(t, same)
 		f.Evidence = shortened(f.Evidence)
 	}
 	return findings
@@ -117,8 +117,8 @@ func failureOf(m *memory, t *trace.Trace, u *trace.Upstream) (failing, bool) {
 	return failing{}, false
 }
 
-// told says how an upstream failed, of all queries that it failed in that way, and what to do.
-func (how failing) told(t *trace.Trace, same []*trace.Upstream) (summary, advice string) {
+// reported says how an upstream failed, of all queries that it failed in that way, and what to do.
+func (how failing) reported(t *trace.Trace, same []*trace.Upstream) (summary, advice string) {
 	words, price := lastWords(same), costOf(t, same)
 	switch {
 	case how.answered:
