@@ -17,9 +17,12 @@ const (
 )
 
 // buffers remembers which packets belong to which exchange, by their buffers, to
-// know a packet again at its next place, also if its addresses were translated. It is
-// small: a packet that passed in between takes the place of one that did not come back.
-type buffers [1 << 10]buffer
+// know a packet again at its next place, also if its addresses were translated. It has room
+// for what passes a busy node while a packet waits some milliseconds for a processor; what
+// passes in between may take its place.
+type buffers [1 << bufferBits]buffer
+
+const bufferBits = 12
 
 // buffer is the last sighting of what a buffer held.
 type buffer struct {
@@ -33,7 +36,7 @@ type buffer struct {
 }
 
 func (b *buffers) slot(skb uint64) *buffer {
-	return &b[skb*0x9e3779b97f4a7c15>>54] // Fibonacci hashing, to ten bits
+	return &b[skb*0x9e3779b97f4a7c15>>(64-bufferBits)] // Fibonacci hashing
 }
 
 func (b *buffers) note(p *capture.Packet, ex *open, response bool) {

@@ -107,6 +107,47 @@ func TestTransparentProxyIsAnExchangeOfItsOwn(t *testing.T) {
 	}
 }
 
+// What is known of the buffers of a transparent proxy's packets is forgotten on a busy node:
+// where a query was seen tells whose response comes there.
+func TestTransparentProxyWithoutBuffers(t *testing.T) {
+	q, r := query(t, "example.com.", 7), response(t, "example.com.", 7, 0)
+	proxy := func(p *capture.Packet) { p.PID, p.Comm = 99, "proxy" }
+	f := newFeed(t)
+	f.table.cfg.Observes = everything
+	packet := func(kind capture.Kind, netns, ifindex uint32, src, dst netip.AddrPort, b []byte, change ...func(*capture.Packet)) {
+		f.table.buffers = buffers{}
+		f.packet(kind, netns, ifindex, src, dst, b, change...)
+	}
+	packet(tx, podNS, 2, pod, service, q, sentBy(42, "dig", 0))
+	packet(rx, nodeNS, 5, pod, service, q)
+	packet(delivered, nodeNS, 5, pod, service, q)
+	packet(read, nodeNS, 0, pod, service, q, proxy)
+	f.skb++
+	packet(tx, nodeNS, 6, pod, service, q, sentBy(99, "proxy", 0))
+	packet(rx, serverNS, 2, pod, service, q)
+	packet(delivered, serverNS, 2, pod, service, q)
+	packet(read, serverNS, 0, pod, service, q, func(p *capture.Packet) { p.PID, p.Comm = 53, "coredns" })
+	f.skb++
+	packet(tx, serverNS, 2, service, pod, r, sentBy(53, "coredns", 0))
+	packet(rx, nodeNS, 6, service, pod, r)
+	packet(delivered, nodeNS, 6, service, pod, r)
+	packet(read, nodeNS, 0, service, pod, r, proxy)
+	f.skb++
+	packet(tx, nodeNS, 5, service, pod, r, sentBy(99, "proxy", 0))
+	packet(rx, podNS, 2, service, pod, r)
+	packet(delivered, podNS, 2, service, pod, r)
+	packet(read, podNS, 0, service, pod, r, func(p *capture.Packet) { p.PID, p.Comm = 42, "dig" })
+	f.after(time.Minute)
+	if len(f.got) != 2 {
+		t.Fatalf("%d exchanges", len(f.got))
+	}
+	for _, ex := range f.got {
+		if m := ex.Milestones; ex.Outcome != trace.OutcomeAnswered || ex.Path.Len() != 8 || !m.Query.Read.Seen() || !m.Response.Read.Seen() {
+			t.Errorf("%v: %s, %d sightings, %+v", ex.Client, ex.Outcome, ex.Path.Len(), m)
+		}
+	}
+}
+
 // What the proxy reads late is what reached its socket: the client's query, and the response to
 // its own, although both exchanges have the same addresses.
 func TestTransparentProxyReadsLate(t *testing.T) {

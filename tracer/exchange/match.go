@@ -189,7 +189,7 @@ func (t *Table) answers(p *capture.Packet, k key, fresh bool) *open {
 		if ex.mayAnswer(p) {
 			rank += 8
 		}
-		if fresh && ex.endedIn(p.NetNS) {
+		if fresh && ex.endedIn(p.NetNS) || !fresh && ex.cameBy(p) {
 			rank += 4
 		}
 		if !fresh && ex.responded && p.Time-ex.last <= sameSKB {
@@ -228,6 +228,18 @@ func (t *Table) instead(ex *open, p *capture.Packet, k key) *open {
 // query is everybody's to answer (RFC 6762, section 6.7).
 func (ex *open) mayAnswer(p *capture.Packet) bool {
 	return ex.goesTo(p.Src) || ex.server.Addr().IsMulticast() || p.NAT != nil && ex.goesTo(p.NAT.Original.Dst)
+}
+
+// cameBy tells whether the query was seen at the place of a packet of the response: at its
+// device, or, where the packet is at a socket, sent from its namespace.
+func (ex *open) cameBy(p *capture.Packet) bool {
+	if p.Kind == capture.Delivered || p.Kind == capture.Read {
+		netns, ok := ex.clientNetNS()
+		return ok && netns == p.NetNS
+	}
+	return slices.ContainsFunc(ex.marks, func(m mark) bool {
+		return !m.is(inResponse) && m.netns == p.NetNS && m.ifindex == p.IfIndex && m.kind != p.Kind
+	})
 }
 
 // endedIn tells whether the query was last seen to come into a namespace.
