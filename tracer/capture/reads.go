@@ -89,7 +89,11 @@ func (u *unread) read(p *Packet, exact bool) bool {
 	if len(p.Payload) < headerBytes {
 		// The queue is empty behind it, or it is unknown where the reader has it, as of
 		// io_uring and recvmmsg: it has to be the only one.
-		if d == nil || d != queue.last || !exact || d.packet.PayloadLen < p.PayloadLen {
+		if d != queue.last {
+			u.forget(d, p.Time-underWay)
+			return false
+		}
+		if d == nil || !exact || d.packet.PayloadLen < p.PayloadLen {
 			return false
 		}
 	} else {
@@ -106,6 +110,21 @@ func (u *unread) read(p *Packet, exact bool) bool {
 	p.Kind, p.Time = Read, was.Time
 	p.PID, p.Comm, p.TID, p.Thread = was.PID, was.Comm, was.TID, was.Thread
 	return true
+}
+
+// underWay is how long a datagram may take from where its delivery is seen into its queue, on
+// a node that has no time for it.
+const underWay = int64(time.Millisecond)
+
+// forget lets go of a socket's datagrams from d on that were delivered before a time: one of
+// several was read behind which the queue was empty, so that they were read too, by which read
+// is not known. Kept, they would make every later read ambiguous.
+func (u *unread) forget(d *datagram, before int64) {
+	for d != nil && d.packet.Time < before {
+		next := d.next
+		u.remove(d)
+		d = next
+	}
 }
 
 // headerBytes are those of a DNS header (RFC 1035, section 4.1.1).

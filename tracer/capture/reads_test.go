@@ -76,6 +76,27 @@ func TestReadIsTied(t *testing.T) {
 	}
 }
 
+// A datagram that comes between the moment another is read and that in which its reader is seen
+// makes that read ambiguous, and none after it.
+func TestAmbiguousReadIsTheOnlyOne(t *testing.T) {
+	at := func(p Packet, d time.Duration) Packet { p.Time = int64(d); return p }
+	u := newUnread(at(deliveredAt(1, 1), 0), at(deliveredAt(1, 2), 5*time.Millisecond-time.Microsecond))
+	for _, step := range []struct {
+		read time.Duration
+		tied bool
+	}{{5 * time.Millisecond, false}, {5*time.Millisecond + 20*time.Microsecond, true}, {6 * time.Millisecond, false}} {
+		p := at(readAt(1, 1, 0), step.read)
+		if u.read(&p, true) != step.tied {
+			t.Errorf("read after %s: tied %t", step.read, !step.tied)
+		}
+	}
+	if later := at(deliveredAt(1, 3), 7*time.Millisecond); u.deliver(&later) {
+		if p := at(readAt(1, 3, 0), 8*time.Millisecond); !u.read(&p, true) {
+			t.Error("the read after it is ambiguous too")
+		}
+	}
+}
+
 // One that a tracepoint sees twice is one; the same query again in another buffer is two.
 func TestDeliveredTwice(t *testing.T) {
 	u := newUnread(deliveredAt(1, 1))
