@@ -8,16 +8,18 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/dnstrace/dnstrace/trace"
 )
 
 // Text returns s on one line, with ? in the place of every character that does
-// something else than be seen.
+// something else than be seen ([trace.IsPlain]), and of marks that are put on another.
 func Text(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
 		case r == '\n' || r == '\t':
 			return ' '
-		case r == unicode.ReplacementChar || !unicode.IsPrint(r) || unicode.Is(unicode.M, r):
+		case r == unicode.ReplacementChar || !trace.IsPlain(r) || unicode.Is(unicode.M, r):
 			return '?'
 		}
 		return r

@@ -15,6 +15,7 @@ func TestText(t *testing.T) {
 		"\r\x00\x7f\u009b\u202ebidi\u200b": "?????bidi?",
 		"\xff\xfe":                         "??",
 		"e\u0301":                          "e?",
+		"\u05d0\u05d1 7\u0661\u3164":       "?? 7??",
 	} {
 		if got := Text(in); got != want {
 			t.Errorf("%q: got %q, want %q", in, got, want)
