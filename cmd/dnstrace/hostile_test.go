@@ -341,7 +341,7 @@ func TestHostilePcapComments(t *testing.T) {
 // Wherever a URL with a password stands on the command line, right or wrong, no message
 // repeats the password: messages go into logs.
 func TestPasswordsAreNotRepeated(t *testing.T) {
-	for _, url := range []string{"http://user:secret@host:4318", "user:secret@host", "https://secret@host/x", "http://user:sec%zzret@host", "http://user:a/secret@host"} {
+	for _, url := range []string{"http://user:secret@host:4318", "user:secret@host", "https://secret@host/x", "http://user:sec%zzret@host", "http://user:a/secret@host", "http://user:my secret@host:4318", `http://user:my"secret@host`, "http://user:it's secret@host"} {
 		for _, args := range [][]string{
 			{"run", "--output", url}, {"run", "--output", "otlp:" + url}, {"run", "--output", "otlps:" + url}, {"run", "--output", "file:absent/" + url},
 			{"run", "--netns", url}, {"run", "--filter", url},

@@ -66,12 +66,26 @@ func TestMessage(t *testing.T) {
 		`Get "https://user:***@127.0.0.1:9/api": refused`:  `Get "https://***@127.0.0.1:9/api": refused`,
 		"Loki at http://loki:3100: 500: mail ops@example":  "Loki at http://loki:3100: 500: mail ops@example",
 		"service user@1000.service of 10.0.0.1:53, 1:2@x":  "service user@1000.service of 10.0.0.1:53, ***@x",
+		`proxy "http://user:my \"secret@host:1": x`:        `proxy "http://***@host:1": x`,
+		"http://user:it's a/secret@host; http://a:b c@d":   "http://***@host; http://***@d",
+		"at http://[::1]:3100/x: mail ops@example":         "at http://[::1]:3100/x: mail ops@example",
+		"at http://loki:3100, http://user:a b@host":        "at http://loki:3100, http://***@host",
 		"dnstrace: ready\n":                                "dnstrace: ready ",
 		"/run/user@1.service/a.sock: permission denied":    "/run/user@1.service/a.sock: permission denied",
 		"docker://REGISTRY/dnstrace@sha256:0123 is absent": "docker://REGISTRY/dnstrace@sha256:0123 is absent",
 	} {
 		if got := Message(in); got != want {
 			t.Errorf("%q: got %q, want %q", in, got, want)
+		}
+	}
+}
+
+// A message may quote a line of a file that somebody else wrote: it is short all the same,
+// and soon there.
+func TestLongMessage(t *testing.T) {
+	for _, of := range []string{"//a:b", "user:x@", "\x9b", "a://b:c@"} {
+		if n := len(Message(strings.Repeat(of, 1<<20))); n > 2*maxMessage {
+			t.Errorf("%q: %d bytes", of, n)
 		}
 	}
 }
