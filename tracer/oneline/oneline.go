@@ -84,6 +84,9 @@ func Message(s string) string {
 	}))
 }
 
+// Reason returns the text of an error as [Message] and then [Words] do.
+func Reason(err error, limit int) string { return Words(Message(err.Error()), limit) }
+
 // Words returns the words of s as [Text] does, of at most limit bytes; what is cut ends
 // with an ellipsis beyond them.
 func Words(s string, limit int) string {

@@ -1,6 +1,7 @@
 package oneline
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -87,5 +88,13 @@ func TestLongMessage(t *testing.T) {
 		if n := len(Message(strings.Repeat(of, 1<<20))); n > 2*maxMessage {
 			t.Errorf("%q: %d bytes", of, n)
 		}
+	}
+}
+
+// Where a reason is cut, no part of a password is left of which the end is not seen.
+func TestReason(t *testing.T) {
+	err := fmt.Errorf("proxy: invalid address %q: refused", "http://user:secret"+strings.Repeat("secret", 100)+"@host")
+	if got := Reason(err, 60); strings.Contains(got, "secret") || !strings.HasPrefix(got, "proxy: invalid") {
+		t.Error(got)
 	}
 }
