@@ -11,7 +11,7 @@ import (
 // A client asks ever new addresses one question, for as long as it likes: what the index knows of
 // them goes with their lookups, and those of others who ask the same are found as before.
 func TestOneQuestionToEveryAddress(t *testing.T) {
-	for name, connects := range map[string]bool{"queries": false, "connections": true} {
+	for name, tc := range map[string]struct{ connects, oneFlow bool }{"queries": {}, "connections": {connects: true}, "one socket and ID": {oneFlow: true}} {
 		t.Run(name, func(t *testing.T) {
 			a := New(Config{})
 			const addresses = 30_000
@@ -28,10 +28,12 @@ func TestOneQuestionToEveryAddress(t *testing.T) {
 			for n := range addresses {
 				at := time.Duration(n) * 2 * ms
 				ex := toUpstream("hot.example.", uint16(n%50_000), at, 0)
-				ex.Flow[0], ex.Flow[1], ex.Flow[2] = byte(n>>16), byte(n>>8), byte(n)
+				if ex.Flow[0], ex.Flow[1], ex.Flow[2] = byte(n>>16), byte(n>>8), byte(n); tc.oneFlow {
+					ex.Flow, ex.ClientPort, ex.ID = trace.Flow{1}, 7, 7
+				}
 				ex.ServerIP = netip.AddrFrom4([4]byte{10, 9, byte(n >> 8), byte(n)})
 				ex.ClientIP, ex.Duration, ex.Outcome, ex.RCode = clientIP, nil, trace.OutcomeUnanswered, ""
-				if ex.Path = exchange("hot.example.", clientNS, nodeNS, clientIP, upstreamIP, 1, at, ms).Path; connects {
+				if ex.Path = exchange("hot.example.", clientNS, nodeNS, clientIP, upstreamIP, 1, at, ms).Path; tc.connects {
 					ex.Protocol, ex.QName, ex.QType = "tcp", "", ""
 				}
 				a.Add(ex)
@@ -45,6 +47,9 @@ func TestOneQuestionToEveryAddress(t *testing.T) {
 					continue
 				}
 				count(a.Advance(epoch.Add(at)))
+				if n := len(a.ofFlow(ex.Flow)); n > maxOfFlow {
+					t.Fatalf("%d are compared with the next", n)
+				}
 				for q, at := range a.questions {
 					if known, held := len(at.channels), len(a.due)+len(a.byFlow); known > held {
 						t.Fatalf("after %d addresses the index of %v has %d of them, with %d lookups", n, q, known, held)

@@ -46,6 +46,17 @@ type channel struct {
 	longest   int64           // limit of a slot after its begin, at most; ns
 }
 
+// maxOfFlow bounds the lookups of one flow that are looked at: a client uses its port and ID
+// again after a while, and may ask several servers with them. Who asks ever new ones so
+// does not have each compared with all.
+const maxOfFlow = 64
+
+// ofFlow returns the lookups of a flow, the oldest first; of more than maxOfFlow the newest.
+func (a *Assembler) ofFlow(f trace.Flow) []*lookup {
+	all := a.byFlow[f]
+	return all[max(0, len(all)-maxOfFlow):]
+}
+
 // in returns where a question is indexed, for one use more.
 func (a *Assembler) in(q question) *asked {
 	at := a.questions[q]
