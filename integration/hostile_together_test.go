@@ -3,7 +3,9 @@ package integration
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -31,8 +33,8 @@ func attackTime(t *testing.T) time.Duration {
 }
 
 // All at once, while others look up names: records that are huge, too many, impossible,
-// and forged, of lookups that there are and that there are not; and packets that nobody can
-// read. Every lookup is answered, and traced in whole or with what is missing; memory stays
+// and forged, of lookups that there are and that there are not; packets that nobody can
+// read, and one query, and connections, to ever new addresses; and scrapes without end. Every lookup is answered, and traced in whole or with what is missing; memory stays
 // below the limit of the DaemonSet; nothing that was attacked with is in any record; and
 // what was refused is counted by reason.
 func TestAllAttacksTogether(t *testing.T) {
@@ -63,6 +65,7 @@ func TestAllAttacksTogether(t *testing.T) {
 	}
 	attack(stranger{every: 2 * time.Millisecond}, forged...)
 	running.Go(func() { h.packets(last) })
+	running.Go(func() { h.scrapes(t, last) })
 	peak := int64(0)
 	for until := time.Now().Add(last); time.Now().Before(until); time.Sleep(100 * time.Millisecond) {
 		peak = max(peak, residentMemory(t, h.tracer.Pid()))
@@ -122,11 +125,36 @@ func (h *hostileRig) wholeUnderAttack(t *testing.T, name string, results []lab.R
 // packets sends messages that nobody can read, and forged ones, for some time.
 func (h *hostileRig) packets(last time.Duration) {
 	me, coredns := h.host.V4, h.Host(lab.CoreDNS).V4
+	n := 0
 	for end := time.Now().Add(last); time.Now().Before(end); {
 		for _, m := range hostileMessages {
+			h.everywhere(n)
+			n++
 			h.raw(ipv4{src: me, dst: coredns, protocol: 17}.packet(udpHeader(5000, 53, response(m))))
 			h.raw(ipv4{src: coredns, dst: h.Host("client-a").V4, protocol: 17}.packet(udpHeader(53, 40000, response(m))))
 			time.Sleep(5 * time.Millisecond)
+		}
+	}
+}
+
+// everywhere sends one query, with one ID and from one port, to another address each time, and
+// begins a connection there, whose next byte never comes while those behind it do.
+func (h *hostileRig) everywhere(n int) {
+	const syn, ack = 0x02, 0x10
+	to := netip.AddrFrom4([4]byte{198, 18, byte(n >> 8), byte(n)}) // RFC 2544: nobody is there
+	tcp := func(seq int, flags byte, payload []byte) []byte {
+		return slices.Concat(be16(5001), be16(53), be16(0), be16(seq), make([]byte, 4), []byte{0x50, flags}, be16(1024), make([]byte, 4), payload)
+	}
+	h.raw(ipv4{src: h.host.V4, dst: to, protocol: 17}.packet(udpHeader(5001, 53, append(header(7, 0x0100, 1, 0, 0, 0), aQuestion...))))
+	h.raw(ipv4{src: h.host.V4, dst: to, protocol: 6}.packet(tcp(99, syn, nil)))
+	h.raw(ipv4{src: h.host.V4, dst: to, protocol: 6}.packet(tcp(5000, ack, make([]byte, 1000))))
+}
+
+// scrapes asks for the metrics for some time.
+func (h *hostileRig) scrapes(t *testing.T, last time.Duration) {
+	for end := time.Now().Add(last); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if text := scrape(t, h.metrics); len(text) == 0 {
+			t.Error("no metrics")
 		}
 	}
 }

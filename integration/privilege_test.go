@@ -106,6 +106,31 @@ func checkPowerless(t *testing.T, p *lab.Process, sets ...string) {
 	}
 }
 
+// A command that a kubeconfig names for credentials runs as the tracer's user, and has none
+// of the capabilities with which it began.
+func TestCommandOfAKubeconfigIsPowerless(t *testing.T) {
+	l := lab.New(t, lab.Config{})
+	config, status := filepath.Join(t.TempDir(), "config"), filepath.Join(t.TempDir(), "status")
+	if err := os.WriteFile(config, []byte(`apiVersion: v1
+kind: Config
+clusters: [{name: c, cluster: {server: "https://127.0.0.1:1"}}]
+users: [{name: u, user: {exec: {apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never, command: /bin/sh, args: ["-c", "cat /proc/self/status >`+status+`.new; mv `+status+`.new `+status+`; exit 1"]}}}]
+contexts: [{name: x, context: {cluster: c, user: u}}]
+current-context: x
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.StartTracer("--kubernetes", config); err != nil {
+		t.Fatal(err)
+	}
+	var content []byte
+	for end := time.Now().Add(patience); len(content) == 0 && time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		content, _ = os.ReadFile(status) // which is there in the end
+	}
+	wantAll(t, string(content), "\nUid:\t0\t0\t0\t0\n", "\nNoNewPrivs:\t1\n", "\nCapPrm:\t0000000000000000\n", "\nCapEff:\t0000000000000000\n",
+		"\nCapBnd:\t0000000000000000\n")
+}
+
 // With one capability only, it says which one is missing.
 func TestRunWithoutPerfmon(t *testing.T) {
 	l := lab.New(t, lab.Config{})

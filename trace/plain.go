@@ -5,10 +5,31 @@ import (
 	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"golang.org/x/text/unicode/bidi"
 )
 
-// Plain returns a line of JSON without a character that does something else than be seen:
-// JSON lets stand what terminals obey, as U+009B, which begins escape sequences, and what
+// IsPlain tells of a character that it is seen where it stands, and does nothing else: no
+// terminal obeys it, and it moves none of those around it. A letter that is written from
+// right to left (UAX #9) puts numbers and signs beside it, such as those of the next column,
+// into another order.
+func IsPlain(r rune) bool {
+	if r < utf8.RuneSelf {
+		return ' ' <= r && r <= '~'
+	}
+	if !unicode.IsPrint(r) || unicode.Is(unicode.Other_Default_Ignorable_Code_Point, r) {
+		return false
+	}
+	p, _ := bidi.LookupRune(r)
+	switch p.Class() {
+	case bidi.R, bidi.AL, bidi.AN:
+		return false
+	}
+	return true
+}
+
+// Plain returns a line of JSON of which every character is plain ([IsPlain]): JSON lets
+// stand what terminals obey, as U+009B, which begins escape sequences, and what
 // changes the order of text. It is the same JSON; a line without such is returned as it is.
 func Plain(line []byte) []byte {
 	for i, c := range line {
@@ -26,7 +47,7 @@ func plain(line []byte, from int) []byte {
 		switch {
 		case r < ' ': // between two tokens, since strings have none
 			out = append(out, ' ')
-		case r == utf8.RuneError && size == 1 || !unicode.IsPrint(r): // the former is no UTF-8
+		case r == utf8.RuneError && size == 1 || !IsPlain(r): // the former is no UTF-8
 			for _, unit := range utf16.AppendRune(nil, r) {
 				out = fmt.Appendf(out, `\u%04x`, unit)
 			}

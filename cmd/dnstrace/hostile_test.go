@@ -17,6 +17,7 @@ import (
 	"unicode"
 
 	"github.com/gopacket/gopacket/pcapgo"
+	"golang.org/x/text/unicode/bidi"
 
 	"github.com/dnstrace/dnstrace/trace"
 )
@@ -144,7 +145,7 @@ func TestHostileLines(t *testing.T) {
 	ex.Client = &trace.Endpoint{Pod: "HERE", Process: "HERE", Node: "HERE"}
 	whole := &trace.Trace{Header: ex.Header, QName: "api.example.com.", QType: "A", Outcome: trace.OutcomeAnswered, RCode: "NOERROR", Client: ex.Client, Exchange: ex}
 	whole.Record = trace.KindTrace
-	for _, text := range []string{"\u009b31m", "\x7f", "\u202e\u2066\u200f\u061c", "\u2028\u0085", "\U000e0041\ufeff\u00ad", "\u200b"} {
+	for _, text := range []string{"\u009b31m", "\x7f", "\u202e\u2066\u200f\u061c", "\u2028\u0085", "\U000e0041\ufeff\u00ad", "\u200b", "\u05d0 7", "\u0628\u0661", "\U0001e900"} {
 		line := strings.ReplaceAll(string(whole.AppendJSON(nil)), "HERE", "pod"+text)
 		path := filepath.Join(t.TempDir(), "records.jsonl")
 		if err := os.WriteFile(path, []byte(strings.Replace(line, "{", "{\r", 1)+"\n"), 0o600); err != nil {
@@ -155,7 +156,7 @@ func TestHostileLines(t *testing.T) {
 		} {
 			status, stdout, stderr := call(t, "", append(args, "--from", path)...)
 			if status != 0 || stdout == "" || strings.ContainsFunc(stdout+stderr, func(r rune) bool {
-				return r != '\n' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == '\u2028')
+				return r != '\n' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == '\u2028' || fromTheRight(r))
 			}) {
 				t.Errorf("%+q %v: %d %+q %+q", text, args, status, stdout, stderr)
 			}
@@ -164,6 +165,13 @@ func TestHostileLines(t *testing.T) {
 			}
 		}
 	}
+}
+
+// fromTheRight tells of a letter or a number that terminals write from right to left, and with it
+// the numbers and signs around it (UAX #9).
+func fromTheRight(r rune) bool {
+	p, _ := bidi.LookupRune(r)
+	return p.Class() == bidi.R || p.Class() == bidi.AL || p.Class() == bidi.AN
 }
 
 // shapes returns a record with each of its parts, in turn, set to null, emptied, or, where it is a
@@ -333,7 +341,7 @@ func TestHostilePcapComments(t *testing.T) {
 // Wherever a URL with a password stands on the command line, right or wrong, no message
 // repeats the password: messages go into logs.
 func TestPasswordsAreNotRepeated(t *testing.T) {
-	for _, url := range []string{"http://user:secret@host:4318", "user:secret@host", "https://secret@host/x", "http://user:sec%zzret@host", "http://user:a/secret@host"} {
+	for _, url := range []string{"http://user:secret@host:4318", "user:secret@host", "https://secret@host/x", "http://user:sec%zzret@host", "http://user:a/secret@host", "http://user:my secret@host:4318", `http://user:my"secret@host`, "http://user:it's secret@host"} {
 		for _, args := range [][]string{
 			{"run", "--output", url}, {"run", "--output", "otlp:" + url}, {"run", "--output", "otlps:" + url}, {"run", "--output", "file:absent/" + url},
 			{"run", "--netns", url}, {"run", "--filter", url},

@@ -97,6 +97,45 @@ func (r Rules) trusts(path string, info fs.FileInfo, last bool) error {
 	return nil
 }
 
+// File wants nobody but this user and root to be able to change what a file holds, nor what
+// its path leads to. The error says what is wrong, and what to do.
+func File(path string) error {
+	for range maxLinks {
+		if err := (Rules{Sticky: true}).Folder(filepath.Dir(path)); err != nil {
+			return err
+		}
+		info, err := os.Lstat(path)
+		if err != nil {
+			return err
+		}
+		self, owner := os.Geteuid(), Owner(info)
+		switch trusted := owner == self || owner == 0; {
+		case info.Mode().Type() == fs.ModeSymlink && !trusted:
+			return fmt.Errorf("%s is a link of user %d, who can lead it elsewhere: name the file itself", path, owner)
+		case info.Mode().Type() == fs.ModeSymlink:
+			target, err := os.Readlink(path)
+			if err != nil {
+				return err
+			}
+			if !filepath.IsAbs(target) { // .. is the parent of what a link to a folder leads to
+				dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+				if err != nil {
+					return err
+				}
+				target = filepath.Join(dir, target)
+			}
+			path = target
+		case !trusted:
+			return fmt.Errorf("%s belongs to user %d: copy it to one of user %d or root", path, owner, self)
+		case OthersWrite(info):
+			return fmt.Errorf("%s can be written to by others (mode %v): chmod go-w %s", path, info.Mode(), path)
+		default:
+			return nil
+		}
+	}
+	return fmt.Errorf("%s: %w", path, syscall.ELOOP)
+}
+
 // Socket wants the path of a socket to name a file. Without one (an abstract socket, unix(7))
 // it has no mode and no folder: anybody may connect to it, or be there first.
 func Socket(path string) error {

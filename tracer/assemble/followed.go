@@ -77,7 +77,7 @@ func (a *Assembler) goneOn(l *lookup) bool {
 		if at == nil {
 			continue
 		}
-		for _, c := range at.channels {
+		for _, c := range at.likely() {
 			for _, e := range c.exchanges[c.exchanges.from(ex.Time.UnixNano()):] {
 				if e.at > over.Add(goesOnWithin).UnixNano() {
 					break

@@ -101,7 +101,7 @@ func (a *Assembler) waits(l *lookup) time.Time {
 func (a *Assembler) lastRecord(l *lookup, last time.Time) time.Time {
 	for again := l.query != nil; again; {
 		again = false
-		for _, half := range a.byFlow[l.flow] {
+		for _, half := range a.ofFlow(l.flow) {
 			if half == l || half.exchange != nil || half.query == nil || !fitsRecord(half, l) {
 				continue
 			}
@@ -188,7 +188,7 @@ func (a *Assembler) inferredReady(l *lookup, depth int) (ready time.Time) {
 		a.cfg.Open.Asking(l.server.place, l.server.pid, in.QName, in.QType, time.Unix(0, p.arrival), time.Unix(0, min(l.until, a.now.UnixNano()))) {
 		ready = a.now.Add(linger) // an upstream of several may still answer
 	}
-	for _, c := range p.asked.channels {
+	for _, c := range p.asked.likely() {
 		first := c.exchanges.from(p.arrival)
 		for i := first; i < len(c.exchanges) && c.exchanges[i].at <= l.until && i < first+maxTried; i++ {
 			x := c.exchanges[i].item

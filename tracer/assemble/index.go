@@ -15,23 +15,46 @@ type question struct{ name, qtype string }
 // asked indexes by time all that is held of one question, so that a name that
 // everybody asks for costs no more than as many names.
 type asked struct {
-	channels []*channel
-	callers  timeline[*lookup] // whose server is seen and keeps no record, by when the query had arrived
-	records  timeline[*lookup] // of which only the server's record is known
-	uses     int               // of the question, by lookups and slots
+	channels []*channel                  // in the order in which they began
+	byServer map[netip.AddrPort]*channel // the same where they are many; nil: they are few
+	callers  timeline[*lookup]           // whose server is seen and keeps no record, by when the query had arrived
+	records  timeline[*lookup]           // of which only the server's record is known
+	uses     int                         // of the question, by lookups and slots
 
 	first  [2]*channel // memory of channels
 	memory [2]channel
 }
 
+// Bounds of the channels of one question: somebody may ask ever new addresses for it, or
+// try to connect to them.
+const (
+	// fewChannels are looked through for that to a server.
+	fewChannels = 8
+	// maxChannels is how many are looked at for upstream queries that no record names: a
+	// server has some upstreams.
+	maxChannels = 64
+)
+
 // channel is the queries of one question to one server address, and the attempts that
 // they may be of.
 type channel struct {
 	server    netip.AddrPort
+	used      bool // else it is the memory of none
 	exchanges timeline[*lookup]
 	slots     timeline[*slot] // of attempts that may have other exchanges than they were given
 	settled   timeline[*slot] // of those that have not
 	longest   int64           // limit of a slot after its begin, at most; ns
+}
+
+// maxOfFlow bounds the lookups of one flow that are looked at: a client uses its port and ID
+// again after a while, and may ask several servers with them. Who asks ever new ones so
+// does not have each compared with all.
+const maxOfFlow = 64
+
+// ofFlow returns the lookups of a flow, the oldest first; of more than maxOfFlow the newest.
+func (a *Assembler) ofFlow(f trace.Flow) []*lookup {
+	all := a.byFlow[f]
+	return all[max(0, len(all)-maxOfFlow):]
 }
 
 // in returns where a question is indexed, for one use more.
@@ -55,19 +78,57 @@ func (a *Assembler) release(q question, at *asked) {
 
 // to returns the channel to a server.
 func (q *asked) to(server netip.AddrPort) *channel {
-	for _, c := range q.channels {
-		if c.server == server {
+	if q.byServer != nil {
+		if c := q.byServer[server]; c != nil {
+			return c
+		}
+	} else {
+		for _, c := range q.channels {
+			if c.server == server {
+				return c
+			}
+		}
+	}
+	c := q.room()
+	c.server, c.used = server, true
+	q.channels = append(q.channels, c)
+	switch {
+	case q.byServer != nil:
+		q.byServer[server] = c
+	case len(q.channels) > fewChannels:
+		q.byServer = map[netip.AddrPort]*channel{}
+		for _, c := range q.channels {
+			q.byServer[c.server] = c
+		}
+	}
+	return c
+}
+
+// room returns memory for a channel.
+func (q *asked) room() *channel {
+	for i := range q.memory {
+		if c := &q.memory[i]; !c.used {
 			return c
 		}
 	}
-	c := new(channel)
-	if n := len(q.channels); n < len(q.memory) {
-		c = &q.memory[n]
-	}
-	c.server = server
-	q.channels = append(q.channels, c)
-	return c
+	return new(channel)
 }
+
+// drop forgets a channel in which nothing is any more.
+func (q *asked) drop(c *channel) {
+	if len(c.exchanges)+len(c.slots)+len(c.settled) > 0 {
+		return
+	}
+	q.channels = without(q.channels, c)
+	delete(q.byServer, c.server)
+	if len(q.channels) <= fewChannels/2 {
+		q.byServer = nil
+	}
+	*c = channel{}
+}
+
+// likely returns the channels that are looked at for upstream queries that no record names.
+func (q *asked) likely() []*channel { return q.channels[:min(len(q.channels), maxChannels)] }
 
 // position is where a lookup stands in the index.
 type position struct {
@@ -132,6 +193,7 @@ func (a *Assembler) unindexExchange(l *lookup) {
 	}
 	l.position.channel = nil
 	c.exchanges.remove(l.position.at, l)
+	l.position.asked.drop(c)
 	span := l.stamp.SpanID
 	if span.IsZero() {
 		return

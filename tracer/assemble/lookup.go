@@ -180,8 +180,8 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-func without(list []*lookup, l *lookup) []*lookup {
-	if i := slices.Index(list, l); i >= 0 {
+func without[T comparable](list []T, item T) []T {
+	if i := slices.Index(list, item); i >= 0 {
 		return slices.Delete(list, i, i+1)
 	}
 	return list

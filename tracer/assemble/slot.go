@@ -101,6 +101,7 @@ func (a *Assembler) indexSlot(s *slot) {
 func (a *Assembler) unindexSlot(s *slot) {
 	if s.asked != nil {
 		s.timeline().remove(s.begin, s)
+		s.asked.drop(s.channel)
 		a.release(s.question, s.asked)
 		s.asked, s.channel = nil, nil
 	}

@@ -149,7 +149,7 @@ func (a *Assembler) infer(l *lookup) {
 		return
 	}
 	before := len(l.inferred)
-	for _, c := range p.asked.channels {
+	for _, c := range p.asked.likely() {
 		tried := 0
 		for i := c.exchanges.from(p.arrival); i < len(c.exchanges) && c.exchanges[i].at <= l.until && tried < maxTried; i++ {
 			x := c.exchanges[i].item

@@ -12,6 +12,10 @@ const (
 	// The receive queue of a socket holds some 280 small datagrams by default
 	// (net.core.rmem_default); this is 14 such queues.
 	maxUnread = 4096
+	// What is read is the first in its queue, unless some that were before it were read unseen:
+	// with so many a read is compared. Of a queue that holds more than is kept, as of a
+	// server that does not keep up or of whoever fills his own, no read may be known.
+	maxLooked = 512
 	// Header, the longest name, type and class take 271.
 	keptPayload = 512
 	// The clients have given up by then.
@@ -97,7 +101,11 @@ func (u *unread) read(p *Packet, exact bool) bool {
 			return false
 		}
 	} else {
+		looked := 0
 		for d != nil && !d.is(p) {
+			if looked++; looked == maxLooked {
+				return false
+			}
 			d = d.next
 		}
 		if d == nil {

@@ -237,3 +237,22 @@ func TestReadUnderShedding(t *testing.T) {
 		}
 	}
 }
+
+// A socket in whose queue more waits than is kept, so that no read is of what is: each is
+// compared with so many, not with all.
+func TestReadOfADeepQueue(t *testing.T) {
+	u := newUnread()
+	for id := range maxUnread {
+		p := deliveredAt(1, id)
+		u.deliver(&p)
+	}
+	for _, tc := range []struct {
+		id   int
+		want bool
+	}{{maxLooked, false}, {maxUnread - 1, false}, {maxLooked - 1, true}} {
+		p := readAt(1, tc.id, 22)
+		if got := u.read(&p, true); got != tc.want {
+			t.Errorf("the one behind %d others is tied: %t", tc.id, got)
+		}
+	}
+}

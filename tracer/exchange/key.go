@@ -116,7 +116,7 @@ func (t *Table) alias(k key, ex *open) {
 	if ex.knows(k) {
 		return
 	}
-	if 1+len(ex.clients) >= maxAliases {
+	if s := t.open[k]; 1+len(ex.clients) >= maxAliases || s.len() >= maxWithKey {
 		t.stats.Addresses++
 		return
 	}

@@ -135,6 +135,9 @@ func (t *Table) begin(k key, p *capture.Packet, m *message, server netip.AddrPor
 	if err != nil {
 		return nil
 	}
+	if s := t.open[k]; s.len() >= maxWithKey {
+		t.evict(s.one)
+	}
 	ex := t.newOpen(k, p, server)
 	ex.question, ex.name = append(ex.question, m.question...), name
 	ex.opcode, ex.size = uint8(m.opcode()), int32(m.size)

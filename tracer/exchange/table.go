@@ -52,6 +52,10 @@ const (
 	maxAliases   = 8 // addresses that one client, or one server, is known by
 )
 
+// maxWithKey bounds the exchanges with one key, which each packet of one of them is compared
+// with: a resolver asks some servers with one ID from one socket. The oldest makes room.
+const maxWithKey = 64
+
 // Names names what packets carry numbers of.
 type Names interface {
 	// Cgroup returns the path of a cgroup below the root of cgroup2, and the id of
@@ -151,7 +155,7 @@ func (t *Table) Packet(p *capture.Packet) {
 		t.datagram(p)
 	}
 	for t.bytes > t.cfg.MaxBytes && len(t.due) > 1 {
-		t.evict()
+		t.evict(t.due[0].Item) // which would end first
 	}
 }
 
@@ -197,18 +201,17 @@ func (t *Table) add(ex *open) {
 	t.account(ex)
 }
 
-// evict passes on, as it stands, the exchange that would end first. What it waited
-// for may still come: its record says that something may be missing.
-func (t *Table) evict() {
-	oldest := t.due[0].Item
-	if t.tells(oldest) {
-		oldest.lostEvents++
-		t.evicted = append(t.evicted, t.emit(oldest))
+// evict passes on an exchange as it stands. What it waited for may still come: its
+// record says that something may be missing.
+func (t *Table) evict(ex *open) {
+	if t.tells(ex) {
+		ex.lostEvents++
+		t.evicted = append(t.evicted, t.emit(ex))
 	}
-	if oldest.reported == 0 {
+	if ex.reported == 0 {
 		t.stats.Evicted++
 	}
-	t.remove(oldest)
+	t.remove(ex)
 }
 
 // account keeps the bytes of an exchange that has grown.

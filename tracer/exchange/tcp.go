@@ -99,6 +99,9 @@ func (t *Table) segment(p *capture.Packet) {
 		t.closes(c)
 	}
 	t.accountConn(c)
+	for t.connBytes > t.cfg.MaxBytes/2 && len(t.conns) > 0 {
+		t.evictConn()
+	}
 }
 
 // isServer tells whether a port is a DNS server's.
@@ -162,7 +165,7 @@ func (t *Table) connection(p *capture.Packet, fromClient, create bool) *conn {
 		if !create {
 			return nil
 		}
-		for len(t.conns) >= maxConns || t.connBytes > t.cfg.MaxBytes/2 {
+		for len(t.conns) >= maxConns {
 			t.evictConn()
 		}
 		if other != nil && other.other != nil {
@@ -179,13 +182,27 @@ func (t *Table) connection(p *capture.Packet, fromClient, create bool) *conn {
 		c.source = source
 	}
 	for _, k := range keys[:n] {
-		if known := t.conns[k]; len(c.keys) < 3*maxAliases && known != c && (known == nil || known.other != c) {
-			t.conns[k] = c
-			c.keys = append(c.keys, k)
-		}
+		t.nameConn(c, k)
 	}
 	t.peak.conns = max(t.peak.conns, len(t.conns))
 	return c
+}
+
+// nameConn lets a connection be known by a key, too. Another one that was known by it, and by
+// no other, is the same connection, of which there is one from here on.
+func (t *Table) nameConn(c *conn, k connKey) {
+	known := t.conns[k]
+	if len(c.keys) >= 3*maxAliases || known == c || known != nil && known.other == c {
+		return
+	}
+	t.conns[k] = c
+	c.keys = append(c.keys, k)
+	if known == nil || known == c.other {
+		return
+	}
+	if known.keys = slices.DeleteFunc(known.keys, func(its connKey) bool { return its == k }); len(known.keys) == 0 {
+		t.forgetConn(known)
+	}
 }
 
 // translatedConn returns the connection of a packet with addresses that are not known:
@@ -258,12 +275,25 @@ func (t *Table) sweepConns(now int64) {
 	}
 }
 
-// evictConn makes room: Go's map order stands in for random replacement.
+// evictFrom is of how many connections the one that takes most makes room.
+const evictFrom = 8
+
+// evictConn makes room: Go's map order stands in for a random choice, and who sends what
+// has to be kept pays for it before others do.
 func (t *Table) evictConn() {
+	var most *conn
+	seen := 0
 	for _, c := range t.conns {
-		t.forgetConn(c)
+		if most == nil || c.counted > most.counted {
+			most = c
+		}
+		if seen++; seen == evictFrom {
+			break
+		}
+	}
+	if most != nil {
+		t.forgetConn(most)
 		t.stats.Evicted++
-		return
 	}
 }
 

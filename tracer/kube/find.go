@@ -9,6 +9,8 @@ import (
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/dnstrace/dnstrace/trace/trustedpath"
 )
 
 // Values of --kubernetes; any other is the path of a kubeconfig.
@@ -21,6 +23,10 @@ const (
 // cluster tells its pods. It is nil where there is no Kubernetes, and why says so;
 // only a kubeconfig that cannot be used is an error. Nothing is asked of the API
 // server.
+//
+// A kubeconfig may name a command from which credentials come. It runs as this process's
+// user, with its environment, when the API server is asked; one that others could change is
+// refused.
 //
 // It reads the kubeconfig: call it before privileges are given up. The token and the
 // certificates that it, or a pod's service account, names as files are read again
@@ -44,6 +50,11 @@ func Find(setting string) (cfg *rest.Config, why string, err error) {
 	cfg, err = clientcmd.BuildConfigFromFlags("", setting)
 	if err != nil {
 		return nil, "", fmt.Errorf("--kubernetes %s: expected auto, off, or a kubeconfig: %w", setting, err)
+	}
+	if cfg.ExecProvider != nil {
+		if err := trustedpath.File(setting); err != nil {
+			return nil, "", fmt.Errorf("--kubernetes: the kubeconfig names a command, which runs as this user: %w", err)
+		}
 	}
 	return cfg, "", nil
 }

@@ -121,7 +121,7 @@ func (c *Cluster) tell(down *atomic.Int32, err error) {
 const maxReason = 400
 
 // reason returns an error's text, which is the API server's as a rule, for one line.
-func reason(err error) string { return oneline.Words(err.Error(), maxReason) }
+func reason(err error) string { return oneline.Reason(err, maxReason) }
 
 // watched is what is done with the objects of one kind.
 type watched[T metav1.Object] struct {

@@ -14,7 +14,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/assemble"
@@ -33,8 +32,6 @@ const (
 	// maxConns is how many connections there are at once: some Prometheuses with a few
 	// each. For one more, the oldest goes.
 	maxConns = 32
-	// maxScrapes is how many are answered at once; others hear that it is busy.
-	maxScrapes = 4
 	// maxHeader is more than any Prometheus sends.
 	maxHeader = 16 << 10
 	// A request that does not come, an answer that is not taken, and a connection on which
@@ -246,9 +243,8 @@ func Serve(ctx context.Context, l net.Listener, c Collector, lookups *Lookups) e
 }
 
 func serve(ctx context.Context, l net.Listener, c Collector, lookups *Lookups, idle time.Duration) error {
-	registry := newRegistry(c, lookups)
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes}))
+	mux.Handle("GET /metrics", newAnswers(newRegistry(c, lookups)))
 	srv := &http.Server{Handler: mux, ReadTimeout: requestWithin, WriteTimeout: answerWithin, IdleTimeout: idle, MaxHeaderBytes: maxHeader}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()

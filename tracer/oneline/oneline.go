@@ -8,16 +8,18 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/dnstrace/dnstrace/trace"
 )
 
 // Text returns s on one line, with ? in the place of every character that does
-// something else than be seen.
+// something else than be seen ([trace.IsPlain]), and of marks that are put on another.
 func Text(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
 		case r == '\n' || r == '\t':
 			return ' '
-		case r == unicode.ReplacementChar || !unicode.IsPrint(r) || unicode.Is(unicode.M, r):
+		case r == unicode.ReplacementChar || !trace.IsPlain(r) || unicode.Is(unicode.M, r):
 			return '?'
 		}
 		return r
@@ -27,10 +29,47 @@ func Text(s string) string {
 // beforeAt is what stands in a word before its last @.
 var beforeAt = regexp.MustCompile("[^\\s\"'`]*@")
 
-// Message returns a message for people as [Text] does, and without what may be a
-// password: an address that is wrong, or stands where none belongs, may hold one.
+// userOf is the user in a URL, or its host before a port.
+var userOf = regexp.MustCompile(`//[^\s/:@\[\]]*:`)
+
+// port is that, at the beginning.
+var port = regexp.MustCompile("^[0-9]{1,5}($|[\\s/:\"'`(),;?#])")
+
+// withoutPasswords returns a message without what stands in its URLs between user and host:
+// a password that should have been escaped may hold spaces, quotes and all else.
+func withoutPasswords(s string) string {
+	var out strings.Builder
+	for {
+		at := userOf.FindStringIndex(s)
+		if at == nil {
+			out.WriteString(s)
+			return out.String()
+		}
+		rest := s[at[1]:]
+		next := strings.Index(rest, "://")
+		if next < 0 {
+			next = len(rest)
+		}
+		if end := strings.LastIndexByte(rest[:next], '@'); end >= 0 && !port.MatchString(rest) {
+			out.WriteString(s[:at[0]] + "//***@")
+			s = rest[end+1:]
+			continue
+		}
+		out.WriteString(s[:at[1]])
+		s = rest
+	}
+}
+
+// maxMessage is how many bytes of a message are told: it may quote what others wrote.
+const maxMessage = 16 << 10
+
+// Message returns a message for people as [Text] does, of at most 16 KiB, and without what
+// may be a password: an address that is wrong, or stands where none belongs, may hold one.
 func Message(s string) string {
-	return Text(beforeAt.ReplaceAllStringFunc(s, func(word string) string {
+	if len(s) > maxMessage {
+		s = s[:maxMessage] + "…"
+	}
+	return Text(beforeAt.ReplaceAllStringFunc(withoutPasswords(s), func(word string) string {
 		scheme, user, isURL := strings.Cut(word, "//")
 		if isURL {
 			scheme += "//"
@@ -44,6 +83,9 @@ func Message(s string) string {
 		return word
 	}))
 }
+
+// Reason returns the text of an error as [Message] and then [Words] do.
+func Reason(err error, limit int) string { return Words(Message(err.Error()), limit) }
 
 // Words returns the words of s as [Text] does, of at most limit bytes; what is cut ends
 // with an ellipsis beyond them.

@@ -1,6 +1,7 @@
 package oneline
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -15,6 +16,7 @@ func TestText(t *testing.T) {
 		"\r\x00\x7f\u009b\u202ebidi\u200b": "?????bidi?",
 		"\xff\xfe":                         "??",
 		"e\u0301":                          "e?",
+		"\u05d0\u05d1 7\u0661\u3164":       "?? 7??",
 	} {
 		if got := Text(in); got != want {
 			t.Errorf("%q: got %q, want %q", in, got, want)
@@ -65,6 +67,10 @@ func TestMessage(t *testing.T) {
 		`Get "https://user:***@127.0.0.1:9/api": refused`:  `Get "https://***@127.0.0.1:9/api": refused`,
 		"Loki at http://loki:3100: 500: mail ops@example":  "Loki at http://loki:3100: 500: mail ops@example",
 		"service user@1000.service of 10.0.0.1:53, 1:2@x":  "service user@1000.service of 10.0.0.1:53, ***@x",
+		`proxy "http://user:my \"secret@host:1": x`:        `proxy "http://***@host:1": x`,
+		"http://user:it's a/secret@host; http://a:b c@d":   "http://***@host; http://***@d",
+		"at http://[::1]:3100/x: mail ops@example":         "at http://[::1]:3100/x: mail ops@example",
+		"at http://loki:3100, http://user:a b@host":        "at http://loki:3100, http://***@host",
 		"dnstrace: ready\n":                                "dnstrace: ready ",
 		"/run/user@1.service/a.sock: permission denied":    "/run/user@1.service/a.sock: permission denied",
 		"docker://REGISTRY/dnstrace@sha256:0123 is absent": "docker://REGISTRY/dnstrace@sha256:0123 is absent",
@@ -72,5 +78,23 @@ func TestMessage(t *testing.T) {
 		if got := Message(in); got != want {
 			t.Errorf("%q: got %q, want %q", in, got, want)
 		}
+	}
+}
+
+// A message may quote a line of a file that somebody else wrote: it is short all the same,
+// and soon there.
+func TestLongMessage(t *testing.T) {
+	for _, of := range []string{"//a:b", "user:x@", "\x9b", "a://b:c@"} {
+		if n := len(Message(strings.Repeat(of, 1<<20))); n > 2*maxMessage {
+			t.Errorf("%q: %d bytes", of, n)
+		}
+	}
+}
+
+// Where a reason is cut, no part of a password is left of which the end is not seen.
+func TestReason(t *testing.T) {
+	err := fmt.Errorf("proxy: invalid address %q: refused", "http://user:secret"+strings.Repeat("secret", 100)+"@host")
+	if got := Reason(err, 60); strings.Contains(got, "secret") || !strings.HasPrefix(got, "proxy: invalid") {
+		t.Error(got)
 	}
 }

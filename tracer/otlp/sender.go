@@ -149,7 +149,7 @@ func (s *sender[T]) failed(err error) {
 		}
 		return
 	}
-	why := oneline.Words(err.Error(), maxFailure)
+	why := oneline.Reason(err, maxFailure)
 	if s.why == "" {
 		s.failing = time.Now()
 		s.report(fmt.Sprintf("output %s: %s; what cannot wait is dropped and counted in dnstrace_output_records_dropped_total", s.name, why))

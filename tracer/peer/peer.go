@@ -4,6 +4,7 @@ package peer
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"strconv"
 	"strings"
@@ -22,6 +23,7 @@ type Process struct {
 	Cgroup    string    // path below the root of cgroup2; empty: unknown
 	Container string    // id of the container; empty: it is in none, or that is unknown
 	Started   time.Time // zero: unknown
+	Ended     bool      // before it was looked at: Started is then, since it may have been any with that number
 }
 
 // clocks is how far apart the clocks may be by which processes start, in hundredths of a
@@ -63,7 +65,10 @@ func of(pid int, uid uint32, onNode bool) Process {
 	if onNode { // another number may be anybody's
 		p.PID = pid
 	}
-	p.Started = started(pid)
+	if p.Started = started(pid); p.Started.IsZero() && errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
+		p.Started, p.Ended = time.Now(), true
+		return p
+	}
 	content, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
 	if err != nil {
 		return p // it has ended, or is hidden

@@ -24,9 +24,11 @@ const (
 const (
 	// maxSenders bounds each table of senders. A node has some servers.
 	maxSenders = 1024
-	// keepSender is how long a process id means the same process: some 30,000 others start
-	// before it is used again.
-	keepSender = 5 * time.Second
+	// keepSender is how long a process id is taken for the same process without a look, and
+	// keepEnded if that process has ended meanwhile: some 30,000 others start before it is
+	// used again.
+	keepSender = 500 * time.Millisecond
+	keepEnded  = 5 * time.Second
 	// sweepEvery is how often the tables are swept: each is looked through.
 	sweepEvery = time.Second
 	// keepServer is how long a server is known after the last packet that showed it.
@@ -134,13 +136,18 @@ func (s *senders) server(who peer.Process) *server {
 }
 
 func (s *senders) who(from origin, now time.Time) peer.Process {
-	if known, ok := s.known[from.pid]; ok && known.UID == from.uid && now.Sub(known.at) < keepSender {
+	known, same := s.known[from.pid]
+	same = same && known.UID == from.uid
+	if same && now.Sub(known.at) < keepSender {
 		return known.Process
 	}
 	if len(s.known) >= maxSenders {
 		clear(s.known)
 	}
 	who := s.of(from.pid, from.uid)
+	if same && who.Ended && now.Sub(known.at) < keepEnded {
+		return known.Process
+	}
 	s.known[from.pid] = knownSender{who, now}
 	return who
 }

@@ -77,6 +77,34 @@ func TestRates(t *testing.T) {
 	}
 }
 
+// Who gets the number of a server that ended is not taken for it, nor if he has ended before
+// anybody looked. What the server sent last is its own.
+func TestNumberOfAServer(t *testing.T) {
+	s, now := limited()
+	server := peer.Process{PID: 7, UID: 1, Started: now.Add(-time.Hour)}
+	as := server
+	s.of = func(int, uint32) peer.Process { return as }
+	s.shows(7, "")
+	from := origin{pid: 7, uid: 1}
+	is := func(what string, want peer.Process, serves bool) {
+		t.Helper()
+		who, _ := s.take(from, 1)
+		if who != want || (s.server(who) != nil) != serves {
+			t.Errorf("%s: %+v", what, who)
+		}
+	}
+	is("the server", server, true)
+	*now = now.Add(time.Second)
+	as = peer.Process{PID: 7, UID: 1, Started: *now, Ended: true}
+	is("its last words", server, true)
+	*now = now.Add(2 * keepEnded)
+	as.Started = *now
+	is("one that has ended", as, false)
+	*now = now.Add(time.Second)
+	as = peer.Process{PID: 7, UID: 1, Started: *now}
+	is("another", as, false)
+}
+
 // The tables have a bound, however many send.
 func TestManySenders(t *testing.T) {
 	s, now := limited()

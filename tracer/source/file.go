@@ -37,28 +37,45 @@ func (f File) String() string {
 // Each implements Source. Follow makes a difference only to standard input, which
 // is followed for as long as it is open.
 func (f File) Each(ctx context.Context, r Request, each func(Lookup) error) (Read, error) {
-	in := f.Stdin
-	if f.Path != "-" {
-		file, err := os.Open(f.Path)
-		if err != nil {
-			return Read{}, fmt.Errorf("--from: %w", err)
-		}
-		defer file.Close()
-		in = file
-	}
 	c := newCollection(f.Joining, r)
 	if r.Follow && f.Path == "-" {
-		return f.follow(ctx, c, in, each)
+		return f.follow(ctx, c, each)
 	}
-	if err := f.read(ctx, in, c.record); err != nil {
-		c.sorter.Close()
-		return c.seen, err
+	done := make(chan error, 1)
+	go func() { done <- f.read(ctx, c.record) }()
+	select {
+	case err := <-done:
+		if err != nil {
+			c.sorter.Close()
+			return c.seen, err
+		}
+		return c.lookups(ctx, each)
+	case <-ctx.Done():
+		// Neither opening a pipe nor reading can be taken back: it is left behind, with what
+		// it writes to.
+		return Read{}, ctx.Err()
 	}
-	return c.lookups(ctx, each)
+}
+
+// open returns what is read.
+func (f File) open() (io.ReadCloser, error) {
+	if f.Path == "-" {
+		return io.NopCloser(f.Stdin), nil
+	}
+	file, err := os.Open(f.Path)
+	if err != nil {
+		return nil, fmt.Errorf("--from: %w", err)
+	}
+	return file, nil
 }
 
 // read calls use with every record; what is none is told of and passed over.
-func (f File) read(ctx context.Context, in io.Reader, use func(trace.Record, []byte) error) error {
+func (f File) read(ctx context.Context, use func(trace.Record, []byte) error) error {
+	in, err := f.open()
+	if err != nil {
+		return err
+	}
+	defer in.Close()
 	bad := complaints{w: f.Stderr, source: f.String()}
 	defer bad.end()
 	reader := trace.NewReader(in)
@@ -88,13 +105,13 @@ type arrived struct {
 }
 
 // follow passes lookups on while records come.
-func (f File) follow(ctx context.Context, c *collection, in io.Reader, each func(Lookup) error) (Read, error) {
+func (f File) follow(ctx context.Context, c *collection, each func(Lookup) error) (Read, error) {
 	// A read from a pipe cannot be taken back: at a stop, it is left behind.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	records, done := make(chan arrived), make(chan error, 1)
 	go func() {
-		done <- f.read(ctx, in, func(rec trace.Record, line []byte) error {
+		done <- f.read(ctx, func(rec trace.Record, line []byte) error {
 			select {
 			case records <- arrived{rec, bytes.Clone(line)}:
 				return nil
