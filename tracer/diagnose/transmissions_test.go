@@ -67,6 +67,12 @@ func TestLostTransmission(t *testing.T) {
 		{"it never arrived", atNode, QueryNeverArrived, "The client's first query did not reach the server; the query was last seen at device eth0 in namespace node", "no query was lost"},
 		{"the server was silent", atServer, Retransmission, "which had not answered when the client asked again after 1.000s", "no query was lost"},
 		{"its response never arrived", func(ex *trace.Exchange) { answer(ex, 3*ms) }, ResponseLost, "response to the client's first query did not reach the client", "no query was lost"},
+		{"its response was on its way when the client asked again, and the next found a closed socket", func(ex *trace.Exchange) {
+			answer(ex, 999*ms)
+			see(ex, trace.MessageResponse, trace.DirectionRX, "client", 1001*ms)
+			see(ex, trace.MessageResponse, trace.DirectionTX, "server", 1999*ms)
+			ex.Drops = []trace.Drop{dropAt(trace.MessageResponse, "NO_SOCKET", "udp_unicast_rcv_skb", "client", 2000*ms), dropAt(trace.MessageResponse, "NO_SOCKET", "udp_unicast_rcv_skb", "client", 2001*ms)}
+		}, Retransmission, "The client asked again after", ""},
 		{"its response was not translated back", func(ex *trace.Exchange) {
 			answer(ex, 3*ms)
 			port := uint16(53)

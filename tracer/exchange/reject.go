@@ -32,8 +32,9 @@ const maxAtSocket = 64
 
 // misfit takes a response with an ID and a question that no exchange has. It is a
 // rejected one of the one exchange of its socket and server that has its ID, else of the
-// one that has its question, else of the only one.
-func (t *Table) misfit(p *capture.Packet, m *message) {
+// one that has its question, else of the only one; of none if it is a late one to an
+// exchange that is over.
+func (t *Table) misfit(p *capture.Packet, m *message, k key) {
 	var sameID, asked, other *open
 	sameIDs, sameQuestions, others := 0, 0, 0
 	question := hash(m.question)
@@ -54,7 +55,7 @@ func (t *Table) misfit(p *capture.Packet, m *message) {
 		}
 	}
 	switch {
-	case n == maxAtSocket:
+	case n == 0, n == maxAtSocket, t.owed.has(k):
 		t.stats.Orphans++
 	case sameIDs == 1:
 		t.refuse(sameID, p, wrongQuestion, m)

@@ -105,6 +105,7 @@ type Table struct {
 	sketches  []*trace.Exchange  // likewise
 	sketched  [maxKin]emitted    // likewise
 	buffers   buffers
+	owed      owed
 	devices   devices
 	places    places
 	sweep     int64
@@ -307,6 +308,7 @@ func (t *Table) remove(ex *open) {
 	t.due.Remove(int(ex.index))
 	t.bytes -= ex.counted
 	ex.closed = true
+	t.owed.note(ex)
 	t.unindex(ex)
 	t.waitsNoMore(ex)
 	t.kin.leave(ex.kinKey(), ex)
