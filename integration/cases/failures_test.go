@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -100,7 +101,28 @@ var failures = []lookupCase{
 			}
 		},
 	},
+	{
+		name: "85 one of two endpoints is gone, and the client asks again from its socket", reported: "kubernetes/kubernetes#100698", unrecorded: true,
+		arrange: func(c *caseLab) { c.must(c.SetEndpoints(goneEndpoint, netip.AddrPortFrom(c.Host(lab.CoreDNS).V4, 53))) },
+		asks: func() (all []ask) {
+			for i := range 6 {
+				again := lab.Query{Name: fmt.Sprintf("n%d.good.test", i), RetransmitAfter: 1500 * time.Millisecond, Timeout: 8 * time.Second}
+				all = append(all, from("client-a", again), musl(fmt.Sprintf("m%d.good.test", i), asEver), glibc(fmt.Sprintf("g%d.good.test", i), asEver))
+			}
+			return all
+		}(),
+		check: func(c *caseLab) {
+			for _, t := range c.traces {
+				if want := len(t.Exchange.Drops) > 0; want != (strings.Join(codes(t), " ") == "stale-endpoint") || want && !strings.Contains(t.Diagnosis[0].Summary, goneEndpoint.String()) {
+					c.t.Errorf("%s: %s", describe(t), words(t))
+				}
+			}
+		},
+	},
 }
+
+// goneEndpoint is an address that nobody has.
+var goneEndpoint = netip.MustParseAddrPort("10.244.0.77:53")
 
 const twoNameservers = "nameserver 192.168.49.10\nnameserver 192.168.49.11\noptions timeout:2 attempts:1\n"
 

@@ -60,6 +60,13 @@ func TestLostTransmission(t *testing.T) {
 			answer(ex, 3*ms)
 			ex.Drops = []trace.Drop{dropAt(trace.MessageResponse, "NETFILTER_DROP", "nft_do_chain", "node", 4*ms)}
 		}, DroppedByNetfilter, "dropped the response to the client's first query in namespace node", "no query was lost"},
+		{"its endpoint is gone, as was found after another answered", func(ex *trace.Exchange) {
+			atNode(ex)
+			ex.NAT = &trace.NAT{ServerIP: netip.MustParseAddr("10.0.0.9"), Source: trace.NATConntrack}
+			d := dropAt(trace.MessageQuery, "NEIGH_FAILED", "neigh_invalidate", "node", 3050*ms)
+			d.Held, d.Dst = trace.Seconds(3049*ms), netip.MustParseAddrPort("10.0.0.77:53")
+			ex.Drops = []trace.Drop{d}
+		}, StaleEndpoint, "The Service sent the client's first query to 10.0.0.77:53, which did not answer ARP", "10.0.0.9"},
 		{"a copy that was dropped is not why", func(ex *trace.Exchange) {
 			atServer(ex)
 			ex.Drops = []trace.Drop{dropAt(trace.MessageQuery, "OTHERHOST", "ip_rcv_core", "node", ms)}

@@ -438,3 +438,35 @@ func TestLateResponseToAnEarlierSocket(t *testing.T) {
 		}
 	}
 }
+
+// A query that waits for the link address of an endpoint that is gone is dropped after three
+// seconds. If its client asked again meanwhile, and another endpoint answered, it is one
+// exchange, whose drop tells which endpoint that was.
+func TestDroppedAfterTheAnswer(t *testing.T) {
+	gone := netip.MustParseAddrPort("10.244.0.77:53")
+	f := newFeed(t)
+	q, r := query(t, "a.example.", 7), response(t, "a.example.", 7, dns.RcodeSuccess)
+	f.packet(tx, podNS, 2, pod, service, q)
+	f.packet(rx, nodeNS, 5, pod, service, q)
+	waiting := f.skb
+	f.skb++
+	f.after(1500 * time.Millisecond)
+	f.throughService(q, r)
+	f.after(time.Second)
+	if len(f.got) != 0 {
+		t.Fatalf("told %s after the answer, and one query waits", time.Second)
+	}
+	f.after(550 * time.Millisecond)
+	f.skb = waiting
+	f.packet(drop, nodeNS, 6, pod, gone, q, because("NEIGH_FAILED"), withNAT(&capture.NAT{
+		Original: capture.Tuple{Src: pod, Dst: service}, Reply: capture.Tuple{Src: gone, Dst: pod},
+	}))
+	f.after(time.Minute)
+	ex := f.one()
+	if ex.Outcome != trace.OutcomeAnswered || ex.Transmissions != 2 || len(ex.Drops) != 1 || ex.NAT.ServerIP != server.Addr() {
+		t.Fatalf("%s, %d transmissions, drops %+v, NAT %+v", ex.Outcome, ex.Transmissions, ex.Drops, ex.NAT)
+	}
+	if d := ex.Drops[0]; d.Dst != gone || d.Sent() != 0 {
+		t.Errorf("to %s, first seen after %s", d.Dst, d.Sent().Duration())
+	}
+}
