@@ -119,6 +119,37 @@ var failures = []lookupCase{
 			}
 		},
 	},
+	{
+		name: "86 what comes is no DNS message", reported: "systemd/systemd#8451, a port that something else serves",
+		arrange: func(c *caseLab) {
+			for zone, mangle := range garbage {
+				c.Upstream(0).Set(zone+".test.", lab.Behaviour{Mangle: mangle})
+			}
+		},
+		asks: func() (all []ask) {
+			for zone := range garbage {
+				all = append(all, dig("a."+zone+".test"), digUpstream("b."+zone+".test"), digUpstream("c."+zone+".test", "+tcp"))
+			}
+			return all
+		}(),
+		check: func(c *caseLab) {
+			for zone := range garbage {
+				c.causedBy("a."+zone+".test", "response-rejected", "The server rejected what the upstream 192.168.49.10:53 answered (malformed)")
+				c.causedBy("b."+zone+".test", "response-rejected", "A response came, and the client rejected it (malformed)")
+				c.causedBy("c."+zone+".test", "response-rejected", "A response came, and the client rejected it (malformed)")
+			}
+		},
+	},
+}
+
+// garbage is what a server sends in an answer's stead.
+var garbage = map[string]func([]byte) []byte{
+	"empty":  func([]byte) []byte { return nil },
+	"one":    func(w []byte) []byte { return w[:1] },
+	"short":  func(w []byte) []byte { return w[:7] },
+	"header": func(w []byte) []byte { return w[:12] },
+	"zeros":  func([]byte) []byte { return make([]byte, 40) },
+	"text":   func([]byte) []byte { return []byte("HTTP/1.1 400 Bad Request\r\n\r\n") },
 }
 
 // goneEndpoint is an address that nobody has.
@@ -171,7 +202,7 @@ func (c *caseLab) causedBy(name, code, summary string) {
 	t := c.one(name)
 	var causes []string
 	for _, f := range t.Diagnosis {
-		if f.Code != "upstream-unhealthy" {
+		if f.Code != "upstream-unhealthy" && f.Code != "server-overloaded" { // the latter is the machine's
 			causes = append(causes, f.Code)
 		}
 	}
