@@ -183,12 +183,12 @@ static __always_inline void queued(struct scratch *s, struct sock *sk, struct sk
 	s->e.sport = be16(s->h);
 	s->e.dport = be16(s->h + 2);
 	s->left = skb->len;
-	if (s->left < DNS_HEADER || be16(s->h + 4) != s->left + 8 || s->e.dport != sk->__sk_common.skc_num)
+	if (be16(s->h + 4) != s->left + 8 || s->e.dport != sk->__sk_common.skc_num)
 		return;
 	load(s->h, 20, l3);
 	if (s->h[0] >> 4 == 6)
 		load(s->h, 40, l3);
-	if (!read_addresses(s))
+	if (!read_addresses(s) || is_no_message(s))
 		return;
 	s->e.skb = (__u64)skb;
 	/* Without what is in pages, which takes a reference. */
@@ -303,7 +303,7 @@ static __always_inline __u32 read_headers(struct scratch *s, struct __sk_buff *c
 			return 0;
 	} else {
 		s->left = be16(s->h + 4) - 8;
-		if (s->left < DNS_HEADER || len < 8 + s->left)
+		if (s->left > len - 8 || len < 8)
 			return 0;
 	}
 	if (h + 20 > end)
@@ -312,7 +312,7 @@ static __always_inline __u32 read_headers(struct scratch *s, struct __sk_buff *c
 		__builtin_memcpy(s->h, h, 20);
 	else if (bpf_skb_load_bytes(ctx, 0, s->h, 40))
 		return 0;
-	return read_addresses(s) ? p->at + header : 0;
+	return read_addresses(s) && (p->protocol == IPPROTO_TCP || !is_no_message(s)) ? p->at + header : 0;
 }
 
 /*

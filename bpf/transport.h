@@ -15,6 +15,15 @@ static __always_inline bool is_dns(struct scratch *s, struct sk_buff *skb)
 	return s->e.servers;
 }
 
+/*
+ * Whether a datagram is too short to be a DNS message, and is not what a server sends its
+ * client, which has to reject it.
+ */
+static __always_inline bool is_no_message(const struct scratch *s)
+{
+	return s->left < DNS_HEADER && (!(s->e.servers & SERVER_SRC) || s->e.parts & PART_ICMP);
+}
+
 static __always_inline int udp_header(struct scratch *s, struct sk_buff *skb)
 {
 	if (s->left < 8)
@@ -23,9 +32,7 @@ static __always_inline int udp_header(struct scratch *s, struct sk_buff *skb)
 	s->left -= 8;
 	if (!is_dns(s, skb))
 		return is_tunnel_port(s->e.dport) ? udp_tunnel_header(s) : NOT_DNS;
-	if (s->left < DNS_HEADER)
-		return NOT_DNS;
-	return IS_DNS;
+	return is_no_message(s) ? NOT_DNS : IS_DNS;
 }
 
 /* Data, and what begins, ends or refuses a connection; not bare ACKs. */

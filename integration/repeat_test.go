@@ -145,6 +145,7 @@ var repeatedFaults = []repeated{
 		r.may(nil, r.SetEndpoints(netip.AddrPortFrom(old, 53), netip.AddrPortFrom(now.V6, 53)))
 		return func() { r.may(nil, r.SetEndpoints(netip.AddrPortFrom(now.V4, 53), netip.AddrPortFrom(now.V6, 53))) }
 	}, lab.Query{Timeout: 4 * time.Second}, "stale-endpoint", nil, more{timeout: "4s"}},
+	{"asked-again", acts(lab.Behaviour{Delay: 300 * time.Millisecond}), lab.Query{RetransmitAfter: 100 * time.Millisecond}, "retransmission", nil, more{}}, // at times when it is answered
 	{"cached", acts(lab.Behaviour{Rcode: dns.RcodeServerFailure}), lab.Query{}, "cached-failure", other,
 		more{ask: twice, lookups: 2, first: "upstream-error"}},
 	{"busy", busy, lab.Query{}, "concurrency-limit", nil, more{corefile: oneUpstream("max_concurrent 4\nmax_fails 0\n")}},
@@ -302,6 +303,9 @@ func (f *repeated) repeat(t *testing.T, glibc resolver, n int) {
 	}
 	for _, call := range calls {
 		f.check(t, call)
+	}
+	if t.Failed() {
+		r.keep(f.name, zone)
 	}
 }
 

@@ -185,6 +185,12 @@ func (d *Drop) appendJSON(b []byte) []byte {
 	b = appendKnown(b, `,"netns_name":`, d.NetNSName)
 	b = appendString(append(b, `,"ifname":`...), d.IfName)
 	b = d.Offset.appendJSON(append(b, `,"offset_seconds":`...))
+	if d.Held != 0 {
+		b = d.Held.appendJSON(append(b, `,"held_seconds":`...))
+	}
+	if d.Dst.IsValid() {
+		b = appendAddrPort(append(b, `,"dst":`...), d.Dst)
+	}
 	if d.ConntrackMax != 0 {
 		b = appendUint(append(b, `,"conntrack_count":`...), d.ConntrackCount)
 		b = appendUint(append(b, `,"conntrack_max":`...), d.ConntrackMax)

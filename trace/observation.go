@@ -66,6 +66,11 @@ type Drop struct {
 	NetNSName string  `json:"netns_name"`
 	IfName    string  `json:"ifname"` // empty where the packet had no device yet
 	Offset    Seconds `json:"offset_seconds"`
+	// Held is the time since the packet was first seen; 0, and absent in JSON: it was not.
+	Held Seconds `json:"held_seconds"`
+	// Dst is where the packet went; the zero value, and absent in JSON: to the server, as the
+	// client addressed it, or that is not known.
+	Dst netip.AddrPort `json:"dst"`
 	// BPF names the kind of eBPF program that dropped it ("tc ingress", "XDP"); empty,
 	// and absent in JSON: none did.
 	BPF string `json:"bpf"`
@@ -78,6 +83,9 @@ type Drop struct {
 	ConntrackCount uint32 `json:"conntrack_count"`
 	ConntrackMax   uint32 `json:"conntrack_max"` // 0: neither is known
 }
+
+// Sent is when the packet was first seen, since the exchange's time.
+func (d *Drop) Sent() Seconds { return d.Offset - d.Held }
 
 // InSocket tells whether the packet was in a socket, whose end it did not outlive: it had
 // come to its receiver, and has no device there any more.

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -100,7 +101,59 @@ var failures = []lookupCase{
 			}
 		},
 	},
+	{
+		name: "85 one of two endpoints is gone, and the client asks again from its socket", reported: "kubernetes/kubernetes#100698", unrecorded: true,
+		arrange: func(c *caseLab) { c.must(c.SetEndpoints(goneEndpoint, netip.AddrPortFrom(c.Host(lab.CoreDNS).V4, 53))) },
+		asks: func() (all []ask) {
+			for i := range 6 {
+				again := lab.Query{Name: fmt.Sprintf("n%d.good.test", i), RetransmitAfter: 1500 * time.Millisecond, Timeout: 8 * time.Second}
+				all = append(all, from("client-a", again), musl(fmt.Sprintf("m%d.good.test", i), asEver), glibc(fmt.Sprintf("g%d.good.test", i), asEver))
+			}
+			return all
+		}(),
+		check: func(c *caseLab) {
+			for _, t := range c.traces {
+				if want := len(t.Exchange.Drops) > 0; want != (strings.Join(codes(t), " ") == "stale-endpoint") || want && !strings.Contains(t.Diagnosis[0].Summary, goneEndpoint.String()) {
+					c.t.Errorf("%s: %s", describe(t), words(t))
+				}
+			}
+		},
+	},
+	{
+		name: "86 what comes is no DNS message", reported: "systemd/systemd#8451, a port that something else serves",
+		arrange: func(c *caseLab) {
+			for zone, mangle := range garbage {
+				c.Upstream(0).Set(zone+".test.", lab.Behaviour{Mangle: mangle})
+			}
+		},
+		asks: func() (all []ask) {
+			for zone := range garbage {
+				all = append(all, dig("a."+zone+".test"), digUpstream("b."+zone+".test"), digUpstream("c."+zone+".test", "+tcp"))
+			}
+			return all
+		}(),
+		check: func(c *caseLab) {
+			for zone := range garbage {
+				c.causedBy("a."+zone+".test", "response-rejected", "The server rejected what the upstream 192.168.49.10:53 answered (malformed)")
+				c.causedBy("b."+zone+".test", "response-rejected", "A response came, and the client rejected it (malformed)")
+				c.causedBy("c."+zone+".test", "response-rejected", "A response came, and the client rejected it (malformed)")
+			}
+		},
+	},
 }
+
+// garbage is what a server sends in an answer's stead.
+var garbage = map[string]func([]byte) []byte{
+	"empty":  func([]byte) []byte { return nil },
+	"one":    func(w []byte) []byte { return w[:1] },
+	"short":  func(w []byte) []byte { return w[:7] },
+	"header": func(w []byte) []byte { return w[:12] },
+	"zeros":  func([]byte) []byte { return make([]byte, 40) },
+	"text":   func([]byte) []byte { return []byte("HTTP/1.1 400 Bad Request\r\n\r\n") },
+}
+
+// goneEndpoint is an address that nobody has.
+var goneEndpoint = netip.MustParseAddrPort("10.244.0.77:53")
 
 const twoNameservers = "nameserver 192.168.49.10\nnameserver 192.168.49.11\noptions timeout:2 attempts:1\n"
 
@@ -149,7 +202,7 @@ func (c *caseLab) causedBy(name, code, summary string) {
 	t := c.one(name)
 	var causes []string
 	for _, f := range t.Diagnosis {
-		if f.Code != "upstream-unhealthy" {
+		if f.Code != "upstream-unhealthy" && f.Code != "server-overloaded" { // the latter is the machine's
 			causes = append(causes, f.Code)
 		}
 	}

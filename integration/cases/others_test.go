@@ -113,6 +113,19 @@ var others = []lookupCase{
 		},
 	},
 	{
+		name: "14 glibc asks again, with more room for the answers", reported: "sourceware.org, bug 16574",
+		arrange: func(c *caseLab) {
+			c.Upstream(0).Set("sixty.test.", lab.Behaviour{Records: 60})
+			c.Upstream(0).Set("hundreds.test.", lab.Behaviour{Records: 150})
+		},
+		asks: []ask{glibc("a.many.test", asEver), glibc("a.sixty.test", asEver), glibc("a.hundreds.test", asEver), musl("b.sixty.test", asEver), goResolver("c.sixty.test", asEver)},
+		check: func(c *caseLab) {
+			for _, name := range []string{"a.many.test", "a.sixty.test", "a.hundreds.test", "b.sixty.test", "c.sixty.test"} {
+				c.oneCall(name)
+			}
+		},
+	},
+	{
 		name: "14 one call, of which one lookup is late, silent or cut", reported: "golang/go, net: the resolver's two sockets",
 		asks: callsOfOne,
 		check: func(c *caseLab) {

@@ -25,6 +25,8 @@ const (
 //     resolver sends them: inferred, if there is only one of each;
 //   - the same query again, with the DNS ID that it had: to the next server, or once
 //     more though it was answered, since its AAAA was not. Of one socket that is proof;
+//   - A and AAAA once more from one socket, as glibc asks where the answers do not fit its buffer
+//     (rounds.go): inferred;
 //   - a name of the search list after one that failed, the same question after
 //     one that timed out, to another server after one that failed, or over TCP after
 //     one that was truncated: inferred, if only one call was at that point.
@@ -39,7 +41,9 @@ func group(list []asking) {
 		if list[i].group != i {
 			continue
 		}
-		if g, ok := predecessor(list, i, bases); ok {
+		if g, ok := roundBefore(list, i); ok {
+			join(list, g, i, true)
+		} else if g, ok := predecessor(list, i, bases); ok {
 			join(list, g, i, true)
 		} else if g, ok := truncatedOne(list, i, bases); ok {
 			join(list, g, i, true)
@@ -67,7 +71,9 @@ func (a *asking) reach() int64 {
 	switch {
 	case !a.answered:
 		return a.last + max(retryLast, oneSocket)
-	case a.failed || a.truncated:
+	case a.truncated:
+		return a.end + retryFirst
+	case a.failed:
 		return a.end + max(goesOn, oneSocket)
 	}
 	return max(a.start+delayed, a.end+oneSocket)
@@ -242,7 +248,7 @@ func askedThere(list []asking, g, i int) bool {
 func goesOnWith(a, b *asking, base int) (labels int, ok bool) {
 	since := b.start - a.end
 	if a.name == b.name && a.qtype == b.qtype {
-		if a.truncated && b.tcp && since >= 0 && since <= goesOn || a.failsOver(b) {
+		if a.truncated && b.tcp && since >= 0 && since <= a.goesOnFor(b) || a.failsOver(b) {
 			return 0, true
 		}
 		waited := b.start - a.last
@@ -257,6 +263,15 @@ func goesOnWith(a, b *asking, base int) (labels int, ok bool) {
 		return base, true
 	}
 	return labels, ok
+}
+
+// goesOnFor is how long after a truncated answer the same is asked over TCP: glibc and musl send
+// the message that they have, with its ID, and nobody else has that.
+func (a *asking) goesOnFor(b *asking) int64 {
+	if a.dns != 0 && a.dns == b.dns {
+		return retryFirst
+	}
+	return goesOn
 }
 
 // unrelatedStep tells whether lookup i asks for the next name of a search list after lookup j

@@ -3,6 +3,7 @@ package assemble
 import (
 	"cmp"
 	"hash/maphash"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -76,6 +77,7 @@ type asking struct {
 	group      int    // index in its cluster of the first of its group
 	port, dns  uint16 // dns: the id
 	server     uint32 // a hash of the address that it asked
+	records    uint16 // of the answer
 	tcp        bool
 	answered   bool
 	failed     bool // answered, but not with what was asked for
@@ -163,6 +165,9 @@ func newAsking(ex *trace.Exchange) asking {
 		server: hashOf(netip.AddrPortFrom(ex.ServerIP, ex.ServerPort)),
 	}
 	a.last = a.start
+	if ex.AnswerCount != nil {
+		a.records = uint16(min(*ex.AnswerCount, math.MaxUint16))
+	}
 	if ex.Transmissions > 1 {
 		a.last = lastQuery(ex).UnixNano()
 	}

@@ -20,6 +20,7 @@ type ask struct {
 	start, took time.Duration // took 0: unanswered
 	rcode       string        // NOERROR if empty
 	tc, tcp     bool
+	records     int
 	server      netip.Addr // empty: the usual one
 }
 
@@ -39,6 +40,7 @@ func (a ask) exchange() *trace.Exchange {
 	} else if a.id != 0 {
 		ex.ID = a.id
 	}
+	ex.AnswerCount = &a.records
 	if a.tcp {
 		ex.Protocol = "tcp"
 	}
@@ -74,6 +76,23 @@ func search(pid int, port uint16, start time.Duration, ports uint16, names ...st
 	return asks
 }
 
+// roundOf is A and AAAA of one name from one socket, answered within 3 ms.
+func roundOf(pid int, port uint16, start time.Duration, records int, truncated bool) []ask {
+	return []ask{
+		{name: "a.example.", qtype: "A", pid: pid, port: port, start: start, took: 2 * ms, records: records, tc: truncated},
+		{name: "a.example.", qtype: "AAAA", pid: pid, port: port, start: start + ms/10, took: 2 * ms, records: records, tc: truncated},
+	}
+}
+
+// overTCPOf is a round over TCP.
+func overTCPOf(pid int, port uint16, start time.Duration, records int) []ask {
+	asks := roundOf(pid, port, start, records, false)
+	for i := range asks {
+		asks[i].tcp = true
+	}
+	return asks
+}
+
 var kubernetes = []string{"www.example.com.demo.svc.cluster.local.", "www.example.com.svc.cluster.local.", "www.example.com.cluster.local.", "www.example.com."}
 
 var callCases = []struct {
@@ -88,6 +107,22 @@ var callCases = []struct {
 		{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms},
 		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1001, start: 30 * ms, took: 400 * ms},
 	}, "aa"},
+	{"answers that do not fit glibc's buffer, over TCP", append(append(roundOf(7, 1000, 0, 10, true), overTCPOf(7, 2000, 3*ms, 60)...), append(roundOf(7, 1002, 6*ms, 10, true), overTCPOf(7, 2002, 9*ms, 60)...)...), "aaaaaaaa"},
+	{"answers that do not fit glibc's buffer, over UDP", append(roundOf(7, 1000, 0, 20, false), roundOf(7, 1001, 4*ms, 20, false)...), "aaaa"},
+	{"once more than there are buffers", append(append(roundOf(7, 1000, 0, 20, false), roundOf(7, 1001, 4*ms, 20, false)...), roundOf(7, 1002, 8*ms, 20, false)...), "aaaabb"},
+	{"answers that do not fit glibc's buffer, of which one is not waited for", append(append([]ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms, tc: true, records: 10},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, start: ms / 10},
+	}, overTCPOf(7, 2000, 3*ms, 60)...), roundOf(7, 1002, 6*ms, 10, true)...), "aaaaaa"},
+	{"over TCP with the ID that it had, on a busy machine", []ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 77, took: ms, tc: true},
+		{name: "a.example.", qtype: "A", pid: 7, port: 2000, id: 77, start: 80 * ms, took: ms, tcp: true},
+		{name: "a.example.", qtype: "A", pid: 7, port: 1001, id: 78, start: 2000 * ms, took: ms, tc: true},
+		{name: "a.example.", qtype: "A", pid: 7, port: 2001, id: 79, start: 2080 * ms, took: ms, tcp: true},
+	}, "aa--"},
+	{"answers that fit, asked for twice", append(roundOf(7, 1000, 0, 10, false), roundOf(7, 1001, 4*ms, 10, false)...), "aabb"},
+	{"answers that do not fit, of two threads", append(append(roundOf(7, 1000, 0, 20, false), roundOf(7, 1001, 0, 20, false)...), roundOf(7, 1002, 4*ms, 20, false)...), "aabbcc"},
+	{"answers that do not fit, asked for again later", append(roundOf(7, 1000, 0, 20, false), roundOf(7, 1001, 60*ms, 20, false)...), "aabb"},
 	{"two calls of two sockets, a thread of each late", []ask{
 		{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms},
 		{name: "a.example.", qtype: "A", pid: 7, port: 1002, start: 8 * ms, took: ms},

@@ -54,3 +54,20 @@ func TestRetryOverTCPWithoutRecord(t *testing.T) {
 		}
 	})
 }
+
+// What left over TCP before the answer over UDP came is not because that was truncated: a client
+// that asks for A and AAAA goes on over TCP as soon as one of them is.
+func TestOverTCPBeforeTheAnswer(t *testing.T) {
+	const name, us = "a.example.", time.Microsecond
+	udp := with(fromClient(name, 1000, 0, 1800*us), shortened)
+	tcp := with(fromClient(name, 1001, 1150*us, 4*ms), overTCP)
+	all := []trace.Record{
+		udp, record(udp, 20*us, 1750*us, attempt(1, 20*us, 1600*us, trace.OutcomeOK)), with(toUpstream(name, 1002, 100*us, 1500*us), shortened),
+		tcp, record(tcp, 20*us, 3900*us, attempt(1, 20*us, 3800*us, trace.OutcomeOK)), with(toUpstream(name, 1003, 1400*us, 400*us), overTCP),
+	}
+	everyWay(t, all, func(t *testing.T, traces []*trace.Trace) {
+		if got := strings.ReplaceAll(outlines(traces), "inferred", "exact"); got != "1000 recorded [1: 1002 exact]\n1001 recorded [1: 1003 exact]" {
+			t.Errorf("got:\n%s", got)
+		}
+	})
+}

@@ -224,7 +224,7 @@ func follows(x, y *lookup) bool {
 	case x.exchange.Protocol == "tcp":
 		return x.closed()
 	}
-	return x.exchange.Truncated && x.answered <= y.position.at+slack
+	return x.exchange.Truncated && x.answered <= y.position.at // on one clock, the kernel's
 }
 
 // closed tells whether an exchange may be one on a connection that was closed before

@@ -100,6 +100,10 @@ var crafted = []struct {
 	{"another port", etherIPv4, [][]byte{plain4.packet(udp(cport, dport+1, query))}, nil},
 	{"another protocol", etherIPv4, [][]byte{with4(plain4, func(h *ipv4) { h.protocol = 132 }).packet(udp(cport, dport, query))}, nil},
 	{"less than a DNS header", etherIPv4, [][]byte{plain4.packet(udp(cport, dport, query[:11]))}, nil},
+	{"less than a DNS header, of a server", etherIPv4, [][]byte{plain4.packet(udp(dport, cport, query[:11]))}, []Packet{with(seen4(), func(p *Packet) {
+		p.Src, p.Dst = netip.AddrPortFrom(p.Src.Addr(), dport), netip.AddrPortFrom(p.Dst.Addr(), cport)
+		p.Payload, p.PayloadLen = query[:11], 11
+	})}},
 	{"an IPv4 header too short", etherIPv4, [][]byte{append([]byte{0x44}, plain[1:]...)}, nil},
 	{"IPv6 that says it is IPv4", etherIPv6, [][]byte{append([]byte{0x40}, plain6[1:]...)}, nil},
 
@@ -259,11 +263,11 @@ func compare(t *testing.T, got, want *Packet) {
 	if got.IfName != "lo" || got.NetNS == 0 || got.Time == 0 {
 		t.Errorf("seen at %q in %d", got.IfName, got.NetNS)
 	}
-	if got.SrcServer || !got.DstServer {
+	if ofServer := want.Src.Port() == dport; got.SrcServer != ofServer || got.DstServer == ofServer {
 		t.Errorf("the server is the source %v, the destination %v", got.SrcServer, got.DstServer)
 	}
 	g := *got
-	g.DstServer = false
+	g.SrcServer, g.DstServer = false, false
 	g.Time, g.SKB, g.Kind, g.NetNS, g.NetNSName, g.IfIndex, g.IfName, g.CgroupID = 0, 0, 0, 0, "", 0, "", 0
 	g.PID, g.Comm, g.TID, g.Thread = 0, "", 0, ""
 	if !bytes.Equal(g.Payload, want.Payload) {

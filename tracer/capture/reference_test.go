@@ -151,7 +151,7 @@ func (r *reference) udp() step {
 		return nil
 	}
 	r.take(8)
-	r.seen = dns && r.left >= headerBytes
+	r.seen = dns && (r.left >= headerBytes || r.sport == dport && !r.complain)
 	if dns || !slices.Contains([]uint16{4789, 8472, 6081}, r.dport) || !r.mayBeTunnel() {
 		return nil
 	}

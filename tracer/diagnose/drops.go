@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/dustin/go-humanize/english"
@@ -83,7 +84,7 @@ func lossesOf(ex *trace.Exchange, sent []transmission, last *trace.Drop) []loss 
 	number := 0
 	for _, w := range sent {
 		switch d := lastDropOf(ex, w); {
-		case last != nil && w.has(last.Offset):
+		case last != nil && w.has(last.Sent()):
 			if len(sent) > 1 {
 				number = w.number
 			}
@@ -100,12 +101,13 @@ func lossesOf(ex *trace.Exchange, sent []transmission, last *trace.Drop) []loss 
 // dropKind is what drops have in common that are of one kind, at one place.
 type dropKind struct {
 	message, reason, where, words, bpf string
+	dst                                netip.AddrPort
 	place                              trace.Place
 	ifname                             string
 }
 
 func kindOf(d *trace.Drop) dropKind {
-	return dropKind{d.Message, d.Reason, d.Where, d.Words, d.BPF, d.Place(), d.IfName}
+	return dropKind{d.Message, d.Reason, d.Where, d.Words, d.BPF, d.Dst, d.Place(), d.IfName}
 }
 
 // lastDropOf returns the drop that ended a transmission; nil if none did. A copy that was
@@ -117,7 +119,7 @@ func lastDropOf(ex *trace.Exchange, w transmission) *trace.Drop {
 	for i := len(ex.Drops) - 1; i >= 0; i-- {
 		d := &ex.Drops[i]
 		switch {
-		case !w.has(d.Offset):
+		case !w.has(d.Sent()):
 		case d.Message == trace.MessageQuery && arrived && !atItsSocket(ex, d):
 		case d.Message == trace.MessageResponse && noSocket(d) && known && d.Place() == client:
 		default:
@@ -216,7 +218,7 @@ func otherDrops(t *trace.Trace, ex *trace.Exchange, but *trace.Drop) []string {
 func dropEvidence(m *memory, t *trace.Trace, s subject, d *trace.Drop) []string {
 	ex := s.exchange
 	evidence := []string{dropQuote(ex, d)}
-	if last, ok := lastSightingBefore(t, ex, d.Message, d.Offset); ok {
+	if last, ok := lastSightingBefore(t, ex, d.Message, endOfSending(ex, d)); ok {
 		evidence = append(evidence, last)
 	}
 	evidence = append(evidence, otherDrops(t, ex, d)...)
@@ -232,6 +234,20 @@ func dropEvidence(m *memory, t *trace.Trace, s subject, d *trace.Drop) []string 
 		evidence = append(evidence, recorded(t)...)
 	}
 	return appendIncomplete(evidence, ex)
+}
+
+// endOfSending is until when sightings of a message are of the packet that was dropped: the
+// same may have been sent again while it waited.
+func endOfSending(ex *trace.Exchange, d *trace.Drop) trace.Seconds {
+	end := d.Offset
+	if d.Message == trace.MessageQuery {
+		for _, w := range transmissions(ex, d.Offset) {
+			if w.has(d.Sent()) {
+				end = min(end, w.until-1)
+			}
+		}
+	}
+	return end
 }
 
 // recorded quotes the server's own record of the lookup. That there is none means

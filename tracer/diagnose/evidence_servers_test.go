@@ -2,6 +2,7 @@ package diagnose_test
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"github.com/dnstrace/dnstrace/trace"
@@ -92,15 +93,16 @@ var serverSentences = []sentence{
 		answered, failed := c.names()
 		return answered == number(said[0]) && answered+failed == number(said[1])
 	}),
-	form(`it answered (\w+) of this name, last at ([\d:.]+) UTC`, func(c *claim, said []string) bool {
+	form(`(\S+) answered (\w+) of this name, last at ([\d:.]+) UTC`, func(c *claim, said []string) bool {
+		to, said := said[0], said[1:]
 		return c.anyExchange(func(ex *trace.Exchange) bool {
-			return ex.QName == c.t.QName && ex.QType == said[0] && ex.Outcome == trace.OutcomeAnswered && ex.Time.UTC().Format("15:04:05.000") == said[1]
+			return netip.AddrPortFrom(ex.ServerIP, ex.ServerPort).String() == to && ex.QName == c.t.QName && ex.QType == said[0] && ex.Outcome == trace.OutcomeAnswered && ex.Time.UTC().Format("15:04:05.000") == said[1]
 		})
 	}),
-	form(`(\d+) quer(?:y|ies) of this name for (\w+) got no response meanwhile`, func(c *claim, said []string) bool {
+	form(`(\d+) quer(?:y|ies) to (\S+) for (\w+) of this name got no response meanwhile`, func(c *claim, said []string) bool {
 		n := 0
 		c.upstreamsSoFar(func(ex *trace.Exchange) {
-			if ex.QName == c.t.QName && ex.QType == said[1] && strings.Contains(c.finding.Summary, ex.ServerIP.String()) && ex.Outcome != trace.OutcomeAnswered {
+			if ex.QName == c.t.QName && ex.QType == said[2] && netip.AddrPortFrom(ex.ServerIP, ex.ServerPort).String() == said[1] && ex.Outcome != trace.OutcomeAnswered {
 				n++
 			}
 		})

@@ -97,7 +97,7 @@ func vanished(alone *trace.Trace, all *trace.Exchange, s subject) (trace.Finding
 			Advice:  "Follow the way of the query from where it was last seen: a queue or link that loses packets, or what is not observed here.",
 		}, true
 	case of.Response.Arrived.Seen() && response.Arrived == trace.NotSeen && answered(alone.Exchange) &&
-		count(all, of.Response.Arrived) < count(all, of.Response.Left):
+		count(all, of.Response.Arrived)+droppedResponses(all) < count(all, of.Response.Left):
 		return trace.Finding{
 			Code:    ResponseLost,
 			Summary: fmt.Sprintf("The response to %s did not reach the client%s.", s.name(), lastPlace(alone, alone.Exchange, trace.MessageResponse)),
@@ -105,4 +105,15 @@ func vanished(alone *trace.Trace, all *trace.Exchange, s subject) (trace.Finding
 		}, true
 	}
 	return trace.Finding{}, false
+}
+
+// droppedResponses returns how many responses the kernel reported as dropped: those are not
+// missing, whatever transmission they were to.
+func droppedResponses(ex *trace.Exchange) (n int) {
+	for i := range ex.Drops {
+		if ex.Drops[i].Message == trace.MessageResponse {
+			n++
+		}
+	}
+	return n
 }

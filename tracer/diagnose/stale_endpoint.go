@@ -19,18 +19,27 @@ func staleEndpoint(_ *memory, _ *trace.Trace, s subject, d *trace.Drop) (trace.F
 	if d.Message != trace.MessageQuery || !translated(ex) || !unreachable(d) {
 		return trace.Finding{}, false
 	}
-	port := ex.ServerPort
-	if n.ServerPort != nil {
-		port = *n.ServerPort
+	endpoint, source := endpointOf(ex), n.Source
+	evidence := listed(ex)
+	if d.Dst.IsValid() && d.Dst != endpoint { // the client's other queries went elsewhere
+		endpoint, source, evidence = d.Dst, "as in the dropped packet", nil
 	}
-	endpoint := netip.AddrPortFrom(n.ServerIP, port)
 	return trace.Finding{
 		Code:     StaleEndpoint,
 		Summary:  fmt.Sprintf("%s sent %s to %s, %s.", translator(ex), s.name(), endpoint, nobodyThere(d)),
-		Evidence: append([]string{fmt.Sprintf("%s port %d was translated to %s (%s)", ex.ServerIP, ex.ServerPort, endpoint, n.Source)}, listed(ex)...),
+		Evidence: append([]string{fmt.Sprintf("%s port %d was translated to %s (%s)", ex.ServerIP, ex.ServerPort, endpoint, source)}, evidence...),
 		Advice: fmt.Sprintf("If %s is no endpoint any more: `conntrack -D -p %s --reply-src %s`; else its pod is gone, or its network is down.",
-			n.ServerIP, ex.Protocol, n.ServerIP),
+			endpoint.Addr(), ex.Protocol, endpoint.Addr()),
 	}, true
+}
+
+// endpointOf is the server's address after translation, as far as is known last.
+func endpointOf(ex *trace.Exchange) netip.AddrPort {
+	port := ex.ServerPort
+	if ex.NAT.ServerPort != nil {
+		port = *ex.NAT.ServerPort
+	}
+	return netip.AddrPortFrom(ex.NAT.ServerIP, port)
 }
 
 // nobodyThere says what the drop proves of an address: a pod that has it may be deaf.

@@ -40,7 +40,7 @@ func transmissions(ex *trace.Exchange, until trace.Seconds) []transmission {
 	}
 	for i := range ex.Drops {
 		if d := &ex.Drops[i]; d.Message == trace.MessageQuery && d.IfName == "" && !d.InSocket() {
-			add(d.Offset)
+			add(d.Sent())
 		}
 	}
 	slices.SortStableFunc(sent, func(a, b transmission) int { return int(max(-1, min(1, a.sent-b.sent))) })
@@ -126,7 +126,7 @@ func (w transmission) only(ex *trace.Exchange) *trace.Exchange {
 	for _, p := range []*trace.Progress{&c.Milestones.Query, &c.Milestones.Response} {
 		p.Left, p.Arrived, p.Read = reached(p.Left), reached(p.Arrived), reached(p.Read)
 	}
-	c.Drops = slices.DeleteFunc(c.Drops, func(d trace.Drop) bool { return !w.has(d.Offset) })
+	c.Drops = slices.DeleteFunc(c.Drops, func(d trace.Drop) bool { return !w.has(d.Sent()) })
 	c.Rejected = slices.DeleteFunc(c.Rejected, func(r trace.Rejection) bool { return !w.has(r.Offset) })
 	if c.ICMP != nil && !w.has(c.ICMP.Offset) {
 		c.ICMP = nil

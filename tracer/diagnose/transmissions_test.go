@@ -60,6 +60,13 @@ func TestLostTransmission(t *testing.T) {
 			answer(ex, 3*ms)
 			ex.Drops = []trace.Drop{dropAt(trace.MessageResponse, "NETFILTER_DROP", "nft_do_chain", "node", 4*ms)}
 		}, DroppedByNetfilter, "dropped the response to the client's first query in namespace node", "no query was lost"},
+		{"its endpoint is gone, as was found after another answered", func(ex *trace.Exchange) {
+			atNode(ex)
+			ex.NAT = &trace.NAT{ServerIP: netip.MustParseAddr("10.0.0.9"), Source: trace.NATConntrack}
+			d := dropAt(trace.MessageQuery, "NEIGH_FAILED", "neigh_invalidate", "node", 3050*ms)
+			d.Held, d.Dst = trace.Seconds(3049*ms), netip.MustParseAddrPort("10.0.0.77:53")
+			ex.Drops = []trace.Drop{d}
+		}, StaleEndpoint, "The Service sent the client's first query to 10.0.0.77:53, which did not answer ARP", "10.0.0.9"},
 		{"a copy that was dropped is not why", func(ex *trace.Exchange) {
 			atServer(ex)
 			ex.Drops = []trace.Drop{dropAt(trace.MessageQuery, "OTHERHOST", "ip_rcv_core", "node", ms)}
@@ -67,6 +74,12 @@ func TestLostTransmission(t *testing.T) {
 		{"it never arrived", atNode, QueryNeverArrived, "The client's first query did not reach the server; the query was last seen at device eth0 in namespace node", "no query was lost"},
 		{"the server was silent", atServer, Retransmission, "which had not answered when the client asked again after 1.000s", "no query was lost"},
 		{"its response never arrived", func(ex *trace.Exchange) { answer(ex, 3*ms) }, ResponseLost, "response to the client's first query did not reach the client", "no query was lost"},
+		{"its response was on its way when the client asked again, and the next found a closed socket", func(ex *trace.Exchange) {
+			answer(ex, 999*ms)
+			see(ex, trace.MessageResponse, trace.DirectionRX, "client", 1001*ms)
+			see(ex, trace.MessageResponse, trace.DirectionTX, "server", 1999*ms)
+			ex.Drops = []trace.Drop{dropAt(trace.MessageResponse, "NO_SOCKET", "udp_unicast_rcv_skb", "client", 2000*ms), dropAt(trace.MessageResponse, "NO_SOCKET", "udp_unicast_rcv_skb", "client", 2001*ms)}
+		}, Retransmission, "The client asked again after", ""},
 		{"its response was not translated back", func(ex *trace.Exchange) {
 			answer(ex, 3*ms)
 			port := uint16(53)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
@@ -14,8 +15,9 @@ import (
 // query left, nothing came back, and the tracer lost nothing meanwhile.
 func upstreamTimeout(m *memory, t *trace.Trace) []trace.Finding {
 	var findings []trace.Finding
+	of := ignoredTypes(m, t)
 	for _, same := range silentUpstreams(t) {
-		if ignoresType(m, t, same[0]) {
+		if slices.ContainsFunc(of, func(i ignored) bool { return i.has(same[0]) }) {
 			continue
 		}
 		f := trace.Finding{

@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"math"
 	"slices"
 	"strings"
 
@@ -63,10 +64,13 @@ func (t *Table) drop(ex *open, p *capture.Packet, response bool) {
 	if p.Protocol == trace.TransportTCP && duplicate(p.Reason) {
 		return
 	}
+	d := t.dropOf(ex, p, response)
 	if j := ex.droppedJourney(p, response); j != nil {
 		if p.NetNS == 0 {
 			ex.locate(p, j)
+			d.NetNS, d.NetNSName = p.NetNS, p.NetNSName
 		}
+		d.Held = max(d.Offset-ex.begins(ex.number(j)), 0)
 		j.dropped = true
 		j.atSocket = j.atSocket || atSocket(p.Reason, p.Where)
 	} else if !response && (ex.sent || ex.path.Len() == 0) {
@@ -75,6 +79,7 @@ func (t *Table) drop(ex *open, p *capture.Packet, response bool) {
 		ex.lastQuery = max(ex.lastQuery, p.Time)
 		if p.SentAt != 0 {
 			ex.lastQuery = max(ex.first, p.SentAt)
+			d.Held = trace.Seconds(p.Time - ex.lastQuery)
 		}
 	}
 	ex.dropExplains(p, response)
@@ -83,7 +88,16 @@ func (t *Table) drop(ex *open, p *capture.Packet, response bool) {
 	} else if noSocket(p) {
 		ex.ended = true // nobody waits for it, or asks again
 	}
-	t.keepDrop(ex, p, response)
+	t.keepDrop(ex, d)
+}
+
+// begins returns when the packet of a journey was first seen.
+func (ex *open) begins(journey uint16) trace.Seconds {
+	i := slices.IndexFunc(ex.marks, func(m mark) bool { return m.journey == journey })
+	if i < 0 {
+		return math.MaxInt64
+	}
+	return ex.path.Offset(i)
 }
 
 // locate gives a drop the namespace where its buffer was last seen: what waited in a socket
@@ -100,12 +114,12 @@ func (ex *open) locate(p *capture.Packet, j *journey) {
 }
 
 // keepDrop puts a drop on the record.
-func (t *Table) keepDrop(ex *open, p *capture.Packet, response bool) {
+func (t *Table) keepDrop(ex *open, d trace.Drop) {
 	if len(ex.drops) >= maxDrops {
 		t.stats.Sightings++
 		return
 	}
-	ex.drops = append(ex.drops, t.dropOf(ex, p, response))
+	ex.drops = append(ex.drops, d)
 }
 
 // dropOf is what the record says of a drop.
@@ -114,6 +128,9 @@ func (t *Table) dropOf(ex *open, p *capture.Packet, response bool) trace.Drop {
 		Where: p.Where, Reason: p.Reason, Words: p.Words, Message: messageName(response), Node: t.cfg.Node, NetNS: p.NetNS,
 		NetNSName: p.NetNSName, IfName: p.IfName, Offset: trace.Seconds(p.Time - ex.first), BPF: p.BPF,
 		Fragment: p.Fragment != nil && p.Fragment.Offset > 0,
+	}
+	if !response && p.Dst.IsValid() && p.Dst != ex.server {
+		d.Dst = p.Dst
 	}
 	if p.Table != nil {
 		d.ConntrackCount, d.ConntrackMax = p.Table.Count, p.Table.Max

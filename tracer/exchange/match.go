@@ -154,7 +154,7 @@ func (t *Table) response(p *capture.Packet, m *message) *open {
 	k := keyOf(p, &m.header, clientOf(p, true), before)
 	ex := t.answers(p, k, fresh)
 	if ex == nil {
-		t.misfit(p, m)
+		t.misfit(p, m, k)
 		return nil
 	}
 	ex.sent = fresh

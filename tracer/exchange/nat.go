@@ -55,7 +55,8 @@ func (t *Table) tracked(ex *open, p *capture.Packet) {
 	if x.source != trace.NATConntrack {
 		*x = translation{source: trace.NATConntrack} // what was matched gives way to what is known
 	}
-	if a := n.Reply.Src; a != n.Original.Dst {
+	// What was dropped need not have gone where another sending of the query did.
+	if a := n.Reply.Src; a != n.Original.Dst && (p.Kind != capture.Drop || !x.server.IsValid()) {
 		x.server = a
 	}
 	if a := n.Reply.Dst; a != n.Original.Src {

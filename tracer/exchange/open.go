@@ -98,6 +98,7 @@ func (m *mark) is(bit uint8) bool { return m.bits&bit != 0 }
 type journey struct {
 	skb      uint64
 	last     int64
+	at       capture.Kind // where it was last seen
 	why      rejection
 	response bool
 	dropped  bool
@@ -215,7 +216,7 @@ func (ex *open) journey(p *capture.Packet, response bool) (*journey, bool) {
 		j := &ex.journeys[i]
 		// What was freed is soon used for something else: TCP sends again at once what an
 		// ICMP error says was too big.
-		if j.response != response || j.dropped && p.Kind != capture.Drop {
+		if j.response != response || j.dropped && p.Kind != capture.Drop || ex.endedBefore(j, p) {
 			continue
 		}
 		// A buffer that waits in a queue or a socket is not used for anything else. A socket
@@ -225,15 +226,27 @@ func (ex *open) journey(p *capture.Packet, response bool) (*journey, bool) {
 			most = sameSKB
 		}
 		if p.Kind == capture.Read || j.skb == p.SKB && (p.Time-j.last <= most || p.Kind == capture.Drop || p.Kind == capture.Delivered) {
-			j.last = p.Time
+			j.last, j.at = p.Time, p.Kind
 			return j, true
 		}
 	}
 	if len(ex.journeys) >= maxSightings {
 		return &ex.journeys[len(ex.journeys)-1], true
 	}
-	ex.journeys = append(ex.journeys, journey{skb: p.SKB, last: p.Time, response: response})
+	ex.journeys = append(ex.journeys, journey{skb: p.SKB, last: p.Time, at: p.Kind, response: response})
 	return &ex.journeys[len(ex.journeys)-1], false
+}
+
+// endedBefore tells whether a way was over before a packet in its buffer was seen: what a socket
+// got goes no further, and what a socket sends came from nowhere.
+func (ex *open) endedBefore(j *journey, p *capture.Packet) bool {
+	switch p.Kind {
+	case capture.RX:
+		return j.at >= capture.Delivered
+	case capture.TX:
+		return j.at >= capture.Delivered || ex.sent && j.at != capture.TX
+	}
+	return false
 }
 
 // number returns the index of a journey.

@@ -32,8 +32,9 @@ const maxAtSocket = 64
 
 // misfit takes a response with an ID and a question that no exchange has. It is a
 // rejected one of the one exchange of its socket and server that has its ID, else of the
-// one that has its question, else of the only one.
-func (t *Table) misfit(p *capture.Packet, m *message) {
+// one that has its question, else of the only one; of none if it is a late one to an
+// exchange that is over.
+func (t *Table) misfit(p *capture.Packet, m *message, k key) {
 	var sameID, asked, other *open
 	sameIDs, sameQuestions, others := 0, 0, 0
 	question := hash(m.question)
@@ -54,7 +55,7 @@ func (t *Table) misfit(p *capture.Packet, m *message) {
 		}
 	}
 	switch {
-	case n == maxAtSocket:
+	case n == 0, n == maxAtSocket, t.owed.has(k):
 		t.stats.Orphans++
 	case sameIDs == 1:
 		t.refuse(sameID, p, wrongQuestion, m)
@@ -102,15 +103,15 @@ func (t *Table) unreadable(p *capture.Packet, m *message) *open {
 
 // unreadableOf returns the one exchange that such a response may be of.
 func (t *Table) unreadableOf(p *capture.Packet, id uint16, bare bool) *open {
-	if b := t.buffers.in(p); b != nil && b.response && b.ex.key.protocol == p.Protocol && (!bare || b.ex.key.id == id) {
+	if b := t.buffers.in(p); b != nil && b.response && !sent(p, b) && b.ex.key.protocol == p.Protocol && (!bare || b.ex.key.id == id) {
 		return b.ex
 	}
 	// What is not captured cannot be judged.
 	if !bare && len(p.Payload) < min(p.PayloadLen, headerLen+5) {
 		return nil
 	}
-	var sameID, any *open
-	sameIDs, all, n := 0, 0, 0
+	var sameID, waiting, any *open // waiting: it had none that was rejected
+	sameIDs, allWaiting, all, n := 0, 0, 0, 0
 	if len(p.Payload) >= 2 {
 		id = binary.BigEndian.Uint16(p.Payload)
 	}
@@ -128,6 +129,10 @@ func (t *Table) unreadableOf(p *capture.Packet, id uint16, bare bool) *open {
 			any = ex
 			all++
 		}
+		if known && len(ex.rejected) == 0 {
+			waiting = ex
+			allWaiting++
+		}
 	}
 	switch {
 	case n == maxAtSocket:
@@ -135,6 +140,8 @@ func (t *Table) unreadableOf(p *capture.Packet, id uint16, bare bool) *open {
 		return sameID
 	case sameIDs == 0 && all == 1:
 		return any
+	case sameIDs == 0 && allWaiting == 1:
+		return waiting
 	}
 	return nil
 }

@@ -308,3 +308,40 @@ func TestSourceOfWhatFoundNoSocket(t *testing.T) {
 		}
 	}
 }
+
+// What a socket sends in the buffer of another garbage that just passed is of its own exchange.
+func TestGarbageInTheBufferOfAnother(t *testing.T) {
+	f := newFeed(t)
+	clients := []netip.AddrPort{pod, netip.AddrPortFrom(pod.Addr(), 50203)}
+	for i, client := range clients {
+		f.packet(tx, podNS, 2, client, server, query(t, "a.example.", uint16(7+i)))
+		f.packet(rx, serverNS, 2, client, server, query(t, "a.example.", uint16(7+i)))
+		f.skb++
+	}
+	for _, client := range clients {
+		f.packet(tx, serverNS, 2, server, client, []byte{1, 2}, func(p *capture.Packet) { p.PID = 71 })
+		f.packet(rx, podNS, 2, server, client, []byte{1, 2})
+	}
+	f.after(time.Minute)
+	for _, ex := range f.got {
+		if len(ex.Rejected) != 1 {
+			t.Errorf("%s: rejected %+v", netip.AddrPortFrom(ex.ClientIP, ex.ClientPort), ex.Rejected)
+		}
+	}
+}
+
+// Of two that one socket asked one after the other, garbage is the one's that had none.
+func TestGarbageOfOneSocket(t *testing.T) {
+	f := newFeed(t)
+	for i := range uint16(2) {
+		f.packet(tx, podNS, 2, pod, server, query(t, "a.example.", 7+i))
+		f.skb++
+		f.back(server, []byte{0xff})
+	}
+	f.after(time.Minute)
+	for _, ex := range f.got {
+		if len(ex.Rejected) != 1 {
+			t.Errorf("ID %d: rejected %+v", ex.ID, ex.Rejected)
+		}
+	}
+}

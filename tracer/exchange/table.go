@@ -25,6 +25,9 @@ const (
 	transferLinger = time.Second
 	// readLinger is the same for one whose response waits in the socket of its client.
 	readLinger = 300 * time.Millisecond
+	// neighbourWait is how long a packet waits for the link address of its next hop before
+	// Linux drops it: three requests of a second each (mcast_solicit, retrans_time).
+	neighbourWait = 3300 * time.Millisecond
 	// grace is how long after its timeout a query without a response is passed on: a
 	// client whose own timeout is the same asks again in the same exchange.
 	grace = time.Second
@@ -109,6 +112,7 @@ type Table struct {
 	sketches  []*trace.Exchange  // likewise
 	sketched  [maxKin]emitted    // likewise
 	buffers   buffers
+	owed      owed
 	devices   devices
 	places    places
 	sweep     int64
@@ -263,9 +267,9 @@ func (t *Table) ends(ex *open) int64 {
 	case !t.answered(ex):
 		return max(due, ex.silent(t.cfg.Timeout))
 	case t.unread(ex):
-		return max(due, ex.last+int64(readLinger))
+		due = max(due, ex.last+int64(readLinger))
 	}
-	return due
+	return max(due, ex.stuck())
 }
 
 func (t *Table) over(ex *open, now int64, emit func(*trace.Exchange)) {
@@ -310,6 +314,7 @@ func (t *Table) remove(ex *open) {
 	t.due.Remove(int(ex.index))
 	t.bytes -= ex.counted
 	ex.closed = true
+	t.owed.note(ex)
 	t.unindex(ex)
 	t.waitsNoMore(ex)
 	t.kin.leave(ex.kinKey(), ex)

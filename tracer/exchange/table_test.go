@@ -389,3 +389,84 @@ func TestNotDNS(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// What a client read or its host dropped is over: the kernel uses its buffer again for the
+// next response, which is another and says nothing of the first.
+func TestBufferOfTheNextResponse(t *testing.T) {
+	for _, watched := range []bool{true, false} {
+		f := newFeed(t)
+		q, r := query(t, "a.example.", 7), response(t, "a.example.", 7, dns.RcodeSuccess)
+		sends := func(p *capture.Packet) { p.PID, p.Comm = 71, "coredns" }
+		f.packet(tx, podNS, 2, pod, server, q)
+		f.packet(rx, serverNS, 2, pod, server, q)
+		f.skb++
+		for range 3 {
+			f.packet(tx, serverNS, 2, server, pod, r, sends)
+			f.packet(rx, podNS, 2, server, pod, r)
+			if watched {
+				f.packet(delivered, podNS, 0, server, pod, r)
+				f.packet(read, podNS, 0, server, pod, r)
+			}
+		}
+		f.packet(drop, podNS, 2, server, pod, r, because("NO_SOCKET"))
+		f.after(time.Minute)
+		if ex := f.one(); ex.Outcome != trace.OutcomeAnswered || len(ex.Drops) != 1 {
+			t.Errorf("sockets watched %t: %s, %d drops", watched, ex.Outcome, len(ex.Drops))
+		}
+	}
+}
+
+// A response to a lookup that is over, which was asked several times, comes to the socket that
+// has its port now: that one rejects it, and nothing is wrong with its own lookup.
+func TestLateResponseToAnEarlierSocket(t *testing.T) {
+	f := newFeed(t)
+	late := response(t, "a.example.", 7, dns.RcodeSuccess)
+	f.throughService(query(t, "a.example.", 7), late)
+	for range 2 { // sent again, and answered again
+		f.packet(tx, podNS, 2, pod, service, query(t, "a.example.", 7))
+		f.skb++
+	}
+	f.after(200 * time.Millisecond)
+	f.packet(tx, podNS, 2, pod, service, query(t, "b.example.", 8))
+	f.skb++
+	f.back(service, late)
+	f.back(service, response(t, "b.example.", 9, dns.RcodeSuccess))
+	f.after(time.Minute)
+	for _, ex := range f.got {
+		if want := map[string]int{"a.example.": 0, "b.example.": 1}[ex.QName]; len(ex.Rejected) != want {
+			t.Errorf("%s: rejected %+v", ex.QName, ex.Rejected)
+		}
+	}
+}
+
+// A query that waits for the link address of an endpoint that is gone is dropped after three
+// seconds. If its client asked again meanwhile, and another endpoint answered, it is one
+// exchange, whose drop tells which endpoint that was.
+func TestDroppedAfterTheAnswer(t *testing.T) {
+	gone := netip.MustParseAddrPort("10.244.0.77:53")
+	f := newFeed(t)
+	q, r := query(t, "a.example.", 7), response(t, "a.example.", 7, dns.RcodeSuccess)
+	f.packet(tx, podNS, 2, pod, service, q)
+	f.packet(rx, nodeNS, 5, pod, service, q)
+	waiting := f.skb
+	f.skb++
+	f.after(1500 * time.Millisecond)
+	f.throughService(q, r)
+	f.after(time.Second)
+	if len(f.got) != 0 {
+		t.Fatalf("told %s after the answer, and one query waits", time.Second)
+	}
+	f.after(550 * time.Millisecond)
+	f.skb = waiting
+	f.packet(drop, nodeNS, 6, pod, gone, q, because("NEIGH_FAILED"), withNAT(&capture.NAT{
+		Original: capture.Tuple{Src: pod, Dst: service}, Reply: capture.Tuple{Src: gone, Dst: pod},
+	}))
+	f.after(time.Minute)
+	ex := f.one()
+	if ex.Outcome != trace.OutcomeAnswered || ex.Transmissions != 2 || len(ex.Drops) != 1 || ex.NAT.ServerIP != server.Addr() {
+		t.Fatalf("%s, %d transmissions, drops %+v, NAT %+v", ex.Outcome, ex.Transmissions, ex.Drops, ex.NAT)
+	}
+	if d := ex.Drops[0]; d.Dst != gone || d.Sent() != 0 {
+		t.Errorf("to %s, first seen after %s", d.Dst, d.Sent().Duration())
+	}
+}

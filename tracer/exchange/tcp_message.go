@@ -126,7 +126,7 @@ func (s *stream) drops(p *capture.Packet, seq uint32, n int) {
 func (t *Table) earlyDrops(s *stream, m *carried, response bool) {
 	s.early = slices.DeleteFunc(s.early, func(e earlyDrop) bool {
 		if after(m.end, e.from) && after(e.to, m.start) && m.why == accepted {
-			t.keepDrop(m.ex, &e.packet, response)
+			t.keepDrop(m.ex, t.dropOf(m.ex, &e.packet, response))
 		}
 		return !after(e.to, m.end)
 	})
