@@ -14,12 +14,19 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
-// Bounds of what is remembered: pods come and go.
+// Bounds of what is remembered, and of looking for more: pods come and go, and who may make
+// cgroups can make any number of them.
 const (
-	maxPaths   = 8192
+	maxPaths   = 32768
 	retryAfter = time.Second // an id that was not found is not looked for again before
+	// lookShare is the part of the time that looking may take, and maxLook what it may take at
+	// once: the names of some sixty pods that start together, on a node with 600 cgroups.
+	lookShare = 20
+	maxLook   = 500 * time.Millisecond
 )
 
 // Names names cgroups by id, which is the inode of their directory in cgroup2. It
@@ -28,6 +35,8 @@ type Names struct {
 	root  string // where cgroup2 is mounted
 	known map[uint64]group
 	now   func() time.Time
+	most  int           // of known
+	room  *rate.Limiter // of ns that may go into looking
 }
 
 type group struct {
@@ -41,7 +50,12 @@ func Open() (*Names, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Names{root: root, known: map[uint64]group{}, now: time.Now}, nil
+	return newNames(root, time.Now), nil
+}
+
+func newNames(root string, now func() time.Time) *Names {
+	return &Names{root: root, known: map[uint64]group{}, now: now, most: maxPaths,
+		room: rate.NewLimiter(rate.Limit(time.Second/lookShare), int(maxLook))}
 }
 
 // MountPoint returns where cgroup2 is mounted. The error says what is missing.
@@ -103,18 +117,26 @@ func (n *Names) Cgroup(id uint64) (path, container string) {
 	if known && (g.tried.IsZero() || n.now().Sub(g.tried) < retryAfter) {
 		return g.path, g.container
 	}
-	if len(n.known) >= maxPaths {
+	begin := n.now()
+	if n.room.TokensAt(begin) < 1 {
+		return g.path, g.container // unknown, until there is time to look
+	}
+	if len(n.known) >= n.most {
 		clear(n.known)
 	}
 	n.learn()
+	// What it took beyond what there is delays the next look.
+	n.room.ReserveN(begin, int(min(n.now().Sub(begin), maxLook)))
 	if g, known = n.known[id]; !known || !g.tried.IsZero() {
-		n.known[id] = group{tried: n.now()}
+		if len(n.known) < n.most {
+			n.known[id] = group{tried: n.now()}
+		}
 		return "", ""
 	}
 	return g.path, g.container
 }
 
-// learn looks through all cgroups and remembers them. It takes 8 ms for 600 of them;
+// learn looks through all cgroups and remembers them, as far as there is room. It takes 8 ms for 600 of them;
 // to open one by its id would take CAP_DAC_READ_SEARCH, with which a process may
 // read every file of the node.
 func (n *Names) learn() {
@@ -122,6 +144,9 @@ func (n *Names) learn() {
 	_ = filepath.WalkDir(n.root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
 			return nil
+		}
+		if len(n.known) >= n.most {
+			return fs.SkipAll
 		}
 		info, err := d.Info()
 		if err != nil {

@@ -72,7 +72,7 @@ func inode(t *testing.T, path string) uint64 {
 // Any tree of directories will do.
 func TestCgroup(t *testing.T) {
 	root, now := t.TempDir(), time.Unix(1, 0)
-	n := &Names{root: root, known: map[uint64]group{}, now: func() time.Time { return now }}
+	n := newNames(root, func() time.Time { return now })
 	id := strings.Repeat("ab", 32)
 	path := filepath.Join(root, "system.slice", "docker-"+id+".scope")
 	if err := os.MkdirAll(path, 0o700); err != nil {
@@ -107,7 +107,7 @@ func TestCgroup(t *testing.T) {
 // Those that were passed on the way need not be looked for.
 func TestOneLookFindsAll(t *testing.T) {
 	root := t.TempDir()
-	n := &Names{root: root, known: map[uint64]group{}, now: func() time.Time { return time.Unix(1, 0) }}
+	n := newNames(root, func() time.Time { return time.Unix(1, 0) })
 	first, second := filepath.Join(root, "first"), filepath.Join(root, "second")
 	for _, path := range []string{first, second} {
 		if err := os.Mkdir(path, 0o700); err != nil {
@@ -129,7 +129,7 @@ func TestOneLookFindsAll(t *testing.T) {
 // An id that was not found is looked for again, but not for every packet.
 func TestUnknownIsTriedAgain(t *testing.T) {
 	root, now := t.TempDir(), time.Unix(1, 0)
-	n := &Names{root: root, known: map[uint64]group{}, now: func() time.Time { return now }}
+	n := newNames(root, func() time.Time { return now })
 	path := filepath.Join(root, "late")
 	if err := os.Mkdir(path, 0o700); err != nil {
 		t.Fatal(err)

@@ -65,7 +65,7 @@ func (s *answers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // formOf returns the form that fits what a request accepts.
 func formOf(h http.Header) form {
-	f := form{protobuf: expfmt.Negotiate(h).FormatType() == expfmt.TypeProtoDelim}
+	f := form{protobuf: expfmt.NegotiateAccept(h, expfmt.DefaultAcceptedFormats()...).FormatType() == expfmt.TypeProtoDelim}
 	for accepted := range strings.SplitSeq(h.Get("Accept-Encoding"), ",") {
 		name, quality, _ := strings.Cut(strings.ReplaceAll(accepted, " ", ""), ";")
 		none := quality != "" && strings.Trim(strings.TrimPrefix(quality, "q="), "0.") == "" // RFC 9110, section 12.4.2

@@ -38,6 +38,7 @@ func newGRPCTransport(e endpoint, s signal, env environment, agent string) (*grp
 	}
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(security), grpc.WithUserAgent(agent), grpc.WithConnectParams(connect),
+		grpc.WithDisableServiceConfig(), // which would come from DNS, in a TXT record
 		grpc.WithMaxHeaderListSize(maxResponse), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponse)),
 	}
 	if env.gzip {

@@ -65,7 +65,8 @@ func of(pid int, uid uint32, onNode bool) Process {
 	if onNode { // another number may be anybody's
 		p.PID = pid
 	}
-	if p.Started = started(pid); p.Started.IsZero() && errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
+	// Signal 0 asks whether it is there, also where /proc hides it; deploy/seccomp has no kill(2).
+	if p.Started = started(pid); p.Started.IsZero() && errors.Is(unix.Tgkill(pid, pid, 0), unix.ESRCH) {
 		p.Started, p.Ended = time.Now(), true
 		return p
 	}
