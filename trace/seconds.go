@@ -20,6 +20,31 @@ func SecondsPtr(d time.Duration) *Seconds {
 // Duration returns s as a time.Duration.
 func (s Seconds) Duration() time.Duration { return time.Duration(s) }
 
+// String returns s for people: three digits and a unit, such as "2.00 s", "13.4 ms", "78.6 µs".
+func (s Seconds) String() string {
+	d := s.Duration()
+	if d < 0 {
+		return "-" + Seconds(d.Abs()).String() // also of the least there is
+	}
+	for _, unit := range []struct {
+		name string
+		size time.Duration
+	}{{"s", time.Second}, {"ms", time.Millisecond}, {"µs", time.Microsecond}} {
+		v := float64(d) / float64(unit.size)
+		if v >= 0.9995 {
+			decimals := max(0, 2-int(math.Floor(math.Log10(v*1.0005))))
+			if unit.size == time.Microsecond {
+				decimals = min(decimals, 1)
+			}
+			return strconv.FormatFloat(v, 'f', decimals, 64) + " " + unit.name
+		}
+	}
+	if d == 0 {
+		return "0"
+	}
+	return strconv.FormatInt(d.Nanoseconds(), 10) + " ns"
+}
+
 // appendJSON appends the shortest decimal fraction that says s exactly.
 func (s Seconds) appendJSON(b []byte) []byte {
 	n := uint64(s)

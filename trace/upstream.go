@@ -39,6 +39,12 @@ func (u *Upstream) Failed() bool {
 	return true
 }
 
+// Rejected tells whether all that came for an upstream query was what its server could not take.
+// CoreDNS makes an answer of its own of some of that.
+func (u *Upstream) Rejected() bool {
+	return u.Exchange != nil && u.Exchange.Outcome == OutcomeUnanswered && len(u.Exchange.Rejected) > 0
+}
+
 // Exchanges returns the exchanges of an attempt in order, the one that ended it last.
 func (u *Upstream) Exchanges() []*Exchange {
 	var all []*Exchange

@@ -207,6 +207,33 @@ func TestWatchOnce(t *testing.T) {
 	}
 }
 
+// What there is comes in the order in which it began, and what was told again once.
+func TestWatchOnceIsInOrderOfStart(t *testing.T) {
+	var lines []byte
+	began := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
+	add := func(second int, name string, replaces bool) {
+		e, _ := recorded(1, name)
+		e.Time = began.Add(time.Duration(second) * time.Second)
+		e.TraceID = trace.NewTraceID(e.Time, e.Flow)
+		tr := &trace.Trace{Header: e.Header, QName: name, Exchange: e, Outcome: e.Outcome, Replaces: replaces}
+		lines = append(tr.AppendJSON(lines), '\n')
+	}
+	add(3, "third.example.", false)
+	add(1, "first.example.", false)
+	add(2, "second.example.", false)
+	add(1, "first.example.", true)
+	for _, args := range [][]string{{}, {"-o", "json"}} {
+		status, out, stderr := call(t, string(lines), append([]string{"watch", "--once", "--from", "-"}, args...)...)
+		first, second, third := strings.Index(out, "first.example"), strings.Index(out, "second.example"), strings.Index(out, "third.example")
+		if status != exitOK || stderr != "" || first < 0 || second < first || third < second {
+			t.Errorf("%q: status %d, %s\n%s", args, status, stderr, out)
+		}
+		if n := strings.Count(out, "\n"); len(args) == 0 && n != 4 || len(args) > 0 && n != 3 {
+			t.Errorf("%q: %d lines\n%s", args, n, out)
+		}
+	}
+}
+
 func TestErrors(t *testing.T) {
 	path := records(t)
 	socket := filepath.Join(t.TempDir(), "api.sock")

@@ -27,7 +27,8 @@ func newWatchCommand() *cobra.Command {
 		Long: "Shows every lookup as it finishes: who asked whom for what, with what result, how long\n" +
 			"it took, what the cache and the upstreams did, and what is wrong with it.\n" +
 			"Reads from the tracer on this node until stopped; --since begins in the past, and\n" +
-			"with --once it ends with what there is now. From a file, shows what is in it and ends.\n" +
+			"with --once it ends with what there is now, in the order in which lookups began. From\n" +
+			"a file, shows what is in it and ends.\n" +
 			"From Loki, lookups come some 15 s late: that is how long the records of several nodes\n" +
 			"wait for each other; --once does not wait, and goes back an hour unless --since says.\n\n" +
 			"A lookup that goes on after it was shown as unanswered is shown again, as it is in the\n" +
@@ -54,7 +55,7 @@ func newWatchCommand() *cobra.Command {
 	o.readOptions.register(cmd, outputTable, outputJSON)
 	o.registerUpstream(cmd)
 	o.sinceOptions.register(cmd)
-	cmd.Flags().BoolVar(&o.once, "once", false, "show the lookups that there are, and end")
+	cmd.Flags().BoolVar(&o.once, "once", false, "show the lookups that there are, in order of their start, and end")
 	cmd.Flags().StringSliceVar(&o.columns, "columns", nil, "show these columns, in this order")
 	// The name of a flag that was just defined is no possible error.
 	_ = cmd.RegisterFlagCompletionFunc("columns", completeColumns)
@@ -104,7 +105,16 @@ func (o *watchOptions) watch(ctx context.Context, cmd *cobra.Command) error {
 		show = func(l source.Lookup) error { return writeLine(out, l.Line) }
 	}
 	s := o.open(cmd, cmd.ErrOrStderr())
-	read, err := o.each(ctx, s, source.Request{Since: o.since, Follow: !o.once}, keep, cmd.ErrOrStderr(), show)
+	take, flush := show, func() error { return nil }
+	if o.once {
+		started := newByStart()
+		defer started.close()
+		take, flush = started.add, func() error { return started.each(show) }
+	}
+	read, err := o.each(ctx, s, source.Request{Since: o.since, Follow: !o.once}, keep, cmd.ErrOrStderr(), take)
+	if err == nil {
+		err = flush()
+	}
 	if err == nil && ctx.Err() == nil && read.Traces == 0 {
 		say(cmd.ErrOrStderr(), "there is no lookup in %s; %s", s, o.emptyRemedy())
 	}

@@ -72,8 +72,8 @@ func TestClientGaveUpSaysWhatTookSoLong(t *testing.T) {
 	}{
 		{nil, "closed its socket."},
 		{[]trace.Upstream{attempt("10.0.0.9:53", 0, 100*time.Millisecond)}, "closed its socket."},
-		{[]trace.Upstream{attempt("10.0.0.9:53", 0, 290*time.Millisecond)}, "; CoreDNS waited 290ms of that for the upstream 10.0.0.9:53."},
-		{[]trace.Upstream{attempt("10.0.0.9:53", 0, 200*time.Millisecond), attempt("10.0.0.8:53", 10*time.Millisecond, 200*time.Millisecond)}, "; CoreDNS waited 210ms of that for its upstreams."},
+		{[]trace.Upstream{attempt("10.0.0.9:53", 0, 290*time.Millisecond)}, "; CoreDNS waited 290 ms of that for the upstream 10.0.0.9:53."},
+		{[]trace.Upstream{attempt("10.0.0.9:53", 0, 200*time.Millisecond), attempt("10.0.0.8:53", 10*time.Millisecond, 200*time.Millisecond)}, "; CoreDNS waited 210 ms of that for its upstreams."},
 	} {
 		ex := asked()
 		ex.Outcome = trace.OutcomeDropped

@@ -43,7 +43,7 @@ var packetSentences = []sentence{
 			return len(all) > 0 && how(&all[len(all)-1]) == said[0] && placeName(all[len(all)-1].NetNSName, all[len(all)-1].NetNS) == said[1]
 		})
 	}),
-	form(`(?:until then )?the `+kind+` was last seen `+long+` after the client sent (?:it|its query|its SYN), `+where+` in `+netns+` \(`+endAt+` > `+endAt+`\)`, lastSeen),
+	form(`(?:until then )?the `+kind+` was last seen (?:`+long+` after|when) the client sent (?:it|its query|its SYN), `+where+` in `+netns+` \(`+endAt+` > `+endAt+`\)`, lastSeen),
 	form(`the query was (received from device \S+|delivered to a socket) in `+netns+`, `+long+` after the client sent it`, func(c *claim, said []string) bool {
 		return c.exchange(func(ex *trace.Exchange) bool {
 			at, ok := ex.Sighting(ex.Milestones.Query.Arrived)
@@ -211,7 +211,7 @@ func lastSeen(c *claim, said []string) bool {
 		all := seenOf(ex, message)
 		for i := range all {
 			s := &all[i]
-			if ok && spent(s.Offset, said[1]) && how(s) == said[2] && placeName(s.NetNSName, s.NetNS) == said[3] && s.Src.String() == said[4] && s.Dst.String() == said[5] &&
+			if at := spent(s.Offset, said[1]) || said[1] == "" && s.Offset == 0; ok && at && how(s) == said[2] && placeName(s.NetNSName, s.NetNS) == said[3] && s.Src.String() == said[4] && s.Dst.String() == said[5] &&
 				(i+1 == len(all) || interrupted(ex, message, s, &all[i+1])) {
 				return true
 			}

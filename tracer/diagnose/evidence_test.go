@@ -1,7 +1,6 @@
 package diagnose_test
 
 import (
-	"fmt"
 	"math"
 	"regexp"
 	"slices"
@@ -30,7 +29,7 @@ type sentence struct {
 
 // Parts of the forms.
 const (
-	long  = `(\d+(?:\.\d+)?(?:e\+\d+)?(?:µs|ms|s))`
+	long  = `(\d+(?:\.\d+)? (?:ns|µs|ms|s)|0)`
 	addr  = `([0-9a-f.:]+)`
 	endAt = `(\[?[0-9a-f.:]+\]?:\d+)`
 	id    = `0x([0-9a-f]+)`
@@ -202,16 +201,8 @@ func (c *claim) attempt(like func(*trace.Attempt) bool) (found bool) {
 	return found
 }
 
-// seconds writes a time as the evidence does: three digits and a unit.
-func seconds(d time.Duration) string {
-	switch {
-	case d < time.Millisecond:
-		return fmt.Sprintf("%.3gµs", float64(d)/1e3)
-	case d < time.Second:
-		return fmt.Sprintf("%.3gms", float64(d)/1e6)
-	}
-	return fmt.Sprintf("%.3fs", d.Seconds())
-}
+// seconds writes a time as the evidence does.
+func seconds(d time.Duration) string { return trace.Seconds(d).String() }
 
 func spent(s trace.Seconds, said string) bool { return seconds(s.Duration()) == said }
 

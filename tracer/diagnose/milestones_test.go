@@ -149,7 +149,7 @@ func TestWaitWithoutARecord(t *testing.T) {
 		if len(found) != tc.want {
 			t.Fatalf("waited %s: %+v", tc.wait, found)
 		}
-		if tc.want == 1 && (found[0].Code != ServerOverloaded || !slices.Contains(found[0].Evidence, "coredns (process 71) read it from its socket 1.000s later, as the kernel saw")) {
+		if tc.want == 1 && (found[0].Code != ServerOverloaded || !slices.Contains(found[0].Evidence, "coredns (process 71) read it from its socket 1.00 s later, as the kernel saw")) {
 			t.Errorf("%+v", found[0])
 		}
 	}
@@ -286,8 +286,8 @@ func TestSilentUpstreamIsNamedOnce(t *testing.T) {
 		}
 	}
 	want := []string{
-		"The upstream 10.0.0.1:53 did not answer, 3 times, which cost the lookup 6.000s.",
-		"The upstream 10.0.0.3:53 did not answer, which cost the lookup 2.000s.",
+		"The upstream 10.0.0.1:53 did not answer, 3 times, which cost the lookup 6.00 s.",
+		"The upstream 10.0.0.3:53 did not answer, which cost the lookup 2.00 s.",
 	}
 	if !slices.Equal(said, want) {
 		t.Fatalf("%q, want %q", said, want)
@@ -344,7 +344,7 @@ func TestSlowUpstreamCountsEarlierQueries(t *testing.T) {
 	tr := &trace.Trace{Header: client.Header, Exchange: client, Outcome: client.Outcome, Upstreams: []trace.Upstream{{
 		Earlier: []*trace.Exchange{answer(10*time.Millisecond, 300*time.Millisecond)}, Exchange: answer(320*time.Millisecond, 300*time.Millisecond),
 	}}}
-	if found := New().Trace(tr); len(found) != 1 || found[0].Code != SlowUpstream || !strings.Contains(found[0].Summary, "took 610ms of") {
+	if found := New().Trace(tr); len(found) != 1 || found[0].Code != SlowUpstream || !strings.Contains(found[0].Summary, "took 610 ms of") {
 		t.Errorf("%+v", found)
 	}
 }
@@ -361,8 +361,8 @@ func TestSlowUpstreamOfAChain(t *testing.T) {
 		last trace.Upstream
 		want string
 	}{
-		{"slow", trace.Upstream{Exchange: answer(2*time.Second, "10.0.0.9")}, "The upstream 10.0.0.9:53, or the way to it, took 2.000s"},
-		{"fast", trace.Upstream{Exchange: answer(time.Millisecond, "10.0.0.9")}, "The upstream 10.0.0.8:53, or the way to it, took 2.010s"},
+		{"slow", trace.Upstream{Exchange: answer(2*time.Second, "10.0.0.9")}, "The upstream 10.0.0.9:53, or the way to it, took 2.00 s"},
+		{"fast", trace.Upstream{Exchange: answer(time.Millisecond, "10.0.0.9")}, "The upstream 10.0.0.8:53, or the way to it, took 2.01 s"},
 		{"silent", trace.Upstream{Attempt: &trace.Attempt{
 			Attempt: 1, Address: "10.0.0.9:53", Outcome: trace.OutcomeTimeout, Duration: trace.SecondsPtr(2 * time.Second),
 		}}, "The upstream 10.0.0.9:53 did not answer"},

@@ -35,7 +35,9 @@ func retransmission(t *trace.Trace, others []trace.Finding) []trace.Finding {
 		f.Advice = "The server answers later than the client asks again, or discards what comes to it: see its log, its limits, its upstreams."
 	}
 	for i, w := range sent {
-		f.Evidence = append(f.Evidence, fmt.Sprintf("query %d was sent %s after the first", w.number, since(w.sent)))
+		if i > 0 {
+			f.Evidence = append(f.Evidence, fmt.Sprintf("query %d was sent %s after the first", w.number, since(w.sent)))
+		}
 		if last, ok := lastSightingBefore(t, ex, trace.MessageQuery, w.until-1); ok && i+1 < len(sent) {
 			f.Evidence = append(f.Evidence, "until then "+last)
 		}

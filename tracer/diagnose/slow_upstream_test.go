@@ -18,10 +18,10 @@ func TestSlowUpstreamOrTheWayToIt(t *testing.T) {
 		arrived, left time.Duration // at the upstream; negative: not seen
 		says, silent  string
 	}{
-		{"the upstream", 2 * ms, 698 * ms, "192.0.2.53:53 itself took 696ms of the lookup's 705ms to answer; the way there and back took 4ms", "cannot be seen"},
-		{"the way there", 690 * ms, 692 * ms, "The way to the upstream 192.0.2.53:53 and back took 698ms of the lookup's 705ms; the upstream itself took 2ms", "cannot be seen"},
-		{"the way back", 2 * ms, 4 * ms, "The way to the upstream 192.0.2.53:53 and back took 698ms of the lookup's 705ms; the upstream itself took 2ms", "cannot be seen"},
-		{"its arrival is not seen", -1, 698 * ms, "The upstream 192.0.2.53:53, or the way to it, took 700ms of the lookup's 705ms: which of the two cannot be seen here", "itself took"},
+		{"the upstream", 2 * ms, 698 * ms, "192.0.2.53:53 itself took 696 ms of the lookup's 705 ms to answer; the way there and back took 4.00 ms", "cannot be seen"},
+		{"the way there", 690 * ms, 692 * ms, "The way to the upstream 192.0.2.53:53 and back took 698 ms of the lookup's 705 ms; the upstream itself took 2.00 ms", "cannot be seen"},
+		{"the way back", 2 * ms, 4 * ms, "The way to the upstream 192.0.2.53:53 and back took 698 ms of the lookup's 705 ms; the upstream itself took 2.00 ms", "cannot be seen"},
+		{"its arrival is not seen", -1, 698 * ms, "The upstream 192.0.2.53:53, or the way to it, took 700 ms of the lookup's 705 ms: which of the two cannot be seen here", "itself took"},
 		{"its departure is not seen", 2 * ms, -1, "or the way to it", "itself took"},
 		{"neither is", -1, -1, "or the way to it", "itself took"},
 	} {

@@ -3,7 +3,6 @@ package diagnose
 import (
 	"fmt"
 	"net/netip"
-	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/dropreason"
@@ -121,9 +120,9 @@ func sinceWhen(at *trace.Seconds) string {
 	case at == nil:
 		return ""
 	case *at > 0:
-		return fmt.Sprintf(", since %s after the query", at.Duration().Round(time.Millisecond))
+		return fmt.Sprintf(", since %s after the query", since(*at))
 	}
-	return fmt.Sprintf(", since %s before the query", -at.Duration().Round(time.Millisecond))
+	return fmt.Sprintf(", since %s before the query", since(-*at))
 }
 
 // unreachable tells drops for lack of a neighbour or route.

@@ -23,7 +23,7 @@ func TestStaleEndpointByEndpointSlices(t *testing.T) {
 	}{
 		{"nothing known", nil, diagnose.NoResponseSeen, ""},
 		{"removed before", &trace.ServiceEndpoint{State: trace.EndpointRemoved, Pod: "kube-system/coredns-1", Since: before}, diagnose.StaleEndpoint,
-			"the EndpointSlices of kube-system/kube-dns do not list 10.244.0.6 (pod kube-system/coredns-1) any more, since 1m30s before the query"},
+			"the EndpointSlices of kube-system/kube-dns do not list 10.244.0.6 (pod kube-system/coredns-1) any more, since 90.0 s before the query"},
 		{"removed after", &trace.ServiceEndpoint{State: trace.EndpointRemoved, Since: after}, diagnose.NoResponseSeen, ""},
 		{"unlisted", &trace.ServiceEndpoint{State: trace.EndpointUnlisted}, diagnose.StaleEndpoint, "no EndpointSlice of kube-system/kube-dns lists 10.244.0.6"},
 		{"ready", &trace.ServiceEndpoint{State: trace.EndpointReady, Pod: "kube-system/coredns-1"}, diagnose.NoResponseSeen, ""},

@@ -72,7 +72,7 @@ func TestLostTransmission(t *testing.T) {
 			ex.Drops = []trace.Drop{dropAt(trace.MessageQuery, "OTHERHOST", "ip_rcv_core", "node", ms)}
 		}, Retransmission, "", "no query was lost"},
 		{"it never arrived", atNode, QueryNeverArrived, "The client's first query did not reach the server; the query was last seen at device eth0 in namespace node", "no query was lost"},
-		{"the server was silent", atServer, Retransmission, "which had not answered when the client asked again after 1.000s", "no query was lost"},
+		{"the server was silent", atServer, Retransmission, "which had not answered when the client asked again after 1.00 s", "no query was lost"},
 		{"its response never arrived", func(ex *trace.Exchange) { answer(ex, 3*ms) }, ResponseLost, "response to the client's first query did not reach the client", "no query was lost"},
 		{"its response was on its way when the client asked again, and the next found a closed socket", func(ex *trace.Exchange) {
 			answer(ex, 999*ms)

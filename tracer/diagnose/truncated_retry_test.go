@@ -45,7 +45,7 @@ func TestTruncatedRetryInAnyOrder(t *testing.T) {
 			switch found := d.Trace(tr); {
 			case len(found) == 0:
 				got += "-"
-			case len(found) == 1 && found[0].Code == TruncatedRetry && strings.Contains(found[0].Summary, "11ms in all") && strings.Contains(found[0].Evidence[0], "0x0001"):
+			case len(found) == 1 && found[0].Code == TruncatedRetry && strings.Contains(found[0].Summary, "11.0 ms in all") && strings.Contains(found[0].Evidence[0], "0x0001"):
 				got += "+"
 			default:
 				t.Errorf("%s: %+v", tc.name, found)

@@ -27,7 +27,7 @@ func unserved(upstreams ...trace.Upstream) *trace.Trace {
 // ended alike, and what they cost is the time of all.
 func TestReasonOfSeveralAttempts(t *testing.T) {
 	for words, want := range map[string][]string{
-		"dial tcp 192.0.2.53:853: connect: no route to host":                               {"could not be asked (no route to host), 2 times, which cost the lookup 30ms.", "dig +tls"},
+		"dial tcp 192.0.2.53:853: connect: no route to host":                               {"could not be asked (no route to host), 2 times, which cost the lookup 30.0 ms.", "dig +tls"},
 		"tls: failed to verify certificate: x509: certificate signed by unknown authority": {"(certificate signed by unknown authority), 2 times", "tls_servername"},
 	} {
 		found := New().Trace(unserved(failed(1, 10*time.Millisecond, "", nil), failed(2, 20*time.Millisecond, words, nil)))

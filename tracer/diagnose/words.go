@@ -76,8 +76,12 @@ func lastSightingBefore(t *trace.Trace, ex *trace.Exchange, message string, unti
 	if message == trace.MessageResponse {
 		what = "its " + packet(ex, trace.MessageQuery)
 	}
-	return fmt.Sprintf("the %s was last seen %s after the client sent %s, %s in %s (%s > %s)",
-		packet(ex, message), since(s.Offset), what, how(&s), namespaceOf(t, &s.Device), s.Src, s.Dst), true
+	when := "when"
+	if s.Offset != 0 {
+		when = since(s.Offset) + " after"
+	}
+	return fmt.Sprintf("the %s was last seen %s the client sent %s, %s in %s (%s > %s)",
+		packet(ex, message), when, what, how(&s), namespaceOf(t, &s.Device), s.Src, s.Dst), true
 }
 
 // how says what happened to a packet where it was seen.
@@ -120,17 +124,8 @@ func packet(ex *trace.Exchange, message string) string {
 	return "SYN"
 }
 
-// since writes a duration the way people compare them: three digits and a unit.
-func since(s trace.Seconds) string {
-	d := s.Duration()
-	switch {
-	case d < time.Millisecond:
-		return fmt.Sprintf("%.3gµs", float64(d)/1e3)
-	case d < time.Second:
-		return fmt.Sprintf("%.3gms", float64(d)/1e6)
-	}
-	return fmt.Sprintf("%.3fs", d.Seconds())
-}
+// since writes a duration as drawings do.
+func since(s trace.Seconds) string { return s.String() }
 
 // request names what a client wanted: a name and a type, or what it wanted done.
 func request(t *trace.Trace) string {

@@ -30,7 +30,7 @@ const (
 	resultBadRCode   = "bad_rcode"  // attempt: answered SERVFAIL, REFUSED, ...
 	resultNoError    = "noerror"    // client
 	resultNXDomain   = "nxdomain"   // client
-	resultError      = "error"      // client: another response code; attempt: a network error
+	resultError      = "error"      // client: another response code; attempt: a network error, or what came could not be taken
 	resultTimeout    = "timeout"    // attempt
 	resultUnknown    = "unknown"    // attempt: its server does not tell, and its packets were not observed
 	resultUnanswered = "unanswered" // client
@@ -252,7 +252,7 @@ type upstreamSeries struct {
 }
 
 func (l *Lookups) newUpstreams() *bounded[upstreamKey, *upstreamSeries] {
-	attempts := l.counter("upstream_attempts_total", "Attempts of servers to get an answer from an upstream, by result: ok, bad_rcode (SERVFAIL, REFUSED, ...), timeout, error (refused, unreachable, or failed in a way that CoreDNS does not tell), unknown.", "upstream", "result")
+	attempts := l.counter("upstream_attempts_total", "Attempts of servers to get an answer from an upstream, by result: ok, bad_rcode (SERVFAIL, REFUSED, ...), timeout, error (refused, unreachable, answered with what cannot be taken, or failed in a way that CoreDNS does not tell), unknown.", "upstream", "result")
 	durations := l.histogram("upstream_duration_seconds", "Time that an upstream took to answer.", "upstream")
 	open := func(label string) *upstreamSeries {
 		of := func(result string) prometheus.Counter { return attempts.WithLabelValues(label, result) }
@@ -305,6 +305,10 @@ func (s *upstreamSeries) observe(u *trace.Upstream) {
 	}
 	if a := u.Attempt; a != nil && duration == nil {
 		duration = a.Duration
+	}
+	if u.Rejected() {
+		s.err.Inc()
+		return
 	}
 	switch u.Outcome() {
 	case trace.OutcomeOK, trace.OutcomeAnswered:

@@ -32,6 +32,8 @@ func failover() *trace.Trace {
 	ex := wire("10.96.0.10:53", trace.OutcomeAnswered, "NOERROR", 2*time.Second)
 	first := wire("192.0.2.1:53", trace.OutcomeDropped, "", 0)
 	first.Drops = []trace.Drop{{Message: trace.MessageQuery, Reason: "NETFILTER_DROP"}}
+	garbage := wire("192.0.2.7:53", trace.OutcomeUnanswered, "", 0)
+	garbage.Rejected = []trace.Rejection{{Why: trace.RejectedQuestion}} // CoreDNS answers FORMERR in its stead
 	t := &trace.Trace{
 		Outcome: ex.Outcome, RCode: ex.RCode, Duration: ex.Duration, Exchange: ex, Client: &trace.Endpoint{Namespace: "demo", Pod: "mypod"},
 		Query: &trace.Query{Cache: trace.CacheMiss},
@@ -41,6 +43,7 @@ func failover() *trace.Trace {
 			{Attempt: &trace.Attempt{Address: "192.0.2.4:53", Outcome: trace.OutcomeFailed}},
 			{Attempt: &trace.Attempt{Address: "192.0.2.5:53"}},
 			{Attempt: &trace.Attempt{Address: "192.0.2.6:53"}, Exchange: wire("192.0.2.6:53", trace.OutcomeAnswered, "NOERROR", time.Millisecond)},
+			{Attempt: &trace.Attempt{Address: "192.0.2.7:53", Outcome: trace.OutcomeOK}, Exchange: garbage},
 			{Attempt: &trace.Attempt{Address: "tls://192.0.2.3", Outcome: trace.OutcomeOK, Duration: trace.SecondsPtr(time.Millisecond)}},
 		},
 	}
@@ -81,6 +84,7 @@ func TestLookups(t *testing.T) {
 		dnstrace_upstream_attempts_total{result="error",upstream="192.0.2.4:53"} 1
 		dnstrace_upstream_attempts_total{result="unknown",upstream="192.0.2.5:53"} 1
 		dnstrace_upstream_attempts_total{result="ok",upstream="192.0.2.6:53"} 1
+		dnstrace_upstream_attempts_total{result="error",upstream="192.0.2.7:53"} 1
 		dnstrace_client_lookups_total{client_ip="10.244.0.4",namespace="demo",pod="mypod",result="noerror"} 1
 		dnstrace_client_lookups_total{client_ip="10.244.0.4",namespace="",pod="",result="unanswered"} 1
 		dnstrace_lookup_duration_seconds_count{client="local"} 1

@@ -1,7 +1,6 @@
 package render
 
 import (
-	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -9,32 +8,12 @@ import (
 
 	"golang.org/x/text/width"
 
+	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/oneline"
 )
 
 // took formats a duration with three digits and its unit.
-func took(d time.Duration) string {
-	if d < 0 {
-		return "-" + took(d.Abs()) // also of the least there is
-	}
-	for _, unit := range []struct {
-		name string
-		size time.Duration
-	}{{"s", time.Second}, {"ms", time.Millisecond}, {"µs", time.Microsecond}} {
-		v := float64(d) / float64(unit.size)
-		if v >= 0.9995 {
-			decimals := max(0, 2-int(math.Floor(math.Log10(v*1.0005))))
-			if unit.size == time.Microsecond {
-				decimals = min(decimals, 1)
-			}
-			return strconv.FormatFloat(v, 'f', decimals, 64) + " " + unit.name
-		}
-	}
-	if d == 0 {
-		return "0"
-	}
-	return fmt.Sprintf("%d ns", d.Nanoseconds())
-}
+func took(d time.Duration) string { return trace.Seconds(d).String() }
 
 // offset formats a moment in milliseconds, so that a column of them compares at
 // a glance.
@@ -140,7 +119,7 @@ func padLeft(s string, to int) string {
 func wrap(s string, limit int) []string {
 	var lines []string
 	line := ""
-	for _, word := range strings.Fields(s) {
+	for _, word := range words(s) {
 		for columns(word) > limit {
 			if line != "" {
 				lines = append(lines, line)
@@ -164,6 +143,27 @@ func wrap(s string, limit int) []string {
 		lines = append(lines, line)
 	}
 	return lines
+}
+
+// words are those of a text; a number stays with its unit of time.
+func words(s string) []string {
+	var all []string
+	for _, word := range strings.Fields(s) {
+		if n := len(all); n > 0 && isUnit(word) && all[n-1][len(all[n-1])-1] >= '0' && all[n-1][len(all[n-1])-1] <= '9' {
+			all[n-1] += " " + word
+			continue
+		}
+		all = append(all, word)
+	}
+	return all
+}
+
+func isUnit(word string) bool {
+	switch strings.TrimRight(word, ".,;:)") {
+	case "s", "ms", "µs", "ns":
+		return true
+	}
+	return false
 }
 
 // wrapParts joins parts into lines of at most limit columns; a part that is too

@@ -159,9 +159,13 @@ func attemptCounts(u *trace.Upstream) (c counts, duration *trace.Seconds) {
 	if a := u.Attempt; a != nil {
 		duration = a.Duration
 	}
+	if u.Rejected() {
+		c.failed = 1
+		return c, nil
+	}
 	switch u.Outcome() {
 	case trace.OutcomeOK, trace.OutcomeAnswered:
-		c.failed = one(u.Exchange != nil && (badAnswer(u.Exchange.RCode) || spoiled(u.Exchange)))
+		c.failed = one(u.Exchange != nil && badAnswer(u.Exchange.RCode))
 		return c, duration
 	case trace.OutcomeTimeout, trace.OutcomeUnanswered, trace.OutcomeDropped:
 		c.timeouts = 1
@@ -175,12 +179,6 @@ func attemptCounts(u *trace.Upstream) (c counts, duration *trace.Seconds) {
 // badAnswer tells whether a response says that the upstream could not serve.
 func badAnswer(rcode string) bool {
 	return rcode != "" && rcode != "NOERROR" && rcode != "NXDOMAIN"
-}
-
-// spoiled tells whether all that came for a query was what its server could not take; CoreDNS
-// makes an answer of its own of some of that.
-func spoiled(e *trace.Exchange) bool {
-	return e.Outcome == trace.OutcomeUnanswered && len(e.Rejected) > 0
 }
 
 func (s *sum) merge(o *sum) {

@@ -133,6 +133,8 @@ func TestUpstreams(t *testing.T) {
 	rejected := &trace.Exchange{Outcome: trace.OutcomeUnanswered, Rejected: []trace.Rejection{{Why: trace.RejectedQuestion}}, Transmissions: 1}
 	s := New(Config{})
 	s.Add(lookupOf(0, func(t *trace.Trace) { t.Upstreams = []trace.Upstream{{Attempt: &spoiled, Exchange: rejected}} }))
+	waited := attempt(e, trace.OutcomeTimeout, 2*time.Second) // in vain, for another
+	s.Add(lookupOf(0, func(t *trace.Trace) { t.Upstreams = []trace.Upstream{{Attempt: &waited, Exchange: rejected}} }))
 	s.Add(lookupOf(0, asked(attempt(a, trace.OutcomeTimeout, 2*time.Second), attempt(b, trace.OutcomeOK, time.Millisecond))))
 	s.Add(lookupOf(0, asked(attempt(b, trace.OutcomeOK, 3*time.Millisecond))))
 	s.Add(lookupOf(0, asked(attempt(a, trace.OutcomeError, 0))))
@@ -149,7 +151,7 @@ func TestUpstreams(t *testing.T) {
 	for _, u := range s.View(start).Upstreams {
 		got = append(got, fmt.Sprintf("%s %s %d attempts %d timeouts %d failed", u.Upstream, u.Health, u.Attempts, u.Timeouts, u.Failed))
 	}
-	want := []string{b + " failing 3 attempts 1 timeouts 0 failed", a + " down 2 attempts 1 timeouts 1 failed", c + " failing 2 attempts 0 timeouts 1 failed", d + " failing 2 attempts 0 timeouts 1 failed", e + " down 1 attempts 0 timeouts 1 failed"}
+	want := []string{b + " failing 3 attempts 1 timeouts 0 failed", a + " down 2 attempts 1 timeouts 1 failed", c + " failing 2 attempts 0 timeouts 1 failed", d + " failing 2 attempts 0 timeouts 1 failed", e + " down 2 attempts 0 timeouts 2 failed"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
