@@ -38,15 +38,15 @@ type Sighting struct {
 	VLAN      uint16  // id of the outermost tag (IEEE 802.1Q); 0: none
 }
 
-// envelope is what a packet had around its message when it was seen.
-type envelope struct {
-	src, dst netip.AddrPort
-	tunnel   *Tunnel
-	vlan     uint16
+// Envelope is what a packet had around its message when it was seen.
+type Envelope struct {
+	Src, Dst netip.AddrPort
+	Tunnel   *Tunnel // as in Sighting
+	VLAN     uint16  // as in Sighting
 }
 
-func (v *envelope) equal(w *envelope) bool {
-	return v.src == w.src && v.dst == w.dst && v.vlan == w.vlan && v.tunnel.equal(w.tunnel)
+func (v *Envelope) equal(w *Envelope) bool {
+	return v.Src == w.Src && v.Dst == w.Dst && v.VLAN == w.VLAN && v.Tunnel.equal(w.Tunnel)
 }
 
 // sighting is a Sighting with numbers in place of what several have in common.
@@ -69,7 +69,7 @@ var (
 type Path struct {
 	sightings []sighting
 	devices   []*Device
-	envelopes []envelope
+	envelopes []Envelope
 }
 
 // PathOf returns the path of some sightings, in their order.
@@ -83,7 +83,7 @@ func PathOf(sightings ...Sighting) Path {
 
 // MakePath returns an empty path with room for so many sightings, devices, and addresses.
 func MakePath(sightings, devices, addresses int) Path {
-	return Path{make([]sighting, 0, sightings), make([]*Device, 0, devices), make([]envelope, 0, addresses)}
+	return Path{make([]sighting, 0, sightings), make([]*Device, 0, devices), make([]Envelope, 0, addresses)}
 }
 
 // Len returns the number of sightings.
@@ -95,7 +95,7 @@ func (p *Path) At(i int) Sighting {
 	v := &p.envelopes[s.envelope]
 	return Sighting{
 		Device: *p.devices[s.device], Offset: Seconds(s.offset), Message: messages[s.message], Direction: directions[s.direction],
-		Src: v.src, Dst: v.dst, Tunnel: v.tunnel, VLAN: v.vlan,
+		Src: v.Src, Dst: v.Dst, Tunnel: v.Tunnel, VLAN: v.VLAN,
 	}
 }
 
@@ -112,7 +112,7 @@ func (p *Path) Device(i int) *Device { return p.devices[p.sightings[i].device] }
 // Addresses returns the source and the destination of a sighting's packet.
 func (p *Path) Addresses(i int) (src, dst netip.AddrPort) {
 	v := &p.envelopes[p.sightings[i].envelope]
-	return v.src, v.dst
+	return v.Src, v.Dst
 }
 
 // Last returns the index of the last sighting of a message up to some time after the first
@@ -144,36 +144,52 @@ const maxPathNumber = 1 << 16
 // Append adds a sighting at the end; false if there are too many devices or
 // addresses. The path keeps s.Tunnel, which must not change.
 func (p *Path) Append(s Sighting) bool {
-	device := slices.IndexFunc(p.devices, func(d *Device) bool { return *d == s.Device })
-	if device >= 0 {
-		return p.AppendAt(p.devices[device], &s)
+	var d *Device
+	if i := slices.IndexFunc(p.devices, func(d *Device) bool { return *d == s.Device }); i >= 0 {
+		d = p.devices[i]
+	} else {
+		d = &Device{s.Node, s.NetNS, s.NetNSName, s.IfIndex, s.IfName}
 	}
-	d := s.Device
-	return p.AppendAt(&d, &s)
+	return p.AppendAt(d, s.Offset, s.Message, s.Direction, &Envelope{s.Src, s.Dst, s.Tunnel, s.VLAN})
 }
 
-// AppendAt adds a sighting at a device, which the path keeps and which must not change, in
-// place of the one that s names; it is another than those of the path, or one of them.
-func (p *Path) AppendAt(d *Device, s *Sighting) bool {
-	device := slices.Index(p.devices, d)
-	v := envelope{s.Src, s.Dst, s.Tunnel, s.VLAN}
-	around := slices.IndexFunc(p.envelopes, func(w envelope) bool { return w.equal(&v) })
-	if device < 0 && len(p.devices) == maxPathNumber || around < 0 && len(p.envelopes) == maxPathNumber {
+// AppendAt adds what Append does, at a device that the path keeps and that must not change.
+func (p *Path) AppendAt(d *Device, offset Seconds, message, direction string, around *Envelope) bool {
+	s := sighting{offset: int64(offset)}
+	device, envelope := slices.Index(p.devices, d), p.envelope(around)
+	if device < 0 && len(p.devices) == maxPathNumber || envelope < 0 && len(p.envelopes) == maxPathNumber {
 		return false
 	}
 	if device < 0 {
 		device = len(p.devices)
 		p.devices = append(p.devices, d)
 	}
-	if around < 0 {
-		around = len(p.envelopes)
-		p.envelopes = append(p.envelopes, v)
+	if envelope < 0 {
+		envelope = len(p.envelopes)
+		p.envelopes = append(p.envelopes, *around)
 	}
-	compact := sighting{offset: int64(s.Offset), device: uint16(device), envelope: uint16(around)}
-	compact.message = uint8(max(0, slices.Index(messages[:], s.Message)))
-	compact.direction = uint8(max(0, slices.Index(directions[:], s.Direction)))
-	p.sightings = append(p.sightings, compact)
+	s.device, s.envelope = uint16(device), uint16(envelope)
+	s.message = uint8(max(0, slices.Index(messages[:], message)))
+	s.direction = uint8(max(0, slices.Index(directions[:], direction)))
+	p.sightings = append(p.sightings, s)
 	return true
+}
+
+// CopyTo adds a sighting of p to another path; false as in Append.
+func (p *Path) CopyTo(other *Path, i int) bool {
+	s := &p.sightings[i]
+	return other.AppendAt(p.devices[s.device], Seconds(s.offset), messages[s.message], directions[s.direction], &p.envelopes[s.envelope])
+}
+
+// envelope returns the number of an envelope, that of the last sighting most of all; -1: the
+// path has none like it.
+func (p *Path) envelope(like *Envelope) int {
+	for i := len(p.envelopes) - 1; i >= 0; i-- {
+		if p.envelopes[i].equal(like) {
+			return i
+		}
+	}
+	return -1
 }
 
 // Clone returns a copy that shares nothing that changes with p.
@@ -191,5 +207,5 @@ func (p *Path) Reset() {
 // Size returns the bytes that the path takes beside its own header, and its devices.
 func (p *Path) Size() int {
 	return cap(p.sightings)*int(unsafe.Sizeof(sighting{})) + cap(p.devices)*int(unsafe.Sizeof((*Device)(nil))) +
-		cap(p.envelopes)*int(unsafe.Sizeof(envelope{}))
+		cap(p.envelopes)*int(unsafe.Sizeof(Envelope{}))
 }

@@ -157,9 +157,9 @@ func (ex *open) purge() {
 	}
 	var path trace.Path
 	kept := ex.marks[:0]
-	for i, s := range ex.path.All() {
-		if m := ex.marks[i]; !refused(&m) {
-			path.AppendAt(ex.path.Device(i), &s)
+	for i, m := range ex.marks {
+		if !refused(&m) {
+			ex.path.CopyTo(&path, i)
 			kept = append(kept, m)
 		}
 	}

@@ -111,8 +111,7 @@ func (t *Table) sketch(ex *open, e *emitted) *trace.Exchange {
 	case r.Transmissions > 1: // when it was sent last
 		r.Path, r.Milestones.Query.Left = ex.path.Clone(), left
 	case i >= 0:
-		s := ex.path.At(i)
-		r.Path.AppendAt(ex.path.Device(i), &s)
+		ex.path.CopyTo(&r.Path, i)
 		r.Milestones.Query.Left = trace.MilestoneAt(0)
 	default:
 		r.Drops = ex.drops // which may show where its client is

@@ -258,13 +258,11 @@ func (t *Table) see(ex *open, p *capture.Packet, response, whole bool) {
 
 // sighted adds a sighting; false if there is no room for it.
 func (t *Table) sighted(ex *open, p *capture.Packet, response, whole bool) bool {
-	s := trace.Sighting{
-		Offset: trace.Seconds(p.Time - ex.first), Direction: direction(p.Kind), Message: messageName(response), Src: p.Src, Dst: p.Dst, VLAN: p.VLAN,
-	}
+	around := trace.Envelope{Src: p.Src, Dst: p.Dst, VLAN: p.VLAN}
 	if o := p.Outer; o != nil {
-		s.Tunnel = &trace.Tunnel{Kind: o.Kind, Src: o.Src, Dst: o.Dst, VNI: o.VNI}
+		around.Tunnel = &trace.Tunnel{Kind: o.Kind, Src: o.Src, Dst: o.Dst, VNI: o.VNI}
 	}
-	if !ex.path.AppendAt(t.devices.of(p, t.cfg.Node), &s) {
+	if !ex.path.AppendAt(t.devices.of(p, t.cfg.Node), trace.Seconds(p.Time-ex.first), messageName(response), direction(p.Kind), &around) {
 		return false
 	}
 	j, _ := ex.journey(p, response)

@@ -130,7 +130,7 @@ func New(cfg Config) *Table {
 	}
 	return &Table{
 		cfg: cfg, open: map[key]slot{}, sockets: newChains[socket](chainSocket), alike: newChains[uint64](chainQuestion), waiting: map[pair]int{}, conns: map[connKey]*conn{}, clients: map[socket]*conn{},
-		datagrams: map[datagram]fragmented{}, refused: map[*open]struct{}{}, kin: newChains[uint64](chainKin), devices: devices{}, places: newPlaces(),
+		datagrams: map[datagram]fragmented{}, refused: map[*open]struct{}{}, kin: newChains[uint64](chainKin), places: newPlaces(),
 	}
 }
 
