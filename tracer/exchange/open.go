@@ -307,7 +307,7 @@ func (t *Table) tellSocket(ex *open) {
 	if ex.key.protocol != trace.TransportUDP {
 		return
 	}
-	for other := range t.sockets.of(ex.socket(), maxAtSocket) {
+	for other := range t.sockets.of(ex.socket().hash(), maxAtSocket) {
 		if apart := other.first - ex.first; other.client.pid != 0 || max(apart, -apart) > socketKept {
 			continue
 		}
@@ -360,7 +360,7 @@ func messageName(response bool) string {
 func (ex *open) bytes() int {
 	n := int(unsafe.Sizeof(*ex)) + indexBytes + 8 + ex.path.Size() + cap(ex.question) + len(ex.name) +
 		cap(ex.marks)*int(unsafe.Sizeof(mark{})) + cap(ex.journeys)*int(unsafe.Sizeof(journey{})) +
-		cap(ex.clients)*(int(unsafe.Sizeof(key{}))+indexBytes) + cap(ex.servers)*int(unsafe.Sizeof(netip.AddrPort{})) +
+		cap(ex.clients)*(int(unsafe.Sizeof(key{}))+aliasBytes) + cap(ex.servers)*int(unsafe.Sizeof(netip.AddrPort{})) +
 		cap(ex.drops)*int(unsafe.Sizeof(trace.Drop{})) + cap(ex.rejected)*int(unsafe.Sizeof(trace.Rejection{})) +
 		cap(ex.fragmented)*2*int(unsafe.Sizeof(datagram{})) + len(ex.stamp)
 	for i := range ex.pieces {

@@ -91,19 +91,20 @@ type Stats struct {
 // time is what packets and Advance say.
 type Table struct {
 	cfg       Config
-	open      map[key]slot
-	sockets   chains[socket]
-	alike     chains[uint64] // by the hash of their question
-	waiting   map[pair]int   // how many wait for a response
+	keys      chains
+	aliases   map[key][]*open // by the other addresses of their clients
+	sockets   chains
+	alike     chains
+	waiting   map[pair]int // how many wait for a response
 	due       agenda.Of[*open]
 	conns     map[connKey]*conn
 	clients   map[socket]*conn // the last connection of a client's address
 	datagrams map[datagram]fragmented
 	refused   map[*open]struct{} // open, and a response of theirs was rejected
-	kin       chains[uint64]     // by kinKey
-	kinFound  []*open            // memory of Kin
-	sketches  []*trace.Exchange  // likewise
-	sketched  [maxKin]emitted    // likewise
+	kin       chains
+	kinFound  []*open           // memory of Kin
+	sketches  []*trace.Exchange // likewise
+	sketched  [maxKin]emitted   // likewise
 	buffers   buffers
 	devices   devices
 	places    places
@@ -129,8 +130,8 @@ func New(cfg Config) *Table {
 		cfg.MaxBytes = DefaultMaxBytes
 	}
 	return &Table{
-		cfg: cfg, open: map[key]slot{}, sockets: newChains[socket](chainSocket), alike: newChains[uint64](chainQuestion), waiting: map[pair]int{}, conns: map[connKey]*conn{}, clients: map[socket]*conn{},
-		datagrams: map[datagram]fragmented{}, refused: map[*open]struct{}{}, kin: newChains[uint64](chainKin), places: newPlaces(),
+		cfg: cfg, keys: newChains(chainKey), aliases: map[key][]*open{}, sockets: newChains(chainSocket), alike: newChains(chainQuestion), waiting: map[pair]int{}, conns: map[connKey]*conn{}, clients: map[socket]*conn{},
+		datagrams: map[datagram]fragmented{}, refused: map[*open]struct{}{}, kin: newChains(chainKin), places: newPlaces(),
 	}
 }
 
@@ -309,7 +310,7 @@ func (t *Table) remove(ex *open) {
 	ex.closed = true
 	t.unindex(ex)
 	t.waitsNoMore(ex)
-	t.kin.leave(ex.kinKey(), ex)
+	t.kin.leave(ex)
 	delete(t.refused, ex)
 	for _, d := range ex.fragmented {
 		if t.datagrams[d].ex == ex {
