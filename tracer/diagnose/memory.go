@@ -53,6 +53,7 @@ type lookupKey struct {
 type seen struct {
 	key       lookupKey
 	call      trace.TraceID
+	of        *call // in memory's calls, by that
 	id        trace.TraceID
 	qtype     string
 	protocol  string
@@ -137,8 +138,8 @@ func (m *memory) add(t *trace.Trace) {
 		list = s.alone[:0]
 	}
 	m.lookups[s.key] = append(list, s)
-	c := m.callOf(s.call)
-	c.lookups = append(c.lookups, s)
+	s.of = m.callOf(s.call)
+	s.of.lookups = append(s.of.lookups, s)
 }
 
 // callOf returns what is remembered of a call, to which a lookup is added then.
@@ -160,9 +161,9 @@ func (m *memory) replace(t *trace.Trace, ex *trace.Exchange) bool {
 	if s == nil {
 		return false
 	}
-	call, alone, retry := s.call, s.alone, s.retry
+	before := *s
 	s.fill(t, ex)
-	s.call, s.alone, s.retry = call, alone, retry
+	s.call, s.of, s.alone, s.retry = before.call, before.of, before.alone, before.retry
 	return true
 }
 
@@ -260,7 +261,7 @@ func (m *memory) expire() {
 		} else {
 			delete(m.lookups, s.key)
 		}
-		c := m.calls[s.call]
+		c := s.of
 		if c.lookups = without(c.lookups, s); len(c.lookups) == 0 {
 			delete(m.calls, s.call)
 			m.ended.Give(c)

@@ -16,7 +16,7 @@ const retrySoon = time.Second
 // set, and the same client asked the same question over TCP directly after.
 func truncatedRetry(m *memory, t *trace.Trace) []trace.Finding {
 	ex := t.Exchange
-	if ex == nil {
+	if ex == nil || ex.Protocol != "tcp" && !ex.Truncated {
 		return nil
 	}
 	self := newSeen(t, ex)
