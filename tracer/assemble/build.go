@@ -117,7 +117,7 @@ func (a *Assembler) fromExchange(t *trace.Trace, l *lookup) {
 	if a.servers.sends(&l.sender) {
 		return // a server's query: what it asks for others makes no call of its own
 	}
-	c, ok := a.calls.of(l.caller, l.exchange, a.kin(l.exchange), a.now)
+	c, ok := a.calls.of(l.caller, l.exchange, func(until time.Time) []*trace.Exchange { return a.kin(l.exchange, until) }, a.now)
 	if !ok {
 		return
 	}
@@ -131,13 +131,12 @@ func (a *Assembler) fromExchange(t *trace.Trace, l *lookup) {
 	}
 }
 
-// kin returns what is under way and may be of one call with ex.
-func (a *Assembler) kin(ex *trace.Exchange) []*trace.Exchange {
+// kin returns what is under way, begun up to a time, and may be of one call with ex.
+func (a *Assembler) kin(ex *trace.Exchange, until time.Time) []*trace.Exchange {
 	if a.cfg.Open == nil {
 		return nil
 	}
-	self := newAsking(ex)
-	return a.cfg.Open.Kin(ex, ex.Time.Add(-time.Duration(retryLast)), time.Unix(0, self.reach()))
+	return a.cfg.Open.Kin(ex, ex.Time.Add(-time.Duration(retryLast)), until)
 }
 
 // tellAgain passes a lookup on once more, if it is remembered: its record does not name the
