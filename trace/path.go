@@ -197,6 +197,19 @@ func (p *Path) Clone() Path {
 	return Path{slices.Clone(p.sightings), slices.Clone(p.devices), slices.Clone(p.envelopes)}
 }
 
+// PathMemory is room for what most exchanges have of a path: they go through some bridges
+// and a translation, and are seen at two sockets.
+type PathMemory struct {
+	sightings [14]sighting
+	devices   [7]*Device
+	envelopes [4]Envelope
+}
+
+// CloneIn is Clone, in memory of the caller as far as that has room. It is empty.
+func (p *Path) CloneIn(m *PathMemory) Path {
+	return Path{append(m.sightings[:0], p.sightings...), append(m.devices[:0], p.devices...), append(m.envelopes[:0], p.envelopes...)}
+}
+
 // Reset empties the path and keeps its memory.
 func (p *Path) Reset() {
 	clear(p.devices)

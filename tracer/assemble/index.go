@@ -16,12 +16,18 @@ type question struct{ name, qtype string }
 // everybody asks for costs no more than as many names.
 type asked struct {
 	channels []*channel
-	callers  timeline[*lookup] // whose server is seen and keeps no record, by when the query had arrived
+	callers  timeline[work]    // of a server that is seen and keeps no record, by when the query had arrived
 	records  timeline[*lookup] // of which only the server's record is known
 	uses     int               // of the question, by lookups and slots
 
 	first  [2]*channel // memory of channels
 	memory [2]channel
+}
+
+// work is what a server does for a lookup, until a time.
+type work struct {
+	of    *lookup
+	until int64
 }
 
 // channel is the queries of one question to one server address, and the attempts that
@@ -103,7 +109,7 @@ func (a *Assembler) index(l *lookup) {
 	if !l.recorded() && l.server.placed && !died(l.serverSide()) {
 		p.caller = true
 		p.arrival, l.until = serverTime(l.serverSide())
-		p.asked.callers.insert(p.arrival, l)
+		p.asked.callers.insert(p.arrival, work{l, l.until})
 	}
 	l.position = p
 }
@@ -118,7 +124,7 @@ func (a *Assembler) unindex(l *lookup) {
 		p.asked.records.remove(p.at, l)
 	}
 	if p.caller {
-		p.asked.callers.remove(p.arrival, l)
+		p.asked.callers.remove(p.arrival, work{l, l.until})
 	}
 	l.position = position{}
 	a.release(l.question, p.asked)

@@ -75,7 +75,7 @@ func (t *Table) kinFrom(found []*open, k uint64, of *trace.Exchange, from, until
 		switch {
 		case len(found) > maxKin:
 			return found
-		case ex.key.client.Addr() != of.ClientIP, !ex.news(), ex.wall.Before(from), ex.wall.After(until), ex.settledBefore(of.Time):
+		case ex.wall.After(until), ex.wall.Before(from), ex.key.client.Addr() != of.ClientIP, !ex.news(), ex.settledBefore(of.Time):
 		case ex.connects && ex.server != netip.AddrPortFrom(of.ServerIP, of.ServerPort):
 		default:
 			found = append(found, ex)
@@ -104,7 +104,7 @@ func (t *Table) sketch(ex *open, e *emitted) *trace.Exchange {
 	r.Path.Reset()
 	r.V, r.Record, r.Time, r.Node = trace.Version, trace.KindExchange, ex.wall, t.cfg.Node
 	e.question(ex)
-	e.ends(ex, t.cfg.Node)
+	t.name(ex, r)
 	r.Outcome, r.Transmissions = trace.OutcomeUnanswered, max(int(ex.sendings), 1)
 	left := ex.left()
 	switch i := left.Index(); {

@@ -57,6 +57,7 @@ type open struct {
 	client        who
 	serverProcess who
 	answer        *answer // what the response says
+	said          answer  // memory of answer
 	guess         *answer // what one from an unknown address says
 	respelled     bool    // answer has the name in other upper and lower case than the query
 	sent          bool    // the packet at hand is sent by a socket here
@@ -368,8 +369,11 @@ func (ex *open) bytes() int {
 	}
 	for _, a := range []*answer{ex.answer, ex.guess} {
 		if a != nil {
-			n += int(unsafe.Sizeof(*a)) + cap(a.answers)*(int(unsafe.Sizeof(trace.Answer{}))+24)
+			n += cap(a.answers) * (int(unsafe.Sizeof(trace.Answer{})) + 24)
 		}
+	}
+	if ex.guess != nil {
+		n += int(unsafe.Sizeof(answer{}))
 	}
 	return n
 }

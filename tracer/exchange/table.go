@@ -107,6 +107,7 @@ type Table struct {
 	sketched  [maxKin]emitted   // likewise
 	buffers   buffers
 	devices   devices
+	endpoints endpoints
 	places    places
 	sweep     int64
 	searches  int
@@ -230,7 +231,8 @@ func (t *Table) Lost(events uint64, first, last int64) {
 }
 
 // Advance passes on every exchange that is over by now, which is on the clock of
-// the packets. The receiver owns the exchange. One that was passed on without a
+// the packets. The receiver owns the exchange, but for its client and server, which others
+// have as well. One that was passed on without a
 // response is passed on again, with the same time, if something of it comes
 // late; the later record replaces the earlier and says so.
 func (t *Table) Advance(now int64, emit func(*trace.Exchange)) {

@@ -158,9 +158,9 @@ func (t *Table) answerOf(c *conn, p *capture.Packet, m *message, known *carried)
 
 func (t *Table) takeOn(m *message, known *carried) {
 	a := readAnswer(m)
-	known.why, known.rcode = a.rejection, a.rcode
+	known.why, known.rcode = a.rejection, int(a.rcode)
 	if a.rejection == accepted {
-		known.ex.take(a, m)
+		known.ex.take(&a, m)
 	}
 }
 
