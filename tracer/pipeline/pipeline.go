@@ -42,8 +42,8 @@ const (
 	pollBusy = 20 * time.Millisecond
 	pollIdle = 50 * time.Millisecond
 	// manyPackets is what a round has at least after which the next comes soon: some
-	// 150 KiB of a ring.
-	manyPackets = 500
+	// 150 KiB of a ring: of 60 lookups through a Service.
+	manyPackets = 750
 )
 
 // lastPackets is how long after a packet was seen it surely is delivered: longer
