@@ -36,13 +36,12 @@ func (p *Path) appendJSON(b []byte, node string) []byte {
 	written := Device{Node: node} // where the sighting before was
 	device := -1                  // its number; -1: another
 	before := &sighting{message: noNumber, direction: noNumber}
-	addresses := &Envelope{}
 	for i := range p.sightings {
 		if i > 0 {
 			b = append(b, ',')
 		}
 		s := &p.sightings[i]
-		b = Seconds(s.offset).appendJSON(append(b, `{"offset_seconds":`...))
+		b = s.offset.appendJSON(append(b, `{"offset_seconds":`...))
 		if s.message != before.message {
 			b = appendString(append(b, `,"message":`...), messages[s.message])
 		}
@@ -59,9 +58,11 @@ func (p *Path) appendJSON(b []byte, node string) []byte {
 		if s.direction != before.direction {
 			b = appendString(append(b, `,"direction":`...), directions[s.direction])
 		}
-		v := &p.envelopes[s.envelope]
-		b = append(v.appendJSON(b, addresses), '}')
-		before, addresses = s, v
+		if i == 0 || s.envelope != before.envelope {
+			b = p.appendAddresses(b, i)
+		}
+		b = append(p.appendAround(b, s), '}')
+		before = s
 	}
 	return append(b, ']')
 }
@@ -76,18 +77,30 @@ func atSocket(direction string) bool {
 	return direction == DirectionDelivered || direction == DirectionRead
 }
 
-// appendJSON appends the members of a sighting that has another envelope than the one before.
-func (v *Envelope) appendJSON(b []byte, before *Envelope) []byte {
-	if v != before && v.Src != before.Src {
-		b = appendAddrPort(append(b, `,"src":`...), v.Src)
+// appendAddresses appends those of the addresses of a sighting that the one before has not.
+func (p *Path) appendAddresses(b []byte, i int) []byte {
+	var src, dst netip.AddrPort
+	if i > 0 {
+		src, dst = p.Addresses(i - 1)
 	}
-	if v != before && v.Dst != before.Dst {
-		b = appendAddrPort(append(b, `,"dst":`...), v.Dst)
+	v := &p.envelopes[p.sightings[i].envelope]
+	if addr := p.addresses[v.src]; addr != src {
+		b = appendAddrPort(append(b, `,"src":`...), addr)
 	}
-	if v.VLAN != 0 {
-		b = appendUint(append(b, `,"vlan":`...), v.VLAN)
+	if addr := p.addresses[v.dst]; addr != dst {
+		b = appendAddrPort(append(b, `,"dst":`...), addr)
 	}
-	if t := v.Tunnel; t != nil {
+	return b
+}
+
+// appendAround appends what a packet had around it beside its addresses.
+func (p *Path) appendAround(b []byte, s *sighting) []byte {
+	v := &p.envelopes[s.envelope]
+	if v.vlan != 0 {
+		b = appendUint(append(b, `,"vlan":`...), v.vlan)
+	}
+	if v.tunnel > 0 {
+		t := p.tunnels[v.tunnel-1]
 		b = appendString(append(b, `,"tunnel":{"kind":`...), t.Kind)
 		b = appendAddrPort(append(b, `,"src":`...), t.Src)
 		b = appendAddrPort(append(b, `,"dst":`...), t.Dst)
