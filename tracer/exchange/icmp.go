@@ -64,7 +64,7 @@ func (t *Table) quoted(p *capture.Packet) (ex *open, response bool) {
 	if q.Protocol == trace.TransportTCP {
 		return t.quotedSegment(p, response), response
 	}
-	h, err := parseHeader(q.Payload)
+	h, err := parseHeader(q.Payload, nil)
 	if err == nil {
 		response = h.response()
 	}

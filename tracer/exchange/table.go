@@ -163,8 +163,9 @@ func (t *Table) datagram(p *capture.Packet) {
 		t.stats.NotDNS++
 		return
 	}
-	h, err := parseHeader(p.Payload)
-	m := message{header: h, body: p.Payload, size: p.PayloadLen, part: p.Fragment != nil}
+	held := t.buffers.within(p, waitsForCPU)
+	h, err := parseHeader(p.Payload, held.question())
+	m := message{header: h, body: p.Payload, size: p.PayloadLen, part: p.Fragment != nil, held: held}
 	var ex *open
 	switch {
 	case err != nil:

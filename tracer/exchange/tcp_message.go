@@ -70,9 +70,9 @@ func (ex *open) wholeAt(p *capture.Packet, response bool) bool {
 
 // complete finds the exchange of a message whose bytes have all come by.
 func (t *Table) complete(c *conn, s *stream, p *capture.Packet, m16 *message16, fromClient bool) {
-	m := message{body: m16.body, size: m16.size}
+	m := message{body: m16.body, size: m16.size, held: t.buffers.within(p, waitsForCPU)}
 	known := carried{start: m16.start, end: m16.end, size: m16.size}
-	h, err := parseHeader(m.body)
+	h, err := parseHeader(m.body, nil)
 	m.header = h
 	switch {
 	case err == nil && fromClient && !h.response():
