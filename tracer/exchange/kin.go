@@ -44,6 +44,9 @@ func (ex *open) kinKey() uint64 { return kinOf(ex.key.client.Addr(), ex.key.netn
 // server. The records say as much as tells lookups apart, as it stands; they are the
 // table's, and valid until the next call.
 func (t *Table) Kin(of *trace.Exchange, from, until time.Time) []*trace.Exchange {
+	if !t.age.begunBy(until) {
+		return nil
+	}
 	var name [maxName]byte
 	n, err := trace.PackName(of.QName, name[:])
 	if err != nil || of.QName == "" {

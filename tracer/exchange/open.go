@@ -71,6 +71,7 @@ type open struct {
 	closed        bool    // out of the table: a connection may still remember it
 
 	links      [chainings]links
+	age        neighbours
 	reported   int64 // when it was passed on without a response
 	lostEvents uint64
 	counted    int // bytes

@@ -97,6 +97,7 @@ type Table struct {
 	alike     chains
 	waiting   map[pair]int // how many wait for a response
 	due       agenda.Of[*open]
+	age       age
 	conns     map[connKey]*conn
 	clients   map[socket]*conn // the last connection of a client's address
 	datagrams map[datagram]fragmented
@@ -194,6 +195,7 @@ func amongEquals(p *capture.Packet) bool {
 
 // add holds an exchange that has begun.
 func (t *Table) add(ex *open) {
+	t.age.begin(ex)
 	t.kin.join(ex.kinKey(), ex)
 	t.due.Add(ex, ex.first+int64(t.cfg.Timeout))
 	t.peak.open = max(t.peak.open, len(t.due))
@@ -312,6 +314,7 @@ func (t *Table) remove(ex *open) {
 	t.bytes -= ex.counted
 	ex.closed = true
 	t.unindex(ex)
+	t.age.end(ex)
 	t.waitsNoMore(ex)
 	t.kin.leave(ex)
 	delete(t.refused, ex)

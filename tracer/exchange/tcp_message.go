@@ -2,7 +2,6 @@ package exchange
 
 import (
 	"slices"
-	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/capture"
@@ -78,7 +77,7 @@ func (t *Table) complete(c *conn, s *stream, p *capture.Packet, m16 *message16, 
 	case err == nil && fromClient && !h.response():
 		known.ex = t.query(p, &m, c.client, c.server)
 		if known.ex != nil {
-			known.ex.beginsOn(c, m16.since, t.cfg.Wall)
+			t.beginsOn(known.ex, c, m16.since)
 			if c.answer.ended {
 				t.end(known.ex) // on a connection that the server has closed
 			}
@@ -102,13 +101,14 @@ func (t *Table) complete(c *conn, s *stream, p *capture.Packet, m16 *message16, 
 
 // beginsOn puts an exchange on its connection, where it began with the first byte of its
 // query.
-func (ex *open) beginsOn(c *conn, since int64, wall func(int64) time.Time) {
+func (t *Table) beginsOn(ex *open, c *conn, since int64) {
 	if ex.conn != nil {
 		return // known by another of its connection's addresses
 	}
 	ex.conn = c
 	if since < ex.first {
-		ex.first, ex.wall = since, wall(since)
+		ex.first, ex.wall = since, t.cfg.Wall(since)
+		t.age.backdate(ex)
 	}
 }
 
