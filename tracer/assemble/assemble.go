@@ -94,7 +94,7 @@ type Assembler struct {
 	due       agenda.Of[*lookup] // what is held
 	held      queue              // the same, in the order in which it came, but for
 	strangers queue              // records of senders that are not known to be servers
-	byFlow    map[trace.Flow][]*lookup
+	flows     *flows
 	questions map[question]*asked
 	stamped   map[trace.SpanID][]*lookup // exchanges by the span id that they carried
 	spans     map[trace.SpanID]*slot     // attempts by the span id that they sent
@@ -124,7 +124,7 @@ func New(cfg Config) *Assembler {
 		cfg.Timeout = 7 * time.Second
 	}
 	return &Assembler{
-		cfg: cfg, byFlow: map[trace.Flow][]*lookup{}, questions: map[question]*asked{}, stamped: map[trace.SpanID][]*lookup{},
+		cfg: cfg, flows: newFlows(), questions: map[question]*asked{}, stamped: map[trace.SpanID][]*lookup{},
 		spans: map[trace.SpanID]*slot{}, servers: newServers(), calls: newCalls(),
 	}
 }
@@ -176,7 +176,7 @@ func (a *Assembler) addExchange(ex *trace.Exchange) {
 	if a.servers.learn(ex) {
 		a.admitWaiting()
 	}
-	for _, l := range a.byFlow[ex.Flow] {
+	for l := range a.flows.of(ex.Flow) {
 		if old := l.written(ex); old != nil {
 			a.addAgain(l, old, ex)
 			return
@@ -210,7 +210,7 @@ func (a *Assembler) addAgain(l *lookup, old **trace.Exchange, ex *trace.Exchange
 // behindProxy gives an exchange that a proxy sent on, with the addresses that it was asked
 // with, the record that its client's was taken for. It returns the exchange that is left.
 func (a *Assembler) behindProxy(ex *trace.Exchange) *trace.Exchange {
-	for _, l := range a.byFlow[ex.Flow] {
+	for l := range a.flows.of(ex.Flow) {
 		if l.query == nil || l.exchange == nil || l.far != nil || l.heapIndex < 0 || l.matched != "" || !sentOn(l.exchange, ex) ||
 			a.fitsBy(l.query, l.from, ex) != own {
 			continue
@@ -236,7 +236,7 @@ func sentOn(front, behind *trace.Exchange) bool {
 // which the record is known; nil if there is none.
 func (a *Assembler) halfOf(ex *trace.Exchange) *lookup {
 	var side, record *lookup
-	for _, l := range a.byFlow[ex.Flow] {
+	for l := range a.flows.of(ex.Flow) {
 		switch {
 		case l.exchange != nil && l.far == nil && twoSides(l.exchange, ex):
 			if fit := sameServer(l.exchange, ex); fit == fits || fit == mayFit && side == nil {
@@ -263,7 +263,7 @@ func (a *Assembler) halfOf(ex *trace.Exchange) *lookup {
 func (a *Assembler) takeRecords(l *lookup) {
 	for again := true; again; {
 		again = false
-		for _, half := range a.byFlow[l.flow] {
+		for half := range a.flows.of(l.flow) {
 			if half != l && half.exchange == nil && half.query != nil && a.misses(l, half.query, half.from) {
 				a.unite(l, half, "")
 				again = true // the list has changed
@@ -304,7 +304,7 @@ func (a *Assembler) remember(l *lookup) {
 func (a *Assembler) addQuery(q *trace.Query, from *peer.Process) {
 	var of *lookup
 	others := 0
-	for _, l := range a.byFlow[q.Flow] {
+	for l := range a.flows.of(q.Flow) {
 		if len(l.records) > 0 && sameSender(l.from, from) {
 			others += len(l.records)
 			if slices.ContainsFunc(l.records, func(known *trace.Query) bool { return known.Time.Equal(q.Time) && known.SpanID == q.SpanID }) {
@@ -331,7 +331,7 @@ func (a *Assembler) addQuery(q *trace.Query, from *peer.Process) {
 
 func (a *Assembler) addRefresh(r *trace.Refresh, from *peer.Process) {
 	others := 0
-	for _, l := range a.byFlow[r.Flow] {
+	for l := range a.flows.of(r.Flow) {
 		if l.refresh == nil || !sameSender(l.from, from) {
 			continue
 		}
@@ -402,11 +402,7 @@ func (a *Assembler) hold(l *lookup) {
 	l.heapIndex = -1
 	a.await(l, a.waits(l))
 	a.most = max(a.most, len(a.due))
-	same := a.byFlow[l.flow]
-	if same == nil {
-		same = l.alone[:0]
-	}
-	a.byFlow[l.flow] = append(same, l)
+	a.flows.add(l)
 }
 
 // Advance returns the traces that are complete, or will not get more complete,

@@ -142,7 +142,7 @@ func (a *Assembler) kin(ex *trace.Exchange, until time.Time) []*trace.Exchange {
 // tellAgain passes a lookup on once more, if it is remembered: its record does not name the
 // call that it turned out to be of.
 func (a *Assembler) tellAgain(of told) {
-	for _, l := range a.byFlow[of.id.Flow()] {
+	for l := range a.flows.of(of.id.Flow()) {
 		if l.exchange != nil && l.parent == nil && l.exchange.Time.UnixNano() == of.start {
 			a.revive(l)
 		}

@@ -46,16 +46,16 @@ type lookup struct {
 	inferred  []*lookup // upstream queries of a server that keeps no record
 	ambiguous int       // of these, how many another could have caused
 
-	alone     [1]*lookup // memory for the list of those of its flow: most are one
-	size      int        // bytes that it is accounted with
-	added     time.Time
-	claimed   time.Time // since when it waits for the lookup that it is an upstream query of
-	passed    time.Time // when it was passed on
-	due       time.Time
-	heapIndex int // -1: not held
-	list      *queue
-	before    *lookup // in list
-	after     *lookup
+	sameBucket *lookup // the next in flows
+	size       int     // bytes that it is accounted with
+	added      time.Time
+	claimed    time.Time // since when it waits for the lookup that it is an upstream query of
+	passed     time.Time // when it was passed on
+	due        time.Time
+	heapIndex  int // -1: not held
+	list       *queue
+	before     *lookup // in list
+	after      *lookup
 }
 
 // serverSide returns the exchange as it was seen closest to the server.
