@@ -101,7 +101,8 @@ type Assembler struct {
 	servers   *servers
 	calls     *calls
 	region    region
-	early     []*trace.Trace // evicted, until Advance
+	trace     trace.Trace   // that was finished last
+	early     []trace.Trace // evicted, until Advance
 	flushed   time.Time      // up to when what happened is known; zero: up to now
 	began     time.Time      // of the first record
 	recorded  bool           // a server wrote records
@@ -407,10 +408,23 @@ func (a *Assembler) hold(l *lookup) {
 
 // Advance returns the traces that are complete, or will not get more complete,
 // at the given time. The caller must not change what they refer to.
-func (a *Assembler) Advance(now time.Time) []*trace.Trace {
+func (a *Assembler) Advance(now time.Time) (done []*trace.Trace) {
+	a.Pass(now, func(t *trace.Trace) {
+		c := *t
+		done = append(done, &c)
+	})
+	return done
+}
+
+// Pass does what Advance does, and gives each trace to a function, which must not keep it: its
+// memory is used again. The function must not call the Assembler.
+func (a *Assembler) Pass(now time.Time, to func(*trace.Trace)) {
 	a.advanceTo(now)
-	done := a.early
+	early := a.early
 	a.early = nil
+	for i := range early {
+		to(&early[i])
+	}
 	for len(a.due) > 0 && !a.due[0].Item.due.After(a.now) {
 		l := a.due[0].Item
 		if at := a.readyAt(l); at.After(a.now) {
@@ -420,24 +434,26 @@ func (a *Assembler) Advance(now time.Time) []*trace.Trace {
 		if a.repeats(l) {
 			continue
 		}
-		if t := a.finish(l); t != nil {
-			done = append(done, t)
+		if a.finish(l) {
+			to(&a.trace)
 		}
 	}
 	a.expire()
 	a.shrink()
-	return done
 }
 
 // Flush returns everything that is held, as it stands.
 func (a *Assembler) Flush() []*trace.Trace {
-	done := a.early
-	a.early = nil
+	var done []*trace.Trace
 	a.flushed = a.now
 	// As if the time of each had come: an upstream query that may be claimed waits for
 	// its claimants, as it would have.
-	for len(a.due) > 0 {
-		done = append(done, a.Advance(a.due[0].Item.due)...)
+	for len(a.due) > 0 || len(a.early) > 0 {
+		next := a.now
+		if len(a.due) > 0 {
+			next = a.due[0].Item.due
+		}
+		done = append(done, a.Advance(next)...)
 	}
 	return done
 }
@@ -450,19 +466,19 @@ func (a *Assembler) Stats() Stats {
 }
 
 // finish makes the trace of a lookup and of the upstream exchanges that belong
-// to it, and holds them no longer. It returns nil of a record that nobody believes.
-func (a *Assembler) finish(l *lookup) *trace.Trace {
+// to it, and holds them no longer. It returns false for a record that nobody believes.
+func (a *Assembler) finish(l *lookup) bool {
 	a.reunite(l)
 	a.takeClaim(l)
 	a.forget(l)
 	l.lose()
 	if a.foreign(l) {
-		return nil
+		return false
 	}
 	a.gather(l, 0)
-	t := a.build(l)
+	a.build(l)
 	a.pass(l)
-	return t
+	return true
 }
 
 // forget holds a lookup no longer.

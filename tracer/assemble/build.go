@@ -11,8 +11,9 @@ import (
 )
 
 // build makes the trace of a lookup of which all parts are known.
-func (a *Assembler) build(l *lookup) *trace.Trace {
-	t := &trace.Trace{Exchange: l.exchange, Query: l.query, Diagnosis: []trace.Finding{}, Gaps: []string{}, Replaces: l.again}
+func (a *Assembler) build(l *lookup) {
+	t := &a.trace
+	*t = trace.Trace{Exchange: l.exchange, Query: l.query, Diagnosis: []trace.Finding{}, Gaps: []string{}, Replaces: l.again}
 	if l.exchange != nil {
 		a.fromExchange(t, l)
 	}
@@ -46,7 +47,6 @@ func (a *Assembler) build(l *lookup) *trace.Trace {
 	if unsampled := a.cfg.Limitations.Unsampled; unsampled != "" && (t.Exchange == nil || unseen(t.Upstreams)) {
 		t.Gaps = append(t.Gaps, unsampled)
 	}
-	return t
 }
 
 // unseen tells whether packets of an attempt were not observed.

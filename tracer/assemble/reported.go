@@ -154,8 +154,8 @@ func (a *Assembler) evict(l *lookup) {
 	}
 	a.stats.Evicted++
 	l.evicted = true
-	if t := a.finish(l); t != nil {
-		a.early = append(a.early, t)
+	if a.finish(l) {
+		a.early = append(a.early, a.trace)
 	}
 }
 
