@@ -38,20 +38,23 @@ type Sighting struct {
 	VLAN      uint16  // id of the outermost tag (IEEE 802.1Q); 0: none
 }
 
-// envelope is what a packet had around its message when it was seen.
-type envelope struct {
-	src, dst netip.AddrPort
-	tunnel   *Tunnel
-	vlan     uint16
+// Envelope is what a packet had around its message when it was seen.
+type Envelope struct {
+	Src, Dst netip.AddrPort
+	Tunnel   *Tunnel // as in Sighting
+	VLAN     uint16  // as in Sighting
 }
 
-func (v *envelope) equal(w *envelope) bool {
-	return v.src == w.src && v.dst == w.dst && v.vlan == w.vlan && v.tunnel.equal(w.tunnel)
+// envelope is an Envelope with numbers in place of addresses, of which a path has few.
+type envelope struct {
+	src, dst uint16
+	vlan     uint16
+	tunnel   uint16 // 0: none; else its number and one
 }
 
 // sighting is a Sighting with numbers in place of what several have in common.
 type sighting struct {
-	offset           int64 // ns
+	offset           Seconds
 	device, envelope uint16
 	message          uint8
 	direction        uint8
@@ -70,6 +73,8 @@ type Path struct {
 	sightings []sighting
 	devices   []*Device
 	envelopes []envelope
+	addresses []netip.AddrPort
+	tunnels   []*Tunnel
 }
 
 // PathOf returns the path of some sightings, in their order.
@@ -83,7 +88,8 @@ func PathOf(sightings ...Sighting) Path {
 
 // MakePath returns an empty path with room for so many sightings, devices, and addresses.
 func MakePath(sightings, devices, addresses int) Path {
-	return Path{make([]sighting, 0, sightings), make([]*Device, 0, devices), make([]envelope, 0, addresses)}
+	return Path{sightings: make([]sighting, 0, sightings), devices: make([]*Device, 0, devices), envelopes: make([]envelope, 0, addresses),
+		addresses: make([]netip.AddrPort, 0, addresses)}
 }
 
 // Len returns the number of sightings.
@@ -92,16 +98,16 @@ func (p *Path) Len() int { return len(p.sightings) }
 // At returns a sighting; i is from 0 to Len()-1.
 func (p *Path) At(i int) Sighting {
 	s := &p.sightings[i]
-	v := &p.envelopes[s.envelope]
+	v := p.around(s)
 	return Sighting{
-		Device: *p.devices[s.device], Offset: Seconds(s.offset), Message: messages[s.message], Direction: directions[s.direction],
-		Src: v.src, Dst: v.dst, Tunnel: v.tunnel, VLAN: v.vlan,
+		Device: *p.devices[s.device], Offset: s.offset, Message: messages[s.message], Direction: directions[s.direction],
+		Src: v.Src, Dst: v.Dst, Tunnel: v.Tunnel, VLAN: v.VLAN,
 	}
 }
 
 // Offset returns how long after the first packet a sighting was; i is as in At, of which
 // it and the next three are a cheap part.
-func (p *Path) Offset(i int) Seconds { return Seconds(p.sightings[i].offset) }
+func (p *Path) Offset(i int) Seconds { return p.sightings[i].offset }
 
 // Place returns where a sighting was.
 func (p *Path) Place(i int) Place { return p.devices[p.sightings[i].device].Place() }
@@ -112,14 +118,14 @@ func (p *Path) Device(i int) *Device { return p.devices[p.sightings[i].device] }
 // Addresses returns the source and the destination of a sighting's packet.
 func (p *Path) Addresses(i int) (src, dst netip.AddrPort) {
 	v := &p.envelopes[p.sightings[i].envelope]
-	return v.src, v.dst
+	return p.addresses[v.src], p.addresses[v.dst]
 }
 
 // Last returns the index of the last sighting of a message up to some time after the first
 // packet; -1 if there is none.
 func (p *Path) Last(message string, until Seconds) int {
 	for i := len(p.sightings) - 1; i >= 0; i-- {
-		if s := &p.sightings[i]; messages[s.message] == message && Seconds(s.offset) <= until {
+		if s := &p.sightings[i]; messages[s.message] == message && s.offset <= until {
 			return i
 		}
 	}
@@ -144,52 +150,119 @@ const maxPathNumber = 1 << 16
 // Append adds a sighting at the end; false if there are too many devices or
 // addresses. The path keeps s.Tunnel, which must not change.
 func (p *Path) Append(s Sighting) bool {
-	device := slices.IndexFunc(p.devices, func(d *Device) bool { return *d == s.Device })
-	if device >= 0 {
-		return p.AppendAt(p.devices[device], &s)
+	var d *Device
+	if i := slices.IndexFunc(p.devices, func(d *Device) bool { return *d == s.Device }); i >= 0 {
+		d = p.devices[i]
+	} else {
+		d = &Device{s.Node, s.NetNS, s.NetNSName, s.IfIndex, s.IfName}
 	}
-	d := s.Device
-	return p.AppendAt(&d, &s)
+	return p.AppendAt(d, s.Offset, s.Message, s.Direction, &Envelope{s.Src, s.Dst, s.Tunnel, s.VLAN})
 }
 
-// AppendAt adds a sighting at a device, which the path keeps and which must not change, in
-// place of the one that s names; it is another than those of the path, or one of them.
-func (p *Path) AppendAt(d *Device, s *Sighting) bool {
-	device := slices.Index(p.devices, d)
-	v := envelope{s.Src, s.Dst, s.Tunnel, s.VLAN}
-	around := slices.IndexFunc(p.envelopes, func(w envelope) bool { return w.equal(&v) })
-	if device < 0 && len(p.devices) == maxPathNumber || around < 0 && len(p.envelopes) == maxPathNumber {
+// AppendAt adds what Append does, at a device that the path keeps and that must not change.
+func (p *Path) AppendAt(d *Device, offset Seconds, message, direction string, around *Envelope) bool {
+	device, ok := number(&p.devices, d)
+	envelope, fits := p.envelopeOf(around)
+	if !ok || !fits {
 		return false
 	}
-	if device < 0 {
-		device = len(p.devices)
-		p.devices = append(p.devices, d)
-	}
-	if around < 0 {
-		around = len(p.envelopes)
-		p.envelopes = append(p.envelopes, v)
-	}
-	compact := sighting{offset: int64(s.Offset), device: uint16(device), envelope: uint16(around)}
-	compact.message = uint8(max(0, slices.Index(messages[:], s.Message)))
-	compact.direction = uint8(max(0, slices.Index(directions[:], s.Direction)))
-	p.sightings = append(p.sightings, compact)
+	p.sightings = append(p.sightings, sighting{
+		offset: offset, device: device, envelope: envelope,
+		message: uint8(max(0, slices.Index(messages[:], message))), direction: uint8(max(0, slices.Index(directions[:], direction))),
+	})
 	return true
+}
+
+// number returns the number of an item in a list, to which it is added if need be; false
+// where there are too many.
+func number[T comparable](list *[]T, item T) (n uint16, ok bool) {
+	i := len(*list) - 1
+	for i >= 0 && (*list)[i] != item { // most are near the last
+		i--
+	}
+	switch {
+	case i >= 0:
+	case len(*list) == maxPathNumber:
+		return 0, false
+	default:
+		i = len(*list)
+		*list = append(*list, item)
+	}
+	return uint16(i), true
+}
+
+// envelopeOf is number for an envelope.
+func (p *Path) envelopeOf(around *Envelope) (n uint16, ok bool) {
+	src, ok := number(&p.addresses, around.Src)
+	dst, fits := number(&p.addresses, around.Dst)
+	tunnel, told := p.tunnelOf(around.Tunnel)
+	if !ok || !fits || !told {
+		return 0, false
+	}
+	return number(&p.envelopes, envelope{src, dst, around.VLAN, tunnel})
+}
+
+// tunnelOf returns the number of a tunnel, and one; 0 for none.
+func (p *Path) tunnelOf(t *Tunnel) (n uint16, ok bool) {
+	if t == nil {
+		return 0, true
+	}
+	i := slices.IndexFunc(p.tunnels, t.equal)
+	if i < 0 {
+		i = len(p.tunnels)
+		p.tunnels = append(p.tunnels, t)
+	}
+	return uint16(i + 1), i+1 < maxPathNumber
+}
+
+// around returns what a packet had around its message.
+func (p *Path) around(s *sighting) Envelope {
+	v := &p.envelopes[s.envelope]
+	e := Envelope{Src: p.addresses[v.src], Dst: p.addresses[v.dst], VLAN: v.vlan}
+	if v.tunnel > 0 {
+		e.Tunnel = p.tunnels[v.tunnel-1]
+	}
+	return e
+}
+
+// CopyTo adds a sighting of p to another path; false as in Append.
+func (p *Path) CopyTo(other *Path, i int) bool {
+	s := &p.sightings[i]
+	around := p.around(s)
+	return other.AppendAt(p.devices[s.device], s.offset, messages[s.message], directions[s.direction], &around)
 }
 
 // Clone returns a copy that shares nothing that changes with p.
 func (p *Path) Clone() Path {
-	return Path{slices.Clone(p.sightings), slices.Clone(p.devices), slices.Clone(p.envelopes)}
+	return Path{slices.Clone(p.sightings), slices.Clone(p.devices), slices.Clone(p.envelopes), slices.Clone(p.addresses), slices.Clone(p.tunnels)}
+}
+
+// PathMemory is room for what most exchanges have of a path: they go through some bridges
+// and a translation, and are seen at two sockets.
+type PathMemory struct {
+	sightings [14]sighting
+	devices   [7]*Device
+	envelopes [4]envelope
+	addresses [3]netip.AddrPort
+}
+
+// CloneIn is Clone, in memory of the caller as far as that has room. It is empty.
+func (p *Path) CloneIn(m *PathMemory) Path {
+	return Path{append(m.sightings[:0], p.sightings...), append(m.devices[:0], p.devices...), append(m.envelopes[:0], p.envelopes...),
+		append(m.addresses[:0], p.addresses...), slices.Clone(p.tunnels)}
 }
 
 // Reset empties the path and keeps its memory.
 func (p *Path) Reset() {
 	clear(p.devices)
-	clear(p.envelopes)
-	*p = Path{p.sightings[:0], p.devices[:0], p.envelopes[:0]}
+	clear(p.addresses)
+	clear(p.tunnels)
+	*p = Path{p.sightings[:0], p.devices[:0], p.envelopes[:0], p.addresses[:0], p.tunnels[:0]}
 }
 
 // Size returns the bytes that the path takes beside its own header, and its devices.
 func (p *Path) Size() int {
-	return cap(p.sightings)*int(unsafe.Sizeof(sighting{})) + cap(p.devices)*int(unsafe.Sizeof((*Device)(nil))) +
-		cap(p.envelopes)*int(unsafe.Sizeof(envelope{}))
+	const pointer = int(unsafe.Sizeof((*Device)(nil)))
+	return cap(p.sightings)*int(unsafe.Sizeof(sighting{})) + cap(p.devices)*pointer + cap(p.envelopes)*int(unsafe.Sizeof(envelope{})) +
+		cap(p.addresses)*int(unsafe.Sizeof(netip.AddrPort{})) + cap(p.tunnels)*(pointer+int(unsafe.Sizeof(Tunnel{})))
 }

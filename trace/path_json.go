@@ -33,52 +33,80 @@ type pathMember struct {
 // appendJSON appends the path of an exchange that a node saw.
 func (p *Path) appendJSON(b []byte, node string) []byte {
 	b = append(b, '[')
-	before := Sighting{Device: Device{Node: node}}
+	written := Device{Node: node} // where the sighting before was
+	device := -1                  // its number; -1: another
+	before := &sighting{message: noNumber, direction: noNumber}
 	for i := range p.sightings {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		s := p.At(i)
-		if s.atSocket() && s.Place() == before.Place() {
-			s.IfIndex, s.IfName = before.IfIndex, before.IfName
+		s := &p.sightings[i]
+		b = s.offset.appendJSON(append(b, `{"offset_seconds":`...))
+		if s.message != before.message {
+			b = appendString(append(b, `,"message":`...), messages[s.message])
 		}
-		b = s.appendJSON(b, &before)
+		switch d := p.devices[s.device]; {
+		case s.atSocket() && d.Place() == written.Place():
+			if d.NetNSName != written.NetNSName {
+				b = appendString(append(b, `,"netns_name":`...), d.NetNSName)
+				written.NetNSName, device = d.NetNSName, -1
+			}
+		case device != int(s.device):
+			b = d.appendJSON(b, &written)
+			written, device = *d, int(s.device)
+		}
+		if s.direction != before.direction {
+			b = appendString(append(b, `,"direction":`...), directions[s.direction])
+		}
+		if i == 0 || s.envelope != before.envelope {
+			b = p.appendAddresses(b, i)
+		}
+		b = append(p.appendAround(b, s), '}')
 		before = s
 	}
 	return append(b, ']')
 }
 
-func (s *Sighting) atSocket() bool {
-	return s.Direction == DirectionDelivered || s.Direction == DirectionRead
+// noNumber is that of no message and no direction.
+const noNumber = 1<<8 - 1
+
+func (s *sighting) atSocket() bool { return atSocket(directions[s.direction]) }
+
+// atSocket tells whether a sighting with a direction is at a socket.
+func atSocket(direction string) bool {
+	return direction == DirectionDelivered || direction == DirectionRead
 }
 
-func (s *Sighting) appendJSON(b []byte, before *Sighting) []byte {
-	b = s.Offset.appendJSON(append(b, `{"offset_seconds":`...))
-	if s.Message != before.Message {
-		b = appendString(append(b, `,"message":`...), s.Message)
+// appendAddresses appends those of the addresses of a sighting that the one before has not.
+func (p *Path) appendAddresses(b []byte, i int) []byte {
+	var src, dst netip.AddrPort
+	if i > 0 {
+		src, dst = p.Addresses(i - 1)
 	}
-	if s.Device != before.Device {
-		b = s.Device.appendJSON(b, &before.Device)
+	v := &p.envelopes[p.sightings[i].envelope]
+	if addr := p.addresses[v.src]; addr != src {
+		b = appendAddrPort(append(b, `,"src":`...), addr)
 	}
-	if s.Direction != before.Direction {
-		b = appendString(append(b, `,"direction":`...), s.Direction)
+	if addr := p.addresses[v.dst]; addr != dst {
+		b = appendAddrPort(append(b, `,"dst":`...), addr)
 	}
-	if s.Src != before.Src {
-		b = appendAddrPort(append(b, `,"src":`...), s.Src)
+	return b
+}
+
+// appendAround appends what a packet had around it beside its addresses.
+func (p *Path) appendAround(b []byte, s *sighting) []byte {
+	v := &p.envelopes[s.envelope]
+	if v.vlan != 0 {
+		b = appendUint(append(b, `,"vlan":`...), v.vlan)
 	}
-	if s.Dst != before.Dst {
-		b = appendAddrPort(append(b, `,"dst":`...), s.Dst)
-	}
-	if s.VLAN != 0 {
-		b = appendUint(append(b, `,"vlan":`...), s.VLAN)
-	}
-	if t := s.Tunnel; t != nil {
+	if v.tunnel > 0 {
+		t := p.tunnels[v.tunnel-1]
 		b = appendString(append(b, `,"tunnel":{"kind":`...), t.Kind)
 		b = appendAddrPort(append(b, `,"src":`...), t.Src)
 		b = appendAddrPort(append(b, `,"dst":`...), t.Dst)
 		b = append(appendUint(append(b, `,"vni":`...), t.VNI), '}')
 	}
-	return append(b, '}')
+	return b
 }
 
 func (d *Device) appendJSON(b []byte, before *Device) []byte {
@@ -137,7 +165,7 @@ func (m *pathMember) sighting() Sighting {
 		Device: Device{m.Node, m.NetNS, m.NetNSName, m.IfIndex, m.IfName}, Offset: m.Offset,
 		Message: m.Message, Direction: m.Direction, Src: m.Src, Dst: m.Dst, Tunnel: m.Tunnel, VLAN: m.VLAN,
 	}
-	if s.atSocket() {
+	if atSocket(s.Direction) {
 		s.IfIndex, s.IfName = 0, ""
 	}
 	return s

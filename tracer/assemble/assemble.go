@@ -94,17 +94,18 @@ type Assembler struct {
 	due       agenda.Of[*lookup] // what is held
 	held      queue              // the same, in the order in which it came, but for
 	strangers queue              // records of senders that are not known to be servers
-	byFlow    map[trace.Flow][]*lookup
+	flows     *flows
 	questions map[question]*asked
 	stamped   map[trace.SpanID][]*lookup // exchanges by the span id that they carried
 	spans     map[trace.SpanID]*slot     // attempts by the span id that they sent
 	servers   *servers
 	calls     *calls
 	region    region
-	early     []*trace.Trace // evicted, until Advance
-	flushed   time.Time      // up to when what happened is known; zero: up to now
-	began     time.Time      // of the first record
-	recorded  bool           // a server wrote records
+	trace     trace.Trace   // that was finished last
+	early     []trace.Trace // evicted, until Advance
+	flushed   time.Time     // up to when what happened is known; zero: up to now
+	began     time.Time     // of the first record
+	recorded  bool          // a server wrote records
 	// How many answered lookups had no record after linger, while there were none.
 	unrecorded int
 	// Passed on: those whose server may be at work still, those of which nothing more is
@@ -124,7 +125,7 @@ func New(cfg Config) *Assembler {
 		cfg.Timeout = 7 * time.Second
 	}
 	return &Assembler{
-		cfg: cfg, byFlow: map[trace.Flow][]*lookup{}, questions: map[question]*asked{}, stamped: map[trace.SpanID][]*lookup{},
+		cfg: cfg, flows: newFlows(), questions: map[question]*asked{}, stamped: map[trace.SpanID][]*lookup{},
 		spans: map[trace.SpanID]*slot{}, servers: newServers(), calls: newCalls(),
 	}
 }
@@ -176,7 +177,7 @@ func (a *Assembler) addExchange(ex *trace.Exchange) {
 	if a.servers.learn(ex) {
 		a.admitWaiting()
 	}
-	for _, l := range a.ofFlow(ex.Flow) {
+	for l := range a.flows.of(ex.Flow) {
 		if old := l.written(ex); old != nil {
 			a.addAgain(l, old, ex)
 			return
@@ -210,7 +211,7 @@ func (a *Assembler) addAgain(l *lookup, old **trace.Exchange, ex *trace.Exchange
 // behindProxy gives an exchange that a proxy sent on, with the addresses that it was asked
 // with, the record that its client's was taken for. It returns the exchange that is left.
 func (a *Assembler) behindProxy(ex *trace.Exchange) *trace.Exchange {
-	for _, l := range a.ofFlow(ex.Flow) {
+	for l := range a.flows.of(ex.Flow) {
 		if l.query == nil || l.exchange == nil || l.far != nil || l.heapIndex < 0 || l.matched != "" || !sentOn(l.exchange, ex) ||
 			a.fitsBy(l.query, l.from, ex) != own {
 			continue
@@ -236,7 +237,7 @@ func sentOn(front, behind *trace.Exchange) bool {
 // which the record is known; nil if there is none.
 func (a *Assembler) halfOf(ex *trace.Exchange) *lookup {
 	var side, record *lookup
-	for _, l := range a.ofFlow(ex.Flow) {
+	for l := range a.flows.of(ex.Flow) {
 		switch {
 		case l.exchange != nil && l.far == nil && twoSides(l.exchange, ex):
 			if fit := sameServer(l.exchange, ex); fit == fits || fit == mayFit && side == nil {
@@ -263,7 +264,7 @@ func (a *Assembler) halfOf(ex *trace.Exchange) *lookup {
 func (a *Assembler) takeRecords(l *lookup) {
 	for again := true; again; {
 		again = false
-		for _, half := range a.ofFlow(l.flow) {
+		for half := range a.flows.of(l.flow) {
 			if half != l && half.exchange == nil && half.query != nil && a.misses(l, half.query, half.from) {
 				a.unite(l, half, "")
 				again = true // the list has changed
@@ -304,7 +305,7 @@ func (a *Assembler) remember(l *lookup) {
 func (a *Assembler) addQuery(q *trace.Query, from *peer.Process) {
 	var of *lookup
 	others := 0
-	for _, l := range a.ofFlow(q.Flow) {
+	for l := range a.flows.of(q.Flow) {
 		if len(l.records) > 0 && sameSender(l.from, from) {
 			others += len(l.records)
 			if slices.ContainsFunc(l.records, func(known *trace.Query) bool { return known.Time.Equal(q.Time) && known.SpanID == q.SpanID }) {
@@ -331,7 +332,7 @@ func (a *Assembler) addQuery(q *trace.Query, from *peer.Process) {
 
 func (a *Assembler) addRefresh(r *trace.Refresh, from *peer.Process) {
 	others := 0
-	for _, l := range a.ofFlow(r.Flow) {
+	for l := range a.flows.of(r.Flow) {
 		if l.refresh == nil || !sameSender(l.from, from) {
 			continue
 		}
@@ -402,19 +403,28 @@ func (a *Assembler) hold(l *lookup) {
 	l.heapIndex = -1
 	a.await(l, a.waits(l))
 	a.most = max(a.most, len(a.due))
-	same := a.byFlow[l.flow]
-	if same == nil {
-		same = l.alone[:0]
-	}
-	a.byFlow[l.flow] = append(same, l)
+	a.flows.add(l)
 }
 
 // Advance returns the traces that are complete, or will not get more complete,
 // at the given time. The caller must not change what they refer to.
-func (a *Assembler) Advance(now time.Time) []*trace.Trace {
+func (a *Assembler) Advance(now time.Time) (done []*trace.Trace) {
+	a.Pass(now, func(t *trace.Trace) {
+		c := *t
+		done = append(done, &c)
+	})
+	return done
+}
+
+// Pass does what Advance does, and gives each trace to a function, which must not keep it: its
+// memory is used again. The function must not call the Assembler.
+func (a *Assembler) Pass(now time.Time, to func(*trace.Trace)) {
 	a.advanceTo(now)
-	done := a.early
+	early := a.early
 	a.early = nil
+	for i := range early {
+		to(&early[i])
+	}
 	for len(a.due) > 0 && !a.due[0].Item.due.After(a.now) {
 		l := a.due[0].Item
 		if at := a.readyAt(l); at.After(a.now) {
@@ -424,24 +434,26 @@ func (a *Assembler) Advance(now time.Time) []*trace.Trace {
 		if a.repeats(l) {
 			continue
 		}
-		if t := a.finish(l); t != nil {
-			done = append(done, t)
+		if a.finish(l) {
+			to(&a.trace)
 		}
 	}
 	a.expire()
 	a.shrink()
-	return done
 }
 
 // Flush returns everything that is held, as it stands.
 func (a *Assembler) Flush() []*trace.Trace {
-	done := a.early
-	a.early = nil
+	var done []*trace.Trace
 	a.flushed = a.now
 	// As if the time of each had come: an upstream query that may be claimed waits for
 	// its claimants, as it would have.
-	for len(a.due) > 0 {
-		done = append(done, a.Advance(a.due[0].Item.due)...)
+	for len(a.due) > 0 || len(a.early) > 0 {
+		next := a.now
+		if len(a.due) > 0 {
+			next = a.due[0].Item.due
+		}
+		done = append(done, a.Advance(next)...)
 	}
 	return done
 }
@@ -454,19 +466,19 @@ func (a *Assembler) Stats() Stats {
 }
 
 // finish makes the trace of a lookup and of the upstream exchanges that belong
-// to it, and holds them no longer. It returns nil of a record that nobody believes.
-func (a *Assembler) finish(l *lookup) *trace.Trace {
+// to it, and holds them no longer. It returns false for a record that nobody believes.
+func (a *Assembler) finish(l *lookup) bool {
 	a.reunite(l)
 	a.takeClaim(l)
 	a.forget(l)
 	l.lose()
 	if a.foreign(l) {
-		return nil
+		return false
 	}
 	a.gather(l, 0)
-	t := a.build(l)
+	a.build(l)
 	a.pass(l)
-	return t
+	return true
 }
 
 // forget holds a lookup no longer.

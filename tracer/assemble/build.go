@@ -11,8 +11,9 @@ import (
 )
 
 // build makes the trace of a lookup of which all parts are known.
-func (a *Assembler) build(l *lookup) *trace.Trace {
-	t := &trace.Trace{Exchange: l.exchange, Query: l.query, Diagnosis: []trace.Finding{}, Gaps: []string{}, Replaces: l.again}
+func (a *Assembler) build(l *lookup) {
+	t := &a.trace
+	*t = trace.Trace{Exchange: l.exchange, Query: l.query, Diagnosis: []trace.Finding{}, Gaps: []string{}, Replaces: l.again}
 	if l.exchange != nil {
 		a.fromExchange(t, l)
 	}
@@ -46,7 +47,6 @@ func (a *Assembler) build(l *lookup) *trace.Trace {
 	if unsampled := a.cfg.Limitations.Unsampled; unsampled != "" && (t.Exchange == nil || unseen(t.Upstreams)) {
 		t.Gaps = append(t.Gaps, unsampled)
 	}
-	return t
 }
 
 // unseen tells whether packets of an attempt were not observed.
@@ -117,7 +117,7 @@ func (a *Assembler) fromExchange(t *trace.Trace, l *lookup) {
 	if a.servers.sends(&l.sender) {
 		return // a server's query: what it asks for others makes no call of its own
 	}
-	c, ok := a.calls.of(l.caller, l.exchange, a.kin(l.exchange), a.now)
+	c, ok := a.calls.of(l.caller, l.exchange, func(until time.Time) []*trace.Exchange { return a.kin(l.exchange, until) }, a.now)
 	if !ok {
 		return
 	}
@@ -131,19 +131,18 @@ func (a *Assembler) fromExchange(t *trace.Trace, l *lookup) {
 	}
 }
 
-// kin returns what is under way and may be of one call with ex.
-func (a *Assembler) kin(ex *trace.Exchange) []*trace.Exchange {
+// kin returns what is under way, begun up to a time, and may be of one call with ex.
+func (a *Assembler) kin(ex *trace.Exchange, until time.Time) []*trace.Exchange {
 	if a.cfg.Open == nil {
 		return nil
 	}
-	self := newAsking(ex)
-	return a.cfg.Open.Kin(ex, ex.Time.Add(-time.Duration(retryLast)), time.Unix(0, self.reach()))
+	return a.cfg.Open.Kin(ex, ex.Time.Add(-time.Duration(retryLast)), until)
 }
 
 // tellAgain passes a lookup on once more, if it is remembered: its record does not name the
 // call that it turned out to be of.
 func (a *Assembler) tellAgain(of told) {
-	for _, l := range a.ofFlow(of.id.Flow()) {
+	for l := range a.flows.of(of.id.Flow()) {
 		if l.exchange != nil && l.parent == nil && l.exchange.Time.UnixNano() == of.start {
 			a.revive(l)
 		}

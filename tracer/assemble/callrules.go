@@ -34,6 +34,9 @@ func group(list []asking) {
 	for i := range list {
 		list[i].group, list[i].inferred = i, false
 	}
+	if len(list) == 1 {
+		return
+	}
 	pairs(list)
 	repeats(list)
 	bases := make([]int, len(list)) // of a group with a search: labels of the name asked for

@@ -1,7 +1,6 @@
 package assemble
 
 import (
-	"cmp"
 	"hash/maphash"
 	"math"
 	"net/netip"
@@ -33,10 +32,10 @@ type calls struct {
 	cut      []truncated       // oldest first
 	attempts []*trace.Exchange // to connect, likewise
 	merged   []asking          // memory of withKin
-	order    []remembered      // oldest first, from head on
-	head     int
-	most     int // remembered since shrink last looked
-	sequence uint64
+	// Callers in the order in which they asked last.
+	oldest, newest *recent
+	held           int // lookups
+	room           int // the most callers that byCaller held
 }
 
 // caller is who asks, and the first label of the name, which all names of a
@@ -49,19 +48,15 @@ type caller struct {
 	label string
 }
 
-type remembered struct {
-	of       *recent
-	sequence uint64
-	until    int64
-}
-
 // recent are the lookups of a caller, in order of their start.
 type recent struct {
 	caller caller
 	list   []asking  // the end of room
 	room   []asking  // from its beginning
 	one    [1]asking // most are asked once
-	mixed  bool      // list is not in order of sequence
+	until  int64     // when the last of them is forgotten
+
+	before, after *recent // in the order of calls
 }
 
 // asking is what matters of a lookup here. Times are in nanoseconds since 1970.
@@ -71,9 +66,10 @@ type asking struct {
 	shown      trace.TraceID // what its own record names
 	name       string
 	qtype      string
-	sequence   uint64
+	until      int64 // when it is forgotten
 	start, end int64
 	last       int64  // when it was sent last
+	reached    int64  // reach of it and of those before it in its list, the last
 	group      int    // index in its cluster of the first of its group
 	port, dns  uint16 // dns: the id
 	server     uint32 // a hash of the address that it asked
@@ -101,34 +97,67 @@ func callerOf(ex *trace.Exchange) caller {
 // the earlier.
 func (c *calls) add(ex *trace.Exchange, now time.Time) *recent {
 	c.expire(now)
-	key := callerOf(ex)
-	r := c.byCaller[key]
-	if r == nil {
-		r = c.fresh(key)
-		c.byCaller[key] = r
-	}
+	r := c.touch(callerOf(ex), now)
 	a := newAsking(ex)
 	if i := r.find(ex); i >= 0 {
 		old := &r.list[i]
-		a.sequence, a.told, a.call, a.shown = old.sequence, old.told, old.call, old.shown
+		a.until, a.told, a.call, a.shown = old.until, old.told, old.call, old.shown
 		*old = a
+		reachFrom(r.list, i)
 		return r
 	}
-	c.sequence++ // is larger than all in the list
-	a.sequence = c.sequence
+	a.until = r.until
 	if a.truncated {
-		c.noteTruncated(ex, key)
+		c.noteTruncated(ex, r.caller)
 	}
 	if ex.Connects() {
 		c.noteAttempt(ex)
 	}
 	r.insert(a)
-	if len(r.list) > maxAlike {
-		r.dropFirst()
+	if c.held++; len(r.list) > maxAlike {
+		c.dropFirst(r)
 	}
-	c.order = append(c.order, remembered{r, a.sequence, now.Add(rememberCall).UnixNano()})
-	c.most = max(c.most, len(c.order)-c.head)
 	return r
+}
+
+// touch returns what is remembered of a caller that asks now.
+func (c *calls) touch(key caller, now time.Time) *recent {
+	r := c.byCaller[key]
+	if r == nil {
+		r = &recent{caller: key}
+		r.room = r.one[:0]
+		r.list = r.room
+		c.byCaller[key] = r
+		c.room = max(c.room, len(c.byCaller))
+	} else {
+		c.unlink(r)
+	}
+	r.before = c.newest
+	if c.newest = r; r.before != nil {
+		r.before.after = r
+	} else {
+		c.oldest = r
+	}
+	r.until = now.Add(rememberCall).UnixNano()
+	for len(r.list) > 0 && r.list[0].until < now.UnixNano() {
+		c.dropFirst(r)
+	}
+	return r
+}
+
+// unlink takes a caller out of the order.
+func (c *calls) unlink(r *recent) {
+	if r.before != nil {
+		r.before.after = r.after
+	} else {
+		c.oldest = r.after
+	}
+	if r.after != nil {
+		r.after.before = r.before
+	} else {
+		c.newest = r.before
+	}
+	r.before, r.after = nil, nil
 }
 
 // insert keeps the order.
@@ -143,19 +172,21 @@ func (r *recent) insert(a asking) {
 	for i > 0 && a.before(&r.list[i-1]) {
 		i--
 	}
-	r.mixed = r.mixed || i < len(r.list)
 	before := cap(r.list)
 	if r.list = slices.Insert(r.list, i, a); cap(r.list) != before {
 		r.room = r.list[:0]
 	}
+	reachFrom(r.list, i)
 }
 
-// fresh returns the memory of a caller's lookups, none so far.
-func (c *calls) fresh(key caller) *recent {
-	r := &recent{caller: key}
-	r.room = r.one[:0]
-	r.list = r.room
-	return r
+// reachFrom completes a list whose lookups from i on have changed.
+func reachFrom(list []asking, i int) {
+	for ; i < len(list); i++ {
+		list[i].reached = list[i].reach()
+		if i > 0 {
+			list[i].reached = max(list[i].reached, list[i-1].reached)
+		}
+	}
 }
 
 func newAsking(ex *trace.Exchange) asking {
@@ -193,41 +224,25 @@ func (a *asking) before(b *asking) bool {
 	return string(a.id[:]) < string(b.id[:])
 }
 
-// expire forgets what is old, or too much.
+// expire forgets what is old, or too much: first of all of those that have not asked for
+// the longest time.
 func (c *calls) expire(now time.Time) {
-	at := now.UnixNano()
-	for c.head < len(c.order) && (at > c.order[c.head].until || len(c.order)-c.head >= maxCalls) {
-		old := c.order[c.head]
-		c.order[c.head] = remembered{}
-		c.head++
-		r := old.of
-		switch {
-		case len(r.list) == 0:
-			continue // dropped before, as one of too many
-		case r.list[0].sequence == old.sequence: // nearly always
-			r.dropFirst()
-		case r.mixed:
-			r.drop(old.sequence)
+	for c.oldest != nil && (c.oldest.until < now.UnixNano() || c.held >= maxCalls) {
+		r := c.oldest
+		for old := r.until < now.UnixNano(); len(r.list) > 0 && (old || c.held >= maxCalls); {
+			c.dropFirst(r)
 		}
 		if len(r.list) == 0 {
+			c.unlink(r)
 			delete(c.byCaller, r.caller)
 		}
 	}
-	if c.head > len(c.order)/2 {
-		c.order = slices.Delete(c.order, 0, c.head)
-		c.head = 0
-	}
 }
 
-func (r *recent) dropFirst() {
+func (c *calls) dropFirst(r *recent) {
 	r.list[0] = asking{}
 	r.list = r.list[1:]
-}
-
-// drop takes out the lookup with a sequence, if it is still there.
-func (r *recent) drop(sequence uint64) {
-	r.list = slices.DeleteFunc(r.list, func(a asking) bool { return a.sequence == sequence })
-	r.mixed = !slices.IsSortedFunc(r.list, func(a, b asking) int { return cmp.Compare(a.sequence, b.sequence) })
+	c.held--
 }
 
 func (r *recent) find(ex *trace.Exchange) int { return r.at(ex.Time.UnixNano(), ex.TraceID) }
@@ -258,10 +273,10 @@ type told struct {
 
 // of returns the call that a lookup is part of; false for a lookup that stands alone, or
 // whose call cannot be told from another. r is where add remembered it, nil if it did not;
-// kin is what is under way and may be of it. The
+// kinUntil tells what is under way, begun up to a time, and may be of it. The
 // call is named by the trace id of its first lookup that was passed on: a retry may be over
 // long before the lookup that it repeats is given up.
-func (c *calls) of(r *recent, ex *trace.Exchange, kin []*trace.Exchange, now time.Time) (call named, ok bool) {
+func (c *calls) of(r *recent, ex *trace.Exchange, kinUntil func(time.Time) []*trace.Exchange, now time.Time) (call named, ok bool) {
 	c.expire(now)
 	if r == nil {
 		return call, false
@@ -272,6 +287,7 @@ func (c *calls) of(r *recent, ex *trace.Exchange, kin []*trace.Exchange, now tim
 	}
 	self := &r.list[at]
 	self.told = true
+	kin := kinUntil(time.Unix(0, self.reach()))
 	list, i := cluster(c.withKin(r, at, kin))
 	group(list)
 	call.inferred = list[i].inferred
@@ -347,6 +363,7 @@ func (c *calls) withKin(r *recent, i int, kin []*trace.Exchange) ([]asking, int)
 			return 1
 		})
 		list = slices.Insert(list, at, a)
+		reachFrom(list, at)
 		c.merged = list[:0]
 		if at <= i {
 			i++
@@ -360,24 +377,19 @@ func (c *calls) withKin(r *recent, i int, kin []*trace.Exchange) ([]asking, int)
 // small ones, and to compare each with each would cost more than all else that is done for
 // a lookup.
 func cluster(list []asking, i int) ([]asking, int) {
-	from, until := 0, list[0].reach()
-	for j := 1; j < len(list); j++ {
-		if list[j].start > until {
-			if j > i {
-				return list[from:j], i - from
-			}
-			from = j
-		}
-		until = max(until, list[j].reach())
+	from, until := i, i+1
+	for from > 0 && list[from-1].reached >= list[from].start {
+		from--
 	}
-	return list[from:], i - from
+	for until < len(list) && list[until-1].reached >= list[until].start {
+		until++
+	}
+	return list[from:until], i - from
 }
 
 // shrink lets go of the memory that only a burst needed.
 func (c *calls) shrink() {
-	if spare.TooLarge(cap(c.order), c.most) {
-		c.order, c.head = slices.Clone(c.order[c.head:]), 0
-		c.byCaller = spare.Map(c.byCaller)
+	if spare.TooLarge(c.room, len(c.byCaller)) {
+		c.byCaller, c.room = spare.Map(c.byCaller), len(c.byCaller)
 	}
-	c.most = len(c.order) - c.head
 }

@@ -2,6 +2,7 @@ package assemble
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -47,11 +48,11 @@ func TestOneQuestionToEveryAddress(t *testing.T) {
 					continue
 				}
 				count(a.Advance(epoch.Add(at)))
-				if n := len(a.ofFlow(ex.Flow)); n > maxOfFlow {
+				if n := len(slices.Collect(a.flows.of(ex.Flow))); n > maxOfFlow {
 					t.Fatalf("%d are compared with the next", n)
 				}
 				for q, at := range a.questions {
-					if known, held := len(at.channels), len(a.due)+len(a.byFlow); known > held {
+					if known, held := len(at.channels), len(a.due)+a.flows.len; known > held {
 						t.Fatalf("after %d addresses the index of %v has %d of them, with %d lookups", n, q, known, held)
 					}
 				}

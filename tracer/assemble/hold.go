@@ -101,7 +101,7 @@ func (a *Assembler) waits(l *lookup) time.Time {
 func (a *Assembler) lastRecord(l *lookup, last time.Time) time.Time {
 	for again := l.query != nil; again; {
 		again = false
-		for _, half := range a.ofFlow(l.flow) {
+		for half := range a.flows.of(l.flow) {
 			if half == l || half.exchange != nil || half.query == nil || !fitsRecord(half, l) {
 				continue
 			}

@@ -17,12 +17,18 @@ type question struct{ name, qtype string }
 type asked struct {
 	channels []*channel                  // in the order in which they began
 	byServer map[netip.AddrPort]*channel // the same where they are many; nil: they are few
-	callers  timeline[*lookup]           // whose server is seen and keeps no record, by when the query had arrived
+	callers  timeline[work]              // of a server that is seen and keeps no record, by when the query had arrived
 	records  timeline[*lookup]           // of which only the server's record is known
 	uses     int                         // of the question, by lookups and slots
 
 	first  [2]*channel // memory of channels
 	memory [2]channel
+}
+
+// work is what a server does for a lookup, until a time.
+type work struct {
+	of    *lookup
+	until int64
 }
 
 // Bounds of the channels of one question: somebody may ask ever new addresses for it, or
@@ -44,17 +50,6 @@ type channel struct {
 	slots     timeline[*slot] // of attempts that may have other exchanges than they were given
 	settled   timeline[*slot] // of those that have not
 	longest   int64           // limit of a slot after its begin, at most; ns
-}
-
-// maxOfFlow bounds the lookups of one flow that are looked at: a client uses its port and ID
-// again after a while, and may ask several servers with them. Who asks ever new ones so
-// does not have each compared with all.
-const maxOfFlow = 64
-
-// ofFlow returns the lookups of a flow, the oldest first; of more than maxOfFlow the newest.
-func (a *Assembler) ofFlow(f trace.Flow) []*lookup {
-	all := a.byFlow[f]
-	return all[max(0, len(all)-maxOfFlow):]
 }
 
 // in returns where a question is indexed, for one use more.
@@ -164,7 +159,7 @@ func (a *Assembler) index(l *lookup) {
 	if !l.recorded() && l.server.placed && !died(l.serverSide()) {
 		p.caller = true
 		p.arrival, l.until = serverTime(l.serverSide())
-		p.asked.callers.insert(p.arrival, l)
+		p.asked.callers.insert(p.arrival, work{l, l.until})
 	}
 	l.position = p
 }
@@ -179,7 +174,7 @@ func (a *Assembler) unindex(l *lookup) {
 		p.asked.records.remove(p.at, l)
 	}
 	if p.caller {
-		p.asked.callers.remove(p.arrival, l)
+		p.asked.callers.remove(p.arrival, work{l, l.until})
 	}
 	l.position = position{}
 	a.release(l.question, p.asked)

@@ -46,7 +46,7 @@ type lookup struct {
 	inferred  []*lookup // upstream queries of a server that keeps no record
 	ambiguous int       // of these, how many another could have caused
 
-	alone     [1]*lookup // memory for the list of those of its flow: most are one
+	bucket    neighbours // in flows
 	size      int        // bytes that it is accounted with
 	added     time.Time
 	claimed   time.Time // since when it waits for the lookup that it is an upstream query of

@@ -234,7 +234,7 @@ func (a *Assembler) takeClaim(l *lookup) {
 	if l.exchange == nil || l.query != nil || l.claim != nil {
 		return
 	}
-	for _, half := range a.ofFlow(l.flow) {
+	for half := range a.flows.of(l.flow) {
 		if half.exchange == nil && half.query != nil && len(half.records) == 1 && half.heapIndex >= 0 && a.fits(half.query, half.from, l) == unknown {
 			a.forget(half)
 			a.disown(half)

@@ -84,11 +84,7 @@ func (a *Assembler) disown(l *lookup) {
 	for _, s := range l.slots {
 		a.unindexSlot(s)
 	}
-	if same := without(a.byFlow[l.flow], l); len(same) == 0 {
-		delete(a.byFlow, l.flow)
-	} else {
-		a.byFlow[l.flow] = same
-	}
+	a.flows.remove(l)
 }
 
 // eachOfTree calls do for l and for all upstream queries that were passed on with it.
@@ -158,8 +154,8 @@ func (a *Assembler) evict(l *lookup) {
 	}
 	a.stats.Evicted++
 	l.evicted = true
-	if t := a.finish(l); t != nil {
-		a.early = append(a.early, t)
+	if a.finish(l) {
+		a.early = append(a.early, a.trace)
 	}
 }
 
@@ -172,7 +168,8 @@ func (a *Assembler) shrink() {
 	a.shrunk = a.now
 	if spare.TooLarge(cap(a.due), a.most) {
 		a.due = append(make(agenda.Of[*lookup], 0, 2*len(a.due)), a.due...)
-		a.byFlow, a.questions = spare.Map(a.byFlow), spare.Map(a.questions)
+		a.flows.resize()
+		a.questions = spare.Map(a.questions)
 	}
 	a.most = len(a.due)
 	a.calls.shrink()

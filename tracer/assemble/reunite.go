@@ -37,7 +37,7 @@ func (a *Assembler) repeats(l *lookup) bool {
 	if l.exchange != nil || l.query == nil {
 		return false
 	}
-	for _, of := range a.ofFlow(l.flow) {
+	for of := range a.flows.of(l.flow) {
 		if of.query != nil && a.fits(l.query, l.from, of) == own {
 			a.unite(of, l, "")
 			return true
@@ -94,7 +94,7 @@ func (a *Assembler) orphan(l *lookup) {
 // otherHalf finds the one half of the same flow whose time shows another clock, or
 // whose server another address.
 func (a *Assembler) otherHalf(l *lookup) (found *lookup, matched string) {
-	for _, half := range a.ofFlow(l.flow) {
+	for half := range a.flows.of(l.flow) {
 		if half == l || half.refresh != nil || half.parent != nil || (half.exchange == nil) == (l.exchange == nil) || (half.query == nil) == (l.query == nil) {
 			continue
 		}
@@ -120,7 +120,7 @@ func (a *Assembler) otherHalf(l *lookup) (found *lookup, matched string) {
 func (a *Assembler) repeated(l *lookup) {
 	for again := true; again; {
 		again = false
-		for _, half := range a.ofFlow(l.flow) {
+		for half := range a.flows.of(l.flow) {
 			if half != l && half.exchange == nil && half.query != nil && half.query.Time.Sub(l.query.Time).Abs() <= holdServer && fitsRecord(half, l) {
 				a.unite(l, half, "")
 				again = true // the list has changed

@@ -229,7 +229,7 @@ func (a *Assembler) serverOf(l *lookup) (id identity) {
 		}
 	case l.refresh != nil:
 		// Its record does not tell the server, but that of the query which set it off.
-		for _, of := range a.ofFlow(l.flow) {
+		for of := range a.flows.of(l.flow) {
 			if of.exchange != nil && of.query != nil && sameSender(of.from, l.from) {
 				return of.server
 			}

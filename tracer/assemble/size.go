@@ -12,7 +12,7 @@ import (
 const (
 	ownSize      = int(unsafe.Sizeof(lookup{})) + int(unsafe.Sizeof(asked{})) + 256
 	slotSize     = int(unsafe.Sizeof(slot{})) + 128
-	exchangeSize = int(unsafe.Sizeof(trace.Exchange{})) + 2*int(unsafe.Sizeof(trace.Endpoint{})) + 128
+	exchangeSize = int(unsafe.Sizeof(trace.Exchange{})) + 128
 	querySize    = int(unsafe.Sizeof(trace.Query{})) + 64
 )
 

@@ -88,7 +88,11 @@ func (a *Assembler) caller(x *lookup) (found *lookup, others bool) {
 	at := x.position.at
 	first := q.callers.from(at + 1)
 	for i := first - 1; i >= 0 && i >= first-maxTried; i-- {
-		l := q.callers[i].item
+		w := q.callers[i].item
+		if found == nil && w.until < at {
+			continue // nearly all of those that ask for a name again and again
+		}
+		l := w.of
 		if found != nil && l.position.arrival != found.position.arrival && others {
 			break
 		}

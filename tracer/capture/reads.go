@@ -2,6 +2,7 @@ package capture
 
 import (
 	"bytes"
+	"encoding/binary"
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
@@ -39,9 +40,11 @@ type ends struct{ first, last *datagram }
 
 // datagram was delivered.
 type datagram struct {
+	next         *datagram // of the same socket
+	front        uint32    // DNS ID and flags: where many wait, they are all that is looked at
 	packet       Packet
 	payload      []byte
-	before, next *datagram // of the same socket
+	before       *datagram // of the same socket
 	older, newer *datagram // of all
 }
 
@@ -66,6 +69,7 @@ func (u *unread) deliver(p *Packet) bool {
 	d.payload = append(d.payload[:0], p.Payload[:min(len(p.Payload), keptPayload)]...)
 	d.packet = *p
 	d.packet.Payload = d.payload
+	d.front = frontOf(d.payload)
 	d.before, d.next, d.older, d.newer = queue.last, nil, u.newest, nil
 	if queue.last != nil {
 		queue.last.next = d
@@ -102,7 +106,7 @@ func (u *unread) read(p *Packet, exact bool) bool {
 		}
 	} else {
 		looked := 0
-		for d != nil && !d.is(p) {
+		for front := frontOf(p.Payload); d != nil && (d.front != front || !d.is(p)); {
 			if looked++; looked == maxLooked {
 				return false
 			}
@@ -133,6 +137,14 @@ func (u *unread) forget(d *datagram, before int64) {
 		u.remove(d)
 		d = next
 	}
+}
+
+// frontOf returns the first four bytes of a message; 0 where there are fewer.
+func frontOf(payload []byte) uint32 {
+	if len(payload) < 4 {
+		return 0
+	}
+	return binary.BigEndian.Uint32(payload)
 }
 
 // headerBytes are those of a DNS header (RFC 1035, section 4.1.1).

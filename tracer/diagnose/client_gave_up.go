@@ -84,7 +84,7 @@ func waitedFor(t *trace.Trace, total trace.Seconds) string {
 // by then: over TCP, after an answer of that socket was truncated, or with the answer of
 // another server that it had asked the same.
 func (m *memory) wentOn(ex *trace.Exchange, closed time.Time) bool {
-	return slices.ContainsFunc(m.lookups[lookupKey{clientOf(ex), ex.QName}], func(s *seen) bool {
+	return slices.ContainsFunc(m.of(lookupKey{clientOf(ex), ex.QName}), func(s *seen) bool {
 		switch {
 		case s.protocol == "tcp":
 			return ex.Protocol == "udp" && !s.start.Before(ex.Time) && !s.start.After(closed)

@@ -25,7 +25,7 @@ func conntrackRace(m *memory, t *trace.Trace, s subject, d *trace.Drop) (trace.F
 	if client, known := ex.ClientPlace(); !known || client == d.Place() {
 		return trace.Finding{}, false // the pod's own firewall
 	}
-	for _, other := range m.lookups[lookupKey{clientOf(ex), ex.QName}] {
+	for _, other := range m.of(lookupKey{clientOf(ex), ex.QName}) {
 		apart := ex.Time.Sub(other.start)
 		if other.port != ex.ClientPort || other.protocol != ex.Protocol || other.dnsID == ex.ID || other.queryDrop || !other.answered || apart.Abs() > raceWindow {
 			continue

@@ -27,8 +27,8 @@ type memory struct {
 	failures  map[failureKey]*failure  // that a server may have cached
 	hits      map[string]time.Time     // by name, the latest answer out of a cache
 	suffixes  map[suffixKey]*suffixSeen
-	clients   map[clientKey]*client // who asks
-	lookups   map[lookupKey][]*seen // of one client and name
+	clients   map[clientKey]*client    // who asks
+	lookups   map[lookupKey]*namesakes // of one client and name
 	calls     map[trace.TraceID]*call
 	order     []*seen // oldest first, from head on
 	unused    []*seen // forgotten, to be used again
@@ -53,6 +53,7 @@ type lookupKey struct {
 type seen struct {
 	key       lookupKey
 	call      trace.TraceID
+	of        *call // in memory's calls, by that
 	id        trace.TraceID
 	qtype     string
 	protocol  string
@@ -76,7 +77,21 @@ type seen struct {
 	retry trace.TraceID
 	// The upstream that answered it, and not with an error; empty: none is known.
 	answeredBy string
-	alone      [1]*seen // room for the list of what the client asked for by that name
+	namesakes  *namesakes // in memory's lookups
+}
+
+// namesakes are the lookups of one client and name.
+type namesakes struct {
+	list  []*seen
+	alone [1]*seen // room for it
+}
+
+// of returns the lookups of a client and name.
+func (m *memory) of(k lookupKey) []*seen {
+	if a := m.lookups[k]; a != nil {
+		return a.list
+	}
+	return nil
 }
 
 // call is what is remembered of the lookups of one resolution.
@@ -94,7 +109,7 @@ type call struct {
 func newMemory() *memory {
 	return &memory{
 		upstreams: map[string]*upstreamSeen{}, failures: map[failureKey]*failure{}, hits: map[string]time.Time{}, suffixes: map[suffixKey]*suffixSeen{}, clients: map[clientKey]*client{},
-		lookups: map[lookupKey][]*seen{}, calls: map[trace.TraceID]*call{},
+		lookups: map[lookupKey]*namesakes{}, calls: map[trace.TraceID]*call{},
 	}
 }
 
@@ -132,13 +147,14 @@ func (m *memory) add(t *trace.Trace) {
 	m.expire()
 	m.order = append(m.order, s)
 	m.room = max(m.room, len(m.order)-m.head)
-	list := m.lookups[s.key]
-	if list == nil {
-		list = s.alone[:0]
+	if s.namesakes = m.lookups[s.key]; s.namesakes == nil {
+		s.namesakes = &namesakes{}
+		s.namesakes.list = s.namesakes.alone[:0]
+		m.lookups[s.key] = s.namesakes
 	}
-	m.lookups[s.key] = append(list, s)
-	c := m.callOf(s.call)
-	c.lookups = append(c.lookups, s)
+	s.namesakes.list = append(s.namesakes.list, s)
+	s.of = m.callOf(s.call)
+	s.of.lookups = append(s.of.lookups, s)
 }
 
 // callOf returns what is remembered of a call, to which a lookup is added then.
@@ -160,15 +176,15 @@ func (m *memory) replace(t *trace.Trace, ex *trace.Exchange) bool {
 	if s == nil {
 		return false
 	}
-	call, alone, retry := s.call, s.alone, s.retry
+	before := *s
 	s.fill(t, ex)
-	s.call, s.alone, s.retry = call, alone, retry
+	s.call, s.of, s.namesakes, s.retry = before.call, before.of, before.namesakes, before.retry
 	return true
 }
 
 // own returns what was told of a lookup before; nil if that is forgotten.
 func (m *memory) own(ex *trace.Exchange) *seen {
-	for _, s := range m.lookups[lookupKey{clientOf(ex), ex.QName}] {
+	for _, s := range m.of(lookupKey{clientOf(ex), ex.QName}) {
 		if s.id == ex.TraceID && s.start.Equal(ex.Time) {
 			return s
 		}
@@ -255,12 +271,10 @@ func (m *memory) expire() {
 		s := m.order[m.head]
 		m.order[m.head] = nil
 		m.head++
-		if list := without(m.lookups[s.key], s); len(list) > 0 {
-			m.lookups[s.key] = list
-		} else {
+		if s.namesakes.list = without(s.namesakes.list, s); len(s.namesakes.list) == 0 {
 			delete(m.lookups, s.key)
 		}
-		c := m.calls[s.call]
+		c := s.of
 		if c.lookups = without(c.lookups, s); len(c.lookups) == 0 {
 			delete(m.calls, s.call)
 			m.ended.Give(c)
@@ -287,6 +301,10 @@ func (m *memory) shrink() {
 
 // without takes out an element; the oldest is the first.
 func without(list []*seen, s *seen) []*seen {
+	if len(list) > 0 && list[0] == s {
+		list[0] = nil
+		return list[1:]
+	}
 	for i := range list {
 		if list[i] == s {
 			return append(list[:i], list[i+1:]...)

@@ -112,7 +112,7 @@ func TestMemoryAfterABurst(t *testing.T) {
 		d.Trace(tr)
 		m := d.memory
 		key := lookupKey{clientOf(tr.Exchange), tr.Exchange.QName}
-		if len(m.lookups[key]) != 1 || len(m.calls[callID(tr)].lookups) != 1 {
+		if len(m.of(key)) != 1 || len(m.calls[callID(tr)].lookups) != 1 {
 			t.Fatalf("lookup %d is not remembered", i)
 		}
 	}

@@ -327,7 +327,7 @@ func TestReplacedLookupIsRememberedOnce(t *testing.T) {
 	whole := ex.Clone()
 	whole.Outcome, whole.RCode, whole.Duration, whole.Replaces = trace.OutcomeAnswered, "NOERROR", trace.SecondsPtr(6*time.Second), true
 	d.Trace(&trace.Trace{Header: whole.Header, Exchange: whole, Outcome: whole.Outcome, Replaces: true})
-	list := d.memory.lookups[lookupKey{clientOf(ex), ex.QName}]
+	list := d.memory.of(lookupKey{clientOf(ex), ex.QName})
 	if len(list) != 1 || !list[0].answered || len(d.memory.calls[ex.TraceID].lookups) != 1 {
 		t.Errorf("remembered: %+v", list)
 	}

@@ -189,7 +189,7 @@ func (m *memory) shadows(s searched, ex *trace.Exchange) (why, because string) {
 		}
 	}
 	addresses := joined(ex)
-	for _, o := range m.lookups[lookupKey{s.client, s.name}] {
+	for _, o := range m.of(lookupKey{s.client, s.name}) {
 		if o.qtype == ex.QType && o.rcode == "NOERROR" && o.address != "" && !strings.Contains(" "+addresses+" ", " "+o.address+" ") {
 			return "it is answered otherwise", fmt.Sprintf("without suffix it was answered %s (trace %s)", o.address, o.id)
 		}

@@ -39,7 +39,7 @@ func truncatedNotRetried(m *memory, t *trace.Trace) []trace.Finding {
 // askedMore tells whether the client of a truncated answer was told of to have asked over
 // TCP, or for a larger answer, or to have had a whole one.
 func (m *memory) askedMore(cut *seen) bool {
-	again := slices.ContainsFunc(m.lookups[cut.key], func(s *seen) bool {
+	again := slices.ContainsFunc(m.of(cut.key), func(s *seen) bool {
 		after := !s.start.Before(cut.end) && s.start.Sub(cut.end) <= retrySoon
 		switch {
 		case s.qtype != cut.qtype:
@@ -49,7 +49,7 @@ func (m *memory) askedMore(cut *seen) bool {
 		}
 		return s.dnsID == cut.dnsID && s.answered && !s.truncated
 	})
-	return again || slices.ContainsFunc(m.lookups[lookupKey{client: cut.key.client}], func(s *seen) bool {
+	return again || slices.ContainsFunc(m.of(lookupKey{client: cut.key.client}), func(s *seen) bool {
 		return s.protocol == "tcp" && !s.start.Before(cut.end) && s.start.Sub(cut.end) <= retrySoon
 	})
 }

@@ -16,7 +16,7 @@ const retrySoon = time.Second
 // set, and the same client asked the same question over TCP directly after.
 func truncatedRetry(m *memory, t *trace.Trace) []trace.Finding {
 	ex := t.Exchange
-	if ex == nil {
+	if ex == nil || ex.Protocol != "tcp" && !ex.Truncated {
 		return nil
 	}
 	self := newSeen(t, ex)
@@ -58,7 +58,7 @@ func (m *memory) toldOf(ex *trace.Exchange, other *seen) bool {
 // several it is one of its own call, as far as that is known, and the latest.
 func (m *memory) truncatedBefore(t *trace.Trace, ex *trace.Exchange) *seen {
 	var best *seen
-	for _, s := range m.lookups[lookupKey{clientOf(ex), ex.QName}] {
+	for _, s := range m.of(lookupKey{clientOf(ex), ex.QName}) {
 		after := ex.Time.Sub(s.end)
 		if !s.truncated || s.protocol != "udp" || s.qtype != ex.QType || after < 0 || after > retrySoon {
 			continue
@@ -75,7 +75,7 @@ func (m *memory) truncatedBefore(t *trace.Trace, ex *trace.Exchange) *seen {
 // one, and no other; nil if there is none.
 func (m *memory) repeatedAfter(cut *seen) *seen {
 	var first *seen
-	all := m.lookups[cut.key]
+	all := m.of(cut.key)
 	for _, s := range all {
 		after := s.start.Sub(cut.end)
 		if s.protocol != "tcp" || s.qtype != cut.qtype || after < 0 || after > retrySoon || first != nil && first.start.Before(s.start) ||

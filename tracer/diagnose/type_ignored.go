@@ -173,7 +173,7 @@ func (m *memory) answeredType(t *trace.Trace, u *trace.Upstream) (typeSeen, bool
 	if t.Exchange == nil {
 		return typeSeen{}, false
 	}
-	for _, s := range m.lookups[lookupKey{clientOf(t.Exchange), name}] {
+	for _, s := range m.of(lookupKey{clientOf(t.Exchange), name}) {
 		if s.qtype != but && s.answeredBy == address(u) {
 			return typeSeen{qtype: s.qtype, answered: s.end}, true
 		}

@@ -10,22 +10,22 @@ import (
 
 // answer is what a response says.
 type answer struct {
-	rcode     int
-	flags     uint16
-	size      int
-	part      bool // size is that of the first fragment
-	records   int  // in the answer section
 	answers   []trace.Answer
-	minTTL    uint32
-	hasTTL    bool
 	extended  *trace.ExtendedError
+	size      int32
+	records   int32 // in the answer section
+	minTTL    uint32
+	rcode     uint16
+	flags     uint16
+	hasTTL    bool
+	part      bool      // size is that of the first fragment
 	rejection rejection // why nobody can take it
 }
 
-func readAnswer(m *message) *answer {
+func readAnswer(m *message) answer {
 	s := parseSections(m.body, m.header)
-	a := &answer{
-		rcode: int(m.flags&0xf) | s.edns.rcodeHigh<<4, flags: m.flags, size: m.size, part: m.part, records: int(m.counts[0]),
+	a := answer{
+		rcode: m.flags&0xf | uint16(s.edns.rcodeHigh)<<4, flags: m.flags, size: int32(m.size), part: m.part, records: int32(m.counts[0]),
 		answers: s.answers, minTTL: s.minTTL, hasTTL: s.hasTTL, extended: s.edns.extended,
 	}
 	// A cut one that says so is asked for again over TCP; what a fragment lacks is in the others.
@@ -40,7 +40,8 @@ func readAnswer(m *message) *answer {
 func (ex *open) take(a *answer, m *message) {
 	switch {
 	case ex.answer == nil:
-		ex.answer = a
+		ex.said = *a
+		ex.answer = &ex.said
 		ex.respelled = len(m.question) > 0 && !bytes.Equal(m.question, ex.question)
 	case ex.transfers():
 		ex.answer.size += a.size
@@ -52,7 +53,7 @@ func (ex *open) take(a *answer, m *message) {
 // cannot take it, which is noted where the client is.
 func (t *Table) judge(ex *open, p *capture.Packet, m *message) bool {
 	j, known := ex.journey(p, true)
-	var a *answer
+	var a answer
 	if !known {
 		a = readAnswer(m)
 		j.why = a.rejection
@@ -65,12 +66,13 @@ func (t *Table) judge(ex *open, p *capture.Packet, m *message) bool {
 	}
 	switch {
 	case j.why == accepted && ex.answer == nil:
-		if a == nil {
+		if known {
 			a = readAnswer(m)
 		}
-		ex.take(a, m)
-	case j.why == stray && ex.guess == nil && a != nil:
-		ex.guess = a
+		ex.take(&a, m)
+	case j.why == stray && ex.guess == nil && !known:
+		guess := a
+		ex.guess = &guess
 	case j.why > stray:
 		if p.Kind == capture.TX && ex.goesTo(p.Src) {
 			ex.learn(p, t.cfg.Names, false)

@@ -55,6 +55,22 @@ func (b *buffers) note(p *capture.Packet, ex *open, response bool) {
 // socket got goes no further: what passes a device in its buffer then is another packet.
 func (b *buffers) in(p *capture.Packet) *buffer { return b.within(p, sameSKB) }
 
+// justBefore is in, of what within returned.
+func (b *buffer) justBefore(p *capture.Packet) *buffer {
+	if b == nil || p.Time-b.time > sameSKB {
+		return nil
+	}
+	return b
+}
+
+// question returns the question that is most likely that of a packet with the buffer.
+func (b *buffer) question() []byte {
+	if b == nil {
+		return nil
+	}
+	return b.ex.question
+}
+
 // within is in, for a time of which the caller makes sure that it is the same message.
 func (b *buffers) within(p *capture.Packet, d int64) *buffer {
 	at := b.slot(p.SKB)

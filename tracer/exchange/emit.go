@@ -3,8 +3,6 @@ package exchange
 import (
 	"slices"
 
-	"github.com/miekg/dns"
-
 	"github.com/dnstrace/dnstrace/trace"
 )
 
@@ -12,7 +10,7 @@ import (
 // thousands of them wait in the assembler.
 type emitted struct {
 	record                 trace.Exchange
-	client, server         trace.Endpoint
+	path                   trace.PathMemory
 	nat                    trace.NAT
 	duration               trace.Seconds
 	size, answers          int
@@ -32,14 +30,14 @@ func (t *Table) emit(ex *open) *trace.Exchange {
 	e.identify(ex)
 	e.respond(ex)
 	e.translate(ex)
-	e.ends(ex, t.cfg.Node)
+	t.name(ex, r)
 	r.Outcome, r.Milestones = v.outcome, v.Milestones
 	if v.outcome == trace.OutcomeAnswered {
 		e.duration = trace.Seconds(v.end)
 		r.Duration = &e.duration
 	}
 	r.Transmissions, r.Outstanding = max(int(ex.sendings), 1), int(ex.outstanding)
-	r.Path, r.PathOmitted = ex.path.Clone(), int(ex.omitted)
+	r.Path, r.PathOmitted = ex.path.CloneIn(&e.path), int(ex.omitted)
 	r.Drops, r.Rejected = slices.Clone(ex.drops), slices.Clone(ex.rejected)
 	if v.outcome == trace.OutcomeDropped && ex.wentAstray() {
 		r.Drops = append(r.Drops, *ex.astray)
@@ -61,7 +59,7 @@ func (e *emitted) question(ex *open) {
 	if len(ex.question) > 0 {
 		q := splitQuestion(ex.question)
 		r.QName = ex.name
-		r.QType, r.QClass = dns.Type(q.qtype).String(), dns.Class(q.qclass).String()
+		r.QType, r.QClass = typeName(q.qtype), className(q.qclass)
 		r.ID, r.Opcode, r.RequestSize, r.DNSSECOK = ex.key.id, int(ex.opcode), int(ex.size), ex.dnssec
 	}
 	r.Traceparent = ex.stamp
@@ -92,8 +90,8 @@ func (e *emitted) respond(ex *open) {
 	if a == nil {
 		return
 	}
-	r.RCode, r.Truncated, r.Flags = trace.RCodeName(a.rcode), a.flags&bitTC != 0, setFlags(a.flags)
-	e.size, e.answers, e.minTTL = a.size, a.records, a.minTTL
+	r.RCode, r.Truncated, r.Flags = trace.RCodeName(int(a.rcode)), a.flags&bitTC != 0, setFlags(a.flags)
+	e.size, e.answers, e.minTTL = int(a.size), int(a.records), a.minTTL
 	r.AnswerCount, r.Answers, r.ExtendedError = &e.answers, a.answers, a.extended
 	if a.part {
 		e.size = ex.fragmentedSize()
@@ -128,27 +126,6 @@ func (e *emitted) translate(ex *open) {
 	}
 }
 
-// ends fills in who the client and the server are. Who is known by its process or
-// cgroup is on this node.
-func (e *emitted) ends(ex *open, node string) {
-	if ex.client.endpoint(&e.client, node) {
-		e.record.Client = &e.client
-	}
-	if ex.serverProcess.endpoint(&e.server, node) {
-		e.record.Server = &e.server
-	}
-}
-
-func (w *who) endpoint(e *trace.Endpoint, node string) bool {
-	if w.pid == 0 && w.cgroup == "" {
-		return false
-	}
-	*e = trace.Endpoint{
-		Node: node, Process: w.process, PID: int(w.pid), TID: int(w.tid), Thread: w.thread, Cgroup: w.cgroup, Container: w.container,
-	}
-	return true
-}
-
 // purge takes the sightings of responses that were rejected out of the path.
 func (ex *open) purge() {
 	refused := func(m *mark) bool { return ex.journeys[m.journey].why > stray }
@@ -157,9 +134,9 @@ func (ex *open) purge() {
 	}
 	var path trace.Path
 	kept := ex.marks[:0]
-	for i, s := range ex.path.All() {
-		if m := ex.marks[i]; !refused(&m) {
-			path.AppendAt(ex.path.Device(i), &s)
+	for i, m := range ex.marks {
+		if !refused(&m) {
+			ex.path.CopyTo(&path, i)
 			kept = append(kept, m)
 		}
 	}

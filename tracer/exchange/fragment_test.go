@@ -155,8 +155,8 @@ func TestFragmentsOfOneQueryAreBounded(t *testing.T) {
 			p.Fragment = &capture.Fragment{ID: id, Length: 1480, More: true}
 		})
 	}
-	for _, slot := range f.table.open {
-		ex := slot.one
+	for _, e := range f.table.due {
+		ex := e.Item
 		if len(ex.fragmented) > maxSightings || len(ex.pieces) > maxSightings || ex.path.Len() > maxSightings {
 			t.Errorf("%d datagrams, %d places, %d sightings", len(ex.fragmented), len(ex.pieces), ex.path.Len())
 		}

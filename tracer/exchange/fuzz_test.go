@@ -58,7 +58,7 @@ func FuzzMessage(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		h, err := parseHeader(b)
+		h, err := parseHeader(b, nil)
 		if err != nil {
 			return
 		}

@@ -64,7 +64,7 @@ func (t *Table) quoted(p *capture.Packet) (ex *open, response bool) {
 	if q.Protocol == trace.TransportTCP {
 		return t.quotedSegment(p, response), response
 	}
-	h, err := parseHeader(q.Payload)
+	h, err := parseHeader(q.Payload, nil)
 	if err == nil {
 		response = h.response()
 	}
@@ -106,7 +106,7 @@ func oneOf(s *slot, server netip.AddrPort) *open {
 func (t *Table) atSocket(s socket, id uint16) *open {
 	var found *open
 	n := 0
-	for ex := range t.sockets.of(s, maxAtSocket+1) {
+	for ex := range t.sockets.of(s.hash(), maxAtSocket+1) {
 		if n++; n > maxAtSocket {
 			return nil
 		}

@@ -2,6 +2,10 @@ package exchange
 
 import (
 	"bytes"
+	"encoding/binary"
+	"math"
+	"math/bits"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"unsafe"
@@ -25,6 +29,25 @@ type socket struct {
 	client   netip.AddrPort
 	netns    uint32 // as loopbackOf has it
 	protocol uint8
+}
+
+// seeds make hashes that nobody can foretell.
+var seeds = [...]uint64{rand.Uint64(), rand.Uint64(), rand.Uint64(), rand.Uint64()}
+
+// mix makes one hash of two numbers, as wyhash does.
+func mix(x, y uint64) uint64 {
+	high, low := bits.Mul64(x, y)
+	return high ^ low
+}
+
+func (s socket) hash() uint64 {
+	addr := s.client.Addr().As16()
+	x := mix(binary.NativeEndian.Uint64(addr[:8])^seeds[0], binary.NativeEndian.Uint64(addr[8:])^seeds[1])
+	return mix(x^uint64(s.client.Port())<<8^uint64(s.protocol), uint64(s.netns)^seeds[2])
+}
+
+func (k key) hash() uint64 {
+	return mix(socket{k.client, k.netns, k.protocol}.hash()^k.question, uint64(k.id)^seeds[3])
 }
 
 // slot holds the exchanges with one key: one, but for clients that ask several servers
@@ -86,24 +109,30 @@ func socketOf(p *capture.Packet, client netip.AddrPort) socket {
 	return socket{client, loopbackOf(client, p), p.Protocol}
 }
 
-// at returns the exchanges with a key.
-func (t *Table) at(k key) slot {
-	s, ok := t.open[k]
-	if !ok {
+// at returns the exchanges with a key, the oldest first.
+func (t *Table) at(k key) (s slot) {
+	for ex := range t.keys.of(k.hash(), math.MaxInt) {
+		switch {
+		case ex.key != k:
+			continue
+		case s.one != nil:
+			s.more = slices.Insert(s.more, 0, s.one)
+		}
+		s.one = ex
+	}
+	if len(t.aliases) > 0 {
+		for _, ex := range t.aliases[k] {
+			if s.one == nil {
+				s.one = ex
+			} else {
+				s.more = append(s.more, ex)
+			}
+		}
+	}
+	if s.one == nil {
 		s.one = t.inSomeNamespace(k)
 	}
 	return s
-}
-
-// know makes an exchange known by a key.
-func (t *Table) know(k key, ex *open) {
-	s := t.open[k]
-	if s.one == nil {
-		s.one = ex
-	} else {
-		s.more = append(s.more, ex)
-	}
-	t.open[k] = s
 }
 
 // knows tells whether an exchange is known by a key.
@@ -116,12 +145,12 @@ func (t *Table) alias(k key, ex *open) {
 	if ex.knows(k) {
 		return
 	}
-	if s := t.open[k]; 1+len(ex.clients) >= maxAliases || s.len() >= maxWithKey {
+	if s := t.at(k); 1+len(ex.clients) >= maxAliases || s.len() >= maxWithKey {
 		t.stats.Addresses++
 		return
 	}
 	ex.clients = append(ex.clients, k)
-	t.know(k, ex)
+	t.aliases[k] = append(t.aliases[k], ex)
 }
 
 // socket is the client's end of an exchange.
@@ -129,39 +158,30 @@ func (ex *open) socket() socket { return socket{ex.key.client, ex.key.netns, ex.
 
 // index makes an exchange that has begun known.
 func (t *Table) index(ex *open) {
-	t.know(ex.key, ex)
+	t.keys.join(ex.key.hash(), ex)
 	t.alike.join(ex.key.question, ex)
 	if ex.key.protocol == trace.TransportUDP {
-		t.sockets.join(ex.socket(), ex)
+		t.sockets.join(ex.socket().hash(), ex)
 	}
 }
 
 // unindex undoes index and alias.
 func (t *Table) unindex(ex *open) {
-	t.unknow(ex.key, ex)
+	t.keys.leave(ex)
+	t.alike.leave(ex)
+	t.sockets.leave(ex)
 	for _, k := range ex.clients {
-		t.unknow(k, ex)
+		if rest := slices.DeleteFunc(t.aliases[k], func(other *open) bool { return other == ex }); len(rest) > 0 {
+			t.aliases[k] = rest
+		} else {
+			delete(t.aliases, k)
+		}
 	}
-	t.alike.leave(ex.key.question, ex)
-	t.sockets.leave(ex.socket(), ex)
 }
 
-func (t *Table) unknow(k key, ex *open) {
-	s, ok := t.open[k]
-	switch {
-	case !ok:
-		return
-	case s.one == ex && len(s.more) == 0:
-		delete(t.open, k)
-		return
-	case s.one == ex:
-		s.one, s.more = s.more[0], s.more[1:]
-	default:
-		s.more = slices.DeleteFunc(s.more, func(other *open) bool { return other == ex })
-	}
-	t.open[k] = s
-}
-
-// indexBytes is what the maps take for an exchange: Go's maps are between 7/16 and 7/8
-// full.
-const indexBytes = 3 * (int(unsafe.Sizeof(key{})) + int(unsafe.Sizeof(slot{})) + int(unsafe.Sizeof(socket{})) + 5*8) / 2
+// What an exchange takes in the chains and in waiting, and one that has another key in
+// aliases: Go's maps are between 7/16 and 7/8 full.
+const (
+	indexBytes = chainings*2*8 + 3*(int(unsafe.Sizeof(pair{}))+8)/2
+	aliasBytes = 3 * (int(unsafe.Sizeof(key{})) + 3*8 + 8) / 2
+)

@@ -44,6 +44,9 @@ func (ex *open) kinKey() uint64 { return kinOf(ex.key.client.Addr(), ex.key.netn
 // server. The records say as much as tells lookups apart, as it stands; they are the
 // table's, and valid until the next call.
 func (t *Table) Kin(of *trace.Exchange, from, until time.Time) []*trace.Exchange {
+	if !t.age.begunBy(until) {
+		return nil
+	}
 	var name [maxName]byte
 	n, err := trace.PackName(of.QName, name[:])
 	if err != nil || of.QName == "" {
@@ -75,7 +78,7 @@ func (t *Table) kinFrom(found []*open, k uint64, of *trace.Exchange, from, until
 		switch {
 		case len(found) > maxKin:
 			return found
-		case ex.key.client.Addr() != of.ClientIP, !ex.news(), ex.wall.Before(from), ex.wall.After(until), ex.settledBefore(of.Time):
+		case ex.wall.After(until), ex.wall.Before(from), ex.key.client.Addr() != of.ClientIP, !ex.news(), ex.settledBefore(of.Time):
 		case ex.connects && ex.server != netip.AddrPortFrom(of.ServerIP, of.ServerPort):
 		default:
 			found = append(found, ex)
@@ -104,15 +107,14 @@ func (t *Table) sketch(ex *open, e *emitted) *trace.Exchange {
 	r.Path.Reset()
 	r.V, r.Record, r.Time, r.Node = trace.Version, trace.KindExchange, ex.wall, t.cfg.Node
 	e.question(ex)
-	e.ends(ex, t.cfg.Node)
+	t.name(ex, r)
 	r.Outcome, r.Transmissions = trace.OutcomeUnanswered, max(int(ex.sendings), 1)
 	left := ex.left()
 	switch i := left.Index(); {
 	case r.Transmissions > 1: // when it was sent last
 		r.Path, r.Milestones.Query.Left = ex.path.Clone(), left
 	case i >= 0:
-		s := ex.path.At(i)
-		r.Path.AppendAt(ex.path.Device(i), &s)
+		ex.path.CopyTo(&r.Path, i)
 		r.Milestones.Query.Left = trace.MilestoneAt(0)
 	default:
 		r.Drops = ex.drops // which may show where its client is

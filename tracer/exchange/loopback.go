@@ -28,15 +28,16 @@ func (t *Table) inSomeNamespace(k key) *open {
 	}
 	t.searches++
 	var found *open
-	for other, s := range t.open {
-		netns := other.netns
-		if other.netns = 0; other != k || netns == 0 {
+	for _, e := range t.due {
+		ex := e.Item
+		other := ex.key
+		if other.netns = 0; other != k || ex.key.netns == 0 {
 			continue
 		}
-		if found != nil && found != s.one || len(s.more) > 0 {
+		if found != nil {
 			return nil
 		}
-		found = s.one
+		found = ex
 	}
 	return found
 }

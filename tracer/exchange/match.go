@@ -14,16 +14,18 @@ type message struct {
 	body []byte // as far as it was captured
 	size int    // on the wire
 	part bool   // the first fragment of it
+	// What was in the buffer of its packet before, within waitsForCPU; nil: that is not known.
+	held *buffer
 }
 
 // query returns the exchange of a query between two addresses as the packet, or
 // connection tracking, has them; it begins one for a query that is new. Nil if its
 // question cannot be read.
 func (t *Table) query(p *capture.Packet, m *message, client, server netip.AddrPort) *open {
-	before := t.buffers.in(p)
+	before := m.held.justBefore(p)
 	fresh := sent(p, before)
 	k := keyOf(p, &m.header, client, before)
-	ex, source := t.known(p, k, server, fresh)
+	ex, source := t.known(p, k, server, fresh, m.held)
 	if ex == nil {
 		if p.Kind == capture.Read {
 			t.stats.Orphans++ // its exchange is over
@@ -49,8 +51,7 @@ func (t *Table) query(p *capture.Packet, m *message, client, server netip.AddrPo
 // it is the same where its addresses are others. What a socket sends is new, whatever
 // its addresses: a proxy may ask with the address, port and ID of its client, and a
 // forwarder as dnsmasq does over TCP with its client's ID.
-func (t *Table) known(p *capture.Packet, k key, server netip.AddrPort, fresh bool) (*open, string) {
-	before := t.buffers.within(p, waitsForCPU)
+func (t *Table) known(p *capture.Packet, k key, server netip.AddrPort, fresh bool, before *buffer) (*open, string) {
 	// A client's address is translated where a packet is sent: not between two receptions.
 	if !fresh && before != nil && !before.response && before.ex.asks(k) {
 		if ex := before.ex; ex.knows(k) && ex.goesTo(server) || !ex.passed(p) && (ex.knows(k) || before.kind != capture.RX || p.Kind != capture.RX) {
@@ -149,10 +150,10 @@ func (ex *open) sender(p *capture.Packet) bool {
 // response returns the exchange of a response; nil if there is none that it may be
 // seen of, or its receiver cannot take it.
 func (t *Table) response(p *capture.Packet, m *message) *open {
-	before := t.buffers.in(p)
+	before := m.held.justBefore(p)
 	fresh := sent(p, before)
 	k := keyOf(p, &m.header, clientOf(p, true), before)
-	ex := t.answers(p, k, fresh)
+	ex := t.answers(p, k, fresh, m.held)
 	if ex == nil {
 		t.misfit(p, m, k)
 		return nil
@@ -168,8 +169,7 @@ func (t *Table) response(p *capture.Packet, m *message) *open {
 }
 
 // answers returns the exchange with the ID and the question of a response.
-func (t *Table) answers(p *capture.Packet, k key, fresh bool) *open {
-	before := t.buffers.within(p, waitsForCPU)
+func (t *Table) answers(p *capture.Packet, k key, fresh bool, before *buffer) *open {
 	if !fresh && before != nil && before.response && before.ex.asks(k) {
 		return t.instead(before.ex, p, k)
 	}

@@ -56,8 +56,10 @@ func (t *Table) shrink(now int64) {
 	t.spare.Trim()
 	if spare.TooLarge(cap(t.due), t.peak.open) {
 		t.due = append(make(agenda.Of[*open], 0, 2*len(t.due)), t.due...)
-		t.open, t.waiting, t.datagrams, t.evicted = spare.Map(t.open), spare.Map(t.waiting), spare.Map(t.datagrams), nil
-		t.sockets.newest, t.alike.newest, t.kin.newest = spare.Map(t.sockets.newest), spare.Map(t.alike.newest), spare.Map(t.kin.newest)
+		t.aliases, t.waiting, t.datagrams, t.evicted = spare.Map(t.aliases), spare.Map(t.waiting), spare.Map(t.datagrams), nil
+		for _, c := range [...]*chains{&t.keys, &t.sockets, &t.alike, &t.kin} {
+			c.resize()
+		}
 		t.buffers = buffers{} // it refers to exchanges that are over
 	}
 	if spare.TooLarge(t.peak.conns, len(t.conns)) {

@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 )
@@ -44,8 +45,9 @@ func (h *header) response() bool { return h.flags&bitQR != 0 }
 func (h *header) opcode() int { return int(h.flags>>11) & 0xf }
 
 // parseHeader reads the header and finds the question. b may be cut after the
-// question. The result refers to b.
-func parseHeader(b []byte) (header, error) {
+// question. The result refers to b. likely is the question of another message, which it may
+// have as well.
+func parseHeader(b, likely []byte) (header, error) {
 	if len(b) < headerLen {
 		return header{}, errNotDNS
 	}
@@ -56,6 +58,10 @@ func parseHeader(b []byte) (header, error) {
 	}
 	for i := range h.counts {
 		h.counts[i] = binary.BigEndian.Uint16(b[6+2*i:])
+	}
+	if n := headerLen + len(likely); len(likely) > 0 && n <= len(b) && bytes.Equal(b[headerLen:n], likely) {
+		h.question = b[headerLen:n]
+		return h, nil
 	}
 	end := headerLen
 	for {

@@ -19,6 +19,30 @@ func presentation(wire []byte) (string, error) {
 	return dns.CanonicalName(name), nil
 }
 
+// typeNames are the names of the types that most ask for.
+var typeNames = func() (names [1 << 8]string) {
+	for n := range names {
+		names[n] = dns.Type(n).String()
+	}
+	return names
+}()
+
+// typeName returns the name of a type, or its number (RFC 3597, section 5).
+func typeName(qtype uint16) string {
+	if int(qtype) < len(typeNames) {
+		return typeNames[qtype]
+	}
+	return dns.Type(qtype).String()
+}
+
+// className is typeName for a class.
+func className(qclass uint16) string {
+	if qclass == dns.ClassINET {
+		return "IN"
+	}
+	return dns.Class(qclass).String()
+}
+
 // plainName does so for a name of letters, digits, hyphens and underscores,
 // which nearly every name is, without memory but for the result.
 func plainName(wire []byte) (string, bool) {

@@ -27,8 +27,8 @@ func TestAddressesOfAClientAreBounded(t *testing.T) {
 		to := netip.AddrPortFrom(node.Addr(), 2000+n)
 		f.packet(capture.TX, nodeNS, 2, pod, service, q, withNAT(conntrack(pod, service, server, to)))
 	}
-	for _, slot := range f.table.open {
-		if n := 1 + len(slot.one.clients); n != maxAliases {
+	for _, e := range f.table.due {
+		if n := 1 + len(e.Item.clients); n != maxAliases {
 			t.Errorf("%d addresses, expected %d", n, maxAliases)
 		}
 	}
@@ -151,7 +151,7 @@ func TestAliasesAreBounded(t *testing.T) {
 	for port := range uint16(10 * maxAliases) {
 		f.packet(capture.TX, nodeNS, 3, netip.AddrPortFrom(node.Addr(), 1000+port), server, q)
 	}
-	if n := len(f.table.due); n == 0 || len(f.table.open) > n*maxAliases {
-		t.Errorf("%d keys of %d exchanges", len(f.table.open), n)
+	if n := len(f.table.due); n == 0 || f.table.keys.len+len(f.table.aliases) > n*maxAliases {
+		t.Errorf("%d keys of %d exchanges", f.table.keys.len+len(f.table.aliases), n)
 	}
 }

@@ -57,6 +57,7 @@ type open struct {
 	client        who
 	serverProcess who
 	answer        *answer // what the response says
+	said          answer  // memory of answer
 	guess         *answer // what one from an unknown address says
 	respelled     bool    // answer has the name in other upper and lower case than the query
 	sent          bool    // the packet at hand is sent by a socket here
@@ -70,6 +71,7 @@ type open struct {
 	closed        bool    // out of the table: a connection may still remember it
 
 	links      [chainings]links
+	age        neighbours
 	reported   int64 // when it was passed on without a response
 	lostEvents uint64
 	counted    int // bytes
@@ -136,7 +138,7 @@ func (t *Table) begin(k key, p *capture.Packet, m *message, server netip.AddrPor
 	if err != nil {
 		return nil
 	}
-	if s := t.open[k]; s.len() >= maxWithKey {
+	if s := t.at(k); s.len() >= maxWithKey {
 		t.evict(s.one)
 	}
 	ex := t.newOpen(k, p, server)
@@ -274,13 +276,11 @@ func (t *Table) see(ex *open, p *capture.Packet, response, whole bool) {
 
 // sighted adds a sighting; false if there is no room for it.
 func (t *Table) sighted(ex *open, p *capture.Packet, response, whole bool) bool {
-	s := trace.Sighting{
-		Offset: trace.Seconds(p.Time - ex.first), Direction: direction(p.Kind), Message: messageName(response), Src: p.Src, Dst: p.Dst, VLAN: p.VLAN,
-	}
+	around := trace.Envelope{Src: p.Src, Dst: p.Dst, VLAN: p.VLAN}
 	if o := p.Outer; o != nil {
-		s.Tunnel = &trace.Tunnel{Kind: o.Kind, Src: o.Src, Dst: o.Dst, VNI: o.VNI}
+		around.Tunnel = &trace.Tunnel{Kind: o.Kind, Src: o.Src, Dst: o.Dst, VNI: o.VNI}
 	}
-	if !ex.path.AppendAt(t.devices.of(p, t.cfg.Node), &s) {
+	if !ex.path.AppendAt(t.devices.of(p, t.cfg.Node), trace.Seconds(p.Time-ex.first), messageName(response), direction(p.Kind), &around) {
 		return false
 	}
 	j, _ := ex.journey(p, response)
@@ -325,7 +325,7 @@ func (t *Table) tellSocket(ex *open) {
 	if ex.key.protocol != trace.TransportUDP {
 		return
 	}
-	for other := range t.sockets.of(ex.socket(), maxAtSocket) {
+	for other := range t.sockets.of(ex.socket().hash(), maxAtSocket) {
 		if apart := other.first - ex.first; other.client.pid != 0 || max(apart, -apart) > socketKept {
 			continue
 		}
@@ -378,7 +378,7 @@ func messageName(response bool) string {
 func (ex *open) bytes() int {
 	n := int(unsafe.Sizeof(*ex)) + indexBytes + 8 + ex.path.Size() + cap(ex.question) + len(ex.name) +
 		cap(ex.marks)*int(unsafe.Sizeof(mark{})) + cap(ex.journeys)*int(unsafe.Sizeof(journey{})) +
-		cap(ex.clients)*(int(unsafe.Sizeof(key{}))+indexBytes) + cap(ex.servers)*int(unsafe.Sizeof(netip.AddrPort{})) +
+		cap(ex.clients)*(int(unsafe.Sizeof(key{}))+aliasBytes) + cap(ex.servers)*int(unsafe.Sizeof(netip.AddrPort{})) +
 		cap(ex.drops)*int(unsafe.Sizeof(trace.Drop{})) + cap(ex.rejected)*int(unsafe.Sizeof(trace.Rejection{})) +
 		cap(ex.fragmented)*2*int(unsafe.Sizeof(datagram{})) + len(ex.stamp)
 	for i := range ex.pieces {
@@ -386,8 +386,11 @@ func (ex *open) bytes() int {
 	}
 	for _, a := range []*answer{ex.answer, ex.guess} {
 		if a != nil {
-			n += int(unsafe.Sizeof(*a)) + cap(a.answers)*(int(unsafe.Sizeof(trace.Answer{}))+24)
+			n += cap(a.answers) * (int(unsafe.Sizeof(trace.Answer{})) + 24)
 		}
+	}
+	if ex.guess != nil {
+		n += int(unsafe.Sizeof(answer{}))
 	}
 	return n
 }

@@ -29,8 +29,8 @@ func TestMemoryIsUsedAgainForAnother(t *testing.T) {
 	for _, p := range []capture.Packet{first, again} {
 		tbl.Packet(&p)
 	}
-	if len(tbl.open) != 2 {
-		t.Fatalf("%d open", len(tbl.open))
+	if tbl.keys.len != 2 {
+		t.Fatalf("%d open", tbl.keys.len)
 	}
 	now += minute
 	if done := pass(now); len(done) != 2 {
@@ -38,8 +38,8 @@ func TestMemoryIsUsedAgainForAnother(t *testing.T) {
 	}
 	now += minute
 	pass(now)
-	if len(tbl.open) != 0 || len(tbl.datagrams) != 0 {
-		t.Fatalf("%d open, and %d datagrams are left", len(tbl.open), len(tbl.datagrams))
+	if tbl.keys.len != 0 || len(tbl.datagrams) != 0 {
+		t.Fatalf("%d open, and %d datagrams are left", tbl.keys.len, len(tbl.datagrams))
 	}
 	for n := range 2 {
 		p := numberedPacket(t, now, tx, 10+n, false)

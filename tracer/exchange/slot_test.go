@@ -35,8 +35,8 @@ func TestSameQueryToEveryAddress(t *testing.T) {
 		}
 		if n%100 == 0 {
 			tbl.Advance(now, count)
-			for _, s := range tbl.open {
-				if s.len() > maxWithKey {
+			for _, e := range tbl.due {
+				if s := tbl.at(e.Item.key); s.len() > maxWithKey {
 					t.Fatalf("%d are looked through for a packet", s.len())
 				}
 			}

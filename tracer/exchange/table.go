@@ -98,22 +98,25 @@ type Stats struct {
 // time is what packets and Advance say.
 type Table struct {
 	cfg       Config
-	open      map[key]slot
-	sockets   chains[socket]
-	alike     chains[uint64] // by the hash of their question
-	waiting   map[pair]int   // how many wait for a response
+	keys      chains
+	aliases   map[key][]*open // by the other addresses of their clients
+	sockets   chains
+	alike     chains
+	waiting   map[pair]int // how many wait for a response
 	due       agenda.Of[*open]
+	age       age
 	conns     map[connKey]*conn
 	clients   map[socket]*conn // the last connection of a client's address
 	datagrams map[datagram]fragmented
 	refused   map[*open]struct{} // open, and a response of theirs was rejected
-	kin       chains[uint64]     // by kinKey
-	kinFound  []*open            // memory of Kin
-	sketches  []*trace.Exchange  // likewise
-	sketched  [maxKin]emitted    // likewise
+	kin       chains
+	kinFound  []*open           // memory of Kin
+	sketches  []*trace.Exchange // likewise
+	sketched  [maxKin]emitted   // likewise
 	buffers   buffers
 	owed      owed
 	devices   devices
+	endpoints endpoints
 	places    places
 	sweep     int64
 	searches  int
@@ -137,8 +140,8 @@ func New(cfg Config) *Table {
 		cfg.MaxBytes = DefaultMaxBytes
 	}
 	return &Table{
-		cfg: cfg, open: map[key]slot{}, sockets: newChains[socket](chainSocket), alike: newChains[uint64](chainQuestion), waiting: map[pair]int{}, conns: map[connKey]*conn{}, clients: map[socket]*conn{},
-		datagrams: map[datagram]fragmented{}, refused: map[*open]struct{}{}, kin: newChains[uint64](chainKin), devices: devices{}, places: newPlaces(),
+		cfg: cfg, keys: newChains(chainKey), aliases: map[key][]*open{}, sockets: newChains(chainSocket), alike: newChains(chainQuestion), waiting: map[pair]int{}, conns: map[connKey]*conn{}, clients: map[socket]*conn{},
+		datagrams: map[datagram]fragmented{}, refused: map[*open]struct{}{}, kin: newChains(chainKin), places: newPlaces(),
 	}
 }
 
@@ -169,8 +172,9 @@ func (t *Table) datagram(p *capture.Packet) {
 		t.stats.NotDNS++
 		return
 	}
-	h, err := parseHeader(p.Payload)
-	m := message{header: h, body: p.Payload, size: p.PayloadLen, part: p.Fragment != nil}
+	held := t.buffers.within(p, waitsForCPU)
+	h, err := parseHeader(p.Payload, held.question())
+	m := message{header: h, body: p.Payload, size: p.PayloadLen, part: p.Fragment != nil, held: held}
 	var ex *open
 	switch {
 	case err != nil:
@@ -199,6 +203,7 @@ func amongEquals(p *capture.Packet) bool {
 
 // add holds an exchange that has begun.
 func (t *Table) add(ex *open) {
+	t.age.begin(ex)
 	t.kin.join(ex.kinKey(), ex)
 	t.due.Add(ex, ex.first+int64(t.cfg.Timeout))
 	t.peak.open = max(t.peak.open, len(t.due))
@@ -236,7 +241,8 @@ func (t *Table) Lost(events uint64, first, last int64) {
 }
 
 // Advance passes on every exchange that is over by now, which is on the clock of
-// the packets. The receiver owns the exchange. One that was passed on without a
+// the packets. The receiver owns the exchange, but for its client and server, which others
+// have as well. One that was passed on without a
 // response is passed on again, with the same time, if something of it comes
 // late; the later record replaces the earlier and says so.
 func (t *Table) Advance(now int64, emit func(*trace.Exchange)) {
@@ -316,8 +322,9 @@ func (t *Table) remove(ex *open) {
 	ex.closed = true
 	t.owed.note(ex)
 	t.unindex(ex)
+	t.age.end(ex)
 	t.waitsNoMore(ex)
-	t.kin.leave(ex.kinKey(), ex)
+	t.kin.leave(ex)
 	delete(t.refused, ex)
 	for _, d := range ex.fragmented {
 		if t.datagrams[d].ex == ex {

@@ -2,7 +2,6 @@ package exchange
 
 import (
 	"slices"
-	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/capture"
@@ -70,15 +69,15 @@ func (ex *open) wholeAt(p *capture.Packet, response bool) bool {
 
 // complete finds the exchange of a message whose bytes have all come by.
 func (t *Table) complete(c *conn, s *stream, p *capture.Packet, m16 *message16, fromClient bool) {
-	m := message{body: m16.body, size: m16.size}
+	m := message{body: m16.body, size: m16.size, held: t.buffers.within(p, waitsForCPU)}
 	known := carried{start: m16.start, end: m16.end, size: m16.size}
-	h, err := parseHeader(m.body)
+	h, err := parseHeader(m.body, nil)
 	m.header = h
 	switch {
 	case err == nil && fromClient && !h.response():
 		known.ex = t.query(p, &m, c.client, c.server)
 		if known.ex != nil {
-			known.ex.beginsOn(c, m16.since, t.cfg.Wall)
+			t.beginsOn(known.ex, c, m16.since)
 			if c.answer.ended {
 				t.end(known.ex) // on a connection that the server has closed
 			}
@@ -102,13 +101,14 @@ func (t *Table) complete(c *conn, s *stream, p *capture.Packet, m16 *message16, 
 
 // beginsOn puts an exchange on its connection, where it began with the first byte of its
 // query.
-func (ex *open) beginsOn(c *conn, since int64, wall func(int64) time.Time) {
+func (t *Table) beginsOn(ex *open, c *conn, since int64) {
 	if ex.conn != nil {
 		return // known by another of its connection's addresses
 	}
 	ex.conn = c
 	if since < ex.first {
-		ex.first, ex.wall = since, wall(since)
+		ex.first, ex.wall = since, t.cfg.Wall(since)
+		t.age.backdate(ex)
 	}
 }
 
@@ -158,9 +158,9 @@ func (t *Table) answerOf(c *conn, p *capture.Packet, m *message, known *carried)
 
 func (t *Table) takeOn(m *message, known *carried) {
 	a := readAnswer(m)
-	known.why, known.rcode = a.rejection, a.rcode
+	known.why, known.rcode = a.rejection, int(a.rcode)
 	if a.rejection == accepted {
-		known.ex.take(a, m)
+		known.ex.take(&a, m)
 	}
 }
 

@@ -286,7 +286,7 @@ func plausible(b []byte) bool {
 	if len(b) < 2+headerLen {
 		return false
 	}
-	h, err := parseHeader(b[2:])
+	h, err := parseHeader(b[2:], nil)
 	return err == nil && h.opcode() <= opcodeUpdate && int(binary.BigEndian.Uint16(b)) >= headerLen+len(h.question)
 }
 

@@ -71,7 +71,7 @@ const maxAlike = 64
 // Asking tells whether a query for that question is open that was sent from a place
 // between two times, by that process; pid 0: any.
 func (t *Table) Asking(place trace.Place, pid int, qname, qtype string, from, until time.Time) bool {
-	if !t.places.does(place.NetNS, asks) {
+	if !t.places.does(place.NetNS, asks) || !t.age.begunBy(until) {
 		return false // most servers ask nobody
 	}
 	question, ok := hashOf(qname, qtype, "IN")

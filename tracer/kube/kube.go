@@ -124,6 +124,12 @@ func (c *Cluster) Exchange(ex *trace.Exchange) {
 	reliable := c.reliable()
 	c.mu.RLock()
 	defer c.mu.RUnlock()
+	for _, end := range [...]**trace.Endpoint{&ex.Client, &ex.Server} {
+		if *end != nil { // which other records have, too
+			e := **end
+			*end = &e
+		}
+	}
 	c.nameClient(ex)
 	c.nameServer(ex, reliable)
 }

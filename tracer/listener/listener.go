@@ -137,7 +137,9 @@ func (s *Sockets) Exchange(ex *trace.Exchange) {
 		e.Node = ex.Node
 		ex.Server = &e
 	case ex.Server.Cgroup == e.Cgroup: // the socket told its cgroup
-		ex.Server.Process, ex.Server.PID = e.Process, e.PID
+		named := *ex.Server // which other records have, too
+		named.Process, named.PID = e.Process, e.PID
+		ex.Server = &named
 	}
 }
 

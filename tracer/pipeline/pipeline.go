@@ -42,8 +42,8 @@ const (
 	pollBusy = 20 * time.Millisecond
 	pollIdle = 50 * time.Millisecond
 	// manyPackets is what a round has at least after which the next comes soon: some
-	// 150 KiB of a ring.
-	manyPackets = 500
+	// 150 KiB of a ring: of 60 lookups through a Service.
+	manyPackets = 750
 )
 
 // lastPackets is how long after a packet was seen it surely is delivered: longer
@@ -55,7 +55,7 @@ const publishEvery = 200 * time.Millisecond
 
 // Sink takes records at the end of the pipeline, and each record's JSON, encoded
 // once for all who want it, without a newline. It must not block, must not change the
-// record, and must not keep the line, whose memory is used again.
+// record, and must not keep a trace, or the line, whose memory is used again.
 type Sink func(r trace.Record, line []byte)
 
 // Source delivers packets in order of time ([capture.Source]).
@@ -275,7 +275,7 @@ func (p *Pipeline) round() error {
 	p.shed(upTo)
 	p.told = max(p.told, beforeLosses(upTo, losses))
 	p.table.Advance(p.told, p.exchange)
-	p.finish(p.assembler.Advance(p.clock.Wall(p.told)))
+	p.assembler.Pass(p.clock.Wall(p.told), p.finish)
 	p.cfg.Flush()
 	if upTo-p.published >= int64(publishEvery) {
 		p.published = upTo
@@ -309,7 +309,7 @@ func (p *Pipeline) sync() {
 	}
 	p.steps++
 	p.before.add(p.assembler.Stats())
-	p.finish(p.assembler.Flush())
+	p.flush()
 	p.assembler = p.newAssembler()
 	p.diagnoser = diagnose.New()
 }
@@ -367,21 +367,25 @@ func (p *Pipeline) exchange(ex *trace.Exchange) {
 	p.assembler.Add(ex)
 }
 
-func (p *Pipeline) finish(done []*trace.Trace) {
-	for _, t := range done {
-		if p.cfg.Who != nil {
-			p.cfg.Who.Trace(t)
-		}
-		t.Diagnosis = p.diagnoser.Trace(t)
-		p.count(t)
-		if p.cfg.Observe != nil {
-			p.cfg.Observe(t)
-		}
-		if p.sampler.trace(t) {
-			p.pass(p.cfg.Trace, t)
-		} else {
-			p.leftOut[trace.KindTrace]++
-		}
+func (p *Pipeline) finish(t *trace.Trace) {
+	if p.cfg.Who != nil {
+		p.cfg.Who.Trace(t)
+	}
+	t.Diagnosis = p.diagnoser.Trace(t)
+	p.count(t)
+	if p.cfg.Observe != nil {
+		p.cfg.Observe(t)
+	}
+	if p.sampler.trace(t) {
+		p.pass(p.cfg.Trace, t)
+	} else {
+		p.leftOut[trace.KindTrace]++
+	}
+}
+
+func (p *Pipeline) flush() {
+	for _, t := range p.assembler.Flush() {
+		p.finish(t)
 	}
 }
 
@@ -418,7 +422,7 @@ func (p *Pipeline) stop() error {
 	}
 	p.attribute(p.losses)
 	p.table.Flush(p.exchange)
-	p.finish(p.assembler.Flush())
+	p.flush()
 	p.cfg.Flush()
 	p.publish()
 	return err
