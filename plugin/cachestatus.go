@@ -6,8 +6,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Nothing in CoreDNS says whether the cache had the answer. It shows in what
-// the cache did: an answer from a plugin after it goes out while that plugin's
+// A cache says what it did if it has docs/coredns/0003. Else it shows in what
+// it did: an answer from a plugin after it goes out while that plugin's
 // hop is open; an answer of its own goes out when it asked nobody (a hit, or
 // stale data), or after it asked in vain (stale data). Stale data has a TTL of
 // zero, the TTL that serve_stale names, or with keepttl the one that it came with; data
@@ -22,6 +22,8 @@ func (rec *record) answeredCache(m *dns.Msg, verified bool) string {
 	}
 	asked, asking := rec.askedBy(c)
 	switch {
+	case rec.hops[c].told != "":
+		return rec.hops[c].told
 	case asking, asked && rec.hops[c].end != open:
 		return rec.missOrNone(c)
 	case asked:
@@ -47,16 +49,30 @@ func (rec *record) unansweredCache() string {
 	if c == none {
 		return trace.CacheNone
 	}
+	if told := rec.hops[c].told; told != "" {
+		return told
+	}
 	if asked, _ := rec.askedBy(c); asked {
 		return rec.missOrNone(c)
 	}
 	return ""
 }
 
+// cacheStatusTag is the tag on its span by which a cache says what it did, with the values of a record.
+const cacheStatusTag = "cache.status"
+
+// saysNothing reports whether a cache that has returned looked for the answer and did not say what it did.
+func (rec *record) saysNothing(cache int) bool {
+	return rec.hops[cache].told == "" && rec.missOrNone(cache) == trace.CacheMiss
+}
+
 // missOrNone tells a cache that had no answer from one that was not looked in:
 // a cache passes on names that are not in its zones, and all but queries.
 func (rec *record) missOrNone(cache int) string {
 	s, name := rec.settings(cache), rec.ident.q.Name
+	if asked := rec.hops[cache].asks.Name; asked != "" { // rewrite comes before it
+		name = asked
+	}
 	switch {
 	case rec.opcode != dns.OpcodeQuery,
 		len(s.zones) > 0 && zones(s.zones).match(name) == "",

@@ -15,15 +15,19 @@ func TestMissOrNone(t *testing.T) {
 		opcode int
 		known  settings
 		want   string
+		asked  string // of the cache, if a plugin before it rewrote the name
 	}{
-		{"example.org.", dns.OpcodeQuery, settings{}, trace.CacheMiss},
-		{"example.org.", dns.OpcodeNotify, settings{}, trace.CacheNone},
-		{"example.org.", dns.OpcodeQuery, settings{zones: []string{"net.", "org."}}, trace.CacheMiss},
-		{"example.org.", dns.OpcodeQuery, settings{zones: []string{"net."}}, trace.CacheNone},
-		{"example.org.", dns.OpcodeQuery, settings{bypass: []string{"net."}}, trace.CacheMiss},
-		{"example.org.", dns.OpcodeQuery, settings{bypass: []string{"org."}}, trace.CacheNone},
+		{"example.org.", dns.OpcodeQuery, settings{}, trace.CacheMiss, ""},
+		{"example.org.", dns.OpcodeNotify, settings{}, trace.CacheNone, ""},
+		{"example.org.", dns.OpcodeQuery, settings{zones: []string{"net.", "org."}}, trace.CacheMiss, ""},
+		{"example.org.", dns.OpcodeQuery, settings{zones: []string{"net."}}, trace.CacheNone, ""},
+		{"example.org.", dns.OpcodeQuery, settings{bypass: []string{"net."}}, trace.CacheMiss, ""},
+		{"example.org.", dns.OpcodeQuery, settings{bypass: []string{"org."}}, trace.CacheNone, ""},
+		{"example.net.", dns.OpcodeQuery, settings{zones: []string{"net."}}, trace.CacheNone, "example.org."},
+		{"example.org.", dns.OpcodeQuery, settings{zones: []string{"net."}}, trace.CacheMiss, "example.net."},
 	} {
 		rec := &record{opcode: tc.opcode, hops: []hopData{{by: &hop{known: func() *settings { return &tc.known }}}}}
+		rec.hops[0].asks.Name = tc.asked
 		rec.ident = &rec.own
 		rec.own.q = dns.Question{Name: tc.name}
 		if got := rec.missOrNone(0); got != tc.want {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
@@ -82,7 +83,8 @@ func (d *Dnstrace) wrap(makers []plugin.Plugin) {
 type hop struct {
 	next   plugin.Handler
 	name   string
-	hidden bool // the handler does not get to see the span
+	hidden bool        // the handler does not get to see the span
+	silent atomic.Bool // a cache that does not say there what it did
 	plugin *Dnstrace
 	known  func() *settings
 }
@@ -93,6 +95,10 @@ func (d *Dnstrace) newHop(next plugin.Handler) *hop {
 	h.known = sync.OnceValue(func() *settings { return d.settingsOf(next) })
 	return h
 }
+
+// hides reports whether the handler does not get to see the span of its call. A cache sees it until
+// it has answered without saying there what it did.
+func (h *hop) hides() bool { return h.hidden && (h.name != cachePlugin || h.silent.Load()) }
 
 // Name implements plugin.Handler.
 func (h *hop) Name() string { return h.name }

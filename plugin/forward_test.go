@@ -290,7 +290,7 @@ func TestManyAttempts(t *testing.T) {
 	s.ask("example.org.", dns.TypeA)
 	q := s.query(1)
 	n := len(q.Upstreams)
-	if n != maxParts-1 || q.Upstreams[n-1].Outcome != "" || q.Upstreams[n-2].Outcome != trace.OutcomeError || q.Outcome != trace.OutcomeError {
+	if n != maxParts-1 || q.Upstreams[n-1].Outcome != told(trace.OutcomeError, "") || q.Upstreams[n-2].Outcome != trace.OutcomeError || q.Outcome != trace.OutcomeError {
 		t.Errorf("%s after %d attempts, the last ones are %+v", q.Outcome, n, q.Upstreams[n-2:])
 	}
 }

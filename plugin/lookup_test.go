@@ -149,7 +149,7 @@ func TestFailover(t *testing.T) {
 	if got := attempts(q.Upstreams); got != "1 timeout "+quiet+", 2 ok "+up {
 		t.Errorf("attempts: %s", got)
 	}
-	if q.Outcome != trace.OutcomeAnswered || q.Cache != trace.CacheNone || q.AnsweredBy != "forward" || q.Upstreams[0].Error != "" {
+	if q.Outcome != trace.OutcomeAnswered || q.Cache != trace.CacheNone || q.AnsweredBy != "forward" || (q.Upstreams[0].Error != "") != patched {
 		t.Errorf("%s, cache %s, answered by %s", q.Outcome, q.Cache, q.AnsweredBy)
 	}
 	if got := observed(t, quiet, trace.OutcomeTimeout); got != 1 {
@@ -195,8 +195,8 @@ func TestUpstreamsDown(t *testing.T) {
 	if got := out.String(); !strings.Contains(got, "[ERROR] plugin/errors: 2 example.org. A: ") || !strings.Contains(got, "connection refused") {
 		t.Errorf("the log is\n%s", got)
 	}
-	// Only the last error gets out of forward.
-	if q.Upstreams[0].Error != "" || q.Upstreams[1].Error != q.Error {
+	// Only the last error gets out of forward, unless it is patched.
+	if (q.Upstreams[0].Error != "") != patched || q.Upstreams[1].Error != q.Error {
 		t.Errorf("errors: %q, %q", q.Upstreams[0].Error, q.Upstreams[1].Error)
 	}
 }

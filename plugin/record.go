@@ -60,7 +60,8 @@ type hopData struct {
 	began, end int64
 	asks       dns.Question // what it was called with, without a name if that is not known
 	result     result
-	parent     int // the hop above, or none
+	told       string // of a cache: what it says that it did
+	parent     int    // the hop above, or none
 }
 
 // attemptData is an attempt to ask an upstream.

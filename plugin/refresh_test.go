@@ -148,7 +148,7 @@ func TestRefreshBeforeTheAnswer(t *testing.T) {
 	}
 }
 
-// With keepttl, an answer of the cache does not tell whether it is stale. Without
+// With keepttl, an answer of the cache does not tell whether it is stale: only the cache does. Without
 // serve_stale it never is.
 func TestKeepTTL(t *testing.T) {
 	for _, tc := range []struct {
@@ -156,8 +156,8 @@ func TestKeepTTL(t *testing.T) {
 		ages          bool
 	}{
 		{"keepttl", trace.CacheHit, false},
-		{"keepttl\n serve_stale 1h immediate", "", false},
-		{"keepttl\n serve_stale 1h immediate", "", true},
+		{"keepttl\n serve_stale 1h immediate", told(trace.CacheHit, ""), false},
+		{"keepttl\n serve_stale 1h immediate", told(trace.CacheStale, ""), true},
 	} {
 		if !supported(t, ".:0 {\n cache {\n "+tc.options+"\n }\n }") {
 			continue

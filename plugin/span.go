@@ -6,6 +6,8 @@ import (
 
 	"github.com/coredns/coredns/core/dnsserver"
 
+	"github.com/dnstrace/dnstrace/trace"
+
 	"github.com/miekg/dns"
 	ot "github.com/opentracing/opentracing-go"
 	otext "github.com/opentracing/opentracing-go/ext"
@@ -128,8 +130,8 @@ func (s *span) newCall(ctx context.Context, h *hop) *call {
 	c.span.began = began
 	c.span.under(s, h.name)
 	q.mu.Unlock()
-	c.ctx = callContext{Context: ctx, span: &c.span, hidden: h.hidden}
-	if other := ot.SpanFromContext(ctx); other != nil && !h.hidden {
+	c.ctx = callContext{Context: ctx, span: &c.span, hidden: h.hides()}
+	if other := ot.SpanFromContext(ctx); other != nil && !c.ctx.hidden {
 		c.span.Span = other
 	}
 	return c
@@ -186,6 +188,11 @@ func (s *span) SetTag(key string, value any) ot.Span {
 	case string(otext.PeerAddress):
 		if peer, ok := value.(string); ok {
 			s.attempts(peer)
+		}
+	case cacheStatusTag:
+		switch value {
+		case trace.CacheHit, trace.CacheMiss, trace.CacheStale:
+			s.cached(value.(string))
 		}
 	case string(otext.Error):
 		if failed, ok := value.(bool); ok && failed {

@@ -78,6 +78,10 @@ func (s *span) attempts(address string) {
 	s.q.mu.Lock()
 	defer s.q.mu.Unlock()
 	rec := s.record()
+	if rec != nil && s.attempt != none && rec.attempts[s.attempt].address == unknownPeer {
+		rec.attempts[s.attempt].address = address
+		return
+	}
 	if rec == nil || s.ctx != nil || s.attempt != none || rec.isFull() {
 		return
 	}
@@ -87,6 +91,15 @@ func (s *span) attempts(address string) {
 	s.q.attempts++
 	rec.attempts = append(rec.attempts, attemptData{number: s.q.attempts, address: address, hop: s.hop, began: s.began, end: open})
 	s.attempt = len(rec.attempts) - 1
+}
+
+// cached notes what a cache says that it did for the answer.
+func (s *span) cached(status string) {
+	s.q.mu.Lock()
+	defer s.q.mu.Unlock()
+	if rec := s.record(); rec != nil && s.hop != none && rec.hops[s.hop].name == cachePlugin {
+		rec.hops[s.hop].told = status
+	}
 }
 
 // failed notes that an attempt failed; err is nil where it does not say how.
@@ -120,6 +133,9 @@ func (s *span) leave(r result) {
 	}
 	now := q.now()
 	rec.hops[s.hop].end, rec.hops[s.hop].result = now, r
+	if h := s.calledBy; h != nil && s.name == cachePlugin && !h.silent.Load() && rec.saysNothing(s.hop) {
+		h.silent.Store(true)
+	}
 	done := false
 	if s.refresh != nil && s.hop == 0 {
 		s.refresh.doneAt = now

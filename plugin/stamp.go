@@ -70,15 +70,15 @@ func (d *Dnstrace) stamps(r *dns.Msg) bool {
 	return !d.stamp.off() && r.Opcode == dns.OpcodeQuery && !signed(r)
 }
 
-// stampsAll reports whether all upstreams of a grpc get the option: its attempts do not say
-// which of them they ask.
+// stampsAll reports whether all upstreams of a grpc get the option: then so do the attempts that
+// do not say which of them they ask.
 func (d *Dnstrace) stampsAll(addrs []string) bool {
 	if d.stamp.all || d.stamp.off() {
 		return d.stamp.all
 	}
 	for _, addr := range addrs {
 		if !d.stamp.allows(addr) {
-			log.Warningf("stamp %s: the queries of grpc are not stamped, because its upstream %s is not in there and its attempts cannot be told apart", &d.stamp, addr)
+			log.Warningf("stamp %s: a query of grpc is stamped only if CoreDNS says whom it is for, because its upstream %s is not in there", &d.stamp, addr)
 			return false
 		}
 	}

@@ -282,7 +282,7 @@ func TestStampOpcode(t *testing.T) {
 	}
 }
 
-// An attempt of grpc does not say whereto, so all upstreams must be in the list.
+// An attempt of grpc does not say whereto unless it is patched, so all upstreams must be in the list.
 func TestStampGRPC(t *testing.T) {
 	back := start(t, "grpc://.:0 {\n bind 127.0.0.1\n"+acceptLoopback+"\n whoami\n}")
 	for i, tc := range []struct {
@@ -293,7 +293,7 @@ func TestStampGRPC(t *testing.T) {
 		{"all", "127.0.0.2:1", true},
 		{"127.0.0.0/8", "127.0.0.2:1", true},
 		{"127.0.0.1/32", "", true},
-		{"127.0.0.1/32", "127.0.0.2:1", false},
+		{"127.0.0.1/32", "127.0.0.2:1", told(true, false)},
 		{"127.0.0.2/32", "", false},
 		{"off", "", false},
 	} {

@@ -2,7 +2,8 @@
 // as it is, with log, with log in JSON, with dnstap, and with dnstrace writing
 // every query to a file, to outputs that are all blocked, or one in a hundred to a
 // file, and prints the CPU time that each takes for a query relative to the first, the
-// allocations that it makes more, and how long answers took. With -profile it
+// allocations that it makes more, and how long answers took. With -patched it
+// compares bin/coredns with another CoreDNS instead, both without dnstrace. With -profile it
 // writes what the time and the allocations of dnstrace are spent on instead.
 //
 // All of them run at once and are asked in turns of a fraction of a second, so
@@ -25,6 +26,7 @@ func main() {
 	var cfg config
 	flag.StringVar(&cfg.binary, "coredns", "bin/coredns", "CoreDNS with dnstrace compiled in")
 	flag.StringVar(&cfg.before, "before", "", "another CoreDNS with dnstrace, to compare with")
+	flag.StringVar(&cfg.patched, "patched", "", "another CoreDNS: compare both as they are, without dnstrace")
 	flag.IntVar(&cfg.rounds, "rounds", 30, "rounds; in each every variant has a turn")
 	flag.IntVar(&cfg.starts, "starts", 5, "how often the servers are started anew, after a share of the rounds")
 	flag.IntVar(&cfg.cached, "cached", 2000, "queries of a turn with cached answers")
@@ -44,6 +46,7 @@ func main() {
 // config is what the flags say.
 type config struct {
 	binary, before    string
+	patched           string
 	rounds, starts    int
 	cached, forwarded int
 	limit             time.Duration
@@ -56,8 +59,11 @@ func (c config) check() error {
 	if _, err := os.Stat(c.binary); err != nil {
 		return fmt.Errorf("%w: build it with `make build`", err)
 	}
-	if c.before != "" {
-		if _, err := os.Stat(c.before); err != nil {
+	for _, other := range []string{c.before, c.patched} {
+		if other == "" {
+			continue
+		}
+		if _, err := os.Stat(other); err != nil {
 			return err
 		}
 	}
@@ -94,6 +100,10 @@ func run(cfg config) (err error) {
 		workloads = slices.DeleteFunc(workloads, func(w workload) bool { return w.name != cfg.only })
 	}
 	fmt.Println(m)
+	title := "what recording costs"
+	if cfg.patched != "" {
+		title = "what the patches change"
+	}
 	for _, w := range workloads {
 		if cfg.profile != "" {
 			if err := b.profile(w); err != nil {
@@ -105,7 +115,7 @@ func run(cfg config) (err error) {
 			return err
 		}
 		part := figures.Part{Machine: m, Command: "make bench BENCHFLAGS='-only " + w.name + "'",
-			Title: "CoreDNS, " + w.name + " answers: what recording costs", Figures: b.figures(w.name)}
+			Title: "CoreDNS, " + w.name + " answers: " + title, Figures: b.figures(w.name)}
 		if err := errors.Join(figures.Print(os.Stdout, part.Title, part.Figures), part.Append(cfg.results)); err != nil {
 			return err
 		}

@@ -26,11 +26,15 @@ const (
 	tracedName  = "dnstrace"
 	blockedName = "dnstrace, blocked"
 	sampledName = "sample 1 %"
+	patchedName = "vanilla, patched"
 )
 
-// variants returns all of them, vanilla first. CoreDNS's standard output goes
-// to a file, as the records do.
+// variants returns all of them, vanilla first: where CoreDNS is compared with a patched one, only these
+// two. CoreDNS's standard output goes to a file, as the records do.
 func (b *bench) variants() []variant {
+	if b.cfg.patched != "" {
+		return []variant{{name: vanilla, binary: b.cfg.binary}, {name: patchedName, binary: b.cfg.patched}}
+	}
 	all := []variant{
 		{name: vanilla},
 		{name: logName, directive: "log"},

@@ -1,0 +1,3 @@
+package test
+
+import _ "github.com/dnstrace/dnstrace/plugin" // for everyBlock
