@@ -40,7 +40,7 @@ func Decode(line []byte) (Record, error) {
 	if len(line) == 0 || line[0] != '{' {
 		return nil, fmt.Errorf("%w: expected a JSON object", ErrNotRecord)
 	}
-	if q := decodeQuery(line); q != nil && checkHeader(&q.Header) == nil {
+	if q := decodeQuery(line); q != nil && checkHeader(&q.Header) == nil && checkAttempts(q.Upstreams) == nil {
 		return q, nil
 	}
 	var head struct {
@@ -75,27 +75,54 @@ func Decode(line []byte) (Record, error) {
 	if err := checkHeader(r.Head()); err != nil {
 		return nil, err
 	}
-	if t, ok := r.(*Trace); ok {
-		err := errors.Join(checkPart("exchange", t.Exchange), checkPart("query", t.Query))
-		if err == nil {
-			err = checkUpstreams(t.Upstreams, maxNested)
-		}
-		if err != nil {
-			return nil, err
-		}
+	if err := checkLists(r); err != nil {
+		return nil, err
 	}
 	return r, nil
 }
 
+// checkLists checks what is in a record's lists, and that there is an end to it.
+func checkLists(r Record) error {
+	switch r := r.(type) {
+	case *Query:
+		return checkAttempts(r.Upstreams)
+	case *Refresh:
+		return checkAttempts(r.Upstreams)
+	case *Trace:
+		if err := errors.Join(checkPart("exchange", r.Exchange), checkPart("query", r.Query)); err != nil {
+			return err
+		}
+		room := maxUpstreams
+		return checkUpstreams(r.Upstreams, maxNested, &room)
+	}
+	return nil
+}
+
+func checkAttempts(list []Attempt) error {
+	if len(list) > maxUpstreams {
+		return errTooMany
+	}
+	return nil
+}
+
 // maxNested bounds how far a record's upstreams have upstreams of their own: a tracer writes
-// fewer, and each is drawn further to the right.
-const maxNested = 32
+// fewer, and each is drawn further to the right. maxUpstreams bounds how many there are in
+// all: each is compared with the others, and a server gives up after some.
+const (
+	maxNested    = 32
+	maxUpstreams = 2048
+)
+
+var errTooMany = fmt.Errorf("field upstreams: more than %d", maxUpstreams)
 
 // checkUpstreams makes sure that each upstream is an attempt or an exchange, that lists of
 // exchanges hold exchanges, and that there is an end to it.
-func checkUpstreams(list []Upstream, room int) error {
-	if room == 0 && len(list) > 0 {
+func checkUpstreams(list []Upstream, depth int, room *int) error {
+	if depth == 0 && len(list) > 0 {
 		return fmt.Errorf("field upstreams: nested more than %d times", maxNested)
+	}
+	if *room -= len(list); *room < 0 {
+		return errTooMany
 	}
 	for i := range list {
 		switch u := &list[i]; {
@@ -112,7 +139,7 @@ func checkUpstreams(list []Upstream, room int) error {
 		if err := checkPart("upstreams.query", list[i].Query); err != nil {
 			return err
 		}
-		if err := checkUpstreams(list[i].Upstreams, room-1); err != nil {
+		if err := checkUpstreams(list[i].Upstreams, depth-1, room); err != nil {
 			return err
 		}
 	}

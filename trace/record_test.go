@@ -222,10 +222,32 @@ func TestDecodeParts(t *testing.T) {
 		nested(33):            "nested more than 32 times",
 		nested(32):            "",
 		`"exchange":` + whole: "",
+		`"upstreams":[` + strings.Repeat(`{`+attempt+`},`, 2048) + `{` + attempt + `}]`:                             "field upstreams: more than 2048",
+		`"upstreams":[` + strings.Repeat(`{`+attempt+`,"upstreams":[{`+attempt+`}]},`, 1024) + `{` + attempt + `}]`: "field upstreams: more than 2048",
+		`"upstreams":[` + strings.Repeat(`{`+attempt+`},`, 2047) + `{` + attempt + `}]`:                             "",
 	} {
 		_, err := Decode([]byte("{" + head + "," + parts + "}"))
 		if got := fmt.Sprint(err); want == "" && err != nil || want != "" && !strings.Contains(got, want) {
 			t.Errorf("%.200s: %v, want %q", parts, err, want)
+		}
+	}
+}
+
+// The attempts of a server's record have an end, as it is written and in any other way.
+func TestDecodeAttempts(t *testing.T) {
+	q := new(Query)
+	for _, r := range sampleRecords() {
+		if r, ok := r.(*Query); ok {
+			q = r
+		}
+	}
+	for n, want := range map[int]bool{maxUpstreams: true, maxUpstreams + 1: false, 70_000: false} {
+		q.Upstreams = make([]Attempt, n)
+		line := q.AppendJSON(nil)
+		for _, line := range [][]byte{line, append([]byte(`{ `), line[1:]...)} {
+			if _, err := Decode(line); (err == nil) != want {
+				t.Errorf("%d attempts: %v", n, err)
+			}
 		}
 	}
 }
