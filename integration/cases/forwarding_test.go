@@ -134,7 +134,7 @@ var forwarding = []lookupCase{
 	},
 	{
 		name: "87 a server block asks another of its CoreDNS over loopback", reported: "coredns/coredns#1680, #2549", serve: twoBlocks,
-		asks: []ask{dig("a.good.test"), dig("b.good.test", "+tcp"), dig("c.silent.test", "+time=9"), dig("d.servfail.test")},
+		asks:    []ask{dig("a.good.test"), dig("b.good.test", "+tcp"), dig("c.silent.test", "+time=9"), dig("d.servfail.test")},
 		unasked: true, // at that port no packets are observed
 		check: func(c *caseLab) {
 			c.healthy()
