@@ -49,7 +49,7 @@ func serverSlow(_ *memory, t *trace.Trace) []trace.Finding {
 		Code:     ServerSlow,
 		Summary:  summary + ".",
 		Evidence: evidence,
-		Advice: fmt.Sprintf("Look at what `%s` waits for: its configuration in the Corefile, its backend (API server, etcd, files), CoreDNS's CPU limit.", h.Plugin),
+		Advice:   fmt.Sprintf("Look at what `%s` waits for: its configuration in the Corefile, its backend (API server, etcd, files), CoreDNS's CPU limit.", h.Plugin),
 	}}
 }
 
