@@ -33,7 +33,7 @@ var reports = []lookupCase{
 	},
 	{
 		name: "92 no upstream is thought to be well", reported: "coredns/coredns#6991, failfast_all_unhealthy_upstreams",
-		plugins: "forward fast.test 192.168.49.77 {\n max_fails 1\n health_check 0.5s\n failfast_all_unhealthy_upstreams\n }\n forward . $UP",
+		plugins: "forward fast.test 203.0.113.9 {\n max_fails 1\n health_check 0.5s\n failfast_all_unhealthy_upstreams\n }\n forward . $UP",
 		asks:    []ask{inTurn(dig("x.fast.test"), pause(3*time.Second), dig("a.fast.test"))},
 		unasked: true,
 		check: func(c *caseLab) {
