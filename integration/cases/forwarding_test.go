@@ -132,6 +132,29 @@ var forwarding = []lookupCase{
 			}
 		},
 	},
+	{
+		name: "87 a server block asks another of its CoreDNS over loopback", reported: "coredns/coredns#1680, #2549", serve: twoBlocks,
+		asks:    []ask{dig("a.good.test"), dig("b.good.test", "+tcp"), dig("c.silent.test", "+time=9"), dig("d.servfail.test")},
+		unasked: true, // at that port no packets are observed
+		check: func(c *caseLab) {
+			c.healthy()
+			c.causedBy("c.silent.test", "upstream-timeout", "The upstream 192.168.49.10:53 did not answer, 4 times")
+			c.causedBy("d.servfail.test", "upstream-error", "The upstream 192.168.49.10:53 answered SERVFAIL")
+			for _, t := range c.traces {
+				if slices.ContainsFunc(t.Upstreams, func(u trace.Upstream) bool { return u.Query == nil || len(u.Upstreams) == 0 }) {
+					c.t.Errorf("%s: no record behind an attempt", describe(t))
+				}
+			}
+		},
+	},
+}
+
+// twoBlocks starts CoreDNS with a block that asks the upstream, and one that asks that.
+func twoBlocks(c *caseLab) {
+	first := c.block("", "forward . 127.0.0.1:5301")
+	second := strings.Replace(c.block("", "forward . $UP {\n max_fails 0\n }"), ".:53 ", ".:5301 ", 1)
+	_, err := c.StartCoreDNS(first + second)
+	c.must(err)
 }
 
 // longer is more than the servers of a chain go on after their client.

@@ -67,6 +67,17 @@ var others = []lookupCase{
 		},
 	},
 	{
+		name: "06 two upstreams ignore AAAA", reported: "systemd/systemd#22575, aredn/aredn#2029", plugins: "forward . $UP $UP1",
+		asks: []ask{glibc("a.noaaaa.test", once), glibc("b.noaaaa.test", once)},
+		check: func(c *caseLab) {
+			for _, t := range c.traces {
+				if t.QType == "AAAA" && (len(t.Diagnosis) == 0 || slices.Contains(codes(t), "type-ignored") && slices.Contains(codes(t), "upstream-timeout")) {
+					c.t.Errorf("%s: %s", describe(t), words(t))
+				}
+			}
+		},
+	},
+	{
 		name: "08 a search suffix answers", reported: "openshift/origin#17316, kubernetes/kubernetes#49113",
 		plugins: searchSuffixes,
 		asks: []ask{

@@ -211,11 +211,19 @@ func (a *Assembler) upstreams(l *lookup, gaps *[]string, depth int) []trace.Upst
 		if len(got) == 0 && !shown {
 			continue
 		}
-		u := a.upstream(got, gaps, depth)
-		if u.Join = joinOf(len(got), exact); shown {
+		var u trace.Upstream
+		if len(got) == 0 && s.inner != nil {
+			u = a.innerUpstream(s, gaps, depth)
+		} else {
+			u = a.upstream(got, gaps, depth)
+			u.Join = joinOf(len(got), exact)
+		}
+		if shown {
 			u.Attempt = s.at
 		}
-		if u.Join == trace.JoinInferred {
+		if u.Join == trace.JoinInferred && u.Exchange == nil {
+			*gaps = append(*gaps, fmt.Sprintf("that the record behind attempt %d%s is of its query is inferred from the order of what was asked at that time", s.at.Attempt, to(s.at)))
+		} else if u.Join == trace.JoinInferred {
 			*gaps = append(*gaps, fmt.Sprintf("that the packets of attempt %d%s are its own is inferred from the order of what was asked at that time", s.at.Attempt, to(s.at)))
 		}
 		upstreams = append(upstreams, u)

@@ -47,6 +47,9 @@ func (a *Assembler) readyAt(l *lookup) time.Time {
 	}
 	ready = later(ready, a.treeReady(l, 0))
 	if l.exchange == nil {
+		if s := l.slot; s != nil && s.inner == l && s.of.root().heapIndex >= 0 && a.now.Sub(l.added) <= maxClaimed {
+			ready = later(ready, later(s.of.root().due, a.now.Add(linger))) // which takes it
+		}
 		if a.cfg.Open != nil && l.query != nil && a.cfg.Open.UnderWay(l.query) {
 			ready = later(ready, a.now.Add(linger))
 		}
@@ -163,6 +166,10 @@ func (a *Assembler) treeReady(l *lookup, depth int) time.Time {
 		a.matchSlot(s)
 		for _, x := range s.got {
 			ready = later(ready, a.upstreamReady(x, depth+1))
+		}
+		if y := a.inside(s); y != nil {
+			ready = later(ready, a.upstreamReady(y, depth+1))
+			continue
 		}
 		if len(s.got) == 0 && s.at.Outcome == trace.OutcomeOK && !s.dials() && (s.channel != nil || !s.span.IsZero()) {
 			ready = later(ready, l.end().Add(holdRecord))

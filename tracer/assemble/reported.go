@@ -95,6 +95,9 @@ func (l *lookup) eachOfTree(do func(*lookup)) {
 				x.eachOfTree(do)
 			}
 		}
+		if x := s.inner; x != nil && x.parent == l {
+			x.eachOfTree(do)
+		}
 	}
 	for _, x := range l.inferred {
 		if x.parent == l && x.slot == nil {

@@ -27,6 +27,7 @@ type slot struct {
 	span     trace.SpanID
 
 	got       []*lookup // in order of time
+	inner     *lookup   // the record behind it, of which no packets were seen (loopback.go); nil: none
 	exact     bool      // got can be nobody else's
 	contested bool      // another that is over could have had what it gets
 	settled   bool      // got does not change any more
@@ -145,6 +146,9 @@ func (x *lookup) lose() {
 	if s := x.slot; s != nil {
 		s.got = without(s.got, x)
 		x.slot = nil
+		if s.inner == x {
+			s.inner = nil
+		}
 	}
 }
 

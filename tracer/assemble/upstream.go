@@ -119,6 +119,9 @@ func (a *Assembler) gather(l *lookup, depth int) {
 	a.match(l)
 	var got []*lookup
 	for _, s := range l.slots {
+		if y := a.inside(s); y != nil {
+			got = append(got, y)
+		}
 		if len(s.got) == 0 {
 			continue
 		}

@@ -17,7 +17,7 @@ func clientGaveUp(m *memory, t *trace.Trace) []trace.Finding {
 		return nil
 	}
 	ex := t.Exchange
-	d := ex.LastDrop()
+	d := firstUntaken(ex)
 	if m.wentOn(ex, ex.Time.Add(d.Offset.Duration())) {
 		return nil
 	}
@@ -34,13 +34,25 @@ func clientGaveUp(m *memory, t *trace.Trace) []trace.Finding {
 		f.Evidence = append(f.Evidence, rejections(ex)...)
 		f.Advice = "See what sent the response that the client could not take, and what took so long."
 	}
-	if last, ok := lastSighting(t, ex, trace.MessageResponse); ok {
+	if last, ok := lastSightingBefore(t, ex, trace.MessageResponse, d.Offset); ok {
 		f.Evidence = append(f.Evidence, last)
 	}
 	if t.Query != nil {
 		f.Evidence = append(f.Evidence, recorded(t)...)
 	}
 	return []trace.Finding{inDoubt(f, ex)}
+}
+
+// firstUntaken returns the drop of the first response for which the client had no socket any more:
+// where it asked several times, others came after that.
+func firstUntaken(ex *trace.Exchange) *trace.Drop {
+	last := ex.LastDrop()
+	for i := range ex.Drops {
+		if d := &ex.Drops[i]; d.Message == trace.MessageResponse && noSocket(d) && d.Place() == last.Place() {
+			return d
+		}
+	}
+	return last
 }
 
 // takenBack finds a client that ended its connection before a response. Proof: the reset

@@ -86,3 +86,18 @@ func TestClientGaveUpSaysWhatTookSoLong(t *testing.T) {
 		}
 	}
 }
+
+// Of a client that asked several times, the first response that it was gone for counts.
+func TestClientGaveUpBeforeTheFirstResponse(t *testing.T) {
+	ex := asked()
+	ex.Outcome, ex.Transmissions = trace.OutcomeDropped, 3
+	for _, at := range []time.Duration{1500, 1830, 2200} {
+		ex.Drops = append(ex.Drops, trace.Drop{
+			Message: trace.MessageResponse, Reason: "NO_SOCKET", Where: "__udp4_lib_rcv", NetNS: inodes["client"], NetNSName: "client", Offset: trace.Seconds(at * time.Millisecond),
+		})
+	}
+	found := clientGaveUp(newMemory(), &trace.Trace{Header: ex.Header, Exchange: ex, Outcome: ex.Outcome})
+	if len(found) != 1 || !strings.HasPrefix(found[0].Summary, "The response came 1.50 s after the query") {
+		t.Errorf("%+v", found)
+	}
+}

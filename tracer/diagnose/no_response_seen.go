@@ -23,6 +23,15 @@ func noResponseSeen(t *trace.Trace) (trace.Finding, bool) {
 		f.Summary = fmt.Sprintf("%s read the query in %s, and no response left it.", reader(ex), namespaceOf(t, &read.Device))
 		f.Advice = "See what it waits for or refuses in silence: its log, its configuration, its upstreams."
 	}
+	for i := range t.Upstreams {
+		if u := &t.Upstreams[i]; closedUntold(t, u) {
+			after, _ := lateBy(u)
+			f.Summary = fmt.Sprintf("%s took the query, and its socket was closed when its upstream's response came, after %s: it ended, or gave up.", reader(ex), since(after))
+			f.Evidence = append(f.Evidence, dropQuote(u.Exchange, u.Exchange.LastDrop())+", in "+droppedWhere(t, u.Exchange.LastDrop()))
+			f.Advice = "See whether the server was restarted or killed at that moment (its log, its pod's restarts), and else how long it waits for its upstreams."
+			break
+		}
+	}
 	if q := t.Query; q != nil && q.Outcome == trace.OutcomeNoResponse && !responseSeen(t) {
 		silentServer(&f, t)
 	}

@@ -33,14 +33,23 @@ func serverSlow(_ *memory, t *trace.Trace) []trace.Finding {
 		return nil
 	}
 	h := &q.Hops[worst]
+	summary := fmt.Sprintf("CoreDNS's plugin %s took %s of the %s that the server needed", h.Plugin, took(own), took(total))
+	evidence := []string{
+		fmt.Sprintf("plugin %s started %s after the query was read; %s of its time passed in it, not in plugins after it or upstream", h.Plugin, since(h.Start), took(own)),
+		recordedHow(q),
+	}
+	if errorCode(q.RCode) && q.AnsweredBy == h.Plugin {
+		summary += ", and answered " + q.RCode
+		if q.Error != "" {
+			summary += ": " + q.Error
+			evidence = append(evidence, "CoreDNS's own words: "+q.Error)
+		}
+	}
 	return []trace.Finding{{
-		Code:    ServerSlow,
-		Summary: fmt.Sprintf("CoreDNS's plugin %s took %s of the %s that the server needed.", h.Plugin, took(own), took(total)),
-		Evidence: []string{
-			fmt.Sprintf("plugin %s started %s after the query was read; %s of its time passed in it, not in plugins after it or upstream", h.Plugin, since(h.Start), took(own)),
-			recordedHow(q),
-		},
-		Advice: fmt.Sprintf("Look at what `%s` waits for: its configuration in the Corefile, its backend (API server, etcd, files), CoreDNS's CPU limit.", h.Plugin),
+		Code:     ServerSlow,
+		Summary:  summary + ".",
+		Evidence: evidence,
+		Advice:   fmt.Sprintf("Look at what `%s` waits for: its configuration in the Corefile, its backend (API server, etcd, files), CoreDNS's CPU limit.", h.Plugin),
 	}}
 }
 

@@ -34,7 +34,7 @@ func slowUpstream(_ *memory, t *trace.Trace) []trace.Finding {
 func lateUpstreams(t *trace.Trace) (found grouped[byUpstream]) {
 	eachUpstream(t.Upstreams, func(u *trace.Upstream) {
 		after, late := lateBy(u)
-		if !late || waitedTime(u) >= after.Duration()/2 {
+		if !late || closedUntold(t, u) || waitedTime(u) >= after.Duration()/2 {
 			return // or it waited for its own upstreams
 		}
 		ex := u.Exchange
@@ -59,6 +59,14 @@ func lateUpstreams(t *trace.Trace) (found grouped[byUpstream]) {
 		found.add(upstreamLike(u, &f), inDoubt(f, ex))
 	})
 	return found
+}
+
+// closedUntold tells whether the response of an upstream found its server's socket closed, and
+// nothing shows that the server had given up on it: it has no record, and never answered its
+// client. It may as well have ended.
+func closedUntold(t *trace.Trace, u *trace.Upstream) bool {
+	return u.Attempt == nil && u.Exchange != nil && ClientClosed(u.Exchange) &&
+		t.Query == nil && t.Exchange != nil && t.Exchange.Outcome == trace.OutcomeUnanswered && !responseSeen(t)
 }
 
 // lateBy returns when the response of an upstream came, counted from its query, if its

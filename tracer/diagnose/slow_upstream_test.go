@@ -47,3 +47,20 @@ func TestSlowUpstreamOrTheWayToIt(t *testing.T) {
 		}
 	}
 }
+
+// A server that is gone when its upstream's response comes, and never answered, may have ended: its
+// upstream is not slow for that, and did not fail.
+func TestServerThatEnded(t *testing.T) {
+	ex, up := asked(), asked()
+	ex.Milestones.Query.Arrived = see(ex, trace.MessageQuery, trace.DirectionDelivered, "server", time.Millisecond)
+	ex.Milestones.Query.Read = see(ex, trace.MessageQuery, trace.DirectionRead, "server", 2*time.Millisecond)
+	up.Outcome, up.RCode, up.ServerIP = trace.OutcomeDropped, "NOERROR", netip.MustParseAddr("192.0.2.53")
+	up.Drops = []trace.Drop{{Message: trace.MessageResponse, Reason: "NO_SOCKET", Where: "__udp4_lib_rcv", NetNS: inodes["client"], NetNSName: "client", Offset: trace.Seconds(1500 * time.Millisecond)}}
+	d := New()
+	for range 8 {
+		found := d.Trace(&trace.Trace{Header: ex.Header, Exchange: ex, Outcome: ex.Outcome, QName: ex.QName, QType: ex.QType, Upstreams: []trace.Upstream{{Exchange: up, Join: trace.JoinInferred}}})
+		if len(found) != 1 || found[0].Code != NoResponseSeen || !strings.Contains(found[0].Summary, "its socket was closed when its upstream's response came, after 1.50 s") {
+			t.Fatalf("%+v", found)
+		}
+	}
+}

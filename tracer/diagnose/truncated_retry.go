@@ -33,7 +33,7 @@ func truncatedRetry(m *memory, t *trace.Trace) []trace.Finding {
 		return nil
 	}
 	other.retry = ex.TraceID
-	return []trace.Finding{{
+	f := trace.Finding{
 		Code:    TruncatedRetry,
 		Summary: fmt.Sprintf("The answer did not fit into %d bytes over UDP; asking again over TCP made it %s in all.", cut.bufsize, took(again.end.Sub(cut.start))),
 		Evidence: []string{
@@ -41,7 +41,12 @@ func truncatedRetry(m *memory, t *trace.Trace) []trace.Finding {
 			fmt.Sprintf("the same question left over TCP %s later: %s", took(again.start.Sub(cut.end)), tcpResult(again)),
 		},
 		Advice: "Harmless now and then. Else let clients take more (`options edns0`), make the answer smaller, and let TCP port 53 pass.",
-	}}
+	}
+	if again.truncated {
+		f.Summary = "The answer is truncated, over UDP and over TCP too: the client cannot get all of it."
+		f.Advice = "A server must not set TC over TCP (RFC 7766): ask it directly (`dig +tcp @ADDRESS NAME`), and what it forwards to."
+	}
+	return []trace.Finding{f}
 }
 
 // toldOf tells whether another lookup than ex told already that one of the two repeats the

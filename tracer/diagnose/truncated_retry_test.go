@@ -87,3 +87,14 @@ func TestTruncatedRetryIsOfTheRightOne(t *testing.T) {
 		}
 	}
 }
+
+// A server that sets TC over TCP too has no answer for its client.
+func TestTruncatedOverTCP(t *testing.T) {
+	d := New()
+	d.Trace(truncatedLookup(1, 0, 0, "udp"))
+	tcp := truncatedLookup(9, 0, 10*time.Millisecond, "tcp")
+	tcp.Exchange.Truncated = true
+	if found := d.Trace(tcp); len(found) != 1 || found[0].Code != TruncatedRetry || !strings.Contains(found[0].Summary, "over TCP too") {
+		t.Errorf("%+v", found)
+	}
+}

@@ -42,6 +42,9 @@ func silentUpstreams(t *trace.Trace) (silent [][]*trace.Upstream) {
 		noAnswer := u.Exchange != nil && silentExchange(u.Exchange) && !incomplete(u.Exchange)
 		failed := u.Exchange != nil && (u.Exchange.Outcome == trace.OutcomeDropped || tooLarge(u.Exchange) || noRoom(u.Exchange))
 		ended := u.Attempt != nil && u.Attempt.Outcome == trace.OutcomeError // before its timeout
+		if u.Exchange == nil && u.Query != nil && len(u.Upstreams) > 0 {     // it took the query, and waited for others
+			return
+		}
 		if _, late := lateBy(u); late || failed || ended || rejectedOf(u) != nil || !timedOut && !noAnswer {
 			return
 		}

@@ -204,6 +204,8 @@ func questionTo(t *trace.Trace, u *trace.Upstream) (name, qtype string) {
 // packets may be missing, or the address is unknown.
 func outcomeOf(t *trace.Trace, u *trace.Upstream) (o outcome, known bool) {
 	switch ex := u.Exchange; {
+	case closedUntold(t, u):
+		return o, false // it answered, in whatever time
 	case ex != nil && (ex.Outcome != trace.OutcomeUnanswered || !incomplete(ex)):
 		return outcome{ex.Time, ex.Outcome != trace.OutcomeAnswered || errorCode(ex.RCode), silentExchange(ex) && len(ex.Rejected) == 0}, true
 	case u.Attempt != nil && u.Attempt.Address != "" && u.Attempt.Outcome != "":

@@ -57,6 +57,10 @@ func (s *story) upstream(depth, number int, u *trace.Upstream, at stretch) {
 		}
 		s.upstreamPackets(depth+1, of, newJourney(e, s.since(&e.Header)), above)
 	}
+	if len(all) == 0 && u.Query != nil {
+		from := s.since(&u.Query.Header)
+		s.server(depth+1, u.Query, u.Upstreams, stretch{from: from, to: from, base: from})
+	}
 }
 
 // attempt returns the row of an attempt: when, and where to.
@@ -94,6 +98,8 @@ func (s *story) upstreamNotes(depth int, u *trace.Upstream, address string) {
 	s.askedFor(depth, u)
 	e := u.Exchange
 	switch {
+	case e == nil && u.Query != nil:
+		s.note(depth, faint, "its packets were not observed; the server's record is of the same process")
 	case e == nil:
 		s.note(depth, faint, "its packets: none could be matched")
 	case u.Join == trace.JoinInferred:
