@@ -70,6 +70,7 @@ type open struct {
 	waits         bool    // for a response: counted in outstanding of the table
 	closed        bool    // out of the table: a connection may still remember it
 
+	waiting    uint64 // its pair, while it waits
 	links      [chainings]links
 	age        neighbours
 	reported   int64 // when it was passed on without a response
