@@ -103,9 +103,9 @@ type Assembler struct {
 	region    region
 	trace     trace.Trace   // that was finished last
 	early     []trace.Trace // evicted, until Advance
-	flushed   time.Time      // up to when what happened is known; zero: up to now
-	began     time.Time      // of the first record
-	recorded  bool           // a server wrote records
+	flushed   time.Time     // up to when what happened is known; zero: up to now
+	began     time.Time     // of the first record
+	recorded  bool          // a server wrote records
 	// How many answered lookups had no record after linger, while there were none.
 	unrecorded int
 	// Passed on: those whose server may be at work still, those of which nothing more is

@@ -311,7 +311,11 @@ func (t *Table) tellSocket(ex *open) {
 		return
 	}
 	for other := range t.sockets.of(ex.socket().hash(), maxAtSocket) {
-		if apart := other.first - ex.first; other.client.pid != 0 || max(apart, -apart) > socketKept {
+		apart := other.first - ex.first
+		if other != ex && other.client.pid == ex.client.pid && max(apart, -apart) <= socketKept {
+			return // those before it were named with it
+		}
+		if other.client.pid != 0 || max(apart, -apart) > socketKept {
 			continue
 		}
 		other.client.process, other.client.pid = ex.client.process, ex.client.pid
