@@ -18,8 +18,8 @@ import (
 const (
 	rememberCall = 20 * time.Second
 	maxCalls     = 16384
-	// So many lookups of one process that begin alike within rememberCall are
-	// not a call, and not worth comparing each with each.
+	// More lookups of one process that begin alike are not a call, and not worth comparing
+	// each with each: the last ones are remembered.
 	maxAlike = 32
 )
 
@@ -54,7 +54,7 @@ type recent struct {
 	list   []asking  // the end of room
 	room   []asking  // from its beginning
 	one    [1]asking // most are asked once
-	until  int64     // when the last of them is forgotten
+	until  int64     // when they are forgotten
 
 	before, after *recent // in the order of calls
 }
@@ -66,7 +66,6 @@ type asking struct {
 	shown      trace.TraceID // what its own record names
 	name       string
 	qtype      string
-	until      int64 // when it is forgotten
 	start, end int64
 	last       int64  // when it was sent last
 	reached    int64  // reach of it and of those before it in its list, the last
@@ -101,12 +100,11 @@ func (c *calls) add(ex *trace.Exchange, now time.Time) *recent {
 	a := newAsking(ex)
 	if i := r.find(ex); i >= 0 {
 		old := &r.list[i]
-		a.until, a.told, a.call, a.shown = old.until, old.told, old.call, old.shown
+		a.told, a.call, a.shown = old.told, old.call, old.shown
 		*old = a
 		reachFrom(r.list, i)
 		return r
 	}
-	a.until = r.until
 	if a.truncated {
 		c.noteTruncated(ex, r.caller)
 	}
@@ -139,9 +137,6 @@ func (c *calls) touch(key caller, now time.Time) *recent {
 		c.oldest = r
 	}
 	r.until = now.Add(rememberCall).UnixNano()
-	for len(r.list) > 0 && r.list[0].until < now.UnixNano() {
-		c.dropFirst(r)
-	}
 	return r
 }
 

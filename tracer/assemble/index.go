@@ -21,8 +21,8 @@ type asked struct {
 	records  timeline[*lookup]           // of which only the server's record is known
 	uses     int                         // of the question, by lookups and slots
 
-	first  [2]*channel // memory of channels
-	memory [2]channel
+	first  [1]*channel // memory of channels: most are asked of one server
+	memory [1]channel
 }
 
 // work is what a server does for a lookup, until a time.

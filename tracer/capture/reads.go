@@ -13,9 +13,8 @@ const (
 	// The receive queue of a socket holds some 280 small datagrams by default
 	// (net.core.rmem_default); this is 14 such queues.
 	maxUnread = 4096
-	// What is read is the first in its queue, unless some that were before it were read unseen:
-	// with so many a read is compared. Of a queue that holds more than is kept, as of a
-	// server that does not keep up or of whoever fills his own, no read may be known.
+	// With so many a read is compared that may be it by their first bytes: who sends ever the
+	// same ones has no reads that are known.
 	maxLooked = 512
 	// Header, the longest name, type and class take 271.
 	keptPayload = 512
@@ -29,7 +28,8 @@ const (
 // wait there. What fits none is dropped, never guessed.
 type unread struct {
 	sockets        map[uint64]ends
-	oldest, newest *datagram // of all sockets
+	alike          [1 << 10]*datagram // by socket and front, the newest first
+	oldest, newest *datagram          // of all sockets
 	spare          *datagram
 	count          int
 	forgotten      uint64 // for lack of room
@@ -40,11 +40,11 @@ type ends struct{ first, last *datagram }
 
 // datagram was delivered.
 type datagram struct {
-	next         *datagram // of the same socket
-	front        uint32    // DNS ID and flags: where many wait, they are all that is looked at
 	packet       Packet
 	payload      []byte
-	before       *datagram // of the same socket
+	front        uint32    // DNS ID and flags
+	alike        *datagram // the next in alike
+	before, next *datagram // of the same socket
 	older, newer *datagram // of all
 }
 
@@ -85,36 +85,49 @@ func (u *unread) deliver(p *Packet) bool {
 	}
 	u.newest = d
 	u.count++
+	head := u.bucket(p.Sock, d.front)
+	d.alike, *head = *head, d
 	return true
+}
+
+// bucket returns where the datagrams of a socket are that have a front.
+func (u *unread) bucket(sock uint64, front uint32) **datagram {
+	return &u.alike[(sock^uint64(front)*0x9e3779b97f4a7c15)*0x9e3779b97f4a7c15>>54] // Fibonacci hashing, to ten bits
+}
+
+// find returns the datagram that a reader got, the first of those that it may be; nil: it is
+// not known.
+func (u *unread) find(p *Packet) (found *datagram) {
+	looked := 0
+	for d := *u.bucket(p.Sock, frontOf(p.Payload)); d != nil; d = d.alike {
+		if looked++; looked > maxLooked {
+			return nil
+		}
+		if d.packet.Sock == p.Sock && d.is(p) {
+			found = d
+		}
+	}
+	return found
 }
 
 // read makes of a read, which has no packet, the datagram that was read, and reports
 // whether it is known. Its payload stays valid until the next call of deliver. exact
 // says that every delivery was seen, of all lookups.
 func (u *unread) read(p *Packet, exact bool) bool {
-	queue := u.sockets[p.Sock]
-	d := queue.first
+	var d *datagram
 	if len(p.Payload) < headerBytes {
 		// The queue is empty behind it, or it is unknown where the reader has it, as of
 		// io_uring and recvmmsg: it has to be the only one.
-		if d != queue.last {
+		queue := u.sockets[p.Sock]
+		if d = queue.first; d != queue.last {
 			u.forget(d, p.Time-underWay)
 			return false
 		}
 		if d == nil || !exact || d.packet.PayloadLen < p.PayloadLen {
 			return false
 		}
-	} else {
-		looked := 0
-		for front := frontOf(p.Payload); d != nil && (d.front != front || !d.is(p)); {
-			if looked++; looked == maxLooked {
-				return false
-			}
-			d = d.next
-		}
-		if d == nil {
-			return false
-		}
+	} else if d = u.find(p); d == nil {
+		return false
 	}
 	u.remove(d)
 	was := *p
@@ -215,6 +228,12 @@ func (u *unread) remove(d *datagram) {
 		d.newer.older = d.older
 	} else {
 		u.newest = d.older
+	}
+	for at := u.bucket(d.packet.Sock, d.front); *at != nil; at = &(*at).alike {
+		if *at == d {
+			*at = d.alike
+			break
+		}
 	}
 	u.count--
 	d.next, u.spare = u.spare, d

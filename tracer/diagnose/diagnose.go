@@ -76,6 +76,9 @@ var rules = []rule{
 	inconsistentAnswers, truncatedNotRetried, truncatedRetry,
 }
 
+// comparing are those of rules that find something in lookups that are healthy by themselves.
+var comparing = []rule{inconsistentAnswers}
+
 // patterns are the rules of what only many lookups show.
 var patterns = []rule{upstreamUnhealthy, searchShadowed, searchPath, nxdomainStorm}
 
@@ -110,7 +113,11 @@ func (d *Diagnoser) Trace(t *trace.Trace) []trace.Finding {
 	}
 	d.memory.learnUpstreams(seen)
 	d.memory.learnFailures(seen)
-	for _, r := range rules {
+	apply := rules
+	if healthy(seen) {
+		apply = comparing
+	}
+	for _, r := range apply {
 		findings = append(findings, r(d.memory, seen)...)
 	}
 	findings = append(findings, retransmission(seen, findings)...)

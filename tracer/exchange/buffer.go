@@ -30,9 +30,9 @@ type buffer struct {
 	time     int64
 	ex       *open
 	serial   uint32 // of ex
-	src, dst netip.AddrPort
 	kind     capture.Kind
 	response bool
+	src, dst netip.AddrPort
 }
 
 func (b *buffers) slot(skb uint64) *buffer {
@@ -74,8 +74,8 @@ func (b *buffer) question() []byte {
 // within is in, for a time of which the caller makes sure that it is the same message.
 func (b *buffers) within(p *capture.Packet, d int64) *buffer {
 	at := b.slot(p.SKB)
-	if at.ex == nil || at.ex.closed || at.ex.serial != at.serial || at.skb != p.SKB || p.SKB == 0 || p.Time-at.time > d ||
-		at.kind == capture.Delivered && (p.Kind == capture.RX || p.Kind == capture.TX) {
+	if at.skb != p.SKB || p.SKB == 0 || p.Time-at.time > d || at.kind == capture.Delivered && (p.Kind == capture.RX || p.Kind == capture.TX) ||
+		at.ex == nil || at.ex.closed || at.ex.serial != at.serial {
 		return nil
 	}
 	return at

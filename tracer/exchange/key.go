@@ -40,9 +40,13 @@ func mix(x, y uint64) uint64 {
 	return high ^ low
 }
 
+func hashAddr(addr netip.Addr) uint64 {
+	b := addr.As16()
+	return mix(binary.NativeEndian.Uint64(b[:8])^seeds[0], binary.NativeEndian.Uint64(b[8:])^seeds[1])
+}
+
 func (s socket) hash() uint64 {
-	addr := s.client.Addr().As16()
-	x := mix(binary.NativeEndian.Uint64(addr[:8])^seeds[0], binary.NativeEndian.Uint64(addr[8:])^seeds[1])
+	x := hashAddr(s.client.Addr())
 	return mix(x^uint64(s.client.Port())<<8^uint64(s.protocol), uint64(s.netns)^seeds[2])
 }
 
@@ -182,6 +186,6 @@ func (t *Table) unindex(ex *open) {
 // What an exchange takes in the chains and in waiting, and one that has another key in
 // aliases: Go's maps are between 7/16 and 7/8 full.
 const (
-	indexBytes = chainings*2*8 + 3*(int(unsafe.Sizeof(pair{}))+8)/2
+	indexBytes = chainings*2*8 + 3*(8+8)/2
 	aliasBytes = 3 * (int(unsafe.Sizeof(key{})) + 3*8 + 8) / 2
 )

@@ -70,6 +70,7 @@ type open struct {
 	waits         bool    // for a response: counted in outstanding of the table
 	closed        bool    // out of the table: a connection may still remember it
 
+	waiting    uint64 // its pair, while it waits
 	links      [chainings]links
 	age        neighbours
 	reported   int64 // when it was passed on without a response
@@ -326,7 +327,11 @@ func (t *Table) tellSocket(ex *open) {
 		return
 	}
 	for other := range t.sockets.of(ex.socket().hash(), maxAtSocket) {
-		if apart := other.first - ex.first; other.client.pid != 0 || max(apart, -apart) > socketKept {
+		apart := other.first - ex.first
+		if other != ex && other.client.pid == ex.client.pid && max(apart, -apart) <= socketKept {
+			return // those before it were named with it
+		}
+		if other.client.pid != 0 || max(apart, -apart) > socketKept {
 			continue
 		}
 		other.client.process, other.client.pid = ex.client.process, ex.client.pid

@@ -102,7 +102,7 @@ type Table struct {
 	aliases   map[key][]*open // by the other addresses of their clients
 	sockets   chains
 	alike     chains
-	waiting   map[pair]int // how many wait for a response
+	waiting   map[uint64]int // by pair: how many wait for a response
 	due       agenda.Of[*open]
 	age       age
 	conns     map[connKey]*conn
@@ -140,7 +140,7 @@ func New(cfg Config) *Table {
 		cfg.MaxBytes = DefaultMaxBytes
 	}
 	return &Table{
-		cfg: cfg, keys: newChains(chainKey), aliases: map[key][]*open{}, sockets: newChains(chainSocket), alike: newChains(chainQuestion), waiting: map[pair]int{}, conns: map[connKey]*conn{}, clients: map[socket]*conn{},
+		cfg: cfg, keys: newChains(chainKey), aliases: map[key][]*open{}, sockets: newChains(chainSocket), alike: newChains(chainQuestion), waiting: map[uint64]int{}, conns: map[connKey]*conn{}, clients: map[socket]*conn{},
 		datagrams: map[datagram]fragmented{}, refused: map[*open]struct{}{}, kin: newChains(chainKin), places: newPlaces(),
 	}
 }
