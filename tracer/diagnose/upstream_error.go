@@ -65,7 +65,7 @@ func upstreamErrors(m *memory, t *trace.Trace, upstreams []trace.Upstream) []tra
 			continue
 		}
 		how, failed := failureOf(m, t, u)
-		if !failed {
+		if !failed || reopened(u, upstreams[i+1:]) {
 			continue
 		}
 		if all[how] = append(all[how], u); len(all[how]) == 1 {
@@ -115,6 +115,18 @@ func failureOf(m *memory, t *trace.Trace, u *trace.Upstream) (failing, bool) {
 		return failing{address: address(u), did: noUsableAnswer}, true
 	}
 	return failing{}, false
+}
+
+// reopened tells whether an upstream reset the TCP connection of a query and answered the next
+// attempt: it closes connections that are idle, one just as the query came, which whoever asks has
+// to expect (RFC 7766, section 6.2.4).
+func reopened(u *trace.Upstream, later []trace.Upstream) bool {
+	ex := u.Exchange
+	if ex == nil || ex.Protocol != "tcp" || ex.Connects() || ex.Reset == nil || ex.Reset.Src.Addr() != ex.ServerIP || len(later) == 0 {
+		return false
+	}
+	next := &later[0]
+	return address(next) == address(u) && next.Exchange != nil && next.Exchange.Outcome == trace.OutcomeAnswered
 }
 
 // reported says how an upstream failed, of all queries that it failed in that way, and what to do.

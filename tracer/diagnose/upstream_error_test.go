@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -55,5 +56,37 @@ func TestConnectionEndedWithoutAnAnswer(t *testing.T) {
 	found := New().Trace(unserved(failed(1, time.Millisecond, "", ended()), failed(2, time.Millisecond, "EOF", ended())))
 	if codesOf(found) != UpstreamError || !strings.Contains(found[0].Summary, "was reached, and CoreDNS got no answer from it (EOF), 2 times") {
 		t.Errorf("%+v", found)
+	}
+}
+
+// An upstream closes an idle connection as CoreDNS asks on it, and answers the next attempt: that
+// is no failure of its. One that resets every connection, or of which another makes up, has one.
+func TestConnectionResetAsItIsUsed(t *testing.T) {
+	reset := func() *trace.Exchange {
+		ex := asked()
+		ex.Protocol = "tcp"
+		ex.Milestones.Query.Arrived = see(ex, trace.MessageQuery, trace.DirectionDelivered, "server", time.Millisecond)
+		ex.Milestones.Response.Arrived = trace.NotSeen
+		ex.Reset = &trace.Reset{Src: netip.AddrPortFrom(ex.ServerIP, ex.ServerPort), Offset: trace.Seconds(2 * time.Millisecond)}
+		return ex
+	}
+	answered := func(address string) trace.Upstream {
+		u := failed(2, time.Millisecond, "", respondedAfter(time.Millisecond, "NOERROR"))
+		u.Attempt.Outcome, u.Attempt.Address = trace.OutcomeOK, address
+		return u
+	}
+	for name, tc := range map[string]struct {
+		next trace.Upstream
+		want string
+	}{
+		"it answers":      {answered("192.0.2.53:853"), ""},
+		"another answers": {answered("192.0.2.54:853"), UpstreamError},
+		"reset again":     {failed(2, time.Millisecond, "", reset()), UpstreamError},
+	} {
+		tr := unserved(failed(1, time.Millisecond, "", reset()), tc.next)
+		tr.RCode, tr.Exchange.RCode = "NOERROR", "NOERROR"
+		if got := codesOf(New().Trace(tr)); got != tc.want {
+			t.Errorf("%s: %q, want %q", name, got, tc.want)
+		}
 	}
 }
