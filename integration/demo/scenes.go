@@ -13,6 +13,7 @@ import (
 
 	"github.com/dnstrace/dnstrace/integration/lab"
 	"github.com/dnstrace/dnstrace/integration/stage"
+	"github.com/dnstrace/dnstrace/trace"
 )
 
 // clientTimeout lets the client see the failover's answer.
@@ -71,7 +72,7 @@ func (s scene) show(ctx context.Context, out io.Writer, l *lab.Lab) error {
 	r, err := l.Client("client-a").Exchange(ctx, lab.Query{Name: s.name, Timeout: clientTimeout})
 	switch {
 	case err == nil:
-		fmt.Fprintf(out, "client-a: %s after %v\n", dns.RcodeToString[r.Rcode()], r.Latency.Round(10*time.Microsecond))
+		fmt.Fprintf(out, "client-a: %s after %s\n", dns.RcodeToString[r.Rcode()], trace.Seconds(r.Latency))
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		fmt.Fprintf(out, "client-a: no answer within %v\n", clientTimeout)
 	default:
