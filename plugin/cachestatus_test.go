@@ -23,10 +23,11 @@ func TestMissOrNone(t *testing.T) {
 		{"example.org.", dns.OpcodeQuery, settings{bypass: []string{"net."}}, trace.CacheMiss},
 		{"example.org.", dns.OpcodeQuery, settings{bypass: []string{"org."}}, trace.CacheNone},
 	} {
-		rec := &record{opcode: tc.opcode, hops: []hopData{{by: &hop{known: func() *settings { return &tc.known }}}}}
-		rec.ident = &rec.own
-		rec.own.q = dns.Question{Name: tc.name}
-		if got := rec.missOrNone(0); got != tc.want {
+		q := &query{opcode: tc.opcode}
+		cache := &span{calledBy: &hop{known: func() *settings { return &tc.known }}}
+		q.ident = &q.own
+		q.own.q = dns.Question{Name: tc.name}
+		if got := q.missOrNone(cache); got != tc.want {
 			t.Errorf("%s opcode %d, %+v: %s, want %s", tc.name, tc.opcode, tc.known, got, tc.want)
 		}
 	}
