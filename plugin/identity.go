@@ -52,8 +52,11 @@ func (i *identity) transport() uint8 {
 	return trace.TransportUDP
 }
 
-// compute derives all ids, once; they are ready when it returns.
-func (i *identity) compute() { i.once.Do(i.derive) }
+// computed returns i with all ids, which are derived once.
+func (i *identity) computed() *identity {
+	i.once.Do(i.derive)
+	return i
+}
 
 func (i *identity) derive() {
 	var wire [256]byte
@@ -114,14 +117,8 @@ func (d *Dnstrace) Metadata(ctx context.Context, state request.Request) context.
 	if ident == nil {
 		return ctx
 	}
-	metadata.SetValueFunc(ctx, pluginName+"/trace_id", func() string {
-		ident.compute()
-		return ident.traceID.String()
-	})
-	metadata.SetValueFunc(ctx, pluginName+"/span_id", func() string {
-		ident.compute()
-		return ident.spanID.String()
-	})
+	metadata.SetValueFunc(ctx, pluginName+"/trace_id", func() string { return ident.computed().traceID.String() })
+	metadata.SetValueFunc(ctx, pluginName+"/span_id", func() string { return ident.computed().spanID.String() })
 	return ctx
 }
 

@@ -166,8 +166,7 @@ func (s *span) traceparent(allows func(address string) bool) (t trace.Traceparen
 		return t, false
 	}
 	s.stamped = true
-	i := s.q.ident
-	i.compute()
+	i := s.q.ident.computed()
 	t.TraceID, t.SpanID = i.traceID, trace.NewSpanID(i.traceID, i.spanID, trace.RoleAttempt, s.number)
 	if s.q.plugin.chooses(i) {
 		t.Flags = trace.FlagSampled

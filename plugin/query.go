@@ -21,8 +21,8 @@ import (
 //
 //  1. As long as it is not closed, the query: everybody who has a span, a context or the writer of
 //     it may change the record, with the lock of the query.
-//  2. Who closes it has it alone: judges, counts and samples it. Who comes later, because a plugin
-//     goes on after it returned, finds it closed, and changes nothing.
+//  2. Then who closed it, and nobody else: that goroutine judges, counts and samples it. Who comes later,
+//     because a plugin goes on after it returned, finds it closed, and changes nothing.
 //  3. push hands it to the writers of the outputs. From here on nobody changes it.
 //
 // A query is closed when its plugins have returned, a refresh when the cache's is done, but not

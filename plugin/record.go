@@ -130,8 +130,7 @@ type encoder struct {
 
 // append appends a record as a line.
 func (e *encoder) append(b []byte, rec *record) []byte {
-	q, i := rec.q, rec.q.ident
-	i.compute()
+	q, i := rec.q, rec.q.ident.computed()
 	header := trace.Header{Time: i.time.Add(time.Duration(rec.began)), TraceID: i.traceID, Flow: i.flow}
 	e.hops, e.tries = e.hops[:0], e.tries[:0]
 	for _, h := range rec.hops {

@@ -19,7 +19,7 @@ import (
 
 const (
 	defaultBuffer = 8192
-	// maxBuffer bounds the memory of a blocked output to about a gigabyte.
+	// maxBuffer bounds the memory of a blocked output to some gigabytes: a record takes about 2 kB.
 	maxBuffer = 1 << 20
 	// defaultSlow is the usual limit of what people call slow: half a second is far beyond any answer of a
 	// healthy upstream, and below every client's timeout.
