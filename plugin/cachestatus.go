@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/dnstrace/dnstrace/trace"
+
 	"github.com/miekg/dns"
 )
 

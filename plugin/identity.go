@@ -11,6 +11,7 @@ import (
 	"github.com/coredns/coredns/request"
 
 	"github.com/dnstrace/dnstrace/trace"
+
 	"github.com/miekg/dns"
 )
 

@@ -11,6 +11,7 @@ import (
 	"github.com/coredns/coredns/plugin/metrics"
 
 	"github.com/dnstrace/dnstrace/trace"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )

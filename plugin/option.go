@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/dnstrace/dnstrace/trace"
+
 	"github.com/miekg/dns"
 )
 

@@ -10,6 +10,7 @@ import (
 	"github.com/coredns/coredns/plugin"
 
 	"github.com/dnstrace/dnstrace/trace"
+
 	"github.com/miekg/dns"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
+
 	"github.com/prometheus/client_golang/prometheus"
 )
 

@@ -7,6 +7,7 @@ import (
 	"github.com/coredns/coredns/plugin/metadata"
 
 	"github.com/dnstrace/dnstrace/trace"
+
 	"github.com/miekg/dns"
 	ot "github.com/opentracing/opentracing-go"
 )

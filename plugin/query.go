@@ -13,6 +13,7 @@ import (
 	"github.com/coredns/coredns/request"
 
 	"github.com/dnstrace/dnstrace/trace"
+
 	"github.com/miekg/dns"
 	ot "github.com/opentracing/opentracing-go"
 )

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
+
 	"github.com/miekg/dns"
 )
 

@@ -2,6 +2,7 @@ package dnstrace
 
 import (
 	"github.com/dnstrace/dnstrace/trace"
+
 	"github.com/miekg/dns"
 )
 

@@ -98,7 +98,8 @@ func parse(c *caddy.Controller) (*Dnstrace, error) {
 }
 
 func (d *Dnstrace) parseProperty(c *caddy.Controller, property string, args []string) (err error) {
-	value, ok := strings.Join(args, " "), true
+	var ok bool
+	value := strings.Join(args, " ")
 	switch property {
 	case "output":
 		if ok = len(args) > 0; ok {
