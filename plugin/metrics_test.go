@@ -90,6 +90,7 @@ func TestUnknownLookup(t *testing.T) {
 func TestClosedMetric(t *testing.T) {
 	s := whoami(t, "output file $RECORDS")
 	d := s.plugin()
+	s.ask("example.org.", dns.TypeA) // so that there is a writer
 	s.stop()
 	eventually(t, func() bool { return openOutputs() == 0 })
 	r := new(dns.Msg).SetQuestion("example.org.", dns.TypeA)
