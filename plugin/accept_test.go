@@ -85,7 +85,7 @@ func TestAccept(t *testing.T) {
 			if got := counted(); got != tc.counted {
 				t.Errorf("counted %s, want %s", got, tc.counted)
 			}
-			if m, context := up.last(t); context != nil || hasOption(m, trace.DefaultOptionCode) {
+			if m, context := up.last(t); context != nil || trace.HasTraceparent(m, trace.DefaultOptionCode) {
 				t.Errorf("the upstream got\n%s", m)
 			}
 			if bytes.Contains(answer, []byte("\xff\xdc")) {

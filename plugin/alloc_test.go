@@ -48,12 +48,12 @@ func TestAllocations(t *testing.T) {
 // A record that is lost, since its output takes none, costs no more.
 func TestLostRecordAllocations(t *testing.T) {
 	sink := newStuckSink()
-	o := startOutput(outputConfig{kind: outputFile, path: t.Name()}, sink, 1)
+	o := newOutput(outputConfig{kind: outputFile, path: t.Name()}, sink, 1)
 	defer o.close()
 	defer close(sink.let)
 	r := new(dns.Msg).SetQuestion("example.org.", dns.TypeANY)
 	d := traced(t, anyplugin.Any{}, false)
-	d.outputs = []*output{o}
+	d.sample, d.outputs = 1, []*output{o}
 	if got := perQuery(t, d, r) - perQuery(t, anyplugin.Any{}, r); got > 2 {
 		t.Errorf("%v allocations a query", got)
 	}

@@ -34,20 +34,26 @@ func (discarding) WriteMsg(*dns.Msg) error { return nil }
 // or all of them.
 func traced(tb testing.TB, next plugin.Handler, sampled bool, others ...plugin.Plugin) *Dnstrace {
 	tb.Helper()
-	o, err := acquire(outputConfig{outputFile, filepath.Join(tb.TempDir(), "records.jsonl")}, defaultBuffer)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(o.release)
+	o := newFileOutput(tb)
 	zones := []string{"."}
-	d := &Dnstrace{zones: zones, serverZones: zones, outputs: []*output{o}}
-	d.policy.slow = defaultSlow
+	d := &Dnstrace{zones: zones, serverZones: zones, outputs: []*output{o}, sample: 1, slow: defaultSlow}
 	if sampled {
-		rate := 0.01
-		d.policy.sample = &rate
+		d.sample = 0.01
 	}
 	chained(d, next, others...)
 	return d
+}
+
+// newFileOutput is an output to a file of its own.
+func newFileOutput(tb testing.TB) *output {
+	c := outputConfig{outputFile, filepath.Join(tb.TempDir(), "records.jsonl")}
+	s, err := openSink(c)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	o := newOutput(c, s, defaultBuffer)
+	tb.Cleanup(o.close)
+	return o
 }
 
 // chained puts others and next behind d, as CoreDNS does.
@@ -103,10 +109,9 @@ func BenchmarkServeDNS(b *testing.B) {
 func recorded(t testing.TB, d *Dnstrace, r *dns.Msg) *record {
 	t.Helper()
 	q := d.begin(context.Background(), discarding{}, r)
-	rec := q.rec
-	rcode, err := d.Next.ServeDNS(&q.top.ctx, &q.writer, r)
+	rcode, err := d.Next.ServeDNS(&q.top, &q.writer, r)
 	q.end(r, rcode, err)
-	return rec
+	return &q.record
 }
 
 // BenchmarkEncode measures what a writer does to make a line of a record.

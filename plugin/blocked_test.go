@@ -20,22 +20,24 @@ type stuckSink struct{ let chan struct{} }
 
 func newStuckSink() *stuckSink { return &stuckSink{make(chan struct{})} }
 
-func (s *stuckSink) write(lines []byte) (int, error) {
+func (s *stuckSink) write(lines []byte, _ func() bool) (int, error) {
 	<-s.let
 	return len(lines), nil
 }
 
 func (s *stuckSink) limit() int { return pipeLimit }
 
-func (s *stuckSink) interrupt(time.Time) {}
-
 func (s *stuckSink) close() error { return nil }
+
+// patient never gives up a write.
+func patient() bool { return false }
 
 // longRecord is a record whose line has some more bytes than size.
 func longRecord(size int) *record {
-	rec := &record{plugin: new(Dnstrace), rcode: notSent, errText: strings.Repeat("x", size)}
-	rec.ident = &rec.own
-	return rec
+	q := &query{plugin: new(Dnstrace), rcode: notSent, errText: strings.Repeat("x", size)}
+	q.ident = &q.own
+	q.record.init(q)
+	return &q.record
 }
 
 // No query waits for an output that takes nothing, ever: in a bubble the clock
@@ -47,10 +49,10 @@ func TestNoQueryWaits(t *testing.T) {
 		config := outputConfig{kind: outputFile, path: t.Name()}
 		before := fateOf(t, config.String())
 		sink := newStuckSink()
-		o := startOutput(config, sink, buffer)
+		o := newOutput(config, sink, buffer)
 		r := new(dns.Msg).SetQuestion("example.org.", dns.TypeA)
 		zones := []string{"."}
-		d := &Dnstrace{zones: zones, serverZones: zones, outputs: []*output{o}}
+		d := &Dnstrace{zones: zones, serverZones: zones, outputs: []*output{o}, sample: 1}
 		chained(d, answering{new(dns.Msg).SetReply(r)})
 		serve := func(n int) {
 			start := time.Now()
@@ -81,11 +83,11 @@ func TestStuckOutputCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		config := outputConfig{kind: outputStdout, path: t.Name()}
 		sink := newStuckSink()
-		o := startOutput(config, sink, 100)
+		o := newOutput(config, sink, 100)
 		long := longRecord(pipeLimit / 2)
 		push := func(n int) {
 			for range n {
-				o.queue.push(long)
+				o.push(long)
 			}
 		}
 		push(3) // two chunks

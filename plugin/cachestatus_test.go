@@ -26,11 +26,11 @@ func TestMissOrNone(t *testing.T) {
 		{"example.net.", dns.OpcodeQuery, settings{zones: []string{"net."}}, trace.CacheNone, "example.org."},
 		{"example.org.", dns.OpcodeQuery, settings{zones: []string{"net."}}, trace.CacheMiss, "example.net."},
 	} {
-		rec := &record{opcode: tc.opcode, hops: []hopData{{by: &hop{known: func() *settings { return &tc.known }}}}}
-		rec.hops[0].asks.Name = tc.asked
-		rec.ident = &rec.own
-		rec.own.q = dns.Question{Name: tc.name}
-		if got := rec.missOrNone(0); got != tc.want {
+		q := &query{opcode: tc.opcode}
+		cache := &span{calledBy: &hop{known: func() *settings { return &tc.known }}, asks: dns.Question{Name: tc.asked}}
+		q.ident = &q.own
+		q.own.q = dns.Question{Name: tc.name}
+		if got := q.missOrNone(cache); got != tc.want {
 			t.Errorf("%s opcode %d, %+v: %s, want %s", tc.name, tc.opcode, tc.known, got, tc.want)
 		}
 	}

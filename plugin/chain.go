@@ -2,7 +2,6 @@ package dnstrace
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -14,56 +13,43 @@ import (
 	ot "github.com/opentracing/opentracing-go"
 )
 
-// The plugins of a server block are made from the last to the first, each with the next one.
-// After the last directive, what makes this plugin and each after it is wrapped, so that it
-// gets a hop for its next handler. CoreDNS still gets, and registers, the handlers
-// themselves: others look for them by type.
+// The plugins of a server block are made from the last to the first, each with the next one. After the last
+// directive, what makes this plugin and each after it is wrapped, so that it gets a hop for its next handler.
+// CoreDNS still gets, and registers, the handlers themselves: others look for them by type.
 
-// unwrapped are the server blocks that are parsed just now.
-type unwrapped struct {
-	mu         sync.Mutex
-	directives []string // after which wrap is called
-	blocks     []unwrappedBlock
-}
-
-type unwrappedBlock struct {
-	context caddy.Context
-	config  *dnsserver.Config
-	first   int // where this plugin is in config.Plugin
-	plugin  *Dnstrace
+// unwrapped is the registry of what is to be wrapped when all directives of a Corefile are done.
+var unwrapped struct {
+	once sync.Once
+	mu   sync.Mutex
+	todo map[caddy.Context][]func()
 }
 
 // maxUnwrapped bounds what Corefiles that are wrong, or are only validated, leave behind.
 const maxUnwrapped = 64
 
-// parsing is the registry of what wrap is still to be called for.
-var parsing unwrapped
-
-// add notes that d was just added to a server block.
-func (u *unwrapped) add(c *caddy.Controller, config *dnsserver.Config, d *Dnstrace) {
+// wrapLater notes that d was just added to a server block.
+func wrapLater(c *caddy.Controller, config *dnsserver.Config, d *Dnstrace) {
+	u, first := &unwrapped, len(config.Plugin)-1
+	u.once.Do(func() {
+		u.todo = make(map[caddy.Context][]func())
+		caddy.RegisterParsingCallback("dns", dnsserver.Directives[len(dnsserver.Directives)-1], wrapNow)
+	})
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if len(u.blocks) >= maxUnwrapped {
-		u.blocks = slices.DeleteFunc(u.blocks, func(b unwrappedBlock) bool { return b.context != c.Context() })
+	if u.todo[c.Context()] == nil && len(u.todo) >= maxUnwrapped {
+		clear(u.todo)
 	}
-	u.blocks = append(u.blocks, unwrappedBlock{c.Context(), config, len(config.Plugin) - 1, d})
-	// The order of the directives is known by now, and the last one is the same in all Corefiles.
-	if last := dnsserver.Directives[len(dnsserver.Directives)-1]; !slices.Contains(u.directives, last) {
-		u.directives = append(u.directives, last)
-		caddy.RegisterParsingCallback("dns", last, u.wrap)
-	}
+	u.todo[c.Context()] = append(u.todo[c.Context()], func() { d.wrap(config.Plugin[first:]) })
 }
 
-// wrap wraps the plugins of a Corefile whose directives are done.
-func (u *unwrapped) wrap(c caddy.Context) error {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.blocks = slices.DeleteFunc(u.blocks, func(b unwrappedBlock) bool {
-		if b.context == c {
-			b.plugin.wrap(b.config.Plugin[b.first:])
-		}
-		return b.context == c
-	})
+// wrapNow wraps the plugins of a Corefile whose directives are done.
+func wrapNow(c caddy.Context) error {
+	unwrapped.mu.Lock()
+	defer unwrapped.mu.Unlock()
+	for _, wrap := range unwrapped.todo[c] {
+		wrap()
+	}
+	delete(unwrapped.todo, c)
 	return nil
 }
 
@@ -105,63 +91,43 @@ func (h *hop) Name() string { return h.name }
 
 // ServeDNS implements plugin.Handler.
 func (h *hop) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
-	above, hidden := ctx.Value(hiddenKey{}).(*span)
-	if hidden {
-		c := above.newCall(ctx, h)
-		return c.span.serve(&c.ctx, h, w, r)
+	s, seen := ot.SpanFromContext(ctx).(*span)
+	if hidden, ok := ctx.Value(hiddenKey{}).(*span); ok {
+		s, seen = hidden, false
 	}
-	// Behind a handler that sees our spans, CoreDNS has started one for us, unless the
-	// handler called us directly.
-	s, ok := ot.SpanFromContext(ctx).(*span)
 	switch {
-	case !ok:
+	case s == nil:
 		return h.next.ServeDNS(ctx, w, r)
-	case s.name == h.name && s.calledBy == nil:
+	case seen && s.name == h.name && s.calledBy == nil: // CoreDNS has started it for us
 		return s.serve(ctx, h, w, r)
 	}
-	return plugin.NextOrFailure(s.name, h, ctx, w, r)
-}
-
-// call is the span of a handler, and the context that it is called with.
-type call struct {
-	span span
-	ctx  callContext
-}
-
-// callContext is a context with the span of a handler.
-type callContext struct {
-	context.Context
-	span   *span
-	hidden bool
-	other  ot.Span // of another tracer, that the handler sees instead, if it is not in Context
+	c := s.newCall(ctx, h)
+	return c.serve(c, h, w, r)
 }
 
 // hiddenKey is the context key of a span that its handler does not see.
 type hiddenKey struct{}
 
-// Value implements context.Context.
-func (c *callContext) Value(key any) any {
+// Value implements context.Context for the handler of a hop that a hop of ours called. Instead of a span that
+// it does not see, it sees the other tracer's, if there is one.
+func (s *span) Value(key any) any {
 	switch {
 	case key == (hiddenKey{}):
-		if c.hidden {
-			return c.span
+		if s.hidden {
+			return s
 		}
 		return nil
-	case key != spanKey:
-		return c.Context.Value(key)
-	case !c.hidden:
-		return c.span
-	case c.other != nil:
-		return c.other
+	case key == spanKey && !s.hidden:
+		return s
 	}
-	s := c.Context.Value(key)
-	if ours, ok := s.(*span); ok {
-		s = nil
-		if ours.Span != nothing {
-			s = ours.Span
+	value := s.ctx.Value(key)
+	if above, ok := value.(*span); ok && key == spanKey {
+		if above.Span == nothing {
+			return nil
 		}
+		return above.Span
 	}
-	return s
+	return value
 }
 
 // spanOf returns the span of ours that ctx belongs to, or nil.
@@ -173,8 +139,8 @@ func spanOf(ctx context.Context) *span {
 	return s
 }
 
-// spanKey is the context key under which OpenTracing keeps the active span. It
-// is not exported, so it is learned by asking for the span.
+// spanKey is the context key under which OpenTracing keeps the active span. It is not exported, so it is
+// learned by asking for the span.
 var spanKey = func() any {
 	probe := &keyProbe{Context: context.Background()}
 	ot.SpanFromContext(probe)

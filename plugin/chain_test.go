@@ -22,7 +22,7 @@ func TestManyBlocksAreWrapped(t *testing.T) {
 		}
 	}
 	s := start(t, corefile.String())
-	blocks := s.instance.Storage[lifecycleKey{}].(*lifecycle).blocks
+	blocks := s.instance.Storage[instanceKey{}].(*instance).blocks
 	for i, d := range blocks {
 		if _, ok := d.Next.(*hop); !ok {
 			t.Errorf("block %d: the next handler is a %T", i, d.Next)

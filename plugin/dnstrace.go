@@ -1,12 +1,13 @@
-// Package dnstrace is a CoreDNS plugin that records what CoreDNS did with each
-// query: the plugins it passed, what the cache said, every upstream attempt,
-// and what was answered. Observers outside CoreDNS name the same lookup alike,
-// because its trace id is computed from what is on the wire.
+// Package dnstrace is a CoreDNS plugin that records what CoreDNS did with each query: the plugins it passed,
+// what the cache said, every upstream attempt, and what was answered. Observers outside CoreDNS name the same
+// lookup alike, because its trace id is computed from what is on the wire.
 package dnstrace
 
 import (
 	"context"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/coredns/coredns/plugin"
 	clog "github.com/coredns/coredns/plugin/pkg/log"
@@ -23,18 +24,16 @@ var log = clog.NewWithPlugin(pluginName)
 type Dnstrace struct {
 	Next plugin.Handler
 
-	// zones limits what is recorded, never what is answered.
-	zones []string
-	// serverZones are the zones of the server block, for the record's zone.
-	serverZones []string
+	zones       zones // of what is recorded
+	serverZones zones // of the server block, for the record's zone
 
-	// accept is the networks of the clients whose trace context is adopted,
-	// stamp the upstreams that get ours, optionCode its EDNS option.
-	accept     networks
+	accept     networks // of the clients whose trace context is adopted
 	stamp      stampPolicy
-	optionCode uint16
+	optionCode uint16 // of the EDNS option with it
 
-	policy  policy
+	sample float64       // the share of ordinary queries that is recorded
+	slow   time.Duration // a query that takes this long is recorded always
+
 	configs []outputConfig
 	buffer  int
 	outputs []*output
@@ -48,9 +47,8 @@ func (d *Dnstrace) Name() string { return pluginName }
 
 // ServeDNS implements plugin.Handler.
 //
-// Its frame, and that of responseWriter.WriteMsg, are kept small: CoreDNS starts
-// a goroutine for every query, whose stack is copied each time it gets too
-// small, and what is after us in the chain goes deep.
+// Its frame, and that of responseWriter.WriteMsg, are kept small: CoreDNS starts a goroutine for every query,
+// whose stack is copied each time it gets too small, and what is after us in the chain goes deep.
 func (d *Dnstrace) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
 	growStack(false)
 	q := d.begin(ctx, w, r)
@@ -66,44 +64,77 @@ func (d *Dnstrace) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Ms
 			q.unwind(r, recover())
 		}
 	}()
-	rcode, err := d.Next.ServeDNS(&q.top.ctx, &q.writer, r)
+	rcode, err := d.Next.ServeDNS(&q.top, &q.writer, r)
 	returned = true
 	q.end(r, rcode, err)
 	return rcode, err
 }
 
-// unwind closes a query in which a plugin panicked, with what it panicked with, or nil where its
-// goroutine ends. CoreDNS recovers from panics, and the record helps to find them. It is called by
-// what is deferred, so the stack is still whole when the panic is raised again.
-func (q *query) unwind(r *dns.Msg, cause any) {
-	q.endPanic(r, cause)
-	if cause != nil {
-		panic(cause)
-	}
-}
-
-// pass hands on a query that makes no record of its own. A lookup that a plugin makes through the
-// server itself, such as the target of a CNAME, is a hop of the query that set it off.
+// pass hands on a query that makes no record of its own. A lookup that a plugin makes through the server
+// itself, such as the target of a CNAME, is a hop of the query that set it off.
 func (d *Dnstrace) pass(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
 	if spanOf(ctx) != nil {
 		return d.newHop(passing{d}).ServeDNS(ctx, w, r)
 	}
-	return plugin.NextOrFailure(d.Name(), d.Next, ctx, &strippingWriter{w, d.optionCode}, r)
+	return plugin.NextOrFailure(pluginName, d.Next, ctx, &responseWriter{ResponseWriter: w, code: d.optionCode}, r)
 }
 
 // passing is this plugin where a lookup passes it again.
-type passing struct{ plugin *Dnstrace }
-
-// Name implements plugin.Handler.
-func (passing) Name() string { return pluginName }
+type passing struct{ *Dnstrace }
 
 // ServeDNS implements plugin.Handler.
 func (p passing) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
-	return plugin.NextOrFailure(pluginName, p.plugin.Next, ctx, w, r)
+	return plugin.NextOrFailure(pluginName, p.Next, ctx, w, r)
 }
 
-// records reports whether r is to be recorded. A query without a question
-// never gets this far.
-func (d *Dnstrace) records(r *dns.Msg) bool {
-	return len(r.Question) > 0 && zones(d.zones).match(r.Question[0].Name) != ""
+// zones are zones of a Corefile, absolute and in lower case.
+type zones []string
+
+// match returns the longest of the zones that name is in, or "". It is plugin.Zones.Matches without what that
+// allocates for each zone but the root, which is more than all else here.
+func (z zones) match(name string) (longest string) {
+	for _, zone := range z {
+		if len(zone) > len(longest) && inZone(name, zone) {
+			longest = zone
+		}
+	}
+	return longest
+}
+
+// inZone reports whether an absolute name is in a zone, whatever its case.
+func inZone(name, zone string) bool {
+	start := len(name) - len(zone)
+	if zone == "." || start < 0 || !strings.EqualFold(name[start:], zone) {
+		return zone == "."
+	}
+	for off, end := 0, false; off <= start && !end; off, end = dns.NextLabel(name, off) {
+		if off == start { // what is before it ends with a label, not within one that has a dot
+			return true
+		}
+	}
+	return false
+}
+
+// stackRoom is what the plugins after this one need of the stack when they ask an upstream: with what is in use
+// by now more than 8 kB, so that it grows to 16 kB.
+const stackRoom = 6656
+
+// growStack makes sure of stackRoom bytes of stack. The goroutine of a query starts with a small one, and outgrows
+// it twice before the answer of an upstream is unpacked. Each time it is copied, and every frame on it mended: here,
+// with half as many frames, once is enough, which saves more than all else in this plugin costs a forwarded
+// query. The check at the beginning of a function is what makes the stack grow, so touched is false.
+//
+//go:noinline
+func growStack(touched bool) byte {
+	if !touched {
+		return 0
+	}
+	var room [stackRoom]byte
+	return touch(&room)
+}
+
+//go:noinline
+func touch(room *[stackRoom]byte) byte {
+	room[len(room)-1]++
+	return room[0]
 }

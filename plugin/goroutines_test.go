@@ -38,8 +38,9 @@ func ownGoroutines() string {
 func TestOwnGoroutines(t *testing.T) {
 	sink := newStuckSink()
 	close(sink.let)
-	o := startOutput(outputConfig{kind: outputFile, path: t.Name()}, sink, 1)
-	if got := ownGoroutines(); strings.Count(got, "plugin.startOutput in goroutine") != 1 || strings.Contains(got, "TestOwnGoroutines(") {
+	o := newOutput(outputConfig{kind: outputFile, path: t.Name()}, sink, 1)
+	o.push(longRecord(1))
+	if got := ownGoroutines(); strings.Count(got, "plugin.(*output).begin in goroutine") != 1 || strings.Contains(got, "TestOwnGoroutines(") {
 		t.Errorf("found\n%s", got)
 	}
 	o.close()

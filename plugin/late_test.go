@@ -121,7 +121,7 @@ func TestKeptChangesNothing(t *testing.T) {
 			wg.Go(late[0])
 		}
 		wg.Wait()
-		if after := string(e.append(nil, rec)); after != before || rec.attempts[0].end != open {
+		if after := string(e.append(nil, rec)); after != before || rec.attempts[0].took != open {
 			t.Errorf("before\n%s\nafter\n%s", before, after)
 		}
 	}

@@ -1,8 +1,8 @@
 package dnstrace
 
 import (
-	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coredns/caddy"
@@ -12,114 +12,86 @@ import (
 // stopTime is longer than CoreDNS waits for queries when it stops its servers, which is 5 s.
 const stopTime = 6 * time.Second
 
-// lifecycle opens and closes the outputs of an instance: all server blocks of a Corefile.
+// instance is what the server blocks of a Corefile share: the outputs, each once, so that lines stay whole.
+type instance struct {
+	blocks    []*Dnstrace
+	outputs   []*output
+	reloading atomic.Bool // to another one, which takes over
+}
+
+// instanceKey is the key of the instance in the storage of Caddy's.
+type instanceKey struct{}
+
+// instanceOf returns the instance that c sets up a server block of.
 //
-// Caddy tells the plugins that an instance starts, and that it shuts down, but not that its
-// start failed after theirs, and at the end of CoreDNS it shuts down the plugins first and
-// stops the servers then. Its list of instances tells: one is in there from before it starts
-// until its servers have stopped, or its start has failed.
-type lifecycle struct {
-	blocks  []*Dnstrace
-	release sync.Once
-}
-
-// lifecycleKey is the key of the lifecycle in the storage of an instance.
-type lifecycleKey struct{}
-
-// add makes a server block part of its instance.
-func (d *Dnstrace) add(c *caddy.Controller) {
-	l, ok := c.Get(lifecycleKey{}).(*lifecycle)
+// In a reload, Caddy shuts down the plugins when the servers have stopped. At the end of CoreDNS it does so
+// before, and once more for good after health's lameduck. Of a start that fails it tells nobody: then there is
+// no writer yet, and the garbage collector closes the files.
+func instanceOf(c *caddy.Controller) *instance {
+	i, ok := c.Get(instanceKey{}).(*instance)
 	if !ok {
-		l = new(lifecycle)
-		c.Set(lifecycleKey{}, l)
-		c.OnStartup(l.start)
-		c.OnShutdown(l.shutdown)
-		c.OnFinalShutdown(l.finalShutdown)
+		i = new(instance)
+		c.Set(instanceKey{}, i)
+		c.OnStartup(i.start)
+		c.OnRestart(func() error { i.reloading.Store(true); return nil })
+		c.OnRestartFailed(func() error { i.reloading.Store(false); return nil })
+		c.OnShutdown(i.shutdown)
+		c.OnFinalShutdown(i.end)
 	}
-	l.blocks = append(l.blocks, d)
+	return i
 }
 
-// start opens the outputs.
-func (l *lifecycle) start() error {
-	for _, d := range l.blocks {
+func (i *instance) start() error {
+	for _, d := range i.blocks {
 		d.check(plugin.NextOrFailure)
 		for _, c := range d.configs {
-			o, err := acquire(c, d.buffer)
+			o, err := i.output(c, d.buffer)
 			if err != nil {
-				l.close()
 				return err
 			}
 			d.outputs = append(d.outputs, o)
 		}
 	}
-	for _, other := range caddy.Instances() {
-		l.follow(other)
-	}
 	return nil
 }
 
-// successor is the last instance that started while another one ran: in a reload its own
-// next one, which it is told of if that fails.
-type successor struct{ *lifecycle }
-
-type successorKey struct{}
-
-// follow closes the outputs if this is the start of a reload of another instance, and fails.
-func (l *lifecycle) follow(other *caddy.Instance) {
-	other.StorageMu.Lock()
-	defer other.StorageMu.Unlock()
-	if other.Storage[lifecycleKey{}] == l {
-		return
-	}
-	s, ok := other.Storage[successorKey{}].(*successor)
-	if !ok {
-		s = new(successor)
-		other.Storage[successorKey{}] = s
-		other.OnRestartFailed = append(other.OnRestartFailed, func() error { return s.shutdown() })
-	}
-	s.lifecycle = l
-}
-
-// isThere reports whether the instance is starting or running.
-func (l *lifecycle) isThere() bool {
-	return slices.ContainsFunc(caddy.Instances(), func(i *caddy.Instance) bool {
-		i.StorageMu.RLock()
-		defer i.StorageMu.RUnlock()
-		return i.Storage[lifecycleKey{}] == l
-	})
-}
-
-// shutdown runs after the servers of a reload have stopped, but before those of the end; and
-// after a reload to this instance has failed.
-func (l *lifecycle) shutdown() error {
-	if !l.isThere() {
-		l.close()
-	}
-	return nil
-}
-
-// finalShutdown writes what there is, after health's lameduck. The servers are still to stop:
-// from now on a query ends when its record is written, and servers wait for their queries.
-func (l *lifecycle) finalShutdown() error {
-	l.each((*output).flush)
-	time.AfterFunc(stopTime, l.close)
-	return nil
-}
-
-// close gives back the outputs. The blocks keep them: queries that are still on their way
-// find them closed, and their records are counted.
-func (l *lifecycle) close() {
-	l.release.Do(func() { l.each((*output).release) })
-}
-
-// each does something with all outputs at once, so that several that are blocked take no
-// longer than one.
-func (l *lifecycle) each(do func(*output)) {
-	var wg sync.WaitGroup
-	for _, d := range l.blocks {
-		for _, o := range d.outputs {
-			wg.Go(func() { do(o) })
+// output returns the output of c; the largest buffer of its users counts.
+func (i *instance) output(c outputConfig, buffer int) (*output, error) {
+	for _, o := range i.outputs {
+		if o.config == c {
+			o.limit = max(o.limit, buffer)
+			return o, nil
 		}
+	}
+	s, err := openSink(c)
+	if err != nil {
+		return nil, err
+	}
+	o := newOutput(c, s, buffer)
+	i.outputs = append(i.outputs, o)
+	return o, nil
+}
+
+func (i *instance) shutdown() error {
+	if i.reloading.Load() {
+		return i.end()
+	}
+	return nil
+}
+
+// end writes what there is. A query that is still on its way ends when its record is written, and servers wait
+// for their queries; what comes after that is lost, and counted.
+func (i *instance) end() error {
+	i.each((*output).flush)
+	time.AfterFunc(stopTime, func() { i.each((*output).close) })
+	return nil
+}
+
+// each does something with all outputs at once, so that several that are blocked take no longer than one.
+func (i *instance) each(do func(*output)) {
+	var wg sync.WaitGroup
+	for _, o := range i.outputs {
+		wg.Go(func() { do(o) })
 	}
 	wg.Wait()
 }

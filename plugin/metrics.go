@@ -25,35 +25,13 @@ const (
 )
 
 var (
-	// recordsWritten is the counter of records written.
-	recordsWritten = promauto.NewCounterVec(prometheus.CounterOpts{
-		Namespace: plugin.Namespace,
-		Subsystem: pluginName,
-		Name:      "records_total",
-		Help:      "Counter of records written.",
-	}, []string{"output", "kind"})
-	// recordsDropped is the counter of records that were lost.
-	recordsDropped = promauto.NewCounterVec(prometheus.CounterOpts{
-		Namespace: plugin.Namespace,
-		Subsystem: pluginName,
-		Name:      "records_dropped_total",
-		Help:      "Counter of records that an output lost, by cause.",
-	}, []string{"output", "cause"})
-	// lookups is the counter of queries, recorded or not.
-	lookups = promauto.NewCounterVec(prometheus.CounterOpts{
-		Namespace: plugin.Namespace,
-		Subsystem: pluginName,
-		Name:      "lookups_total",
-		Help:      "Counter of queries in the zones, recorded or not, by what the cache said.",
-	}, []string{"server", "zones", "view", "cache"})
-	// refreshes is the counter of work in the background, recorded or not.
-	refreshes = promauto.NewCounterVec(prometheus.CounterOpts{
-		Namespace: plugin.Namespace,
-		Subsystem: pluginName,
-		Name:      "refreshes_total",
-		Help:      "Counter of cache refreshes that queries set off, recorded or not, by cause.",
-	}, []string{"server", "zones", "view", "cause"})
-	// attemptDuration is the histogram of upstream attempts.
+	recordsWritten = newCounter("records_total", "Counter of records written.", "output", "kind")
+	recordsDropped = newCounter("records_dropped_total", "Counter of records that an output lost, by cause.", "output", "cause")
+	// Of a server: what it got, recorded or not.
+	lookups     = newCounter("lookups_total", "Counter of queries in the zones, recorded or not, by what the cache said.", ofServer("cache")...)
+	refreshes   = newCounter("refreshes_total", "Counter of cache refreshes that queries set off, recorded or not, by cause.", ofServer("cause")...)
+	optionsSeen = newCounter("options_total", "Counter of queries with a TRACEPARENT option, by what became of it.", ofServer("result")...)
+
 	attemptDuration = promauto.NewHistogramVec(prometheus.HistogramOpts{
 		Namespace:                   plugin.Namespace,
 		Subsystem:                   pluginName,
@@ -61,27 +39,26 @@ var (
 		Help:                        "Histogram of the time that finished upstream attempts took.",
 		Buckets:                     plugin.TimeBuckets,
 		NativeHistogramBucketFactor: plugin.NativeHistogramBucketFactor,
-	}, []string{"server", "zones", "view", "upstream", "outcome"})
-	// optionsSeen is the counter of queries that came with the option.
-	optionsSeen = promauto.NewCounterVec(prometheus.CounterOpts{
-		Namespace: plugin.Namespace,
-		Subsystem: pluginName,
-		Name:      "options_total",
-		Help:      "Counter of queries with a TRACEPARENT option, by what became of it.",
-	}, []string{"server", "zones", "view", "result"})
+	}, ofServer("upstream", "outcome"))
 )
+
+func newCounter(name, help string, labels ...string) *prometheus.CounterVec {
+	return promauto.NewCounterVec(prometheus.CounterOpts{Namespace: plugin.Namespace, Subsystem: pluginName, Name: name, Help: help}, labels)
+}
+
+func ofServer(own ...string) []string { return append([]string{"server", "zones", "view"}, own...) }
 
 const (
 	// unknownLabel stands for what a record leaves null.
 	unknownLabel = "unknown"
-	// otherLabel stands for the upstreams beyond maxUpstreams. They come from the
-	// Corefile, but plugins of others may find theirs elsewhere.
+	// otherLabel stands for the upstreams beyond maxUpstreams. They come from the Corefile, but plugins of
+	// others may find theirs elsewhere.
 	otherLabel   = "other"
 	maxUpstreams = 256
 )
 
-// serverMetrics are what the queries of one server to one server block count into, each found
-// once: every query counts, and looking for a metric by its labels costs more than all the rest.
+// serverMetrics are what the queries of one server to one server block count into, each found once: every query
+// counts, and looking for a metric by its labels costs more than all the rest.
 type serverMetrics struct {
 	labels  []string                      // server, zones and view
 	lookups map[string]prometheus.Counter // by what the cache said
@@ -94,10 +71,10 @@ type serverMetrics struct {
 // metricsOf returns the metrics of the server that has the query of ctx.
 func (d *Dnstrace) metricsOf(ctx context.Context) *serverMetrics {
 	server := metrics.WithServer(ctx)
-	if m, ok := d.servers.Load(server); ok {
-		return m.(*serverMetrics)
+	m, ok := d.servers.Load(server)
+	if !ok {
+		m, _ = d.servers.LoadOrStore(server, newServerMetrics(server, strings.Join(d.zones, ","), d.view))
 	}
-	m, _ := d.servers.LoadOrStore(server, newServerMetrics(server, strings.Join(d.zones, ","), d.view))
 	return m.(*serverMetrics)
 }
 
@@ -105,35 +82,35 @@ func newServerMetrics(server, zones, view string) *serverMetrics {
 	m := &serverMetrics{labels: []string{server, zones, view}, lookups: make(map[string]prometheus.Counter),
 		attempts: make(map[[2]string]prometheus.Observer), upstreams: make(map[string]bool)}
 	for _, cache := range []string{trace.CacheHit, trace.CacheMiss, trace.CacheStale, trace.CacheNone, ""} {
-		m.lookups[cache] = lookups.WithLabelValues(m.with(orUnknown(cache))...)
+		m.lookups[cache] = lookups.WithLabelValues(m.with(cache)...)
 	}
 	return m
 }
 
 // with returns the values of the labels, those of a metric's own last.
-func (m *serverMetrics) with(own ...string) []string { return slices.Concat(m.labels, own) }
-
-// count counts a complete record, written or not.
-func (rec *record) count() {
-	m := rec.metrics
-	if rec.origin == nil {
-		m.lookups[rec.cache].Inc()
-	} else {
-		m = rec.origin.metrics
-		refreshes.WithLabelValues(m.with(orUnknown(refreshCause(rec.origin.cache)))...).Inc()
-	}
-	for i := range rec.attempts {
-		if a := &rec.attempts[i]; a.end != open {
-			m.attempt(a.address, a.outcome).Observe(time.Duration(a.end - a.began).Seconds())
+func (m *serverMetrics) with(own ...string) []string {
+	values := slices.Concat(m.labels, own)
+	for i := len(m.labels); i < len(values); i++ {
+		if values[i] == "" {
+			values[i] = unknownLabel
 		}
 	}
+	return values
 }
 
-func orUnknown(s string) string {
-	if s == "" {
-		return unknownLabel
+// count counts a closed record, written or not.
+func (rec *record) count() {
+	m, cache := rec.q.metrics, rec.q.cache
+	if rec.isRefresh() {
+		refreshes.WithLabelValues(m.with(refreshCause(cache))...).Inc()
+	} else {
+		m.lookups[cache].Inc()
 	}
-	return s
+	for _, a := range rec.attempts {
+		if a.took != open {
+			m.attempt(a.address, a.outcome).Observe(time.Duration(a.took).Seconds())
+		}
+	}
 }
 
 func (m *serverMetrics) attempt(upstream, outcome string) prometheus.Observer {
@@ -146,23 +123,10 @@ func (m *serverMetrics) attempt(upstream, outcome string) prometheus.Observer {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	o = attemptDuration.WithLabelValues(m.with(m.label(upstream), orUnknown(outcome))...)
-	if m.upstreams[upstream] {
-		m.attempts[key] = o
+	if !m.upstreams[upstream] && len(m.upstreams) >= maxUpstreams {
+		return attemptDuration.WithLabelValues(m.with(otherLabel, outcome)...)
 	}
+	o = attemptDuration.WithLabelValues(m.with(upstream, outcome)...)
+	m.attempts[key], m.upstreams[upstream] = o, true
 	return o
-}
-
-// label returns the label of an upstream.
-func (m *serverMetrics) label(upstream string) string {
-	switch {
-	case upstream == "":
-		return unknownLabel
-	case m.upstreams[upstream]:
-		return upstream
-	case len(m.upstreams) >= maxUpstreams:
-		return otherLabel
-	}
-	m.upstreams[upstream] = true
-	return upstream
 }

@@ -78,7 +78,9 @@ func TestRefreshMetric(t *testing.T) {
 // A cache status that stays null is counted as unknown.
 func TestUnknownLookup(t *testing.T) {
 	before := value(lookups.WithLabelValues(labels(unknownLabel)...))
-	(&record{metrics: newServerMetrics("dns://127.0.0.1:0", ".", "")}).count()
+	q := &query{metrics: newServerMetrics("dns://127.0.0.1:0", ".", "")}
+	q.record.init(q)
+	q.count()
 	if got := value(lookups.WithLabelValues(labels(unknownLabel)...)) - before; got != 1 {
 		t.Errorf("%v lookups of an unknown cache status are counted", got)
 	}
@@ -88,6 +90,7 @@ func TestUnknownLookup(t *testing.T) {
 func TestClosedMetric(t *testing.T) {
 	s := whoami(t, "output file $RECORDS")
 	d := s.plugin()
+	s.ask("example.org.", dns.TypeA) // so that there is a writer
 	s.stop()
 	eventually(t, func() bool { return openOutputs() == 0 })
 	r := new(dns.Msg).SetQuestion("example.org.", dns.TypeA)
@@ -102,29 +105,35 @@ func TestClosedMetric(t *testing.T) {
 // However many upstreams there are, the labels are bounded.
 func TestUpstreamLabelsAreBounded(t *testing.T) {
 	m := newServerMetrics("dns://:53", "bounded.", "")
-	if got := m.label(""); got != unknownLabel {
-		t.Errorf("an unknown upstream is %q", got)
+	for i := range 2 * maxUpstreams {
+		m.attempt(fmt.Sprint("192.0.2.1:", i), trace.OutcomeOK)
+		m.attempt(fmt.Sprint("192.0.2.1:", i), trace.OutcomeError)
 	}
-	for i := range maxUpstreams {
-		address := fmt.Sprintf("192.0.2.1:%d", i)
-		if got := m.label(address); got != address {
-			t.Fatalf("upstream %d is %q", i, got)
+	if got := len(m.attempts); got != 2*maxUpstreams {
+		t.Errorf("%d histograms are remembered", got)
+	}
+	if got := prometheusSeries(t, "bounded."); got != 2*maxUpstreams+2 {
+		t.Errorf("there are %d histograms", got)
+	}
+}
+
+// prometheusSeries returns how many histograms of attempts there are for some zones.
+func prometheusSeries(t *testing.T, zones string) (n int) {
+	t.Helper()
+	families, err := prometheus.DefaultGatherer.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if family.GetName() == "coredns_dnstrace_attempt_duration_seconds" && l.GetName() == "zones" && l.GetValue() == zones {
+					n++
+				}
+			}
 		}
 	}
-	for range 2 {
-		if got := m.label("192.0.2.2:53"); got != otherLabel {
-			t.Errorf("one more is %q", got)
-		}
-	}
-	if got := m.label("192.0.2.1:0"); got != "192.0.2.1:0" {
-		t.Errorf("a known one is %q", got)
-	}
-	for i := range 3 * maxUpstreams {
-		m.attempt(fmt.Sprint("192.0.2.3:", i), trace.OutcomeOK)
-	}
-	if n := len(m.attempts); n != 0 {
-		t.Errorf("%d histograms of others are remembered", n)
-	}
+	return n
 }
 
 // Queries are counted by server, zones and view, as CoreDNS's own plugins count.

@@ -1,106 +1,44 @@
 package dnstrace
 
 import (
-	"bytes"
-	"encoding/binary"
+	"context"
+	"net/netip"
 	"slices"
-	"strconv"
-
-	"github.com/coredns/caddy"
 
 	"github.com/dnstrace/dnstrace/trace"
 
 	"github.com/miekg/dns"
 )
 
-// assignedCodes are the EDNS option codes that IANA has assigned or reserved:
-// "DNS EDNS0 Option Codes (OPT)" of
-// https://www.iana.org/assignments/dns-parameters, as of 2026. TRACEPARENT under
-// one of them would be read as something else by whoever implements that.
-var assignedCodes = map[uint16]string{
-	1: "LLQ (RFC 8764)", 2: "Update Lease (RFC 9664)", 3: "NSID (RFC 5001)",
-	4: "a reserved use (draft-cheshire-edns0-owner-option)",
-	5: "DAU (RFC 6975)", 6: "DHU (RFC 6975)", 7: "N3U (RFC 6975)",
-	8: "edns-client-subnet (RFC 7871)", 9: "EDNS EXPIRE (RFC 7314)", 10: "COOKIE (RFC 7873)",
-	11: "edns-tcp-keepalive (RFC 7828)", 12: "Padding (RFC 7830)", 13: "CHAIN (RFC 7901)",
-	14: "edns-key-tag (RFC 8145)", 15: "Extended DNS Error (RFC 8914)",
-	16: "EDNS-Client-Tag (draft-bellis-dnsop-edns-tags)", 17: "EDNS-Server-Tag (draft-bellis-dnsop-edns-tags)",
-	18: "Report-Channel (RFC 9567)", 19: "ZONEVERSION (RFC 9660)",
-	20: "MQTYPE-Query (RFC 10029)", 21: "MQTYPE-Response (RFC 10029)",
-	22: "EDE-EXTRA-TEXT-LANGUAGE (draft-muks-dns-filtering)", 23: "FILTERING-CONTACT (draft-muks-dns-filtering)",
-	24: "FILTERING-ORGANIZATION (draft-muks-dns-filtering)", 25: "FILTERING-DB (draft-muks-dns-filtering)",
-	26:    "Structured DNS Error (draft-ietf-dnsop-structured-dns-error)",
-	20292: "Umbrella Ident (Cisco)", 26946: "DeviceID (Cisco)",
-}
+// What became of the TRACEPARENT of a query.
+const (
+	optionAccepted  = "accepted"
+	optionIgnored   = "ignored"   // the client is not one that we accept it from
+	optionMalformed = "malformed" // it is, but the option cannot be read
+)
 
-// maxOptionCode is the last code for local use; the one after it is reserved (RFC
-// 6891, section 9).
-const maxOptionCode = 65534
-
-func (d *Dnstrace) parseOptionCode(c *caddy.Controller, args []string) error {
+// incoming reads the trace context of a query of client.
+func (d *Dnstrace) incoming(client netip.Addr, r *dns.Msg) (t trace.Traceparent, result string) {
+	t, found, err := trace.FindTraceparent(r, d.optionCode)
 	switch {
-	case d.optionCode != 0:
-		return c.Errf("option-code is already set to %d: expected it once", d.optionCode)
-	case len(args) != 1:
-		return c.Errf("option-code: expected one EDNS option code, got %d arguments", len(args))
+	case found && !d.accept.contain(client):
+		return t, optionIgnored
+	case found && err == nil:
+		return t, optionAccepted
 	}
-	code, err := strconv.ParseUint(args[0], 10, 16)
-	if err != nil || code == 0 || code > maxOptionCode {
-		return c.Errf("option-code %s: expected a whole number from 1 to %d", args[0], maxOptionCode)
-	}
-	if use, ok := assignedCodes[uint16(code)]; ok {
-		return c.Errf("option-code %d: IANA assigned it to %s: expected a code that nobody has, such as %d", code, use, trace.DefaultOptionCode)
-	}
-	d.optionCode = uint16(code)
-	return nil
+	return t, optionMalformed // or, where it is not found, in an OPT beside the one that counts
 }
 
-// hasOption reports whether m has an option with this code. A message with
-// more than one OPT is malformed, but forward would send it on all the same.
-func hasOption(m *dns.Msg, code uint16) bool {
-	for _, rr := range m.Extra {
-		if opt, ok := rr.(*dns.OPT); ok && slices.ContainsFunc(opt.Option, isOption(code)) {
-			return true
-		}
+// receive takes the trace context out of a query, and counts it: it ends here, whoever sent it. CoreDNS would
+// forward it with the other options, and an upstream that accepts ours would take a stranger's for ours.
+func (d *Dnstrace) receive(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) *dns.Msg {
+	if !trace.HasTraceparent(r, d.optionCode) {
+		return r
 	}
-	return false
-}
-
-// withoutOption returns m without the options with this code: m itself where
-// it has none, or else a copy, because others hold m too.
-func withoutOption(m *dns.Msg, code uint16) *dns.Msg {
-	if !hasOption(m, code) {
-		return m
-	}
-	stripped := *m
-	stripped.Extra = slices.Clone(m.Extra)
-	for i, rr := range stripped.Extra {
-		if opt, ok := rr.(*dns.OPT); ok {
-			o := *opt
-			o.Option = slices.DeleteFunc(slices.Clone(opt.Option), isOption(code))
-			stripped.Extra[i] = &o
-		}
-	}
-	return &stripped
-}
-
-// withoutOptionInWire is withoutOption for a message in wire format. What cannot be
-// read, or is signed, stays as it is.
-func withoutOptionInWire(wire []byte, code uint16) []byte {
-	if !bytes.Contains(wire, binary.BigEndian.AppendUint16(nil, code)) {
-		return wire
-	}
-	m := new(dns.Msg)
-	if m.Unpack(wire) != nil || signed(m) || !hasOption(m, code) {
-		return wire
-	}
-	m = withoutOption(m, code)
-	m.Compress = true // so that it does not grow
-	stripped, err := m.Pack()
-	if err != nil {
-		return wire
-	}
-	return stripped
+	client, _ := address(w.RemoteAddr())
+	_, result := d.incoming(client.Addr(), r)
+	optionsSeen.WithLabelValues(d.metricsOf(ctx).with(result)...).Inc()
+	return trace.WithoutTraceparent(r, d.optionCode)
 }
 
 // withoutOPT returns m without OPT: m itself where it has none, or else a copy.
@@ -109,7 +47,7 @@ func withoutOPT(m *dns.Msg) *dns.Msg {
 		return m
 	}
 	stripped := *m
-	stripped.Extra = slices.DeleteFunc(slices.Clone(m.Extra), func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeOPT })
+	stripped.Extra = slices.DeleteFunc(slices.Clone(m.Extra), isOPT)
 	if stripped.Rcode > 0xf {
 		// The rest of it was in the OPT (RFC 6891, section 6.1.3).
 		stripped.Rcode = dns.RcodeServerFailure
@@ -117,17 +55,93 @@ func withoutOPT(m *dns.Msg) *dns.Msg {
 	return &stripped
 }
 
-func isOption(code uint16) func(dns.EDNS0) bool {
-	return func(o dns.EDNS0) bool { return o.Option() == code }
+func isOPT(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeOPT }
+
+// Which upstream gets a query is decided in forward, behind the cache and its copies of the message. So the
+// option is put in there: the hop directly before forward hands it a copy of the message, in which the option
+// comes and goes with the upstream of each attempt.
+
+// stampSize is the UDP size that a query advertises whose client sent no OPT: the answer then comes whole, with
+// the OPT that is taken out again, and the server truncates it to what the client can take. It is what
+// resolvers advertise to avoid fragments (DNS flag day 2020).
+const stampSize = 1232
+
+// off reports whether no upstream gets the option.
+func (p *stampPolicy) off() bool { return !p.all && len(p.to) == 0 }
+
+// allows reports whether an upstream, "address:port", gets the option. One that has another form is in no
+// network.
+func (p *stampPolicy) allows(peer string) bool {
+	if p.all {
+		return true
+	}
+	ap, err := netip.ParseAddrPort(peer)
+	return err == nil && p.to.contain(ap.Addr())
 }
 
-// signed reports whether a signature covers m, with TSIG or SIG(0): every
-// change would break it. It is the last record (RFC 8945, section 5.1; RFC 2931,
-// section 3.1).
-func signed(m *dns.Msg) bool {
-	if len(m.Extra) == 0 {
+// stamps reports whether the option may be put into r on its way to upstreams.
+func (d *Dnstrace) stamps(r *dns.Msg) bool {
+	return !d.stamp.off() && r.Opcode == dns.OpcodeQuery && !trace.Signed(r)
+}
+
+// stampsAll reports whether all upstreams of a grpc get the option: then so do the attempts that do not say which
+// of them they ask.
+func (d *Dnstrace) stampsAll(addrs []string) bool {
+	if d.stamp.off() {
 		return false
 	}
-	rrtype := m.Extra[len(m.Extra)-1].Header().Rrtype
-	return rrtype == dns.TypeTSIG || rrtype == dns.TypeSIG
+	for _, addr := range addrs {
+		if !d.stamp.allows(addr) {
+			log.Warningf("a query of grpc is stamped only if CoreDNS says whom it is for, because its upstream %s is not among those of stamp", addr)
+			return false
+		}
+	}
+	return d.stamp.all || len(addrs) > 0
+}
+
+// outgoing is a query on its way to upstreams.
+type outgoing struct {
+	before  *hop           // which asks upstreams
+	writer  responseWriter // takes out of the answer what is there because of it
+	msg     dns.Msg
+	plain   []dns.RR // the additional section without the option
+	stamped []dns.RR // and with it
+	opt     dns.OPT
+	option  dns.EDNS0_LOCAL
+	data    [27]byte
+}
+
+func newOutgoing(h *hop, w dns.ResponseWriter, r *dns.Msg) *outgoing {
+	// The client's own option is gone since receive, but others may have put one in.
+	code := h.plugin.optionCode
+	r = trace.WithoutTraceparent(r, code)
+	o := &outgoing{before: h, msg: *r, plain: r.Extra, writer: responseWriter{ResponseWriter: w, code: code}}
+	if opt := r.IsEdns0(); opt != nil {
+		o.opt = *opt
+	} else {
+		o.writer.noOPT = true
+		o.opt.Hdr = dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}
+		o.opt.SetUDPSize(stampSize)
+	}
+	o.option.Code = code
+	o.opt.Option = append(slices.Clip(o.opt.Option), &o.option)
+	o.stamped = append(slices.DeleteFunc(slices.Clone(r.Extra), isOPT), &o.opt)
+	return o
+}
+
+// prepare makes the message ready for what s stands for. It is called for each span behind the hop, and only an
+// attempt whose upstream is known to be allowed leaves the option in.
+func (o *outgoing) prepare(s *span) {
+	o.msg.Extra = o.plain
+	if t, ok := s.traceparent(o.allows); ok {
+		o.option.Data = t.Append(o.data[:0])
+		o.msg.Extra = o.stamped
+	}
+}
+
+func (o *outgoing) allows(address string) bool {
+	if address == unknownPeer {
+		return o.before.known().stampsAll
+	}
+	return o.before.plugin.stamp.allows(address)
 }

@@ -16,151 +16,132 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// How an attempt ended is what its span says. CoreDNS's own do not: then it shows in what the
-// plugin did next, and returned. What is not certain stays empty.
+// How an attempt ended is what its span says. CoreDNS's own do not: then it shows in what the plugin did next,
+// and returned. What is not certain stays empty.
 
 const (
-	// timeoutEarly and timeoutLate allow for the clock and the scheduler, and for
-	// connecting, around forward's read timeout.
+	// timeoutEarly and timeoutLate allow for the clock and the scheduler, and for connecting, around forward's
+	// read timeout.
 	timeoutEarly = 5 * time.Millisecond
 	timeoutLate  = time.Second
 	// shortestDial is the least time that forward waits for a connection.
 	shortestDial = time.Second
 )
 
-// judge says how the attempts of a complete record ended.
+// judge says how the attempts of a closed record ended, and where those of grpc went, if their order is known.
 func (rec *record) judge() {
-	for i := range rec.attempts {
-		a := &rec.attempts[i]
-		a.outcome, a.errText = rec.outcomeOf(i)
-		if a.address == unknownPeer {
-			a.address = rec.unnamedPeer(i)
+	for i, a := range rec.attempts {
+		a.outcome, a.errText = a.judged()
+		if a.address != unknownPeer {
+			continue
+		}
+		a.address = ""
+		before := 0
+		for _, b := range rec.attempts[:i] {
+			if b.hop() == a.hop() {
+				before++
+			}
+		}
+		if addrs := a.hop().settings().addrs; before < len(addrs) {
+			a.address = addrs[before]
 		}
 	}
 }
 
-func (rec *record) outcomeOf(attempt int) (outcome, errText string) {
-	a := &rec.attempts[attempt]
+// judged tells how an attempt ended.
+func (s *span) judged() (outcome, errText string) {
+	h, last := s.hop(), true
 	switch {
-	case a.err != nil:
-		return errorOutcome(a.err)
-	case a.failed:
+	case s.err != nil:
+		return errorOutcome(s.err)
+	case s.failed:
 		return trace.OutcomeFailed, ""
-	case a.end == open, a.hop == none, rec.isAtOnce(attempt):
+	case s.took == open, h == nil:
 		return "", ""
 	}
-	for next := attempt + 1; next < len(rec.attempts); next++ {
-		if rec.attempts[next].hop == a.hop {
-			return rec.failure(a), ""
+	for _, b := range s.rec.attempts {
+		switch {
+		case b == s || b.hop() != h:
+		case b.began < s.began+s.took && (b.took == open || b.began+b.took > s.began):
+			return "", "" // both at the same time: what the hop returned is not this one's
+		case b.number > s.number:
+			last = false
 		}
 	}
-	if rec.isFull() {
+	switch {
+	case !last:
+		return s.failure(h), ""
+	case s.rec.isFull():
 		return "", "" // there may have been more
 	}
-	return rec.lastOutcome(a.hop)
-}
-
-// isAtOnce reports whether an attempt was made at the same time as another one of its hop: then
-// what the hop returned is not its.
-func (rec *record) isAtOnce(attempt int) bool {
-	a := &rec.attempts[attempt]
-	for i := range rec.attempts {
-		if b := &rec.attempts[i]; i != attempt && b.hop == a.hop && b.began < a.end && (b.end == open || b.end > a.began) {
-			return true
-		}
-	}
-	return false
-}
-
-// lastOutcome tells how the last attempt of a hop ended.
-func (rec *record) lastOutcome(hop int) (outcome, errText string) {
-	h, r := &rec.hops[hop], rec.resultOf(hop)
-	switch {
-	case rec.hasHops(hop):
+	passed, _ := s.rec.passedOn(h)
+	switch r := h.returning(); {
+	case passed && h.name == forwardPlugin && h.settings().next != nil:
 		// forward goes on only after an answer that another forward may better.
-		if h.name == forwardPlugin && rec.settings(hop).next != nil {
-			return trace.OutcomeOK, ""
-		}
+		return trace.OutcomeOK, ""
+	case passed:
 	case r.err != nil:
 		return errorOutcome(r.err)
-	case r.known && plugin.ClientWrite(int(r.rcode)):
+	case r.returned && plugin.ClientWrite(r.rcode):
 		return trace.OutcomeOK, ""
 	}
 	return "", ""
 }
 
-// resultOf returns what the handler of a hop returned. A forward returns what the next one did.
-func (rec *record) resultOf(hop int) result {
-	h := &rec.hops[hop]
-	if h.by == nil && h.end != open && h.name == forwardPlugin && h.parent != none && rec.hops[h.parent].name == forwardPlugin {
-		return rec.resultOf(h.parent)
+// returning returns the hop with what the handler of a hop returned. A forward returns what the next one did.
+func (s *span) returning() *span {
+	if above := s.parent.hop(); s.calledBy == nil && s.took != open && s.name == forwardPlugin && above != nil && above.name == forwardPlugin {
+		return above.returning()
 	}
-	return h.result
+	return s
 }
 
-// failure tells how an attempt failed, after which its plugin made another one, as far as its
-// duration does. forward goes on after an answer too, if its rcode is one of failover.
-func (rec *record) failure(a *attemptData) string {
-	s, took := rec.settings(a.hop), time.Duration(a.end-a.began)
-	switch rec.hops[a.hop].name {
-	case grpcPlugin:
+// failure tells how an attempt of a hop failed, after which it made another one, as far as its duration does.
+// forward goes on after an answer too, if its rcode is one of failover.
+func (s *span) failure(h *span) string {
+	known, took := h.settings(), time.Duration(s.took)
+	limit := known.readTimeout
+	switch {
+	case h.name == grpcPlugin:
 		return trace.OutcomeError
-	case forwardPlugin:
-		limit := s.readTimeout
-		switch {
-		case limit > 0 && took >= limit-timeoutEarly && took < limit+timeoutLate:
-			return trace.OutcomeTimeout
-		case limit > 0 && !s.failover && took < shortestDial-timeoutEarly:
-			// A refused or unreachable upstream says so at once.
-			return trace.OutcomeError
-		}
+	case h.name != forwardPlugin || limit == 0:
+	case took >= limit-timeoutEarly && took < limit+timeoutLate:
+		return trace.OutcomeTimeout
+	case !known.failover && took < shortestDial-timeoutEarly:
+		// A refused or unreachable upstream says so at once.
+		return trace.OutcomeError
 	}
 	return trace.OutcomeFailed
 }
 
 func errorOutcome(err error) (outcome, errText string) {
 	var netErr net.Error
-	if errors.Is(err, context.Canceled) { // by us: the client left
-		return "", errorText(err.Error())
+	outcome = trace.OutcomeError
+	switch {
+	case errors.Is(err, context.Canceled): // by us: the client left
+		outcome = ""
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded),
+		errors.As(err, &netErr) && netErr.Timeout(), status.Code(err) == codes.DeadlineExceeded:
+		outcome = trace.OutcomeTimeout
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) ||
-		errors.As(err, &netErr) && netErr.Timeout() || status.Code(err) == codes.DeadlineExceeded {
-		return trace.OutcomeTimeout, errorText(err.Error())
-	}
-	return trace.OutcomeError, errorText(err.Error())
+	return outcome, errorText(err.Error())
 }
 
-// unnamedPeer returns where an attempt of grpc went, if its order is known.
-func (rec *record) unnamedPeer(attempt int) string {
-	hop, before := rec.attempts[attempt].hop, 0
-	for i := range attempt {
-		if rec.attempts[i].hop == hop {
-			before++
-		}
+// askedFor returns what the upstreams of a hop were asked for, as far as it is not what the client asked for:
+// another plugin may have rewritten the question, or it is the question of a nested lookup.
+func (s *span) askedFor() (qname, qtype string) {
+	for s != nil && s.asks.Name == "" {
+		s = s.parent.hop()
 	}
-	if hop == none || before >= len(rec.settings(hop).addrs) {
-		return ""
+	if s == nil {
+		return "", ""
 	}
-	return rec.settings(hop).addrs[before]
-}
-
-// askedFor returns what the upstream of an attempt was asked for, as far as it is not what
-// the client asked for: another plugin may have rewritten the question, or it is the
-// question of a nested lookup.
-func (rec *record) askedFor(attempt int) (qname, qtype string) {
-	own := rec.ident.q
-	for hop := rec.attempts[attempt].hop; hop != none; hop = rec.hops[hop].parent {
-		q := rec.hops[hop].asks
-		if q.Name == "" {
-			continue
-		}
-		if name := dns.CanonicalName(q.Name); q.Name != own.Name && name != dns.CanonicalName(own.Name) {
-			qname = name
-		}
-		if q.Qtype != own.Qtype {
-			qtype = dns.Type(q.Qtype).String()
-		}
-		break
+	own, q := s.q.ident.q, s.asks
+	if name := dns.CanonicalName(q.Name); q.Name != own.Name && name != dns.CanonicalName(own.Name) {
+		qname = name
+	}
+	if q.Qtype != own.Qtype {
+		qtype = dns.Type(q.Qtype).String()
 	}
 	return qname, qtype
 }

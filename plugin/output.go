@@ -1,238 +1,240 @@
 package dnstrace
 
 import (
+	"bytes"
 	"errors"
+	"math"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/dnstrace/dnstrace/trace"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// flushTimeout bounds the wait for an output's last records when CoreDNS stops
-// or reloads.
-const flushTimeout = time.Second
-
-// Kinds of output.
 const (
-	outputStdout = "stdout"
-	outputStderr = "stderr"
-	outputFile   = "file"
-	outputUnix   = "unix"
+	// batchSize and batchDelay bound a batch: a writer works when this many records wait, or when the first of
+	// them has waited this long. Waking a goroutine for every record would cost more than everything else here.
+	batchSize  = 256
+	batchDelay = 50 * time.Millisecond
+	// flushTimeout bounds the wait for an output's last records when CoreDNS stops or reloads.
+	flushTimeout = time.Second
 )
 
-// outputConfig is an output as the Corefile names it.
-type outputConfig struct {
-	kind string
-	path string
-}
-
-// String returns the output as the Corefile names it.
-func (c outputConfig) String() string {
-	if c.path == "" {
-		return c.kind
-	}
-	return c.kind + " " + c.path
-}
-
-// sink is where lines go. Only one goroutine writes.
-type sink interface {
-	// write writes whole lines. It may wait; after an error, done says how
-	// many bytes went out.
-	write(lines []byte) (done int, err error)
-	// limit is the most bytes that a write should have; one line may be more.
-	limit() int
-	// interrupt makes a write that waits fail at t, and all later ones too.
-	interrupt(t time.Time)
-	close() error
-}
-
-// errNoReceiver is wrapped by the error of a sink that nobody listens to.
-var errNoReceiver = errors.New("nobody listens on the socket: start the node tracer with `dnstrace run --listen PATH`")
-
-// output writes records to a sink. All server blocks that name it share it, so
-// that lines stay whole.
+// output holds records in a bounded queue, and writes them to a sink in a goroutine that starts with the first
+// record. Each record that push gets is counted once: as written, or as dropped.
 type output struct {
 	config  outputConfig
-	queue   *queue
 	sink    sink
-	users   int // guarded by outputsMu
-	done    chan struct{}
-	closing sync.Once
+	limit   int                           // of the records held
+	written map[string]prometheus.Counter // by kind
+	dropped map[string]prometheus.Counter // by cause
+
+	start sync.Once
+	queue chan *record  // a nil wakes the writer
+	full  chan struct{} // signals a whole batch
+	done  chan struct{} // closed when the writer has ended
+
+	held    atomic.Int64 // records that are neither written nor dropped; negative: abandoned
+	ending  atomic.Bool  // CoreDNS ends: a query waits until its record is written
+	closed  atomic.Bool
+	overdue atomic.Bool // the sink should wait no longer
 
 	// Of the writer.
 	encoder encoder
 	lines   []byte
-	ends    []int // of the lines
-	failed  bool  // the last write failed
-	refused bool  // and records may not go there
+	failed  bool // the last write failed
+	refused bool // and records may not go there
 }
 
-var (
-	outputsMu sync.Mutex
-	outputs   = make(map[outputConfig]*output)
-)
-
-// acquire returns the output of c, opened if nobody uses it yet.
-func acquire(c outputConfig, buffer int) (*output, error) {
-	outputsMu.Lock()
-	defer outputsMu.Unlock()
-	if o, ok := outputs[c]; ok {
-		o.users++
-		o.queue.grow(buffer)
-		return o, nil
+func newOutput(c outputConfig, s sink, limit int) *output {
+	o := &output{
+		config: c, sink: s, limit: limit, written: make(map[string]prometheus.Counter), dropped: make(map[string]prometheus.Counter),
+		full: make(chan struct{}, 1), done: make(chan struct{}),
 	}
-	s, err := c.open()
-	if err != nil {
-		return nil, err
+	for _, kind := range []string{trace.KindQuery, trace.KindRefresh} {
+		o.written[kind] = recordsWritten.WithLabelValues(c.String(), kind)
 	}
-	o := startOutput(c, s, buffer)
-	o.users = 1
-	outputs[c] = o
-	return o, nil
-}
-
-func startOutput(c outputConfig, s sink, buffer int) *output {
-	o := &output{config: c, sink: s, done: make(chan struct{})}
-	// Queries count what the queue does not take, so the counters are looked up once.
-	full, closed := lossCounter(c, causeQueueFull), lossCounter(c, causeClosed)
-	o.queue = newQueue(buffer, func(cause string) {
-		if cause == causeClosed {
-			closed().Inc()
-		} else {
-			full().Inc()
-		}
-	})
-	go o.run()
+	for _, cause := range []string{causeQueueFull, causeNoReceiver, causeWriteError, causeClosed} {
+		o.dropped[cause] = recordsDropped.WithLabelValues(c.String(), cause)
+	}
 	return o
 }
 
-// lossCounter returns what finds the counter of a cause of loss, once there is one.
-func lossCounter(c outputConfig, cause string) func() prometheus.Counter {
-	return sync.OnceValue(func() prometheus.Counter { return recordsDropped.WithLabelValues(c.String(), cause) })
+// batch returns the number of records that are written without delay.
+func (o *output) batch() int { return min(batchSize, (o.limit+1)/2) }
+
+// push adds a record, or counts it as dropped. It never waits, until CoreDNS ends.
+func (o *output) push(rec *record) {
+	o.start.Do(o.begin)
+	held := o.held.Add(1)
+	switch {
+	case o.closed.Load(): // held was raised before this was asked: the writer does not end in between
+		o.held.Add(-1)
+		o.dropped[causeClosed].Inc()
+		o.wake()
+	case held > int64(o.limit):
+		o.held.Add(-1)
+		o.dropped[causeQueueFull].Inc()
+	default:
+		o.queue <- rec // there is room
+		if len(o.queue) >= o.batch() {
+			signal(o.full)
+		}
+		if o.ending.Load() && !o.drain() {
+			o.ending.Store(false) // it takes nothing, and one wait is enough
+		}
+	}
 }
 
-// release gives back an output; the last user closes it, and waits for its
-// records to be written, within flushTimeout.
-func (o *output) release() {
-	outputsMu.Lock()
-	o.users--
-	last := o.users == 0
-	if last {
-		delete(outputs, o.config)
-	}
-	outputsMu.Unlock()
-	if last {
-		o.close()
-	} else {
-		o.queue.relax()
+// wake has the writer look what is to be done.
+func (o *output) wake() {
+	signal(o.full)
+	select {
+	case o.queue <- nil:
+	default:
 	}
 }
 
-// flush writes what there is before CoreDNS ends, and from now on each record at once, while
-// its query waits. An output that is blocked is closed instead.
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// drain waits until all records are written, within flushTimeout, and reports whether they are.
+func (o *output) drain() bool {
+	signal(o.full)
+	for end := time.Now().Add(flushTimeout); o.held.Load() > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			return false
+		}
+	}
+	return true
+}
+
+// flush writes what there is before CoreDNS ends, and from now on each record at once. An output that is
+// blocked is closed instead.
 func (o *output) flush() {
-	o.queue.hurry()
-	if !o.queue.drain(flushTimeout) {
+	o.ending.Store(true)
+	if !o.drain() {
+		o.overdue.Store(true)
 		o.close()
 	}
 }
 
-// close writes what there is, within flushTimeout.
-func (o *output) close() { o.closing.Do(o.end) }
-
-func (o *output) end() {
-	o.queue.close()
-	o.sink.interrupt(time.Now().Add(flushTimeout))
-	// A terminal or socket on standard output can keep a write waiting beyond
-	// any deadline; CoreDNS must stop all the same.
-	timer := time.NewTimer(flushTimeout + flushTimeout/4)
-	defer timer.Stop()
+// close writes what there is, within flushTimeout; what is left then is lost, and counted.
+func (o *output) close() {
+	if o.closed.Swap(true) {
+		return
+	}
+	o.start.Do(o.begin)
+	o.wake()
+	overdue := time.AfterFunc(flushTimeout, func() { o.overdue.Store(true) })
+	defer overdue.Stop()
+	// A terminal or socket on standard output can keep a write waiting whatever is overdue; CoreDNS must stop
+	// all the same.
 	select {
 	case <-o.done:
-	case <-timer.C:
-		if lost := o.queue.abandon(); lost > 0 {
-			recordsDropped.WithLabelValues(o.config.String(), causeClosed).Add(float64(lost))
+	case <-time.After(flushTimeout + flushTimeout/4):
+		if lost := o.held.Swap(math.MinInt64 / 2); lost > 0 {
+			o.dropped[causeClosed].Add(float64(lost))
 			log.Warningf("output %s: still blocked after %v; its last %d records are lost", o.config, flushTimeout, lost)
 		}
 	}
 }
 
-// run writes batches until the queue is closed.
+func (o *output) begin() {
+	o.queue = make(chan *record, o.limit+1)
+	go o.run()
+}
+
+// run writes batches until the output is closed.
 func (o *output) run() {
 	defer close(o.done)
-	timer := time.NewTimer(batchDelay)
-	defer timer.Stop()
-	var records []*record
-	for {
-		records = o.queue.take(records, timer)
-		if len(records) == 0 || !o.writeAll(records) {
+	batch := make([]*record, 0, batchSize)
+	for o.held.Load() > 0 || !o.closed.Load() {
+		batch = o.take(batch[:0])
+		if !o.writeAll(batch) {
 			break
 		}
+		clear(batch)
 	}
 	if err := o.sink.close(); err != nil {
 		log.Warningf("output %s: %v", o.config, err)
 	}
 }
 
-// writeAll writes records, as many at once as the sink takes. It returns false when close has
-// given them up, and counted them.
-func (o *output) writeAll(records []*record) bool {
-	first := 0 // of those in lines
-	o.lines, o.ends = o.lines[:0], o.ends[:0]
-	for i, rec := range records {
-		full := len(o.lines)
-		o.lines = o.encoder.append(o.lines, rec)
-		if full > 0 && len(o.lines) > o.sink.limit() {
-			if !o.write(records[first:i], o.lines[:full]) {
-				return false
-			}
-			first, o.lines, o.ends = i, append(o.lines[:0], o.lines[full:]...), o.ends[:0]
+// take waits for a batch and appends it to an empty one.
+func (o *output) take(batch []*record) []*record {
+	rec := <-o.queue
+	if len(o.queue) < o.batch()-1 && !o.closed.Load() && !o.ending.Load() {
+		select {
+		case <-o.full:
+		case <-time.After(batchDelay):
 		}
-		o.ends = append(o.ends, len(o.lines))
 	}
-	return o.write(records[first:], o.lines)
+	for n := min(len(o.queue), batchSize-1); ; n-- {
+		if rec != nil {
+			batch = append(batch, rec)
+		}
+		if n == 0 {
+			return batch
+		}
+		rec = <-o.queue
+	}
 }
 
-// write writes the lines of records, and counts them.
+// writeAll writes records, as many at once as the sink takes. It returns false when close has given them up.
+func (o *output) writeAll(records []*record) bool {
+	first := 0 // of those in lines
+	o.lines = o.lines[:0]
+	for i, rec := range records {
+		size := len(o.lines)
+		o.lines = o.encoder.append(o.lines, rec)
+		if size > 0 && len(o.lines) > o.sink.limit() {
+			if !o.write(records[first:i], o.lines[:size]) {
+				return false
+			}
+			first, o.lines = i, append(o.lines[:0], o.lines[size:]...)
+		}
+	}
+	return first == len(records) || o.write(records[first:], o.lines)
+}
+
+// write writes the lines of records, one each, and counts them.
 func (o *output) write(records []*record, lines []byte) bool {
-	done, err := o.sink.write(lines)
-	if !o.queue.finish(len(records)) {
+	n, err := o.sink.write(lines, o.overdue.Load)
+	if o.held.Add(-int64(len(records))) < 0 {
 		return false
 	}
 	o.report(err)
-	o.count(records, done, err)
+	cause, whole := causeWriteError, len(records)
+	if err != nil {
+		whole = bytes.Count(lines[:n], []byte{'\n'})
+	}
+	if errors.Is(err, errNoReceiver) || errors.Is(err, errRefused) {
+		cause = causeNoReceiver
+	}
+	for i, rec := range records {
+		switch {
+		case i >= whole:
+			o.dropped[cause].Inc()
+		case rec.isRefresh():
+			o.written[trace.KindRefresh].Inc()
+		default:
+			o.written[trace.KindQuery].Inc()
+		}
+	}
 	return true
 }
 
-// count counts the records of a write, of which done bytes went out.
-func (o *output) count(records []*record, done int, err error) {
-	name := o.config.String()
-	written := make(map[string]int)
-	lost := 0
-	for i, rec := range records {
-		if o.ends[i] > done {
-			lost++
-		} else {
-			written[rec.kind()]++
-		}
-	}
-	for kind, n := range written {
-		recordsWritten.WithLabelValues(name, kind).Add(float64(n))
-	}
-	if lost > 0 {
-		cause := causeWriteError
-		if errors.Is(err, errNoReceiver) {
-			cause = causeNoReceiver
-		}
-		recordsDropped.WithLabelValues(name, cause).Add(float64(lost))
-	}
-}
-
-// report logs when an output fails, when it works again, and when what keeps it from
-// working is no longer that nobody is there, but that records may not go there.
+// report logs when an output fails, when it works again, and when what keeps it from working is no longer that
+// nobody is there, but that records may not go there.
 func (o *output) report(err error) {
-	var r refusedError
-	refused := errors.As(err, &r)
+	refused := errors.Is(err, errRefused)
 	switch {
 	case err != nil && (!o.failed || refused && !o.refused):
 		log.Warningf("output %s: %v; records are dropped and counted until it works again", o.config, err)

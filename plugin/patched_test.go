@@ -115,13 +115,16 @@ func TestSpansThatTell(t *testing.T) {
 		tag  any
 		want string
 	}{{"hit", trace.CacheHit}, {"miss", trace.CacheMiss}, {"stale", trace.CacheStale}, {"else", ""}, {7, ""}} {
-		q := &query{ident: new(identity), rec: &record{hops: []hopData{{name: cachePlugin, parent: none}}}}
-		s := &span{Span: nothing, q: q, name: cachePlugin, attempt: none}
+		q := &query{}
+		q.ident = &q.own
+		q.record.init(q)
+		s := &span{Span: nothing, q: q, rec: &q.record, name: cachePlugin, isHop: true}
+		q.hops = append(q.hops, s)
 		s.SetTag(cacheStatusTag, tc.tag)
-		if got := q.rec.hops[0].told; got != tc.want {
+		if got := s.says; got != tc.want {
 			t.Errorf("%v: %q, want %q", tc.tag, got, tc.want)
 		}
-		if got := q.rec.unansweredCache(); got != tc.want {
+		if got := q.unansweredCache(); got != tc.want {
 			t.Errorf("%v: the cache is %q, want %q", tc.tag, got, tc.want)
 		}
 	}

@@ -1,7 +1,8 @@
 package dnstrace
 
 import (
-	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
@@ -12,191 +13,186 @@ import (
 const (
 	// maxParts bounds the memory of a query that loops inside CoreDNS.
 	maxParts = 128
-	// open is the end of what is not finished.
+	// open is how long something took that has not ended.
 	open = -1
-	// notAnswered is when a query was answered that is not.
-	notAnswered = -1
 	// notSent is the rcode of a query that got no response.
 	notSent = -1
 )
 
-// record is what becomes a line of an output: a query, or a refresh that one set off. Its owner
-// is in query.go. All its times are in nanoseconds since the query's.
+// record is what becomes a line of an output: what was done for a query, or for a refresh that it set off. Its
+// owner is in query.go, and its times are in nanoseconds since the query's.
 type record struct {
-	plugin  *Dnstrace
-	metrics *serverMetrics // of a query
-	origin  *record        // of a refresh: that of its query
-	ident   *identity
-	own     identity // what ident points to, unless Metadata made one
-	began   int64    // of a refresh
-	took    int64    // of a refresh
-	server  netip.AddrPort
-
-	size, opcode int
-	bufsize      uint16
-	do           bool
-	rcode        int
-	respSize     int
-	answeredAt   int64 // the first message of the answer
-	sentAt       int64 // the last one
-	answeredBy   string
-	cache        string
-	outcome      string
-	errText      string
-
-	hops     []hopData // in order of start
-	attempts []attemptData
+	q        *query
+	closed   bool
+	hops     []*span // in order of start
+	attempts []*span
 	rate     *float64 // where sampling chose it
 
+	// Of a refresh.
+	began, took int64 // took is open while it goes on
+	verifies    bool  // the cache may wait for it
+
 	// What the usual chain needs, loadbalance, cache and forward, and one upstream that answers.
-	inlineHops     [3]hopData
-	inlineAttempts [1]attemptData
+	inlineHops     [3]*span
+	inlineAttempts [1]*span
 }
 
-// hopData is the call of a handler.
-type hopData struct {
-	name       string
-	by         *hop // what called it, if that is ours
-	began, end int64
-	asks       dns.Question // what it was called with, without a name if that is not known
-	result     result
-	told       string // of a cache: what it says that it did
-	parent     int    // the hop above, or none
-}
-
-// attemptData is an attempt to ask an upstream.
-type attemptData struct {
-	number     int    // counts those of a query and of the refreshes that it set off
-	address    string // or unknownPeer
-	hop        int    // that made it, or none
-	began, end int64
-	stamped    bool
-	failed     bool  // its span says so
-	err        error // and this
-
-	outcome, errText string // judged when the record is complete
+func (rec *record) init(q *query) {
+	rec.q, rec.took = q, open
+	rec.hops, rec.attempts = rec.inlineHops[:0], rec.inlineAttempts[:0]
 }
 
 // isFull reports whether a record has no room for another part.
 func (rec *record) isFull() bool { return len(rec.hops)+len(rec.attempts) >= maxParts }
 
-// deepest returns the hop that works on the answer now, or none: every hop waits for
-// the one after it, so it is the last that is open.
-func (rec *record) deepest() int {
-	for i := len(rec.hops) - 1; i >= 0; i-- {
-		if rec.hops[i].end == open {
-			return i
+// isRefresh reports whether it is not the query's own.
+func (rec *record) isRefresh() bool { return rec != &rec.q.record }
+
+// deepest returns the hop that works on the answer now, or nil: every hop waits for the one after it, so it is
+// the last that is open.
+func (rec *record) deepest() *span {
+	for _, h := range slices.Backward(rec.hops) {
+		if h.took == open {
+			return h
 		}
 	}
-	return none
+	return nil
 }
 
 // asked reports whether a hop asked an upstream, so that its answer is relayed.
-func (rec *record) asked(hop int) bool {
-	for i := range rec.attempts {
-		if rec.attempts[i].hop == hop {
-			return true
-		}
-	}
-	return false
+func (rec *record) asked(hop *span) bool {
+	return slices.ContainsFunc(rec.attempts, func(a *span) bool { return a.hop() == hop })
 }
 
-// hasHops reports whether a hop passed the query on.
-func (rec *record) hasHops(hop int) bool {
-	for i := range rec.hops {
-		if rec.hops[i].parent == hop {
-			return true
+// passedOn reports whether a hop passed the query on, and whether it waits for that now.
+func (rec *record) passedOn(hop *span) (passed, waits bool) {
+	for _, h := range rec.hops {
+		if h.parent.hop() == hop {
+			passed = true
+			waits = waits || h.took == open
 		}
 	}
-	return false
+	return passed, waits
 }
 
-// merge adds what a refresh did while the hop of the cache waited for it.
-func (rec *record) merge(part *record, above int) {
-	first := len(rec.hops)
-	for _, h := range part.hops {
-		if h.parent += first; h.parent < first {
-			h.parent = above
-		}
-		rec.hops = append(rec.hops, h)
-	}
-	for _, a := range part.attempts {
-		a.hop += first
-		rec.attempts = append(rec.attempts, a)
-	}
-}
-
-// settings returns what is known of the handler of a hop, if it is noted.
-func (rec *record) settings(hop int) *settings {
-	if hop == none { // the record was full
-		return new(settings)
-	}
-	switch h := &rec.hops[hop]; {
-	case h.by != nil:
-		return h.by.known()
-	case h.parent != none && h.name == forwardPlugin:
-		// The forwards of a server block know each other, and have nothing between them.
-		if s := rec.settings(h.parent).next; s != nil {
-			return s
-		}
-	}
-	return new(settings)
-}
-
-// handOver counts a record, and gives it to the outputs if it is to be written.
+// handOver counts a closed record, and gives it to the outputs if it is to be written. All queries are observed,
+// because only the end shows which one failed or was slow.
 func (rec *record) handOver() {
+	d := rec.q.plugin
 	rec.judge()
-	rec.checkAttempts()
+	d.checkAttempts(rec)
 	rec.count()
-	rate, keeps := rec.plugin.policy.keeps(rec)
-	if !keeps {
-		return
+	if d.sample < 1 && !rec.q.ident.sampled && !rec.hasFailed() && rec.duration() < d.slow {
+		if !d.chooses(rec.q.ident) {
+			return
+		}
+		rec.rate = &d.sample
 	}
-	rec.rate = rate
-	for _, o := range rec.plugin.outputs {
-		o.queue.push(rec)
+	for _, o := range d.outputs {
+		o.push(rec)
 	}
 }
 
-// kind returns the kind of the record.
-func (rec *record) kind() string {
-	if rec.origin != nil {
-		return trace.KindRefresh
-	}
-	return trace.KindQuery
+// chooses reports whether an ordinary query is among those that are recorded, for us or for the server that asks
+// us.
+func (d *Dnstrace) chooses(i *identity) bool {
+	return i.sampled || trace.Sampled(trace.SamplingHash(i.transport(), i.id, i.client.Port()), d.sample)
 }
 
-// hasFailed reports whether a query failed, or an attempt of it, even if another made up for it. A
-// refresh has no client: only its attempts can fail.
+// hasFailed reports whether a query failed, or an attempt of it, even if another made up for it. A refresh has
+// no client: only its attempts can fail.
 func (rec *record) hasFailed() bool {
-	if rec.origin == nil && (rec.outcome != trace.OutcomeAnswered || rec.errText != "" ||
-		rec.rcode == dns.RcodeServerFailure || rec.rcode == dns.RcodeRefused) {
+	q := rec.q
+	if !rec.isRefresh() && (q.outcome != trace.OutcomeAnswered || q.errText != "" ||
+		q.rcode == dns.RcodeServerFailure || q.rcode == dns.RcodeRefused) {
 		return true
 	}
-	for i := range rec.attempts {
-		a := trace.Attempt{Outcome: rec.attempts[i].outcome, Plugin: rec.makerOf(i)}
-		if rec.attempts[i].end != open {
-			a.Duration = new(trace.Seconds)
-		}
-		if a.MayHaveFailed() {
-			return true
-		}
-	}
-	return false
-}
-
-// makerOf returns the name of the plugin that made an attempt.
-func (rec *record) makerOf(attempt int) string {
-	if hop := rec.attempts[attempt].hop; hop != none {
-		return rec.hops[hop].name
-	}
-	return ""
+	return slices.ContainsFunc(rec.attempts, func(a *span) bool {
+		attempt := a.encoded()
+		return attempt.MayHaveFailed()
+	})
 }
 
 // duration returns how long the client waited, or a refresh worked.
 func (rec *record) duration() time.Duration {
-	if rec.origin != nil {
+	if rec.isRefresh() {
 		return time.Duration(rec.took)
 	}
-	return time.Duration(rec.sentAt)
+	return time.Duration(rec.q.sentAt)
+}
+
+// encoder makes lines of records, for one writer.
+type encoder struct {
+	query   trace.Query
+	refresh trace.Refresh
+	hops    []trace.Hop
+	tries   []trace.Attempt
+}
+
+// append appends a record as a line.
+func (e *encoder) append(b []byte, rec *record) []byte {
+	q, i := rec.q, rec.q.ident.computed()
+	header := trace.Header{Time: i.time.Add(time.Duration(rec.began)), TraceID: i.traceID, Flow: i.flow}
+	e.hops, e.tries = e.hops[:0], e.tries[:0]
+	for _, h := range rec.hops {
+		hop := trace.Hop{Plugin: h.name, Start: trace.Seconds(h.began - rec.began), Duration: seconds(&h.took)}
+		if above := h.parent.hop(); above != nil && above.rec == rec {
+			hop.Parent = &above.index
+		}
+		e.hops = append(e.hops, hop)
+	}
+	for _, a := range rec.attempts {
+		e.tries = append(e.tries, a.encoded())
+	}
+	if rec.isRefresh() {
+		e.refresh = trace.Refresh{Header: header, DNS: q.dns(), Cause: refreshCause(q.cache), Hops: e.hops, Upstreams: e.tries, Sample: rec.rate}
+		return append(e.refresh.AppendJSON(b), '\n')
+	}
+	e.query = trace.Query{
+		Header: header, DNS: q.dns(), SpanID: i.spanID,
+		ServerPort: q.server.Port(), Zone: q.plugin.serverZones.match(i.q.Name), Cache: q.cache, AnsweredBy: q.answeredBy,
+		Outcome: q.outcome, Error: q.errText, Hops: e.hops, Upstreams: e.tries, Sample: rec.rate,
+		Stamped: slices.ContainsFunc(rec.attempts, func(a *span) bool { return a.stamped }),
+	}
+	if !i.parentID.IsZero() { // else its TRACEPARENT came without one
+		e.query.ParentSpanID = &i.parentID
+	}
+	// A server that listens on the wildcard address does not tell on which of its addresses a datagram arrived.
+	if addr := q.server.Addr(); addr.IsValid() && !addr.IsUnspecified() {
+		e.query.ServerIP = addr
+	}
+	return append(e.query.AppendJSON(b), '\n')
+}
+
+// encoded returns an attempt of a closed record in the form of trace.
+func (s *span) encoded() trace.Attempt {
+	a := trace.Attempt{Attempt: s.number, Address: s.address, Start: trace.Seconds(s.began - s.rec.began), Duration: seconds(&s.took),
+		Outcome: s.outcome, Error: s.errText}
+	if h := s.hop(); h != nil {
+		a.Plugin = h.name
+		a.QName, a.QType = h.askedFor()
+	}
+	return a
+}
+
+// seconds returns a duration in the form of trace, or nil while it is open.
+func seconds(took *int64) *trace.Seconds {
+	if *took == open {
+		return nil
+	}
+	return (*trace.Seconds)(took)
+}
+
+// dns returns the fields of a query.
+func (q *query) dns() trace.DNS {
+	i := q.ident
+	d := trace.DNS{
+		ClientIP: i.client.Addr(), ClientPort: i.client.Port(), Protocol: i.proto, ID: i.id,
+		QName: strings.ToLower(i.q.Name), QType: dns.Type(i.q.Qtype).String(), QClass: dns.Class(i.q.Qclass).String(),
+		Opcode: q.opcode, RequestSize: q.size, DNSSECOK: q.do, BufSize: int(q.bufsize),
+	}
+	if q.rcode != notSent {
+		d.RCode, d.ResponseSize, d.Duration = trace.RCodeName(q.rcode), &q.respSize, seconds(&q.sentAt)
+	}
+	return d
 }

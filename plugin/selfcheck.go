@@ -9,8 +9,8 @@ import (
 	ot "github.com/opentracing/opentracing-go"
 )
 
-// Records rest on what CoreDNS does without having promised it. Where it stops doing so, the log
-// says that records have holes.
+// Records rest on what CoreDNS does without having promised it. Where it stops doing so, the log says that
+// records have holes.
 
 // nextOrFailure is plugin.NextOrFailure.
 type nextOrFailure func(name string, next plugin.Handler, ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error)
@@ -18,7 +18,8 @@ type nextOrFailure func(name string, next plugin.Handler, ctx context.Context, w
 // opensSpans reports whether a handler that is called by next finds a span below the caller's.
 func opensSpans(next nextOrFailure) (opened bool) {
 	q := &query{ident: new(identity)}
-	above := &span{Span: nothing, q: q, hop: none, attempt: none}
+	q.record.init(q)
+	above := &span{Span: nothing, q: q, rec: &q.record}
 	probe := plugin.HandlerFunc(func(ctx context.Context, _ dns.ResponseWriter, _ *dns.Msg) (int, error) {
 		s, ok := ot.SpanFromContext(ctx).(*span)
 		opened = ok && s.parent == above
@@ -39,9 +40,9 @@ func (d *Dnstrace) check(next nextOrFailure) {
 }
 
 // checkAttempts warns, once, where forward answered and opened no span for the attempt.
-func (rec *record) checkAttempts() {
-	if rec.answeredBy == forwardPlugin && len(rec.attempts) == 0 && !rec.isFull() {
-		rec.plugin.warned.Do(func() {
+func (d *Dnstrace) checkAttempts(rec *record) {
+	if rec.q.answeredBy == forwardPlugin && len(rec.attempts) == 0 && !rec.isRefresh() && !rec.isFull() {
+		d.warned.Do(func() {
 			log.Warning("this CoreDNS opens no spans for what forward asks: records have no upstream attempts")
 		})
 	}

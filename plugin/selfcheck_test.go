@@ -31,7 +31,9 @@ func TestSelfCheck(t *testing.T) {
 	d.Next = answering{new(dns.Msg)}
 	d.check(withoutSpans)
 	for range 2 {
-		(&record{plugin: d, answeredBy: forwardPlugin}).checkAttempts()
+		q := &query{answeredBy: forwardPlugin}
+		q.record.init(q)
+		d.checkAttempts(&q.record)
 	}
 	got := out.String()
 	for _, want := range []string{"records have no hops of them", "records have no hops behind", "records have no upstream attempts"} {

@@ -102,7 +102,7 @@ func (s *server) listener(n int) net.Addr {
 
 // plugin returns the plugin of the last server block.
 func (s *server) plugin() *Dnstrace {
-	blocks := s.instance.Storage[lifecycleKey{}].(*lifecycle).blocks
+	blocks := s.instance.Storage[instanceKey{}].(*instance).blocks
 	return blocks[len(blocks)-1]
 }
 

@@ -45,8 +45,6 @@ func TestSettings(t *testing.T) {
 		{"staleTTL", cachePlugin, "cache {\n serve_stale 1h immediate\n serve_stale_ttl 7s\n}", func(s *settings) any { return s.staleTTL }, uint32(7)},
 		{"verifyStaleTimeout", cachePlugin, "cache {\n serve_stale 1h verify 150ms\n}", func(s *settings) any { return s.verifies }, true},
 		{"verifyStaleTimeout", cachePlugin, "cache {\n serve_stale 1h verify 0s\n}", func(s *settings) any { return s.verifies }, false},
-		{"prefetch", cachePlugin, "cache {\n prefetch 2\n}", func(s *settings) any { return s.prefetches }, true},
-		{"prefetch", cachePlugin, "cache", func(s *settings) any { return s.prefetches }, false},
 		{"proxies, readTimeout", forwardPlugin, "forward . 192.0.2.1", func(s *settings) any { return s.readTimeout }, 2 * time.Second},
 		{"readTimeout", forwardPlugin, "forward . 192.0.2.1 {\n read_timeout 700ms\n}", func(s *settings) any { return s.readTimeout }, 700 * time.Millisecond},
 		{"failoverRcodes", forwardPlugin, "forward . 192.0.2.1 {\n failover SERVFAIL\n}", func(s *settings) any { return s.failover }, true},
@@ -91,14 +89,13 @@ func TestUnknownSettings(t *testing.T) {
 	type cache struct{ named }
 	type forward struct{ named }
 	d := new(Dnstrace)
-	if s := d.settingsOf(cache{named{name: cachePlugin}}); !s.mayBeStale || !s.keepTTL || !s.prefetches {
+	if s := d.settingsOf(cache{named{name: cachePlugin}}); !s.mayBeStale || !s.keepTTL {
 		t.Errorf("a cache of which nothing is known: %+v", s)
 	}
 	if s := d.settingsOf(forward{named{name: forwardPlugin}}); !s.failover || s.readTimeout != 0 {
 		t.Errorf("a forward of which nothing is known: %+v", s)
 	}
-	rec := &record{hops: []hopData{{name: forwardPlugin, parent: none}}, attempts: []attemptData{{}, {}}}
-	if got := rec.failure(&rec.attempts[0]); got != "failed" {
+	if got := new(span).failure(&span{name: forwardPlugin, parent: new(span)}); got != "failed" {
 		t.Errorf("an attempt of it that another one followed: %s", got)
 	}
 }

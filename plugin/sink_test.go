@@ -40,11 +40,11 @@ func TestSocketOfAnotherUser(t *testing.T) {
 			failed <- e
 			return
 		}
-		_, err := (&unixSink{path: path}).write([]byte("{}\n"))
+		_, err := (&unixSink{path: path}).write([]byte("{}\n"), patient)
 		failed <- err
 	}()
 	err = <-failed
-	if !errors.Is(err, errNoReceiver) || !errors.Is(err, syscall.EACCES) || !strings.Contains(err.Error(), "--listen-owner") || strings.Contains(err.Error(), "nobody listens") {
+	if !errors.Is(err, errRefused) || !errors.Is(err, syscall.EACCES) || !strings.Contains(err.Error(), "--listen-owner") || strings.Contains(err.Error(), "nobody listens") {
 		t.Errorf("%v", err)
 	}
 }
@@ -58,7 +58,7 @@ func TestReportOfAnotherReason(t *testing.T) {
 	o := &output{}
 	for _, err := range []error{
 		fmt.Errorf("%w: %w", errNoReceiver, syscall.ENOENT), fmt.Errorf("%w: %w", errNoReceiver, syscall.ECONNREFUSED),
-		refusedError{"--listen-owner", syscall.EACCES}, refusedError{"--listen-owner", syscall.EACCES}, nil,
+		fmt.Errorf("%w: --listen-owner", errRefused), fmt.Errorf("%w: --listen-owner", errRefused), nil,
 	} {
 		o.report(err)
 	}
@@ -118,7 +118,7 @@ func TestSocketOfOthers(t *testing.T) {
 				t.Fatal(err)
 			}
 			s := &unixSink{path: path}
-			if _, err := s.write([]byte("{}\n")); !errors.Is(err, errNoReceiver) || !strings.Contains(err.Error(), tc.want) {
+			if _, err := s.write([]byte("{}\n"), patient); !errors.Is(err, errRefused) || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("%v, want %q", err, tc.want)
 			}
 			if err := setup(caddy.NewTestController("dns", "dnstrace {\n output unix "+path+"\n}")); err != nil {
@@ -134,7 +134,7 @@ func TestSocketOfOthers(t *testing.T) {
 				t.Fatal(err)
 			}
 			s.retry = time.Time{}
-			if _, err := s.write([]byte("{}\n")); err != nil {
+			if _, err := s.write([]byte("{}\n"), patient); err != nil {
 				t.Errorf("mended: %v", err)
 			}
 			if got := receive(t, his); string(got) != "{}\n" {

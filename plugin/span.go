@@ -17,12 +17,8 @@ import (
 // nothing is the span that does nothing.
 var nothing = ot.NoopTracer{}.StartSpan("")
 
-// none is the index of a hop or attempt that is not there.
-const none = -1
-
-// tracer opens spans for CoreDNS, and for whoever else asks the span in a context for its
-// tracer. grpc asks the global tracer, which in CoreDNS is nobody's: ours does nothing for
-// spans that are not ours.
+// tracer opens spans for CoreDNS, and for whoever else asks the span in a context for its tracer. grpc asks the
+// global tracer, which in CoreDNS is nobody's: ours does nothing for spans that are not ours.
 type tracer struct{ ot.NoopTracer }
 
 func init() {
@@ -61,20 +57,18 @@ func (tracer) Inject(sc ot.SpanContext, format, carrier any) error {
 	return ot.ErrUnsupportedFormat
 }
 
-// ContextWithSpanHook implements ot.TracerContextWithSpanExtension: it is where a span
-// learns about its context.
+// ContextWithSpanHook implements ot.TracerContextWithSpanExtension: it is where a span learns about its
+// context.
 func (tracer) ContextWithSpanHook(ctx context.Context, sp ot.Span) context.Context {
 	s, ok := sp.(*span)
 	if !ok {
 		return ctx
 	}
 	if slices.Contains(dnsserver.Directives, s.name) { // CoreDNS names spans of handlers after them
-		s.enter(ctx, nil, nil)
+		s.enter(ctx, nil, nil, nil)
 	}
-	if s.stamps {
-		if o, ok := ctx.Value(outgoingKey{}).(*outgoing); ok {
-			o.prepare(s)
-		}
+	if s.out != nil {
+		s.out.prepare(s)
 	}
 	if hook, ok := s.Span.Tracer().(ot.TracerContextWithSpanExtension); ok {
 		return hook.ContextWithSpanHook(ctx, s.Span)
@@ -82,81 +76,65 @@ func (tracer) ContextWithSpanHook(ctx context.Context, sp ot.Span) context.Conte
 	return ctx
 }
 
-// span is a handle on a part of a query, which plugins may keep for as long as they like:
-// what is known of the part is in the record, if it is a hop (the call of a handler) or an
-// attempt (a span with the address of a peer, whoever opens it). All other spans are nothing
-// of ours. A span is its own SpanContext.
+type ctx = context.Context
+
+// span is a part of a query: a hop, which is the call of a handler, an attempt to ask an upstream, which is a
+// span with the address of a peer, whoever opens it, or nothing of ours. Plugins may keep it for as long as they
+// like. It is its own SpanContext, and the context of its handler. What it notes is in part.go.
 type span struct {
 	ot.Span // of another tracer, or nothing
+	ctx     // that the handler of a hop is called with, below this one
 	q       *query
 	parent  *span // nil at the top
 	name    string
-	began   int64 // nanoseconds since the query's time
+	out     *outgoing // where attempts below it may get the option
 
-	// Set by the goroutine that opened the span, before others see it.
-	calledBy *hop
-	stamps   bool // attempts below it may get the option
+	// Of a hop and an attempt. They belong to the record as soon as it has the span.
+	rec         *record // that the span is part of
+	isHop       bool
+	isAttempt   bool
+	began, took int64 // nanoseconds; since the query's time, and until now or open
+	err         error // that the handler returned, or the span of the attempt has
 
-	// Guarded by the lock of the query.
-	ctx     context.Context // of a hop
-	refresh *refresh        // that it is part of; nil: the query
-	hop     int             // that it is, or is part of, in the record
-	attempt int             // that it is, in the record
+	// Of a hop.
+	entered  bool
+	hidden   bool // its handler does not see it
+	calledBy *hop // nil: nothing of ours, but CoreDNS has started it
+	index    int
+	nested   bool         // it is part of a nested lookup, which passed this plugin again
+	asks     dns.Question // what it was called with, without a name if that is not known
+	returned bool
+	rcode    int
+	says     string // of a cache: what it says that it did
+
+	// Of an attempt. Its outcome is judged when the record is closed.
+	number           int
+	address          string
+	stamped, failed  bool // failed: its span says so
+	outcome, errText string
+}
+
+// hop returns the hop that s is, or is part of, or nil.
+func (s *span) hop() *span {
+	for s != nil && !s.isHop {
+		s = s.parent
+	}
+	return s
 }
 
 // newChild opens a span under s.
 func (s *span) newChild(name string) *span {
-	child := &span{began: s.q.now()}
+	child, began := new(span), s.q.now()
 	s.q.mu.Lock()
 	defer s.q.mu.Unlock()
-	child.under(s, name)
+	child.under(s, name, began)
 	return child
 }
 
-// newCall opens the span of a handler that is called with ctx, by one that does not see it.
-func (s *span) newCall(ctx context.Context, h *hop) *call {
-	q, began := s.q, int64(0)
-	if s.parent != nil { // else it is the first one, which the query begins with
-		began = q.now()
-	}
-	q.mu.Lock()
-	var c *call
-	if q.calls < len(q.inline) {
-		c = &q.inline[q.calls]
-		q.calls++
-	} else {
-		c = new(call)
-	}
-	c.span.began = began
-	c.span.under(s, h.name)
-	q.mu.Unlock()
-	c.ctx = callContext{Context: ctx, span: &c.span, hidden: h.hides()}
-	if other := ot.SpanFromContext(ctx); other != nil && !c.ctx.hidden {
-		c.span.Span = other
-	}
-	return c
-}
-
 // under makes s, which is new, a span under parent. It is called with the lock.
-func (s *span) under(parent *span, name string) {
-	s.Span, s.q, s.parent, s.name, s.stamps = nothing, parent.q, parent, name, parent.stamps
-	s.refresh, s.hop, s.attempt = parent.refresh, parent.hop, none
-}
-
-// serve calls the handler of a hop.
-func (s *span) serve(ctx context.Context, h *hop, w dns.ResponseWriter, r *dns.Msg) (int, error) {
-	s.calledBy = h
-	s.enter(ctx, h, r)
-	if h.known().asks && h.plugin.stamps(r) {
-		s.stamps = true
-		o := newOutgoing(ctx, h, w, r)
-		ctx, w, r = o, &o.writer, &o.msg
-	}
-	var res result // stays empty where it panics
-	defer func() { s.leave(res) }()
-	rcode, err := h.next.ServeDNS(ctx, w, r)
-	res = result{true, int32(rcode), err}
-	return rcode, err
+func (s *span) under(parent *span, name string, began int64) {
+	s.Span, s.q, s.parent, s.name, s.out = nothing, parent.q, parent, name, parent.out
+	s.rec, s.began, s.took = parent.rec, began, open
 }
 
 // Context implements ot.Span.
@@ -172,17 +150,17 @@ func (s *span) Tracer() ot.Tracer { return tracer{} }
 
 // Finish implements ot.Span.
 func (s *span) Finish() {
-	s.finish()
+	s.end(false, 0, nil)
 	s.Span.Finish()
 }
 
 // FinishWithOptions implements ot.Span.
 func (s *span) FinishWithOptions(o ot.FinishOptions) {
-	s.finish()
+	s.end(false, 0, nil)
 	s.Span.FinishWithOptions(o)
 }
 
-// SetTag implements ot.Span.
+// SetTag implements ot.Span. All tags that are read are read here.
 func (s *span) SetTag(key string, value any) ot.Span {
 	switch key {
 	case string(otext.PeerAddress):
@@ -196,7 +174,7 @@ func (s *span) SetTag(key string, value any) ot.Span {
 		}
 	case string(otext.Error):
 		if failed, ok := value.(bool); ok && failed {
-			s.failed(nil)
+			s.fails(nil)
 		}
 	}
 	s.Span.SetTag(key, value)
@@ -207,7 +185,7 @@ func (s *span) SetTag(key string, value any) ot.Span {
 func (s *span) LogFields(fields ...otlog.Field) {
 	for _, f := range fields {
 		if err, ok := f.Value().(error); ok {
-			s.failed(err)
+			s.fails(err)
 		}
 	}
 	s.Span.LogFields(fields...)
@@ -217,7 +195,7 @@ func (s *span) LogFields(fields ...otlog.Field) {
 func (s *span) LogKV(keyValues ...any) {
 	for _, value := range keyValues {
 		if err, ok := value.(error); ok {
-			s.failed(err)
+			s.fails(err)
 		}
 	}
 	s.Span.LogKV(keyValues...)
