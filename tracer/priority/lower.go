@@ -35,9 +35,16 @@ var low = unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL, 
 // The kernel compares it with that of the threads in the same cgroup alone. What
 // a pod gets beside other pods is decided by its request for CPU: a small one
 // makes the tracer give way there.
+//
+// One that was started with the policy SCHED_IDLE (systemd's CPUSchedulingPolicy=idle)
+// has a lower one already, which it may not leave, and keeps it.
 func Lower() error {
-	if _, _, errno := psx.Syscall3(unix.SYS_SCHED_SETATTR, 0, uintptr(unsafe.Pointer(&low)), 0); errno != 0 {
-		return fmt.Errorf("lower the priority to nice %d: sched_setattr(2): %w; a seccomp profile has to allow it", nice, errno)
+	_, _, errno := psx.Syscall3(unix.SYS_SCHED_SETATTR, 0, uintptr(unsafe.Pointer(&low)), 0)
+	if errno == 0 {
+		return nil
 	}
-	return nil
+	if own, err := unix.SchedGetAttr(0, 0); err == nil && own.Policy == unix.SCHED_IDLE {
+		return nil
+	}
+	return fmt.Errorf("lower the priority to nice %d: sched_setattr(2): %w; a seccomp profile has to allow it", nice, errno)
 }

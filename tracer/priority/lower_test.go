@@ -8,8 +8,10 @@ import (
 	"runtime"
 	"strconv"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
+	"kernel.org/pub/linux/libs/security/libcap/psx"
 )
 
 // lowerEnv makes the test binary lower its priority, and look whether every
@@ -20,11 +22,24 @@ func TestMain(m *testing.M) {
 	if os.Getenv(lowerEnv) == "" {
 		os.Exit(m.Run())
 	}
+	if os.Getenv(lowerEnv) == "idle" {
+		// Without CAP_SYS_NICE no thread may leave that policy.
+		hdr, none := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, [2]unix.CapUserData{}
+		if _, _, errno := psx.Syscall3(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&none)), 0); errno != 0 {
+			exit(errno.Error())
+		}
+	}
 	for range 8 {
 		busyThread()
 	}
 	if err := Lower(); err != nil {
 		exit(err.Error())
+	}
+	if os.Getenv(lowerEnv) == "idle" {
+		if got, err := unix.SchedGetAttr(0, 0); err != nil || got.Policy != unix.SCHED_IDLE {
+			exit(fmt.Sprintf("%+v, %v", got, err))
+		}
+		os.Exit(0)
 	}
 	busyThread()
 	threads, err := filepath.Glob("/proc/self/task/*")
@@ -71,6 +86,23 @@ func TestLower(t *testing.T) {
 	}
 	cmd := exec.CommandContext(t.Context(), self)
 	cmd.Env = append(os.Environ(), lowerEnv+"=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+// Whoever is started for the processor's idle time may not ask for more, and goes on so.
+func TestLowerIdle(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	runtime.LockOSThread() // and ends the thread with the test: its policy is inherited by what it starts
+	if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), self)
+	cmd.Env = append(os.Environ(), lowerEnv+"=idle")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
