@@ -217,7 +217,9 @@ func (h *hostileRig) impossibleRecords(name string) map[string][]trace.Record {
 // with CoreDNS's records as before.
 func TestImpossibleRecords(t *testing.T) {
 	h := newHostileRig(t)
-	for reason, records := range h.impossibleRecords("impossible.test.") {
+	impossible := h.impossibleRecords("impossible.test.")
+	for _, reason := range []string{"time", "duration", "field"} { // a time goes by meanwhile
+		records := impossible[reason]
 		stranger{}.report(h, lines(records...)...)
 		h.refused(reason, float64(len(records)))
 	}
