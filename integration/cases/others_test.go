@@ -67,17 +67,6 @@ var others = []lookupCase{
 		},
 	},
 	{
-		name: "06 two upstreams ignore AAAA", reported: "systemd/systemd#22575, aredn/aredn#2029", plugins: "forward . $UP $UP1",
-		asks: []ask{glibc("a.noaaaa.test", once), glibc("b.noaaaa.test", once)},
-		check: func(c *caseLab) {
-			for _, t := range c.traces {
-				if t.QType == "AAAA" && (len(t.Diagnosis) == 0 || slices.Contains(codes(t), "type-ignored") && slices.Contains(codes(t), "upstream-timeout")) {
-					c.t.Errorf("%s: %s", describe(t), words(t))
-				}
-			}
-		},
-	},
-	{
 		name: "08 a search suffix answers", reported: "openshift/origin#17316, kubernetes/kubernetes#49113",
 		plugins: searchSuffixes,
 		asks: []ask{
@@ -120,19 +109,6 @@ var others = []lookupCase{
 						c.t.Errorf("%s: %s", describe(t), words(t))
 					}
 				}
-			}
-		},
-	},
-	{
-		name: "14 glibc asks again, with more room for the answers", reported: "sourceware.org, bug 16574",
-		arrange: func(c *caseLab) {
-			c.Upstream(0).Set("sixty.test.", lab.Behaviour{Records: 60})
-			c.Upstream(0).Set("hundreds.test.", lab.Behaviour{Records: 150})
-		},
-		asks: []ask{glibc("a.many.test", asEver), glibc("a.sixty.test", asEver), glibc("a.hundreds.test", asEver), musl("b.sixty.test", asEver), goResolver("c.sixty.test", asEver)},
-		check: func(c *caseLab) {
-			for _, name := range []string{"a.many.test", "a.sixty.test", "a.hundreds.test", "b.sixty.test", "c.sixty.test"} {
-				c.oneCall(name)
 			}
 		},
 	},
