@@ -94,7 +94,7 @@ type Assembler struct {
 	due       agenda.Of[*lookup] // what is held
 	held      queue              // the same, in the order in which it came, but for
 	strangers queue              // records of senders that are not known to be servers
-	flows     *flows
+	flows     flows
 	questions map[question]*asked
 	stamped   map[trace.SpanID][]*lookup // exchanges by the span id that they carried
 	spans     map[trace.SpanID]*slot     // attempts by the span id that they sent

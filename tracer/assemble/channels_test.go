@@ -52,7 +52,7 @@ func TestOneQuestionToEveryAddress(t *testing.T) {
 					t.Fatalf("%d are compared with the next", n)
 				}
 				for q, at := range a.questions {
-					if known, held := len(at.channels), len(a.due)+a.flows.len; known > held {
+					if known, held := len(at.channels), len(a.due)+a.flows.Len(); known > held {
 						t.Fatalf("after %d addresses the index of %v has %d of them, with %d lookups", n, q, known, held)
 					}
 				}

@@ -75,8 +75,8 @@ func TestAllIsForgotten(t *testing.T) {
 			a.Advance(epoch.Add(at))
 		}
 		a.calls.expire(epoch.Add(at)) // which comes with the next lookup
-		if s := a.Stats(); s.Bytes != 0 || s.Pending != 0 || a.flows.len+len(a.questions)+len(a.stamped)+len(a.spans)+len(a.calls.byCaller) > 0 || a.held.first != nil || a.strangers.first != nil {
-			t.Fatalf("seed %d: %+v, %d flows, %d questions, %d stamped, %d spans", seed, s, a.flows.len, len(a.questions), len(a.stamped), len(a.spans))
+		if s := a.Stats(); s.Bytes != 0 || s.Pending != 0 || a.flows.Len()+len(a.questions)+len(a.stamped)+len(a.spans)+len(a.calls.byCaller) > 0 || a.held.first != nil || a.strangers.first != nil {
+			t.Fatalf("seed %d: %+v, %d flows, %d questions, %d stamped, %d spans", seed, s, a.flows.Len(), len(a.questions), len(a.stamped), len(a.spans))
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
+	"github.com/dnstrace/dnstrace/tracer/chain"
 	"github.com/dnstrace/dnstrace/tracer/peer"
 )
 
@@ -46,8 +47,8 @@ type lookup struct {
 	inferred  []*lookup // upstream queries of a server that keeps no record
 	ambiguous int       // of these, how many another could have caused
 
-	bucket    neighbours // in flows
-	size      int        // bytes that it is accounted with
+	sameFlow  chain.Links[lookup]
+	size      int // bytes that it is accounted with
 	added     time.Time
 	claimed   time.Time // since when it waits for the lookup that it is an upstream query of
 	passed    time.Time // when it was passed on

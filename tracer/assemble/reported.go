@@ -84,7 +84,7 @@ func (a *Assembler) disown(l *lookup) {
 	for _, s := range l.slots {
 		a.unindexSlot(s)
 	}
-	a.flows.remove(l)
+	a.flows.Leave(l)
 }
 
 // eachOfTree calls do for l and for all upstream queries that were passed on with it.
@@ -171,7 +171,7 @@ func (a *Assembler) shrink() {
 	a.shrunk = a.now
 	if spare.TooLarge(cap(a.due), a.most) {
 		a.due = append(make(agenda.Of[*lookup], 0, 2*len(a.due)), a.due...)
-		a.flows.resize()
+		a.flows.Resize()
 		a.questions = spare.Map(a.questions)
 	}
 	a.most = len(a.due)

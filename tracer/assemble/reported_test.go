@@ -70,8 +70,8 @@ func TestGoesOn(t *testing.T) {
 		}
 		// It is not remembered for ever.
 		after(t, a, 60*sec, "")
-		if got := a.Stats(); got.Bytes != 0 || a.flows.len+len(a.questions) != 0 {
-			t.Errorf("%+v, %d flows, %d questions", got, a.flows.len, len(a.questions))
+		if got := a.Stats(); got.Bytes != 0 || a.flows.Len()+len(a.questions) != 0 {
+			t.Errorf("%+v, %d flows, %d questions", got, a.flows.Len(), len(a.questions))
 		}
 		a.Add(goneOn(ex, 13*sec))
 		if tr := after(t, a, 120*sec, "1000 again"); len(tr[0].Gaps) != 1 {
@@ -147,8 +147,8 @@ func TestExchangeAfterItsRecords(t *testing.T) {
 	a.Add(ex)
 	after(t, a, 10*sec, "1000 recorded again [1: 2000 exact]")
 	after(t, a, 60*sec, "")
-	if a.flows.len+len(a.questions) != 0 || a.Stats().Bytes != 0 {
-		t.Errorf("%d flows, %d questions, %+v", a.flows.len, len(a.questions), a.Stats())
+	if a.flows.Len()+len(a.questions) != 0 || a.Stats().Bytes != 0 {
+		t.Errorf("%d flows, %d questions, %+v", a.flows.Len(), len(a.questions), a.Stats())
 	}
 }
 
@@ -174,8 +174,8 @@ func TestConnectsForLong(t *testing.T) {
 	a.Add(record(ex, 20*us, 30*sec, attempt(1, 100*us, 30*sec-ms, trace.OutcomeTimeout)))
 	after(t, a, start+32*sec, "1000 recorded again [1: 2000 exact]")
 	after(t, a, 2*time.Minute, "")
-	if a.flows.len != 0 || a.Stats().Bytes != 0 {
-		t.Errorf("%d flows, %+v", a.flows.len, a.Stats())
+	if a.flows.Len() != 0 || a.Stats().Bytes != 0 {
+		t.Errorf("%d flows, %+v", a.flows.Len(), a.Stats())
 	}
 }
 
@@ -213,8 +213,8 @@ func TestWorstLoad(t *testing.T) {
 		t.Errorf("%d of %d passed on", passed, lookups+1)
 	}
 	a.Advance(a.now.Add(time.Minute))
-	if a.flows.len+len(a.questions)+len(a.stamped)+len(a.spans) != 0 || a.Stats().Bytes != 0 {
-		t.Errorf("kept for ever: %d flows, %d questions, %+v", a.flows.len, len(a.questions), a.Stats())
+	if a.flows.Len()+len(a.questions)+len(a.stamped)+len(a.spans) != 0 || a.Stats().Bytes != 0 {
+		t.Errorf("kept for ever: %d flows, %d questions, %+v", a.flows.Len(), len(a.questions), a.Stats())
 	}
 }
 

@@ -106,7 +106,7 @@ func oneOf(s *slot, server netip.AddrPort) *open {
 func (t *Table) atSocket(s socket, id uint16) *open {
 	var found *open
 	n := 0
-	for ex := range t.sockets.of(s.hash(), maxAtSocket+1) {
+	for ex := range t.sockets.Of(s.hash(), maxAtSocket+1) {
 		if n++; n > maxAtSocket {
 			return nil
 		}

@@ -115,7 +115,7 @@ func socketOf(p *capture.Packet, client netip.AddrPort) socket {
 
 // at returns the exchanges with a key, the oldest first.
 func (t *Table) at(k key) (s slot) {
-	for ex := range t.keys.of(k.hash(), math.MaxInt) {
+	for ex := range t.keys.Of(k.hash(), math.MaxInt) {
 		switch {
 		case ex.key != k:
 			continue
@@ -162,18 +162,18 @@ func (ex *open) socket() socket { return socket{ex.key.client, ex.key.netns, ex.
 
 // index makes an exchange that has begun known.
 func (t *Table) index(ex *open) {
-	t.keys.join(ex.key.hash(), ex)
-	t.alike.join(ex.key.question, ex)
+	t.keys.Join(ex.key.hash(), ex)
+	t.alike.Join(ex.key.question, ex)
 	if ex.key.protocol == trace.TransportUDP {
-		t.sockets.join(ex.socket().hash(), ex)
+		t.sockets.Join(ex.socket().hash(), ex)
 	}
 }
 
 // unindex undoes index and alias.
 func (t *Table) unindex(ex *open) {
-	t.keys.leave(ex)
-	t.alike.leave(ex)
-	t.sockets.leave(ex)
+	t.keys.Leave(ex)
+	t.alike.Leave(ex)
+	t.sockets.Leave(ex)
 	for _, k := range ex.clients {
 		if rest := slices.DeleteFunc(t.aliases[k], func(other *open) bool { return other == ex }); len(rest) > 0 {
 			t.aliases[k] = rest

@@ -74,7 +74,7 @@ func (t *Table) Kin(of *trace.Exchange, from, until time.Time) []*trace.Exchange
 }
 
 func (t *Table) kinFrom(found []*open, k uint64, of *trace.Exchange, from, until time.Time) []*open {
-	for ex := range t.kin.of(k, maxKinTried) {
+	for ex := range t.kin.Of(k, maxKinTried) {
 		switch {
 		case len(found) > maxKin:
 			return found

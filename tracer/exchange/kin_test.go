@@ -69,8 +69,8 @@ func TestKin(t *testing.T) {
 	}
 	f.after(time.Minute) // they are reported
 	f.after(time.Minute)
-	if f.table.kin.len != 0 {
-		t.Errorf("%d remembered for ever", f.table.kin.len)
+	if f.table.kin.Len() != 0 {
+		t.Errorf("%d remembered for ever", f.table.kin.Len())
 	}
 }
 

@@ -58,7 +58,7 @@ func (t *Table) shrink(now int64) {
 		t.due = append(make(agenda.Of[*open], 0, 2*len(t.due)), t.due...)
 		t.aliases, t.waiting, t.datagrams, t.evicted = spare.Map(t.aliases), spare.Map(t.waiting), spare.Map(t.datagrams), nil
 		for _, c := range [...]*chains{&t.keys, &t.sockets, &t.alike, &t.kin} {
-			c.resize()
+			c.Resize()
 		}
 		t.buffers = buffers{} // it refers to exchanges that are over
 	}

@@ -108,8 +108,8 @@ func TestBurstIsForgotten(t *testing.T) {
 		now += 1000
 		ask(n)
 	}
-	if tbl.keys.len != burst || cap(tbl.due) < burst {
-		t.Fatalf("%d open, expected %d", tbl.keys.len, burst)
+	if tbl.keys.Len() != burst || cap(tbl.due) < burst {
+		t.Fatalf("%d open, expected %d", tbl.keys.Len(), burst)
 	}
 	for range 2 * 60 {
 		now += second
@@ -151,7 +151,7 @@ func TestShrinkingKeepsWhatIsOpen(t *testing.T) {
 			answered++
 		}
 	})
-	if answered != 100 || tbl.Stats().Open != 0 || tbl.Stats().Bytes != 0 || tbl.sockets.len != 0 {
+	if answered != 100 || tbl.Stats().Open != 0 || tbl.Stats().Bytes != 0 || tbl.sockets.Len() != 0 {
 		t.Errorf("%d of 100 answered, %+v", answered, tbl.Stats())
 	}
 }

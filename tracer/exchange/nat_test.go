@@ -151,7 +151,7 @@ func TestAliasesAreBounded(t *testing.T) {
 	for port := range uint16(10 * maxAliases) {
 		f.packet(capture.TX, nodeNS, 3, netip.AddrPortFrom(node.Addr(), 1000+port), server, q)
 	}
-	if n := len(f.table.due); n == 0 || f.table.keys.len+len(f.table.aliases) > n*maxAliases {
-		t.Errorf("%d keys of %d exchanges", f.table.keys.len+len(f.table.aliases), n)
+	if n := len(f.table.due); n == 0 || f.table.keys.Len()+len(f.table.aliases) > n*maxAliases {
+		t.Errorf("%d keys of %d exchanges", f.table.keys.Len()+len(f.table.aliases), n)
 	}
 }

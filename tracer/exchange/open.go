@@ -10,6 +10,7 @@ import (
 
 	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/capture"
+	"github.com/dnstrace/dnstrace/tracer/chain"
 )
 
 // open is an exchange that is not over: what was seen of it, in little memory. Its
@@ -71,7 +72,7 @@ type open struct {
 	closed        bool    // out of the table: a connection may still remember it
 
 	waiting    uint64 // its pair, while it waits
-	links      [chainings]links
+	links      [chainings]chain.Links[open]
 	age        neighbours
 	reported   int64 // when it was passed on without a response
 	lostEvents uint64
@@ -326,7 +327,7 @@ func (t *Table) tellSocket(ex *open) {
 	if ex.key.protocol != trace.TransportUDP {
 		return
 	}
-	for other := range t.sockets.of(ex.socket().hash(), maxAtSocket) {
+	for other := range t.sockets.Of(ex.socket().hash(), maxAtSocket) {
 		apart := other.first - ex.first
 		if other != ex && other.client.pid == ex.client.pid && max(apart, -apart) <= socketKept {
 			return // those before it were named with it

@@ -39,7 +39,7 @@ func (t *Table) misfit(p *capture.Packet, m *message, k key) {
 	sameIDs, sameQuestions, others := 0, 0, 0
 	question := hash(m.question)
 	n := 0
-	for ex := range t.sockets.of(socketOf(p, clientOf(p, true)).hash(), maxAtSocket) {
+	for ex := range t.sockets.Of(socketOf(p, clientOf(p, true)).hash(), maxAtSocket) {
 		n++
 		switch {
 		case !ex.expects(p.Src, p) || t.hasResponse(ex):
@@ -115,7 +115,7 @@ func (t *Table) unreadableOf(p *capture.Packet, id uint16, bare bool) *open {
 	if len(p.Payload) >= 2 {
 		id = binary.BigEndian.Uint16(p.Payload)
 	}
-	for ex := range t.sockets.of(socketOf(p, clientOf(p, true)).hash(), maxAtSocket) {
+	for ex := range t.sockets.Of(socketOf(p, clientOf(p, true)).hash(), maxAtSocket) {
 		n++
 		known := ex.expects(p.Src, p)
 		if !known && !bare || t.hasResponse(ex) {

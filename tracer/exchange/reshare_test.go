@@ -61,7 +61,7 @@ func TestReshare(t *testing.T) {
 			f.table.Reshare(tc.change(at))
 			f.after(9 * time.Second)
 			if cut := f.table.Stats().Discarded; tc.outcome == "" {
-				if len(f.got) != 0 || cut != 1 || f.table.Stats().Open != 0 || f.table.keys.len != 0 {
+				if len(f.got) != 0 || cut != 1 || f.table.Stats().Open != 0 || f.table.keys.Len() != 0 {
 					t.Fatalf("%d exchanges, %d cut", len(f.got), cut)
 				}
 				return

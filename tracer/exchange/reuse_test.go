@@ -29,8 +29,8 @@ func TestMemoryIsUsedAgainForAnother(t *testing.T) {
 	for _, p := range []capture.Packet{first, again} {
 		tbl.Packet(&p)
 	}
-	if tbl.keys.len != 2 {
-		t.Fatalf("%d open", tbl.keys.len)
+	if tbl.keys.Len() != 2 {
+		t.Fatalf("%d open", tbl.keys.Len())
 	}
 	now += minute
 	if done := pass(now); len(done) != 2 {
@@ -38,8 +38,8 @@ func TestMemoryIsUsedAgainForAnother(t *testing.T) {
 	}
 	now += minute
 	pass(now)
-	if tbl.keys.len != 0 || len(tbl.datagrams) != 0 {
-		t.Fatalf("%d open, and %d datagrams are left", tbl.keys.len, len(tbl.datagrams))
+	if tbl.keys.Len() != 0 || len(tbl.datagrams) != 0 {
+		t.Fatalf("%d open, and %d datagrams are left", tbl.keys.Len(), len(tbl.datagrams))
 	}
 	for n := range 2 {
 		p := numberedPacket(t, now, tx, 10+n, false)

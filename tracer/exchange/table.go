@@ -204,7 +204,7 @@ func amongEquals(p *capture.Packet) bool {
 // add holds an exchange that has begun.
 func (t *Table) add(ex *open) {
 	t.age.begin(ex)
-	t.kin.join(ex.kinKey(), ex)
+	t.kin.Join(ex.kinKey(), ex)
 	t.due.Add(ex, ex.first+int64(t.cfg.Timeout))
 	t.peak.open = max(t.peak.open, len(t.due))
 	t.account(ex)
@@ -324,7 +324,7 @@ func (t *Table) remove(ex *open) {
 	t.unindex(ex)
 	t.age.end(ex)
 	t.waitsNoMore(ex)
-	t.kin.leave(ex)
+	t.kin.Leave(ex)
 	delete(t.refused, ex)
 	for _, d := range ex.fragmented {
 		if t.datagrams[d].ex == ex {

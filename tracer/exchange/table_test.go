@@ -139,8 +139,8 @@ func TestThroughService(t *testing.T) {
 	if want := "41156cb99fd7e9f79b794954"; ex.Flow.String() != want {
 		t.Errorf("flow %s, want %s", ex.Flow, want)
 	}
-	if got := f.table.Stats(); got.Open != 0 || f.table.keys.len != 0 {
-		t.Errorf("left in the table: %+v, %d keys", got, f.table.keys.len)
+	if got := f.table.Stats(); got.Open != 0 || f.table.keys.Len() != 0 {
+		t.Errorf("left in the table: %+v, %d keys", got, f.table.keys.Len())
 	}
 }
 
@@ -205,7 +205,7 @@ func TestUnansweredAfterTimeout(t *testing.T) {
 	}
 	f.after(time.Minute)
 	f.one()
-	if f.table.keys.len != 0 {
+	if f.table.keys.Len() != 0 {
 		t.Error("left in the table")
 	}
 }

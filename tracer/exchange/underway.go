@@ -78,7 +78,7 @@ func (t *Table) Asking(place trace.Place, pid int, qname, qtype string, from, un
 	if !ok {
 		return false
 	}
-	for ex := range t.alike.of(question, maxAlike) {
+	for ex := range t.alike.Of(question, maxAlike) {
 		netns, sent := ex.clientNetNS()
 		if sent && netns == place.NetNS && (pid == 0 || ex.client.pid == 0 || int(ex.client.pid) == pid) &&
 			ex.news() && !ex.wall.Before(from) && !ex.wall.After(until) {

@@ -110,7 +110,7 @@ func TestAsking(t *testing.T) {
 	}
 	f.after(10 * time.Second)
 	f.after(10 * time.Second)
-	if f.table.Asking(at, 0, "a.example.", "A", from, until) || f.table.alike.len != 0 {
+	if f.table.Asking(at, 0, "a.example.", "A", from, until) || f.table.alike.Len() != 0 {
 		t.Error("both are over, and one is under way or remembered")
 	}
 }

@@ -31,7 +31,7 @@ func TestNoServiceConfigFromDNS(t *testing.T) {
 		_ = w.WriteMsg(m)
 	})}
 	go func() { _ = s.ActivateAndServe() }()
-	defer s.Shutdown() //nolint:errcheck // it has ended then
+	defer func() { _ = s.Shutdown() }()
 	usual := net.DefaultResolver
 	defer func() { net.DefaultResolver = usual }()
 	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -49,7 +49,7 @@ func TestNoServiceConfigFromDNS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer transport.close() //nolint:errcheck // of which nothing depends
+	defer func() { _ = transport.close() }()
 	if err := transport.send(t.Context(), &collogspb.ExportLogsServiceRequest{}, &collogspb.ExportLogsServiceResponse{}); err == nil {
 		t.Error("somebody answered")
 	}
