@@ -38,7 +38,7 @@ func (c *caseLab) goesOnOverTCP(name string) {
 // callsOfOne are calls in each of which a lookup ends long before another.
 var callsOfOne = func() (asks []ask) {
 	for client, resolve := range map[string]func(name, resolvConf string) ask{"glibc": glibc, "musl": musl, "go": goResolver} {
-		for _, zone := range []string{"lateaaaa", "noaaaa", "noanswertcp"} {
+		for _, zone := range []string{"lateaaaa", "noaaaa", "silentaaaa", "noanswertcp"} {
 			asks = append(asks, resolve(client+"."+zone+".test", once))
 		}
 	}
@@ -62,6 +62,17 @@ var others = []lookupCase{
 					if answered := t.RCode == "NOERROR"; answered != (t.QType == "A") {
 						c.t.Errorf("%s: %s", describe(t), words(t))
 					}
+				}
+			}
+		},
+	},
+	{
+		name: "06 two upstreams ignore AAAA", reported: "systemd/systemd#22575, aredn/aredn#2029", plugins: "forward . $UP $UP1",
+		asks: []ask{glibc("a.noaaaa.test", once), glibc("b.noaaaa.test", once)},
+		check: func(c *caseLab) {
+			for _, t := range c.traces {
+				if t.QType == "AAAA" && (len(t.Diagnosis) == 0 || slices.Contains(codes(t), "type-ignored") && slices.Contains(codes(t), "upstream-timeout")) {
+					c.t.Errorf("%s: %s", describe(t), words(t))
 				}
 			}
 		},
@@ -113,11 +124,24 @@ var others = []lookupCase{
 		},
 	},
 	{
+		name: "14 glibc asks again, with more room for the answers", reported: "sourceware.org, bug 16574",
+		arrange: func(c *caseLab) {
+			c.Upstream(0).Set("sixty.test.", lab.Behaviour{Records: 60})
+			c.Upstream(0).Set("hundreds.test.", lab.Behaviour{Records: 150})
+		},
+		asks: []ask{glibc("a.many.test", asEver), glibc("a.sixty.test", asEver), glibc("a.hundreds.test", asEver), musl("b.sixty.test", asEver), goResolver("c.sixty.test", asEver)},
+		check: func(c *caseLab) {
+			for _, name := range []string{"a.many.test", "a.sixty.test", "a.hundreds.test", "b.sixty.test", "c.sixty.test"} {
+				c.oneCall(name)
+			}
+		},
+	},
+	{
 		name: "14 one call, of which one lookup is late, silent or cut", reported: "golang/go, net: the resolver's two sockets",
 		asks: callsOfOne,
 		check: func(c *caseLab) {
 			for _, client := range []string{"glibc", "musl", "go"} {
-				for _, zone := range []string{"lateaaaa", "noaaaa", "noanswertcp"} {
+				for _, zone := range []string{"lateaaaa", "noaaaa", "silentaaaa", "noanswertcp"} {
 					c.oneCall(client + "." + zone + ".test")
 				}
 			}

@@ -76,7 +76,7 @@ func (a *asking) reach() int64 {
 		return a.last + max(retryLast, oneSocket)
 	case a.truncated:
 		return a.end + retryFirst
-	case a.failed:
+	case a.failed, a.fillsBuffer():
 		return a.end + max(goesOn, oneSocket)
 	}
 	return max(a.start+delayed, a.end+oneSocket)

@@ -95,6 +95,23 @@ func overTCPOf(pid int, port uint16, start time.Duration, records int) []ask {
 
 var kubernetes = []string{"www.example.com.demo.svc.cluster.local.", "www.example.com.svc.cluster.local.", "www.example.com.cluster.local.", "www.example.com."}
 
+// fourRounds is a call of glibc whose answers have 60 addresses each, as seen on a busy machine.
+var fourRounds = func() (asks []ask) {
+	for i, round := range [][4]struct{ start, took time.Duration }{
+		{{3838, 0}, {3964, 20976}, {27026, 21449}, {27026, 28421}},
+		{{55680, 976}, {55708, 781}, {56908, 2979}, {56908, 3925}},
+		{{61038, 0}, {61053, 1312}, {62570, 8106}, {62570, 16490}},
+		{{80045, 0}, {80077, 66401}, {146643, 6019}, {146643, 6245}},
+	} {
+		for j, a := range round {
+			over := ask{name: "a.example.", qtype: []string{"A", "AAAA"}[j%2], pid: 7, port: uint16(1000 + 2*i + 1000*(j/2)), id: uint16(100*i + 10 + j%2),
+				start: a.start * time.Microsecond, took: a.took * time.Microsecond, tcp: j > 1, tc: j < 2 && a.took > 0, records: []int{28, 60}[j/2]}
+			asks = append(asks, over)
+		}
+	}
+	return asks
+}()
+
 var callCases = []struct {
 	name string
 	asks []ask
@@ -114,6 +131,12 @@ var callCases = []struct {
 		{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms, tc: true, records: 10},
 		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, start: ms / 10},
 	}, overTCPOf(7, 2000, 3*ms, 60)...), roundOf(7, 1002, 6*ms, 10, true)...), "aaaaaa"},
+	{"answers that do not fit glibc's buffer, of which the first is not waited for", append(append([]ask{
+		{name: "a.example.", qtype: "A", pid: 7, port: 1000},
+		{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, start: ms / 10, took: ms, tc: true, records: 10},
+	}, overTCPOf(7, 2000, 3*ms, 60)...), roundOf(7, 1002, 6*ms, 10, true)...), "aaaaaa"},
+	{"answers that do not fit glibc's buffer, on a busy machine", append(roundOf(7, 1000, 0, 20, false), roundOf(7, 1001, 45*ms, 20, false)...), "aaaa"},
+	{"answers that do not fit glibc's buffer, four rounds of a busy machine", fourRounds, "aaaaaaaaaaaaaaaa"},
 	{"over TCP with the ID that it had, on a busy machine", []ask{
 		{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 77, took: ms, tc: true},
 		{name: "a.example.", qtype: "A", pid: 7, port: 2000, id: 77, start: 80 * ms, took: ms, tcp: true},

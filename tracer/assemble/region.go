@@ -146,17 +146,15 @@ func (r *region) during(j int) (slots uint64) {
 
 // ownAttempt tells whether an exchange that another may have led to has an attempt of its
 // own. none are the slots that it is not of. A client that was told to ask over TCP does
-// so at once, and its server has another attempt: one that began right before it was sent
-// and that nothing else fits, or one whose record is yet to come, as those of the other
-// were over. An attempt is over when its server has written the answer, which its client
+// so at once, and its server has another attempt: one that nothing else fits, or one whose
+// record is yet to come, as those of the other were over. An attempt is over when its server has written the answer, which its client
 // may have by then.
 func (r *region) ownAttempt(head, k int) (own bool, none uint64) {
-	y := r.exchanges[k]
-	for rest := r.takers[k] &^ r.near[head]; rest != 0; rest &= rest - 1 {
-		i := bits.TrailingZeros64(rest)
-		if since := y.position.at - r.slots[i].begin; r.wants[i] == 1<<k && since < gap(r.exchanges[head], y) {
+	y, before := r.exchanges[k], r.takersOf(head)
+	for rest := r.takers[k] &^ before; rest != 0; rest &= rest - 1 {
+		if r.wants[bits.TrailingZeros64(rest)] == 1<<k {
 			r.unsure |= 1 << k
-			return true, r.near[head] & r.near[k]
+			return true, before & r.near[k]
 		}
 	}
 	for i, s := range r.slots {

@@ -71,3 +71,41 @@ func TestOverTCPBeforeTheAnswer(t *testing.T) {
 		}
 	})
 }
+
+// The second lookup's server waits in vain, and records it seconds after the first: what it
+// sent is no part of a lookup that was answered before.
+func TestRetryOverTCPThatIsNotAnswered(t *testing.T) {
+	const name, us = "a.example.", time.Microsecond
+	for _, over := range []time.Duration{500 * us, 800 * us, 2 * ms} {
+		first, _ := retried(1000, 0, over)
+		tcp := with(fromClient(name, 1001, 700*us, 0), overTCP)
+		second := []trace.Record{tcp, record(tcp, 20*us, 4*sec+100*us, attempt(1, 20*us, 2*sec, trace.OutcomeTimeout), attempt(2, 2*sec+40*us, 2*sec, trace.OutcomeTimeout)),
+			with(toUpstream(name, 1003, 800*us, 0), overTCP), with(toUpstream(name, 1004, 2*sec+850*us, 0), overTCP)}
+		everyWay(t, append(first, second...), func(t *testing.T, traces []*trace.Trace) {
+			if got := strings.ReplaceAll(outlines(traces), "inferred", "exact"); got != "1000 recorded [1: 1002 exact]\n1001 recorded [1: 1003 exact] [2: 1004 exact]" {
+				t.Errorf("the first attempt takes %s: got:\n%s", over, got)
+			}
+		})
+	}
+}
+
+// One answer for A and AAAA is truncated, and the client goes on over TCP before the other query
+// was even sent on: its attempt is then under way together with that over TCP, which is not
+// answered.
+func TestOverTCPBesideTheAttemptOverUDP(t *testing.T) {
+	const name, us = "a.example.", time.Microsecond
+	for _, sent := range []time.Duration{900 * us, 1000 * us, 1250 * us} {
+		udp := with(fromClient(name, 1000, 0, 1900*us), shortened)
+		tcp := with(fromClient(name, 1001, 800*us, 0), overTCP)
+		all := []trace.Record{
+			udp, record(udp, 20*us, 1850*us, attempt(1, 800*us, time.Millisecond, trace.OutcomeOK)), with(toUpstream(name, 1002, sent, 100*us), shortened),
+			tcp, record(tcp, 20*us, 4*sec+600*us, attempt(1, 460*us, 2*sec, trace.OutcomeTimeout), attempt(2, 2*sec+470*us, 2*sec, trace.OutcomeTimeout)),
+			with(toUpstream(name, 1003, 1400*us, 0), overTCP), with(toUpstream(name, 1004, 2*sec+1400*us, 0), overTCP),
+		}
+		everyWay(t, all, func(t *testing.T, traces []*trace.Trace) {
+			if got := strings.ReplaceAll(outlines(traces), "inferred", "exact"); got != "1000 recorded [1: 1002 exact]\n1001 recorded [1: 1003 exact] [2: 1004 exact]" {
+				t.Errorf("sent after %s: got:\n%s", sent, got)
+			}
+		})
+	}
+}

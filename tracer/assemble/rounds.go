@@ -8,6 +8,9 @@ const (
 	addressTuple = 40   // what an address takes of it: struct gaih_addrtuple, where a pointer has 8 bytes
 )
 
+// fillsBuffer tells whether an answer may be why all is asked again.
+func (a *asking) fillsBuffer() bool { return 2*addressTuple*int(a.records) > firstBuffer }
+
 // roundBefore finds the one group that lookup i begins to ask again, because its answers did not
 // fit.
 func roundBefore(list []asking, i int) (int, bool) {
@@ -56,18 +59,21 @@ func needsMore(list []asking, g int, b *asking) bool {
 		if a.group != g {
 			continue
 		}
-		if !a.answered && askedOverTCP(list, j) {
-			continue // for the other was truncated
-		}
-		if a.name != b.name || !a.answered || a.failed || !ofPair(list, j) {
+		if a.name != b.name || !ofPair(list, j) {
 			return false
 		}
 		if a.qtype == b.qtype && a.tcp == b.tcp {
 			rounds++
 		}
+		if !a.answered && askedOverTCP(list, j) {
+			continue // for the other was truncated
+		}
+		if !a.answered || a.failed {
+			return false
+		}
 		records[a.qtype] = max(records[a.qtype], a.records)
 		end = max(end, a.end)
 	}
 	needs := addressTuple*int(records["A"]+records["AAAA"]) + len(b.name)
-	return end <= b.start && b.start-end <= oneSocket && rounds > 0 && needs > firstBuffer<<(rounds-1)
+	return end <= b.start && b.start-end <= goesOn && rounds > 0 && needs > firstBuffer<<(rounds-1)
 }
