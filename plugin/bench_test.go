@@ -52,7 +52,7 @@ func newFileOutput(tb testing.TB) *output {
 		tb.Fatal(err)
 	}
 	o := newOutput(c, s, defaultBuffer)
-	tb.Cleanup(o.close)
+	tb.Cleanup(o.flush)
 	return o
 }
 

@@ -34,10 +34,8 @@ type Dnstrace struct {
 	sample float64       // the share of ordinary queries that is recorded
 	slow   time.Duration // a query that takes this long is recorded always
 
-	configs []outputConfig
 	buffer  int
 	outputs []*output
-	view    string    // of the server block, for the metrics
 	servers sync.Map  // *serverMetrics by the name of the server
 	warned  sync.Once // that attempts are missing
 }

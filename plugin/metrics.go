@@ -73,7 +73,7 @@ func (d *Dnstrace) metricsOf(ctx context.Context) *serverMetrics {
 	server := metrics.WithServer(ctx)
 	m, ok := d.servers.Load(server)
 	if !ok {
-		m, _ = d.servers.LoadOrStore(server, newServerMetrics(server, strings.Join(d.zones, ","), d.view))
+		m, _ = d.servers.LoadOrStore(server, newServerMetrics(server, strings.Join(d.zones, ","), metrics.WithView(ctx)))
 	}
 	return m.(*serverMetrics)
 }
