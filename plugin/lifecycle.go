@@ -1,10 +1,14 @@
 package dnstrace
 
 import (
+	"context"
 	"sync"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/plugin"
+
+	"github.com/miekg/dns"
+	ot "github.com/opentracing/opentracing-go"
 )
 
 // instance is what the server blocks of a Corefile share: the outputs, each once, so that lines stay whole.
@@ -65,4 +69,39 @@ func (i *instance) each(do func(*output)) error {
 	}
 	wg.Wait()
 	return nil
+}
+
+// Records depend on undocumented behaviour of CoreDNS. The log warns of a CoreDNS without it.
+
+// nextOrFailure is plugin.NextOrFailure.
+type nextOrFailure func(name string, next plugin.Handler, ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error)
+
+// opensSpans reports whether a handler that is called by next finds a span below the caller's.
+func opensSpans(next nextOrFailure) (opened bool) {
+	q := &query{ident: new(identity)}
+	q.record.init(q)
+	above := &span{Span: nothing, q: q, rec: &q.record}
+	probe := plugin.HandlerFunc(func(ctx context.Context, _ dns.ResponseWriter, _ *dns.Msg) (int, error) {
+		s := spanOf(ctx)
+		opened = s != nil && s.parent == above
+		return dns.RcodeSuccess, nil
+	})
+	_, err := next(pluginName, probe, ot.ContextWithSpan(context.Background(), above), nil, new(dns.Msg))
+	return opened && err == nil
+}
+
+// check warns of what cannot be observed in this CoreDNS.
+func (d *Dnstrace) check(next nextOrFailure) {
+	if !opensSpans(next) {
+		log.Warning("this CoreDNS opens no spans for plugins: records have no hops behind the first plugin that asks upstreams")
+	}
+}
+
+// checkAttempts warns, once, if forward answered without opening a span for the attempt.
+func (d *Dnstrace) checkAttempts(rec *record) {
+	if rec.q.answeredBy == forwardPlugin && len(rec.attempts) == 0 && !rec.isRefresh() && !rec.isFull() {
+		d.warned.Do(func() {
+			log.Warning("this CoreDNS opens no spans for what forward asks: records have no upstream attempts")
+		})
+	}
 }

@@ -43,11 +43,11 @@ func setup(c *caddy.Controller) error {
 		return plugin.Error(pluginName, err)
 	}
 	config := dnsserver.GetConfig(c)
-	config.AddPlugin(func(next plugin.Handler) plugin.Handler {
-		d.Next = next
+	later := len(config.Plugin) + 1 // where the plugins after this one begin
+	config.AddPlugin(func(plugin.Handler) plugin.Handler {
+		d.Next = d.chain(config.Plugin[later:])
 		return d
 	})
-	wrapLater(c, config, d)
 	i := instanceOf(c)
 	i.blocks = append(i.blocks, d)
 	return nil
