@@ -49,14 +49,11 @@ func (h *hop) Name() string { return h.name }
 
 // ServeDNS implements plugin.Handler.
 func (h *hop) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
-	s, seen := ot.SpanFromContext(ctx).(*span)
-	if hidden, ok := ctx.Value(hiddenKey{}).(*span); ok {
-		s, seen = hidden, false
-	}
+	s := spanOf(ctx)
 	switch {
 	case s == nil:
 		return h.next.ServeDNS(ctx, w, r)
-	case seen && s.name == h.name && s.calledBy == nil: // CoreDNS started it for this call
+	case !s.hidden && s.name == h.name && s.calledBy == nil: // CoreDNS started it for this call
 		return s.serve(ctx, h, w, r)
 	}
 	c := s.newCall(ctx, h)

@@ -121,17 +121,15 @@ func (rec *record) duration() time.Duration {
 
 // encoder encodes records. It is not safe for concurrent use.
 type encoder struct {
-	query   trace.Query
-	refresh trace.Refresh
-	hops    []trace.Hop
-	tries   []trace.Attempt
+	hops     []trace.Hop
+	attempts []trace.Attempt
 }
 
 // append appends a record as a line.
 func (e *encoder) append(b []byte, rec *record) []byte {
 	q, i := rec.q, rec.q.ident.computed()
 	header := trace.Header{Time: i.time.Add(time.Duration(rec.began)), TraceID: i.traceID, Flow: i.flow}
-	e.hops, e.tries = e.hops[:0], e.tries[:0]
+	e.hops, e.attempts = e.hops[:0], e.attempts[:0]
 	for _, h := range rec.hops {
 		hop := trace.Hop{Plugin: h.name, Start: trace.Seconds(h.began - rec.began), Duration: seconds(&h.took)}
 		if above := h.parent.hop(); above != nil && above.rec == rec {
@@ -140,26 +138,26 @@ func (e *encoder) append(b []byte, rec *record) []byte {
 		e.hops = append(e.hops, hop)
 	}
 	for _, a := range rec.attempts {
-		e.tries = append(e.tries, a.encoded())
+		e.attempts = append(e.attempts, a.encoded())
 	}
 	if rec.isRefresh() {
-		e.refresh = trace.Refresh{Header: header, DNS: q.dns(), Cause: refreshCause(q.cache), Hops: e.hops, Upstreams: e.tries, Sample: rec.rate}
-		return append(e.refresh.AppendJSON(b), '\n')
+		refresh := trace.Refresh{Header: header, DNS: q.dns(), Cause: refreshCause(q.cache), Hops: e.hops, Upstreams: e.attempts, Sample: rec.rate}
+		return append(refresh.AppendJSON(b), '\n')
 	}
-	e.query = trace.Query{
+	query := trace.Query{
 		Header: header, DNS: q.dns(), SpanID: i.spanID,
 		ServerPort: q.server.Port(), Zone: q.plugin.serverZones.match(i.q.Name), Cache: q.cache, AnsweredBy: q.answeredBy,
-		Outcome: q.outcome, Error: q.errText, Hops: e.hops, Upstreams: e.tries, Sample: rec.rate,
+		Outcome: q.outcome, Error: q.errText, Hops: e.hops, Upstreams: e.attempts, Sample: rec.rate,
 		Stamped: slices.ContainsFunc(rec.attempts, func(a *span) bool { return a.stamped }),
 	}
 	if !i.parentID.IsZero() { // a TRACEPARENT may lack it
-		e.query.ParentSpanID = &i.parentID
+		query.ParentSpanID = &i.parentID
 	}
 	// The local address of a server that listens on the wildcard address is not where the datagram arrived.
 	if addr := q.server.Addr(); addr.IsValid() && !addr.IsUnspecified() {
-		e.query.ServerIP = addr
+		query.ServerIP = addr
 	}
-	return append(e.query.AppendJSON(b), '\n')
+	return append(query.AppendJSON(b), '\n')
 }
 
 // encoded returns an attempt of a closed record as package trace has it.
