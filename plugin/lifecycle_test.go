@@ -2,9 +2,12 @@ package dnstrace
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/coredns/caddy"
 
@@ -65,4 +68,36 @@ func TestRecordsAtTheEnd(t *testing.T) {
 	if lost := dropped("file "+s.records, causeClosed); lost != 0 {
 		t.Errorf("%v records are lost", lost)
 	}
+}
+
+// The files of earlier instances are closed, although only the garbage collector does so. Caddy holds on to the last
+// instances. The process is one of its own: once the reload plugin of CoreDNS 1.13 or 1.14 is used, it holds on to every
+// instance of the process until its interval has passed.
+func TestReloadsCloseFiles(t *testing.T) {
+	const own = "DNSTRACE_OWN_PROCESS"
+	if os.Getenv(own) == "" {
+		self, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(self, "-test.run", "^"+t.Name()+"$")
+		cmd.Env = append(os.Environ(), own+"=1")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	s := whoami(t, "output file $RECORDS")
+	port := s.addr[strings.LastIndexByte(s.addr, ':'):]
+	for range 8 {
+		time.Sleep(200 * time.Millisecond) // a server that is stopped before it has begun goes on for ever, with its files
+		instance, err := s.instance.Restart(caddy.CaddyfileInput{Filepath: "Corefile", ServerTypeName: "dns", Contents: []byte(s.expand(
+			"." + port + " {\n bind 127.0.0.1\n dnstrace {\n output file $RECORDS\n }\n whoami\n}"))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.instance = instance
+		s.ask("example.org.", dns.TypeA)
+	}
+	eventually(t, func() bool { return openFiles(t, s.records) <= 4 })
 }

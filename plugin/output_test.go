@@ -308,20 +308,3 @@ func TestReload(t *testing.T) {
 		t.Errorf("%d and %d records", len(records), len(other))
 	}
 }
-
-// The files of earlier instances are closed, although nothing but the garbage collector does so. Caddy may hold on to
-// some instances, and CoreDNS to a server that it stopped before it had begun.
-func TestReloadsCloseFiles(t *testing.T) {
-	s := whoami(t, "output file $RECORDS")
-	port := s.addr[strings.LastIndexByte(s.addr, ':'):]
-	for range 8 {
-		instance, err := s.instance.Restart(caddy.CaddyfileInput{Filepath: "Corefile", ServerTypeName: "dns", Contents: []byte(s.expand(
-			"." + port + " {\n bind 127.0.0.1\n dnstrace {\n output file $RECORDS\n }\n whoami\n}"))})
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.instance = instance
-		s.ask("example.org.", dns.TypeA)
-	}
-	eventually(t, func() bool { return openFiles(t, s.records) <= 4 })
-}
