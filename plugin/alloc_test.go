@@ -49,7 +49,7 @@ func TestAllocations(t *testing.T) {
 func TestLostRecordAllocations(t *testing.T) {
 	sink := newStuckSink()
 	o := newOutput(outputConfig{kind: outputFile, path: t.Name()}, sink, 1)
-	defer o.close()
+	defer o.flush()
 	defer close(sink.let)
 	r := new(dns.Msg).SetQuestion("example.org.", dns.TypeANY)
 	d := traced(t, anyplugin.Any{}, false)

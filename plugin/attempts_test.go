@@ -123,7 +123,7 @@ func hanging(t *testing.T, after time.Duration) string {
 	return l.Addr().String()
 }
 
-// Each forward waits as long as it is told to: what is a timeout of one is none of another.
+// Each forward has its own read timeout: a duration that is a timeout of one is none of another.
 func TestForwardsWithDifferentTimeouts(t *testing.T) {
 	if forwardOption(t, "read_timeout 200ms") == "" {
 		return // before CoreDNS 1.14 all wait for two seconds
@@ -158,7 +158,7 @@ func TestForwardsWithDifferentTimeouts(t *testing.T) {
 	}
 }
 
-// deaf answers queries over TCP, each on a connection of its own, until it is told to stop:
+// deaf answers queries over TCP, each on a connection of its own, until it is stopped:
 // then its queue of connections fills up, and it drops every SYN, as a firewall does.
 type deaf struct {
 	addr  string
@@ -211,7 +211,7 @@ func (d *deaf) stop(t *testing.T) {
 	t.Fatal("the queue of connections does not fill")
 }
 
-// An upstream that does not even connect is no error that it told of, whether forward's
+// An upstream that does not even connect is no error that it reported, whether forward's
 // limit for connecting ends the attempt or the one for reading would.
 func TestSilentOverTCP(t *testing.T) {
 	for _, option := range []string{"read_timeout 100ms", "read_timeout 2s", "read_timeout 5s"} {
@@ -240,7 +240,7 @@ func TestSilentOverTCP(t *testing.T) {
 		d.stop(t)
 		s.ask("example.org.", dns.TypeA)
 		q := s.query(lessons + 1)
-		if o := q.Upstreams[0].Outcome; len(q.Upstreams) != 2 || o != trace.OutcomeTimeout && o != told(trace.OutcomeTimeout, trace.OutcomeFailed) {
+		if o := q.Upstreams[0].Outcome; len(q.Upstreams) != 2 || o != trace.OutcomeTimeout && o != reported(trace.OutcomeTimeout, trace.OutcomeFailed) {
 			t.Errorf("%s: attempts %s", option, attempts(q.Upstreams))
 		}
 	}

@@ -52,19 +52,13 @@ func newFileOutput(tb testing.TB) *output {
 		tb.Fatal(err)
 	}
 	o := newOutput(c, s, defaultBuffer)
-	tb.Cleanup(o.close)
+	tb.Cleanup(o.flush)
 	return o
 }
 
 // chained puts others and next behind d, as CoreDNS does.
 func chained(d *Dnstrace, next plugin.Handler, others ...plugin.Plugin) {
-	makers := append([]plugin.Plugin{func(next plugin.Handler) plugin.Handler { d.Next = next; return d }}, others...)
-	makers = append(makers, func(plugin.Handler) plugin.Handler { return next })
-	d.wrap(makers)
-	var h plugin.Handler
-	for _, m := range slices.Backward(makers) {
-		h = m(h)
-	}
+	d.Next = d.chain(append(slices.Clone(others), func(plugin.Handler) plugin.Handler { return next }))
 }
 
 // beforeAny is an ordinary plugin, which answers questions for ANY.

@@ -8,13 +8,14 @@ import (
 	"github.com/miekg/dns"
 )
 
-// A cache says what it did if it has docs/coredns/0003. Else it shows in what it did: an answer from a
-// plugin after it goes out while that plugin's hop is open; an answer of its own goes out when it asked nobody
-// (a hit, or stale data), or after it asked in vain (stale data). Stale data has a TTL of zero, the TTL that
-// serve_stale names, or with keepttl the one that it came with; data that is not stale has at least one second.
+// A cache with the patch docs/coredns/0003 tags its span with its status. Without, the status follows from what
+// happened: the answer of a plugin after the cache is written while that plugin's hop is open; an answer of the cache
+// is written when it called no plugin (a hit, or stale data), or after that failed (stale data). Stale data has a TTL
+// of zero, the TTL of serve_stale, or with keepttl its original one; fresh data has a TTL of at least one second.
 
-// answeredCache says what the cache did for the answer that is about to be written.
-func (q *query) answeredCache(m *dns.Msg) string {
+// cacheStatus returns what the cache did for the answer that is about to be written, or for a query to which none
+// was. m is nil for an answer in wire format.
+func (q *query) cacheStatus(answered bool, m *dns.Msg) string {
 	c := q.cacheHop()
 	if c == nil {
 		return trace.CacheNone
@@ -25,6 +26,8 @@ func (q *query) answeredCache(m *dns.Msg) string {
 		return c.says
 	case waits, passed && c.took != open:
 		return q.missOrNone(c)
+	case !answered:
+		return ""
 	case passed:
 		return trace.CacheStale
 	}
@@ -36,7 +39,7 @@ func (q *query) answeredCache(m *dns.Msg) string {
 	case s.mayBeStale && !s.tellsStale(ttl, known):
 		return ""
 	case slices.ContainsFunc(q.refreshes, (*record).hasVerified):
-		return trace.CacheMiss // it answers with what came when it had stale data verified
+		return trace.CacheMiss // it answers with what the verification got
 	}
 	return trace.CacheHit
 }
@@ -44,34 +47,20 @@ func (q *query) answeredCache(m *dns.Msg) string {
 // hasVerified reports whether a refresh for which a cache waits is done.
 func (rec *record) hasVerified() bool { return rec.verifies && rec.took != open }
 
-// unansweredCache is answeredCache where no answer was written.
-func (q *query) unansweredCache() string {
-	c := q.cacheHop()
-	if c == nil {
-		return trace.CacheNone
-	}
-	if c.says != "" {
-		return c.says
-	}
-	if passed, _ := q.passedOn(c); passed {
-		return q.missOrNone(c)
-	}
-	return ""
-}
-
-// cacheStatusTag is the tag on its span by which a cache says what it did, with the values of a record.
+// cacheStatusTag is the tag with which a cache tells its status, one of cacheStatuses.
 const cacheStatusTag = "cache.status"
 
-// saysNothing reports whether a cache that has returned looked for the answer and did not say what it did.
+var cacheStatuses = []string{trace.CacheHit, trace.CacheMiss, trace.CacheStale}
+
+// saysNothing reports whether a cache that has returned looked up the answer and did not tag its span.
 func (q *query) saysNothing(cache *span) bool {
 	return cache.says == "" && q.missOrNone(cache) == trace.CacheMiss
 }
 
-// missOrNone tells a cache that had no answer from one that was not looked in: a cache passes on names that are
-// not in its zones, and all but queries.
+// missOrNone tells a cache miss from a query that bypassed the cache: a name outside its zones, or another opcode.
 func (q *query) missOrNone(cache *span) string {
 	s, name := cache.settings(), q.ident.q.Name
-	if asked := cache.asks.Name; asked != "" { // rewrite comes before it
+	if asked := cache.asks.Name; asked != "" { // rewrite may come before it
 		name = asked
 	}
 	switch {
@@ -81,8 +70,7 @@ func (q *query) missOrNone(cache *span) string {
 	return trace.CacheMiss
 }
 
-// cacheHop returns the last cache on the way of the query itself, not of a nested lookup: those pass this
-// plugin again.
+// cacheHop returns the last cache that the query itself passed, not a nested lookup.
 func (q *query) cacheHop() *span {
 	for _, h := range slices.Backward(q.hops) {
 		if h.name == cachePlugin && !h.nested {
@@ -109,7 +97,7 @@ func minTTL(m *dns.Msg) (ttl uint32, known bool) {
 	return ttl, known
 }
 
-// refreshCause says why the cache refreshed what it answered with.
+// refreshCause returns why a cache refreshed what it answered with.
 func refreshCause(cache string) string {
 	switch cache {
 	case trace.CacheStale:

@@ -5,6 +5,7 @@ package dnstrace
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -34,10 +35,8 @@ type Dnstrace struct {
 	sample float64       // the share of ordinary queries that is recorded
 	slow   time.Duration // a query that takes this long is recorded always
 
-	configs []outputConfig
 	buffer  int
 	outputs []*output
-	view    string    // of the server block, for the metrics
 	servers sync.Map  // *serverMetrics by the name of the server
 	warned  sync.Once // that attempts are missing
 }
@@ -50,7 +49,7 @@ func (d *Dnstrace) Name() string { return pluginName }
 // Its frame, and that of responseWriter.WriteMsg, are kept small: CoreDNS starts a goroutine for every query,
 // whose stack is copied each time it gets too small, and what is after us in the chain goes deep.
 func (d *Dnstrace) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
-	growStack(false)
+	growStack(0)
 	q := d.begin(ctx, w, r)
 	if len(r.Extra) > 0 {
 		r = d.receive(ctx, w, r)
@@ -92,27 +91,18 @@ type zones []string
 
 // match returns the longest of the zones that name is in, or "". It is plugin.Zones.Matches without what that
 // allocates for each zone but the root, which is more than all else here.
-func (z zones) match(name string) (longest string) {
-	for _, zone := range z {
-		if len(zone) > len(longest) && inZone(name, zone) {
-			longest = zone
+func (z zones) match(name string) string {
+	for off, end := 0, false; !end; off, end = dns.NextLabel(name, off) {
+		for _, zone := range z {
+			if strings.EqualFold(name[off:], zone) {
+				return zone
+			}
 		}
 	}
-	return longest
-}
-
-// inZone reports whether an absolute name is in a zone, whatever its case.
-func inZone(name, zone string) bool {
-	start := len(name) - len(zone)
-	if zone == "." || start < 0 || !strings.EqualFold(name[start:], zone) {
-		return zone == "."
+	if slices.Contains(z, ".") {
+		return "."
 	}
-	for off, end := 0, false; off <= start && !end; off, end = dns.NextLabel(name, off) {
-		if off == start { // what is before it ends with a label, not within one that has a dot
-			return true
-		}
-	}
-	return false
+	return ""
 }
 
 // stackRoom is what the plugins after this one need of the stack when they ask an upstream: with what is in use
@@ -122,19 +112,14 @@ const stackRoom = 6656
 // growStack makes sure of stackRoom bytes of stack. The goroutine of a query starts with a small one, and outgrows
 // it twice before the answer of an upstream is unpacked. Each time it is copied, and every frame on it mended: here,
 // with half as many frames, once is enough, which saves more than all else in this plugin costs a forwarded
-// query. The check at the beginning of a function is what makes the stack grow, so touched is false.
+// query. The check at the beginning of a function is what makes the stack grow, so nothing is touched.
 //
 //go:noinline
-func growStack(touched bool) byte {
-	if !touched {
+func growStack(touched int) byte {
+	if touched == 0 {
 		return 0
 	}
 	var room [stackRoom]byte
-	return touch(&room)
-}
-
-//go:noinline
-func touch(room *[stackRoom]byte) byte {
-	room[len(room)-1]++
+	room[touched]++
 	return room[0]
 }

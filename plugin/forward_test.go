@@ -2,6 +2,7 @@ package dnstrace
 
 import (
 	"net"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -164,7 +165,7 @@ func upstreamsDown(t *testing.T, options, plugins string) (s *server, down strin
 	for h := s.plugin().Next; f == nil; {
 		h = h.(*hop).next
 		if f, _ = h.(*forward.Forward); f == nil {
-			h = fieldsOf(h).FieldByName("Next").Interface().(plugin.Handler)
+			h = fieldsOf(reflect.ValueOf(h)).FieldByName("Next").Interface().(plugin.Handler)
 		}
 	}
 	for range 500 {
@@ -290,7 +291,7 @@ func TestManyAttempts(t *testing.T) {
 	s.ask("example.org.", dns.TypeA)
 	q := s.query(1)
 	n := len(q.Upstreams)
-	if n != maxParts-1 || q.Upstreams[n-1].Outcome != told(trace.OutcomeError, "") || q.Upstreams[n-2].Outcome != trace.OutcomeError || q.Outcome != trace.OutcomeError {
+	if n != maxParts-1 || q.Upstreams[n-1].Outcome != reported(trace.OutcomeError, "") || q.Upstreams[n-2].Outcome != trace.OutcomeError || q.Outcome != trace.OutcomeError {
 		t.Errorf("%s after %d attempts, the last ones are %+v", q.Outcome, n, q.Upstreams[n-2:])
 	}
 }

@@ -11,7 +11,7 @@ import (
 // giving them time to end.
 func leftGoroutines() string {
 	left := ownGoroutines()
-	for end := time.Now().Add(stopTime + 2*time.Second); left != "" && time.Now().Before(end); left = ownGoroutines() {
+	for end := time.Now().Add(6 * time.Second); left != "" && time.Now().Before(end); left = ownGoroutines() {
 		time.Sleep(50 * time.Millisecond)
 	}
 	return left
@@ -40,8 +40,8 @@ func TestOwnGoroutines(t *testing.T) {
 	close(sink.let)
 	o := newOutput(outputConfig{kind: outputFile, path: t.Name()}, sink, 1)
 	o.push(longRecord(1))
-	if got := ownGoroutines(); strings.Count(got, "plugin.(*output).begin in goroutine") != 1 || strings.Contains(got, "TestOwnGoroutines(") {
+	if got := ownGoroutines(); strings.Count(got, "plugin.(*output).push in goroutine") != 1 || strings.Contains(got, "TestOwnGoroutines(") {
 		t.Errorf("found\n%s", got)
 	}
-	o.close()
+	o.flush()
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// identity names a query. What it is computed from is fixed when the query arrives; the ids are computed when
-// somebody asks, which is after the answer unless another plugin wants them earlier.
+// identity identifies a query. Its ids are computed on first use, which is after the answer unless another plugin
+// wants them earlier.
 type identity struct {
 	plugin  *Dnstrace
 	time    time.Time
@@ -24,7 +24,7 @@ type identity struct {
 	proto   string // "udp" or "tcp", as request.Request says it
 	id      uint16
 	adopted bool // traceID and parentID came with the query
-	sampled bool // and whoever sent them records the lookup
+	sampled bool // the server that sent them records the lookup
 	q       dns.Question
 
 	once     sync.Once // computes what follows
@@ -53,26 +53,22 @@ func (i *identity) transport() uint8 {
 	return trace.TransportUDP
 }
 
-// computed returns i with all ids, which are derived once.
+// computed returns i with its ids.
 func (i *identity) computed() *identity {
-	i.once.Do(i.derive)
+	i.once.Do(func() {
+		var wire [256]byte
+		n, err := trace.PackName(i.q.Name, wire[:])
+		if err != nil {
+			n = 0 // such a name was never on the wire
+		}
+		i.flow = trace.NewFlow(i.transport(), i.client, i.id, i.q.Qtype, i.q.Qclass, wire[:n])
+		if !i.adopted {
+			i.traceID = trace.NewTraceID(i.time, i.flow)
+			i.parentID = trace.NewSpanID(i.traceID, trace.SpanID{}, trace.RoleClient, 0)
+		}
+		i.spanID = trace.NewSpanID(i.traceID, i.parentID, trace.RoleServer, 0)
+	})
 	return i
-}
-
-func (i *identity) derive() {
-	var wire [256]byte
-	// The name came off the wire or out of another plugin's Fqdn; one that cannot be packed is no name that
-	// anybody else could have seen.
-	n, err := trace.PackName(i.q.Name, wire[:])
-	if err != nil {
-		n = 0
-	}
-	i.flow = trace.NewFlow(i.transport(), i.client, i.id, i.q.Qtype, i.q.Qclass, wire[:n])
-	if !i.adopted {
-		i.traceID = trace.NewTraceID(i.time, i.flow)
-		i.parentID = trace.NewSpanID(i.traceID, trace.SpanID{}, trace.RoleClient, 0)
-	}
-	i.spanID = trace.NewSpanID(i.traceID, i.parentID, trace.RoleServer, 0)
 }
 
 // address returns the address and the protocol ("udp", "tcp") of a, as request.Request does: QUIC is udp,
@@ -97,53 +93,35 @@ type identityKey struct{}
 
 // identified is what Metadata leaves in the context of a query.
 type identified struct {
-	*identity
-	req    *dns.Msg // as it came
-	nested bool     // it is a lookup that another query made
+	*identity          // nil: Metadata has not run
+	req       *dns.Msg // as it came
+	nested    bool     // it is a lookup that another query made
 }
 
-// identityOf returns the identity that Metadata left in ctx, and whether it is another query's, which made this
-// lookup.
-func identityOf(ctx context.Context) (i *identity, nested bool) {
-	if left, ok := ctx.Value(identityKey{}).(*identified); ok {
-		return left.identity, left.nested
-	}
-	return nil, false
+func identifiedIn(ctx context.Context) identified {
+	i, _ := ctx.Value(identityKey{}).(identified)
+	return i
 }
 
 // Metadata implements metadata.Provider. It runs before the first plugin, so that plugins before dnstrace, such
-// as log, can use the values too.
+// as log, can use the values too. A nested lookup has the identity of its query.
 func (d *Dnstrace) Metadata(ctx context.Context, state request.Request) context.Context {
-	ctx, ident := d.identify(ctx, state)
-	if ident == nil {
+	if len(state.Req.Question) == 0 {
 		return ctx
 	}
-	metadata.SetValueFunc(ctx, pluginName+"/trace_id", func() string { return ident.computed().traceID.String() })
-	metadata.SetValueFunc(ctx, pluginName+"/span_id", func() string { return ident.computed().spanID.String() })
-	return ctx
-}
-
-// identify returns the identity of a query, and the context in which others find it. A nested lookup has the
-// identity of its query.
-func (d *Dnstrace) identify(ctx context.Context, state request.Request) (context.Context, *identity) {
-	if s := spanOf(ctx); s != nil {
-		return ctx, s.q.ident
-	}
-	if len(state.Req.Question) == 0 {
-		return ctx, nil
-	}
-	left, _ := ctx.Value(identityKey{}).(*identified)
-	switch {
-	case left == nil, left.req == state.Req && left.plugin != d:
+	i := identifiedIn(ctx)
+	switch s := spanOf(ctx); {
+	case s != nil:
+		i.identity = s.q.ident
+	case i.identity == nil, i.req == state.Req && i.plugin != d:
 		// The second is a server block whose view did not match: what it accepts is not what we do.
-		ident := new(identity)
-		ident.init(d, state.W, state.Req)
-		left = &identified{ident, state.Req, false}
-	case left.req != state.Req:
+		i = identified{identity: new(identity), req: state.Req}
+		i.init(d, state.W, state.Req)
+	case i.req != state.Req:
 		// The server asks for metadata once for each lookup, with the message as it came.
-		left = &identified{left.identity, state.Req, true}
-	default:
-		return ctx, left.identity
+		i.req, i.nested = state.Req, true
 	}
-	return context.WithValue(ctx, identityKey{}, left), left.identity
+	metadata.SetValueFunc(ctx, pluginName+"/trace_id", func() string { return i.computed().traceID.String() })
+	metadata.SetValueFunc(ctx, pluginName+"/span_id", func() string { return i.computed().spanID.String() })
+	return context.WithValue(ctx, identityKey{}, i)
 }

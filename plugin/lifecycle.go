@@ -1,22 +1,20 @@
 package dnstrace
 
 import (
+	"context"
 	"sync"
-	"sync/atomic"
-	"time"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/plugin"
-)
 
-// stopTime is longer than CoreDNS waits for queries when it stops its servers, which is 5 s.
-const stopTime = 6 * time.Second
+	"github.com/miekg/dns"
+	ot "github.com/opentracing/opentracing-go"
+)
 
 // instance is what the server blocks of a Corefile share: the outputs, each once, so that lines stay whole.
 type instance struct {
-	blocks    []*Dnstrace
-	outputs   []*output
-	reloading atomic.Bool // to another one, which takes over
+	blocks  []*Dnstrace
+	outputs []*output
 }
 
 // instanceKey is the key of the instance in the storage of Caddy's.
@@ -24,19 +22,17 @@ type instanceKey struct{}
 
 // instanceOf returns the instance that c sets up a server block of.
 //
-// In a reload, Caddy shuts down the plugins when the servers have stopped. At the end of CoreDNS it does so
-// before, and once more for good after health's lameduck. Of a start that fails it tells nobody: then there is
-// no writer yet, and the garbage collector closes the files.
+// In a reload, Caddy shuts down the plugins when the servers have stopped. At the end of CoreDNS it does so before,
+// and once more for good after health's lameduck: from then on a query ends when its record is written, and servers
+// wait for their queries. Of a start that fails it tells nobody.
 func instanceOf(c *caddy.Controller) *instance {
 	i, ok := c.Get(instanceKey{}).(*instance)
 	if !ok {
 		i = new(instance)
 		c.Set(instanceKey{}, i)
 		c.OnStartup(i.start)
-		c.OnRestart(func() error { i.reloading.Store(true); return nil })
-		c.OnRestartFailed(func() error { i.reloading.Store(false); return nil })
-		c.OnShutdown(i.shutdown)
-		c.OnFinalShutdown(i.end)
+		c.OnShutdown(func() error { return i.each((*output).flush) })
+		c.OnFinalShutdown(func() error { return i.each((*output).end) })
 	}
 	return i
 }
@@ -44,22 +40,15 @@ func instanceOf(c *caddy.Controller) *instance {
 func (i *instance) start() error {
 	for _, d := range i.blocks {
 		d.check(plugin.NextOrFailure)
-		for _, c := range d.configs {
-			o, err := i.output(c, d.buffer)
-			if err != nil {
-				return err
-			}
-			d.outputs = append(d.outputs, o)
-		}
 	}
 	return nil
 }
 
-// output returns the output of c; the largest buffer of its users counts.
-func (i *instance) output(c outputConfig, buffer int) (*output, error) {
+// output returns the output of c, which it opens for the first server block that names it. Whoever gets it raises its
+// limit.
+func (i *instance) output(c outputConfig) (*output, error) {
 	for _, o := range i.outputs {
 		if o.config == c {
-			o.limit = max(o.limit, buffer)
 			return o, nil
 		}
 	}
@@ -67,31 +56,52 @@ func (i *instance) output(c outputConfig, buffer int) (*output, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := newOutput(c, s, buffer)
+	o := newOutput(c, s, 0)
 	i.outputs = append(i.outputs, o)
 	return o, nil
 }
 
-func (i *instance) shutdown() error {
-	if i.reloading.Load() {
-		return i.end()
-	}
-	return nil
-}
-
-// end writes what there is. A query that is still on its way ends when its record is written, and servers wait
-// for their queries; what comes after that is lost, and counted.
-func (i *instance) end() error {
-	i.each((*output).flush)
-	time.AfterFunc(stopTime, func() { i.each((*output).close) })
-	return nil
-}
-
 // each does something with all outputs at once, so that several that are blocked take no longer than one.
-func (i *instance) each(do func(*output)) {
+func (i *instance) each(do func(*output)) error {
 	var wg sync.WaitGroup
 	for _, o := range i.outputs {
 		wg.Go(func() { do(o) })
 	}
 	wg.Wait()
+	return nil
+}
+
+// Records depend on undocumented behaviour of CoreDNS. The log warns of a CoreDNS without it.
+
+// nextOrFailure is plugin.NextOrFailure.
+type nextOrFailure func(name string, next plugin.Handler, ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error)
+
+// opensSpans reports whether a handler that is called by next finds a span below the caller's.
+func opensSpans(next nextOrFailure) (opened bool) {
+	q := &query{ident: new(identity)}
+	q.record.init(q)
+	above := &span{Span: nothing, q: q, rec: &q.record}
+	probe := plugin.HandlerFunc(func(ctx context.Context, _ dns.ResponseWriter, _ *dns.Msg) (int, error) {
+		s := spanOf(ctx)
+		opened = s != nil && s.parent == above
+		return dns.RcodeSuccess, nil
+	})
+	_, err := next(pluginName, probe, ot.ContextWithSpan(context.Background(), above), nil, new(dns.Msg))
+	return opened && err == nil
+}
+
+// check warns of what cannot be observed in this CoreDNS.
+func (d *Dnstrace) check(next nextOrFailure) {
+	if !opensSpans(next) {
+		log.Warning("this CoreDNS opens no spans for plugins: records have no hops behind the first plugin that asks upstreams")
+	}
+}
+
+// checkAttempts warns, once, if forward answered without opening a span for the attempt.
+func (d *Dnstrace) checkAttempts(rec *record) {
+	if rec.q.answeredBy == forwardPlugin && len(rec.attempts) == 0 && !rec.isRefresh() && !rec.isFull() {
+		d.warned.Do(func() {
+			log.Warning("this CoreDNS opens no spans for what forward asks: records have no upstream attempts")
+		})
+	}
 }

@@ -1,8 +1,8 @@
 package dnstrace
 
 import (
+	"cmp"
 	"context"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -27,7 +27,7 @@ const (
 var (
 	recordsWritten = newCounter("records_total", "Counter of records written.", "output", "kind")
 	recordsDropped = newCounter("records_dropped_total", "Counter of records that an output lost, by cause.", "output", "cause")
-	// Of a server: what it got, recorded or not.
+	// Of a server, recorded or not.
 	lookups     = newCounter("lookups_total", "Counter of queries in the zones, recorded or not, by what the cache said.", ofServer("cache")...)
 	refreshes   = newCounter("refreshes_total", "Counter of cache refreshes that queries set off, recorded or not, by cause.", ofServer("cause")...)
 	optionsSeen = newCounter("options_total", "Counter of queries with a TRACEPARENT option, by what became of it.", ofServer("result")...)
@@ -51,19 +51,20 @@ func ofServer(own ...string) []string { return append([]string{"server", "zones"
 const (
 	// unknownLabel stands for what a record leaves null.
 	unknownLabel = "unknown"
-	// otherLabel stands for the upstreams beyond maxUpstreams. They come from the Corefile, but plugins of
-	// others may find theirs elsewhere.
+	// otherLabel stands for the upstreams beyond maxUpstreams: external plugins may ask any number of them.
 	otherLabel   = "other"
 	maxUpstreams = 256
 )
 
-// serverMetrics are what the queries of one server to one server block count into, each found once: every query
-// counts, and looking for a metric by its labels costs more than all the rest.
+// serverMetrics are the metrics of the queries of one server to one server block. They are kept, because each query
+// counts, and looking up a metric by its labels costs more than all the rest.
 type serverMetrics struct {
-	labels  []string                      // server, zones and view
-	lookups map[string]prometheus.Counter // by what the cache said
+	options   *prometheus.CounterVec
+	refreshes *prometheus.CounterVec
+	durations prometheus.ObserverVec
+	lookups   map[string]prometheus.Counter // by what the cache said
 
-	mu        sync.RWMutex
+	mu        sync.Mutex
 	attempts  map[[2]string]prometheus.Observer // by upstream and outcome
 	upstreams map[string]bool                   // those with a label of their own
 }
@@ -73,60 +74,48 @@ func (d *Dnstrace) metricsOf(ctx context.Context) *serverMetrics {
 	server := metrics.WithServer(ctx)
 	m, ok := d.servers.Load(server)
 	if !ok {
-		m, _ = d.servers.LoadOrStore(server, newServerMetrics(server, strings.Join(d.zones, ","), d.view))
+		m, _ = d.servers.LoadOrStore(server, newServerMetrics(server, strings.Join(d.zones, ","), metrics.WithView(ctx)))
 	}
 	return m.(*serverMetrics)
 }
 
 func newServerMetrics(server, zones, view string) *serverMetrics {
-	m := &serverMetrics{labels: []string{server, zones, view}, lookups: make(map[string]prometheus.Counter),
-		attempts: make(map[[2]string]prometheus.Observer), upstreams: make(map[string]bool)}
+	of := prometheus.Labels{"server": server, "zones": zones, "view": view}
+	m := &serverMetrics{options: optionsSeen.MustCurryWith(of), refreshes: refreshes.MustCurryWith(of), durations: attemptDuration.MustCurryWith(of),
+		lookups: make(map[string]prometheus.Counter), attempts: make(map[[2]string]prometheus.Observer), upstreams: make(map[string]bool)}
 	for _, cache := range []string{trace.CacheHit, trace.CacheMiss, trace.CacheStale, trace.CacheNone, ""} {
-		m.lookups[cache] = lookups.WithLabelValues(m.with(cache)...)
+		m.lookups[cache] = lookups.MustCurryWith(of).WithLabelValues(cmp.Or(cache, unknownLabel))
 	}
 	return m
-}
-
-// with returns the values of the labels, those of a metric's own last.
-func (m *serverMetrics) with(own ...string) []string {
-	values := slices.Concat(m.labels, own)
-	for i := len(m.labels); i < len(values); i++ {
-		if values[i] == "" {
-			values[i] = unknownLabel
-		}
-	}
-	return values
 }
 
 // count counts a closed record, written or not.
 func (rec *record) count() {
 	m, cache := rec.q.metrics, rec.q.cache
 	if rec.isRefresh() {
-		refreshes.WithLabelValues(m.with(refreshCause(cache))...).Inc()
+		m.refreshes.WithLabelValues(cmp.Or(refreshCause(cache), unknownLabel)).Inc()
 	} else {
 		m.lookups[cache].Inc()
 	}
 	for _, a := range rec.attempts {
 		if a.took != open {
-			m.attempt(a.address, a.outcome).Observe(time.Duration(a.took).Seconds())
+			m.attempt(cmp.Or(a.address, unknownLabel), cmp.Or(a.outcome, unknownLabel)).Observe(time.Duration(a.took).Seconds())
 		}
 	}
 }
 
 func (m *serverMetrics) attempt(upstream, outcome string) prometheus.Observer {
 	key := [2]string{upstream, outcome}
-	m.mu.RLock()
-	o, ok := m.attempts[key]
-	m.mu.RUnlock()
-	if ok {
-		return o
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.upstreams[upstream] && len(m.upstreams) >= maxUpstreams {
-		return attemptDuration.WithLabelValues(m.with(otherLabel, outcome)...)
+	o, ok := m.attempts[key]
+	switch {
+	case ok:
+		return o
+	case !m.upstreams[upstream] && len(m.upstreams) >= maxUpstreams:
+		return m.durations.WithLabelValues(otherLabel, outcome)
 	}
-	o = attemptDuration.WithLabelValues(m.with(upstream, outcome)...)
+	o = m.durations.WithLabelValues(upstream, outcome)
 	m.attempts[key], m.upstreams[upstream] = o, true
 	return o
 }

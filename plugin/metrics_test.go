@@ -3,6 +3,8 @@ package dnstrace
 import (
 	"fmt"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/miekg/dns"
 	dto "github.com/prometheus/client_model/go"
@@ -88,18 +90,20 @@ func TestUnknownLookup(t *testing.T) {
 
 // A record that comes when its output is closed is counted.
 func TestClosedMetric(t *testing.T) {
-	s := whoami(t, "output file $RECORDS")
-	d := s.plugin()
-	s.ask("example.org.", dns.TypeA) // so that there is a writer
-	s.stop()
-	eventually(t, func() bool { return openOutputs() == 0 })
-	r := new(dns.Msg).SetQuestion("example.org.", dns.TypeA)
-	if _, err := d.ServeDNS(t.Context(), discarding{}, r); err != nil {
-		t.Fatal(err)
-	}
-	if got := dropped("file "+s.records, causeClosed); got != 1 {
-		t.Errorf("%v records are counted as closed", got)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		sink := newStuckSink()
+		o := newOutput(outputConfig{kind: outputFile, path: t.Name()}, sink, 1)
+		for range 2 {
+			o.push(longRecord(1))
+			time.Sleep(2 * batchDelay)
+			o.flush()
+		}
+		close(sink.let)
+		if got := dropped(o.config.String(), causeClosed); got != 2 {
+			t.Errorf("%v records are counted as closed", got)
+		}
+		time.Sleep(2 * batchDelay) // the writer ends
+	})
 }
 
 // However many upstreams there are, the labels are bounded.

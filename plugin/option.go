@@ -13,8 +13,8 @@ import (
 // What became of the TRACEPARENT of a query.
 const (
 	optionAccepted  = "accepted"
-	optionIgnored   = "ignored"   // the client is not one that we accept it from
-	optionMalformed = "malformed" // it is, but the option cannot be read
+	optionIgnored   = "ignored"   // accept does not name the client
+	optionMalformed = "malformed" // accept names the client, but the option cannot be read
 )
 
 // incoming reads the trace context of a query of client.
@@ -26,22 +26,22 @@ func (d *Dnstrace) incoming(client netip.Addr, r *dns.Msg) (t trace.Traceparent,
 	case found && err == nil:
 		return t, optionAccepted
 	}
-	return t, optionMalformed // or, where it is not found, in an OPT beside the one that counts
+	return t, optionMalformed // also where it is in a second OPT, and so not found
 }
 
-// receive takes the trace context out of a query, and counts it: it ends here, whoever sent it. CoreDNS would
-// forward it with the other options, and an upstream that accepts ours would take a stranger's for ours.
+// receive removes the trace context from a query, whoever sent it, and counts it. CoreDNS would forward it with the
+// other options, and an upstream that accepts this server's would accept a stranger's too.
 func (d *Dnstrace) receive(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) *dns.Msg {
 	if !trace.HasTraceparent(r, d.optionCode) {
 		return r
 	}
 	client, _ := address(w.RemoteAddr())
 	_, result := d.incoming(client.Addr(), r)
-	optionsSeen.WithLabelValues(d.metricsOf(ctx).with(result)...).Inc()
+	d.metricsOf(ctx).options.WithLabelValues(result).Inc()
 	return trace.WithoutTraceparent(r, d.optionCode)
 }
 
-// withoutOPT returns m without OPT: m itself where it has none, or else a copy.
+// withoutOPT returns m without OPT: m itself if it has none, otherwise a copy.
 func withoutOPT(m *dns.Msg) *dns.Msg {
 	if m.IsEdns0() == nil {
 		return m
@@ -49,7 +49,7 @@ func withoutOPT(m *dns.Msg) *dns.Msg {
 	stripped := *m
 	stripped.Extra = slices.DeleteFunc(slices.Clone(m.Extra), isOPT)
 	if stripped.Rcode > 0xf {
-		// The rest of it was in the OPT (RFC 6891, section 6.1.3).
+		// Its upper bits were in the OPT (RFC 6891, section 6.1.3).
 		stripped.Rcode = dns.RcodeServerFailure
 	}
 	return &stripped
@@ -57,20 +57,17 @@ func withoutOPT(m *dns.Msg) *dns.Msg {
 
 func isOPT(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeOPT }
 
-// Which upstream gets a query is decided in forward, behind the cache and its copies of the message. So the
-// option is put in there: the hop directly before forward hands it a copy of the message, in which the option
-// comes and goes with the upstream of each attempt.
+// forward chooses the upstream, behind the cache, which copies the message. So the hop directly before forward stamps
+// a query: it passes on a copy of the message, which has the option or not, as the upstream of each attempt demands.
 
-// stampSize is the UDP size that a query advertises whose client sent no OPT: the answer then comes whole, with
-// the OPT that is taken out again, and the server truncates it to what the client can take. It is what
-// resolvers advertise to avoid fragments (DNS flag day 2020).
+// stampSize is the UDP size that a stamped query advertises if its client sent no OPT, as resolvers do to avoid
+// fragments (DNS flag day 2020). The server truncates the answer to what the client can take.
 const stampSize = 1232
 
 // off reports whether no upstream gets the option.
 func (p *stampPolicy) off() bool { return !p.all && len(p.to) == 0 }
 
-// allows reports whether an upstream, "address:port", gets the option. One that has another form is in no
-// network.
+// allows reports whether an upstream, "address:port", gets the option. One of another form is in no network.
 func (p *stampPolicy) allows(peer string) bool {
 	if p.all {
 		return true
@@ -79,13 +76,13 @@ func (p *stampPolicy) allows(peer string) bool {
 	return err == nil && p.to.contain(ap.Addr())
 }
 
-// stamps reports whether the option may be put into r on its way to upstreams.
+// stamps reports whether r may be stamped.
 func (d *Dnstrace) stamps(r *dns.Msg) bool {
 	return !d.stamp.off() && r.Opcode == dns.OpcodeQuery && !trace.Signed(r)
 }
 
-// stampsAll reports whether all upstreams of a grpc get the option: then so do the attempts that do not say which
-// of them they ask.
+// stampsAll reports whether all upstreams of a grpc are in the list of stamp: then attempts without an address are
+// stamped.
 func (d *Dnstrace) stampsAll(addrs []string) bool {
 	if d.stamp.off() {
 		return false
@@ -96,23 +93,23 @@ func (d *Dnstrace) stampsAll(addrs []string) bool {
 			return false
 		}
 	}
-	return d.stamp.all || len(addrs) > 0
+	return len(addrs) > 0
 }
 
 // outgoing is a query on its way to upstreams.
 type outgoing struct {
-	before  *hop           // which asks upstreams
-	writer  responseWriter // takes out of the answer what is there because of it
+	before  *hop           // of the plugin that asks upstreams
+	writer  responseWriter // removes from the answer what stamping adds
 	msg     dns.Msg
 	plain   []dns.RR // the additional section without the option
-	stamped []dns.RR // and with it
+	stamped []dns.RR // the additional section with it
 	opt     dns.OPT
 	option  dns.EDNS0_LOCAL
 	data    [27]byte
 }
 
 func newOutgoing(h *hop, w dns.ResponseWriter, r *dns.Msg) *outgoing {
-	// The client's own option is gone since receive, but others may have put one in.
+	// receive removed the client's option, but another plugin may have added one.
 	code := h.plugin.optionCode
 	r = trace.WithoutTraceparent(r, code)
 	o := &outgoing{before: h, msg: *r, plain: r.Extra, writer: responseWriter{ResponseWriter: w, code: code}}
@@ -129,8 +126,8 @@ func newOutgoing(h *hop, w dns.ResponseWriter, r *dns.Msg) *outgoing {
 	return o
 }
 
-// prepare makes the message ready for what s stands for. It is called for each span behind the hop, and only an
-// attempt whose upstream is known to be allowed leaves the option in.
+// prepare stamps the message if s, a span behind the hop, is an attempt whose upstream is allowed, and else removes
+// the option.
 func (o *outgoing) prepare(s *span) {
 	o.msg.Extra = o.plain
 	if t, ok := s.traceparent(o.allows); ok {
@@ -140,8 +137,5 @@ func (o *outgoing) prepare(s *span) {
 }
 
 func (o *outgoing) allows(address string) bool {
-	if address == unknownPeer {
-		return o.before.known().stampsAll
-	}
-	return o.before.plugin.stamp.allows(address)
+	return o.before.plugin.stamp.allows(address) || address == unknownPeer && o.before.known().stampsAll
 }

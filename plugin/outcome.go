@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"os"
 	"time"
 
 	"github.com/coredns/coredns/plugin"
@@ -16,19 +15,19 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// How an attempt ended is what its span says. CoreDNS's own do not: then it shows in what the plugin did next,
-// and returned. What is not certain stays empty.
+// The outcome of an attempt is what its span says. The spans of CoreDNS's own plugins do not: then it follows from
+// what the plugin did next, and returned. An uncertain outcome stays empty.
 
 const (
-	// timeoutEarly and timeoutLate allow for the clock and the scheduler, and for connecting, around forward's
-	// read timeout.
+	// timeoutEarly and timeoutLate are how much forward's read timeout may differ from the duration of an attempt,
+	// because of the clock, the scheduler, and connecting.
 	timeoutEarly = 5 * time.Millisecond
 	timeoutLate  = time.Second
 	// shortestDial is the least time that forward waits for a connection.
 	shortestDial = time.Second
 )
 
-// judge says how the attempts of a closed record ended, and where those of grpc went, if their order is known.
+// judge sets the outcomes of the attempts of a closed record, and the addresses of grpc's, if their order is known.
 func (rec *record) judge() {
 	for i, a := range rec.attempts {
 		a.outcome, a.errText = a.judged()
@@ -48,7 +47,7 @@ func (rec *record) judge() {
 	}
 }
 
-// judged tells how an attempt ended.
+// judged returns how an attempt ended.
 func (s *span) judged() (outcome, errText string) {
 	h, last := s.hop(), true
 	switch {
@@ -63,7 +62,7 @@ func (s *span) judged() (outcome, errText string) {
 		switch {
 		case b == s || b.hop() != h:
 		case b.began < s.began+s.took && (b.took == open || b.began+b.took > s.began):
-			return "", "" // both at the same time: what the hop returned is not this one's
+			return "", "" // at the same time: the hop may have returned what the other one got
 		case b.number > s.number:
 			last = false
 		}
@@ -77,7 +76,7 @@ func (s *span) judged() (outcome, errText string) {
 	passed, _ := s.rec.passedOn(h)
 	switch r := h.returning(); {
 	case passed && h.name == forwardPlugin && h.settings().next != nil:
-		// forward goes on only after an answer that another forward may better.
+		// forward calls the next forward only after an answer.
 		return trace.OutcomeOK, ""
 	case passed:
 	case r.err != nil:
@@ -88,7 +87,7 @@ func (s *span) judged() (outcome, errText string) {
 	return "", ""
 }
 
-// returning returns the hop with what the handler of a hop returned. A forward returns what the next one did.
+// returning returns the hop with what the handler of a hop returned: a forward returns what the next one did.
 func (s *span) returning() *span {
 	if above := s.parent.hop(); s.calledBy == nil && s.took != open && s.name == forwardPlugin && above != nil && above.name == forwardPlugin {
 		return above.returning()
@@ -96,8 +95,8 @@ func (s *span) returning() *span {
 	return s
 }
 
-// failure tells how an attempt of a hop failed, after which it made another one, as far as its duration does.
-// forward goes on after an answer too, if its rcode is one of failover.
+// failure returns how an attempt failed that another one of its hop followed, if its duration shows. forward also
+// makes another one after an answer with an rcode of failover.
 func (s *span) failure(h *span) string {
 	known, took := h.settings(), time.Duration(s.took)
 	limit := known.readTimeout
@@ -108,7 +107,7 @@ func (s *span) failure(h *span) string {
 	case took >= limit-timeoutEarly && took < limit+timeoutLate:
 		return trace.OutcomeTimeout
 	case !known.failover && took < shortestDial-timeoutEarly:
-		// A refused or unreachable upstream says so at once.
+		// A refused connection, or an unreachable upstream, fails at once.
 		return trace.OutcomeError
 	}
 	return trace.OutcomeFailed
@@ -118,17 +117,16 @@ func errorOutcome(err error) (outcome, errText string) {
 	var netErr net.Error
 	outcome = trace.OutcomeError
 	switch {
-	case errors.Is(err, context.Canceled): // by us: the client left
+	case errors.Is(err, context.Canceled): // the client left
 		outcome = ""
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded),
-		errors.As(err, &netErr) && netErr.Timeout(), status.Code(err) == codes.DeadlineExceeded:
+	case errors.As(err, &netErr) && netErr.Timeout(), status.Code(err) == codes.DeadlineExceeded:
 		outcome = trace.OutcomeTimeout
 	}
 	return outcome, errorText(err.Error())
 }
 
-// askedFor returns what the upstreams of a hop were asked for, as far as it is not what the client asked for:
-// another plugin may have rewritten the question, or it is the question of a nested lookup.
+// askedFor returns the name and type that the upstreams of a hop were asked for, where they differ from the query's:
+// another plugin rewrote the question, or it is a nested lookup.
 func (s *span) askedFor() (qname, qtype string) {
 	for s != nil && s.asks.Name == "" {
 		s = s.parent.hop()

@@ -2,10 +2,9 @@ package dnstrace
 
 import (
 	"bytes"
+	"context"
 	"errors"
-	"math"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
@@ -14,45 +13,47 @@ import (
 )
 
 const (
-	// batchSize and batchDelay bound a batch: a writer works when this many records wait, or when the first of
-	// them has waited this long. Waking a goroutine for every record would cost more than everything else here.
+	// batchSize and batchDelay bound a batch: the writer writes when this many records wait, or this long after the
+	// first. Waking a goroutine for every record would cost more than all else in this package.
 	batchSize  = 256
 	batchDelay = 50 * time.Millisecond
-	// flushTimeout bounds the wait for an output's last records when CoreDNS stops or reloads.
+	// flushTimeout bounds the time to write an output's last records when CoreDNS stops or reloads.
 	flushTimeout = time.Second
 )
 
-// output holds records in a bounded queue, and writes them to a sink in a goroutine that starts with the first
-// record. Each record that push gets is counted once: as written, or as dropped.
+// output holds records in a bounded queue, from which a goroutine writes them to a sink. The goroutine starts with
+// a record and ends when there are no more. Each record that push gets is counted once: as written, or as dropped.
 type output struct {
 	config  outputConfig
 	sink    sink
 	limit   int                           // of the records held
 	written map[string]prometheus.Counter // by kind
 	dropped map[string]prometheus.Counter // by cause
+	full    chan struct{}                 // signals a whole batch
 
-	start sync.Once
-	queue chan *record  // a nil wakes the writer
-	full  chan struct{} // signals a whole batch
-	done  chan struct{} // closed when the writer has ended
+	overdue context.Context // done when the sink must not wait any longer
+	expire  context.CancelFunc
 
-	held    atomic.Int64 // records that are neither written nor dropped; negative: abandoned
-	ending  atomic.Bool  // CoreDNS ends: a query waits until its record is written
-	closed  atomic.Bool
-	overdue atomic.Bool // the sink should wait no longer
+	mu      sync.Mutex
+	queue   []*record // that the writer has not taken
+	writing int       // records that it has taken, and neither written nor dropped
+	running bool      // there is a writer
+	ending  bool      // CoreDNS ends: a query waits until its record is written
+	closed  bool      // it was blocked when CoreDNS stopped or reloaded, and takes no more
 
 	// Of the writer.
 	encoder encoder
 	lines   []byte
 	failed  bool // the last write failed
-	refused bool // and records may not go there
+	refused bool // with errRefused
 }
 
 func newOutput(c outputConfig, s sink, limit int) *output {
 	o := &output{
 		config: c, sink: s, limit: limit, written: make(map[string]prometheus.Counter), dropped: make(map[string]prometheus.Counter),
-		full: make(chan struct{}, 1), done: make(chan struct{}),
+		full: make(chan struct{}, 1),
 	}
+	o.overdue, o.expire = context.WithCancel(context.Background())
 	for _, kind := range []string{trace.KindQuery, trace.KindRefresh} {
 		o.written[kind] = recordsWritten.WithLabelValues(c.String(), kind)
 	}
@@ -62,161 +63,130 @@ func newOutput(c outputConfig, s sink, limit int) *output {
 	return o
 }
 
-// batch returns the number of records that are written without delay.
-func (o *output) batch() int { return min(batchSize, (o.limit+1)/2) }
-
-// push adds a record, or counts it as dropped. It never waits, until CoreDNS ends.
+// push adds a record, or counts it as dropped. It only waits when CoreDNS ends.
 func (o *output) push(rec *record) {
-	o.start.Do(o.begin)
-	held := o.held.Add(1)
+	wait := false
+	o.mu.Lock()
 	switch {
-	case o.closed.Load(): // held was raised before this was asked: the writer does not end in between
-		o.held.Add(-1)
+	case o.closed:
 		o.dropped[causeClosed].Inc()
-		o.wake()
-	case held > int64(o.limit):
-		o.held.Add(-1)
+	case len(o.queue)+o.writing >= o.limit:
 		o.dropped[causeQueueFull].Inc()
 	default:
-		o.queue <- rec // there is room
-		if len(o.queue) >= o.batch() {
-			signal(o.full)
+		o.queue = append(o.queue, rec)
+		wait = o.ending
+		if !o.running {
+			o.running = true
+			go o.run()
 		}
-		if o.ending.Load() && !o.drain() {
-			o.ending.Store(false) // it takes nothing, and one wait is enough
+		if len(o.queue) >= min(batchSize, (o.limit+1)/2) {
+			o.wake()
 		}
+	}
+	o.mu.Unlock()
+	if wait {
+		o.flush()
 	}
 }
 
-// wake has the writer look what is to be done.
+// wake makes the writer write at once.
 func (o *output) wake() {
-	signal(o.full)
 	select {
-	case o.queue <- nil:
+	case o.full <- struct{}{}:
 	default:
 	}
 }
 
-func signal(c chan<- struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
+// end flushes before CoreDNS ends; from now on, a query waits until its record is written.
+func (o *output) end() {
+	o.mu.Lock()
+	o.ending = true
+	o.mu.Unlock()
+	o.flush()
 }
 
-// drain waits until all records are written, within flushTimeout, and reports whether they are.
-func (o *output) drain() bool {
-	signal(o.full)
-	for end := time.Now().Add(flushTimeout); o.held.Load() > 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			return false
-		}
-	}
-	return true
-}
-
-// flush writes what there is before CoreDNS ends, and from now on each record at once. An output that is
-// blocked is closed instead.
+// flush writes all records. It closes an output that is blocked for flushTimeout: what that holds is lost, and counted.
 func (o *output) flush() {
-	o.ending.Store(true)
-	if !o.drain() {
-		o.overdue.Store(true)
-		o.close()
-	}
-}
-
-// close writes what there is, within flushTimeout; what is left then is lost, and counted.
-func (o *output) close() {
-	if o.closed.Swap(true) {
+	if o.drain(flushTimeout) {
 		return
 	}
-	o.start.Do(o.begin)
-	o.wake()
-	overdue := time.AfterFunc(flushTimeout, func() { o.overdue.Store(true) })
-	defer overdue.Stop()
-	// A terminal or socket on standard output can keep a write waiting whatever is overdue; CoreDNS must stop
-	// all the same.
-	select {
-	case <-o.done:
-	case <-time.After(flushTimeout + flushTimeout/4):
-		if lost := o.held.Swap(math.MinInt64 / 2); lost > 0 {
-			o.dropped[causeClosed].Add(float64(lost))
-			log.Warningf("output %s: still blocked after %v; its last %d records are lost", o.config, flushTimeout, lost)
-		}
+	o.expire()
+	// A write to a terminal or socket on standard output may have no deadline; CoreDNS must stop all the same.
+	o.drain(flushTimeout / 4)
+	o.mu.Lock()
+	lost := len(o.queue) + o.writing
+	o.queue, o.writing, o.closed = nil, 0, true
+	o.mu.Unlock()
+	if lost > 0 {
+		o.dropped[causeClosed].Add(float64(lost))
+		// Not here: the log may go to the pipe that is blocked.
+		go log.Warningf("output %s: still blocked after %v; its last %d records are lost", o.config, flushTimeout, lost)
 	}
 }
 
-func (o *output) begin() {
-	o.queue = make(chan *record, o.limit+1)
-	go o.run()
+// drain waits until no record is held, and reports whether none is before timeout.
+func (o *output) drain(timeout time.Duration) bool {
+	for end := time.Now().Add(timeout); ; time.Sleep(time.Millisecond) {
+		o.mu.Lock()
+		held := len(o.queue) + o.writing
+		o.mu.Unlock()
+		if held == 0 || time.Now().After(end) {
+			return held == 0
+		}
+		o.wake()
+	}
 }
 
-// run writes batches until the output is closed.
+// run writes batches until no records wait.
 func (o *output) run() {
-	defer close(o.done)
-	batch := make([]*record, 0, batchSize)
-	for o.held.Load() > 0 || !o.closed.Load() {
-		batch = o.take(batch[:0])
-		if !o.writeAll(batch) {
-			break
-		}
-		clear(batch)
-	}
-	if err := o.sink.close(); err != nil {
-		log.Warningf("output %s: %v", o.config, err)
-	}
-}
-
-// take waits for a batch and appends it to an empty one.
-func (o *output) take(batch []*record) []*record {
-	rec := <-o.queue
-	if len(o.queue) < o.batch()-1 && !o.closed.Load() && !o.ending.Load() {
+	for {
 		select {
 		case <-o.full:
 		case <-time.After(batchDelay):
 		}
-	}
-	for n := min(len(o.queue), batchSize-1); ; n-- {
-		if rec != nil {
-			batch = append(batch, rec)
+		o.mu.Lock()
+		batch := o.queue
+		o.queue, o.writing, o.running = nil, len(batch), len(batch) > 0
+		o.mu.Unlock()
+		if len(batch) == 0 {
+			return
 		}
-		if n == 0 {
-			return batch
-		}
-		rec = <-o.queue
+		o.writeAll(batch)
 	}
 }
 
-// writeAll writes records, as many at once as the sink takes. It returns false when close has given them up.
-func (o *output) writeAll(records []*record) bool {
-	first := 0 // of those in lines
+// writeAll writes records in pieces that fit the sink, until flush gives them up.
+func (o *output) writeAll(records []*record) {
 	o.lines = o.lines[:0]
+	first := 0 // of those in lines
 	for i, rec := range records {
 		size := len(o.lines)
 		o.lines = o.encoder.append(o.lines, rec)
 		if size > 0 && len(o.lines) > o.sink.limit() {
 			if !o.write(records[first:i], o.lines[:size]) {
-				return false
+				return
 			}
 			first, o.lines = i, append(o.lines[:0], o.lines[size:]...)
 		}
 	}
-	return first == len(records) || o.write(records[first:], o.lines)
+	o.write(records[first:], o.lines)
 }
 
-// write writes the lines of records, one each, and counts them.
+// write writes the lines of records, one each, and counts and clears the records. It returns false if flush has given
+// them up.
 func (o *output) write(records []*record, lines []byte) bool {
-	n, err := o.sink.write(lines, o.overdue.Load)
-	if o.held.Add(-int64(len(records))) < 0 {
-		return false
-	}
-	o.report(err)
+	n, err := o.sink.write(o.overdue, lines)
 	cause, whole := causeWriteError, len(records)
 	if err != nil {
 		whole = bytes.Count(lines[:n], []byte{'\n'})
 	}
 	if errors.Is(err, errNoReceiver) || errors.Is(err, errRefused) {
 		cause = causeNoReceiver
+	}
+	o.mu.Lock()
+	if o.writing == 0 {
+		o.mu.Unlock()
+		return false
 	}
 	for i, rec := range records {
 		switch {
@@ -228,11 +198,15 @@ func (o *output) write(records []*record, lines []byte) bool {
 			o.written[trace.KindQuery].Inc()
 		}
 	}
+	o.writing -= len(records)
+	o.mu.Unlock()
+	clear(records)
+	o.report(err) // without the lock: the log may be blocked
 	return true
 }
 
-// report logs when an output fails, when it works again, and when what keeps it from working is no longer that
-// nobody is there, but that records may not go there.
+// report logs when an output fails, when it works again, and when the reason of a failure becomes errRefused, which
+// has another remedy.
 func (o *output) report(err error) {
 	refused := errors.Is(err, errRefused)
 	switch {

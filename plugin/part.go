@@ -3,6 +3,7 @@ package dnstrace
 import (
 	"context"
 	"reflect"
+	"slices"
 
 	"github.com/coredns/coredns/plugin/metadata"
 
@@ -10,15 +11,15 @@ import (
 
 	"github.com/miekg/dns"
 	ot "github.com/opentracing/opentracing-go"
+	otext "github.com/opentracing/opentracing-go/ext"
 )
 
-// What spans note in the record that they are part of, with the lock of the query, as long as the record is not
-// closed.
+// Spans record what happens in their record, with the lock of the query, until the record is closed.
 
-// newCall opens the span of a handler that is called with ctx, by one that does not see it.
+// newCall opens the span of a handler that is called with ctx, by one that does not see its own span.
 func (s *span) newCall(ctx context.Context, h *hop) *span {
 	q, began := s.q, int64(0)
-	if s.parent != nil { // else it is the first one, which the query begins with
+	if s.parent != nil { // the first handler is called at 0
 		began = q.now()
 	}
 	q.mu.Lock()
@@ -56,8 +57,8 @@ func (s *span) serve(ctx context.Context, h *hop, w dns.ResponseWriter, r *dns.M
 	return rcode, err
 }
 
-// enter notes that the handler of a hop is called. h, w and r are nil where CoreDNS started the span: then a
-// hop of ours calls it again, if there is one before the handler.
+// enter records that the handler of a hop is called. h, w and r are nil where CoreDNS started the span: then a hop
+// calls it again, if there is one before the handler.
 func (s *span) enter(ctx context.Context, h *hop, w dns.ResponseWriter, r *dns.Msg) {
 	s.q.mu.Lock()
 	defer s.q.mu.Unlock()
@@ -66,16 +67,16 @@ func (s *span) enter(ctx context.Context, h *hop, w dns.ResponseWriter, r *dns.M
 	}
 	if h != nil && s.isHop && !s.rec.closed {
 		s.calledBy = h
-		if len(r.Question) > 0 { // a copy: autopath asks for one name after the other with the same message
+		if len(r.Question) > 0 { // copied, because autopath changes the message for each name
 			s.asks = r.Question[0]
 		}
 	}
 }
 
-// begin adds a hop, which is called with ctx. It is called with the lock.
+// begin adds a hop, which is called with ctx. The caller holds the lock.
 func (s *span) begin(ctx context.Context, w dns.ResponseWriter) {
 	s.entered = true
-	if s.ctx == nil { // else it is s
+	if s.ctx == nil { // otherwise ctx is s itself
 		s.ctx = ctx
 	}
 	if !s.rec.isRefresh() && s.isBackground() {
@@ -85,7 +86,7 @@ func (s *span) begin(ctx context.Context, w dns.ResponseWriter) {
 	if rec.closed || rec.isFull() {
 		return
 	}
-	if n := len(rec.hops); n > 0 { // another goroutine may have looked at the clock after, and locked before
+	if n := len(rec.hops); n > 0 { // another goroutine may have read the clock later and locked earlier
 		s.began = max(s.began, rec.hops[n-1].began)
 	}
 	above := s.parent.hop()
@@ -94,8 +95,7 @@ func (s *span) begin(ctx context.Context, w dns.ResponseWriter) {
 	rec.hops = append(rec.hops, s)
 }
 
-// isBackground reports whether a hop is called by work in the background: a cache gives that a metadata map of
-// its own.
+// isBackground reports whether a hop is called by background work of a cache, which has its own metadata map.
 func (s *span) isBackground() bool {
 	above := s.parent
 	if above.name != cachePlugin || !above.entered {
@@ -105,16 +105,40 @@ func (s *span) isBackground() bool {
 	return md != nil && reflect.ValueOf(md).Pointer() != reflect.ValueOf(metadata.ValueFuncs(above.ctx)).Pointer()
 }
 
-// attempts notes that s is an attempt to ask an upstream.
-func (s *span) attempts(address string) {
+// note records a tag of a span, or, without a key, a logged value.
+func (s *span) note(key string, value any) {
 	s.q.mu.Lock()
 	defer s.q.mu.Unlock()
-	rec := s.rec
-	if s.isAttempt && !rec.closed && s.address == unknownPeer {
-		s.address = address
+	if s.rec.closed {
 		return
 	}
-	if rec.closed || s.entered || s.isAttempt || rec.isFull() {
+	switch value := value.(type) {
+	case error:
+		if s.isAttempt {
+			s.failed, s.err = true, value
+		}
+	case bool:
+		if key == string(otext.Error) && s.isAttempt {
+			s.failed = s.failed || value
+		}
+	case string:
+		switch {
+		case key == string(otext.PeerAddress):
+			s.attempts(value)
+		case key == cacheStatusTag && s.isHop && s.name == cachePlugin && slices.Contains(cacheStatuses, value):
+			s.says = value
+		}
+	}
+}
+
+// attempts records that s is an attempt to ask an upstream. The caller holds the lock.
+func (s *span) attempts(address string) {
+	rec := s.rec
+	switch {
+	case s.isAttempt && s.address == unknownPeer:
+		s.address = address
+		return
+	case s.entered, s.isAttempt, rec.isFull():
 		return
 	}
 	if n := len(rec.attempts); n > 0 {
@@ -125,29 +149,8 @@ func (s *span) attempts(address string) {
 	rec.attempts = append(rec.attempts, s)
 }
 
-// cached notes what a cache says that it did for the answer.
-func (s *span) cached(status string) {
-	s.q.mu.Lock()
-	defer s.q.mu.Unlock()
-	if s.isHop && s.name == cachePlugin && !s.rec.closed {
-		s.says = status
-	}
-}
-
-// fails notes that an attempt failed; err is nil where it does not say how.
-func (s *span) fails(err error) {
-	s.q.mu.Lock()
-	defer s.q.mu.Unlock()
-	if s.isAttempt && !s.rec.closed {
-		s.failed = true
-		if err != nil {
-			s.err = err
-		}
-	}
-}
-
-// end notes that a handler returned, with what if that is known, or that an attempt ended, and closes a refresh
-// whose first handler that is.
+// end records that a handler returned, with what if that is known, or that an attempt ended. It closes a refresh
+// when its first handler returns.
 func (s *span) end(returned bool, rcode int, err error) {
 	q := s.q
 	q.mu.Lock()
@@ -165,17 +168,17 @@ func (s *span) end(returned bool, rcode int, err error) {
 	}
 	if rec.isRefresh() && s == rec.hops[0] {
 		rec.took = s.took
-		rec.closed = q.closed // else the query closes it
+		rec.closed = q.closed // otherwise the query closes it
 	}
 	done := rec.closed
 	q.mu.Unlock()
 	if done {
-		rec.handOver()
+		rec.complete()
 	}
 }
 
-// traceparent returns the trace context that an attempt goes out with if its address is allowed: what the
-// upstream does for it comes below it.
+// traceparent returns the trace context to send with an attempt, if its address is allowed: the attempt's span is
+// the parent of what the upstream does.
 func (s *span) traceparent(allows func(address string) bool) (t trace.Traceparent, ok bool) {
 	s.q.mu.Lock()
 	defer s.q.mu.Unlock()

@@ -18,8 +18,8 @@ import (
 // patched says that this CoreDNS has the patches of docs/coredns, as .ci/test-coredns tests it too.
 var patched = os.Getenv("DNSTRACE_COREDNS_PATCHED") != ""
 
-// told returns what a patched CoreDNS tells, or what shows without.
-func told[T any](exact, shown T) T {
+// reported returns what a patched CoreDNS reports, or what can be derived without.
+func reported[T any](exact, shown T) T {
 	if patched {
 		return exact
 	}
@@ -44,7 +44,7 @@ func TestCacheSeesItsSpan(t *testing.T) {
 	}
 	s.ask("example.org.", dns.TypeA)
 	s.wait(2)
-	if got, want := h.hides(), told(false, true); got != want {
+	if got, want := h.hides(), reported(false, true); got != want {
 		t.Errorf("the span is hidden from the cache: %t", got)
 	}
 }
@@ -63,7 +63,7 @@ func TestRefreshCauseOfKeptTTL(t *testing.T) {
 		s.ask("example.org.", dns.TypeA)
 		time.Sleep(tc.age)
 		s.ask("example.org.", dns.TypeA)
-		if _, refreshes := split(s.wait(3)); len(refreshes) != 1 || refreshes[0].Cause != told(tc.cause, "") {
+		if _, refreshes := split(s.wait(3)); len(refreshes) != 1 || refreshes[0].Cause != reported(tc.cause, "") {
 			t.Errorf("refreshes for %s: %+v", tc.cause, refreshes)
 		}
 	}
@@ -83,7 +83,7 @@ func TestAttemptErrors(t *testing.T) {
 	}`)
 	s.ask("example.org.", dns.TypeA)
 	const refused = "connection refused"
-	if got, want := s.query(1).Upstreams[0].Error, told(refused, ""); (got != "") != (want != "") {
+	if got, want := s.query(1).Upstreams[0].Error, reported(refused, ""); (got != "") != (want != "") {
 		t.Errorf("the error is %q, want one with %q", got, want)
 	}
 }
@@ -124,7 +124,7 @@ func TestSpansThatTell(t *testing.T) {
 		if got := s.says; got != tc.want {
 			t.Errorf("%v: %q, want %q", tc.tag, got, tc.want)
 		}
-		if got := q.unansweredCache(); got != tc.want {
+		if got := q.cacheStatus(false, nil); got != tc.want {
 			t.Errorf("%v: the cache is %q, want %q", tc.tag, got, tc.want)
 		}
 	}

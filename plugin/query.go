@@ -18,18 +18,17 @@ import (
 	ot "github.com/opentracing/opentracing-go"
 )
 
-// Who owns the record of a query, or of a refresh that it set off:
+// The record of a query, or of a refresh that it set off, changes hands twice:
 //
-//  1. As long as it is not closed, the query: everybody who has a span, a context or the writer of
-//     it may change the record, with the lock of the query.
-//  2. Then who closed it, and nobody else: that goroutine judges, counts and samples it. Who comes later,
-//     because a plugin goes on after it returned, finds it closed, and changes nothing.
-//  3. push hands it to the writers of the outputs. From here on nobody changes it.
+//  1. Until it is closed, whoever has a span, a context or the writer of the query may change it, with the lock of
+//     the query. Later changes, by a plugin that goes on after it returned, are ignored.
+//  2. The goroutine that closed it completes, counts and samples it.
+//  3. After push it is read only.
 //
-// A query is closed when its plugins have returned, a refresh when the cache's is done, but not
-// before its query. A refresh that the cache waited for becomes part of its query then.
+// A query is closed when its plugins have returned, a refresh when it is done, but not before its query. A refresh
+// for which the cache waited becomes part of its query then.
 
-// query is a query: what is fixed when it comes, its answer, and what CoreDNS did for it. All times are in
+// query is one query: what is known when it arrives, its answer, and what CoreDNS did for it. Times are in
 // nanoseconds since that of its identity.
 type query struct {
 	plugin  *Dnstrace
@@ -60,16 +59,16 @@ type query struct {
 	errText    string
 }
 
-// begin starts a query, or returns nil for one that makes no record of its own: it is not in our zones, or part
-// of another one.
+// begin starts a query. It returns nil for one without a record of its own: outside the zones, or part of another
+// query.
 func (d *Dnstrace) begin(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) *query {
-	ident, nested := identityOf(ctx)
-	if d.Next == nil || nested || spanOf(ctx) != nil || len(r.Question) == 0 || d.zones.match(r.Question[0].Name) == "" {
+	i := identifiedIn(ctx)
+	if d.Next == nil || i.nested || spanOf(ctx) != nil || len(r.Question) == 0 || d.zones.match(r.Question[0].Name) == "" {
 		return nil
 	}
-	q := &query{plugin: d, ident: ident, metrics: d.metricsOf(ctx), size: r.Len(), opcode: r.Opcode, rcode: notSent, answeredAt: open}
+	q := &query{plugin: d, ident: i.identity, metrics: d.metricsOf(ctx), size: r.Len(), opcode: r.Opcode, rcode: notSent, answeredAt: open}
 	q.record.init(q)
-	if ident == nil || ident.plugin != d { // of a server block whose view did not match
+	if q.ident == nil || q.ident.plugin != d { // of a server block whose view did not match
 		q.ident = &q.own
 		q.own.init(d, w, r)
 	}
@@ -92,60 +91,54 @@ func (d *Dnstrace) begin(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 // now returns the nanoseconds since the query's time.
 func (q *query) now() int64 { return int64(time.Since(q.ident.time)) }
 
-// end closes a query whose plugins returned.
+// end closes a query whose plugins have returned.
 func (q *query) end(r *dns.Msg, rcode int, err error) {
 	q.mu.Lock()
 	if err != nil {
 		q.errText = errorText(err.Error())
 	}
 	switch {
-	case q.answeredAt != open: // the writer noted the rest
-		if err != nil { // what was written says so: rewrite answers for the plugins after it
+	case q.answeredAt != open:
+		if err != nil { // rewrite answers for the plugins after it, and returns their error
 			q.outcome = trace.OutcomeError
 		}
 	case q.outcome == trace.OutcomeNoResponse: // writing it failed
 	case plugin.ClientWrite(rcode):
-		q.outcome, q.cache = trace.OutcomeNoResponse, q.unansweredCache()
+		q.outcome, q.cache = trace.OutcomeNoResponse, q.cacheStatus(false, nil)
 	default:
 		q.serverAnswers(r, rcode)
 	}
 	q.close()
 }
 
-// unwind closes a query in which a plugin panicked, with what it panicked with, or nil where its goroutine
-// ends. CoreDNS recovers from panics, and the record helps to find them. It is called by what is deferred, so
-// the stack is still whole when the panic is raised again.
+// unwind closes a query in which a plugin panicked with cause, which is nil if its goroutine exits. CoreDNS
+// recovers from panics and answers SERVFAIL, so the record helps to find them. The deferred function calls it, so
+// the stack is still whole when it panics again.
 func (q *query) unwind(r *dns.Msg, cause any) {
-	q.mu.Lock()
-	q.errText = errorText(fmt.Sprintf("panic: %v", cause))
-	if q.answeredAt == open {
-		q.serverAnswers(r, dns.RcodeServerFailure)
-	}
-	q.outcome = trace.OutcomeError
-	q.close()
+	q.end(r, dns.RcodeServerFailure, fmt.Errorf("panic: %v", cause))
 	if cause != nil {
 		panic(cause)
 	}
 }
 
-// serverAnswers notes the answer that the server makes of a returned rcode when no plugin wrote one: errorFunc
-// in core/dnsserver/server.go.
+// serverAnswers records the answer that the server makes of a returned rcode if no plugin wrote one: errorFunc in
+// core/dnsserver/server.go.
 func (q *query) serverAnswers(r *dns.Msg, rcode int) {
 	answer := new(dns.Msg).SetRcode(r, rcode)
 	state := request.Request{W: q.writer.ResponseWriter, Req: r}
 	state.SizeAndDo(answer)
 	q.rcode, q.respSize, q.sentAt = rcode, answer.Len(), q.now()
-	q.cache, q.outcome = q.unansweredCache(), trace.OutcomeError
+	q.cache, q.outcome = q.cacheStatus(false, nil), trace.OutcomeError
 	if rcode == dns.RcodeRefused {
 		q.outcome = trace.OutcomeRefused
 	}
 }
 
-// close closes the record, and those of the refreshes that are done, and hands them over. It is called with the
-// lock and releases it.
+// close closes the record and those of finished refreshes, and completes them. The caller holds the lock; close
+// releases it.
 func (q *query) close() {
 	q.closed = true
-	complete := []*record{&q.record}
+	closed := []*record{&q.record}
 	for _, f := range q.refreshes {
 		if f.took == open {
 			continue
@@ -154,19 +147,19 @@ func (q *query) close() {
 		if f.verifies && (q.answeredAt == open || f.began+f.took <= q.answeredAt) {
 			q.merge(f)
 		} else {
-			complete = append(complete, f)
+			closed = append(closed, f)
 		}
 	}
 	q.mu.Unlock()
 	if q.top.Span != nothing {
 		q.top.Span.Finish()
 	}
-	for _, rec := range complete {
-		rec.handOver()
+	for _, rec := range closed {
+		rec.complete()
 	}
 }
 
-// newRefresh starts a refresh by a cache, which may wait for it to verify stale data. It is called with the lock.
+// newRefresh starts a refresh by a cache, which may wait for it to verify stale data. The caller holds the lock.
 func (q *query) newRefresh(began int64, verifies bool) *record {
 	f := &record{began: began, verifies: verifies}
 	f.init(q)
@@ -176,7 +169,7 @@ func (q *query) newRefresh(began int64, verifies bool) *record {
 	return f
 }
 
-// merge adds what a refresh did while the cache waited for it.
+// merge adds the hops and attempts of a refresh for which the cache waited.
 func (q *query) merge(f *record) {
 	for _, h := range f.hops {
 		h.index += len(q.hops)

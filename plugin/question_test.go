@@ -75,7 +75,7 @@ func questionsOf(d *trace.DNS, list []trace.Attempt) (marked, plain []string) {
 	return marked, plain
 }
 
-// What an attempt asked for is what the upstream heard, and is told where it is not what
+// What an attempt asked for is what the upstream heard, and is recorded where it is not what
 // the client asked for.
 func TestQuestionOfAttempt(t *testing.T) {
 	dir := t.TempDir()

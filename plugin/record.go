@@ -13,26 +13,26 @@ import (
 const (
 	// maxParts bounds the memory of a query that loops inside CoreDNS.
 	maxParts = 128
-	// open is how long something took that has not ended.
+	// open is the duration of what has not ended.
 	open = -1
-	// notSent is the rcode of a query that got no response.
+	// notSent is the rcode of a query without a response.
 	notSent = -1
 )
 
-// record is what becomes a line of an output: what was done for a query, or for a refresh that it set off. Its
-// owner is in query.go, and its times are in nanoseconds since the query's.
+// record becomes a line of an output: what was done for a query, or for a refresh that it set off. query.go says
+// who may change it. Times are in nanoseconds since the query's.
 type record struct {
 	q        *query
 	closed   bool
 	hops     []*span // in order of start
 	attempts []*span
-	rate     *float64 // where sampling chose it
+	rate     *float64 // nil unless sampling chose it
 
 	// Of a refresh.
 	began, took int64 // took is open while it goes on
 	verifies    bool  // the cache may wait for it
 
-	// What the usual chain needs, loadbalance, cache and forward, and one upstream that answers.
+	// Room for the usual chain, loadbalance, cache and forward, and one upstream that answers.
 	inlineHops     [3]*span
 	inlineAttempts [1]*span
 }
@@ -42,14 +42,13 @@ func (rec *record) init(q *query) {
 	rec.hops, rec.attempts = rec.inlineHops[:0], rec.inlineAttempts[:0]
 }
 
-// isFull reports whether a record has no room for another part.
+// isFull reports whether a record has maxParts hops and attempts.
 func (rec *record) isFull() bool { return len(rec.hops)+len(rec.attempts) >= maxParts }
 
-// isRefresh reports whether it is not the query's own.
+// isRefresh reports whether it is the record of a refresh.
 func (rec *record) isRefresh() bool { return rec != &rec.q.record }
 
-// deepest returns the hop that works on the answer now, or nil: every hop waits for the one after it, so it is
-// the last that is open.
+// deepest returns the hop that answers now, or nil. Every hop waits for the next one, so it is the last open one.
 func (rec *record) deepest() *span {
 	for _, h := range slices.Backward(rec.hops) {
 		if h.took == open {
@@ -59,12 +58,12 @@ func (rec *record) deepest() *span {
 	return nil
 }
 
-// asked reports whether a hop asked an upstream, so that its answer is relayed.
+// asked reports whether a hop asked an upstream, so that it relays an answer.
 func (rec *record) asked(hop *span) bool {
 	return slices.ContainsFunc(rec.attempts, func(a *span) bool { return a.hop() == hop })
 }
 
-// passedOn reports whether a hop passed the query on, and whether it waits for that now.
+// passedOn reports whether a hop called the next plugin, and whether it waits for that now.
 func (rec *record) passedOn(hop *span) (passed, waits bool) {
 	for _, h := range rec.hops {
 		if h.parent.hop() == hop {
@@ -75,9 +74,9 @@ func (rec *record) passedOn(hop *span) (passed, waits bool) {
 	return passed, waits
 }
 
-// handOver counts a closed record, and gives it to the outputs if it is to be written. All queries are observed,
-// because only the end shows which one failed or was slow.
-func (rec *record) handOver() {
+// complete counts a closed record, and pushes it to the outputs if it is to be written. All queries are observed,
+// because only their end shows which failed or were slow.
+func (rec *record) complete() {
 	d := rec.q.plugin
 	rec.judge()
 	d.checkAttempts(rec)
@@ -93,14 +92,13 @@ func (rec *record) handOver() {
 	}
 }
 
-// chooses reports whether an ordinary query is among those that are recorded, for us or for the server that asks
-// us.
+// chooses reports whether an ordinary query is recorded, because of sample or of the server that forwarded it.
 func (d *Dnstrace) chooses(i *identity) bool {
 	return i.sampled || trace.Sampled(trace.SamplingHash(i.transport(), i.id, i.client.Port()), d.sample)
 }
 
-// hasFailed reports whether a query failed, or an attempt of it, even if another made up for it. A refresh has
-// no client: only its attempts can fail.
+// hasFailed reports whether a query failed, or one of its attempts, even if another succeeded. A refresh has no
+// client: only its attempts can fail.
 func (rec *record) hasFailed() bool {
 	q := rec.q
 	if !rec.isRefresh() && (q.outcome != trace.OutcomeAnswered || q.errText != "" ||
@@ -113,7 +111,7 @@ func (rec *record) hasFailed() bool {
 	})
 }
 
-// duration returns how long the client waited, or a refresh worked.
+// duration returns how long the client waited, or how long a refresh took.
 func (rec *record) duration() time.Duration {
 	if rec.isRefresh() {
 		return time.Duration(rec.took)
@@ -121,19 +119,17 @@ func (rec *record) duration() time.Duration {
 	return time.Duration(rec.q.sentAt)
 }
 
-// encoder makes lines of records, for one writer.
+// encoder encodes records. It is not safe for concurrent use.
 type encoder struct {
-	query   trace.Query
-	refresh trace.Refresh
-	hops    []trace.Hop
-	tries   []trace.Attempt
+	hops     []trace.Hop
+	attempts []trace.Attempt
 }
 
 // append appends a record as a line.
 func (e *encoder) append(b []byte, rec *record) []byte {
 	q, i := rec.q, rec.q.ident.computed()
 	header := trace.Header{Time: i.time.Add(time.Duration(rec.began)), TraceID: i.traceID, Flow: i.flow}
-	e.hops, e.tries = e.hops[:0], e.tries[:0]
+	e.hops, e.attempts = e.hops[:0], e.attempts[:0]
 	for _, h := range rec.hops {
 		hop := trace.Hop{Plugin: h.name, Start: trace.Seconds(h.began - rec.began), Duration: seconds(&h.took)}
 		if above := h.parent.hop(); above != nil && above.rec == rec {
@@ -142,29 +138,29 @@ func (e *encoder) append(b []byte, rec *record) []byte {
 		e.hops = append(e.hops, hop)
 	}
 	for _, a := range rec.attempts {
-		e.tries = append(e.tries, a.encoded())
+		e.attempts = append(e.attempts, a.encoded())
 	}
 	if rec.isRefresh() {
-		e.refresh = trace.Refresh{Header: header, DNS: q.dns(), Cause: refreshCause(q.cache), Hops: e.hops, Upstreams: e.tries, Sample: rec.rate}
-		return append(e.refresh.AppendJSON(b), '\n')
+		refresh := trace.Refresh{Header: header, DNS: q.dns(), Cause: refreshCause(q.cache), Hops: e.hops, Upstreams: e.attempts, Sample: rec.rate}
+		return append(refresh.AppendJSON(b), '\n')
 	}
-	e.query = trace.Query{
+	query := trace.Query{
 		Header: header, DNS: q.dns(), SpanID: i.spanID,
 		ServerPort: q.server.Port(), Zone: q.plugin.serverZones.match(i.q.Name), Cache: q.cache, AnsweredBy: q.answeredBy,
-		Outcome: q.outcome, Error: q.errText, Hops: e.hops, Upstreams: e.tries, Sample: rec.rate,
+		Outcome: q.outcome, Error: q.errText, Hops: e.hops, Upstreams: e.attempts, Sample: rec.rate,
 		Stamped: slices.ContainsFunc(rec.attempts, func(a *span) bool { return a.stamped }),
 	}
-	if !i.parentID.IsZero() { // else its TRACEPARENT came without one
-		e.query.ParentSpanID = &i.parentID
+	if !i.parentID.IsZero() { // a TRACEPARENT may lack it
+		query.ParentSpanID = &i.parentID
 	}
-	// A server that listens on the wildcard address does not tell on which of its addresses a datagram arrived.
+	// The local address of a server that listens on the wildcard address is not where the datagram arrived.
 	if addr := q.server.Addr(); addr.IsValid() && !addr.IsUnspecified() {
-		e.query.ServerIP = addr
+		query.ServerIP = addr
 	}
-	return append(e.query.AppendJSON(b), '\n')
+	return append(query.AppendJSON(b), '\n')
 }
 
-// encoded returns an attempt of a closed record in the form of trace.
+// encoded returns an attempt of a closed record as package trace has it.
 func (s *span) encoded() trace.Attempt {
 	a := trace.Attempt{Attempt: s.number, Address: s.address, Start: trace.Seconds(s.began - s.rec.began), Duration: seconds(&s.took),
 		Outcome: s.outcome, Error: s.errText}
@@ -175,7 +171,7 @@ func (s *span) encoded() trace.Attempt {
 	return a
 }
 
-// seconds returns a duration in the form of trace, or nil while it is open.
+// seconds returns a duration as package trace has it, or nil while it is open.
 func seconds(took *int64) *trace.Seconds {
 	if *took == open {
 		return nil

@@ -161,8 +161,8 @@ func TestKeepTTL(t *testing.T) {
 		ages          bool
 	}{
 		{"keepttl", trace.CacheHit, false},
-		{"keepttl\n serve_stale 1h immediate", told(trace.CacheHit, ""), false},
-		{"keepttl\n serve_stale 1h immediate", told(trace.CacheStale, ""), true},
+		{"keepttl\n serve_stale 1h immediate", reported(trace.CacheHit, ""), false},
+		{"keepttl\n serve_stale 1h immediate", reported(trace.CacheStale, ""), true},
 	} {
 		if !supported(t, ".:0 {\n cache {\n "+tc.options+"\n }\n }") {
 			continue

@@ -10,12 +10,11 @@ import (
 // section 4.1.1).
 const headerSize = 12
 
-// responseWriter keeps our option from the client, to whom an upstream may send it unasked, and notes the
-// answer.
+// responseWriter removes the option from answers, since an upstream may send it unasked, and records the answer.
 type responseWriter struct {
 	dns.ResponseWriter
 	code  uint16 // of the option
-	q     *query // whose answer it is; nil: no record's
+	q     *query // nil: the answer is not recorded
 	noOPT bool   // the query had no OPT before it was stamped
 }
 
@@ -47,7 +46,7 @@ func (w *responseWriter) Write(b []byte) (int, error) {
 	return n + len(b) - len(sent), err
 }
 
-// answering notes who answers a query, while that plugin is at it. m is nil for a message in wire format.
+// answering records which plugin answers, while it does. m is nil for a message in wire format.
 func (q *query) answering(m *dns.Msg) {
 	if q == nil {
 		return
@@ -64,10 +63,10 @@ func (q *query) answering(m *dns.Msg) {
 			q.outcome = trace.OutcomeRefused
 		}
 	}
-	q.cache = q.answeredCache(m)
+	q.cache = q.cacheStatus(true, m)
 }
 
-// answered notes what was sent. A zone transfer is many messages: their sizes add up, as in CoreDNS's log.
+// answered records what was sent. The sizes of the messages of a zone transfer add up, as in CoreDNS's log.
 func (q *query) answered(rcode, size int, err error) {
 	if q == nil {
 		return

@@ -86,7 +86,7 @@ func TestRotationFails(t *testing.T) {
 }
 
 // What another puts in the place of a renamed file is not written to: records go on to
-// the old one. All of it is told once.
+// the old one. Each is logged once.
 func TestRotationToWhatOthersPrepared(t *testing.T) {
 	dir := t.TempDir()
 	victim, pipe := filepath.Join(dir, "victim"), filepath.Join(dir, "pipe")

@@ -2,6 +2,7 @@ package dnstrace
 
 import (
 	"fmt"
+	"reflect"
 	"testing"
 	"time"
 
@@ -23,7 +24,7 @@ func findHop(t *testing.T, s *server, name string) *hop {
 		if h.name == name {
 			return h
 		}
-		next, _ = fieldsOf(h.next).FieldByName("Next").Interface().(plugin.Handler)
+		next, _ = fieldsOf(reflect.ValueOf(h.next)).FieldByName("Next").Interface().(plugin.Handler)
 	}
 	t.Fatalf("there is no hop before %s", name)
 	return nil

@@ -13,7 +13,6 @@ import (
 	"github.com/coredns/coredns/plugin"
 
 	"github.com/dnstrace/dnstrace/trace"
-	"github.com/dnstrace/dnstrace/trace/recordfile"
 	"github.com/dnstrace/dnstrace/trace/trustedpath"
 )
 
@@ -21,11 +20,8 @@ const (
 	defaultBuffer = 8192
 	// maxBuffer bounds the memory of a blocked output to some gigabytes: a record takes about 2 kB.
 	maxBuffer = 1 << 20
-	// defaultSlow is the usual limit of what people call slow: half a second is far beyond any answer of a
-	// healthy upstream, and below every client's timeout.
+	// defaultSlow is longer than any answer of a healthy upstream takes, and shorter than every client's timeout.
 	defaultSlow = 500 * time.Millisecond
-	// maxUnixPath is what sun_path of a socket address holds (unix(7)), without the zero byte at its end.
-	maxUnixPath = 107
 )
 
 // expected says what each property takes.
@@ -47,17 +43,13 @@ func setup(c *caddy.Controller) error {
 		return plugin.Error(pluginName, err)
 	}
 	config := dnsserver.GetConfig(c)
-	config.AddPlugin(func(next plugin.Handler) plugin.Handler {
-		d.Next = next
+	later := len(config.Plugin) + 1 // where the plugins after this one begin
+	config.AddPlugin(func(plugin.Handler) plugin.Handler {
+		d.Next = d.chain(config.Plugin[later:])
 		return d
 	})
-	wrapLater(c, config, d)
 	i := instanceOf(c)
 	i.blocks = append(i.blocks, d)
-	c.OnStartup(func() error {
-		d.view = config.ViewName // all plugins of the block are set up
-		return nil
-	})
 	return nil
 }
 
@@ -66,7 +58,7 @@ func parse(c *caddy.Controller) (*Dnstrace, error) {
 		serverZones: plugin.OriginsFromArgsOrServerBlock(nil, c.ServerBlockKeys),
 		optionCode:  trace.DefaultOptionCode, sample: 1, slow: defaultSlow, buffer: defaultBuffer,
 	}
-	var properties []string // that were set
+	var set []string // properties
 	for i := 0; c.Next(); i++ {
 		if i > 0 {
 			return nil, c.Errf("%s is already in this server block: expected it once, with all its outputs", pluginName)
@@ -80,19 +72,24 @@ func parse(c *caddy.Controller) (*Dnstrace, error) {
 		d.zones = plugin.OriginsFromArgsOrServerBlock(args, c.ServerBlockKeys)
 		for c.NextBlock() {
 			property := c.Val()
-			if slices.Contains(properties, property) {
+			if slices.Contains(set, property) {
 				return nil, c.Errf("%s is already set: expected it once", property)
 			}
 			if err := d.parseProperty(c, property, c.RemainingArgs()); err != nil {
 				return nil, err
 			}
 			if property != "output" {
-				properties = append(properties, property)
+				set = append(set, property)
 			}
 		}
 	}
-	if len(d.configs) == 0 {
-		d.configs = []outputConfig{{kind: outputStdout}}
+	if len(d.outputs) == 0 {
+		if err := d.parseOutput(c, []string{outputStdout}); err != nil {
+			return nil, err
+		}
+	}
+	for _, o := range d.outputs {
+		o.limit = max(o.limit, d.buffer)
 	}
 	return d, nil
 }
@@ -106,7 +103,10 @@ func (d *Dnstrace) parseProperty(c *caddy.Controller, property string, args []st
 			return d.parseOutput(c, args)
 		}
 	case "stamp":
-		d.stamp, ok = parseStamp(args)
+		d.stamp.all = value == "all"
+		if ok = d.stamp.all || value == "off"; !ok {
+			d.stamp.to, ok = parseNetworks(args)
+		}
 	case "accept":
 		d.accept, ok = parseNetworks(args)
 	case "option-code":
@@ -131,14 +131,13 @@ func (d *Dnstrace) parseProperty(c *caddy.Controller, property string, args []st
 	return nil
 }
 
-// isAssigned reports whether no option may have this code: IANA has assigned or reserved it ("DNS EDNS0 Option
-// Codes (OPT)" of https://www.iana.org/assignments/dns-parameters, as of 2026), so that TRACEPARENT under it
-// would be read as something else.
+// isAssigned reports whether IANA has assigned or reserved an option code ("DNS EDNS0 Option Codes (OPT)" of
+// https://www.iana.org/assignments/dns-parameters, as of 2026): others would misread TRACEPARENT under it.
 func isAssigned(code uint64) bool {
 	return code <= 26 || code == 20292 || code == 26946 || code == 65535
 }
 
-// networks is a list of networks that are trusted with something.
+// networks is a list of trusted networks.
 type networks []netip.Prefix
 
 func (n networks) contain(a netip.Addr) bool {
@@ -150,7 +149,7 @@ func parseNetworks(args []string) (n networks, ok bool) {
 	for _, arg := range args {
 		p, err := netip.ParsePrefix(arg)
 		if err == nil && p.Addr().Is4In6() {
-			// The addresses that it is compared with are written as IPv4.
+			// contain compares it with IPv4 addresses.
 			p, err = p.Addr().Unmap().Prefix(p.Bits() - 96)
 		}
 		if err != nil {
@@ -161,21 +160,10 @@ func parseNetworks(args []string) (n networks, ok bool) {
 	return n, len(n) > 0
 }
 
-// stampPolicy says which upstreams get the option.
+// stampPolicy selects the upstreams that get the option.
 type stampPolicy struct {
 	all bool
 	to  networks
-}
-
-func parseStamp(args []string) (p stampPolicy, ok bool) {
-	switch strings.Join(args, " ") {
-	case "off":
-		return p, true
-	case "all":
-		return stampPolicy{all: true}, true
-	}
-	p.to, ok = parseNetworks(args)
-	return p, ok
 }
 
 // Kinds of output.
@@ -186,47 +174,41 @@ const (
 	outputUnix   = "unix"
 )
 
-// outputConfig is an output as the Corefile names it.
+// outputConfig is an output in the Corefile.
 type outputConfig struct {
 	kind string
 	path string
 }
 
-// String returns the output as the Corefile names it, and metrics and the log.
+// String returns the output as in the Corefile, for metrics and the log.
 func (o outputConfig) String() string { return strings.TrimSpace(o.kind + " " + o.path) }
 
-// parseOutput adds an output, with an absolute path, and finds out now what would fail later.
+// parseOutput adds an output, with an absolute path.
 func (d *Dnstrace) parseOutput(c *caddy.Controller, args []string) (err error) {
-	o := outputConfig{args[0], strings.Join(args[1:], "")}
+	config := outputConfig{args[0], strings.Join(args[1:], "")}
 	switch {
-	case len(args) == 1 && (o.kind == outputStdout || o.kind == outputStderr):
-	case len(args) == 2 && o.kind == outputFile && o.path != "":
-		if !filepath.IsAbs(o.path) {
-			o.path = filepath.Join(dnsserver.GetConfig(c).Root, o.path)
+	case len(args) == 1 && (config.kind == outputStdout || config.kind == outputStderr):
+	case len(args) == 2 && config.kind == outputFile && config.path != "":
+		if !filepath.IsAbs(config.path) {
+			config.path = filepath.Join(dnsserver.GetConfig(c).Root, config.path)
 		}
-		if o.path, err = filepath.Abs(o.path); err != nil {
-			return c.Errf("output %s: %v", o, err)
+		if config.path, err = filepath.Abs(config.path); err != nil {
+			return c.Errf("output %s: %v", config, err)
 		}
-		f, err := recordfile.Open(o.path)
-		if err != nil {
-			return c.Errf("output %s: expected a file that CoreDNS may create or append to: %v", o, err)
-		}
-		if err := f.Close(); err != nil {
-			return c.Errf("output %s: %v", o, err)
-		}
-	case len(args) == 2 && o.kind == outputUnix:
-		if err := trustedpath.Socket(o.path); err != nil {
+	case len(args) == 2 && config.kind == outputUnix:
+		if err := trustedpath.Socket(config.path); err != nil {
 			return c.Errf("output unix: %v", err)
-		}
-		if len(o.path) > maxUnixPath {
-			return c.Errf("output unix: the path has %d bytes: expected at most %d, which is what a socket address holds", len(o.path), maxUnixPath)
 		}
 	default:
 		return c.Errf("output %s: expected %s", strings.Join(args, " "), expected["output"])
 	}
-	if slices.Contains(d.configs, o) {
-		return c.Errf("output %s is already there: expected every output once", o)
+	o, err := instanceOf(c).output(config)
+	switch {
+	case err != nil:
+		return c.Errf("output %s: expected a file that CoreDNS may create or append to: %v", config, err)
+	case slices.Contains(d.outputs, o):
+		return c.Errf("output %s is already there: expected every output once", config)
 	}
-	d.configs = append(d.configs, o)
+	d.outputs = append(d.outputs, o)
 	return nil
 }

@@ -36,8 +36,15 @@ func TestParse(t *testing.T) {
 			t.Errorf("%s: %v", tc.input, err)
 			continue
 		}
-		if got := strings.Join(d.zones, " "); got != tc.zones || !reflect.DeepEqual(d.configs, tc.outputs) || d.buffer != tc.buffer {
-			t.Errorf("%s: zones %s, outputs %v, buffer %d", tc.input, got, d.configs, d.buffer)
+		var outputs []outputConfig
+		for _, o := range d.outputs {
+			outputs = append(outputs, o.config)
+			if o.limit != tc.buffer {
+				t.Errorf("%s: buffer %d", tc.input, o.limit)
+			}
+		}
+		if got := strings.Join(d.zones, " "); got != tc.zones || !reflect.DeepEqual(outputs, tc.outputs) {
+			t.Errorf("%s: zones %s, outputs %v", tc.input, got, outputs)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package dnstrace
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -22,27 +23,25 @@ const (
 	// CoreDNS's own log on the same pipe never ends up inside a line. A record that is longer, by some twenty
 	// attempts, may be written in pieces if the pipe is full just then.
 	pipeLimit = 4096
-	// datagramLimit is the size of a datagram: well below the usual send buffer, of which the kernel's own
-	// bookkeeping takes a share.
+	// datagramLimit is the size of a datagram: well below the usual send buffer, part of which the kernel uses for
+	// its own bookkeeping.
 	datagramLimit = 60 << 10
-	// redialDelay keeps a plugin without a tracer from asking for it with every batch.
+	// redialDelay is the least time between two attempts to connect to the tracer.
 	redialDelay = 250 * time.Millisecond
-	// patience is how long a write waits before it asks whether to go on.
-	patience = 50 * time.Millisecond
-	// rotationDelay is how often a file's path is looked at.
+	// rotationDelay is the least time between two checks whether a file was renamed or removed.
 	rotationDelay = time.Second
 )
 
-// sink is where lines go. It is used by one goroutine.
+// sink is where lines go. It is not safe for concurrent use. Nothing closes it: a query may outlive its servers, and
+// the garbage collector closes files and sockets that nobody uses any more.
 type sink interface {
-	// write writes whole lines. It waits, until giveUp; after an error, done says how many bytes went out.
-	write(lines []byte, giveUp func() bool) (done int, err error)
+	// write writes whole lines. It waits until ctx is done; after an error, done says how many bytes went out.
+	write(ctx context.Context, lines []byte) (done int, err error)
 	// limit is the most bytes that a write should have; one line may be more.
 	limit() int
-	close() error
 }
 
-// What the errors of a socket wrap. Records that may not go there count as without a receiver.
+// Wrapped by the errors of a socket. Both count as no_receiver.
 var (
 	errNoReceiver = errors.New("nobody listens on the socket: start the node tracer with `dnstrace run --listen PATH`")
 	errRefused    = errors.New("no record goes to the socket")
@@ -61,54 +60,43 @@ func openSink(c outputConfig) (sink, error) {
 	}
 }
 
-// writeTo writes to an open file or socket for as long as that takes, or until giveUp. Regular files know no
-// deadline, and need none.
-func writeTo(w interface {
+// writeTo writes to an open file or socket, and waits until ctx is done. Regular files know no deadline, and need
+// none.
+func writeTo(ctx context.Context, w interface {
 	io.Writer
 	SetWriteDeadline(time.Time) error
-}, b []byte, giveUp func() bool) (n int, err error) {
-	for {
-		deadline, last := time.Now(), giveUp()
-		if !last {
-			deadline = deadline.Add(patience)
-		}
-		_ = w.SetWriteDeadline(deadline)
-		done, err := w.Write(b[n:])
-		n += done
-		if last || !errors.Is(err, os.ErrDeadlineExceeded) {
-			return n, err
-		}
-	}
+}, b []byte) (int, error) {
+	stop := context.AfterFunc(ctx, func() { _ = w.SetWriteDeadline(time.Now()) })
+	defer stop()
+	return w.Write(b)
 }
 
 // fileSink is a file, or what standard output or error is.
 type fileSink struct {
-	file  *os.File
-	owned bool
-	size  int  // limit
-	torn  bool // the last line that was written is not complete
-	// Of a file that we opened: its path, which never changes, what it is, when its path was last looked at,
-	// and whether a new file could not be opened since.
+	file *os.File
+	size int  // limit
+	torn bool // the last line is not complete
+	// Of an output file, which may be rotated.
 	path    string
 	info    os.FileInfo
-	checked time.Time
-	stuck   bool
+	checked time.Time // when its path last was
+	stuck   bool      // since then, no new file could be opened
 }
 
-// openFile opens a file to append to, as package recordfile allows.
+// openFile opens a file to append to, under the rules of package recordfile.
 func openFile(path string) (*fileSink, error) {
 	f, err := recordfile.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	info, err := f.Stat()
-	return &fileSink{file: f, owned: true, size: fileLimit, path: path, info: info, checked: time.Now()}, err
+	return &fileSink{file: f, size: fileLimit, path: path, info: info, checked: time.Now()}, err
 }
 
-// openStream opens standard output or error. Writing to a pipe or terminal that nobody reads would block beyond
-// any deadline, so those are opened once more, without blocking, which does not change the stream for the rest
-// of CoreDNS. Where that is not allowed, or for a socket, the stream itself has to do. The number is given
-// because asking std for it changes its mode.
+// openStream opens standard output or error. A blocking write to a pipe or terminal that nobody reads ignores
+// deadlines, so those are opened again as non-blocking, which does not change the stream for the rest of CoreDNS.
+// Where that is not possible, as for a socket, the stream itself is used. fd is its number: std.Fd would change its
+// mode.
 func openStream(std *os.File, fd int) *fileSink {
 	if info, err := std.Stat(); err == nil && info.Mode().IsRegular() {
 		return &fileSink{file: std, size: fileLimit}
@@ -117,11 +105,10 @@ func openStream(std *os.File, fd int) *fileSink {
 	if err != nil {
 		return &fileSink{file: std, size: pipeLimit}
 	}
-	return &fileSink{file: f, owned: true, size: pipeLimit}
+	return &fileSink{file: f, size: pipeLimit}
 }
 
-// reopen opens the file anew when it was renamed or removed, as log rotation does. Until that works, records go
-// on to the file that we have.
+// reopen opens the file again when log rotation has renamed or removed it. Until that works, the old file is used.
 func (s *fileSink) reopen() {
 	now := time.Now()
 	if s.path == "" || now.Sub(s.checked) < rotationDelay {
@@ -139,7 +126,7 @@ func (s *fileSink) reopen() {
 		s.stuck = true
 		return
 	}
-	if err := s.close(); err != nil {
+	if err := s.file.Close(); err != nil {
 		log.Warningf("output file %s: closing what was renamed: %v", s.path, err)
 	}
 	*s = *next
@@ -147,45 +134,38 @@ func (s *fileSink) reopen() {
 
 func (s *fileSink) limit() int { return s.size }
 
-func (s *fileSink) write(lines []byte, giveUp func() bool) (int, error) {
+func (s *fileSink) write(ctx context.Context, lines []byte) (int, error) {
 	s.reopen()
 	if s.torn {
-		// What was written of the line before stays a line of its own.
-		if _, err := writeTo(s.file, []byte{'\n'}, giveUp); err != nil {
+		// The incomplete line stays a line of its own.
+		if _, err := writeTo(ctx, s.file, []byte{'\n'}); err != nil {
 			return 0, err
 		}
 	}
-	n, err := writeTo(s.file, lines, giveUp)
+	n, err := writeTo(ctx, s.file, lines)
 	s.torn = n > 0 && n < len(lines) && lines[n-1] != '\n'
 	if s.torn && lines[n] == '\n' {
-		n++ // the record is whole, and its newline comes before the next one
+		n++ // the record is complete, and the next write begins with its newline
 	}
 	return n, err
 }
 
-func (s *fileSink) close() error {
-	if !s.owned { // others use it too
-		return nil
-	}
-	return s.file.Close()
-}
-
-// unixSink sends datagrams to the node tracer's socket, which may be absent, slow or started again at any time.
+// unixSink sends datagrams to the socket of the node tracer, which may be absent, slow, or restarted at any time.
 type unixSink struct {
 	path  string
-	conn  *net.UnixConn // nil: nobody listens, as far as we know
+	conn  *net.UnixConn // nil: not connected
 	retry time.Time
 }
 
 func (s *unixSink) limit() int { return datagramLimit }
 
-// write sends one datagram. A tracer that is slow makes it wait; one that is gone is looked for once more.
-func (s *unixSink) write(lines []byte, giveUp func() bool) (n int, err error) {
+// write sends one datagram. It waits for a slow tracer, and connects again, once, to one that is gone.
+func (s *unixSink) write(ctx context.Context, lines []byte) (n int, err error) {
 	for range 2 {
 		if err := s.dial(); err != nil {
 			return 0, err
 		}
-		if n, err = writeTo(s.conn, lines, giveUp); !gone(err) {
+		if n, err = writeTo(ctx, s.conn, lines); !gone(err) {
 			return n, err
 		}
 		_ = s.conn.Close()
@@ -194,7 +174,7 @@ func (s *unixSink) write(lines []byte, giveUp func() bool) (n int, err error) {
 	return n, fmt.Errorf("%w: %w", errNoReceiver, err)
 }
 
-// gone reports whether err means that the receiver is not there any more.
+// gone reports whether err means that the receiver is gone.
 func gone(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOTCONN) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
@@ -224,15 +204,8 @@ func (s *unixSink) dial() error {
 	return nil
 }
 
-func (s *unixSink) close() error {
-	if s.conn == nil {
-		return nil
-	}
-	return s.conn.Close()
-}
-
-// trusted wants a socket that nobody but this user and root can have put there: who serves it reads every
-// record. The folder may be missing, as long as the tracer does not run.
+// trusted reports an error unless only this user and root can have created the socket: who serves it reads every
+// record. The folder may be missing while the tracer does not run.
 func trusted(path string) error {
 	err := trustedpath.Rules{}.Folder(filepath.Dir(path))
 	var info fs.FileInfo
@@ -243,7 +216,7 @@ func trusted(path string) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%w: %w", errNoReceiver, err)
 	case errors.Is(err, fs.ErrPermission):
-		return nil // who may not look may not connect either
+		return nil // connecting will fail too
 	case err != nil:
 		return fmt.Errorf("%w, since whoever serves it reads every record: %w", errRefused, err)
 	case info.Mode().Type() != fs.ModeSocket:

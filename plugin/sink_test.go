@@ -40,7 +40,7 @@ func TestSocketOfAnotherUser(t *testing.T) {
 			failed <- e
 			return
 		}
-		_, err := (&unixSink{path: path}).write([]byte("{}\n"), patient)
+		_, err := (&unixSink{path: path}).write(t.Context(), []byte("{}\n"))
 		failed <- err
 	}()
 	err = <-failed
@@ -49,7 +49,7 @@ func TestSocketOfAnotherUser(t *testing.T) {
 	}
 }
 
-// A socket that was not there and then may not be written to is told of twice: the first
+// A socket that was not there and then may not be written to is logged twice: the first
 // reason is no longer the one to mend.
 func TestReportOfAnotherReason(t *testing.T) {
 	var logged bytes.Buffer
@@ -118,7 +118,7 @@ func TestSocketOfOthers(t *testing.T) {
 				t.Fatal(err)
 			}
 			s := &unixSink{path: path}
-			if _, err := s.write([]byte("{}\n"), patient); !errors.Is(err, errRefused) || !strings.Contains(err.Error(), tc.want) {
+			if _, err := s.write(t.Context(), []byte("{}\n")); !errors.Is(err, errRefused) || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("%v, want %q", err, tc.want)
 			}
 			if err := setup(caddy.NewTestController("dns", "dnstrace {\n output unix "+path+"\n}")); err != nil {
@@ -134,14 +134,11 @@ func TestSocketOfOthers(t *testing.T) {
 				t.Fatal(err)
 			}
 			s.retry = time.Time{}
-			if _, err := s.write([]byte("{}\n"), patient); err != nil {
+			if _, err := s.write(t.Context(), []byte("{}\n")); err != nil {
 				t.Errorf("mended: %v", err)
 			}
 			if got := receive(t, his); string(got) != "{}\n" {
 				t.Errorf("received %q", got)
-			}
-			if err := s.close(); err != nil {
-				t.Error(err)
 			}
 		})
 	}

@@ -6,19 +6,17 @@ import (
 
 	"github.com/coredns/coredns/core/dnsserver"
 
-	"github.com/dnstrace/dnstrace/trace"
-
 	"github.com/miekg/dns"
 	ot "github.com/opentracing/opentracing-go"
 	otext "github.com/opentracing/opentracing-go/ext"
 	otlog "github.com/opentracing/opentracing-go/log"
 )
 
-// nothing is the span that does nothing.
+// nothing is a span that does nothing.
 var nothing = ot.NoopTracer{}.StartSpan("")
 
 // tracer opens spans for CoreDNS, and for whoever else asks the span in a context for its tracer. grpc asks the
-// global tracer, which in CoreDNS is nobody's: ours does nothing for spans that are not ours.
+// global tracer, which CoreDNS does not set: this one ignores foreign spans.
 type tracer struct{ ot.NoopTracer }
 
 func init() {
@@ -41,7 +39,7 @@ func (tracer) StartSpan(name string, opts ...ot.StartSpanOption) ot.Span {
 				child.Span = parent.Span.Tracer().StartSpan(name, rest...)
 			}
 			if isUnnamedAttempt(parent.name, name) {
-				child.attempts(unknownPeer)
+				child.note(string(otext.PeerAddress), unknownPeer)
 			}
 			return child
 		}
@@ -57,14 +55,13 @@ func (tracer) Inject(sc ot.SpanContext, format, carrier any) error {
 	return ot.ErrUnsupportedFormat
 }
 
-// ContextWithSpanHook implements ot.TracerContextWithSpanExtension: it is where a span learns about its
-// context.
+// ContextWithSpanHook implements ot.TracerContextWithSpanExtension. It gives a span its context.
 func (tracer) ContextWithSpanHook(ctx context.Context, sp ot.Span) context.Context {
 	s, ok := sp.(*span)
 	if !ok {
 		return ctx
 	}
-	if slices.Contains(dnsserver.Directives, s.name) { // CoreDNS names spans of handlers after them
+	if slices.Contains(dnsserver.Directives, s.name) { // CoreDNS names the span of a handler after it
 		s.enter(ctx, nil, nil, nil)
 	}
 	if s.out != nil {
@@ -78,19 +75,19 @@ func (tracer) ContextWithSpanHook(ctx context.Context, sp ot.Span) context.Conte
 
 type ctx = context.Context
 
-// span is a part of a query: a hop, which is the call of a handler, an attempt to ask an upstream, which is a
-// span with the address of a peer, whoever opens it, or nothing of ours. Plugins may keep it for as long as they
-// like. It is its own SpanContext, and the context of its handler. What it notes is in part.go.
+// span is part of a query: a hop, which is the call of a handler; an attempt, which is any span with a peer
+// address; or neither. Plugins may use it after the query has ended. It is also its own SpanContext, and the
+// context of its handler. part.go has what it records.
 type span struct {
 	ot.Span // of another tracer, or nothing
 	ctx     // that the handler of a hop is called with, below this one
 	q       *query
 	parent  *span // nil at the top
 	name    string
-	out     *outgoing // where attempts below it may get the option
+	out     *outgoing // stamps the attempts below it
 
-	// Of a hop and an attempt. They belong to the record as soon as it has the span.
-	rec         *record // that the span is part of
+	// Of a hop and an attempt.
+	rec         *record
 	isHop       bool
 	isAttempt   bool
 	began, took int64 // nanoseconds; since the query's time, and until now or open
@@ -99,22 +96,22 @@ type span struct {
 	// Of a hop.
 	entered  bool
 	hidden   bool // its handler does not see it
-	calledBy *hop // nil: nothing of ours, but CoreDNS has started it
+	calledBy *hop // nil: CoreDNS started the span, and no hop is before the handler
 	index    int
-	nested   bool         // it is part of a nested lookup, which passed this plugin again
-	asks     dns.Question // what it was called with, without a name if that is not known
+	nested   bool         // part of a nested lookup, which passed this plugin again
+	asks     dns.Question // what it was called with; no name: unknown
 	returned bool
 	rcode    int
-	says     string // of a cache: what it says that it did
+	says     string // the status with which a cache tagged it
 
-	// Of an attempt. Its outcome is judged when the record is closed.
+	// Of an attempt. Its outcome is known when the record is closed.
 	number           int
 	address          string
-	stamped, failed  bool // failed: its span says so
+	stamped, failed  bool // failed: the span has the error tag, or logged an error
 	outcome, errText string
 }
 
-// hop returns the hop that s is, or is part of, or nil.
+// hop returns the hop that s is or belongs to, or nil.
 func (s *span) hop() *span {
 	for s != nil && !s.isHop {
 		s = s.parent
@@ -131,7 +128,7 @@ func (s *span) newChild(name string) *span {
 	return child
 }
 
-// under makes s, which is new, a span under parent. It is called with the lock.
+// under makes s, which is new, a child of parent. The caller holds the lock.
 func (s *span) under(parent *span, name string, began int64) {
 	s.Span, s.q, s.parent, s.name, s.out = nothing, parent.q, parent, name, parent.out
 	s.rec, s.began, s.took = parent.rec, began, open
@@ -160,23 +157,9 @@ func (s *span) FinishWithOptions(o ot.FinishOptions) {
 	s.Span.FinishWithOptions(o)
 }
 
-// SetTag implements ot.Span. All tags that are read are read here.
+// SetTag implements ot.Span.
 func (s *span) SetTag(key string, value any) ot.Span {
-	switch key {
-	case string(otext.PeerAddress):
-		if peer, ok := value.(string); ok {
-			s.attempts(peer)
-		}
-	case cacheStatusTag:
-		switch value {
-		case trace.CacheHit, trace.CacheMiss, trace.CacheStale:
-			s.cached(value.(string))
-		}
-	case string(otext.Error):
-		if failed, ok := value.(bool); ok && failed {
-			s.fails(nil)
-		}
-	}
+	s.note(key, value)
 	s.Span.SetTag(key, value)
 	return s
 }
@@ -184,9 +167,7 @@ func (s *span) SetTag(key string, value any) ot.Span {
 // LogFields implements ot.Span.
 func (s *span) LogFields(fields ...otlog.Field) {
 	for _, f := range fields {
-		if err, ok := f.Value().(error); ok {
-			s.fails(err)
-		}
+		s.note("", f.Value())
 	}
 	s.Span.LogFields(fields...)
 }
@@ -194,9 +175,7 @@ func (s *span) LogFields(fields ...otlog.Field) {
 // LogKV implements ot.Span.
 func (s *span) LogKV(keyValues ...any) {
 	for _, value := range keyValues {
-		if err, ok := value.(error); ok {
-			s.fails(err)
-		}
+		s.note("", value)
 	}
 	s.Span.LogKV(keyValues...)
 }

@@ -124,17 +124,17 @@ func TestTraceTrees(t *testing.T) {
 	}{
 		{
 			"grpc", "grpc . " + back.addr + " {\n" + trust + "\n}", dns.TypeA,
-			told("grpc(query)", "grpc"), "dnstrace(grpc(query))",
+			reported("grpc(query)", "grpc"), "dnstrace(grpc(query))",
 			"grpc", "1 ok " + back.addr,
 		},
 		{
 			"grpc failover", "grpc . " + down + " " + back.addr + " {\n policy sequential\n" + trust + "\n}", dns.TypeA,
-			told("grpc(query query)", "grpc"), "dnstrace(grpc(query query))",
+			reported("grpc(query query)", "grpc"), "dnstrace(grpc(query query))",
 			"grpc", "1 error " + down + ", 2 ok " + back.addr,
 		},
 		{
 			"cache and grpc", "cache\n grpc . " + back.addr + " {\n" + trust + "\n}", dns.TypeA,
-			told("cache(grpc(query))", "cache(grpc)"), "dnstrace(cache(grpc(query)))",
+			reported("cache(grpc(query))", "cache(grpc)"), "dnstrace(cache(grpc(query)))",
 			"cache grpc<cache", "1 ok " + back.addr,
 		},
 		{

@@ -108,7 +108,7 @@ func TestGRPC(t *testing.T) {
 		{back.addr, "", "missing.org.", "answered NXDOMAIN 1 ok " + back.addr},
 		{down + " " + back.addr, "policy sequential", "example.org.", "answered NOERROR 1 error " + down + ", 2 ok " + back.addr},
 		{down, "", "example.org.", "error SERVFAIL 1 error " + down},
-		{back.addr + " " + back.addr, "policy round_robin", "example.org.", "answered NOERROR 1 ok " + told(back.addr, "")},
+		{back.addr + " " + back.addr, "policy round_robin", "example.org.", "answered NOERROR 1 ok " + reported(back.addr, "")},
 		{back.addr, "fallthrough", "example.org.", "answered NOERROR 1 ok " + back.addr},
 		// It went on: for NXDOMAIN, or because nobody answered.
 		{back.addr, "fallthrough", "missing.org.", "answered NOERROR 1  " + back.addr},

@@ -16,6 +16,9 @@ import (
 // othersWrite are the bits of a mode by which somebody but the owner may write.
 const othersWrite = 0o022
 
+// maxSocket is what sun_path of a socket address holds (unix(7)), without the zero byte at its end.
+const maxSocket = 107
+
 // maxLinks is how many symbolic links the kernel follows in one path (path_resolution(7)).
 const maxLinks = 40
 
@@ -139,8 +142,11 @@ func File(path string) error {
 // Socket wants the path of a socket to name a file. Without one (an abstract socket, unix(7))
 // it has no mode and no folder: anybody may connect to it, or be there first.
 func Socket(path string) error {
-	if path == "" || path[0] == '@' {
+	switch {
+	case path == "", path[0] == '@':
 		return fmt.Errorf("%q names no file, and a socket without one is anybody's: choose a path such as /run/dnstrace/NAME.sock", path)
+	case len(path) > maxSocket:
+		return fmt.Errorf("the path has %d bytes: expected at most %d, which is what a socket address holds", len(path), maxSocket)
 	}
 	return nil
 }
