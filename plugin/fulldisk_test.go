@@ -82,10 +82,10 @@ func cutAtNewline(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 	line := append(bytes.Repeat([]byte{'x'}, 64<<10), '\n')
-	if n, err := f.write(t.Context(), append(line, "next\n"...)); n != len(line) || !errors.Is(err, syscall.ENOSPC) {
-		t.Errorf("%d bytes of a line of %d: %v", n, len(line), err)
+	if n, err := f.write(t.Context(), append(line, "next\n"...)); n != 1 || !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("%d lines: %v", n, err)
 	}
-	if err := errors.Join(f.file.Close(), os.Remove(path)); err != nil {
+	if err := errors.Join(f.Close(), os.Remove(path)); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -1,7 +1,6 @@
 package dnstrace
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"sync"
@@ -175,10 +174,10 @@ func (o *output) writeAll(records []*record) {
 // write writes the lines of records, one each, and counts and clears the records. It returns false if flush has given
 // them up.
 func (o *output) write(records []*record, lines []byte) bool {
-	n, err := o.sink.write(o.overdue, lines)
-	cause, whole := causeWriteError, len(records)
-	if err != nil {
-		whole = bytes.Count(lines[:n], []byte{'\n'})
+	whole, err := o.sink.write(o.overdue, lines)
+	cause := causeWriteError
+	if err == nil {
+		whole = len(records)
 	}
 	if errors.Is(err, errNoReceiver) || errors.Is(err, errRefused) {
 		cause = causeNoReceiver

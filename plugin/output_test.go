@@ -257,8 +257,8 @@ func TestStreamPipe(t *testing.T) {
 	if sink.file == w || sink.limit() != pipeLimit {
 		t.Errorf("the pipe was not opened again")
 	}
-	if n%pipeLimit != 0 || n == 0 {
-		t.Errorf("%d bytes written", n)
+	if n == 0 {
+		t.Error("no line is written")
 	}
 	if err := sink.file.Close(); err != nil {
 		t.Error(err)

@@ -28,15 +28,13 @@ const (
 	datagramLimit = 60 << 10
 	// redialDelay is the least time between two attempts to connect to the tracer.
 	redialDelay = 250 * time.Millisecond
-	// rotationDelay is the least time between two checks whether a file was renamed or removed.
-	rotationDelay = time.Second
 )
 
 // sink is where lines go. It is not safe for concurrent use. Nothing closes it: a query may outlive its servers, and
 // the garbage collector closes files and sockets that nobody uses any more.
 type sink interface {
-	// write writes whole lines. It waits until ctx is done; after an error, done says how many bytes went out.
-	write(ctx context.Context, lines []byte) (done int, err error)
+	// write writes whole lines. It waits until ctx is done; after an error, whole says how many of them went out.
+	write(ctx context.Context, lines []byte) (whole int, err error)
 	// limit is the most bytes that a write should have; one line may be more.
 	limit() int
 }
@@ -60,94 +58,60 @@ func openSink(c outputConfig) (sink, error) {
 	}
 }
 
-// writeTo writes to an open file or socket, and waits until ctx is done. Regular files know no deadline, and need
-// none.
-func writeTo(ctx context.Context, w interface {
-	io.Writer
-	SetWriteDeadline(time.Time) error
-}, b []byte) (int, error) {
-	stop := context.AfterFunc(ctx, func() { _ = w.SetWriteDeadline(time.Now()) })
-	defer stop()
-	return w.Write(b)
-}
-
-// fileSink is a file, or what standard output or error is.
-type fileSink struct {
-	file *os.File
-	size int  // limit
-	torn bool // the last line is not complete
-	// Of an output file, which may be rotated.
-	path    string
-	info    os.FileInfo
-	checked time.Time // when its path last was
-	stuck   bool      // since then, no new file could be opened
-}
-
-// openFile opens a file to append to, under the rules of package recordfile.
-func openFile(path string) (*fileSink, error) {
-	f, err := recordfile.Open(path)
-	if err != nil {
-		return nil, err
+// until writes to an open file or socket, and waits until ctx is done. Regular files know no deadline, and need none.
+type until struct {
+	ctx context.Context
+	to  interface {
+		io.Writer
+		SetWriteDeadline(time.Time) error
 	}
-	info, err := f.Stat()
-	return &fileSink{file: f, size: fileLimit, path: path, info: info, checked: time.Now()}, err
+}
+
+// Write implements io.Writer.
+func (u until) Write(b []byte) (int, error) {
+	stop := context.AfterFunc(u.ctx, func() { _ = u.to.SetWriteDeadline(time.Now()) })
+	defer stop()
+	return u.to.Write(b)
+}
+
+// fileSink is an output file. Nothing waits for one for long.
+type fileSink struct{ *recordfile.Log }
+
+func openFile(path string) (fileSink, error) {
+	l, err := recordfile.OpenLog(path, func(err error) { log.Warningf("output file %v", err) })
+	return fileSink{l}, err
+}
+
+func (fileSink) limit() int { return fileLimit }
+
+func (s fileSink) write(_ context.Context, lines []byte) (int, error) { return s.Append(lines) }
+
+// streamSink is what standard output or error is.
+type streamSink struct {
+	file  *os.File
+	size  int // limit
+	lines recordfile.Lines
 }
 
 // openStream opens standard output or error. A blocking write to a pipe or terminal that nobody reads ignores
 // deadlines, so those are opened again as non-blocking, which does not change the stream for the rest of CoreDNS.
 // Where that is not possible, as for a socket, the stream itself is used. fd is its number: std.Fd would change its
 // mode.
-func openStream(std *os.File, fd int) *fileSink {
+func openStream(std *os.File, fd int) *streamSink {
 	if info, err := std.Stat(); err == nil && info.Mode().IsRegular() {
-		return &fileSink{file: std, size: fileLimit}
+		return &streamSink{file: std, size: fileLimit}
 	}
 	f, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", fd), os.O_WRONLY|os.O_APPEND|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
 	if err != nil {
-		return &fileSink{file: std, size: pipeLimit}
+		return &streamSink{file: std, size: pipeLimit}
 	}
-	return &fileSink{file: f, size: pipeLimit}
+	return &streamSink{file: f, size: pipeLimit}
 }
 
-// reopen opens the file again when log rotation has renamed or removed it. Until that works, the old file is used.
-func (s *fileSink) reopen() {
-	now := time.Now()
-	if s.path == "" || now.Sub(s.checked) < rotationDelay {
-		return
-	}
-	s.checked = now
-	if info, err := os.Lstat(s.path); err == nil && os.SameFile(info, s.info) {
-		return
-	}
-	next, err := openFile(s.path)
-	if err != nil {
-		if !s.stuck {
-			log.Warningf("output file %s: renamed or removed, but no new one can be opened; records go on to the old one: %v", s.path, err)
-		}
-		s.stuck = true
-		return
-	}
-	if err := s.file.Close(); err != nil {
-		log.Warningf("output file %s: closing what was renamed: %v", s.path, err)
-	}
-	*s = *next
-}
+func (s *streamSink) limit() int { return s.size }
 
-func (s *fileSink) limit() int { return s.size }
-
-func (s *fileSink) write(ctx context.Context, lines []byte) (int, error) {
-	s.reopen()
-	if s.torn {
-		// The incomplete line stays a line of its own.
-		if _, err := writeTo(ctx, s.file, []byte{'\n'}); err != nil {
-			return 0, err
-		}
-	}
-	n, err := writeTo(ctx, s.file, lines)
-	s.torn = n > 0 && n < len(lines) && lines[n-1] != '\n'
-	if s.torn && lines[n] == '\n' {
-		n++ // the record is complete, and the next write begins with its newline
-	}
-	return n, err
+func (s *streamSink) write(ctx context.Context, lines []byte) (int, error) {
+	return s.lines.WriteTo(until{ctx, s.file}, lines)
 }
 
 // unixSink sends datagrams to the socket of the node tracer, which may be absent, slow, or restarted at any time.
@@ -160,18 +124,18 @@ type unixSink struct {
 func (s *unixSink) limit() int { return datagramLimit }
 
 // write sends one datagram. It waits for a slow tracer, and connects again, once, to one that is gone.
-func (s *unixSink) write(ctx context.Context, lines []byte) (n int, err error) {
+func (s *unixSink) write(ctx context.Context, lines []byte) (_ int, err error) {
 	for range 2 {
 		if err := s.dial(); err != nil {
 			return 0, err
 		}
-		if n, err = writeTo(ctx, s.conn, lines); !gone(err) {
-			return n, err
+		if _, err = (until{ctx, s.conn}).Write(lines); !gone(err) {
+			return 0, err
 		}
 		_ = s.conn.Close()
 		s.conn, s.retry = nil, time.Time{}
 	}
-	return n, fmt.Errorf("%w: %w", errNoReceiver, err)
+	return 0, fmt.Errorf("%w: %w", errNoReceiver, err)
 }
 
 // gone reports whether err means that the receiver is gone.

@@ -34,7 +34,7 @@ func (l lines) Write(_ trace.Record, line []byte) { l.Writer.Write(line) }
 func openOutput(spec string, stderr io.Writer) ([]output, error) {
 	url, isOTLP := strings.CutPrefix(spec, otlp.Prefix)
 	if !isOTLP {
-		w, err := export.Open(spec)
+		w, err := export.Open(spec, func(err error) { say(stderr, "%v", err) })
 		var file *fs.PathError
 		switch {
 		case errors.As(err, &file):

@@ -26,7 +26,7 @@ func TestFileThatOthersPrepared(t *testing.T) {
 	for path, want := range map[string]string{pipe: "it is a named pipe: expected a regular file", link: "it is a symbolic link"} {
 		refused := make(chan error, 1)
 		go func() {
-			w, err := Open("file:" + path)
+			w, err := Open("file:"+path, ignore)
 			if err == nil {
 				w.Write(record())
 				_ = w.Close()

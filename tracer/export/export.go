@@ -2,7 +2,6 @@
 package export
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -34,7 +33,7 @@ const closePatience = 5 * time.Second
 // counted.
 type Writer struct {
 	name    string
-	out     io.WriteCloser
+	out     appender
 	mu      sync.Mutex
 	wake    *sync.Cond // there is something to write, or the end
 	room    *sync.Cond // a full block was taken
@@ -42,7 +41,6 @@ type Writer struct {
 	full    []block
 	free    [][]byte
 	closed  bool
-	torn    bool // what was written last ends in the middle of a line
 	waits   bool // Write waits for room
 	done    chan struct{}
 	patient time.Duration // of Close
@@ -57,44 +55,43 @@ type block struct {
 	records uint64
 }
 
+// appender is where lines go: a recordfile.Log, or a stream.
+type appender interface {
+	Append(lines []byte) (whole int, err error)
+	io.Closer
+}
+
 // Open opens an output: stdout, or file:PATH, which is appended to, as package
-// recordfile allows; the error of a path is an *fs.PathError. The caller must close
-// the output.
-func Open(spec string) (*Writer, error) {
+// recordfile allows, and opened again when it is rotated; the error of a path is an
+// *fs.PathError. warn is called where a file cannot be opened again. The caller must
+// close the output.
+func Open(spec string, warn func(error)) (*Writer, error) {
 	switch path, isFile := strings.CutPrefix(spec, "file:"); {
 	case spec == "stdout":
-		return newWriter(spec, keepOpen{os.Stdout}), nil
+		return newWriter(spec, &stream{to: os.Stdout}), nil
 	case isFile && path != "":
-		f, err := recordfile.Open(path)
+		l, err := recordfile.OpenLog(path, func(err error) { warn(fmt.Errorf("output %s: %w", spec, err)) })
 		if err != nil {
 			return nil, fmt.Errorf("output: %w", err)
 		}
-		w := newWriter(spec, f)
-		w.torn = endsTorn(f) // nothing is written before the first Flush
-		return w, nil
+		return newWriter(spec, l), nil
 	}
 	return nil, fmt.Errorf("output %q: expected stdout, file:PATH or otlp:URL", spec)
 }
 
-// endsTorn tells whether a file ends in the middle of a line: whoever wrote to it was
-// killed, or its disk was full.
-func endsTorn(f *os.File) bool {
-	info, err := f.Stat()
-	if err != nil || info.Size() == 0 {
-		return false
-	}
-	var last [1]byte
-	_, err = f.ReadAt(last[:], info.Size()-1)
-	return err == nil && last[0] != '\n'
+// stream is standard output, which stays open for whoever else prints.
+type stream struct {
+	to    io.Writer
+	lines recordfile.Lines
 }
 
-// keepOpen keeps standard output open for whoever else prints.
-type keepOpen struct{ io.Writer }
+// Append implements appender.
+func (s *stream) Append(lines []byte) (whole int, err error) { return s.lines.WriteTo(s.to, lines) }
 
 // Close implements io.Closer.
-func (keepOpen) Close() error { return nil }
+func (*stream) Close() error { return nil }
 
-func newWriter(name string, out io.WriteCloser) *Writer {
+func newWriter(name string, out appender) *Writer {
 	w := &Writer{name: name, out: out, done: make(chan struct{}), patient: closePatience}
 	w.block.lines = w.empty()
 	w.wake, w.room = sync.NewCond(&w.mu), sync.NewCond(&w.mu)
@@ -239,26 +236,12 @@ func (w *Writer) release(lines []byte) {
 // writeOut writes a block. Of one that an output took in part, as a disk that fills
 // up does, the lines that are whole count as written.
 func (w *Writer) writeOut(b block) {
-	lines := b.lines
-	if w.torn {
-		// Whoever reads on must not take the rest of a line and the next for one.
-		lines = append([]byte{'\n'}, lines...)
-	}
-	n, err := w.out.Write(lines)
-	if n > 0 {
-		w.torn = lines[n-1] != '\n'
-	}
+	whole, err := w.out.Append(b.lines)
 	if err == nil {
 		w.written.Add(b.records)
 		return
 	}
 	w.failed.CompareAndSwap(nil, &err)
-	before := len(lines) - len(b.lines)
-	whole := uint64(0)
-	if n > before {
-		// A line that lacks only its newline gets it before the next.
-		whole = uint64(bytes.Count(lines[before:min(n+1, len(lines))], []byte{'\n'}))
-	}
-	w.written.Add(whole)
-	w.dropped.Add(b.records - whole)
+	w.written.Add(uint64(whole))
+	w.dropped.Add(b.records - uint64(whole))
 }

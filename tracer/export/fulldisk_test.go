@@ -37,7 +37,7 @@ func TestFullDisk(t *testing.T) {
 	const line = `{"n":0}`
 	for cut := range 3*(len(line)+1) + 1 {
 		d := &disk{room: cut}
-		w := newWriter("file:x", d)
+		w := newWriter("file:x", &stream{to: d})
 		write := func(n int) {
 			block := block{records: uint64(n), lines: []byte(strings.Repeat(line+"\n", n))}
 			w.writeOut(block)
@@ -69,7 +69,7 @@ func TestFileThatEndsTorn(t *testing.T) {
 		if err := os.WriteFile(path, []byte(before), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		w, err := Open("file:" + path)
+		w, err := Open("file:"+path, ignore)
 		if err != nil {
 			t.Fatal(err)
 		}

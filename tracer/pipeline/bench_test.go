@@ -213,7 +213,7 @@ func (r *replay) ShareChanges() []capture.ShareChange { return nil }
 func BenchmarkLookup(b *testing.B) {
 	for name, lookup := range map[string][]sighting{"loopback": onLoopback(), "service": throughService(), "sockets": atSockets(), "recorded": atSockets()} {
 		b.Run(name, func(b *testing.B) {
-			out, err := export.Open("file:" + filepath.Join(b.TempDir(), "records.jsonl"))
+			out, err := export.Open("file:"+filepath.Join(b.TempDir(), "records.jsonl"), func(err error) { b.Error(err) })
 			if err != nil {
 				b.Fatal(err)
 			}
