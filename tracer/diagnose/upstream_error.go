@@ -17,14 +17,20 @@ import (
 func upstreamError(m *memory, t *trace.Trace) []trace.Finding {
 	findings := upstreamErrors(m, t, t.Upstreams)
 	if u, ok := forwarded(t); ok && len(findings) == 0 && errorCode(t.Query.RCode) && !failedFromCache(t.Query) {
+		how, advice, evidence := "answered "+t.Query.RCode, adviceFor(t.Query.RCode, t.QType), []string(nil)
+		if t.Exchange != nil && t.Query.RCode == t.RCode {
+			if good := m.answersOther(t, address(u)); good != nil {
+				how, advice, evidence = mishandles(t.QName, t.QType, good.qtype, t.RCode), mishandledAdvice(t.QType, good.qtype, t.RCode), mishandledEvidence(m, t)
+			}
+		}
 		findings = append(findings, trace.Finding{
 			Code:    UpstreamError,
-			Summary: fmt.Sprintf("The upstream %s answered %s.", address(u), t.Query.RCode),
-			Evidence: []string{
+			Summary: fmt.Sprintf("The upstream %s %s.", address(u), how),
+			Evidence: append([]string{
 				fmt.Sprintf("CoreDNS's %s ended as %s, and %s passed the answer on: rcode %s", attemptName(u.Attempt), u.Attempt.Outcome, t.Query.AnsweredBy, t.Query.RCode),
 				"its packets were not observed",
-			},
-			Advice: adviceFor(t.Query.RCode),
+			}, evidence...),
+			Advice: advice,
 		})
 	}
 	return findings
@@ -78,6 +84,9 @@ func upstreamErrors(m *memory, t *trace.Trace, upstreams []trace.Upstream) []tra
 	for how, same := range all {
 		f := &findings[first[how]]
 		f.Summary, f.Advice = how.reported(t, same)
+		if summary, advice, evidence := mishandledBy(m, t, how, same); summary != "" {
+			f.Summary, f.Advice, f.Evidence = summary, advice, append(evidence, f.Evidence...)
+		}
 		f.Evidence = shortened(f.Evidence)
 	}
 	return findings
@@ -135,7 +144,8 @@ func (how failing) reported(t *trace.Trace, same []*trace.Upstream) (summary, ad
 	switch {
 	case how.answered:
 		words, price = inWords(same[0].Exchange), ""
-		advice = adviceFor(same[0].Exchange.RCode)
+		_, qtype := questionTo(t, same[0])
+		advice = adviceFor(same[0].Exchange.RCode, qtype)
 	case how.did == gaveNoAnswer:
 		advice = "See its log: it took the query, or the connection, and ended it. Then ask it from the server's namespace: " + digAt(same[0]) + "."
 	case how.did == couldNotBeAsked && failsTLS(same):
@@ -234,7 +244,10 @@ func errorCode(rcode string) bool {
 	return true
 }
 
-func adviceFor(rcode string) string {
+func adviceFor(rcode, qtype string) string {
+	if advice := otherTypeAdvice(rcode, qtype); advice != "" {
+		return advice
+	}
 	if rcode == "REFUSED" {
 		return "It does not serve this server or this name, or it has reached a limit (queries at once, or a second): its log says which."
 	}
