@@ -22,6 +22,9 @@ func noResponseSeen(t *trace.Trace) (trace.Finding, bool) {
 	if read, ok := ex.Sighting(ex.Milestones.Query.Read); ok && !responseSeen(t) {
 		f.Summary = fmt.Sprintf("%s read the query in %s, and no response left it.", reader(ex), namespaceOf(t, &read.Device))
 		f.Advice = "See what it waits for or refuses in silence: its log, its configuration, its upstreams."
+		if plainToTLSPort(ex) {
+			f.Advice = plainAtTLSAdvice
+		}
 	}
 	for i := range t.Upstreams {
 		if u := &t.Upstreams[i]; closedUntold(t, u) {
