@@ -25,7 +25,13 @@ func droppedOther(_ *memory, t *trace.Trace, s subject, d *trace.Drop) (trace.Fi
 		f.Summary += ": " + words
 	}
 	f.Summary += "."
+	if words == "bridge" {
+		f.Summary = fmt.Sprintf("The bridge in %s does not forward %s.", droppedWhere(t, d), droppedWhat(s, d))
+	}
 	switch to := destination(s.exchange, d); {
+	case words == "bridge" && backToSender(s.exchange, d):
+		f.Summary = fmt.Sprintf("The Service %s led %s back to its sender: the bridge (no hairpin) dropped it in %s.", s.exchange.ServerIP, droppedWhat(s, d), droppedWhere(t, d))
+		f.Advice = fmt.Sprintf("A server that asks itself: take %s out of its upstreams. Else `bridge link set dev %s hairpin on`.", s.exchange.ServerIP, d.IfName)
 	case dropreason.PeerDown(d.Reason, d.Where): // what is too large has a code of its own
 		f.Summary = fmt.Sprintf("The kernel dropped %s in %s: the device at its other end is down.", droppedWhat(s, d), droppedWhere(t, d))
 		f.Advice = dropreason.Of("DEV_READY", "").Advice
@@ -39,6 +45,12 @@ func droppedOther(_ *memory, t *trace.Trace, s subject, d *trace.Drop) (trace.Fi
 		f.Advice = fmt.Sprintf("See there who has the address, and whether that host is up: `ip route get %s`, `ip neigh`.", to)
 	}
 	return f, true
+}
+
+// backToSender tells whether a Service led a query to the one that sent it, so that it would have to
+// leave the bridge by the port that it came in by.
+func backToSender(ex *trace.Exchange, d *trace.Drop) bool {
+	return d.Message == trace.MessageQuery && ex.NAT != nil && ex.NAT.ServerIP == ex.ClientIP
 }
 
 // unresolved tells whether nobody had the link address of the next hop.

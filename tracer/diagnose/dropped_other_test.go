@@ -90,6 +90,24 @@ func TestDroppedConnectionOfAServer(t *testing.T) {
 	}
 }
 
+// A pod that asks a Service which leads to itself: its port of the bridge would have to send what came
+// in by it. What a bridge drops otherwise is not said to be of a kind "bridge".
+func TestServiceThatLeadsBack(t *testing.T) {
+	for _, tc := range []struct {
+		to, summary, advice string
+	}{
+		{"10.0.0.2", "led the client's query back to its sender: the bridge (no hairpin) dropped it in", "hairpin on"},
+		{"10.244.0.9", "does not forward the client's query.", "bridge -d link show"},
+	} {
+		f := found(trace.Drop{Message: trace.MessageQuery, Where: "br_handle_frame_finish", Words: "bridge", IfName: "veth1"}, func(ex *trace.Exchange) {
+			ex.ClientIP, ex.NAT = netip.MustParseAddr("10.0.0.2"), &trace.NAT{ServerIP: netip.MustParseAddr(tc.to), Source: trace.NATConntrack}
+		})
+		if f.Code != DroppedOther || !strings.Contains(f.Summary, tc.summary) || !strings.Contains(f.Advice, tc.advice) || len(f.Advice) > 130 {
+			t.Errorf("%+v", f)
+		}
+	}
+}
+
 // A bridge gives all of its pods what is for the link address of one that is gone: it is the
 // entry that led there, and not the pod that has another link address.
 func TestLinkAddressOfAPodThatIsGone(t *testing.T) {

@@ -23,10 +23,10 @@ func mishandledBy(m *memory, t *trace.Trace, how failing, same []*trace.Upstream
 		}
 	}
 	other, answers := m.answeredType(t, same[0])
-	if !answers || !isType(qtype) {
+	ex := same[0].Exchange
+	if !answers || !isType(qtype) || ex.Operation() != "" {
 		return "", "", nil
 	}
-	ex := same[0].Exchange
 	words := inWords(ex)
 	if len(same) > 1 {
 		words += fmt.Sprintf(", %d times", len(same))
@@ -41,7 +41,7 @@ func mishandledBy(m *memory, t *trace.Trace, how failing, same []*trace.Upstream
 // there is none.
 func (m *memory) answersOther(t *trace.Trace, upstream string) *seen {
 	ex := t.Exchange
-	if ex == nil || ex.Connects() || !isType(ex.QType) {
+	if ex == nil || ex.Connects() || !isType(ex.QType) || ex.Operation() != "" {
 		return nil
 	}
 	for _, s := range m.of(lookupKey{clientOf(ex), ex.QName}) {
@@ -68,8 +68,7 @@ func mishandledByServer(m *memory, t *trace.Trace, f trace.Finding) trace.Findin
 	return f
 }
 
-// isType tells whether something is the type of a lookup: not that of an UPDATE, or of a transfer
-// of a zone.
+// isType tells whether something is the type of a lookup: not that of a transfer of a zone, or any.
 func isType(qtype string) bool {
 	switch qtype {
 	case "", "ANY", "AXFR", "IXFR":
@@ -95,6 +94,15 @@ func mishandledAdvice(qtype, other, rcode string) string {
 		return "It mishandles the type (or EDNS: try `dig +noedns`). Until that is mended, " + instead
 	}
 	return fmt.Sprintf("It has to answer %s as it does %s (RFC 8906). Until it does, %s", qtype, other, instead)
+}
+
+// typeAsked is the type that a query to an upstream asked for; empty if it was no lookup.
+func typeAsked(t *trace.Trace, u *trace.Upstream) string {
+	if u.Exchange != nil && u.Exchange.Operation() != "" || u.Exchange == nil && t.Query != nil && t.Query.Operation() != "" {
+		return ""
+	}
+	_, qtype := questionTo(t, u)
+	return qtype
 }
 
 // otherTypeAdvice says what to do about an error where it is not known how another type of the name

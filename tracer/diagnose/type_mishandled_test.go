@@ -61,8 +61,20 @@ func TestMishandledType(t *testing.T) {
 			}
 		}
 	}
-	// What fails all types of a name mishandles none.
+	// An UPDATE is no type.
 	d := New()
+	d.Trace(lookup(1, "A", "NOERROR", true))
+	update := lookup(2, "SOA", "NOTIMP", true)
+	update.Exchange.Opcode, update.Upstreams[0].Exchange.Opcode = 5, 5
+	if found := d.Trace(update); codesOf(found) != UpstreamError || !strings.Contains(found[0].Summary, "answered NOTIMP.") || !strings.Contains(found[0].Advice, "for an UPDATE") {
+		t.Errorf("UPDATE: %+v", found)
+	}
+	update.Upstreams, update.Exchange.TraceID = nil, trace.TraceID{1, 3}
+	if found := d.Trace(update); codesOf(found) != RefusedByServer || !strings.Contains(found[0].Summary, "answered NOTIMP to UPDATE") {
+		t.Errorf("UPDATE to a server: %+v", found)
+	}
+	// What fails all types of a name mishandles none.
+	d = New()
 	d.Trace(lookup(1, "A", "SERVFAIL", true))
 	if found := d.Trace(lookup(2, "AAAA", "SERVFAIL", true)); codesOf(found) != UpstreamError || !strings.Contains(found[0].Summary, "answered SERVFAIL.") {
 		t.Errorf("both: %+v", found)

@@ -17,7 +17,7 @@ import (
 func upstreamError(m *memory, t *trace.Trace) []trace.Finding {
 	findings := upstreamErrors(m, t, t.Upstreams)
 	if u, ok := forwarded(t); ok && len(findings) == 0 && errorCode(t.Query.RCode) && !failedFromCache(t.Query) {
-		how, advice, evidence := "answered "+t.Query.RCode, adviceFor(t.Query.RCode, t.QType), []string(nil)
+		how, advice, evidence := "answered "+t.Query.RCode, adviceFor(t.Query.RCode, typeAsked(t, u)), []string(nil)
 		if t.Exchange != nil && t.Query.RCode == t.RCode {
 			if good := m.answersOther(t, address(u)); good != nil {
 				how, advice, evidence = mishandles(t.QName, t.QType, good.qtype, t.RCode), mishandledAdvice(t.QType, good.qtype, t.RCode), mishandledEvidence(m, t)
@@ -151,8 +151,7 @@ func (how failing) reported(t *trace.Trace, same []*trace.Upstream) (summary, ad
 	switch {
 	case how.answered:
 		words, price = inWords(same[0].Exchange), ""
-		_, qtype := questionTo(t, same[0])
-		advice = adviceFor(same[0].Exchange.RCode, qtype)
+		advice = adviceFor(same[0].Exchange.RCode, typeAsked(t, same[0]))
 	case how.did == gaveNoAnswer:
 		advice = "See its log: it took the query, or the connection, and ended it. Does " + digAt(same[0]) + " work there, or only with `+tls`?"
 	case how.did == couldNotBeAsked && failsTLS(same):
