@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -141,6 +142,42 @@ var causes = []lookupCase{
 				case strings.HasPrefix(t.QName, "dig.") && !strings.Contains(words(t), "answers A of "+t.QName+" and gives "+t.RCode+" for "+t.QType):
 					c.t.Errorf("%s: %s", describe(t), words(t))
 				}
+			}
+		},
+	},
+	{
+		name: "123 routes that lead nowhere, and IPv6 that is rejected", reported: "ip route prohibit, unreachable, blackhole; ip6tables REJECT", unrecorded: true,
+		arrange: func(c *caseLab) {
+			for i, kind := range []string{"prohibit", "unreachable", "blackhole"} {
+				c.inHost(lab.Node, "ip", "route", "add", kind, fmt.Sprintf("203.0.113.%d/32", i+1))
+			}
+			for name, at := range map[string]lab.Place{"out6.test": lab.ClientOutput("client-a"), "forward6.test": lab.NodeForward, "input6.test": lab.ServerInput} {
+				_, err := c.RuleAt(at, lab.Match{Messages: lab.Queries, Network: "udp", Family: 6, Name: name}, "-j", "REJECT")
+				c.must(err)
+			}
+			_, err := c.DropAt(lab.ClientOutput("client-a"), lab.Match{Messages: lab.Queries, Network: "udp", Family: 6, Name: "dropped6.test"})
+			c.must(err)
+		},
+		asks: []ask{
+			digAt(netip.MustParseAddr("203.0.113.1"), "prohibit.good.test", "+time=2"), digAt(netip.MustParseAddr("203.0.113.2"), "unreachable.good.test", "+time=2"),
+			digAt(netip.MustParseAddr("203.0.113.3"), "blackhole.good.test", "+time=2"), digAt(netip.MustParseAddr("203.0.113.3"), "tcp.good.test", "+time=2", "+tcp"),
+			digAt(netip.MustParseAddr("203.0.113.1"), "tcpprohibit.good.test", "+time=2", "+tcp"),
+			digAt(lab.ServiceV6.Addr(), "out6.test", "+time=2"), digAt(lab.ServiceV6.Addr(), "forward6.test", "+time=2"), digAt(lab.ServiceV6.Addr(), "input6.test", "+time=2"),
+			digAt(lab.ServiceV6.Addr(), "dropped6.test", "+time=2"),
+		},
+		check: func(c *caseLab) {
+			for name, summary := range map[string]string{
+				"out6.test":     "A firewall rule rejected the client's query in namespace " + c.Host("client-a").Netns + " (hook OUTPUT): sending it failed there (EPERM)",
+				"dropped6.test": "A firewall rule rejected or dropped the client's query in namespace " + c.Host("client-a").Netns + " (hook OUTPUT): sending it failed there (EPERM)",
+				"forward6.test": "A firewall rule rejected the client's query by ICMP (port unreachable) in namespace " + c.Host(lab.Node).Netns,
+				"input6.test":   "A firewall rule rejected the client's query by ICMP (port unreachable) in namespace " + c.Host(lab.CoreDNS).Netns,
+			} {
+				c.causedBy(name, "dropped-by-netfilter", summary)
+			}
+			for name, summary := range map[string]string{
+				"prohibit.good.test": "route to 203.0.113.1", "unreachable.good.test": "route to 203.0.113.2", "blackhole.good.test": "no route to 203.0.113.3, or one that refuses",
+			} {
+				c.causedBy(name, "dropped-other", summary)
 			}
 		},
 	},

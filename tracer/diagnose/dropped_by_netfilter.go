@@ -44,6 +44,9 @@ func droppedByNetfilter(_ *memory, t *trace.Trace, s subject, d *trace.Drop) (tr
 		if i := s.exchange.ICMP; i != nil && portUnreachable(i) && !translated(s.exchange) && hookName(d) != hookOutput {
 			advice = "Find the rule (`nft list ruleset`): kube-proxy has one for a Service without ready endpoints, see `kubectl get endpointslices -A`."
 		}
+	case failsToSend(s.exchange, d) && d.IfName != "":
+		did, where = "rejected "+droppedWhat(s, d), ruledWhere(t, d)+": sending it failed there (EPERM)"
+		evidence = []string{"before it sends the ICMPv6 error that rejects it, the kernel gives what is being sent the loopback device, where it was dropped"}
 	case failsToSend(s.exchange, d):
 		did, where = "rejected or dropped "+droppedWhat(s, d), ruledWhere(t, d)+": sending it failed there (EPERM)"
 		evidence = []string{"what a rule rejects or drops as it is sent fails with EPERM (operation not permitted)", "no ICMP error that tells its sender was seen"}
@@ -62,6 +65,8 @@ func droppedByNetfilter(_ *memory, t *trace.Trace, s subject, d *trace.Drop) (tr
 // hookOutput is where what is sent meets rules.
 const hookOutput = "OUTPUT"
 
+const loopback = "lo"
+
 // ruledWhere is where a rule rejected a packet, and by which hook: one that is being sent has no
 // device yet, and its hook says so.
 func ruledWhere(t *trace.Trace, d *trace.Drop) string {
@@ -69,7 +74,7 @@ func ruledWhere(t *trace.Trace, d *trace.Drop) string {
 	if hook == "" {
 		return where
 	}
-	if hook == hookOutput && d.IfName == "" {
+	if hook == hookOutput && (d.IfName == "" || d.IfName == loopback) {
 		where = droppedIn(t, d)
 	}
 	return where + " (hook " + hook + ")"
@@ -87,10 +92,11 @@ func hookName(d *trace.Drop) string {
 }
 
 // failsToSend tells whether a rule met a datagram where it was sent, so that the kernel told the
-// process that sent it (__ip_local_out in net/ipv4/ip_output.c). The segments of TCP are the
-// kernel's own.
+// process that sent it (__ip_local_out in net/ipv4/ip_output.c). It has no device yet, but for
+// what is rejected over IPv6 (nf_send_unreach6 in net/ipv6/netfilter/nf_reject_ipv6.c). The segments
+// of TCP are the kernel's own.
 func failsToSend(ex *trace.Exchange, d *trace.Drop) bool {
-	return ex.Protocol == "udp" && hookName(d) == hookOutput && d.IfName == ""
+	return ex.Protocol == "udp" && hookName(d) == hookOutput && (d.IfName == "" || d.IfName == loopback && ex.ClientIP.Is6())
 }
 
 // rejectedWith goes on with the ICMP error, or the reset, with which a rule rejected a query; empty if none
