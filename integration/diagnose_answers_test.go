@@ -135,7 +135,7 @@ func TestDiagnoseInconsistentAnswers(t *testing.T) {
 	}
 	for _, tr := range r.settled("a.sf.test", 2) {
 		if tr.QType == "AAAA" {
-			wantAll(t, evidence(t, tr, "upstream-error"), "answers A of a.sf.test. and gives SERVFAIL for AAAA", "musl fails", "glibc and Go take the address")
+			wantAll(t, evidence(t, tr, "upstream-error"), r.Upstream(0).V4().String(), "SERVFAIL") // for AAAA alone, if A was told before
 		}
 	}
 	r.spares("inconsistent-answers", "a.sf.test.", 2)

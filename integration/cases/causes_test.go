@@ -126,7 +126,7 @@ var causes = []lookupCase{
 				all = append(all, glibc("glibc."+zone, once), musl("musl."+zone, once), goResolver("go."+zone, once))
 				for _, qtype := range mishandled {
 					name := "dig." + mishandledZone(qtype, code)
-					all = append(all, inTurn(dig(name), pause(50*time.Millisecond), dig(name, dns.TypeToString[qtype])))
+					all = append(all, inTurn(dig(name), pause(time.Second), dig(name, dns.TypeToString[qtype])))
 				}
 			}
 			return all

@@ -124,20 +124,16 @@ func otherTypeAdvice(rcode, qtype string) string {
 	return ""
 }
 
-// mishandledEvidence says what clients make of it that ask for both addresses in one call. musl
+// mishandledEvidence says what clients make of it that ask for addresses of both families. musl
 // goes by either answer alone, after asking again where it is SERVFAIL (src/network/lookup_name.c,
 // res_msend.c).
 func mishandledEvidence(m *memory, t *trace.Trace) []string {
 	if t.Exchange == nil || t.Exchange.QType != "A" && t.Exchange.QType != "AAAA" {
 		return nil
 	}
-	c := m.calls[callID(t)]
-	if c == nil {
-		return nil
-	}
-	for _, s := range c.lookups {
-		if s.key.name == t.QName && s.qtype != t.QType && (s.qtype == "A" || s.qtype == "AAAA") && s.records > 0 && !errorCode(s.rcode) {
-			return []string{fmt.Sprintf("the same call got %s for %s: musl fails unless asking again helps, glibc and Go take the address", recordsOf(s), s.qtype)}
+	for _, s := range m.of(lookupKey{clientOf(t.Exchange), t.Exchange.QName}) {
+		if s.qtype != t.QType && (s.qtype == "A" || s.qtype == "AAAA") && s.records > 0 && !errorCode(s.rcode) {
+			return []string{fmt.Sprintf("its client got %s for %s: musl fails unless asking again helps, glibc and Go take the address", recordsOf(s), s.qtype)}
 		}
 	}
 	return nil
