@@ -12,7 +12,7 @@ const atATime = 6
 // Each row of the table is a lab of its own.
 func TestCases(t *testing.T) {
 	built = build(t)
-	rows := slices.Concat(joins, others, forwarding, connections, failures, carried, reports)
+	rows := slices.Concat(joins, others, forwarding, connections, failures, carried, reports, causes)
 	free := make(chan bool, atATime)
 	var wait sync.WaitGroup
 	for i := range rows {

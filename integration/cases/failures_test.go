@@ -160,6 +160,8 @@ const twoNameservers = "nameserver 192.168.49.10\nnameserver 192.168.49.11\nopti
 // farAddress is of the upstream host, and of no Server there.
 const farAddress = "192.168.62.1"
 
+var farAddr = netip.MustParseAddr(farAddress)
+
 // far gives the upstream host that address.
 func (c *caseLab) far() {
 	c.inHost(lab.Upstream, "ip", "addr", "add", farAddress+"/32", "dev", "lo")

@@ -10,7 +10,7 @@ import (
 // says who answered it, and what that server says of it. Proof: the response. What only
 // fails (SERVFAIL) is the fault of a server as that of an upstream is; with any other code it
 // declines to do what was asked.
-func answeredError(t *trace.Trace) []trace.Finding {
+func answeredError(m *memory, t *trace.Trace) []trace.Finding {
 	if t.Role == trace.RoleUpstream || t.Outcome != trace.OutcomeAnswered || !errorCode(t.RCode) {
 		return nil
 	}
@@ -30,6 +30,9 @@ func answeredError(t *trace.Trace) []trace.Finding {
 		}
 	}
 	f.Summary = fmt.Sprintf("%s answered %s to %s%s.", whoAnswered(t), t.RCode, request(t), words)
+	if t.Query == nil {
+		f = mishandledByServer(m, t, f)
+	}
 	if t.Exchange != nil {
 		f.Evidence = append(f.Evidence, fmt.Sprintf("%s answered %s to %s after %s", server(t.Exchange), t.RCode, who(t.Exchange), orUnknown(t.Exchange.Duration)))
 		f.Evidence = append(f.Evidence, ownWords(t.Exchange)...)

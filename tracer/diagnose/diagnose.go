@@ -125,7 +125,7 @@ func (d *Diagnoser) Trace(t *trace.Trace) []trace.Finding {
 		findings = append(findings, r(d.memory, seen)...)
 	}
 	if len(findings) == 0 {
-		findings = append(findings, answeredError(seen)...)
+		findings = append(findings, answeredError(d.memory, seen)...)
 	}
 	Order(findings)
 	endedBy(seen, findings)

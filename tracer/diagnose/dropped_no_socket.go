@@ -18,6 +18,13 @@ func droppedNoSocket(_ *memory, t *trace.Trace, s subject, d *trace.Drop) (trace
 	if d.Reason == "" {
 		summary = fmt.Sprintf("Nothing listened for %s, or it was malformed: it was refused in %s, and the kernel gives no reason.", droppedWhat(s, d), droppedWhere(t, d))
 	}
+	if plainToTLSPort(s.exchange) {
+		return trace.Finding{
+			Code:    DroppedNoSocket,
+			Summary: summary,
+			Advice:  plainAtTLSAdvice,
+		}, true
+	}
 	return trace.Finding{
 		Code:    DroppedNoSocket,
 		Summary: summary,

@@ -1,8 +1,10 @@
 package diagnose
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/dropreason"
@@ -21,11 +23,26 @@ func droppedOther(_ *memory, t *trace.Trace, s subject, d *trace.Drop) (trace.Fi
 		Summary: fmt.Sprintf("The kernel dropped %s in %s", droppedWhat(s, d), droppedWhere(t, d)),
 		Advice:  why.Advice,
 	}
+	if rest, ok := strings.CutPrefix(words, "no route"); ok {
+		if to := destination(s.exchange, d); to.IsValid() {
+			words = cmp.Or(routeRefuses(s.exchange, d, to), fmt.Sprintf("no route to %s%s", to, rest))
+			f.Advice = strings.ReplaceAll(f.Advice, "ADDRESS", to.String())
+		}
+	}
 	if words != "" {
 		f.Summary += ": " + words
 	}
+	if i := s.exchange.ICMP; i != nil && i.Message == d.Message && i.NetNS == d.NetNS {
+		f.Evidence = icmpEvidence(t, s.exchange)
+	}
 	f.Summary += "."
+	if words == "bridge" {
+		f.Summary = fmt.Sprintf("The bridge in %s does not forward %s.", droppedWhere(t, d), droppedWhat(s, d))
+	}
 	switch to := destination(s.exchange, d); {
+	case words == "bridge" && backToSender(s.exchange, d):
+		f.Summary = fmt.Sprintf("The Service %s led %s back to its sender: the bridge (no hairpin) dropped it in %s.", s.exchange.ServerIP, droppedWhat(s, d), droppedWhere(t, d))
+		f.Advice = fmt.Sprintf("A server that asks itself: take %s out of its upstreams. Else `bridge link set dev %s hairpin on`.", s.exchange.ServerIP, d.IfName)
 	case dropreason.PeerDown(d.Reason, d.Where): // what is too large has a code of its own
 		f.Summary = fmt.Sprintf("The kernel dropped %s in %s: the device at its other end is down.", droppedWhat(s, d), droppedWhere(t, d))
 		f.Advice = dropreason.Of("DEV_READY", "").Advice
@@ -39,6 +56,30 @@ func droppedOther(_ *memory, t *trace.Trace, s subject, d *trace.Drop) (trace.Fi
 		f.Advice = fmt.Sprintf("See there who has the address, and whether that host is up: `ip route get %s`, `ip neigh`.", to)
 	}
 	return f, true
+}
+
+// routeRefuses names the route that refuses a packet, by the ICMP error that the kernel sends for it
+// (ip_error in net/ipv4/route.c); empty if that does not tell.
+func routeRefuses(ex *trace.Exchange, d *trace.Drop, to netip.Addr) string {
+	i := ex.ICMP
+	if d.Where != "ip_error" || i == nil || i.Message != d.Message || i.NetNS != d.NetNS || i.Type != icmpUnreachable || !to.Is4() {
+		return ""
+	}
+	switch i.Code {
+	case icmpNet:
+		return fmt.Sprintf("no route to %s", to)
+	case icmpHost:
+		return fmt.Sprintf("the route to %s is of the type unreachable", to)
+	case icmpFiltered:
+		return fmt.Sprintf("the route to %s is of the type prohibit", to)
+	}
+	return ""
+}
+
+// backToSender tells whether a Service led a query to the one that sent it, so that it would have to
+// leave the bridge by the port that it came in by.
+func backToSender(ex *trace.Exchange, d *trace.Drop) bool {
+	return d.Message == trace.MessageQuery && ex.NAT != nil && ex.NAT.ServerIP == ex.ClientIP
 }
 
 // unresolved tells whether nobody had the link address of the next hop.

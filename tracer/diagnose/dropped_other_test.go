@@ -90,6 +90,51 @@ func TestDroppedConnectionOfAServer(t *testing.T) {
 	}
 }
 
+// Which route refuses a query is told by the error that the kernel sends for it, and for which address.
+func TestRouteThatRefuses(t *testing.T) {
+	for _, tc := range []struct {
+		icmp *trace.ICMP
+		want string
+	}{
+		{nil, ": no route to 203.0.113.1, or one that refuses."},
+		{&trace.ICMP{Type: 3, Code: 0}, ": no route to 203.0.113.1."},
+		{&trace.ICMP{Type: 3, Code: 1}, ": the route to 203.0.113.1 is of the type unreachable."},
+		{&trace.ICMP{Type: 3, Code: 13}, ": the route to 203.0.113.1 is of the type prohibit."},
+		{&trace.ICMP{Type: 3, Code: 13, NetNS: 8}, ": no route to 203.0.113.1, or one that refuses."},
+	} {
+		f := found(trace.Drop{Where: "ip_error"}, func(ex *trace.Exchange) {
+			ex.ServerIP = netip.MustParseAddr("203.0.113.1")
+			if ex.ICMP = tc.icmp; tc.icmp != nil {
+				ex.ICMP.From, ex.ICMP.Message = netip.MustParseAddr("10.244.0.1"), trace.MessageQuery
+				if ex.ICMP.NetNS == 0 {
+					ex.ICMP.NetNS = ex.Drops[0].NetNS
+				}
+			}
+		})
+		if !strings.HasSuffix(f.Summary, tc.want) || !strings.Contains(f.Advice, "ip route get 203.0.113.1") {
+			t.Errorf("%+v, want %q", f, tc.want)
+		}
+	}
+}
+
+// A pod that asks a Service which leads to itself: its port of the bridge would have to send what came
+// in by it. What a bridge drops otherwise is not said to be of a kind "bridge".
+func TestServiceThatLeadsBack(t *testing.T) {
+	for _, tc := range []struct {
+		to, summary, advice string
+	}{
+		{"10.0.0.2", "led the client's query back to its sender: the bridge (no hairpin) dropped it in", "hairpin on"},
+		{"10.244.0.9", "does not forward the client's query.", "bridge -d link show"},
+	} {
+		f := found(trace.Drop{Message: trace.MessageQuery, Where: "br_handle_frame_finish", Words: "bridge", IfName: "veth1"}, func(ex *trace.Exchange) {
+			ex.ClientIP, ex.NAT = netip.MustParseAddr("10.0.0.2"), &trace.NAT{ServerIP: netip.MustParseAddr(tc.to), Source: trace.NATConntrack}
+		})
+		if f.Code != DroppedOther || !strings.Contains(f.Summary, tc.summary) || !strings.Contains(f.Advice, tc.advice) || len(f.Advice) > 130 {
+			t.Errorf("%+v", f)
+		}
+	}
+}
+
 // A bridge gives all of its pods what is for the link address of one that is gone: it is the
 // entry that led there, and not the pod that has another link address.
 func TestLinkAddressOfAPodThatIsGone(t *testing.T) {

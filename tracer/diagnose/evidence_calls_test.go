@@ -42,6 +42,11 @@ var callSentences = []sentence{
 				*ex.AnswerCount == number(said[3]) && ex.ServerIP.String() == said[4] && ex.ID == hexID(said[5])
 		})
 	}),
+	form(`its client got (\d+) records? for (\w+): musl fails unless asking again helps, glibc and Go take the address`, func(c *claim, said []string) bool {
+		return c.inAll(func(t *trace.Trace) bool {
+			return t.QName == c.t.QName && t.Exchange.ClientIP == c.t.Exchange.ClientIP && t.QType == said[1] && t.RCode == "NOERROR" && *t.Exchange.AnswerCount == number(said[0])
+		})
+	}),
 	form(`that they are one call is judged by process, socket, names and times: resolution (\w+)`, func(c *claim, said []string) bool {
 		return c.t.Resolution == said[0] && c.t.ResolutionJoin == trace.JoinInferred
 	}),

@@ -12,6 +12,7 @@ const (
 	icmpNet, icmpHost = 0, 1
 	icmpPort          = 3
 	icmpFragmentation = 4
+	icmpFiltered      = 13
 	icmp6Unreachable  = 1 // type
 	icmp6Route        = 0
 	icmp6Address      = 3

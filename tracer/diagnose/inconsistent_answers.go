@@ -12,8 +12,7 @@ import (
 // inconsistentAnswers finds a call whose answers for A and AAAA of one name contradict each
 // other, with the later of the two. Proof: of two lookups of one call and one name, one was
 // answered NXDOMAIN, which says that the name has no records of any type (RFC 8020), and the
-// other NOERROR; or one has records, and a server answered the other with an error. An error
-// that a server made up because nobody answered it contradicts nothing.
+// other NOERROR. An error is no answer: it has a finding of its own, with the lookup that got it.
 func inconsistentAnswers(m *memory, t *trace.Trace) []trace.Finding {
 	ex := t.Exchange
 	if ex == nil || ex.QType != "A" && ex.QType != "AAAA" {
@@ -45,7 +44,7 @@ func contradict(good, bad *seen) bool {
 	if !good.answered || !bad.answered || good.server != bad.server || good.rcode != "NOERROR" || good.truncated || good.records < 0 {
 		return false
 	}
-	return bad.rcode == "NXDOMAIN" || errorCode(bad.rcode) && !bad.madeUp && good.records > 0
+	return bad.rcode == "NXDOMAIN"
 }
 
 // answeredWell tells whether the question of a lookup was asked again, and answered well.
@@ -58,7 +57,7 @@ func (c *call) answeredWell(bad *seen) bool {
 func contradiction(t *trace.Trace, good, bad *seen) trace.Finding {
 	f := trace.Finding{
 		Code:     InconsistentAnswers,
-		Summary:  fmt.Sprintf("%s is answered %s for %s, and for %s with %s: %s.", good.key.name, bad.rcode, bad.qtype, good.qtype, recordsOf(good), whoFails(good, bad)),
+		Summary:  fmt.Sprintf("%s is answered %s for %s, and for %s with %s: %s.", good.key.name, bad.rcode, bad.qtype, good.qtype, recordsOf(good), whoFails(good)),
 		Evidence: []string{said(good), said(bad)},
 		Advice:   fmt.Sprintf("See who answers %s so: `dnstrace explain %s`. It has to say NOERROR (RFC 4074, section 4).", bad.qtype, bad.id),
 	}
@@ -68,18 +67,15 @@ func contradiction(t *trace.Trace, good, bad *seen) trace.Finding {
 	return f
 }
 
-// whoFails says what resolvers make of it. musl goes by either answer alone, after asking
-// again where it is SERVFAIL (src/network/lookup_name.c, res_msend.c); glibc
+// whoFails says what resolvers make of it. musl goes by either answer alone
+// (src/network/lookup_name.c); glibc
 // (resolv/nss_dns/dns-host.c) and Go (net/dnsclient_unix.go) take the addresses that
 // there are.
-func whoFails(good, bad *seen) string {
-	switch {
-	case good.records == 0:
+func whoFails(good *seen) string {
+	if good.records == 0 {
 		return "it exists, or not"
-	case bad.rcode == "NXDOMAIN":
-		return "musl finds no such name, glibc and Go take the address"
 	}
-	return "musl fails unless asking again helps, glibc and Go take the address"
+	return "musl finds no such name, glibc and Go take the address"
 }
 
 func recordsOf(s *seen) string {

@@ -101,7 +101,7 @@ func vanished(alone *trace.Trace, all *trace.Exchange, s subject) (trace.Finding
 		return trace.Finding{
 			Code:    ResponseLost,
 			Summary: fmt.Sprintf("The response to %s did not reach the client%s.", s.name(), lastPlace(alone, alone.Exchange, trace.MessageResponse)),
-			Advice:  "Follow the way back from where the response was last seen: routes, firewalls, and address translation of replies.",
+			Advice:  wayBackAdvice,
 		}, true
 	}
 	return trace.Finding{}, false

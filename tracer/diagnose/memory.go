@@ -70,7 +70,6 @@ type seen struct {
 	size      int
 	records   int    // in the answer; -1: unknown
 	address   string // the first in it
-	madeUp    bool   // the server failed it because nobody answered the server
 	queryDrop bool   // a query of it was dropped
 	// The lookup that told that this one was truncated and asked again over TCP, or is that; zero:
 	// none did.
@@ -217,7 +216,7 @@ func (s *seen) fill(t *trace.Trace, ex *trace.Exchange) {
 		key: lookupKey{clientOf(ex), ex.QName}, call: callID(t), id: ex.TraceID, qtype: ex.QType, protocol: ex.Protocol, server: ex.ServerIP,
 		port: ex.ClientPort, dnsID: ex.ID, start: ex.Time, end: ex.Time, rcode: ex.RCode,
 		outcome: ex.Outcome, answered: ex.Outcome == trace.OutcomeAnswered, truncated: ex.Truncated && !cutByServer(t), bufsize: ex.BufSize,
-		records: -1, madeUp: errorCode(t.RCode) && unansweredServer(t),
+		records:   -1,
 		queryDrop: slices.ContainsFunc(ex.Drops, func(d trace.Drop) bool { return d.Message == trace.MessageQuery }),
 	}
 	if ex.Duration != nil {
@@ -244,19 +243,6 @@ func (s *seen) fill(t *trace.Trace, ex *trace.Exchange) {
 func failedUpstream(t *trace.Trace, u *trace.Upstream) bool {
 	o, known := outcomeOf(t, u)
 	return !known || o.failed
-}
-
-// unansweredServer tells whether the last query of a lookup's server upstream got no
-// response: the server's own is nobody's answer.
-func unansweredServer(t *trace.Trace) bool {
-	if len(t.Upstreams) == 0 {
-		return false
-	}
-	u := &t.Upstreams[len(t.Upstreams)-1]
-	if u.Exchange != nil {
-		return u.Exchange.Outcome != trace.OutcomeAnswered
-	}
-	return u.Attempt == nil || u.Attempt.Outcome != trace.OutcomeOK
 }
 
 // cutByServer tells whether a truncated answer is what CoreDNS made of a response that it

@@ -17,11 +17,14 @@ func noResponseSeen(t *trace.Trace) (trace.Finding, bool) {
 	f := trace.Finding{
 		Code:    NoResponseSeen,
 		Summary: "No response was seen, and nothing shows why" + lastPlace(t, ex, trace.MessageQuery) + ".",
-		Advice:  "The server, or what lies behind the place where the query was last seen, is the next place to look.",
+		Advice:  "Follow the query on from there. If that is the server's namespace: does it listen (`ss -lnup`), and what does its log say?",
 	}
 	if read, ok := ex.Sighting(ex.Milestones.Query.Read); ok && !responseSeen(t) {
 		f.Summary = fmt.Sprintf("%s read the query in %s, and no response left it.", reader(ex), namespaceOf(t, &read.Device))
 		f.Advice = "See what it waits for or refuses in silence: its log, its configuration, its upstreams."
+		if plainToTLSPort(ex) {
+			f.Advice = plainAtTLSAdvice
+		}
 	}
 	for i := range t.Upstreams {
 		if u := &t.Upstreams[i]; closedUntold(t, u) {

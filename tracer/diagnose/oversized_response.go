@@ -20,7 +20,7 @@ func oversizedResponse(_ *memory, t *trace.Trace) []trace.Finding {
 			Code:     OversizedResponse,
 			Summary:  fmt.Sprintf("The response to %s has %d bytes; its receiver takes at most %d.", s.name(), *ex.ResponseSize, ex.BufSize),
 			Evidence: []string{fmt.Sprintf("response of %d bytes over UDP, advertised size %d bytes, truncated: %t", *ex.ResponseSize, ex.BufSize, ex.Truncated)},
-			Advice:   fmt.Sprintf("The server %s should truncate what its clients cannot take: they may cut or discard such a response.", server(ex)),
+			Advice:   fmt.Sprintf("Clients may discard it: have %s truncate it (TC), or let clients take more (`options edns0`).", server(ex)),
 		})
 	}
 	return findings

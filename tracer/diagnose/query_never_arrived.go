@@ -14,7 +14,7 @@ func queryNeverArrived(t *trace.Trace) (trace.Finding, bool) {
 	return trace.Finding{
 		Code:    QueryNeverArrived,
 		Summary: "The query did not reach CoreDNS" + lastPlace(t, t.Exchange, trace.MessageQuery) + ".",
-		Advice:  "Follow the way of the query from where it was last seen; what lies beyond is not observed on this node.",
+		Advice:  "Look beyond that place: the route and bridge to the server (`ip route get`), a firewall of the host or cloud, the other node.",
 	}, t.Query == nil && notRecorded(t) && q.Arrived == trace.NotSeen && !q.Read.Seen()
 }
 

@@ -12,7 +12,7 @@ import (
 // refusedByServer finds a server that does not serve the client or the name.
 // Proof: it answered REFUSED of its own accord: its record says so, and no
 // upstream did, as far as their packets or that record tell.
-func refusedByServer(_ *memory, t *trace.Trace) []trace.Finding {
+func refusedByServer(m *memory, t *trace.Trace) []trace.Finding {
 	if t.RCode != "REFUSED" || t.Exchange == nil && t.Query == nil {
 		return nil
 	}
@@ -36,7 +36,7 @@ func refusedByServer(_ *memory, t *trace.Trace) []trace.Finding {
 		if isCoreDNS(t) {
 			f.Advice = "See that the Corefile has a server block for this name, and that no `acl` or `view` there turns this client away."
 		}
-		return []trace.Finding{inDoubt(f, t.Exchange)}
+		return []trace.Finding{inDoubt(mishandledByServer(m, t, f), t.Exchange)}
 	}
 	f.Evidence = append(f.Evidence, fmt.Sprintf("%s, outcome %s, zone %q, %s", recordedHow(q), q.Outcome, q.Zone, english.Plural(len(q.Upstreams), "upstream attempt", "")))
 	switch last := lastHop(q); {

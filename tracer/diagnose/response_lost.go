@@ -18,7 +18,7 @@ func responseLost(t *trace.Trace) (trace.Finding, bool) {
 	return trace.Finding{
 		Code:    ResponseLost,
 		Summary: "The server answered, and the response did not reach the client" + lastPlace(t, t.Exchange, last) + ".",
-		Advice:  "Follow the way back from where the response was last seen: routes, firewalls, and address translation of replies.",
+		Advice:  wayBackAdvice,
 	}, (responseSeen(t) || recordedAnswer(t)) && t.Exchange.Milestones.Response.Arrived == trace.NotSeen
 }
 
@@ -52,3 +52,5 @@ func answeredUnwatched(t *trace.Trace) (after time.Duration, unwatched bool) {
 	last, _ := ex.Last(trace.MessageQuery, math.MaxInt64)
 	return after, !responseSeen(t) && after-last.Offset.Duration() > watched
 }
+
+const wayBackAdvice = "Follow it back from that place: `ip route get CLIENT`, a firewall (`nft list ruleset`), address translation (`conntrack -L`)."

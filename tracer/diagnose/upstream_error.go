@@ -17,14 +17,20 @@ import (
 func upstreamError(m *memory, t *trace.Trace) []trace.Finding {
 	findings := upstreamErrors(m, t, t.Upstreams)
 	if u, ok := forwarded(t); ok && len(findings) == 0 && errorCode(t.Query.RCode) && !failedFromCache(t.Query) {
+		how, advice, evidence := "answered "+t.Query.RCode, adviceFor(t.Query.RCode, typeAsked(t, u)), []string(nil)
+		if t.Exchange != nil && t.Query.RCode == t.RCode {
+			if good := m.answersOther(t, address(u)); good != nil {
+				how, advice, evidence = mishandles(t.QName, t.QType, good.qtype, t.RCode), mishandledAdvice(t.QType, good.qtype, t.RCode), mishandledEvidence(m, t)
+			}
+		}
 		findings = append(findings, trace.Finding{
 			Code:    UpstreamError,
-			Summary: fmt.Sprintf("The upstream %s answered %s.", address(u), t.Query.RCode),
-			Evidence: []string{
+			Summary: fmt.Sprintf("The upstream %s %s.", address(u), how),
+			Evidence: append([]string{
 				fmt.Sprintf("CoreDNS's %s ended as %s, and %s passed the answer on: rcode %s", attemptName(u.Attempt), u.Attempt.Outcome, t.Query.AnsweredBy, t.Query.RCode),
 				"its packets were not observed",
-			},
-			Advice: adviceFor(t.Query.RCode),
+			}, evidence...),
+			Advice: advice,
 		})
 	}
 	return findings
@@ -44,6 +50,7 @@ func forwarded(t *trace.Trace) (*trace.Upstream, bool) {
 type failing struct {
 	address, did string
 	answered     bool // with an error
+	timeouts     int  // of the queries to it, those that ended so
 }
 
 // Of what is no answer CoreDNS gives no more detail.
@@ -77,7 +84,16 @@ func upstreamErrors(m *memory, t *trace.Trace, upstreams []trace.Upstream) []tra
 	}
 	for how, same := range all {
 		f := &findings[first[how]]
+		if silent := silentBefore(m, t, how, same[0]); len(silent) > 0 {
+			for _, u := range slices.Backward(silent) {
+				f.Evidence = append(timeoutEvidence(t, u), f.Evidence...)
+			}
+			how.timeouts, same = len(silent), slices.Concat(silent, same)
+		}
 		f.Summary, f.Advice = how.reported(t, same)
+		if summary, advice, evidence := mishandledBy(m, t, how, same); summary != "" {
+			f.Summary, f.Advice, f.Evidence = summary, advice, append(evidence, f.Evidence...)
+		}
 		f.Evidence = shortened(f.Evidence)
 	}
 	return findings
@@ -106,7 +122,7 @@ func failureOf(m *memory, t *trace.Trace, u *trace.Upstream) (failing, bool) {
 	}
 	switch {
 	case ex != nil && errorCode(ex.RCode):
-		return failing{address(u), "answered " + ex.RCode, true}, true
+		return failing{address: address(u), did: "answered " + ex.RCode, answered: true}, true
 	case at != nil && at.Outcome == trace.OutcomeError && ex != nil && reached(ex):
 		return failing{address: address(u), did: gaveNoAnswer}, true
 	case at != nil && at.Outcome == trace.OutcomeError:
@@ -135,20 +151,96 @@ func (how failing) reported(t *trace.Trace, same []*trace.Upstream) (summary, ad
 	switch {
 	case how.answered:
 		words, price = inWords(same[0].Exchange), ""
-		advice = adviceFor(same[0].Exchange.RCode)
+		advice = adviceFor(same[0].Exchange.RCode, typeAsked(t, same[0]))
 	case how.did == gaveNoAnswer:
-		advice = "See its log: it took the query, or the connection, and ended it. Then ask it from the server's namespace: " + digAt(same[0]) + "."
+		advice = "See its log: it took the query, or the connection, and ended it. Does " + digAt(same[0]) + " work there, or only with `+tls`?"
 	case how.did == couldNotBeAsked && failsTLS(same):
 		advice = "Compare its certificate with `tls_servername` and the CA of `tls` in `forward`: `openssl s_client -connect ADDRESS -servername NAME`."
+	case how.did == couldNotBeAsked && strings.HasSuffix(words, "(EOF)"):
+		advice = "It took the connection and ended it. With `tls://` in `forward`: does it speak TLS at that port (`dig +tls -p PORT`)? Else see its log."
 	case how.did == couldNotBeAsked:
 		advice = "See that something listens on that address and that the way there is open: " + digAt(same[0]) + " from the server's namespace."
 	default:
 		advice = "Ask it from the server's namespace (" + digAt(same[0]) + "). CoreDNS does not tell whether it was silent or refused."
 	}
-	if len(same) > 1 {
-		words += fmt.Sprintf(", %d times", len(same))
+	if n := len(same) - how.timeouts; n > 1 {
+		words += fmt.Sprintf(", %d times", n)
 	}
-	return fmt.Sprintf("The upstream %s %s%s%s.", how.address, how.did, words, price), advice
+	if how.timeouts > 0 {
+		words += fmt.Sprintf(", after %s", english.Plural(how.timeouts, "timeout", ""))
+	}
+	did := how.did
+	if !how.answered {
+		switch {
+		case noTLS(same):
+			did, advice = "was asked over TLS, and does not speak it there", noTLSAdvice
+		case slices.ContainsFunc(same, plainAtTLSPort):
+			did, advice = "was asked without TLS at port 853, which is for TLS", plainAtTLSAdvice
+		}
+	}
+	return fmt.Sprintf("The upstream %s %s%s%s.", how.address, did, words, price), advice
+}
+
+// silentBefore returns the queries of a lookup to an upstream that got no answer, if others to it
+// failed otherwise: what did not take a connection, or ended it, is one cause, and how it failed at
+// last tells more than that it was silent before.
+func silentBefore(m *memory, t *trace.Trace, how failing, u *trace.Upstream) []*trace.Upstream {
+	if how.answered {
+		return nil
+	}
+	of := ignoredTypes(m, t)
+	for _, same := range silentUpstreams(t) {
+		if toSameUpstream(same[0], u) && !slices.ContainsFunc(of, func(i ignored) bool { return i.has(same[0]) }) {
+			return same
+		}
+	}
+	return nil
+}
+
+// toldAsError tells whether the queries to a silent upstream are told with others to it that failed
+// otherwise.
+func toldAsError(m *memory, t *trace.Trace, silent *trace.Upstream) (is bool) {
+	eachUpstream(t.Upstreams, func(u *trace.Upstream) {
+		if is || !toSameUpstream(silent, u) {
+			return
+		}
+		how, failed := failureOf(m, t, u)
+		is = failed && !how.answered
+	})
+	return is
+}
+
+// Port 853 is that of DNS over TLS (RFC 7858).
+const portTLS = 853
+
+const (
+	noTLSAdvice      = "Name its port for TLS (`dig +tls -p PORT @ADDRESS NAME`, from the server's namespace), or take `tls://` out of `forward`."
+	plainAtTLSAdvice = "Port 853 is for DNS over TLS, and this came without: ask it over TLS (`tls://` in `forward`), or at its port for plain DNS (53)."
+)
+
+// noTLS tells whether what an upstream sent first on a connection was no TLS (Go's crypto/tls).
+func noTLS(same []*trace.Upstream) bool {
+	return slices.ContainsFunc(same, func(u *trace.Upstream) bool {
+		return u.Attempt != nil && (strings.Contains(u.Attempt.Error, "first record does not look like a TLS handshake") ||
+			strings.Contains(u.Attempt.Error, "oversized record received"))
+	})
+}
+
+// plainAtTLSPort tells whether an upstream was asked in plain DNS where TLS is spoken: the query was
+// read on the wire, or a datagram was sent.
+func plainAtTLSPort(u *trace.Upstream) bool {
+	if upstreamOf(u).Port() != portTLS {
+		return false
+	}
+	if ex := u.Exchange; ex != nil {
+		return plainToTLSPort(ex)
+	}
+	return u.Attempt != nil && (strings.HasPrefix(u.Attempt.Error, "read udp ") || strings.HasPrefix(u.Attempt.Error, "write udp "))
+}
+
+// plainToTLSPort tells whether a plain query went to the port of DNS over TLS.
+func plainToTLSPort(ex *trace.Exchange) bool {
+	return ex.ServerPort == portTLS && !ex.Connects() && ex.QName != ""
 }
 
 func failureEvidence(m *memory, t *trace.Trace, u *trace.Upstream) (evidence []string) {
@@ -234,7 +326,10 @@ func errorCode(rcode string) bool {
 	return true
 }
 
-func adviceFor(rcode string) string {
+func adviceFor(rcode, qtype string) string {
+	if advice := otherTypeAdvice(rcode, qtype); advice != "" {
+		return advice
+	}
 	if rcode == "REFUSED" {
 		return "It does not serve this server or this name, or it has reached a limit (queries at once, or a second): its log says which."
 	}

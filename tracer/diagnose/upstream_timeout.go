@@ -17,13 +17,16 @@ func upstreamTimeout(m *memory, t *trace.Trace) []trace.Finding {
 	var findings []trace.Finding
 	of := ignoredTypes(m, t)
 	for _, same := range silentUpstreams(t) {
-		if slices.ContainsFunc(of, func(i ignored) bool { return i.has(same[0]) }) {
+		if slices.ContainsFunc(of, func(i ignored) bool { return i.has(same[0]) }) || toldAsError(m, t, same[0]) {
 			continue
 		}
 		f := trace.Finding{
 			Code:    UpstreamTimeout,
 			Summary: fmt.Sprintf("The upstream %s %s%s.", address(same[0]), didNotAnswer(same), costOf(t, same)),
 			Advice:  "Ask it from the server's namespace (" + digAt(same[0]) + "); if it is gone for good, take it out of the server's upstreams.",
+		}
+		if maybeTLS(t, same) {
+			f.Advice = "No plain query to it was seen. If `forward` has `tls://`: does it speak TLS at port 53 (`dig +tls -p 53`)? Else try `dig @ADDRESS`."
 		}
 		for _, u := range same {
 			f.Evidence = append(f.Evidence, timeoutEvidence(t, u)...)
@@ -32,6 +35,23 @@ func upstreamTimeout(m *memory, t *trace.Trace) []trace.Finding {
 	}
 	return findings
 }
+
+// maybeTLS tells whether an upstream may have been asked over TLS at the port of plain DNS: none of
+// the queries to it was seen, and the client's was.
+func maybeTLS(t *trace.Trace, same []*trace.Upstream) bool {
+	if t.Exchange == nil || incomplete(t.Exchange) {
+		return false
+	}
+	for _, u := range same {
+		if u.Exchange != nil || upstreamOf(u).Port() != portDNS {
+			return false
+		}
+	}
+	return true
+}
+
+// portDNS is that of plain DNS.
+const portDNS = 53
 
 // silentUpstreams returns the queries to upstreams that were silent, those to one of them
 // together. A dropped one has a finding of its own, and so have an error, a late response, a

@@ -206,6 +206,8 @@ func outcomeOf(t *trace.Trace, u *trace.Upstream) (o outcome, known bool) {
 	switch ex := u.Exchange; {
 	case closedUntold(t, u):
 		return o, false // it answered, in whatever time
+	case ex != nil && ruledOut(ex):
+		return o, false // whatever it would have answered
 	case ex != nil && (ex.Outcome != trace.OutcomeUnanswered || !incomplete(ex)):
 		return outcome{ex.Time, ex.Outcome != trace.OutcomeAnswered || errorCode(ex.RCode), silentExchange(ex) && len(ex.Rejected) == 0}, true
 	case u.Attempt != nil && u.Attempt.Address != "" && u.Attempt.Outcome != "":
@@ -216,6 +218,12 @@ func outcomeOf(t *trace.Trace, u *trace.Upstream) (o outcome, known bool) {
 		return outcome{start.Add(u.Attempt.Start.Duration()), u.Attempt.Outcome != trace.OutcomeOK, u.Attempt.Outcome == trace.OutcomeTimeout}, true
 	}
 	return o, false
+}
+
+// ruledOut tells whether a firewall, or an eBPF program, let no query of an exchange pass.
+func ruledOut(ex *trace.Exchange) bool {
+	d := ex.LastDrop()
+	return ex.Outcome == trace.OutcomeDropped && d != nil && d.Message == trace.MessageQuery && (d.BPF != "" || byNetfilter(d))
 }
 
 // byUpstream is what findings about queries to one upstream have in common. One whose address

@@ -20,6 +20,8 @@ func verdict(t *trace.Trace) (string, tone) {
 		return "NO RESPONSE taken: the client had gone on", plain
 	case t.Exchange != nil && diagnose.ClientClosed(t.Exchange):
 		return "NO RESPONSE taken: the client's socket was closed", bad
+	case t.Outcome == trace.OutcomeDropped && rejected(t.Exchange):
+		return "NO RESPONSE: REJECTED on the way" + lostWay(t), bad
 	case t.Outcome == trace.OutcomeDropped:
 		return "NO RESPONSE: DROPPED on the way" + lostWay(t), bad
 	case t.Outcome == trace.OutcomeUnanswered && t.Exchange != nil && len(t.Exchange.Rejected) > 0:
@@ -41,6 +43,15 @@ func verdict(t *trace.Trace) (string, tone) {
 // lostPackets tells whether the tracer may have missed some of the lookup: then
 // that nothing was seen does not prove that there was nothing.
 func lostPackets(t *trace.Trace) bool { return t.Exchange != nil && t.Exchange.Incomplete() }
+
+// rejected tells whether the sender of a query was told that it was not taken, by an ICMP error or a
+// reset: it need not wait for a response.
+func rejected(ex *trace.Exchange) bool {
+	if ex == nil || ex.LastDrop() == nil || ex.LastDrop().Message != trace.MessageQuery {
+		return false
+	}
+	return ex.ICMP != nil && ex.ICMP.Message == trace.MessageQuery || ex.Connects() && ex.Reset != nil && ex.Reset.Src.Addr() != ex.ClientIP
+}
 
 // lostWay says on which way a packet was dropped.
 func lostWay(t *trace.Trace) string {

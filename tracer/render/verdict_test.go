@@ -29,6 +29,18 @@ func TestTheCauseStandsOnTop(t *testing.T) {
 	}
 }
 
+// Who was told at once that a query is not taken does not wait for a response: it was rejected.
+func TestRejectedIsNotDropped(t *testing.T) {
+	tr := droppedTrace()
+	for want, icmp := range map[string]*trace.ICMP{
+		"NO RESPONSE: DROPPED on the way there": nil, "NO RESPONSE: REJECTED on the way there": {Type: 3, Code: 3, Message: trace.MessageQuery},
+	} {
+		if tr.Exchange.ICMP = icmp; !strings.Contains(strings.SplitN(draw(t, tr, Options{}), "\n", 2)[0], want) {
+			t.Errorf("want %q:\n%s", want, draw(t, tr, Options{}))
+		}
+	}
+}
+
 // A lookup that failed and has no finding is not left without a word: it says who ended it.
 func TestAFailureWithoutAFindingSaysWhoEndedIt(t *testing.T) {
 	record := &trace.Query{Outcome: trace.OutcomeError, AnsweredBy: "forward", Error: "no healthy proxies"}
