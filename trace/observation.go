@@ -57,15 +57,15 @@ func (t *Tunnel) equal(u *Tunnel) bool {
 
 // Drop is where and why the kernel freed a packet of an exchange.
 type Drop struct {
-	Where     string  `json:"where"`  // kernel symbol
-	Reason    string  `json:"reason"` // enum skb_drop_reason without its prefix; empty: the kernel gives none
-	Words     string  `json:"words"`  // what where and reason mean; empty: they do not tell
-	Message   string  `json:"message"`
-	Node      string  `json:"node"` // whose tracer saw it; empty: its name is unknown
-	NetNS     uint32  `json:"netns"`
-	NetNSName string  `json:"netns_name"`
-	IfName    string  `json:"ifname"` // empty where the packet had no device yet
-	Offset    Seconds `json:"offset_seconds"`
+	Where       string  `json:"where"`  // kernel symbol
+	Reason      string  `json:"reason"` // enum skb_drop_reason without its prefix; empty: the kernel gives none
+	Description string  `json:"words"`  // what where and reason mean; empty: unknown
+	Message     string  `json:"message"`
+	Node        string  `json:"node"` // whose tracer saw it; empty: its name is unknown
+	NetNS       uint32  `json:"netns"`
+	NetNSName   string  `json:"netns_name"`
+	IfName      string  `json:"ifname"` // empty where the packet had no device yet
+	Offset      Seconds `json:"offset_seconds"`
 	// Held is the time since the packet was first seen; 0, and absent in JSON: it was not.
 	Held Seconds `json:"held_seconds"`
 	// Dst is where the packet went; the zero value, and absent in JSON: to the server, as the

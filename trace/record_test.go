@@ -59,7 +59,7 @@ func sampleRecords() []Record {
 				Src: netip.MustParseAddrPort("10.244.0.4:50202"), Dst: netip.MustParseAddrPort("10.244.1.2:53")},
 		),
 		Milestones: Milestones{Query: Progress{Left: MilestoneAt(0), Arrived: MilestoneAt(2)}, Response: Progress{Arrived: NotObservable}},
-		Drops: []Drop{{Where: "nft_do_chain", Reason: "NETFILTER_DROP", Words: "netfilter hook FORWARD", Message: MessageQuery, Node: "node-1", NetNS: 4026532220,
+		Drops: []Drop{{Where: "nft_do_chain", Reason: "NETFILTER_DROP", Description: "netfilter hook FORWARD", Message: MessageQuery, Node: "node-1", NetNS: 4026532220,
 			NetNSName: "n", IfName: "cni0", Offset: 17000, BPF: "tc ingress", Fragment: true, ConntrackCount: 262143, ConntrackMax: 262144}},
 		Rejected: []Rejection{{Why: RejectedPort, Src: netip.MustParseAddrPort("10.244.1.2:5353"), RCode: "NOERROR", Size: 46, Offset: 18000}},
 		Reset:    &Reset{Src: netip.MustParseAddrPort("10.244.1.2:53"), Offset: 19000}, ListenFull: true, ResentSegments: 4, Replaces: true, Truncated: true, Respelled: true, Outstanding: 3, Sample: &rate,

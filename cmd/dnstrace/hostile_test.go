@@ -79,7 +79,7 @@ func hostileFile(t *testing.T, text string) string {
 	end := trace.Endpoint{}
 	withTexts(reflect.ValueOf(&end).Elem(), text, 1)
 	part.Client, part.Server = &end, &end
-	part.Drops = []trace.Drop{{Message: trace.MessageQuery, Where: text, Reason: text, Words: text, BPF: text, Node: text, NetNSName: text, IfName: text}}
+	part.Drops = []trace.Drop{{Message: trace.MessageQuery, Where: text, Reason: text, Description: text, BPF: text, Node: text, NetNSName: text, IfName: text}}
 	part.Path = trace.PathOf(trace.Sighting{Message: "query", Direction: "tx", Device: trace.Device{Node: text, NetNSName: text, IfName: text, NetNS: 7},
 		Src: netip.MustParseAddrPort("10.244.0.4:50202"), Dst: netip.MustParseAddrPort("10.96.0.10:53")})
 	part.Milestones = trace.Milestones{}

@@ -86,7 +86,7 @@ func wantBPF(t *testing.T, source *Source, want string) {
 		t.Fatalf("%d drops: %+v", len(dropped), dropped)
 	}
 	if d := dropped[0]; d.BPF != want {
-		t.Errorf("by %q, expected %q: %q in %q: %q", d.BPF, want, d.Reason, d.Where, d.Words)
+		t.Errorf("by %q, expected %q: %q in %q: %q", d.BPF, want, d.Reason, d.Where, d.Description)
 	}
 }
 

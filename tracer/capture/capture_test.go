@@ -219,10 +219,10 @@ func TestDrop(t *testing.T) {
 		}
 		want := "no socket"
 		if p.Reason == "" {
-			want = dropreason.Of("", "__udp4_lib_rcv").Words
+			want = dropreason.Of("", "__udp4_lib_rcv").Description
 		}
-		if p.Words != want && p.Where != "" {
-			t.Errorf("in words: %q", p.Words)
+		if p.Description != want && p.Where != "" {
+			t.Errorf("in words: %q", p.Description)
 		}
 		return
 	}
@@ -253,9 +253,9 @@ func TestDropOfAConnection(t *testing.T) {
 		if p.Kind == Drop && p.Opens() {
 			want := "no socket"
 			if p.Reason == "" {
-				want = dropreason.Of("", "tcp_v4_rcv").Words
+				want = dropreason.Of("", "tcp_v4_rcv").Description
 			}
-			if p.Dst != closed.AddrPort() || p.Words != want && p.Where != "" {
+			if p.Dst != closed.AddrPort() || p.Description != want && p.Where != "" {
 				t.Errorf("%+v", p)
 			}
 			return

@@ -127,7 +127,7 @@ type Packet struct {
 	CgroupID             uint64 // of the socket that sends or gets it, also where the process is not proven: inode in cgroup2; 0: unknown
 	Where                string // Drop: kernel symbol; empty: not readable
 	Reason               string // Drop: by the kernel's name; empty: the kernel gives none
-	Words                string // Drop: Reason and Where in words, as "netfilter hook FORWARD"; empty: they do not tell
+	Description          string // Drop: what Reason and Where mean, as "netfilter hook FORWARD"; empty: unknown
 	BPF                  string // Drop: by an eBPF program: where that is attached, as BPFTCIngress; empty: not by one, or unknown
 	SentAt               int64  // Drop: when it was sent, ns of the kernel's monotonic clock, where it waited before it had a device; 0: unknown
 	otherHost            bool   // Drop: its link layer address is another machine's

@@ -235,8 +235,8 @@ func checkPaged(t *testing.T, p *Packet, server netip.AddrPort, message []byte) 
 		t.Errorf("sent from cgroup %d, expected %d", p.CgroupID, own)
 	}
 	// Before the kernel gave reasons (5.17) the place has two.
-	if p.Kind == Drop && !strings.HasPrefix(p.Words, "no socket") && p.Where != "" {
-		t.Errorf("dropped in %q: %q", p.Where, p.Words)
+	if p.Kind == Drop && !strings.HasPrefix(p.Description, "no socket") && p.Where != "" {
+		t.Errorf("dropped in %q: %q", p.Where, p.Description)
 	}
 }
 

@@ -29,8 +29,8 @@ func (t *Table) bystander(p *capture.Packet) {
 		}
 	}
 	d := t.dropOf(ex, p, b.response)
-	if d.Words == "" {
-		d.Words = dropreason.Of("OTHERHOST", "").Words
+	if d.Description == "" {
+		d.Description = dropreason.Of("OTHERHOST", "").Description
 	}
 	ex.astray = &d
 }
@@ -125,7 +125,7 @@ func (t *Table) keepDrop(ex *open, d trace.Drop) {
 // dropOf is what the record says of a drop.
 func (t *Table) dropOf(ex *open, p *capture.Packet, response bool) trace.Drop {
 	d := trace.Drop{
-		Where: p.Where, Reason: p.Reason, Words: p.Words, Message: messageName(response), Node: t.cfg.Node, NetNS: p.NetNS,
+		Where: p.Where, Reason: p.Reason, Description: p.Description, Message: messageName(response), Node: t.cfg.Node, NetNS: p.NetNS,
 		NetNSName: p.NetNSName, IfName: p.IfName, Offset: trace.Seconds(p.Time - ex.first), BPF: p.BPF,
 		Fragment: p.Fragment != nil && p.Fragment.Offset > 0,
 	}

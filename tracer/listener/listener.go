@@ -180,7 +180,7 @@ func arrival(ex *trace.Exchange) (trace.Sighting, bool) {
 	switch {
 	case d == nil:
 		return ex.Sighting(ex.Milestones.Query.Arrived)
-	case d.Words != "receive buffer full":
+	case d.Description != "receive buffer full":
 		return trace.Sighting{}, false
 	}
 	last, seen := ex.Last(trace.MessageQuery, d.Offset)

@@ -195,7 +195,7 @@ func label(s string) string {
 	if len(s) <= maxLabel && utf8.ValidString(s) {
 		return s
 	}
-	return oneline.Words(s, maxLabel)
+	return oneline.Shorten(s, maxLabel)
 }
 
 type dropKey struct {

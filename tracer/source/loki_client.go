@@ -190,9 +190,9 @@ func (c *lokiClient) ask(ctx context.Context, values url.Values) ([]lokiEntry, e
 func (c *lokiClient) refusal(resp *http.Response, query string) error {
 	// What can be read of the reason is enough.
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 2*maxReason))
-	err := fmt.Errorf("Loki at %s: %s: %s", c.base, oneline.Words(resp.Status, maxReason), oneline.Words(string(text), maxReason))
+	err := fmt.Errorf("Loki at %s: %s: %s", c.base, oneline.Shorten(resp.Status, maxReason), oneline.Shorten(string(text), maxReason))
 	if where := webclient.Redirect(resp); where != "" {
-		return fmt.Errorf("Loki at %s: %s: %s", c.base, oneline.Words(resp.Status, maxReason), where)
+		return fmt.Errorf("Loki at %s: %s: %s", c.base, oneline.Shorten(resp.Status, maxReason), where)
 	}
 	switch code := resp.StatusCode; {
 	case code == http.StatusTooManyRequests || code >= 500:

@@ -79,39 +79,38 @@ const nfQueue = "nf_queue"
 // netfilterPlaces free what a rule, or connection tracking, refuses.
 var netfilterPlaces = []string{"nf_hook_slow", nfQueue, "nft_do_chain", "nf_hook_slow_list", "ipt_do_table", "ip6t_do_table"}
 
-// dropWords says in words why a packet was dropped, or "" where reason and place
-// do not tell.
-func dropWords(s dropSite) string {
+// dropDescription says why a packet was dropped, or "" where reason and place do not tell.
+func dropDescription(s dropSite) string {
 	if s.reason == "NETFILTER_DROP" || slices.Contains(netfilterPlaces, s.where) {
-		return netfilterWords(s)
+		return netfilterDescription(s)
 	}
-	return dropreason.Of(s.reason, s.where).Words
+	return dropreason.Of(s.reason, s.where).Description
 }
 
-// netfilterWords names the hook, and the family of the rule where that is not the
+// netfilterDescription names the hook, and the family of the rule where that is not the
 // packet's own. An entry that is not in the table yet, dropped by the last hook it has to
 // pass and not by a rule, is what a clash of two packets of one new connection leaves;
 // iptables-legacy drops at the same place, so it is not proven.
-func netfilterWords(s dropSite) string {
-	words := "netfilter"
+func netfilterDescription(s dropSite) string {
+	description := "netfilter"
 	hook, family := netfilterHook(s.callers)
 	if hook == "" && !s.device {
 		hook = "OUTPUT"
 	}
 	if hook != "" {
-		words += " hook " + hook
+		description += " hook " + hook
 	}
 	if family != "" {
-		words += ", family " + family
+		description += ", family " + family
 	}
 	if s.where == nfQueue {
-		return words + ", NFQUEUE without a process that takes it"
+		return description + ", NFQUEUE without a process that takes it"
 	}
 	last := (hook == "POSTROUTING" || hook == "INPUT") && family == ""
 	if last && s.where == "nf_hook_slow" && s.tracked && s.status&ctConfirmed == 0 {
-		words += ", by a rule or a conntrack insert clash"
+		description += ", by a rule or a conntrack insert clash"
 	}
-	return words
+	return description
 }
 
 // netfilterHook tells the hook, and the family of the chain, from the functions that led to
@@ -160,7 +159,7 @@ var copyPlaces = []string{
 }
 
 // freedWithAnother frees the parts of a buffer that are packets of their own (net/core/skbuff.c):
-// the fragments of a datagram that was put together. What became of that is told of it.
+// the fragments of a reassembled datagram, whose own fate is reported.
 const freedWithAnother = "skb_release_data"
 
 // otherHostPlaces free what is another machine's, for which Linux has a reason since
@@ -203,5 +202,5 @@ func (d *decoder) dropped(p *Packet, drop *bpf.DnstraceDrop) {
 		reason: p.Reason, where: p.Where, callers: names[1:],
 		device: p.IfIndex != 0, tracked: drop.CtKnown != 0, status: drop.CtStatus,
 	}
-	p.Words, p.BPF = dropWords(site), dropBPF(site)
+	p.Description, p.BPF = dropDescription(site), dropBPF(site)
 }
