@@ -165,7 +165,7 @@ func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
 		return err
 	}
 	config := pipeline.Config{
-		Source: messages.Tap{Source: n.source, Ring: n.messages}, Receiver: n.receiver, Ports: ports, Timeout: o.timeout,
+		Source: messages.RecordingSource{Source: n.source, Ring: n.messages}, Receiver: n.receiver, Ports: ports, Timeout: o.timeout,
 		Names: cgroups, Node: name, Sample: o.sampleRate(), InKernel: o.sampleInKernel, Limitations: o.limitations(capture.Limits()),
 		Exchange: n.sink(trace.KindExchange, keep), Trace: n.traceSink(keep), Flush: n.flush, Last: n.last,
 	}
@@ -173,7 +173,7 @@ func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
 		config.Servers = n.sockets
 	}
 	if n.cluster != nil {
-		config.Who = n.cluster
+		config.Enricher = n.cluster
 	}
 	if n.lookups != nil {
 		config.Observe = n.lookups.Observe

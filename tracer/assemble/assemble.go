@@ -63,8 +63,8 @@ type Open interface {
 	// client asks for with the same first label and, where its answer was truncated, the
 	// client's attempts to connect to its server.
 	Kin(of *trace.Exchange, from, until time.Time) []*trace.Exchange
-	// Whole tells whether the packets of all lookups were reported since a time.
-	Whole(since time.Time) bool
+	// AllReported tells whether the packets of all lookups were reported since a time.
+	AllReported(since time.Time) bool
 }
 
 // Limitations is what this node's kernel does not tell, each as the gap of a trace that

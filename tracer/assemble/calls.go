@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
-	"github.com/dnstrace/dnstrace/tracer/spare"
+	"github.com/dnstrace/dnstrace/tracer/freelist"
 )
 
 // Bounds of what is remembered to find the lookups of one getaddrinfo call. A
@@ -384,7 +384,7 @@ func cluster(list []asking, i int) ([]asking, int) {
 
 // shrink lets go of the memory that only a burst needed.
 func (c *calls) shrink() {
-	if spare.TooLarge(c.room, len(c.byCaller)) {
-		c.byCaller, c.room = spare.Map(c.byCaller), len(c.byCaller)
+	if freelist.TooLarge(c.room, len(c.byCaller)) {
+		c.byCaller, c.room = freelist.Compact(c.byCaller), len(c.byCaller)
 	}
 }

@@ -48,7 +48,7 @@ func (a *Assembler) stopped(l *lookup) bool {
 	// Another lookup of the client may be in another lot of a sample.
 	whole := !l.evicted && l.exchange != nil && !l.exchange.SampledInKernel && l.exchange.LostEvents == 0
 	return whole && a.noUse(l) && seen.Sub(over) >= goesOnWithin &&
-		(a.cfg.Open == nil || a.cfg.Open.Whole(over)) && !a.goneOn(l)
+		(a.cfg.Open == nil || a.cfg.Open.AllReported(over)) && !a.goneOn(l)
 }
 
 func (a *Assembler) over(l *lookup) time.Time {

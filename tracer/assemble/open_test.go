@@ -36,7 +36,7 @@ func (o *openUntil) Kin(*trace.Exchange, time.Time, time.Time) []*trace.Exchange
 	return nil
 }
 
-func (o *openUntil) Whole(time.Time) bool { return !o.part }
+func (o *openUntil) AllReported(time.Time) bool { return !o.part }
 
 // comes is a record and when it comes.
 type comes struct {

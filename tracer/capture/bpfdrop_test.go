@@ -34,7 +34,7 @@ func loaded(t *testing.T, spec *ebpf.ProgramSpec) *ebpf.Program {
 	return p
 }
 
-// Drops by programs of devices: each is told by where the program is attached.
+// Drops by programs of devices: where the program is attached identifies each.
 func TestDropsByProgramsOfDevices(t *testing.T) {
 	const drop, drops = 2, 1 // TC_ACT_SHOT, XDP_DROP (include/uapi/linux/pkt_cls.h, bpf.h)
 	shot := returning(t, ebpf.SchedCLS, ebpf.AttachNone, drop)

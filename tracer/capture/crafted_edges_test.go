@@ -47,7 +47,7 @@ var edges = []struct {
 		[]Packet{with(seen4(), func(p *Packet) { p.Outer = outer(6081, 3) })}},
 	{"Geneve with options beyond the packet", etherIPv4, [][]byte{node.packet(udp(12345, 6081, replaced(geneve(3, etherIPv4, nil, plain), 0, 0x3f)))}, nil},
 	{"ICMP inside VXLAN", etherIPv4, [][]byte{node.packet(udp(12345, 4789, vxlan(77, ethernet(etherIPv4, router.packet(icmp(3, 3, 0, plain))))))},
-		[]Packet{with(complained(3, 3, 0, query), func(p *Packet) { p.Outer = outer(4789, 77) })}},
+		[]Packet{with(icmpError(3, 3, 0, query), func(p *Packet) { p.Outer = outer(4789, 77) })}},
 
 	{"GRE cut", etherIPv4, [][]byte{carrying(47, gre(0, etherIPv4, nil, nil)[:3])}, nil},
 	{"GRE cut before its key", etherIPv4, [][]byte{carrying(47, gre(0xa000, etherIPv4, be(4, 0), nil))}, nil},
@@ -56,11 +56,11 @@ var edges = []struct {
 	{"IPv4 that the tunnel says is IPv6", etherIPv4, [][]byte{carrying(41, plain)}, nil},
 	{"IPv4 in fragments of IPv4", etherIPv4, [][]byte{with4(node, func(h *ipv4) { h.protocol, h.id, h.fragment = 4, 4715, 0x2000 }).packet(plain)}, nil},
 	{"ICMP inside GRE", etherIPv4, [][]byte{carrying(47, gre(0, etherIPv4, nil, router.packet(icmp(3, 3, 0, plain))))},
-		[]Packet{within(complained(3, 3, 0, query), TunnelGRE, 0)}},
+		[]Packet{within(icmpError(3, 3, 0, query), TunnelGRE, 0)}},
 	{"ICMP about IPv4 in IPv4", etherIPv4, [][]byte{router.packet(icmp(3, 3, 0, carrying(4, plain)))}, nil},
 	{"Geneve cut", etherIPv4, [][]byte{node.packet(udp(12345, 6081, geneve(3, etherIPv4, nil, nil)[:7]))}, nil},
 
-	{"ICMP parameter problem", etherIPv4, [][]byte{router.packet(icmp(12, 0, 0, plain))}, []Packet{complained(12, 0, 0, query)}},
+	{"ICMP parameter problem", etherIPv4, [][]byte{router.packet(icmp(12, 0, 0, plain))}, []Packet{icmpError(12, 0, 0, query)}},
 	{"ICMP cut", etherIPv4, [][]byte{router.packet(icmp(3, 3, 0, nil)[:7])}, nil},
 	{"ICMP that quotes too little", etherIPv4, [][]byte{router.packet(icmp(3, 3, 0, plain[:27]))}, nil},
 	{"ICMP about a later fragment", etherIPv4, [][]byte{router.packet(icmp(11, 1, 0, with4(plain4, func(h *ipv4) { h.id, h.fragment = 4711, 3 }).packet(query)))}, nil},
@@ -68,9 +68,9 @@ var edges = []struct {
 	{"ICMP in fragments", etherIPv4, [][]byte{with4(router, func(h *ipv4) { h.id, h.fragment = 4714, 0x2000 }).packet(icmp(3, 3, 0, plain))}, nil},
 	{"ICMP in IPv6", etherIPv6, [][]byte{ipv6("2001:db8::ff", "2001:db8::1", 1, icmp(3, 3, 0, plain))}, nil},
 	{"ICMPv6 in IPv4", etherIPv4, [][]byte{with4(router, func(h *ipv4) { h.protocol = 58 }).packet(icmp(1, 4, 0, plain6))}, nil},
-	{"ICMPv6 unreachable", etherIPv6, [][]byte{ipv6("2001:db8::ff", "2001:db8::1", 58, icmp(1, 4, 0, plain6))}, []Packet{complained6(1, 4)}},
-	{"ICMPv6 time exceeded", etherIPv6, [][]byte{ipv6("2001:db8::ff", "2001:db8::1", 58, icmp(3, 0, 0, plain6))}, []Packet{complained6(3, 0)}},
-	{"ICMPv6 parameter problem", etherIPv6, [][]byte{ipv6("2001:db8::ff", "2001:db8::1", 58, icmp(4, 1, 40, plain6))}, []Packet{complained6(4, 1)}},
+	{"ICMPv6 unreachable", etherIPv6, [][]byte{ipv6("2001:db8::ff", "2001:db8::1", 58, icmp(1, 4, 0, plain6))}, []Packet{icmp6Error(1, 4)}},
+	{"ICMPv6 time exceeded", etherIPv6, [][]byte{ipv6("2001:db8::ff", "2001:db8::1", 58, icmp(3, 0, 0, plain6))}, []Packet{icmp6Error(3, 0)}},
+	{"ICMPv6 parameter problem", etherIPv6, [][]byte{ipv6("2001:db8::ff", "2001:db8::1", 58, icmp(4, 1, 40, plain6))}, []Packet{icmp6Error(4, 1)}},
 	{"ICMPv6 that is no error", etherIPv6, [][]byte{ipv6("2001:db8::ff", "2001:db8::1", 58, icmp(5, 0, 0, plain6))}, nil},
 }
 
@@ -81,7 +81,7 @@ func replaced(b []byte, at int, with ...byte) []byte {
 	return b
 }
 
-func complained6(kind, code uint8) Packet {
+func icmp6Error(kind, code uint8) Packet {
 	return Packet{Protocol: ProtocolICMPv6, Src: netip.MustParseAddrPort("[2001:db8::ff]:0"), Dst: netip.MustParseAddrPort("[2001:db8::1]:0"),
 		ICMP: &ICMP{Type: kind, Code: code, Protocol: trace.TransportUDP, Src: sixC, Dst: sixS, Payload: query}}
 }

@@ -172,7 +172,7 @@ func (d *decoder) decodeRareParts(p *Packet, r *parts) {
 		p.Fragment = &Fragment{ID: fragment.Id, Offset: int(fragment.Offset), Length: int(fragment.Length), More: fragment.More != 0}
 	}
 	if next(r, partICMP, &icmp) {
-		complaint(p, &icmp)
+		quotedByICMP(p, &icmp)
 	}
 }
 
@@ -190,9 +190,9 @@ func (d *decoder) waited(p *Packet, w *bpf.DnstraceWaited) {
 	}
 }
 
-// complaint turns the packet that an ICMP error quotes, which is what the program
+// quotedByICMP turns the packet that an ICMP error quotes, which is what the program
 // parsed, into the error that was seen.
-func complaint(p *Packet, c *bpf.DnstraceIcmpError) {
+func quotedByICMP(p *Packet, c *bpf.DnstraceIcmpError) {
 	p.ICMP = &ICMP{
 		Type: c.Type, Code: c.Code, MTU: c.Mtu,
 		Protocol: p.Protocol, Src: p.Src, Dst: p.Dst, TCPSeq: p.TCPSeq, Payload: p.Payload,
@@ -215,7 +215,7 @@ type parts struct {
 	err     error
 }
 
-var errCut = errors.New("event is cut: the program and its loader do not match")
+var errTruncated = errors.New("event is cut: the program and its loader do not match")
 
 // layout is the types of which events are made: C's, without pointers.
 type layout interface {
@@ -230,7 +230,7 @@ func next[T layout](r *parts, part uint16, v *T) bool {
 	}
 	n := copy(bytesOf(v), r.tail)
 	if n < int(unsafe.Sizeof(*v)) {
-		r.err = errCut
+		r.err = errTruncated
 		return false
 	}
 	r.tail = r.tail[n:]

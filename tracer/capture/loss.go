@@ -32,10 +32,10 @@ const missesEvery = int64(200 * time.Millisecond)
 
 // lossReader remembers what was read and what was reported.
 type lossReader struct {
-	reported int64                  // when
+	reported int64                  // when losses were
 	seen     []bpf.DnstraceCounters // by CPU, as reported
 	asked    int64                  // when the kernel was asked for runs left out
-	missed   map[string]uint64      // how many it told, by program
+	missed   map[string]uint64      // how many it reported, by program
 	pending  map[Kind]Loss          // those not reported yet
 }
 
@@ -52,7 +52,7 @@ func newLossReader(cpus int) lossReader {
 // because the program was running on that CPU already. A run left out may have been
 // for a packet that is not DNS, so of those it counts too many rather than too few.
 func (s *Source) Counters() Counters {
-	all := Counters{Share: s.shedder.share.of(s.shedder.whole), Forgotten: s.unread.forgotten}
+	all := Counters{ReportedShare: s.shedder.threshold.fractionOf(s.shedder.ceiling), Forgotten: s.unread.forgotten}
 	for cpu := range s.cpus {
 		c := s.readCounters(cpu)
 		all.Emitted += c.Emitted
@@ -67,14 +67,14 @@ func (s *Source) Counters() Counters {
 	return all
 }
 
-// Counters of events. All only grow, but for Share.
+// Counters of events. All but ReportedShare only grow.
 type Counters struct {
-	Emitted    uint64
-	Lost       uint64
-	Shed       uint64  // packets of lookups that were left out under load
-	SampledOut uint64  // packets of lookups outside Config.Sample
-	Share      float64 // of the lookups in Config.Sample that is reported now
-	Forgotten  uint64  // datagrams that were delivered, and whose reading is not told for lack of memory
+	Emitted       uint64
+	Lost          uint64
+	Shed          uint64  // packets of lookups that were left out under load
+	SampledOut    uint64  // packets of lookups outside Config.Sample
+	ReportedShare float64 // of the lookups in Config.Sample, reported now
+	Forgotten     uint64  // delivered datagrams whose reading is not reported for lack of memory
 }
 
 func sum(lost [8]uint64) (all uint64) {

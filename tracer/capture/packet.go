@@ -87,8 +87,8 @@ type Fragment struct {
 }
 
 // ICMP is an error that a host or router sent about a packet with a DNS port (RFC
-// 792, RFC 4443). How it was addressed is in the Packet that carries it: Src is
-// who complains, Dst who sent what it complains about.
+// 792, RFC 4443). How it was addressed is in the Packet that carries it: Src reports the
+// error, Dst sent the packet that is quoted.
 type ICMP struct {
 	Type, Code uint8
 	MTU        uint32         // where the packet was too big: what would have passed; else 0

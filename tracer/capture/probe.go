@@ -68,7 +68,7 @@ func probeBTF() Finding {
 	return f
 }
 
-// probeAttach does what `dnstrace run` does, tells what came of it, and undoes it.
+// probeAttach loads and attaches the programs as `dnstrace run` does, and detaches them.
 func probeAttach(ports []uint16) []Finding {
 	f := Finding{What: "load and attach", Required: true, Lost: "no packet is seen", Detail: "every program loaded and attached"}
 	s, err := Open(Config{Ports: ports, RingBytes: 1 << 16})
@@ -76,7 +76,7 @@ func probeAttach(ports []uint16) []Finding {
 		f.Detail, f.Remedy = err.Error(), "see the lines above"
 		return []Finding{f}
 	}
-	found := []Finding{probePagedPayload(s), probeArrival(s), probeReading(s)}
+	found := []Finding{probeNonLinearPayload(s), probeArrival(s), probeReading(s)}
 	if err := s.Close(); err != nil {
 		f.Detail = err.Error()
 		return []Finding{f}
@@ -91,18 +91,18 @@ func probeDropReasons(kernel *btf.Spec) Finding {
 		Lost: "a drop says where, not why", Remedy: "Linux 5.17 or later gives reasons"}
 }
 
-// probePagedPayload tells whether the source that was opened sees payload in pages.
-func probePagedPayload(s *Source) Finding {
-	f := Finding{What: "TCP on virtual devices", OK: s.pagedErr == nil, Detail: "payload in pages is read in place",
+// probeNonLinearPayload tells whether an open source sees non-linear payload.
+func probeNonLinearPayload(s *Source) Finding {
+	f := Finding{What: "TCP on virtual devices", OK: s.nonLinearErr == nil, Detail: "payload in pages is read in place",
 		Lost:   "DNS over TCP between pods is not seen",
 		Remedy: "allow perf_event_open (the seccomp profile) and more locked memory (ulimit -l), or Linux 6.12 or later"}
 	switch {
-	case s.pagedErr != nil:
-		f.Detail = s.pagedErr.Error()
+	case s.nonLinearErr != nil:
+		f.Detail = s.nonLinearErr.Error()
 		if perfParanoid() > 2 {
 			f.Remedy = "sysctl kernel.perf_event_paranoid=2, or CAP_SYS_ADMIN, or Linux 6.12 or later"
 		}
-	case s.paged != nil:
+	case s.perfReader != nil:
 		f.Detail = "payload in pages is copied by the kernel (perf buffers)"
 	}
 	return f

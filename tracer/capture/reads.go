@@ -22,15 +22,15 @@ const (
 	unreadFor = int64(10 * time.Second)
 )
 
-// unread ties what processes read to the datagrams that were delivered to their
-// sockets. The kernel tells of a read no more than the socket, the length and the front
-// of what the reader got (bpf/socket.h), which names its datagram among the few that
-// wait there. What fits none is dropped, never guessed.
+// unread matches reads of processes with the datagrams that were delivered to their
+// sockets. Of a read the kernel shows the socket, the length and the first bytes of what
+// the reader got (bpf/socket.h), which identify its datagram among the few that wait
+// there. A read that matches none is dropped, never guessed.
 type unread struct {
 	sockets        map[uint64]ends
 	alike          [1 << 10]*datagram // by socket and front, the newest first
 	oldest, newest *datagram          // of all sockets
-	spare          *datagram
+	free           *datagram          // list of unused ones, linked by next
 	count          int
 	forgotten      uint64 // for lack of room
 }
@@ -60,11 +60,11 @@ func (u *unread) deliver(p *Packet) bool {
 		u.forgotten++
 		queue = u.sockets[p.Sock]
 	}
-	d := u.spare
+	d := u.free
 	if d == nil {
 		d = new(datagram)
 	} else {
-		u.spare = d.next
+		u.free = d.next
 	}
 	d.payload = append(d.payload[:0], p.Payload[:min(len(p.Payload), keptPayload)]...)
 	d.packet = *p
@@ -236,7 +236,7 @@ func (u *unread) remove(d *datagram) {
 		}
 	}
 	u.count--
-	d.next, u.spare = u.spare, d
+	d.next, u.free = u.free, d
 }
 
 // atSocket ties a packet to others of its socket, and reports whether it is to be

@@ -11,7 +11,7 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/agenda"
 	"github.com/dnstrace/dnstrace/tracer/capture"
-	"github.com/dnstrace/dnstrace/tracer/spare"
+	"github.com/dnstrace/dnstrace/tracer/freelist"
 )
 
 // numberedPacket is a packet of the lookup with a number, whose client and server
@@ -116,7 +116,7 @@ func TestBurstIsForgotten(t *testing.T) {
 		ask(1)
 		tbl.Advance(now, func(*trace.Exchange) {})
 	}
-	if cap(tbl.due) > spare.Small || cap(tbl.evicted) > spare.Small {
+	if cap(tbl.due) > freelist.Small || cap(tbl.evicted) > freelist.Small {
 		t.Errorf("two minutes later there is memory for %d exchanges", cap(tbl.due))
 	}
 	if s := tbl.Stats(); s.Bytes > 1<<14 {
@@ -132,10 +132,10 @@ func TestShrinkingKeepsWhatIsOpen(t *testing.T) {
 		q := numberedPacket(t, now, tx, n, false)
 		tbl.Packet(&q)
 	}
-	tbl.due = append(make(agenda.Of[*open], 0, 100*spare.Small), tbl.due...)
-	tbl.peak.next, tbl.peak.conns = 0, 100*spare.Small
+	tbl.due = append(make(agenda.Of[*open], 0, 100*freelist.Small), tbl.due...)
+	tbl.peak.next, tbl.peak.conns = 0, 100*freelist.Small
 	tbl.shrink(now)
-	if cap(tbl.due) > spare.Small {
+	if cap(tbl.due) > freelist.Small {
 		t.Fatalf("it did not shrink: %d", cap(tbl.due))
 	}
 	answered := 0

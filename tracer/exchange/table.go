@@ -13,7 +13,7 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/agenda"
 	"github.com/dnstrace/dnstrace/tracer/capture"
-	"github.com/dnstrace/dnstrace/tracer/spare"
+	"github.com/dnstrace/dnstrace/tracer/freelist"
 )
 
 // Times of an exchange.
@@ -97,38 +97,38 @@ type Stats struct {
 // Table holds the open exchanges. It is not safe for concurrent use and has no clock:
 // time is what packets and Advance say.
 type Table struct {
-	cfg       Config
-	keys      chains
-	aliases   map[key][]*open // by the other addresses of their clients
-	sockets   chains
-	alike     chains
-	waiting   map[uint64]int // by pair: how many wait for a response
-	due       agenda.Of[*open]
-	age       age
-	conns     map[connKey]*conn
-	clients   map[socket]*conn // the last connection of a client's address
-	datagrams map[datagram]fragmented
-	refused   map[*open]struct{} // open, and a response of theirs was rejected
-	kin       chains
-	kinFound  []*open           // memory of Kin
-	sketches  []*trace.Exchange // likewise
-	sketched  [maxKin]emitted   // likewise
-	buffers   buffers
-	owed      owed
-	devices   devices
-	endpoints endpoints
-	places    places
-	sweep     int64
-	searches  int
-	evicted   []*trace.Exchange // because the table was full, until Advance
-	bytes     int
-	connBytes int
-	spare     spare.Of[open]
-	serial    uint32 // of the newest exchange
-	peak      peak
-	stats     Stats
-	part      bool  // of the lookups are reported
-	whole     int64 // monotonic time since when all are, if so
+	cfg              Config
+	keys             chains
+	aliases          map[key][]*open // by the other addresses of their clients
+	sockets          chains
+	alike            chains
+	waiting          map[uint64]int // by pair: how many wait for a response
+	due              agenda.Of[*open]
+	age              age
+	conns            map[connKey]*conn
+	clients          map[socket]*conn // the last connection of a client's address
+	datagrams        map[datagram]fragmented
+	refused          map[*open]struct{} // open, and a response of theirs was rejected
+	kin              chains
+	kinFound         []*open           // memory of Kin
+	sketches         []*trace.Exchange // likewise
+	sketched         [maxKin]emitted   // likewise
+	buffers          buffers
+	owed             owed
+	devices          devices
+	endpoints        endpoints
+	places           places
+	sweep            int64
+	searches         int
+	evicted          []*trace.Exchange // because the table was full, until Advance
+	bytes            int
+	connBytes        int
+	free             freelist.List[open]
+	serial           uint32 // of the newest exchange
+	peak             peak
+	stats            Stats
+	shedding         bool  // only a part of the lookups is reported
+	thresholdChanged int64 // monotonic time of the last change; 0: never
 }
 
 // New returns an empty table.

@@ -140,7 +140,7 @@ func (c Collector) Collect(ch chan<- prometheus.Metric) {
 	send(lostEvents, n.LostEvents)
 	send(shedEvents, n.ShedEvents)
 	send(unsampledEvents, n.UnsampledEvents)
-	ch <- prometheus.MustNewConstMetric(share.desc, share.kind, n.Share)
+	ch <- prometheus.MustNewConstMetric(share.desc, share.kind, n.ReportedShare)
 	send(discarded, n.Discarded)
 	for hook, v := range n.LostByHook {
 		send(lostByHook, v, hook)
