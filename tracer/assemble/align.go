@@ -30,9 +30,9 @@ func (r *region) inOrder() {
 	}
 }
 
-// better tells whether an exchange is rather of s than of t: of what it goes on with, and
-// of that the nearest; else of the later of two attempts of one record that had both
-// begun; else of what it fits best.
+// better tells whether an exchange is more likely of s than of t: of a slot that already has
+// exchanges, and of two such the closest in time; else of the later of two attempts of one
+// record that had both begun; else of the one that it fits best.
 func better(s, t *slot, x *lookup) bool {
 	if more := len(s.got) > 0; more != (len(t.got) > 0) {
 		return more
@@ -61,7 +61,7 @@ func (r *region) others() {
 				best = s
 			}
 		}
-		for rest := r.near[j]; rest != 0 && best == nil; rest &= rest - 1 {
+		for rest := r.candidates[j]; rest != 0 && best == nil; rest &= rest - 1 {
 			s := r.slots[bits.TrailingZeros64(rest)]
 			if s.takes(x) && (len(s.got) > 0 || s.agrees(x)) && (found == nil || better(s, found, x)) {
 				found = s
@@ -71,7 +71,7 @@ func (r *region) others() {
 			best = found
 		}
 		if best == nil {
-			best = r.nearest(j)
+			best = r.closest(j)
 		}
 		if best == nil {
 			continue
@@ -84,7 +84,7 @@ func (r *region) others() {
 // it led.
 func (r *region) leads(j int, s *slot) bool {
 	x := r.exchanges[j]
-	if bits.OnesCount64(r.near[j]) == 1 && r.a.allRecorded(x) {
+	if bits.OnesCount64(r.candidates[j]) == 1 && r.a.allRecorded(x) {
 		return true
 	}
 	for k, y := range r.exchanges {
@@ -111,10 +111,10 @@ func (r *region) leads(j int, s *slot) bool {
 	return len(s.got) > 0
 }
 
-// nearest returns the attempt, of those that have nothing else, in whose time an exchange
+// closest returns the attempt, of those that have nothing else, in whose time an exchange
 // was sent though it ended otherwise; nil if there is none.
-func (r *region) nearest(j int) (best *slot) {
-	for rest := r.near[j]; rest != 0; rest &= rest - 1 {
+func (r *region) closest(j int) (best *slot) {
+	for rest := r.candidates[j]; rest != 0; rest &= rest - 1 {
 		if s := r.slots[bits.TrailingZeros64(rest)]; len(s.got) == 0 && (best == nil || better(s, best, r.exchanges[j])) {
 			best = s
 		}
@@ -133,7 +133,7 @@ func (r *region) verify() {
 		if s == nil || !s.exact {
 			continue
 		}
-		for rest := r.near[j]; rest != 0; rest &= rest - 1 {
+		for rest := r.candidates[j]; rest != 0; rest &= rest - 1 {
 			i := bits.TrailingZeros64(rest)
 			other := r.slots[i]
 			if other != s && (len(other.got) > 0 || other.agrees(x)) && other.takes(x) {

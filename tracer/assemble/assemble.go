@@ -9,7 +9,7 @@
 //
 // It is a function of the records, without sockets and without a clock of its own, so
 // that the live tracer and a file of records give the same traces. A live tracer
-// also says what is under way ([Open]), so that nothing has to be told twice.
+// also says what is under way ([Open]), so that no trace has to be reported twice.
 package assemble
 
 import (
@@ -82,7 +82,7 @@ type Stats struct {
 	Bytes      int    // of memory, about, for them and for what was passed on
 	Evicted    uint64 // passed on early, as they stood, because there was no room for more
 	Duplicates uint64 // records that came twice
-	Foreign    uint64 // records that are not told of: their sender is not the server
+	Foreign    uint64 // records that are refused: their sender is not the server
 	Unverified uint64 // records that are shown alone: whether their sender is the server is unknown
 }
 
@@ -200,7 +200,7 @@ func (a *Assembler) addAgain(l *lookup, old **trace.Exchange, ex *trace.Exchange
 		a.stats.Duplicates++
 		return
 	}
-	// Who it was is known best from the earlier one: pods and endpoints go.
+	// The earlier one has the better names: pods and endpoints go away.
 	ex.Client, ex.Server = sameEnd((*old).Client, ex.Client), sameEnd((*old).Server, ex.Server)
 	a.change(l, func() { *old = ex })
 	a.remember(l)
@@ -212,7 +212,7 @@ func (a *Assembler) addAgain(l *lookup, old **trace.Exchange, ex *trace.Exchange
 // with, the record that its client's was taken for. It returns the exchange that is left.
 func (a *Assembler) behindProxy(ex *trace.Exchange) *trace.Exchange {
 	for l := range a.flows.of(ex.Flow) {
-		if l.query == nil || l.exchange == nil || l.far != nil || l.heapIndex < 0 || l.matched != "" || !sentOn(l.exchange, ex) ||
+		if l.query == nil || l.exchange == nil || l.serverExchange != nil || l.heapIndex < 0 || l.matched != "" || !sentOn(l.exchange, ex) ||
 			a.fitsBy(l.query, l.from, ex) != own {
 			continue
 		}
@@ -239,7 +239,7 @@ func (a *Assembler) halfOf(ex *trace.Exchange) *lookup {
 	var side, record *lookup
 	for l := range a.flows.of(ex.Flow) {
 		switch {
-		case l.exchange != nil && l.far == nil && twoSides(l.exchange, ex):
+		case l.exchange != nil && l.serverExchange == nil && twoSides(l.exchange, ex):
 			if fit := sameServer(l.exchange, ex); fit == fits || fit == mayFit && side == nil {
 				side = l
 			}
@@ -355,7 +355,7 @@ func (a *Assembler) addRefresh(r *trace.Refresh, from *peer.Process) {
 // change alters a lookup.
 func (a *Assembler) change(l *lookup, alter func()) {
 	if s := l.slot; s != nil && l.parent == nil {
-		s.unsettle()
+		s.reopen()
 		l.lose()
 	}
 	a.unindex(l)

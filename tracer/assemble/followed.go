@@ -45,7 +45,7 @@ func (a *Assembler) stopped(l *lookup) bool {
 	if !a.flushed.IsZero() {
 		seen = a.flushed
 	}
-	// Another lookup of the client may be in another lot of a sample.
+	// Another lookup of the client may be outside the sample.
 	whole := !l.evicted && l.exchange != nil && !l.exchange.SampledInKernel && l.exchange.LostEvents == 0
 	return whole && a.noUse(l) && seen.Sub(over) >= goesOnWithin &&
 		(a.cfg.Open == nil || a.cfg.Open.AllReported(over)) && !a.goneOn(l)

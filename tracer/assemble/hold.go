@@ -38,8 +38,8 @@ func (a *Assembler) unanswered() time.Duration {
 	return max(holdServer, a.cfg.Timeout+afterTimeout)
 }
 
-// readyAt returns when the lookup need not wait any longer, as far as it can tell now:
-// it is asked again at that time.
+// readyAt returns when the lookup need not wait any longer, as of now: it is asked again at
+// that time.
 func (a *Assembler) readyAt(l *lookup) time.Time {
 	ready := a.waits(l)
 	if a.now.Before(ready) {
@@ -159,7 +159,7 @@ func (a *Assembler) treeReady(l *lookup, depth int) time.Time {
 		return ready
 	}
 	for _, s := range l.slots {
-		if arrival := a.arrival(s); s.channel != nil && !s.settled && a.now.Before(arrival) && !a.refused(s) {
+		if arrival := a.arrival(s); s.channel != nil && !s.final && a.now.Before(arrival) && !a.refused(s) {
 			ready = later(ready, arrival)
 			continue
 		}

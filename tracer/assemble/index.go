@@ -48,7 +48,7 @@ type channel struct {
 	used      bool // else it is the memory of none
 	exchanges timeline[*lookup]
 	slots     timeline[*slot] // of attempts that may have other exchanges than they were given
-	settled   timeline[*slot] // of those that have not
+	final     timeline[*slot] // of those that have not
 	longest   int64           // limit of a slot after its begin, at most; ns
 }
 
@@ -111,7 +111,7 @@ func (q *asked) room() *channel {
 
 // drop forgets a channel in which nothing is any more.
 func (q *asked) drop(c *channel) {
-	if len(c.exchanges)+len(c.slots)+len(c.settled) > 0 {
+	if len(c.exchanges)+len(c.slots)+len(c.final) > 0 {
 		return
 	}
 	q.channels = without(q.channels, c)

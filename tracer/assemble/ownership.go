@@ -8,8 +8,8 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/peer"
 )
 
-// Whoever may write to the record socket can send a record of any query. It is believed if
-// the process that sent it is the one that packets show as the server: docs/model.md says
+// Any process that may write to the record socket can send a record of any query. It is
+// believed if packets show its sender as the server: docs/model.md says
 // how that is decided. Records from a file have no sender, and are their reader's to judge.
 
 // ownership is whether the process that sent a record is the server of an exchange.
@@ -17,7 +17,7 @@ type ownership int
 
 const (
 	foreign ownership = iota // another one is
-	unknown                  // the packets do not tell
+	unknown                  // the packets do not show it
 	own
 )
 
@@ -162,8 +162,8 @@ func sentBy(from *peer.Process, pid int, cgroup string) ownership {
 	return own
 }
 
-// believes tells whether a record may be told of though no packet of its query was seen:
-// its sender is a server, at the address that the record names if it names one.
+// believes tells whether a record may be shown though no packet of its query was seen: its
+// sender is a server, at the address that the record names if it names one.
 func (a *Assembler) believes(l *lookup) bool {
 	if l.from == nil {
 		return true
@@ -246,8 +246,8 @@ func (a *Assembler) takeClaim(l *lookup) {
 	}
 }
 
-// foreign tells whether a record is not told of, as its query was not seen and its sender
-// is no server. It is counted. Others are, and their attempts with them.
+// foreign tells whether a record is refused, and counts it: its query was not seen and its
+// sender is no server. Other records are admitted, with their attempts.
 func (a *Assembler) foreign(l *lookup) bool {
 	if l.exchange != nil {
 		return false

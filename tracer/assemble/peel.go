@@ -46,7 +46,7 @@ func (r *region) peel() {
 }
 
 // tight finds exchanges, in order of time, that together fit no more slots than they are:
-// these slots have nothing else, though it may not be told which has which. It returns
+// these slots have nothing else, though which has which may be ambiguous. It returns
 // whether that leaves less for others.
 func (r *region) tight(takers *[maxRegion]uint64) bool {
 	const most = 8 // slots

@@ -12,7 +12,7 @@ import (
 // without, and of every larger sample.
 type Threshold uint32
 
-// AllLookups is all of them (bpf/sampling.h).
+// AllLookups selects all of them (bpf/sampling.h).
 const AllLookups Threshold = math.MaxUint32
 
 // thresholdOf returns the threshold of a sampling rate; nil: all.

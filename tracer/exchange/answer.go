@@ -28,7 +28,7 @@ func readAnswer(m *message) answer {
 		rcode: m.flags&0xf | uint16(s.edns.rcodeHigh)<<4, flags: m.flags, size: int32(m.size), part: m.part, records: int32(m.counts[0]),
 		answers: s.answers, minTTL: s.minTTL, hasTTL: s.hasTTL, extended: s.edns.extended,
 	}
-	// A cut one that says so is asked for again over TCP; what a fragment lacks is in the others.
+	// A response with TC is asked for again over TCP; what a fragment lacks is in the others.
 	if m.flags&bitTC == 0 && !m.part && len(m.body) >= m.size {
 		a.rejection = s.rejection
 	}

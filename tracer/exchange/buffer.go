@@ -83,8 +83,8 @@ func (b *buffers) within(p *capture.Packet, d int64) *buffer {
 
 // sent tells whether a socket sends the packet here: it did not come from elsewhere.
 // Of devices that are stacked, as bonds are, only the first that it passes counts; the
-// lower one may be in another namespace, as that of a macvlan or ipvlan device is. Who sends
-// a packet within another one, as the program of an overlay does, carries it only.
+// lower one may be in another namespace, as that of a macvlan or ipvlan device is. The
+// sender of an outer packet, as an overlay has, only carries the inner one.
 func sent(p *capture.Packet, before *buffer) bool {
 	if p.Outer != nil || p.PID == 0 && p.CgroupID == 0 || p.Kind != capture.TX && (p.Kind != capture.Drop || before != nil) {
 		return false

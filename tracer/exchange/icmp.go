@@ -8,7 +8,7 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/capture"
 )
 
-// icmp ties an error about a DNS packet to its exchange.
+// icmp attributes an error about a DNS packet to its exchange.
 func (t *Table) icmp(p *capture.Packet) {
 	ex, response := t.quoted(p)
 	if ex == nil || ex.closed {
@@ -101,8 +101,8 @@ func oneOf(s *slot, server netip.AddrPort) *open {
 	return nil
 }
 
-// atSocket returns the one open exchange of a socket with a DNS ID. Two cannot be told
-// apart.
+// atSocket returns the open exchange of a socket with a DNS ID; nil if there are several,
+// which cannot be distinguished.
 func (t *Table) atSocket(s socket, id uint16) *open {
 	var found *open
 	n := 0

@@ -66,7 +66,7 @@ func (t *Table) known(p *capture.Packet, k key, server netip.AddrPort, fresh boo
 		switch {
 		case fresh && (ex.server != server || !ex.sender(p)):
 		case !fresh && !ex.goesTo(server):
-		case found == nil, ex.nearer(found, p):
+		case found == nil, ex.likelier(found, p):
 			found = ex
 		}
 	}
@@ -87,8 +87,9 @@ func (t *Table) known(p *capture.Packet, k key, server netip.AddrPort, fresh boo
 	return found, trace.NATMatched
 }
 
-// nearer tells whether a query is rather of ex than of another exchange with its addresses.
-func (ex *open) nearer(other *open, p *capture.Packet) bool {
+// likelier tells whether a query is more likely of ex than of another exchange with its
+// addresses.
+func (ex *open) likelier(other *open, p *capture.Packet) bool {
 	if p.Kind == capture.Read {
 		if waits := ex.unreadAt(p, 0); waits != other.unreadAt(p, 0) {
 			return waits

@@ -45,10 +45,10 @@ func TestUnansweredLoadIsBounded(t *testing.T) {
 	const perSecond, seconds = 10_000, 15
 	tbl := New(Config{Ports: []uint16{53}, Wall: wall, MaxBytes: 8 << 20})
 	before := heapInUse()
-	now, told := int64(time.Second), 0
+	now, reported := int64(time.Second), 0
 	count := func(ex *trace.Exchange) {
 		if !ex.Replaces {
-			told++
+			reported++
 		}
 	}
 	for n := range perSecond * seconds {
@@ -75,8 +75,8 @@ func TestUnansweredLoadIsBounded(t *testing.T) {
 			open++
 		}
 	}
-	if told+open != perSecond*seconds {
-		t.Errorf("%d told, %d open, of %d", told, open, perSecond*seconds)
+	if reported+open != perSecond*seconds {
+		t.Errorf("%d reported, %d open, of %d", reported, open, perSecond*seconds)
 	}
 	runtime.KeepAlive(tbl)
 }

@@ -37,7 +37,7 @@ type edns struct {
 }
 
 // parseSections reads the records of a message. It takes what there is: a
-// message may be cut anywhere, or be malformed behind the question.
+// message may be truncated anywhere, or be malformed behind the question.
 func parseSections(b []byte, h header) sections {
 	var s sections
 	off := headerLen + len(h.question)

@@ -454,7 +454,7 @@ func TestDroppedAfterTheAnswer(t *testing.T) {
 	f.throughService(q, r)
 	f.after(time.Second)
 	if len(f.got) != 0 {
-		t.Fatalf("told %s after the answer, and one query waits", time.Second)
+		t.Fatalf("reported %s after the answer, and one query waits", time.Second)
 	}
 	f.after(550 * time.Millisecond)
 	f.skb = waiting
