@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// decoded is a record in one piece of memory with what nearly every one has.
+// decoded is a record in one allocation with what almost every one has.
 type decoded struct {
 	record Query
 	parent SpanID

@@ -25,7 +25,7 @@
 //
 // # Sampling
 //
-// Who records only a share of the lookups decides by what the client's query shows on
+// Sampling decides by what the client's query shows on
 // the wire, so that CoreDNS, the tracer and its programs in the kernel record the same
 // ones at the same rate, and some of those at a lower one. It takes some ten
 // operations on 32-bit numbers, without carry (see [SamplingHash], [Sampled]):
@@ -40,7 +40,7 @@
 // show an ID. What is asked again over TCP, or from another port, is another query and
 // sampled by itself; so is the query that a server sends to an upstream.
 //
-// The client port is that of the query as it comes to whoever decides: CoreDNS takes
+// The client port is that of the query where the decision is made: CoreDNS takes
 // the port that it sees. Where a translation gives the client another port, CoreDNS and
 // the tracer agree if the tracer saw the translation ([NAT]); the programs in the kernel
 // take the port that the client used, as far as connection tracking tells them.

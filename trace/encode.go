@@ -234,7 +234,7 @@ func appendString(b []byte, s string) []byte {
 }
 
 // appendQuote appends a JSON string. Names and addresses are what they are in
-// nearly every record, plain ASCII, for which looking is faster than quoting.
+// almost every record, plain ASCII, for which checking is faster than quoting.
 func appendQuote(b []byte, s string) []byte {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {

@@ -6,9 +6,9 @@ import "sync/atomic"
 // processes a pod. Full, it has some 400 KiB.
 const memoBits = 10
 
-// memo keeps the JSON of what comes again with nearly every record: who asks and
-// answers. To compare and to copy takes a fifth of the
-// time of encoding. A text that another takes the place of is made anew. It is safe
+// memo caches the JSON of what almost every record repeats: its client and server.
+// Comparing and copying takes a fifth of the time of encoding. A collision evicts
+// the older text. It is safe
 // for use from many goroutines.
 type memo[K comparable] [1 << memoBits]atomic.Pointer[remembered[K]]
 

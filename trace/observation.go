@@ -29,7 +29,7 @@ const (
 type ServiceEndpoint struct {
 	State string `json:"state"` // ready, not_ready, removed, unlisted
 	Pod   string `json:"pod"`   // namespace/name of the pod that has, or had, the address there
-	// Since is when the tracer was told that the endpoint was removed or not ready
+	// Since is when the tracer learned that the endpoint was removed or not ready
 	// any more, counted from the query: negative is before it. Nil where it is ready,
 	// or never was while the tracer knew the Service.
 	Since *Seconds `json:"since_seconds"`
@@ -145,7 +145,7 @@ type ExtendedError struct {
 type ICMP struct {
 	Type    uint8      `json:"type"`
 	Code    uint8      `json:"code"`
-	From    netip.Addr `json:"from"`    // who complains
+	From    netip.Addr `json:"from"`    // who reports the error
 	Message string     `json:"message"` // what about: query, response
 	MTU     uint32     `json:"mtu"`     // bytes that would have passed; 0: not about size
 	Offset  Seconds    `json:"offset_seconds"`

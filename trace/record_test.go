@@ -201,8 +201,8 @@ func TestControlsAreEscaped(t *testing.T) {
 	}
 }
 
-// Who writes a record by hand can leave parts of it out that the tracer never does, and nest it
-// without end: it is none.
+// A record written by hand can lack parts that the tracer never leaves out, and be nested
+// without end: it is rejected.
 func TestDecodeParts(t *testing.T) {
 	const (
 		head    = `"v":1,"record":"trace","time":"2026-11-21T03:00:02Z","trace_id":"01000000000000000000000000000000","flow":"010000000000000000000000"`

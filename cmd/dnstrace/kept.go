@@ -10,8 +10,8 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/source"
 )
 
-// nearLookups are kept of those that do not match: they may be of a call that does.
-const nearLookups = 128
+// maxUnmatched are kept of those that do not match: they may be of a call that does.
+const maxUnmatched = 128
 
 // search is what explain looks for among lookups, in the order in which a source
 // gives them.

@@ -160,17 +160,17 @@ func unlessStopped(ctx context.Context, err error) error {
 }
 
 // each reads the lookups for which the filter is true. An expression that fails
-// on a lookup is not true of it; the first failure is told.
+// on a lookup is not true of it; the first failure is reported.
 func (o *readOptions) each(ctx context.Context, s source.Source, r source.Request, keep *filter.Filter, stderr io.Writer, use func(source.Lookup) error) (source.Read, error) {
-	told := false
+	reported := false
 	return s.Each(ctx, r, func(l source.Lookup) error {
 		if !o.shows(l.Trace, keep) {
 			return nil
 		}
 		if keep != nil {
 			ok, err := keep.Match(l.Trace)
-			if err != nil && !told {
-				told = true
+			if err != nil && !reported {
+				reported = true
 				say(stderr, "%v, with the lookup of %s; it is left out", err, l.Trace.QName)
 			}
 			if !ok {

@@ -223,7 +223,7 @@ func (n *node) open(ports []uint16, stderr io.Writer) error {
 		}
 		n.outputs = append(n.outputs, opened...)
 	}
-	// Before the sockets: who lacks privileges should hear of those first.
+	// Before the sockets: missing privileges should be reported first.
 	if n.source, err = capture.Open(capture.Config{Ports: ports, NetNS: o.netns, Sample: o.sampleInPrograms()}); err != nil {
 		return err
 	}
@@ -295,7 +295,7 @@ func (n *node) sink(kind string, keep *filter.Filter) pipeline.Sink {
 }
 
 // matches tells whether a record is to be written. An expression that fails on a record
-// is not true of it: that is counted, and the first one told.
+// counts as false; failures are counted, and the first one is reported.
 func (n *node) matches(keep *filter.Filter, r trace.Record) bool {
 	ok, err := keep.Match(r)
 	if err != nil && n.unfiltered.Add(1) == 1 {
@@ -365,10 +365,10 @@ func (n *node) serve(ctx context.Context, p *pipeline.Pipeline) error {
 	return g.Wait()
 }
 
-// learnServers lets the packets of servers be seen that take queries at another port than
-// those that are observed, as behind a Service, by the records that they send. Who says so
-// has to hold a socket there, and what is learned is that socket: the address that a record
-// names may be anybody's.
+// learnServers adds the servers that take queries at another port than those that are
+// observed, as behind a Service, from the records that they send. The sender of the record
+// has to hold a socket there, and that socket is learned: the address that a record names
+// may be anybody's.
 func (n *node) learnServers(ctx context.Context) {
 	for {
 		select {

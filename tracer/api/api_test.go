@@ -79,7 +79,7 @@ func TestReach(t *testing.T) {
 		var got []history.Reach
 		err := c.Traces(t.Context(), q, func(r history.Reach) { got = append(got, r) }, func([]byte) error { return nil }, func(uint64) {})
 		if err != nil && !(q.Follow && errors.Is(err, ErrEnded)) || len(got) != 1 {
-			t.Fatalf("%+v: told %d times, %v", q, len(got), err)
+			t.Fatalf("%+v: reported %d times, %v", q, len(got), err)
 		}
 		return got[0]
 	}
@@ -314,7 +314,7 @@ func TestSocketRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	if what := <-kept; !strings.Contains(what, "made again") {
-		t.Errorf("told %q", what)
+		t.Errorf("reported %q", what)
 	}
 	if err := errors.Join(before.Ready(ctx), NewClient(path).Ready(ctx)); err != nil {
 		t.Error(err)

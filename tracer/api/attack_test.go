@@ -71,8 +71,8 @@ func TestReadersThatTakeNothing(t *testing.T) {
 	until(t, "none follows", func() bool { h.Add(start, history.Lookup{Line: large}); return h.Stats().Subscribers == 0 })
 }
 
-// Who was cut off hears why.
-func TestSlowReaderIsTold(t *testing.T) {
+// A reader that was disconnected gets the reason.
+func TestSlowReaderGetsTheReason(t *testing.T) {
 	h, path := impatient(t)
 	large := []byte(`{"x":"` + strings.Repeat("x", 100<<10) + `"}`)
 	h.Add(start, history.Lookup{Line: []byte(`{}`)})

@@ -135,8 +135,7 @@ type position struct {
 	arrival int64    // in callers
 }
 
-// index enters a lookup; whoever changes it takes it out before and enters it again
-// after.
+// index adds a lookup; to change it, unindex it before and index it again after.
 func (a *Assembler) index(l *lookup) {
 	p := position{asked: a.in(l.question)}
 	if ex := l.exchange; ex != nil {

@@ -37,8 +37,8 @@ func seenBy(name string, port uint16, took, way, ahead time.Duration) (clientSid
 }
 
 // Two nodes and CoreDNS saw one lookup; the clock of the server's node is ahead
-// or behind. One trace, in the order in which things happened, and it says how
-// far the clocks are apart.
+// or behind. One trace, in the order in which things happened, and it says by how
+// much the clocks differ.
 func TestTwoNodes(t *testing.T) {
 	const took, way = 5 * time.Millisecond, 300 * time.Microsecond
 	for _, ahead := range []time.Duration{0, 20 * time.Millisecond, -3 * time.Second, 200 * time.Microsecond} {

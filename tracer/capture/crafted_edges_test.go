@@ -11,7 +11,7 @@ import (
 // big is a message of which no more than the front is captured (MAX_PAYLOAD).
 var big = append(slices.Clone(query), bytes.Repeat([]byte{0xab}, 2500)...)
 
-// edges are the frames at which the parser gives up or nearly does: what is cut short,
+// edges are the frames at which the parser gives up or almost does: what is truncated,
 // lies about itself, or stands where it must not. With those of crafted they are one
 // for every branch.
 var edges = []struct {

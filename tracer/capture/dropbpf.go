@@ -33,7 +33,7 @@ var bpfPlaces = map[string]string{
 	"bpf_clone_redirect": BPFRedirect, "xdp_do_generic_redirect": BPFXDP,
 }
 
-// forwardPlaces drop what a device does not take, whoever gives it (net/core/dev.c).
+// forwardPlaces drop what a device does not take, whatever its source (net/core/dev.c).
 var forwardPlaces = []string{"____dev_forward_skb", "__dev_forward_skb2", "__dev_forward_skb", "dev_forward_skb"}
 
 // dropBPF tells where the program is attached that dropped a packet, or "" if none

@@ -21,7 +21,7 @@ type event struct {
 
 // Bounds of the memory.
 const (
-	// What nearly every event fits: 2 KiB of payload, and all parts.
+	// Room for almost every event: 2 KiB of payload, and all parts.
 	eventRoom = 4 << 10
 	// What is kept in any case: 20 ms of 15,000 packets a second.
 	smallRound = 128 << 10
@@ -65,7 +65,7 @@ func (p *pending) take(upTo int64, deliver func(raw []byte) error) error {
 }
 
 // sort orders the events by time, those of one time as they came. Those of each CPU come
-// nearly in order: such runs are merged, two by two, until there is one.
+// almost in order: such runs are merged, two by two, until there is one.
 func (p *pending) sort() {
 	for run(p.events) < len(p.events) {
 		merged := p.merged[:0]

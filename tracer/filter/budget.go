@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// Bounds of what a filter costs. Whoever writes one may be another than whose memory and
-// time it takes, and whose records it looks at may be a third.
+// Bounds of what a filter costs. The author of a filter, the owner of the process that runs
+// it, and the source of the records may be three parties.
 const (
 	maxExpression = 4 << 10 // bytes
 	maxNodes      = 1000    // of the syntax tree

@@ -95,7 +95,7 @@ func value(v reflect.Value, b *budget) any {
 		addFields(env, v, func(string) bool { return true }, b)
 		return env
 	case reflect.String:
-		_ = b.spend(v.Len() / textPerStep) // whoever asks for the next value sees it
+		_ = b.spend(v.Len() / textPerStep) // the request for the next value fails
 		return orNil(v.String(), v.Len() > 0)
 	case reflect.Bool:
 		return v.Bool()

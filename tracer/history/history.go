@@ -123,7 +123,7 @@ func (h *History) Query(since time.Time, limit int) iter.Seq[[]byte] {
 	held := h.snapshot(since)
 	h.mu.Unlock()
 	return func(yield func([]byte) bool) {
-		for e := range held.lastWords(limit) {
+		for e := range held.backwards(limit) {
 			if !yield(e.line) {
 				return
 			}

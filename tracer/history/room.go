@@ -19,13 +19,13 @@ const fairShare = 32
 // third of the time that a whole one does.
 const smallBlock = blockBytes / 4
 
-// maxNames bounds how many clients of one place are told apart. In a pod there are a
+// maxNames bounds how many clients of one place are distinguished. In a pod there are a
 // few; the addresses of other nodes' clients, which can be forged, are more. Those
 // beyond it are one client.
 const maxNames = 256
 
-// maxPlaces bounds in how many places a cgroup, which is a pod or a service, is told apart:
-// who may make user namespaces can make network namespaces without end, each a place.
+// maxPlaces bounds in how many places a cgroup, which is a pod or a service, is distinguished:
+// with user namespaces a client can make network namespaces without end, each a place.
 // Beyond that the cgroup is one client wherever it is.
 const maxPlaces = 16
 

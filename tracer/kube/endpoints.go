@@ -24,7 +24,7 @@ const (
 type endpoint struct {
 	namespace, pod, node string // empty if it is no pod's
 	ready                bool
-	since                time.Time // when the tracer was told that it is not ready; zero: it always was so
+	since                time.Time // when the tracer learned that it is not ready; zero: it always was so
 }
 
 // slice is an EndpointSlice.

@@ -31,11 +31,11 @@ type Config struct {
 	// Ports are those of DNS servers: Services with none of them, and no UDP port,
 	// are of no interest.
 	Ports []uint16
-	// Servers is told where DNS servers are that a Service leads to from one of Ports, whenever
-	// that changes: all of them, each once; it must not block; nil: nobody is.
+	// Servers is called with the addresses of the DNS servers to which a Service leads from one
+	// of Ports, whenever they change: all of them, each once. It must not block. May be nil.
 	Servers func([]netip.AddrPort)
-	// Changed is told in words whenever the API server is lost or found again; it
-	// must not block; nil: nobody is.
+	// Changed is called with a message whenever the API server is lost or found again. It must
+	// not block. May be nil.
 	Changed func(state string)
 }
 

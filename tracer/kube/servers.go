@@ -44,7 +44,7 @@ func (c *Cluster) outdate() {
 
 // findServers finds the servers anew when something has changed, until ctx ends.
 func (c *Cluster) findServers(ctx context.Context) {
-	var told []netip.AddrPort
+	var reported []netip.AddrPort
 	for {
 		select {
 		case <-ctx.Done():
@@ -55,9 +55,9 @@ func (c *Cluster) findServers(ctx context.Context) {
 		c.servers = findServers(c.services, c.endpoints)
 		addrs := c.servers.addrs()
 		c.mu.Unlock()
-		if c.cfg.Servers != nil && !slices.Equal(addrs, told) {
+		if c.cfg.Servers != nil && !slices.Equal(addrs, reported) {
 			c.cfg.Servers(addrs)
-			told = addrs
+			reported = addrs
 		}
 	}
 }

@@ -79,10 +79,10 @@ func (s *source) note(err error) {
 		s.failures++
 		s.err = fmt.Errorf("%s: %w", s.what, err)
 	}
-	told := s.err
+	current := s.err
 	s.mu.Unlock()
 	if changed && s.changed != nil {
-		s.changed(told)
+		s.changed(current)
 	}
 }
 

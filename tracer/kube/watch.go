@@ -116,8 +116,8 @@ func (c *Cluster) tell(down *atomic.Int32, err error) {
 	}
 }
 
-// maxReason bounds what is told of a failed request: a refusal of the API server, which
-// names user, verb and resource, takes some 200 bytes.
+// maxReason bounds the reported reason of a failed request: a refusal of the API server,
+// which names user, verb and resource, takes some 200 bytes.
 const maxReason = 400
 
 // reason returns an error's text, which is the API server's as a rule, for one line.

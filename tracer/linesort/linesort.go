@@ -31,7 +31,7 @@ func (i *item) compare(o *item) int {
 	return cmp.Or(i.key.compare(o.key), cmp.Compare(i.seq, o.seq))
 }
 
-// Sorter gives lines back in order of their keys. It is for one goroutine.
+// Sorter sorts lines by their keys. Not safe for concurrent use.
 type Sorter struct {
 	memory int
 	lines  []byte

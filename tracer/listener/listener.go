@@ -136,7 +136,7 @@ func (s *Sockets) Exchange(ex *trace.Exchange) {
 	case ex.Server == nil:
 		e.Node = ex.Node
 		ex.Server = &e
-	case ex.Server.Cgroup == e.Cgroup: // the socket told its cgroup
+	case ex.Server.Cgroup == e.Cgroup: // the cgroup of the socket
 		named := *ex.Server // which other records have, too
 		named.Process, named.PID = e.Process, e.PID
 		ex.Server = &named

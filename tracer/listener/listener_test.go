@@ -189,7 +189,7 @@ func TestLook(t *testing.T) {
 		}
 		if client != nil {
 			if own := found[place{uint32(st.Ino), client.LocalAddr().(*net.UDPAddr).AddrPort().Port()}]; len(own) != 0 {
-				t.Errorf("a client is told of as a server: %+v", own)
+				t.Errorf("a client is reported as a server: %+v", own)
 			}
 		}
 	}
@@ -230,7 +230,7 @@ func TestBound(t *testing.T) {
 		}
 	}
 	if !s.Holds(9, 5353) || s.Holds(9, 53) || s.Holds(0, 5353) {
-		t.Error("who holds port 5353 is not told")
+		t.Error("the holder of port 5353 is not found")
 	}
 	if got := (*Sockets)(nil).Bound(5, 5353); got != nil {
 		t.Errorf("nobody knows %v", got)

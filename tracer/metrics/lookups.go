@@ -42,8 +42,8 @@ type Options struct {
 }
 
 // Lookups counts what clients, servers and upstreams experienced, trace by trace.
-// Observe is for one goroutine; it finds every series that it needs without
-// looking for labels.
+// Observe is not safe for concurrent use; it finds every series that it needs without a
+// search by label.
 type Lookups struct {
 	vectors []prometheus.Collector
 
@@ -53,7 +53,7 @@ type Lookups struct {
 	server    map[string]prometheus.Observer // by what the cache said
 	drops     *bounded[dropKey, prometheus.Counter]
 	upstreams *bounded[upstreamKey, *upstreamSeries]
-	clients   *bounded[clientKey, *clientSeries] // nil: not told apart
+	clients   *bounded[clientKey, *clientSeries] // nil: not distinguished
 }
 
 // Where a client is. A lookup from one node to another is seen on both; a sum

@@ -35,7 +35,7 @@ const (
 	// maxHeader is more than any Prometheus sends.
 	maxHeader = 16 << 10
 	// A request that does not come, an answer that is not taken, and a connection on which
-	// nothing is asked end after these. Prometheus asks every 15 s unless told otherwise,
+	// nothing is asked end after these. Prometheus asks every 15 s by default,
 	// and connects again where it finds the connection gone.
 	requestWithin = 5 * time.Second
 	answerWithin  = 30 * time.Second

@@ -99,8 +99,8 @@ func upper(path string) string {
 }
 
 // Label names the client of an exchange or a trace for people: by its pod, else by its
-// cgroup, else by its address. Who names a cgroup may put into it what a terminal or a
-// log takes for more than text: that is replaced.
+// cgroup, else by its address. A cgroup's name may hold what a terminal or a log takes for
+// more than text: that is replaced.
 func Label(r trace.Record) string {
 	var who *trace.Endpoint
 	var ip netip.Addr

@@ -15,7 +15,7 @@ const (
 )
 
 // queue holds what waits to be sent. Sizes are those of the records in JSON, which
-// is near enough to what they take.
+// approximate their memory.
 type queue[T any] struct {
 	mu     sync.Mutex
 	room   *sync.Cond    // something was taken, or put must not wait any more

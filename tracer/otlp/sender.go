@@ -158,7 +158,7 @@ func (s *sender[T]) failed(err error) {
 }
 
 // maxReason bounds a quoted reason: Loki's, which names the limit that was exceeded,
-// takes 230 bytes. maxFailure bounds all that is told of a failure: of some the reason
+// takes 230 bytes. maxFailure bounds the whole message of a failure: of some the reason
 // comes from a library with the receiver's text in it.
 const (
 	maxReason  = 300
@@ -191,7 +191,7 @@ func (s *sender[T]) Last(patience time.Duration) {
 const closePatience = 5 * time.Second
 
 // Close sends what is queued, drops what cannot be sent in time, reports that, and
-// ends. It is no error: a receiver that is gone is no fault of whoever stops.
+// ends. That is no error: the caller is not to blame for a receiver that is gone.
 func (s *sender[T]) Close() error {
 	s.queue.close()
 	if !s.bounded {

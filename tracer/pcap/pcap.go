@@ -37,8 +37,8 @@ type Message struct {
 // responses, in order of time; none where nobody has any.
 type Captured func(ex *trace.Exchange, response bool) []Message
 
-// Packets are the packets of lookups on their way into a file, in constant memory:
-// those that are many are sorted outside of it. It is for one goroutine.
+// Packets writes the packets of lookups to a file, in constant memory: many are sorted in
+// temporary files. Not safe for concurrent use.
 type Packets struct {
 	captured Captured
 	sorter   *linesort.Sorter // of packets in JSON, by time

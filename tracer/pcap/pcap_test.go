@@ -236,7 +236,7 @@ func FuzzWrite(f *testing.F) {
 	})
 }
 
-// Nodes give namespaces the same numbers: interfaces are told apart by their node
+// Nodes give namespaces the same numbers: interfaces are distinguished by their node
 // where there are several. An attempt's earlier queries are in the file too.
 func TestNodesAndEarlierQueries(t *testing.T) {
 	on := func(node string) *trace.Exchange {

@@ -297,9 +297,9 @@ func beforeLosses(upTo int64, losses []capture.Loss) int64 {
 // of the system's time: adjtimex(2) slews by half a millisecond a second.
 const maxSlew = 10 * time.Millisecond
 
-// sync reads the clocks anew. Where the system's time was stepped, what is held
-// is passed on as it stands: it cannot be joined with what comes, and would else
-// wait for a time that is far away.
+// sync reads the clocks. Where the system's time was stepped, what is held is passed on
+// as it stands: it cannot be joined with what comes, and might wait for a time in the
+// distant future.
 func (p *Pipeline) sync() {
 	before := p.clock.Wall(0)
 	p.clock.Sync()

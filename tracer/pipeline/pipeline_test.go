@@ -263,7 +263,7 @@ func TestStop(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(b.exchanges) != 1 || len(b.traces) != 1 || b.last != 1 {
-		t.Errorf("%d exchanges, %d traces, told %d times", len(b.exchanges), len(b.traces), b.last)
+		t.Errorf("%d exchanges, %d traces, reported %d times", len(b.exchanges), len(b.traces), b.last)
 	}
 }
 

@@ -7,8 +7,8 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// slow is what a lookup takes at least that is recorded whatever the rate: what the
-// plugin takes for slow unless told otherwise.
+// slow is the duration from which a lookup is recorded whatever the rate: the default of
+// the plugin's option of that name.
 const slow = trace.Seconds(500 * time.Millisecond)
 
 // sampler chooses the records that are passed on: those of a share of the ordinary

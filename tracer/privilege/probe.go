@@ -166,7 +166,7 @@ func (f facts) namesFunctions() capture.Finding {
 	return finding
 }
 
-// namesHost judges whether the node's own network namespace can be told.
+// namesHost tells whether the node's own network namespace can be identified.
 func (f facts) namesHost() capture.Finding {
 	finding := capture.Finding{What: "the node's namespace", OK: f.hostNetNS == nil, Detail: "/proc/1/ns/net can be looked at",
 		Lost: "the node's own network namespace is shown by number", Remedy: "CAP_SYS_PTRACE (it is given up after the start), in the node's own PID and user namespace"}

@@ -23,7 +23,7 @@ func (o origin) String() string { return fmt.Sprintf("process %d of user %d", o.
 // controlSize has room for what setOptions asks for, and for no open file.
 var controlSize = unix.CmsgSpace(unix.SizeofUcred) + unix.CmsgSpace(int(unsafe.Sizeof(unix.Timespec{})))
 
-// soPassRights lets a socket take open files, which it does unless told otherwise (Linux
+// soPassRights is the option by which a socket accepts open files, on by default (Linux
 // 6.16, include/uapi/asm-generic/socket.h).
 const soPassRights = 83
 

@@ -9,8 +9,8 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// What a record may have. CoreDNS's plugin keeps well below each; whoever reaches the
-// socket may send what he likes.
+// Limits of a record. CoreDNS's plugin keeps well below each; another process that reaches
+// the socket may send anything.
 const (
 	// maxSpans is how many hops, and how many attempts: the plugin notes 128 of both
 	// together.

@@ -15,7 +15,7 @@ const (
 	// Of a process that packets show as a server: 32,000 lookups a second.
 	rateServer, burstServer = 32 << 20, 32 << 20
 	// Of others: a CoreDNS that has just started, until its first packets are through, 0.3 s
-	// later; and whoever else can reach the socket.
+	// later; and any other process that can reach the socket.
 	rateOther, burstOther = 1 << 20, 4 << 20
 	// Of all others together, so that many senders are not more than a few.
 	rateOthers, burstOthers = 4 << 20, 8 << 20

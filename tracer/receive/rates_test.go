@@ -77,8 +77,8 @@ func TestRates(t *testing.T) {
 	}
 }
 
-// Who gets the number of a server that ended is not taken for it, nor if he has ended before
-// anybody looked. What the server sent last is its own.
+// A process that gets the number of a server that ended is not taken for it, not even if it
+// ended before it was looked up. What the server sent last is its own.
 func TestNumberOfAServer(t *testing.T) {
 	s, now := limited()
 	server := peer.Process{PID: 7, UID: 1, Started: now.Add(-time.Hour)}

@@ -1,9 +1,9 @@
 // Package receive takes the records that the CoreDNS plugin sends over a unix
 // datagram socket (`output unix PATH`).
 //
-// Whoever may write to the socket may send what he likes. What a record cannot be, what
+// A process that may write to the socket may send anything. What a record cannot be, what
 // is too large and what is too much is refused and counted by reason; of the rest the
-// kernel says who sent it. Whether that is the server of which the record tells is for
+// kernel says who sent it. Whether that is the server that the record names is for
 // assembly to decide, which knows the packets.
 package receive
 
@@ -24,7 +24,7 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/unixsocket"
 )
 
-// DefaultPath is where plugin and tracer meet unless told otherwise.
+// DefaultPath is the default path of the record socket.
 const DefaultPath = "/run/dnstrace/records.sock"
 
 // maxDatagram is the most that one may have: the plugin puts 60 KiB into one, and no
@@ -60,16 +60,16 @@ var Reasons = []string{ReasonMalformed, ReasonSize, ReasonField, ReasonTime, Rea
 // Receiver reads records from a socket.
 type Receiver struct {
 	*unixsocket.Keeper
-	path    string
-	owner   unixsocket.Owner
-	mu      sync.Mutex // guards conn, told and refused
-	conn    *net.UnixConn
-	readers sync.WaitGroup
-	senders *senders
-	records chan Record
-	waiting atomic.Int64 // bytes of records
-	servers chan Server
-	told    map[Server]time.Time // when
+	path     string
+	owner    unixsocket.Owner
+	mu       sync.Mutex // guards conn, reported and refused
+	conn     *net.UnixConn
+	readers  sync.WaitGroup
+	senders  *senders
+	records  chan Record
+	waiting  atomic.Int64 // bytes of records
+	servers  chan Server
+	reported map[Server]time.Time // when
 
 	received  atomic.Uint64
 	refused   map[string]uint64 // by reason
@@ -112,7 +112,7 @@ func Listen(path string, owner unixsocket.Owner) (*Receiver, error) {
 }
 
 func newReceiver(records int) *Receiver {
-	r := &Receiver{records: make(chan Record, records), servers: make(chan Server, maxServers), told: map[Server]time.Time{},
+	r := &Receiver{records: make(chan Record, records), servers: make(chan Server, maxServers), reported: map[Server]time.Time{},
 		refused: map[string]uint64{}, senders: newSenders()}
 	r.close = sync.OnceValue(r.end)
 	return r
@@ -136,8 +136,8 @@ func (r *Receiver) start(conn *net.UnixConn) error {
 	return r.retire(conn)
 }
 
-// retire lets the next socket take the place of the one that there is. Who sends to
-// that learns it at once (EPIPE), and what was sent before is read.
+// retire replaces the current socket by the next. A sender to the old one gets EPIPE at
+// once, and what was sent before is read.
 func (r *Receiver) retire(next *net.UnixConn) error {
 	r.mu.Lock()
 	before := r.conn
@@ -236,7 +236,7 @@ func (r *Receiver) line(line []byte, who peer.Process, from origin) {
 	case r.records <- taken:
 		r.received.Add(1)
 		if q, ok := rec.(*trace.Query); ok {
-			r.serves(q, who.PID)
+			r.reportServer(q, who.PID)
 		}
 	default:
 		taken.Taken()

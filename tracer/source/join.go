@@ -74,7 +74,7 @@ type part struct {
 	key    key
 	used   bool
 	passed bool // in a trace
-	told   int  // how much the record said that was used
+	detail int  // detailOf the record that was used
 }
 
 // entry is a record that waits.
@@ -207,8 +207,8 @@ func (j *joiner) pass(e *entry) error {
 	fresh := len(e.parts) == 0
 	for _, r := range e.parts {
 		p := j.note(keyOf(r))
-		fresh = fresh || !p.used || tells(r) > p.told
-		p.used, p.passed, p.told = true, true, max(p.told, tells(r))
+		fresh = fresh || !p.used || detailOf(r) > p.detail
+		p.used, p.passed, p.detail = true, true, max(p.detail, detailOf(r))
 	}
 	if !fresh {
 		return nil
@@ -233,7 +233,7 @@ func (j *joiner) alone(e *entry) bool {
 		for _, p := range f.parts {
 			// A refresh has the flow of the query that set it off, and is a
 			// trace of its own.
-			if !own[p.key] && p.key.kind != trace.KindRefresh && near(p.key.time, e.at) {
+			if !own[p.key] && p.key.kind != trace.KindRefresh && maybeSameLookup(p.key.time, e.at) {
 				return false
 			}
 		}
@@ -245,9 +245,9 @@ func (j *joiner) alone(e *entry) bool {
 // They do not hold the record that they were made of, so they are not made anew.
 func isRefresh(t *trace.Trace) bool { return t.Exchange == nil && t.Query == nil }
 
-// near tells whether two records of one flow may be of one lookup: the flow
-// comes again only when a client uses its port and ID again.
-func near(a, b int64) bool { return max(a-b, b-a) <= int64(holdRecords) }
+// maybeSameLookup tells by their times whether two records of one flow may be of one lookup:
+// a flow recurs only when a client reuses its port and ID.
+func maybeSameLookup(a, b int64) bool { return max(a-b, b-a) <= int64(holdRecords) }
 
 // note makes a part known.
 func (j *joiner) note(k key) *part {
@@ -270,14 +270,14 @@ func (j *joiner) note(k key) *part {
 // says more than before, as an exchange that a tracer wrote again.
 func (j *joiner) feeds(r trace.Record) bool {
 	p := j.note(keyOf(r))
-	more := !p.used || !p.passed && tells(r) > p.told
-	p.used, p.told = true, max(p.told, tells(r))
+	more := !p.used || !p.passed && detailOf(r) > p.detail
+	p.used, p.detail = true, max(p.detail, detailOf(r))
 	return more
 }
 
-// tells says how much an exchange tells: how often it was seen, and whether its
-// end was. Other records are written once.
-func tells(r trace.Record) int {
+// detailOf returns a measure of how much the record of an exchange has: its sightings, and
+// whether its end was seen. Other records are written once.
+func detailOf(r trace.Record) int {
 	ex, ok := r.(*trace.Exchange)
 	if !ok {
 		return 0

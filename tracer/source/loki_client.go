@@ -56,7 +56,7 @@ func (l Loki) client() (*lokiClient, error) {
 	if c.wait == nil {
 		c.wait = waitFor
 	}
-	bad := complaints{w: l.Stderr, source: l.String()}
+	bad := badLines{w: l.Stderr, source: l.String()}
 	c.tell = bad.printf
 	return c, nil
 }

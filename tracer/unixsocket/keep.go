@@ -16,8 +16,8 @@ import (
 // or mounted over; a look is one system call.
 const lookEvery = time.Second
 
-// Keeper binds a socket anew when somebody removed its file: whoever is connected
-// goes on, but nobody else would find it. What that takes is the same as at the
+// Keeper binds a socket anew when somebody removed its file: connections go on, but no
+// new client would find it. What that takes is the same as at the
 // start: no capability, where the folder belongs to the tracer's user.
 type Keeper struct {
 	path  string
