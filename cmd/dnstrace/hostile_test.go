@@ -260,7 +260,7 @@ func TestSocketWithoutAFile(t *testing.T) {
 	}
 }
 
-// Somebody put a link, a pipe, a device, or a file of his own where explain is to write
+// A link, a pipe, a device, or another user's file is where explain is to write
 // packets, or may replace it there: it refuses, at once, says what to do, and leaves the
 // target of the link as it was.
 func TestHostilePcapPath(t *testing.T) {

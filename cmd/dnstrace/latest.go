@@ -101,7 +101,7 @@ func (k *latest) left() int {
 
 func (k *latest) close() {}
 
-// trim sorts the lookups, the latest first, and lets go of those beyond the
+// trim sorts the lookups, the latest first, and drops those beyond the
 // limit.
 func (k *latest) trim() {
 	slices.SortStableFunc(k.kept, func(a, b kept) int { return b.time.Compare(a.time) })

@@ -28,7 +28,7 @@ import (
 const DefaultPath = "/run/dnstrace/api.sock"
 
 // Bounds of what readers cost. What is read stays in memory while they take their time,
-// though the history has let go of it.
+// though the history has evicted it.
 const (
 	maxConns   = 64          // connections; more wait in the kernel
 	maxReaders = 16          // of traces, at once

@@ -70,7 +70,7 @@ func name(line []byte) string {
 
 func anyReach(history.Reach) {}
 
-// Every answer says how far back it goes: to the start, then to what was let go, and less
+// Every answer says how far back it goes: to the start, then to what was evicted, and less
 // for a client that had more than its share.
 func TestReach(t *testing.T) {
 	h, c, stop := serve(t)
@@ -85,7 +85,7 @@ func TestReach(t *testing.T) {
 	}
 	started := start.Add(-time.Minute)
 	if r := ask(Query{Since: time.Hour}); !r.Ordinary.Equal(started) || !r.Notable.Equal(started) {
-		t.Errorf("nothing was let go: %+v", r)
+		t.Errorf("nothing was evicted: %+v", r)
 	}
 	noisy := origin.Client{Name: "noisy"}
 	h.Expire(start.Add(2 * time.Hour))

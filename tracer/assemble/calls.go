@@ -382,7 +382,7 @@ func cluster(list []asking, i int) ([]asking, int) {
 	return list[from:until], i - from
 }
 
-// shrink lets go of the memory that only a burst needed.
+// shrink releases the memory that only a burst needed.
 func (c *calls) shrink() {
 	if freelist.TooLarge(c.room, len(c.byCaller)) {
 		c.byCaller, c.room = freelist.Compact(c.byCaller), len(c.byCaller)

@@ -76,7 +76,7 @@ func TestClientGoesOn(t *testing.T) {
 	}
 }
 
-// A client whose second lookup may be left out to keep up is not said to have stopped, nor
+// A client whose second lookup may be shed is not said to have stopped, nor
 // one whose tracer ends before a second is over.
 func TestClientMayHaveGoneOn(t *testing.T) {
 	truncated := ask{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms, tc: true}.exchange()

@@ -13,7 +13,7 @@ import (
 func (a *Assembler) room() int { return cap(a.due) + a.calls.room }
 
 // A burst of lookups fills the tables. When it is over and a quiet load goes on, all
-// that it needed is let go of, and what is still held is still there.
+// that it needed is released, and what is still held is still there.
 func TestBurstIsForgotten(t *testing.T) {
 	const burst = 30_000
 	a := New(Config{MaxBytes: 1 << 30})

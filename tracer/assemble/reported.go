@@ -162,7 +162,7 @@ func (a *Assembler) evict(l *lookup) {
 	}
 }
 
-// shrink lets go of the memory that only a burst needed: maps and lists keep the size
+// shrink releases the memory that only a burst needed: maps and lists keep the size
 // of the most that they ever held.
 func (a *Assembler) shrink() {
 	if a.now.Sub(a.shrunk) < freelist.Every {

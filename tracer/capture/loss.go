@@ -111,7 +111,7 @@ func (s *Source) Losses() []Loss {
 }
 
 // countMisses asks for the runs that the kernel left out, which it counts since
-// Linux 5.12. Before 5.19 one who has dropped his privileges may not ask: then
+// Linux 5.12. Before 5.19 a process that dropped its privileges may not ask: then
 // they stay unknown.
 func (s *Source) countMisses() {
 	now := Now()

@@ -117,7 +117,7 @@ func (p *pending) keep(left []event) {
 	p.trim()
 }
 
-// trim lets go of the memory that only a burst needed.
+// trim releases the memory that only a burst needed.
 func (p *pending) trim() {
 	p.rounds++
 	due := p.rounds >= trimRounds

@@ -122,7 +122,7 @@ func perfParanoid() (level int) {
 
 // probeMisses tells whether it can be counted how often the kernel left a program out
 // because it was running on that CPU already. It counts since Linux 5.12, and tells one
-// who has dropped his privileges, as the tracer does, since 5.19.
+// without privileges, as the tracer is after it dropped them, since 5.19.
 func probeMisses() Finding {
 	f := Finding{What: "runs left out", OK: kernelAtLeast(5, 19), Detail: "counted",
 		Lost: "a packet at which the kernel left a program out is missing and not counted", Remedy: "Linux 5.19 or later"}

@@ -141,7 +141,7 @@ func (u *unread) read(p *Packet, exact bool) bool {
 // a node that has no time for it.
 const underWay = int64(time.Millisecond)
 
-// forget lets go of a socket's datagrams from d on that were delivered before a time: one of
+// forget drops a socket's datagrams from d on that were delivered before a time: one of
 // several was read behind which the queue was empty, so that they were read too, by which read
 // is not known. Kept, they would make every later read ambiguous.
 func (u *unread) forget(d *datagram, before int64) {

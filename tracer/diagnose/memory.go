@@ -290,7 +290,7 @@ func (m *memory) expire() {
 	}
 }
 
-// shrink lets go of the memory that only a burst needed: some two megabytes.
+// shrink releases the memory that only a burst needed: some two megabytes.
 func (m *memory) shrink() {
 	if freelist.TooLarge(m.room, len(m.order)) {
 		m.lookups, m.calls, m.unused = freelist.Compact(m.lookups), freelist.Compact(m.calls), nil

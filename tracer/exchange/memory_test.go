@@ -39,7 +39,7 @@ func heapInUse() int {
 }
 
 // Ten thousand questions a second that nobody answers: the table takes no more memory
-// than it may, what it lets go of is counted, and what it counts as bytes is what it
+// than it may, what it evicts is counted, and what it counts as bytes is what it
 // takes.
 func TestUnansweredLoadIsBounded(t *testing.T) {
 	const perSecond, seconds = 10_000, 15
@@ -95,7 +95,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 }
 
 // A burst of queries that nobody answers fills the tables. When it is over and a
-// quiet load goes on, all that it needed is let go of.
+// quiet load goes on, all that it needed is released.
 func TestBurstIsForgotten(t *testing.T) {
 	const burst, second = 15_000, int64(time.Second)
 	tbl := New(Config{Ports: []uint16{53}, Wall: wall})

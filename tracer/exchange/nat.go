@@ -53,7 +53,7 @@ func (t *Table) tracked(ex *open, p *capture.Packet) {
 	n := p.NAT
 	x := &ex.nat
 	if x.source != trace.NATConntrack {
-		*x = translation{source: trace.NATConntrack} // what was matched gives way to what is known
+		*x = translation{source: trace.NATConntrack} // connection tracking replaces a match
 	}
 	// What was dropped need not have gone where another sending of the query did.
 	if a := n.Reply.Src; a != n.Original.Dst && (p.Kind != capture.Drop || !x.server.IsValid()) {

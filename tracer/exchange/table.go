@@ -82,7 +82,7 @@ type Config struct {
 type Stats struct {
 	Open       int    // exchanges
 	Bytes      int    // of exchanges, connections and fragments
-	Evicted    uint64 // exchanges and connections let go of early, because the table was full
+	Evicted    uint64 // exchanges and connections removed early, because the table was full
 	NotDNS     uint64 // packets on a DNS port that are no DNS message, or multicast DNS between equals
 	Orphans    uint64 // responses, fragments and ICMP errors that belong to no open exchange, or to more than one
 	Sightings  uint64 // sightings and drops that were not kept, because the exchange had too many

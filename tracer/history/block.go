@@ -43,7 +43,7 @@ type share struct {
 	client, bytes uint32
 }
 
-// block is traces that are kept and let go together. One that is compressed does not
+// block is traces that are kept and evicted together. One that is compressed does not
 // change any more.
 type block struct {
 	last       time.Time // when the newest of them finished

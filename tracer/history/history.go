@@ -32,13 +32,13 @@ type Lookup struct {
 	Replaces bool   // a trace with the same time and trace id
 }
 
-// Stats is what a [History] holds and what it let go.
+// Stats is what a [History] holds and what it evicted.
 type Stats struct {
 	Traces       int    // held now
 	Notable      int    // of them, those in which something is the matter
 	Bytes        int    // of memory that they take now
-	EvictedAge   uint64 // let go because they were old
-	EvictedBytes uint64 // let go early, because memory was full
+	EvictedAge   uint64 // because they were old
+	EvictedBytes uint64 // early, because memory was full
 	EvictedShare uint64 // likewise, and because their client had more than its share
 	Subscribers  int
 	LostQueued   uint64 // not delivered to a subscriber that was too slow
@@ -74,7 +74,7 @@ func New(c Config) *History {
 
 // Add keeps a trace that finished at now, hands it to the subscribers, and lets
 // go of what is too old or does not fit any more. One that replaces another takes its
-// place, though the memory of both is taken until they are let go.
+// place, though the memory of both is taken until they are evicted.
 func (h *History) Add(now time.Time, l Lookup) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -98,7 +98,7 @@ func (h *History) Add(now time.Time, l Lookup) {
 	h.stats.EvictedShare += uint64(thinned)
 }
 
-// Expire lets go of what is too old at now. Add does so too; a node without
+// Expire evicts what is too old at now. Add does so too; a node without
 // lookups needs it to free its memory.
 func (h *History) Expire(now time.Time) {
 	h.mu.Lock()

@@ -10,7 +10,7 @@ import (
 // of a room that is worth a word.
 const maxReachClients = 8
 
-// Reach is how far back a [History] goes. A zero time means that nothing was let go
+// Reach is how far back a [History] goes. A zero time means that nothing was evicted
 // yet.
 type Reach struct {
 	Ordinary time.Time `json:"ordinary_since"` // every lookup is held that finished after

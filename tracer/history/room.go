@@ -34,7 +34,7 @@ const maxPlaces = 16
 const holderBytes = 320
 
 // room is a part of the memory, in which the lines of all clients are in blocks in
-// order of time. When it is full it lets go of the oldest block, unless a client has
+// order of time. When it is full it evicts the oldest block, unless a client has
 // much more than others: then of that client's lines alone, oldest first.
 type room struct {
 	maxBytes int
@@ -50,7 +50,7 @@ type room struct {
 	names         map[origin.Place]int // holders of a place
 	places        map[string]int       // holders of a cgroup
 	lastNumber    uint32
-	lostUntil     time.Time // when the newest line finished that was let go with those of all others
+	lostUntil     time.Time // when the newest line finished that was evicted with those of all others
 }
 
 // holder is a client that has lines in a room.
@@ -59,7 +59,7 @@ type holder struct {
 	label     string
 	number    uint32
 	raw       int       // bytes of its lines before compression
-	lostUntil time.Time // when the newest of its lines finished that it alone was let go
+	lostUntil time.Time // when the newest line finished that was evicted of this client alone
 }
 
 func (h *holder) size() int { return holderBytes + len(h.client.Name) + len(h.label) }
@@ -139,7 +139,7 @@ func (r *room) lost(until time.Time) {
 	}
 }
 
-// add keeps a line. It does not let go of anything: see fit.
+// add keeps a line. It evicts nothing: see fit.
 func (r *room) add(e *entry, c origin.Client, label string) {
 	h := r.holder(c, label)
 	e.client = h.number
@@ -164,7 +164,7 @@ func (r *room) seal() {
 	r.open.reset()
 }
 
-// expire lets go of whole blocks that finished before the horizon; what is too old in a
+// expire evicts whole blocks that finished before the horizon; what is too old in a
 // younger block is passed over when it is read. It returns how many traces went.
 func (r *room) expire(horizon time.Time) int {
 	n := 0
@@ -174,7 +174,7 @@ func (r *room) expire(horizon time.Time) int {
 	return n
 }
 
-// fit lets go of what there is no memory for, and returns how many traces went with the
+// fit evicts what there is no memory for, and returns how many traces went with the
 // oldest block, and how many because their client had more than its share.
 func (r *room) fit() (oldest, thinned int) {
 	for r.bytes > r.maxBytes && r.traces > 0 {
@@ -195,7 +195,7 @@ func (r *room) oldest() *block {
 	return &r.open
 }
 
-// dropOldest returns how many traces were let go.
+// dropOldest evicts the oldest block and returns its number of traces.
 func (r *room) dropOldest() int {
 	oldest := r.oldest()
 	n := oldest.traces
@@ -212,7 +212,7 @@ func (r *room) dropOldest() int {
 	return n
 }
 
-// thin lets go of the oldest lines of those clients that have the most, if they have
+// thin evicts the oldest lines of those clients that have the most, if they have
 // more than their share, and returns how many that were.
 func (r *room) thin() int {
 	limit := r.limit()

@@ -102,7 +102,7 @@ func lose(c *Cluster) {
 	c.endpoints.set(aSlice("a", true), start.Add(2*time.Second))
 }
 
-// Slices of what speaks no DNS are not kept; a slice that stops to is let go of.
+// Slices of what speaks no DNS are not kept; a slice that stops to is dropped.
 func TestOnlySlicesThatSpeakDNS(t *testing.T) {
 	e := newEndpoints([]uint16{53})
 	tcp, port := corev1.ProtocolTCP, int32(8080)

@@ -140,7 +140,7 @@ func (p *pods) set(o *corev1.Pod, now time.Time) {
 	n := newPod(o, now)
 	if old := p.live[n.key]; old != nil {
 		if old.uid != n.uid {
-			p.remove(n.key, now) // deleted and made anew, as with a StatefulSet
+			p.remove(n.key, now) // deleted and recreated, as with a StatefulSet
 		} else {
 			if !old.until.IsZero() {
 				n.until = old.until

@@ -50,7 +50,7 @@ func (b *bounded[K, V]) get(k K, at time.Time) V {
 	return e.value
 }
 
-// sweep lets go of what was not used for long.
+// sweep removes what was not used for long.
 func (b *bounded[K, V]) sweep(at time.Time) {
 	// A clock that was stepped back must not stop it.
 	if at.Sub(b.swept).Abs() < sweepEvery {

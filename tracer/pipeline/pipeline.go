@@ -15,7 +15,7 @@
 //     Exchanges that were open then say how many (`lost_events`).
 //   - A table that is full passes on its oldest exchange or lookup as it stands.
 //   - An output that is slow loses whole records, the newest.
-//   - The memory of finished traces lets go of the oldest.
+//   - The history of finished traces evicts the oldest.
 package pipeline
 
 import (

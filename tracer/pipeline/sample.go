@@ -49,8 +49,8 @@ func Ordinary(t *trace.Trace) bool {
 }
 
 // hashOf returns the sampling hash of a lookup: by what CoreDNS got, which decides by it
-// too, where that is known. A refresh has no query of its own: its trace id is as good as
-// random.
+// too, where that is known. A refresh has no query of its own: its trace id serves as a
+// random number.
 func hashOf(t *trace.Trace) uint32 {
 	switch {
 	case t.Exchange == nil && t.Query != nil, t.Recorded() != nil:

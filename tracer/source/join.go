@@ -153,7 +153,7 @@ func (j *joiner) flush() error {
 	return j.emitAll(j.assembler.Flush())
 }
 
-// release lets go of what waited long enough, in order of its begin; what is to
+// release passes on what waited long enough, in order of its begin; what is to
 // be assembled then goes on in order of its end, as a tracer would have got it.
 func (j *joiner) release() error {
 	due := max(j.now-int64(j.hold), j.due)

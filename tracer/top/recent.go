@@ -76,7 +76,7 @@ func (r *recent) take(k traceKey) *countedLookup {
 	return c
 }
 
-// forget lets go of the lookups of a part of the window that is over.
+// forget drops the lookups of a part of the window that is over.
 func (r *recent) forget(p *slot) {
 	maps.DeleteFunc(r.of, func(_ traceKey, c *countedLookup) bool { return c.slot == p })
 }

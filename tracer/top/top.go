@@ -163,7 +163,7 @@ func (s *Sums) slot(at time.Time) *slot {
 
 func (s *Sums) length() int64 { return max(int64(s.config.Window)/parts, 1) }
 
-// advance lets go of the parts that are over when part n has begun.
+// advance drops the parts that are over when part n has begun.
 func (s *Sums) advance(n int64) {
 	s.newest = max(s.newest, n)
 	for old, p := range s.slots {
