@@ -25,10 +25,10 @@
 //
 // # Sampling
 //
-// Sampling decides by what the client's query shows on
-// the wire, so that CoreDNS, the tracer and its programs in the kernel record the same
-// ones at the same rate, and some of those at a lower one. It takes some ten
-// operations on 32-bit numbers, without carry (see [SamplingHash], [Sampled]):
+// Sampling decides by what the client's query shows on the wire, so that CoreDNS, the tracer
+// and its programs in the kernel record the same lookups at the same rate, and a subset of
+// them at a lower one. It takes some ten operations on 32-bit numbers, without carry (see
+// [SamplingHash], [Sampled]):
 //
 //	x  = DNS ID << 16 | client port     over TCP the DNS ID counts as 0
 //	x ^= x >> 16;  x *= 0x7feb352d
@@ -62,6 +62,6 @@
 // is a query and its response on the wire, [Trace] is all of it joined.
 // Encoding appends to a caller's buffer and uses no reflection, because the
 // CoreDNS plugin does it for every query; decoding is strict, because a record
-// that is misread misleads whoever is on call. The same in JSON Schema is
+// that is misread misleads the person on call. The same in JSON Schema is
 // records.schema.json, beside this file.
 package trace

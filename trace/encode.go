@@ -316,7 +316,7 @@ func appendSeconds(b []byte, s *Seconds) []byte {
 
 // appendTime appends RFC 3339 in UTC with all nine digits, so that records sort
 // as text. time.AppendFormat has no fast path for that, and the calendar is most of
-// the work, so the text of the last second is used again.
+// the work, so the text of the last second is reused.
 func appendTime(b []byte, t time.Time) []byte {
 	unix := t.Unix()
 	last := lastSecond.Load()

@@ -8,8 +8,7 @@ const memoBits = 10
 
 // memo caches the JSON of what almost every record repeats: its client and server.
 // Comparing and copying takes a fifth of the time of encoding. A collision evicts
-// the older text. It is safe
-// for use from many goroutines.
+// the older text. Safe for concurrent use.
 type memo[K comparable] [1 << memoBits]atomic.Pointer[remembered[K]]
 
 // remembered never changes.
@@ -18,8 +17,8 @@ type remembered[K comparable] struct {
 	json string
 }
 
-// append appends the JSON of key, which encode makes if it is not known. hash tells
-// most keys apart.
+// append appends the JSON of key, which encode makes if it is not cached. hash distinguishes
+// most keys.
 func (m *memo[K]) append(b []byte, key *K, hash uint32, encode func(b []byte, key K) []byte) []byte {
 	at := &m[hash*spread>>(32-memoBits)]
 	if known := at.Load(); known != nil && known.key == *key {

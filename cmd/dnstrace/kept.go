@@ -39,8 +39,7 @@ func newSearch(limit int, alone bool) search {
 	return &latest{limit: limit, alone: alone}
 }
 
-// kept is a lookup as its line, compressed (S2): decoded it takes some twenty times
-// as much.
+// kept is a lookup as its line, compressed (S2): decoded it takes some twenty times as much.
 type kept struct {
 	packed  []byte
 	time    time.Time

@@ -59,12 +59,11 @@ const filterSteps = 1_000_000
 // labelPod is the value of --metrics-labels.
 const labelPod = "pod"
 
-// expireEvery is how late a trace may leave the memory after its time, where no new ones
-// push it out.
+// expireEvery bounds how late a trace is evicted after its time, where no new ones come.
 const expireEvery = 10 * time.Second
 
-// sayLimitedEvery is how often the log says what was not written: often enough to stand
-// beside what was, and no flood of its own.
+// sayLimitedEvery is how often the log says what was not written: often enough to be next to
+// what was, without flooding the log.
 const sayLimitedEvery = 10 * time.Second
 
 func newRunCommand() *cobra.Command {
@@ -155,8 +154,8 @@ func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		tell(err.Error())
 	}
-	// Everything is attached and open: what took a second of work is over, and DNS
-	// comes first from here on. To load programs took more memory than to run does.
+	// Everything is attached and open: the expensive start is over, and DNS comes first from
+	// here on. Loading programs took more memory than running does.
 	debug.FreeOSMemory()
 	if err := priority.Lower(); err != nil {
 		return err
@@ -209,8 +208,8 @@ type node struct {
 	unfiltered atomic.Uint64 // records for which the filter failed
 }
 
-// open opens everything before anything is promised: a wrong path must be an
-// error at the start.
+// open opens everything before the tracer reports ready: a wrong path must be an error at
+// the start.
 func (n *node) open(ports []uint16, stderr io.Writer) error {
 	var err error
 	o := n.options

@@ -8,8 +8,8 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// inOrder gives what is left one to one in the order of time, so that exchanges begin
-// soon after their attempts; and what then is left to whom it fits.
+// inOrder matches what is left one to one in order of time, so that exchanges begin soon
+// after their attempts; and what is left then with any slot that it fits.
 func (r *region) inOrder() {
 	r.align()
 	r.complement()
@@ -46,9 +46,8 @@ func better(s, t *slot, x *lookup) bool {
 	return s.cost(x) < t.cost(x)
 }
 
-// others gives what is left of the exchanges that came while an attempt lasted, and
-// ended otherwise: to the attempt that has one before or after it, else to one that has
-// none.
+// others matches the remaining exchanges that were sent during an attempt and ended
+// differently: with the attempt that has one before or after it, else with one that has none.
 func (r *region) others() {
 	for j := len(r.exchanges) - 1; j >= 0; j-- {
 		x := r.exchanges[j]
@@ -80,8 +79,7 @@ func (r *region) others() {
 	}
 }
 
-// leads tells whether an exchange can be of no other attempt than that to whose exchange
-// it led.
+// leads tells whether an exchange can only be of the attempt to whose exchange it led.
 func (r *region) leads(j int, s *slot) bool {
 	x := r.exchanges[j]
 	if bits.OnesCount64(r.candidates[j]) == 1 && r.a.allRecorded(x) {
@@ -122,8 +120,8 @@ func (r *region) closest(j int) (best *slot) {
 	return best
 }
 
-// verify takes for inferred what could be of another attempt whose own exchange was not
-// seen, or that made several.
+// verify makes inferred what could be of another attempt whose own exchange was not seen, or
+// that made several.
 func (r *region) verify() {
 	if len(r.slots) == 1 {
 		return
@@ -144,9 +142,9 @@ func (r *region) verify() {
 	}
 }
 
-// cost tells how badly an exchange fits an attempt: it grows with the square of the time
-// from when the attempt began to when it was sent, and of that from its response to when
-// the attempt was over, so that many small times are better than one large.
+// cost returns how badly an exchange fits an attempt: the square of the time from the begin
+// of the attempt to the query, and of that from the response to the end of the attempt, so
+// that many small times are better than one large.
 func (s *slot) cost(x *lookup) int64 { return s.costFrom(x, x.position.at) }
 
 // costFrom is that of an exchange to which another led that was sent at start.
@@ -158,8 +156,8 @@ func (s *slot) costFrom(x *lookup, start int64) int64 {
 	return cost
 }
 
-// square returns the square of a time, in µs². One that is negative can only come of
-// clocks that disagree, and counts for more.
+// square returns the square of a time, in µs². A negative one shows clocks that disagree, and
+// counts for more.
 func square(d int64) int64 {
 	us := d / 1000
 	if d < 0 {
@@ -168,15 +166,16 @@ func square(d int64) int64 {
 	return us * us
 }
 
-// unmatchedCost is of an attempt that is left without an exchange: more than all others
-// of a region together, which last 8 s at most. misfitCost is of one that does not fit.
+// unmatchedCost is the cost of an attempt without an exchange: more than all others of a
+// region together, which last 8 s at most. misfitCost is that of an exchange that does not
+// fit.
 const (
 	unmatchedCost = int64(1e16)
 	misfitCost    = int64(1e18)
 )
 
-// align gives exchanges to the slots that have none, in the order of time of both: as
-// many as possible, and of that the best.
+// align matches exchanges with the slots that have none, in order of time of both: as many
+// as possible, at the least cost.
 func (r *region) align() {
 	var slots, exchanges [maxRegion]uint8
 	n, m := 0, 0
@@ -214,9 +213,9 @@ func (r *region) align() {
 	}
 }
 
-// complement gives each slot that has nothing what others can do without. Where threads wait
-// for a processor, what was begun first is neither sent nor over first, and not all that fits
-// one to one does so in order.
+// complement gives each empty slot what others can spare. Where threads wait for a processor,
+// attempts are neither sent nor over in the order of their begin, and a complete match need
+// not be in order.
 func (r *region) complement() {
 	for i, s := range r.slots {
 		if tried := uint64(0); len(s.got) == 0 && r.wants[i] != 0 {

@@ -260,8 +260,8 @@ func joinOf(exchanges int, exact bool) string {
 	return trace.JoinInferred
 }
 
-// with returns the exchanges of an attempt, and whether they are exact, together with
-// those on which nothing was asked.
+// with returns the exchanges of an attempt, those without a question included, and whether
+// they are exact.
 func (s *slot) with(got []*lookup, exact bool) ([]*lookup, bool) {
 	if len(s.got) == 0 {
 		return got, exact

@@ -25,7 +25,7 @@ const (
 
 // calls remembers the lookups of each client process, to see which of them are
 // one getaddrinfo call: A and AAAA, the names of the search list, a retry from
-// another port, a retry over TCP. See callRules for what makes two lookups one
+// another port, a retry over TCP. See group (callrules.go) for what makes two lookups one
 // call.
 type calls struct {
 	byCaller  map[caller]*recent
@@ -267,10 +267,10 @@ type reportedLookup struct {
 }
 
 // of returns the call that a lookup is part of; false for a lookup that stands alone, or
-// whose call cannot be distinguished from another. r is where add remembered it, nil if it did not;
-// kinUntil tells what is under way, begun up to a time, and may be of it. The
-// call is named by the trace id of its first lookup that was passed on: a retry may be over
-// long before the lookup that it repeats is given up.
+// whose call is ambiguous. r is where add remembered it, nil if it did not; kinUntil returns
+// what is under way, began up to a time, and may be of it. The call has the trace id of its
+// first lookup that was passed on: a retry may be over long before the lookup that it
+// repeats is given up.
 func (c *calls) of(r *recent, ex *trace.Exchange, kinUntil func(time.Time) []*trace.Exchange, now time.Time) (call named, ok bool) {
 	c.expire(now)
 	if r == nil {

@@ -8,12 +8,12 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// question is what an upstream query has in common with the attempt that it is of.
-// That of an attempt to open a TCP connection is empty.
+// question is what an upstream query and its attempt have in common. That of an attempt to
+// open a TCP connection is empty.
 type question struct{ name, qtype string }
 
-// asked indexes by time all that is held of one question, so that a name that
-// everybody asks for costs no more than as many names.
+// asked indexes by time all that is held of one question, so that one popular name costs no
+// more than many names.
 type asked struct {
 	channels []*channel                  // in the order in which they began
 	byServer map[netip.AddrPort]*channel // the same where they are many; nil: they are few
@@ -31,8 +31,8 @@ type work struct {
 	until int64
 }
 
-// Bounds of the channels of one question: somebody may ask ever new addresses for it, or
-// try to connect to them.
+// Bounds of the channels of one question: a client may ask ever new addresses for it, or try
+// to connect to them.
 const (
 	// fewChannels are looked through for that to a server.
 	fewChannels = 8

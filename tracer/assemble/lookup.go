@@ -103,8 +103,7 @@ func (a *Assembler) addRecord(l *lookup, q *trace.Query, from *peer.Process) {
 	}
 }
 
-// join makes use of the records of l: they are of the server of its exchange, or of one
-// that is known to be a server.
+// join uses the records of l if they are of the server of its exchange, or of a known server.
 func (a *Assembler) join(l *lookup) {
 	in := l.serverSide()
 	if in == nil && !a.believes(l) {

@@ -10,8 +10,8 @@ import (
 const (
 	// maxRegion bounds the slots, and the exchanges, that are matched at once.
 	maxRegion = 64
-	// crowd is how many slots are not matched again each time that one of them is
-	// looked at.
+	// crowd is the number of slots above which a result is kept, and not matched again
+	// each time that one of them is looked at.
 	crowd = 16
 	// maxPassed bounds the slots that are looked at to find those.
 	maxPassed = 256

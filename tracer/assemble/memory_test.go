@@ -84,7 +84,7 @@ func TestShrinkingKeepsWhatIsHeld(t *testing.T) {
 }
 
 // The lookups of a caller stay in order, and those of others apart, while the oldest
-// are dropped and their memory is used again.
+// are dropped and their memory is reused.
 func TestRememberedInOrder(t *testing.T) {
 	c := newCalls()
 	for i := range 20 * maxAlike {

@@ -28,8 +28,8 @@ type process struct {
 	seen  time.Time               // when a packet showed it last
 }
 
-// show notes that a process, or where it is not known its cgroup, serves at a place, and
-// tells whether that is news.
+// show records that a process, or where it is unknown its cgroup, serves at a place, and
+// reports whether that is new.
 func (s *servers) show(ex *trace.Exchange, place trace.Place) (news bool) {
 	if ex.Server == nil {
 		return false
@@ -44,7 +44,7 @@ func (s *servers) show(ex *trace.Exchange, place trace.Place) (news bool) {
 		return false
 	}
 	if p.place != place {
-		p.place, p.addrs = place, map[netip.AddrPort]bool{} // the number of a process is used again
+		p.place, p.addrs = place, map[netip.AddrPort]bool{} // the number of a process is reused
 	}
 	if at := lastOf(ex); at.After(p.seen) {
 		p.seen = at
@@ -95,8 +95,8 @@ func (s *servers) process(from *peer.Process) *process {
 	return nil
 }
 
-// byPID returns the server whose process a sender is. A number that is used again is
-// another's: that started after packets showed the server last.
+// byPID returns the server whose process a sender is. A reused number is another process's,
+// which started after packets showed the server last.
 func (s *servers) byPID(from *peer.Process) *process {
 	if p := s.processes[from.PID]; p != nil && !from.After(p.seen) {
 		return p
@@ -227,9 +227,9 @@ func (a *Assembler) admitWaiting() {
 	}
 }
 
-// takeClaim gives an exchange that is due, of which no record came and of whose server the
-// process is not known, a record that may be anybody's: it is shown, and nothing follows from
-// it. Until then it may be found to be of another exchange: of what a transparent proxy asked.
+// takeClaim gives a due exchange without a record, whose server's process is unknown, a
+// record of an unverified sender: it is shown, and nothing follows from it. Until then it may
+// turn out to be of another exchange: of what a transparent proxy asked.
 func (a *Assembler) takeClaim(l *lookup) {
 	if l.exchange == nil || l.query != nil || l.claim != nil {
 		return

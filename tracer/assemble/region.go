@@ -101,8 +101,8 @@ func (r *region) compare() {
 	}
 }
 
-// lead finds exchanges that very likely only led to another of their attempt: a slot is
-// then matched with the last of them, which began with the first.
+// lead finds chains of exchanges of one attempt, of which each very likely led to the next: a
+// slot is then matched with the last of them, from the time of the first.
 func (r *region) lead() {
 	for k, y := range r.exchanges {
 		r.start[k], r.next[k] = y.position.at, -1
@@ -177,7 +177,7 @@ func (r *region) takersOf(k int) uint64 {
 	return r.takers[k]
 }
 
-// drop makes an exchange fit slots no more.
+// drop removes slots from those that an exchange fits.
 func (r *region) drop(j int, slots uint64) {
 	r.takers[j] &^= slots
 	for ; slots != 0; slots &= slots - 1 {

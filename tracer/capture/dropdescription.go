@@ -88,9 +88,9 @@ func dropDescription(s dropSite) string {
 }
 
 // netfilterDescription names the hook, and the family of the rule where that is not the
-// packet's own. An entry that is not in the table yet, dropped by the last hook it has to
-// pass and not by a rule, is what a clash of two packets of one new connection leaves;
-// iptables-legacy drops at the same place, so it is not proven.
+// packet's own. A clash of two first packets of one connection shows as an unconfirmed entry
+// that the last hook drops, and no rule; iptables-legacy drops at the same place, so it is
+// not proven.
 func netfilterDescription(s dropSite) string {
 	description := "netfilter"
 	hook, family := netfilterHook(s.callers)
@@ -113,8 +113,8 @@ func netfilterDescription(s dropSite) string {
 	return description
 }
 
-// netfilterHook tells the hook, and the family of the chain, from the functions that led to
-// a drop, innermost first. Either is empty where they do not tell.
+// netfilterHook returns the hook, and the family of the chain, by the functions that led to
+// a drop, innermost first. Either is empty where they do not show it.
 func netfilterHook(callers []string) (hook, family string) {
 	direct := true // nothing but machinery so far
 	for i, c := range callers {
@@ -145,14 +145,14 @@ func netfilterHook(callers []string) (hook, family string) {
 	return "", family
 }
 
-// notDropped are reasons that are none: the packet did its duty (SKB_CONSUMED), or
-// nobody misses it: what a bridge floods to ports whose host it is not for, what
-// TCP has already, and the copy of one who watches (copyPlaces).
+// notDropped are reasons that are no drop: the packet was consumed (SKB_CONSUMED), or
+// nobody misses it: what a bridge floods to ports of other hosts, what TCP already has, and
+// copies for packet sockets (copyPlaces).
 var notDropped = []string{"CONSUMED", "NOT_DROPPED_YET", "OTHERHOST", "TCP_OFOMERGE", "TCP_OLD_DATA", "PACKET_SOCK_ERROR"}
 
-// copyPlaces free copies that packet sockets (net/packet/af_packet.c) and raw ones
-// (net/ipv4/raw.c, net/ipv6/raw.c) got and have no room for: tcpdump is too slow, and
-// nobody else misses them.
+// copyPlaces free copies for which packet sockets (net/packet/af_packet.c) and raw ones
+// (net/ipv4/raw.c, net/ipv6/raw.c) have no room: tcpdump is too slow, and nobody else
+// misses them.
 var copyPlaces = []string{
 	"packet_rcv", "packet_rcv_spkt", "packet_rcv_fanout", "tpacket_rcv",
 	"raw_rcv", "raw_rcv_skb", "raw_local_deliver", "rawv6_rcv", "rawv6_rcv_skb", "raw6_local_deliver",
@@ -162,17 +162,17 @@ var copyPlaces = []string{
 // the fragments of a reassembled datagram, whose own fate is reported.
 const freedWithAnother = "skb_release_data"
 
-// otherHostPlaces free what is another machine's, for which Linux has a reason since
-// 5.18 (net/ipv4/ip_input.c, net/ipv6/ip6_input.c). What a bridge forwards is marked
-// as another machine's too, so the place has to tell.
+// otherHostPlaces free packets for another machine, for which Linux has a reason since
+// 5.18 (net/ipv4/ip_input.c, net/ipv6/ip6_input.c). What a bridge forwards is marked as
+// another machine's too, so the place decides.
 var otherHostPlaces = []string{"ip_rcv", "ip_rcv_core", "ip_list_rcv", "ipv6_rcv", "ip6_rcv_core", "ipv6_list_rcv"}
 
-// isDrop tells whether somebody misses the packet that was freed.
+// isDrop tells whether a freed packet is a loss to its receiver.
 func isDrop(p *Packet) bool {
 	return !slices.Contains(notDropped, p.Reason) && !slices.Contains(copyPlaces, p.Where) && p.Where != freedWithAnother && !notForHost(p)
 }
 
-// notForHost tells whether a packet was dropped since it is another machine's.
+// notForHost tells whether a packet was dropped because it is for another machine.
 func notForHost(p *Packet) bool {
 	return p.Reason == "OTHERHOST" || p.otherHost && p.Reason == "" && slices.Contains(otherHostPlaces, p.Where)
 }

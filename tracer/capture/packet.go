@@ -98,8 +98,8 @@ type ICMP struct {
 	Payload    []byte         // quoted bytes above UDP; none if less than its DNS ID was quoted
 }
 
-// Packet is one packet at one place. It, its payload and its NAT are the receiver's
-// only until the function that got it returns.
+// Packet is one packet at one place. It, its payload and its NAT are valid only until the
+// function that got it returns.
 type Packet struct {
 	Time     int64  // ns of the kernel's monotonic clock
 	SKB      uint64 // kernel address: one packet from sighting to sighting, reused after milliseconds; 0: unknown
@@ -146,8 +146,8 @@ type Packet struct {
 	ICMP *ICMP
 }
 
-// Opens tells whether the packet asks for a TCP connection. It carries no
-// question, so a dropped one names only the client and the server.
+// Opens tells whether the packet requests a TCP connection. It carries no question, so a
+// dropped one shows only the client and the server.
 func (p *Packet) Opens() bool {
 	return p.Protocol == trace.TransportTCP && p.TCPFlags&(FlagSYN|FlagACK) == FlagSYN
 }

@@ -48,17 +48,17 @@ func (s *Source) Poll(deliver func(*Packet)) (int64, error) {
 	return upTo, err
 }
 
-// chunkBytes is what is read of all rings together before it is passed on, so that it is
-// still in the processor's cache, and takes no more memory however full the rings are.
-// leastChunk is what is read of one at least: some hundred events.
+// chunkBytes is read of all rings together before it is passed on, so that it is still in
+// the processor's cache, and memory stays bounded however full the rings are. leastChunk is
+// the minimum of one ring: some hundred events.
 const (
 	chunkBytes = 512 << 10
 	leastChunk = 32 << 10
 )
 
 // pass reads what waited in the rings when the poll began, and passes on the packets up to
-// a time, chunk by chunk. What comes meanwhile stays for the next poll: else the tracer
-// would run after a node that is busier than it can follow.
+// a time, chunk by chunk. What comes meanwhile stays for the next poll: else a poll would
+// not end on a node that is busier than the tracer can follow.
 func (s *Source) pass(upTo int64, deliver func(*Packet)) error {
 	var p Packet
 	for more := true; more; {
@@ -89,14 +89,14 @@ func (s *Source) pass(upTo int64, deliver func(*Packet)) error {
 	return nil
 }
 
-// past makes a reader return what is there and not wait.
+// past is a deadline with which a reader never blocks.
 var past = time.Unix(1, 0)
 
-// ringRecord is what a record takes in a ring beside its data, which is padded to
-// as much (kernel/bpf/ringbuf.c).
+// ringRecord is the size of a record's header in a ring, and the alignment of its data
+// (kernel/bpf/ringbuf.c).
 const ringRecord = 8
 
-// look notes how full a ring is.
+// look records the load of a ring.
 func (s *Source) look(cpu int, r *ringbuf.Reader) {
 	used := float64(r.AvailableBytes()) / float64(r.BufferSize())
 	if cpu >= s.cpus {

@@ -84,7 +84,7 @@ func TestServers(t *testing.T) {
 	check("old")
 }
 
-// The table has a bound, and places that are free again are used again.
+// The table has a bound, and places that are free again are reused.
 func TestManyServers(t *testing.T) {
 	s, m := newSection(53)
 	addr := func(i int) netip.AddrPort {

@@ -42,8 +42,8 @@ func defaultRingBytes(cpus int) int {
 
 // Config says what to capture.
 type Config struct {
-	// Ports of DNS servers, 1 to MaxPorts. Where one of them is translated to another, as by
-	// a Service, that is learned.
+	// Ports of DNS servers, 1 to MaxPorts. The source learns to which ports a translation, as
+	// by a Service, maps them.
 	Ports     []uint16
 	RingBytes int // per CPU, a power of two; 0: up to 4 MiB, 64 MiB in all
 	// NetNS are the network namespaces to observe, MaxNetNS at most: names as
@@ -199,10 +199,10 @@ func (s *Source) load(spec *ebpf.CollectionSpec, access payloadAccess, arrival a
 	return nil
 }
 
-// chooseDropPrograms keeps the program that fits the tracepoint's arguments: the
-// verifier refuses one that reads an argument the kernel does not pass. It leaves out the
-// one of a tracepoint that the kernel does not have: what waited for a link address is then
-// of the time of its drop.
+// chooseDropPrograms keeps the program that fits the tracepoint's arguments: the verifier
+// refuses one that reads an argument the kernel does not pass. It removes the program of a
+// tracepoint that the kernel does not have: what waited for a link address then has the
+// time of its drop.
 func chooseDropPrograms(spec *ebpf.CollectionSpec, kernel *btf.Spec) {
 	drop := bpf.DnstraceProgKfreeSkb
 	if tracepointArgs(kernel, "kfree_skb") >= 3 {
@@ -214,8 +214,8 @@ func chooseDropPrograms(spec *ebpf.CollectionSpec, kernel *btf.Spec) {
 	}
 }
 
-// tracepointArgs returns how many arguments a tracepoint passes: its BTF type
-// has one more, the data of the one who attached.
+// tracepointArgs returns how many arguments a tracepoint passes: its BTF type has one more,
+// the private data of the attachment.
 func tracepointArgs(kernel *btf.Spec, name string) int {
 	var def *btf.Typedef
 	if err := kernel.TypeByName("btf_trace_"+name, &def); err != nil {

@@ -8,18 +8,17 @@ import (
 )
 
 const (
-	// sameSKB is how long a packet's buffer surely is that packet's: the kernel uses
-	// it again soon after. A packet crosses a node in microseconds.
+	// sameSKB is how long a buffer surely holds the same packet: the kernel reuses it soon
+	// after. A packet crosses a node in microseconds.
 	sameSKB = int64(2 * time.Millisecond)
-	// waitsForCPU is how long a packet may be between two places of a node that has no time
-	// for it: what is in its buffer then is the same if it is the same message.
+	// waitsForCPU is how long a packet may take between two places of an overloaded node: its
+	// buffer then holds the same packet if it holds the same message.
 	waitsForCPU = int64(100 * time.Millisecond)
 )
 
-// buffers remembers which packets belong to which exchange, by their buffers, to
-// know a packet again at its next place, also if its addresses were translated. It has room
-// for what passes a busy node while a packet waits some milliseconds for a processor; what
-// passes in between may take its place.
+// buffers maps the buffers of packets to exchanges, to recognize a packet at its next place,
+// also if its addresses were translated. It has room for what passes a busy node while a
+// packet waits some milliseconds for a processor; a collision evicts the older entry.
 type buffers [1 << bufferBits]buffer
 
 const bufferBits = 12
@@ -51,8 +50,8 @@ func (b *buffers) note(p *capture.Packet, ex *open, response bool) {
 	}
 }
 
-// in returns what was in the buffer of a packet just before; nil if that is not known. What a
-// socket got goes no further: what passes a device in its buffer then is another packet.
+// in returns what was in the buffer of a packet just before; nil if that is unknown. A packet
+// that reached a socket ends there: a device that sees its buffer later sees another packet.
 func (b *buffers) in(p *capture.Packet) *buffer { return b.within(p, sameSKB) }
 
 // justBefore is in, of what within returned.

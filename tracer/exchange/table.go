@@ -55,8 +55,8 @@ const (
 	maxAliases   = 8 // addresses that one client, or one server, is known by
 )
 
-// maxWithKey bounds the exchanges with one key, which each packet of one of them is compared
-// with: a resolver asks some servers with one ID from one socket. The oldest makes room.
+// maxWithKey bounds the exchanges with one key, with all of which each packet of one is
+// compared: a resolver asks some servers with one ID from one socket. The oldest is evicted.
 const maxWithKey = 64
 
 // Names names what packets carry numbers of.
@@ -94,8 +94,8 @@ type Stats struct {
 	NoConnect  uint64 // dropped packets that asked for a TCP connection
 }
 
-// Table holds the open exchanges. It is not safe for concurrent use and has no clock:
-// time is what packets and Advance say.
+// Table holds the open exchanges. It is not safe for concurrent use and has no clock: its
+// time is that of packets and Advance.
 type Table struct {
 	cfg              Config
 	keys             chains
@@ -193,10 +193,10 @@ func (t *Table) datagram(p *capture.Packet) {
 	}
 }
 
-// amongEquals tells multicast DNS between two of those that speak it (RFC 6762,
-// section 5.2): queries to everybody, to which everybody is answered, or nobody: no
-// exchange, and silence means nothing. A simple resolver that asks from a port of
-// its own (section 5.1) is answered by itself.
+// amongEquals tells whether a packet is multicast DNS between two full implementations (RFC
+// 6762, section 5.2): queries to the group, with responses to the group or none: no exchange,
+// and silence means nothing. A simple resolver that asks from a port of its own (section
+// 5.1) gets a unicast response.
 func amongEquals(p *capture.Packet) bool {
 	return p.Src.Port() == p.Dst.Port() && p.Dst.Addr().IsMulticast()
 }
@@ -210,10 +210,10 @@ func (t *Table) add(ex *open) {
 	t.account(ex)
 }
 
-// evict passes on an exchange as it stands. What it waited for may still come: its
-// record says that something may be missing.
+// evict passes on an exchange as it stands. What it waited for may still come, so its record
+// says that something may be missing.
 func (t *Table) evict(ex *open) {
-	if t.tells(ex) {
+	if t.reports(ex) {
 		ex.lostEvents++
 		t.evicted = append(t.evicted, t.emit(ex))
 	}
@@ -279,7 +279,7 @@ func (t *Table) ends(ex *open) int64 {
 }
 
 func (t *Table) over(ex *open, now int64, emit func(*trace.Exchange)) {
-	if t.tells(ex) {
+	if t.reports(ex) {
 		r := t.emit(ex)
 		emit(r)
 		if r.Outcome != trace.OutcomeAnswered {
@@ -297,7 +297,7 @@ func (t *Table) over(ex *open, now int64, emit func(*trace.Exchange)) {
 func (t *Table) Flush(emit func(*trace.Exchange)) {
 	for len(t.due) > 0 {
 		ex := t.due[0].Item
-		if t.tells(ex) {
+		if t.reports(ex) {
 			if len(ex.drops) > 0 || ex.ended || t.answered(ex) {
 				emit(t.emit(ex))
 			} else {

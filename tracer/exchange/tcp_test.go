@@ -384,7 +384,7 @@ func TestTransparentProxyOverTCP(t *testing.T) {
 		if s := f.table.Stats(); len(f.table.conns) != 0 || s.Bytes != 0 {
 			t.Errorf("%s: %d connections are left, %d bytes", name, len(f.table.conns), s.Bytes)
 		}
-		// The client's port is used again, with another sequence.
+		// The client's port is reused, with another sequence.
 		down(true, isn[0]+77_000_000, syn, nil)
 		down(true, isn[0]+77_000_001, capture.FlagACK, q)
 		if len(f.table.conns) != 1 {

@@ -1,11 +1,10 @@
-// Package history keeps the traces that finished last, for the local API: as
-// the JSON lines that go out again, compressed, bounded by age and by bytes. It
-// has no clock of its own; callers pass the time.
+// Package history keeps the latest finished traces for the local API: as JSON lines,
+// compressed, bounded by age and by bytes. It has no clock of its own; callers pass the
+// time.
 //
-// Half of the memory is a room that only lookups get in which something is the matter.
-// In each room a client that has more than its share makes room for all others, so that
-// nobody can drive out what is known of somebody else (package origin says who a client
-// is).
+// Half of the memory is a room reserved for lookups with a problem. In each room a client
+// that has more than its share loses lines first, so that no client can evict those of
+// others (package origin defines a client).
 package history
 
 import (

@@ -26,8 +26,8 @@ type lists struct {
 	pods, services, slices cache.ListerWatcherWithContext
 }
 
-// dial prepares requests to the API server; none is sent yet. It knows the two API
-// groups that are needed and no other: all of them would take 15 MB.
+// dial prepares requests to the API server; it sends none. It registers only the two API
+// groups that are needed: all of them would take 15 MB.
 func dial(cfg *rest.Config, node string) (lists, error) {
 	if _, _, err := rest.DefaultServerUrlFor(cfg); err != nil {
 		// Its text would repeat the address, and with it a password.

@@ -39,7 +39,7 @@ type Names interface {
 	Cgroup(id uint64) (path, container string)
 }
 
-// Sockets knows the UDP sockets of the node. Its methods may be called from any goroutine.
+// Sockets knows the UDP sockets of the node. Its methods are safe for concurrent use.
 type Sockets struct {
 	mu     sync.Mutex
 	coll   *ebpf.Collection

@@ -41,8 +41,8 @@ import (
 const (
 	pollBusy = 20 * time.Millisecond
 	pollIdle = 50 * time.Millisecond
-	// manyPackets is what a round has at least after which the next comes soon: some
-	// 150 KiB of a ring: of 60 lookups through a Service.
+	// manyPackets is the size of a round from which on the next comes soon: some 150 KiB of a
+	// ring, of 60 lookups through a Service.
 	manyPackets = 750
 )
 
@@ -53,9 +53,9 @@ const lastPackets = 5 * time.Millisecond
 // publishEvery bounds the age of the published counters.
 const publishEvery = 200 * time.Millisecond
 
-// Sink takes records at the end of the pipeline, and each record's JSON, encoded
-// once for all who want it, without a newline. It must not block, must not change the
-// record, and must not keep a trace, or the line, whose memory is used again.
+// Sink takes a record at the end of the pipeline, with its JSON without a newline, which is
+// encoded once for all sinks. It must not block, must not change the record, and must not
+// keep a trace, or the line: their memory is reused.
 type Sink func(r trace.Record, line []byte)
 
 // Source delivers packets in order of time ([capture.Source]).
@@ -76,12 +76,12 @@ type Source interface {
 // Receiver delivers the plugin's records ([receive.Receiver]).
 type Receiver interface {
 	Records() <-chan receive.Record
-	// Shows says that packets show a process, or where they do not tell it (0) its cgroup,
-	// as a server.
+	// Shows says that packets show a process, or, where that is unknown (0), its cgroup, as a
+	// server.
 	Shows(pid int, cgroup string)
 	Stats() receive.Stats
-	// Close lets no more records come. Those that came are delivered, and then the
-	// channel is closed.
+	// Close stops reception. What was received is still delivered, and then the channel is
+	// closed.
 	Close() error
 }
 
@@ -93,7 +93,7 @@ type Enricher interface {
 	Trace(*trace.Trace)
 }
 
-// Servers names the servers of exchanges that nobody answered, and knows who holds which
+// Servers names the servers of unanswered exchanges, and knows which process holds which
 // socket ([listener.Sockets]).
 //
 // [listener.Sockets]: https://pkg.go.dev/github.com/dnstrace/dnstrace/tracer/listener#Sockets
@@ -102,16 +102,15 @@ type Servers interface {
 	assemble.Sockets
 }
 
-// Clock converts the monotonic time of packets to UTC ([capture.Clock]). Sync is
-// called before every round of packets, so that a step of the system's time is
-// noticed before the next packet gets a time.
+// Clock converts the monotonic time of packets to UTC ([capture.Clock]). Sync is called
+// before every round of packets, so that they get times after a step of the system's time.
 type Clock interface {
 	Sync()
 	Wall(mono int64) time.Time
 }
 
-// Config of a pipeline. All but Exchange, Observe, Names, Servers, Enricher, Clock,
-// Limitations and Sample is needed.
+// Config of a pipeline. Exchange, Observe, Names, Servers, Enricher, Clock, Limitations and
+// Sample are optional.
 type Config struct {
 	Source      Source
 	Receiver    Receiver
@@ -231,8 +230,7 @@ func (p *Pipeline) newAssembler() *assemble.Assembler {
 	return assemble.New(assemble.Config{Timeout: p.cfg.Timeout, Limitations: p.cfg.Limitations, Open: p.table, Sockets: p.cfg.Servers})
 }
 
-// Run works until ctx ends, then passes on what it holds. The error says what
-// made it impossible to go on.
+// Run works until ctx ends or an error stops it, then passes on what it holds.
 func (p *Pipeline) Run(ctx context.Context) error {
 	tick := time.NewTimer(pollIdle)
 	defer tick.Stop()
@@ -313,7 +311,7 @@ func (p *Pipeline) sync() {
 	p.diagnoser = diagnose.New()
 }
 
-// attribute puts losses down to the exchanges that were open.
+// attribute adds losses to the exchanges that were open.
 func (p *Pipeline) attribute(losses []capture.Loss) {
 	for _, l := range losses {
 		p.table.Lost(l.Events, l.First, l.Last)

@@ -27,16 +27,16 @@ import (
 // DefaultPath is the default path of the record socket.
 const DefaultPath = "/run/dnstrace/records.sock"
 
-// maxDatagram is the most that one may have: the plugin puts 60 KiB into one, and no
-// record that it makes has more.
+// maxDatagram bounds a datagram: the plugin puts at most 60 KiB into one, and none of its
+// records is larger.
 const maxDatagram = 64 << 10
 
 // receiveBuffer is asked of the kernel: some 4,000 records between two readings.
 // The kernel grants at most net.core.rmem_max.
 const receiveBuffer = 8 << 20
 
-// What may wait for the pipeline: a second of a busy node, and no more memory than this,
-// whatever the records have in them.
+// Bounds of what waits for the pipeline: a second of a busy node, and no more memory than
+// this whatever the records contain.
 const (
 	queued      = 16384
 	queuedBytes = 16 << 20
@@ -98,9 +98,9 @@ type Stats struct {
 	Refused  map[string]uint64 // by reason
 }
 
-// Listen binds the socket at path, in a directory that it makes if need be, and
-// starts to read. It takes the place of a socket that nobody reads any more.
-// The caller must close the receiver, and should let its Keeper run.
+// Listen binds the socket at path, in a directory that it creates if necessary, and starts
+// to read. It replaces a stale socket. The caller must close the receiver, and should run
+// its Keeper.
 func Listen(path string, owner unixsocket.Owner) (*Receiver, error) {
 	r := newReceiver(queued)
 	r.path, r.owner = path, owner
@@ -149,8 +149,8 @@ func (r *Receiver) retire(next *net.UnixConn) error {
 	return errors.Join(before.CloseRead(), before.SetReadDeadline(time.Now()))
 }
 
-// Records delivers the records, of each of which Taken has to be called; it is closed
-// after Close.
+// Records delivers the records; the receiver must call Taken on each. It is closed after
+// Close.
 func (r *Receiver) Records() <-chan Record { return r.records }
 
 // Queued returns how many records wait to be taken.
@@ -188,12 +188,12 @@ func (r *Receiver) end() error {
 	return err
 }
 
-// leastLine is how many bytes a line counts as at least: to refuse a short one takes as
-// long as some hundred bytes of a record do.
+// leastLine is the minimum that a line counts for: refusing a short one takes as long as some
+// hundred bytes of a record.
 const leastLine = 256
 
-// datagram takes the records of a datagram. What is refused whole costs no more than a
-// look at it.
+// datagram parses the records of a datagram. A datagram that is refused as a whole is not
+// parsed.
 func (r *Receiver) datagram(b []byte, flags int, from origin) {
 	lines := bytes.Count(b, []byte{'\n'})
 	who, may := r.senders.take(from, max(len(b), leastLine*(lines+1)))
