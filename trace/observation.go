@@ -190,7 +190,7 @@ func (i *ICMP) Name() string {
 	return ""
 }
 
-// Fragments is what was seen of a message that IP cut into pieces, at the place
+// Fragments is what was seen of a message that IP fragmented, at the place
 // where the most of it was seen.
 type Fragments struct {
 	Message   string `json:"message"`

@@ -174,7 +174,7 @@ func TestDecodeErrors(t *testing.T) {
 		{"sample", swap(`"sample":0.01`, `"sample":"1%"`), "field sample: "},
 		{"duplicate", swap(`"zone":".",`, `"zone":".","zone":"x",`), "field zone: "},
 		{"time missing", swap(`"time":"2026-11-21T03:00:00.123456789Z",`, ""), "field time: missing"},
-		{"cut", good[:len(good)-5], "not valid JSON"},
+		{"truncated", good[:len(good)-5], "not valid JSON"},
 	} {
 		_, err := Decode([]byte(tc.line))
 		if err == nil || !strings.Contains(err.Error(), tc.want) {

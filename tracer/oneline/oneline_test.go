@@ -91,7 +91,7 @@ func TestLongMessage(t *testing.T) {
 	}
 }
 
-// Where a reason is cut, no part of a password is left of which the end is not seen.
+// Where a reason is truncated, no part of a password is left of which the end is not seen.
 func TestReason(t *testing.T) {
 	err := fmt.Errorf("proxy: invalid address %q: refused", "http://user:secret"+strings.Repeat("secret", 100)+"@host")
 	if got := Reason(err, 60); strings.Contains(got, "secret") || !strings.HasPrefix(got, "proxy: invalid") {

@@ -152,7 +152,7 @@ func TestQueueHasABudget(t *testing.T) {
 	if w := r.waiting.Load(); w != 0 {
 		t.Errorf("%d bytes wait of nothing", w)
 	}
-	// One that the kernel cut is refused whole.
+	// One that the kernel truncated is refused whole.
 	r.datagram(line, unix.MSG_TRUNC, origin{pid: 1, came: came})
 	if got := r.Stats().Refused[ReasonSize]; got != 1 {
 		t.Errorf("%d are refused for their size", got)
