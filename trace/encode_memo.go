@@ -39,7 +39,7 @@ func (e *Endpoint) appendJSON(b []byte) []byte {
 	if e == nil {
 		return append(b, "null"...)
 	}
-	// A pod that is not on this node has no process, and its name tells it.
+	// A pod of another node has no process: its name identifies it.
 	hash := uint32(e.PID)*31 + uint32(e.TID)
 	for _, c := range []byte(e.Pod) {
 		hash = hash*31 + uint32(c)

@@ -260,7 +260,7 @@ func (a *Assembler) foreign(l *lookup) bool {
 	return true
 }
 
-// refuse forgets a record that nobody believes.
+// refuse drops a record that is not believed.
 func (a *Assembler) refuse(l *lookup) {
 	a.stats.Foreign += uint64(max(1, len(l.records)))
 	a.disown(l)

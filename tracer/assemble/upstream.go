@@ -14,7 +14,7 @@ const maxDepth = 8
 const maxTried = 64
 
 // owner returns the lookup that an exchange is an upstream query of, or may turn out to
-// be; nil if it is nobody's so far.
+// be; nil if there is none yet.
 func (a *Assembler) owner(x *lookup) *lookup {
 	if x.slot == nil && x.position.channel != nil {
 		if s := a.matchExchange(x); s != nil && x.slot == nil {

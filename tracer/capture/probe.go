@@ -32,7 +32,7 @@ func Probe(ports []uint16) []Finding {
 	return append(findings, probeClock(), probeNetNS(netnsDir))
 }
 
-// Limited is what the running kernel does not tell of a packet.
+// Limited is what the running kernel does not report of a packet.
 type Limited struct {
 	Process bool // which process sent it
 	Reason  bool // why it was dropped

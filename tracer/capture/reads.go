@@ -188,7 +188,7 @@ func (u *unread) drop(skb uint64) {
 	}
 }
 
-// expire forgets what nobody read for long, as in sockets that were closed.
+// expire drops what stayed unread for long, as in closed sockets.
 func (u *unread) expire(now int64) {
 	for u.oldest != nil && u.oldest.packet.Time < now-unreadFor {
 		u.remove(u.oldest)

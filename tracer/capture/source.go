@@ -68,8 +68,8 @@ type Source struct {
 	// why by none.
 	cgroupErr, socketErr error
 
-	perfReader   *perf.Reader // nil: the programs read non-linear payload, or nobody does
-	nonLinearErr error        // why nobody does
+	perfReader   *perf.Reader // nil: the programs read non-linear payload, or nothing does
+	nonLinearErr error        // why nothing does
 	counters     *ebpf.Memory
 	servers      *servers
 	cpus         int

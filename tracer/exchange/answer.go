@@ -19,7 +19,7 @@ type answer struct {
 	flags     uint16
 	hasTTL    bool
 	part      bool      // size is that of the first fragment
-	rejection rejection // why nobody can take it
+	rejection rejection // why its receiver cannot take it
 }
 
 func readAnswer(m *message) answer {

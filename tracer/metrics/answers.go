@@ -37,8 +37,8 @@ type answers struct {
 // form is how an answer is written: the only ways there are, whatever is asked for.
 type form struct{ protobuf, gzip bool }
 
-// answer is one that was put together. It implements http.ResponseWriter for that, and does
-// not change afterwards.
+// answer is a rendered answer. It implements http.ResponseWriter for rendering, and does not
+// change afterwards.
 type answer struct {
 	header http.Header
 	status int

@@ -4,8 +4,8 @@ import "time"
 
 // Bounds of what [bounded] keeps.
 const (
-	// unusedFor is how long nobody needs a series any more: rules and dashboards
-	// look back an hour at most.
+	// unusedFor is after how long without events a series is no longer needed: rules and
+	// dashboards look back an hour at most.
 	unusedFor = time.Hour
 	// sweepEvery bounds how often a full set is searched for unused entries.
 	sweepEvery = time.Minute

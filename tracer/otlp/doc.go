@@ -36,8 +36,8 @@
 // Packets, drops, ICMP errors and findings are events of the span whose exchange
 // they belong to; so are the plugins that the query passed in CoreDNS.
 //
-// A lookup of which something comes after it was passed on, such as a response that
-// nobody waited for any more, is sent again under the same ids: the later says more.
+// A lookup of which something comes after it was passed on, such as a late response, is sent
+// again under the same ids: the later version is more complete.
 //
 // # Delivery
 //

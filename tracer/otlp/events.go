@@ -98,8 +98,8 @@ func (s span) packets(e *trace.Exchange) {
 		p := e.Path.At(i)
 		var a attributes
 		a.place(e, &p.Device)
-		// Addresses only where they are others than before: the first of a message,
-		// and where somebody translated them. They would be a quarter of what is sent.
+		// Addresses only where they change: at the first of a message, and after a
+		// translation. They would be a quarter of what is sent.
 		if i == 0 || p.Src != before.Src || p.Dst != before.Dst {
 			a.address(semconv.SourceAddressKey, semconv.SourcePortKey, p.Src.Addr(), p.Src.Port())
 			a.address(semconv.DestinationAddressKey, semconv.DestinationPortKey, p.Dst.Addr(), p.Dst.Port())

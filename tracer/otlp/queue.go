@@ -72,8 +72,8 @@ func (q *queue[T]) signal() {
 	}
 }
 
-// waitForRoom says that what is left comes at once: put waits for room from now on,
-// until neverWait.
+// waitForRoom makes put wait for room from now on, until neverWait: what is left at the end
+// comes at once.
 func (q *queue[T]) waitForRoom() {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -1,12 +1,12 @@
 // Package pcap writes the packets of lookups as pcapng, for Wireshark and tshark:
 // each place that a packet passed is a packet of the file, on the interface of that
-// place, with a comment that says which lookup, which query of it and which place it is, and
-// where it was dropped why.
+// place, with a comment that names the lookup, the query and the place, and the reason of a
+// drop.
 //
-// Records hold no packets. Addresses, ports, times and places are exact; the headers
-// are made again from them (time to live, IP identification and TCP numbers are not
-// known). The DNS message is what was captured, where the tracer still has it, else
-// it is made again from the record; each comment says which.
+// Records hold no packets. Addresses, ports, times and places are exact; the headers are
+// rebuilt from them (time to live, IP identification and TCP numbers are unknown). The DNS
+// message is the captured one, where the tracer still has it, else it is rebuilt from the
+// record; each comment says which.
 package pcap
 
 import (
@@ -34,7 +34,7 @@ type Message struct {
 }
 
 // Captured returns the messages of an exchange that the tracer still has, queries or
-// responses, in order of time; none where nobody has any.
+// responses, in order of time; none where the tracer has none.
 type Captured func(ex *trace.Exchange, response bool) []Message
 
 // Packets writes the packets of lookups to a file, in constant memory: many are sorted in
@@ -85,8 +85,8 @@ func (p place) name(nodes int) string {
 	return oneline.Shorten(name, maxName)
 }
 
-// Bounds of what a record's texts make in the file: an option of pcapng has 65,535 bytes,
-// and who shows it shows it whole.
+// Bounds of a record's texts in the file: an option of pcapng may have 65,535 bytes, and is
+// displayed completely.
 const (
 	maxName    = 300
 	maxComment = 4 << 10

@@ -121,10 +121,10 @@ type Config struct {
 	InKernel    bool     // the source reports no other lookups than those
 	Names       exchange.Names
 	Node        string   // this one\'s name; empty: unknown
-	Servers     Servers  // nil: nobody knows those that are silent
-	Enricher    Enricher // nil: nobody knows pods
+	Servers     Servers  // nil: silent servers stay unknown
+	Enricher    Enricher // nil: no enrichment
 	Clock       Clock    // nil: the system's
-	Exchange    Sink     // nil: nobody wants exchange records
+	Exchange    Sink     // nil: no exchange records
 	Trace       Sink
 	Observe     func(*trace.Trace) // called for every trace, also those that Sample leaves out; must not keep it
 	Flush       func()             // called when a round of records is complete

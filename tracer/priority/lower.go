@@ -9,12 +9,11 @@ import (
 	"kernel.org/pub/linux/libs/security/libcap/psx"
 )
 
-// nice is how far the tracer steps back (sched(7)): beside one busy thread of the
-// usual priority a thread gets 110 parts in 1,134 of a processor, and all of it where
-// nobody else wants it. With 19 it would be 15 in 1,039, and DNS no faster for it:
-// under a saturated server the throughput was the same, and on a busy machine the
-// tracer needed minutes for what it had read, and longer to end than the sender of
-// SIGTERM waits.
+// nice is the nice value of the tracer (sched(7)): beside one busy thread of the usual
+// priority a thread gets 110 parts in 1,134 of a processor, and all of it where it is idle.
+// With 19 it would be 15 in 1,039, and DNS no faster for it: under a saturated server the
+// throughput was the same, and on a busy machine the tracer needed minutes for what it had
+// read, and longer to end than the sender of SIGTERM waits.
 const nice = 10
 
 // slice is how long a thread of the tracer may go on before one that becomes ready

@@ -103,8 +103,8 @@ func judge(f facts) []capture.Finding {
 	return append(findings, f.lockedDown(), f.namesFunctions(), f.namesHost(), f.namesCgroups())
 }
 
-// loads judges a capability that loading takes, for which CAP_SYS_ADMIN stood
-// before Linux 5.8, and still does.
+// loads judges a capability that loading takes. Before Linux 5.8 it was CAP_SYS_ADMIN, which
+// still suffices.
 func (f facts) loads(v cap.Value, lost string) capture.Finding {
 	name := strings.ToUpper(v.String())
 	finding := capture.Finding{What: name, Required: true, OK: true, Detail: "effective", Lost: lost,
@@ -130,8 +130,8 @@ func (f facts) locksMemory() capture.Finding {
 	return finding
 }
 
-// lockedDown judges kernel_lockdown(7). What is unknown does not stop: whether the
-// programs load is tried.
+// lockedDown judges kernel_lockdown(7). An unknown state is no failure: loading the programs
+// shows it.
 func (f facts) lockedDown() capture.Finding {
 	finding := capture.Finding{What: "kernel lockdown", Required: true, OK: true, Detail: "none",
 		Lost: "no program may read the kernel's memory, so no packet is seen", Remedy: "boot with lockdown=integrity or none"}

@@ -156,8 +156,8 @@ func (r *Receiver) Records() <-chan Record { return r.records }
 // Queued returns how many records wait to be taken.
 func (r *Receiver) Queued() int { return len(r.records) }
 
-// Shows says that packets show a process, or where they do not tell it (0) its cgroup, as
-// a server: it may send more than others.
+// Shows says that packets show a process, or, where that is unknown (0), its cgroup, as a
+// server: it may send more than others.
 func (r *Receiver) Shows(pid int, cgroup string) { r.senders.shows(pid, cgroup) }
 
 // Stats returns the counters.

@@ -51,8 +51,8 @@ func (f File) Each(ctx context.Context, r Request, each func(Lookup) error) (Rea
 		}
 		return c.lookups(ctx, each)
 	case <-ctx.Done():
-		// Neither opening a pipe nor reading can be taken back: it is left behind, with what
-		// it writes to.
+		// Neither opening a pipe nor reading can be canceled: the goroutine stays, with what it
+		// writes to.
 		return Read{}, ctx.Err()
 	}
 }

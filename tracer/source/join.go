@@ -30,16 +30,16 @@ func keyOf(r trace.Record) key {
 	return key{kind: r.Kind(), flow: h.Flow, time: h.Time.UnixNano()}
 }
 
-// joiner makes lookups of records that come roughly in order of time. A trace
-// passes unchanged if nothing else is known of its lookup. Where something is,
-// another node's trace or a record that it lacks, it is taken apart, and made
-// anew of everything.
+// joiner makes lookups of records that come roughly in order of time. A trace passes
+// unchanged if nothing else is known of its lookup. Otherwise, with another node's trace or
+// a record that it lacks, it is split into its records, and assembled again with all of
+// them.
 type joiner struct {
 	joining   Joining
 	assembler Assembler
 	emit      func(t *trace.Trace, line []byte) error
-	// immediate passes traces on as they come, for who waits for them; they are
-	// then not joined with what other nodes saw.
+	// immediate passes traces on as they come, for an interactive reader; they are then not
+	// joined with what other nodes saw.
 	immediate bool
 
 	now      int64 // when the latest record began, or later if nothing came since
@@ -213,8 +213,7 @@ func (j *joiner) pass(e *entry) error {
 	if !fresh {
 		return nil
 	}
-	// It was diagnosed where it was made; what several lookups prove together
-	// needs to know of it, though.
+	// It was diagnosed where it was made, but findings of several lookups need it.
 	j.joining.Diagnose(e.trace)
 	return j.emit(e.trace, e.line)
 }
@@ -242,7 +241,7 @@ func (j *joiner) alone(e *entry) bool {
 }
 
 // isRefresh tells traces of work in the background, which no client waited for.
-// They do not hold the record that they were made of, so they are not made anew.
+// They do not hold the record that they were made of, so they are not assembled again.
 func isRefresh(t *trace.Trace) bool { return t.Exchange == nil && t.Query == nil }
 
 // maybeSameLookup tells by their times whether two records of one flow may be of one lookup:

@@ -161,8 +161,8 @@ func (e *lokiEntry) decode(bad *badLines, use func(trace.Record, []byte) error) 
 	return use(rec, line)
 }
 
-// follow asks again and again for what is new. A line may come later than
-// younger ones, so each time it goes back a little, and passes over what it has.
+// follow polls for new lines. A line may come later than younger ones, so each poll goes
+// back a little, and skips known lines.
 func (l Loki) follow(ctx context.Context, c *lokiClient, r Request, each func(Lookup) error) (Read, error) {
 	all := newCollection(l.Joining, r)
 	if all.since.IsZero() {

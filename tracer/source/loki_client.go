@@ -22,8 +22,8 @@ const (
 	lokiTries = 4
 	// lokiPause is the first wait before a request is made again; it doubles.
 	lokiPause = 500 * time.Millisecond
-	// maxASecond is how many lines a second may have: a Loki that has more of them than any log
-	// answers whatever it likes, and would never end.
+	// maxASecond bounds the lines of a second: a faulty Loki that returns more would never
+	// end.
 	maxASecond = 500_000
 	// maxReason bounds a quoted reason: Loki's, which names the limit that was exceeded,
 	// takes 230 bytes.

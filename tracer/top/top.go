@@ -1,6 +1,6 @@
-// Package top sums lookups up: by client what it waited and what it never got,
-// by upstream how it fares. It is a function of the lookups and of the times
-// that it is given, and its memory does not grow with their number.
+// Package top aggregates lookups: for each client its waiting time and timeouts, for each
+// upstream its attempts. It is a function of the lookups and of the times that it is given,
+// and its memory does not grow with their number.
 package top
 
 import (
@@ -91,8 +91,8 @@ func (s *Sums) Add(t *trace.Trace) {
 	}
 }
 
-// count adds to a row, and to what is known to be counted of a lookup, of which
-// something was counted before.
+// count adds to a row and to now; to the peak and the latencies only if before, the earlier
+// report of the lookup, did not.
 func (s *Sums) count(now, before *countedLookup, r *sum, at time.Time, c counts, duration *trace.Seconds) {
 	i := len(now.rows)
 	now.rows = append(now.rows, counted{row: r, counts: c, measured: duration != nil})
