@@ -75,8 +75,8 @@ func Open(spec string) (*Writer, error) {
 	return nil, fmt.Errorf("output %q: expected stdout, file:PATH or otlp:URL", spec)
 }
 
-// endsTorn tells whether a file ends in the middle of a line: its writer was killed, or its
-// disk was full.
+// endsTorn tells whether a file ends in the middle of a line: whoever wrote to it was
+// killed, or its disk was full.
 func endsTorn(f *os.File) bool {
 	info, err := f.Stat()
 	if err != nil || info.Size() == 0 {
@@ -87,7 +87,7 @@ func endsTorn(f *os.File) bool {
 	return err == nil && last[0] != '\n'
 }
 
-// keepOpen keeps standard output open for other writers.
+// keepOpen keeps standard output open for whoever else prints.
 type keepOpen struct{ io.Writer }
 
 // Close implements io.Closer.
@@ -238,7 +238,7 @@ func (w *Writer) release(lines []byte) {
 func (w *Writer) writeOut(b block) {
 	lines := b.lines
 	if w.torn {
-		// A reader must not take the rest of a line and the next for one.
+		// Whoever reads on must not take the rest of a line and the next for one.
 		lines = append([]byte{'\n'}, lines...)
 	}
 	n, err := w.out.Write(lines)
