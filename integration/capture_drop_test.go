@@ -35,7 +35,7 @@ func TestDropSaysWhichHook(t *testing.T) {
 			defer undo()
 			name := tc.name + ".test."
 			r.ask(lab.Query{Name: name, Timeout: 500 * time.Millisecond})
-			if d := r.trace(name).Exchange.LastDrop(); d == nil || d.Words != tc.want {
+			if d := r.trace(name).Exchange.LastDrop(); d == nil || d.Description != tc.want {
 				t.Errorf("drop %+v, expected %q", d, tc.want)
 			}
 		})

@@ -119,7 +119,7 @@ func TestDiagnoseNoSuchNeighbour(t *testing.T) {
 // wantWords wants a drop told in words that users know.
 func wantWords(t *testing.T, tr *trace.Trace, words string) {
 	t.Helper()
-	if d := tr.Exchange.LastDrop(); d == nil || d.Words != words {
+	if d := tr.Exchange.LastDrop(); d == nil || d.Description != words {
 		t.Errorf("%s: drop %+v, expected %q", tr.QName, d, words)
 	}
 }

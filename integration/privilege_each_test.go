@@ -138,7 +138,7 @@ func checkDelivered(t *testing.T, records string, server int, drop string) {
 	if c, s := answered.Client, answered.Server; c == nil || c.PID != os.Getpid() || s == nil || s.PID != server {
 		t.Errorf("client %+v, server %+v, expected %d and %d", c, s, os.Getpid(), server)
 	}
-	if d := dropped.LastDrop(); d.Reason != "NETFILTER_DROP" || d.Words != drop || (d.Where == "") != (drop == withoutSymbols) {
+	if d := dropped.LastDrop(); d.Reason != "NETFILTER_DROP" || d.Description != drop || (d.Where == "") != (drop == withoutSymbols) {
 		t.Errorf("drop %+v, expected %q", d, drop)
 	}
 }

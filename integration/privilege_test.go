@@ -70,7 +70,7 @@ func TestRunGivesUpPrivileges(t *testing.T) {
 		t.Errorf("query %t, %d upstreams, client %+v", tr.Query != nil, len(tr.Upstreams), tr.Exchange.Client)
 	}
 	// The list of symbols was opened while it still showed addresses.
-	if d := r.trace("dropped.test.").Exchange.LastDrop(); d == nil || d.Words != "netfilter hook FORWARD" {
+	if d := r.trace("dropped.test.").Exchange.LastDrop(); d == nil || d.Description != "netfilter hook FORWARD" {
 		t.Errorf("drop %+v", d)
 	}
 	if err := least.Stop(); err != nil {

@@ -225,7 +225,7 @@ func TestRunUnderSeccomp(t *testing.T) {
 	}
 	r.ask(lab.Query{Name: "dropped.test.", Timeout: 500 * time.Millisecond})
 	undo()
-	if d := r.trace("dropped.test.").Exchange.LastDrop(); d == nil || d.Words != "netfilter hook FORWARD" {
+	if d := r.trace("dropped.test.").Exchange.LastDrop(); d == nil || d.Description != "netfilter hook FORWARD" {
 		t.Errorf("drop %+v", d)
 	}
 	r.silent(t)

@@ -34,8 +34,9 @@ func (e *LineError) Error() string { return fmt.Sprintf("line %d: %v", e.Line, e
 func (e *LineError) Unwrap() error { return e.Err }
 
 // Decode reads one record from one JSON object. It refuses duplicate fields, wrong
-// types, another version and missing identity; the error names the field. It passes
-// over fields that it does not know: plugin and tracer of different ages work together. The record does not refer to line.
+// types, another version and missing identity; the error names the field. It ignores unknown
+// fields, so that different versions of plugin and tracer work together. The record does not
+// refer to line.
 func Decode(line []byte) (Record, error) {
 	if len(line) == 0 || line[0] != '{' {
 		return nil, fmt.Errorf("%w: expected a JSON object", ErrNotRecord)
@@ -105,9 +106,9 @@ func checkAttempts(list []Attempt) error {
 	return nil
 }
 
-// maxNested bounds how far a record's upstreams have upstreams of their own: a tracer writes
-// fewer, and each is drawn further to the right. maxUpstreams bounds how many there are in
-// all: each is compared with the others, and a server gives up after some.
+// maxNested bounds the depth of a record's upstreams: a tracer writes fewer levels, and each
+// is indented further. maxUpstreams bounds their total: each is compared with the others,
+// and a server gives up after some.
 const (
 	maxNested    = 32
 	maxUpstreams = 2048
@@ -115,8 +116,8 @@ const (
 
 var errTooMany = fmt.Errorf("field upstreams: more than %d", maxUpstreams)
 
-// checkUpstreams makes sure that each upstream is an attempt or an exchange, that lists of
-// exchanges hold exchanges, and that there is an end to it.
+// checkUpstreams requires that each upstream is an attempt or an exchange, that lists of
+// exchanges hold exchanges, and that depth and number are bounded.
 func checkUpstreams(list []Upstream, depth int, room *int) error {
 	if depth == 0 && len(list) > 0 {
 		return fmt.Errorf("field upstreams: nested more than %d times", maxNested)

@@ -25,10 +25,10 @@
 //
 // # Sampling
 //
-// Who records only a share of the lookups decides by what the client's query shows on
-// the wire, so that CoreDNS, the tracer and its programs in the kernel record the same
-// ones at the same rate, and some of those at a lower one. It takes some ten
-// operations on 32-bit numbers, without carry (see [SamplingHash], [Sampled]):
+// Sampling decides by what the client's query shows on the wire, so that CoreDNS, the tracer
+// and its programs in the kernel record the same lookups at the same rate, and a subset of
+// them at a lower one. It takes some ten operations on 32-bit numbers, without carry (see
+// [SamplingHash], [Sampled]):
 //
 //	x  = DNS ID << 16 | client port     over TCP the DNS ID counts as 0
 //	x ^= x >> 16;  x *= 0x7feb352d
@@ -40,7 +40,7 @@
 // show an ID. What is asked again over TCP, or from another port, is another query and
 // sampled by itself; so is the query that a server sends to an upstream.
 //
-// The client port is that of the query as it comes to whoever decides: CoreDNS takes
+// The client port is that of the query where the decision is made: CoreDNS takes
 // the port that it sees. Where a translation gives the client another port, CoreDNS and
 // the tracer agree if the tracer saw the translation ([NAT]); the programs in the kernel
 // take the port that the client used, as far as connection tracking tells them.
@@ -62,6 +62,6 @@
 // is a query and its response on the wire, [Trace] is all of it joined.
 // Encoding appends to a caller's buffer and uses no reflection, because the
 // CoreDNS plugin does it for every query; decoding is strict, because a record
-// that is misread misleads whoever is on call. The same in JSON Schema is
+// that is misread misleads the person on call. The same in JSON Schema is
 // records.schema.json, beside this file.
 package trace

@@ -234,7 +234,7 @@ func appendString(b []byte, s string) []byte {
 }
 
 // appendQuote appends a JSON string. Names and addresses are what they are in
-// nearly every record, plain ASCII, for which looking is faster than quoting.
+// almost every record, plain ASCII, for which checking is faster than quoting.
 func appendQuote(b []byte, s string) []byte {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
@@ -316,7 +316,7 @@ func appendSeconds(b []byte, s *Seconds) []byte {
 
 // appendTime appends RFC 3339 in UTC with all nine digits, so that records sort
 // as text. time.AppendFormat has no fast path for that, and the calendar is most of
-// the work, so the text of the last second is used again.
+// the work, so the text of the last second is reused.
 func appendTime(b []byte, t time.Time) []byte {
 	unix := t.Unix()
 	last := lastSecond.Load()

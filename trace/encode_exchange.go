@@ -177,7 +177,7 @@ func (d *Drop) appendJSON(b []byte) []byte {
 	b = appendString(append(b, `{"message":`...), d.Message)
 	b = appendString(append(b, `,"where":`...), d.Where)
 	b = appendString(append(b, `,"reason":`...), d.Reason)
-	b = appendString(append(b, `,"words":`...), d.Words)
+	b = appendString(append(b, `,"words":`...), d.Description)
 	b = appendKnown(b, `,"bpf":`, d.BPF)
 	b = appendTrue(b, `,"fragment":true`, d.Fragment)
 	b = appendString(append(b, `,"node":`...), d.Node)

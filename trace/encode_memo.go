@@ -6,10 +6,9 @@ import "sync/atomic"
 // processes a pod. Full, it has some 400 KiB.
 const memoBits = 10
 
-// memo keeps the JSON of what comes again with nearly every record: who asks and
-// answers. To compare and to copy takes a fifth of the
-// time of encoding. A text that another takes the place of is made anew. It is safe
-// for use from many goroutines.
+// memo caches the JSON of what almost every record repeats: its client and server.
+// Comparing and copying takes a fifth of the time of encoding. A collision evicts
+// the older text. Safe for concurrent use.
 type memo[K comparable] [1 << memoBits]atomic.Pointer[remembered[K]]
 
 // remembered never changes.
@@ -18,8 +17,8 @@ type remembered[K comparable] struct {
 	json string
 }
 
-// append appends the JSON of key, which encode makes if it is not known. hash tells
-// most keys apart.
+// append appends the JSON of key, which encode makes if it is not cached. hash distinguishes
+// most keys.
 func (m *memo[K]) append(b []byte, key *K, hash uint32, encode func(b []byte, key K) []byte) []byte {
 	at := &m[hash*spread>>(32-memoBits)]
 	if known := at.Load(); known != nil && known.key == *key {
@@ -40,7 +39,7 @@ func (e *Endpoint) appendJSON(b []byte) []byte {
 	if e == nil {
 		return append(b, "null"...)
 	}
-	// A pod that is not on this node has no process, and its name tells it.
+	// A pod of another node has no process: its name identifies it.
 	hash := uint32(e.PID)*31 + uint32(e.TID)
 	for _, c := range []byte(e.Pod) {
 		hash = hash*31 + uint32(c)

@@ -51,15 +51,15 @@ type Exchange struct {
 	Fragments     *Fragments     `json:"fragments"`
 
 	Sample *float64 `json:"sample"` // as in Query
-	// SampledInKernel tells that the programs chose it: packets that are of another
-	// lot, because the client has another address there, were left out. JSON leaves
+	// SampledInKernel tells that the programs chose it: packets with another sampling
+	// hash, because the client has another address there, were left out. JSON leaves
 	// out false.
 	SampledInKernel bool `json:"sampled_in_kernel"`
 }
 
 // Incomplete tells whether packets of it may be missing, because the tracer lost some
-// in its time, or did not see that the client has one address all the way, by which
-// the kernel drew the lot of each.
+// in its time, or did not see that the client has one address all the way, from which
+// the kernel computes the sampling hash of each.
 func (e *Exchange) Incomplete() bool {
 	return e.LostEvents > 0 || e.SampledInKernel && (e.NAT == nil || e.NAT.ClientIP.IsValid())
 }

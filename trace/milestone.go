@@ -15,7 +15,7 @@ type Milestone int16
 // What a milestone is where no sighting shows it.
 const (
 	NotSeen       Milestone = 0  // it would have been seen, had it happened while nothing was lost
-	NotObservable Milestone = -1 // nobody watches there, or this kernel does not tell: nothing follows from not having seen it
+	NotObservable Milestone = -1 // the place, or the event on this kernel, is not observed: nothing follows from its absence
 )
 
 // MilestoneAt returns the milestone that the sighting with an index in the path shows.

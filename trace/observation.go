@@ -29,7 +29,7 @@ const (
 type ServiceEndpoint struct {
 	State string `json:"state"` // ready, not_ready, removed, unlisted
 	Pod   string `json:"pod"`   // namespace/name of the pod that has, or had, the address there
-	// Since is when the tracer was told that the endpoint was removed or not ready
+	// Since is when the tracer learned that the endpoint was removed or not ready
 	// any more, counted from the query: negative is before it. Nil where it is ready,
 	// or never was while the tracer knew the Service.
 	Since *Seconds `json:"since_seconds"`
@@ -57,15 +57,15 @@ func (t *Tunnel) equal(u *Tunnel) bool {
 
 // Drop is where and why the kernel freed a packet of an exchange.
 type Drop struct {
-	Where     string  `json:"where"`  // kernel symbol
-	Reason    string  `json:"reason"` // enum skb_drop_reason without its prefix; empty: the kernel gives none
-	Words     string  `json:"words"`  // what where and reason mean; empty: they do not tell
-	Message   string  `json:"message"`
-	Node      string  `json:"node"` // whose tracer saw it; empty: its name is unknown
-	NetNS     uint32  `json:"netns"`
-	NetNSName string  `json:"netns_name"`
-	IfName    string  `json:"ifname"` // empty where the packet had no device yet
-	Offset    Seconds `json:"offset_seconds"`
+	Where       string  `json:"where"`  // kernel symbol
+	Reason      string  `json:"reason"` // enum skb_drop_reason without its prefix; empty: the kernel gives none
+	Description string  `json:"words"`  // what where and reason mean; empty: unknown
+	Message     string  `json:"message"`
+	Node        string  `json:"node"` // whose tracer saw it; empty: its name is unknown
+	NetNS       uint32  `json:"netns"`
+	NetNSName   string  `json:"netns_name"`
+	IfName      string  `json:"ifname"` // empty where the packet had no device yet
+	Offset      Seconds `json:"offset_seconds"`
 	// Held is the time since the packet was first seen; 0, and absent in JSON: it was not.
 	Held Seconds `json:"held_seconds"`
 	// Dst is where the packet went; the zero value, and absent in JSON: to the server, as the
@@ -145,7 +145,7 @@ type ExtendedError struct {
 type ICMP struct {
 	Type    uint8      `json:"type"`
 	Code    uint8      `json:"code"`
-	From    netip.Addr `json:"from"`    // who complains
+	From    netip.Addr `json:"from"`    // who reports the error
 	Message string     `json:"message"` // what about: query, response
 	MTU     uint32     `json:"mtu"`     // bytes that would have passed; 0: not about size
 	Offset  Seconds    `json:"offset_seconds"`
@@ -190,7 +190,7 @@ func (i *ICMP) Name() string {
 	return ""
 }
 
-// Fragments is what was seen of a message that IP cut into pieces, at the place
+// Fragments is what was seen of a message that IP fragmented, at the place
 // where the most of it was seen.
 type Fragments struct {
 	Message   string `json:"message"`

@@ -177,7 +177,7 @@ func (p *Path) AppendAt(d *Device, offset Seconds, message, direction string, ar
 // where there are too many.
 func number[T comparable](list *[]T, item T) (n uint16, ok bool) {
 	i := len(*list) - 1
-	for i >= 0 && (*list)[i] != item { // most are near the last
+	for i >= 0 && (*list)[i] != item { // most are at the end
 		i--
 	}
 	switch {
@@ -195,8 +195,8 @@ func number[T comparable](list *[]T, item T) (n uint16, ok bool) {
 func (p *Path) envelopeOf(around *Envelope) (n uint16, ok bool) {
 	src, ok := number(&p.addresses, around.Src)
 	dst, fits := number(&p.addresses, around.Dst)
-	tunnel, told := p.tunnelOf(around.Tunnel)
-	if !ok || !fits || !told {
+	tunnel, known := p.tunnelOf(around.Tunnel)
+	if !ok || !fits || !known {
 		return 0, false
 	}
 	return number(&p.envelopes, envelope{src, dst, around.VLAN, tunnel})

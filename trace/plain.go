@@ -9,7 +9,7 @@ import (
 	"golang.org/x/text/unicode/bidi"
 )
 
-// IsPlain tells of a character that it is seen where it stands, and does nothing else: no
+// IsPlain tells whether a character is displayed in its place, and does nothing else: no
 // terminal obeys it, and it moves none of those around it. A letter that is written from
 // right to left (UAX #9) puts numbers and signs beside it, such as those of the next column,
 // into another order.

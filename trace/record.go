@@ -122,7 +122,7 @@ type Trace struct {
 	// JoinInferred where process, names and times suggest it.
 	ResolutionJoin string `json:"resolution_join"`
 	// ClockOffset is how far the clock of the server, or of its node, is ahead of
-	// that of the client's node; nil: they are one, or it cannot be told.
+	// that of the client's node; nil: they are one, or it is unknown.
 	ClockOffset *Seconds  `json:"clock_offset_seconds"`
 	Gaps        []string  `json:"gaps"`
 	Diagnosis   []Finding `json:"diagnosis"`

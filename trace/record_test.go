@@ -59,7 +59,7 @@ func sampleRecords() []Record {
 				Src: netip.MustParseAddrPort("10.244.0.4:50202"), Dst: netip.MustParseAddrPort("10.244.1.2:53")},
 		),
 		Milestones: Milestones{Query: Progress{Left: MilestoneAt(0), Arrived: MilestoneAt(2)}, Response: Progress{Arrived: NotObservable}},
-		Drops: []Drop{{Where: "nft_do_chain", Reason: "NETFILTER_DROP", Words: "netfilter hook FORWARD", Message: MessageQuery, Node: "node-1", NetNS: 4026532220,
+		Drops: []Drop{{Where: "nft_do_chain", Reason: "NETFILTER_DROP", Description: "netfilter hook FORWARD", Message: MessageQuery, Node: "node-1", NetNS: 4026532220,
 			NetNSName: "n", IfName: "cni0", Offset: 17000, BPF: "tc ingress", Fragment: true, ConntrackCount: 262143, ConntrackMax: 262144}},
 		Rejected: []Rejection{{Why: RejectedPort, Src: netip.MustParseAddrPort("10.244.1.2:5353"), RCode: "NOERROR", Size: 46, Offset: 18000}},
 		Reset:    &Reset{Src: netip.MustParseAddrPort("10.244.1.2:53"), Offset: 19000}, ListenFull: true, ResentSegments: 4, Replaces: true, Truncated: true, Respelled: true, Outstanding: 3, Sample: &rate,
@@ -174,7 +174,7 @@ func TestDecodeErrors(t *testing.T) {
 		{"sample", swap(`"sample":0.01`, `"sample":"1%"`), "field sample: "},
 		{"duplicate", swap(`"zone":".",`, `"zone":".","zone":"x",`), "field zone: "},
 		{"time missing", swap(`"time":"2026-11-21T03:00:00.123456789Z",`, ""), "field time: missing"},
-		{"cut", good[:len(good)-5], "not valid JSON"},
+		{"truncated", good[:len(good)-5], "not valid JSON"},
 	} {
 		_, err := Decode([]byte(tc.line))
 		if err == nil || !strings.Contains(err.Error(), tc.want) {
@@ -201,8 +201,8 @@ func TestControlsAreEscaped(t *testing.T) {
 	}
 }
 
-// Who writes a record by hand can leave parts of it out that the tracer never does, and nest it
-// without end: it is none.
+// A record written by hand can lack parts that the tracer never leaves out, and be nested
+// without end: it is rejected.
 func TestDecodeParts(t *testing.T) {
 	const (
 		head    = `"v":1,"record":"trace","time":"2026-11-21T03:00:02Z","trace_id":"01000000000000000000000000000000","flow":"010000000000000000000000"`

@@ -97,13 +97,13 @@ func TestSamplingHashOfRecords(t *testing.T) {
 	behind := udp
 	behind.ClientPort = 1234
 	for name, tc := range map[string]struct{ got, want uint32 }{
-		"query":                {(&Query{DNS: udp}).SamplingHash(), 0x405d4d1b},
-		"query over TCP":       {(&Query{DNS: tcp}).SamplingHash(), 0x51d32c72},
-		"exchange":             {(&Exchange{DNS: udp}).SamplingHash(), 0x405d4d1b},
-		"exchange over TCP":    {(&Exchange{DNS: tcp}).SamplingHash(), 0x51d32c72},
-		"a translated server":  {(&Exchange{DNS: udp, NAT: &NAT{}}).SamplingHash(), 0x405d4d1b},
-		"a translated client":  {(&Exchange{DNS: behind, NAT: &NAT{ClientPort: &translated}}).SamplingHash(), 0x405d4d1b},
-		"where it is not told": {(&Exchange{DNS: behind}).SamplingHash(), SamplingHash(TransportUDP, 0xc1a1, 1234)},
+		"query":               {(&Query{DNS: udp}).SamplingHash(), 0x405d4d1b},
+		"query over TCP":      {(&Query{DNS: tcp}).SamplingHash(), 0x51d32c72},
+		"exchange":            {(&Exchange{DNS: udp}).SamplingHash(), 0x405d4d1b},
+		"exchange over TCP":   {(&Exchange{DNS: tcp}).SamplingHash(), 0x51d32c72},
+		"a translated server": {(&Exchange{DNS: udp, NAT: &NAT{}}).SamplingHash(), 0x405d4d1b},
+		"a translated client": {(&Exchange{DNS: behind, NAT: &NAT{ClientPort: &translated}}).SamplingHash(), 0x405d4d1b},
+		"where it is unknown": {(&Exchange{DNS: behind}).SamplingHash(), SamplingHash(TransportUDP, 0xc1a1, 1234)},
 	} {
 		if tc.got != tc.want {
 			t.Errorf("%s: got %#08x, want %#08x", name, tc.got, tc.want)

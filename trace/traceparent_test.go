@@ -81,7 +81,7 @@ func TestFindTraceparent(t *testing.T) {
 func FuzzParseTraceparent(f *testing.F) {
 	f.Add(traceparentBytes(27))
 	f.Add(traceparentBytes(18))
-	for _, n := range []int{0, 1, 5, 26, 28, 65535} { // cut, without flags, too long
+	for _, n := range []int{0, 1, 5, 26, 28, 65535} { // truncated, without flags, too long
 		f.Add(append(traceparentBytes(27), make([]byte, 65535)...)[:n])
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -49,7 +49,7 @@ func (u *Upstream) Rejected() bool {
 func (u *Upstream) Exchanges() []*Exchange {
 	var all []*Exchange
 	for _, ex := range u.Earlier {
-		if ex != nil { // a record that somebody else wrote
+		if ex != nil { // nil in a record of another writer
 			all = append(all, ex)
 		}
 	}

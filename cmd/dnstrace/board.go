@@ -45,8 +45,8 @@ type board struct {
 	ended   bool // nothing comes any more
 }
 
-// run draws until it is told to quit, ctx ends, or reading fails. It goes on
-// showing what was read when the end is reached.
+// run draws until the user quits, ctx ends, or reading fails. At the end of the input it
+// goes on showing what was read.
 func (b *board) run(ctx context.Context, s *screen, reading <-chan error) error {
 	tick := time.NewTicker(redraw)
 	defer tick.Stop()

@@ -6,8 +6,8 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/source"
 )
 
-// byStart brings lookups, which come as they end, into the order in which they began, in
-// constant memory. One that was told again is shown as it was told last.
+// byStart sorts lookups, which come as they end, by when they began, in constant memory. Of
+// one that was reported again the last report is shown.
 type byStart struct {
 	sorter *linesort.Sorter
 }

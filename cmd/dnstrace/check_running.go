@@ -30,8 +30,8 @@ var losses = []struct{ counter, what, lost, remedy string }{
 	{"follower_lost_traces", "traces for slow readers", "`dnstrace watch` or another reader of the local API missed them", "filter what is watched with -f"},
 }
 
-// running tells what a tracer that runs here has lost; nothing where none runs,
-// which is no fault.
+// running returns what a tracer that runs here has lost; nothing where none runs, which is
+// no error.
 func running(ctx context.Context, path string) []capture.Finding {
 	ctx, cancel := context.WithTimeout(ctx, statusPatience)
 	defer cancel()

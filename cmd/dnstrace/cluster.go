@@ -6,9 +6,9 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/kube"
 )
 
-// openCluster prepares to ask the Kubernetes API who is who; nil where there is no
-// Kubernetes. Nobody needs to answer there. It reads files as root. servers is told where
-// Services lead to from these ports.
+// openCluster prepares to watch the Kubernetes API; nil where there is no Kubernetes. The
+// API need not answer yet. It reads files as root. servers is called with the addresses to
+// which Services lead from these ports.
 func openCluster(setting string, ports []uint16, servers func([]netip.AddrPort), say func(string)) (*kube.Cluster, error) {
 	cfg, _, err := kube.Find(setting)
 	if err != nil {

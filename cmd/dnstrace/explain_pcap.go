@@ -88,7 +88,7 @@ func (p *packets) close() {
 	}
 	p.all.Close()
 	if p.file != nil {
-		_ = p.file.Close() // what went wrong before is told
+		_ = p.file.Close() // the error before it is reported
 	}
 }
 

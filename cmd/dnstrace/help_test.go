@@ -37,7 +37,7 @@ func TestParagraphs(t *testing.T) {
 	}
 }
 
-// What a source without any lookup is told to have, and what to look at.
+// What the user is told about a source without any lookup, and where to look.
 func TestNothingThere(t *testing.T) {
 	for _, tc := range []struct {
 		args   []string

@@ -79,7 +79,7 @@ func hostileFile(t *testing.T, text string) string {
 	end := trace.Endpoint{}
 	withTexts(reflect.ValueOf(&end).Elem(), text, 1)
 	part.Client, part.Server = &end, &end
-	part.Drops = []trace.Drop{{Message: trace.MessageQuery, Where: text, Reason: text, Words: text, BPF: text, Node: text, NetNSName: text, IfName: text}}
+	part.Drops = []trace.Drop{{Message: trace.MessageQuery, Where: text, Reason: text, Description: text, BPF: text, Node: text, NetNSName: text, IfName: text}}
 	part.Path = trace.PathOf(trace.Sighting{Message: "query", Direction: "tx", Device: trace.Device{Node: text, NetNSName: text, IfName: text, NetNS: 7},
 		Src: netip.MustParseAddrPort("10.244.0.4:50202"), Dst: netip.MustParseAddrPort("10.96.0.10:53")})
 	part.Milestones = trace.Milestones{}
@@ -138,8 +138,8 @@ func TestHostileTexts(t *testing.T) {
 	}
 }
 
-// Who writes a file can leave in a record what its encoder would escape: no command prints
-// it, with -o json neither.
+// The writer of a file can leave in a record what the encoder would escape: no command prints
+// it, not even with -o json.
 func TestHostileLines(t *testing.T) {
 	ex, _ := recorded(1, "api.example.com.")
 	ex.Client = &trace.Endpoint{Pod: "HERE", Process: "HERE", Node: "HERE"}
@@ -218,8 +218,8 @@ func shapes(t *testing.T, line string) []string {
 }
 
 // Records lack any part that real ones have, hold nothing where something belongs, or are nested
-// without end: each is told or refused, no command ends over it, and what else is in the file is
-// told.
+// without end: each is shown or refused, no command ends over it, and what else is in the file is
+// shown.
 func TestHostileShapes(t *testing.T) {
 	const cases = "../../tracer/diagnose/testdata/"
 	nested := `{"attempt":{"attempt":1,"address":"192.0.2.1:53","start_seconds":0,"duration_seconds":0,"outcome":"ok"},"upstreams":[`
@@ -250,7 +250,8 @@ func TestHostileShapes(t *testing.T) {
 	}
 }
 
-// Whoever is first at the name of a socket without a file serves it: no command asks there.
+// A socket name without a file is served by the first process that takes it: no command asks
+// there.
 func TestSocketWithoutAFile(t *testing.T) {
 	for _, args := range [][]string{{"watch"}, {"explain", "www.example.com"}, {"top", "--once"}} {
 		if status, _, stderr := call(t, "", append(args, "--api", "@dnstrace")...); status == 0 || !strings.Contains(stderr, "names no file") {
@@ -259,9 +260,9 @@ func TestSocketWithoutAFile(t *testing.T) {
 	}
 }
 
-// Somebody put a link, a pipe, a device, or a file of his own where explain is told to write
-// packets, or may replace it there: it refuses, at once, with a word on what to do, and what the
-// link leads to is as it was.
+// A link, a pipe, a device, or another user's file is where explain is to write
+// packets, or may replace it there: it refuses, at once, says what to do, and leaves the
+// target of the link as it was.
 func TestHostilePcapPath(t *testing.T) {
 	lookups := hostileFile(t, "text")
 	for name, tc := range map[string]struct {

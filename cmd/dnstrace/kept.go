@@ -10,8 +10,8 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/source"
 )
 
-// nearLookups are kept of those that do not match: they may be of a call that does.
-const nearLookups = 128
+// maxUnmatched are kept of those that do not match: they may be of a call that does.
+const maxUnmatched = 128
 
 // search is what explain looks for among lookups, in the order in which a source
 // gives them.
@@ -39,8 +39,7 @@ func newSearch(limit int, alone bool) search {
 	return &latest{limit: limit, alone: alone}
 }
 
-// kept is a lookup as its line, compressed (S2): decoded it takes some twenty times
-// as much.
+// kept is a lookup as its line, compressed (S2): decoded it takes some twenty times as much.
 type kept struct {
 	packed  []byte
 	time    time.Time

@@ -8,19 +8,19 @@ import (
 
 // Bounds of what is kept in memory. A lookup takes some 2 KB.
 const (
-	fewLookups   = 500 // or calls; more are sorted outside of memory
-	spareLookups = 64  // beyond the limit, before those too old are let go
+	fewLookups = 500 // or calls; more are sorted outside of memory
+	trimSlack  = 64  // beyond the limit, before the oldest are dropped
 )
 
 // latest finds the few latest lookups.
 type latest struct {
-	limit   int // calls, and lookups of no call
-	alone   bool
-	kept    []kept
-	near    []kept          // the last that do not match
-	calls   map[string]bool // of those kept
-	matched int
-	scratch []byte
+	limit     int // calls, and lookups of no call
+	alone     bool
+	kept      []kept
+	unmatched []kept          // the last that do not match
+	calls     map[string]bool // of those kept
+	matched   int
+	scratch   []byte
 }
 
 // call names the call that a lookup is shown with, empty for none.
@@ -40,13 +40,13 @@ func (k *latest) add(l source.Lookup) error {
 			k.calls = map[string]bool{}
 		}
 		k.calls[call] = true
-		for _, n := range k.near {
+		for _, n := range k.unmatched {
 			if n.call == call {
 				k.kept = append(k.kept, n)
 			}
 		}
 	}
-	if len(k.kept) > 2*k.limit+spareLookups {
+	if len(k.kept) > 2*k.limit+trimSlack {
 		k.trim()
 	}
 	return nil
@@ -59,10 +59,10 @@ func (k *latest) addOther(l source.Lookup) error {
 		k.kept = append(k.kept, pack(&k.scratch, l, call, false))
 	case call == "" || l.Trace.Resolution == "":
 	default:
-		if len(k.near) == nearLookups {
-			k.near = slices.Delete(k.near, 0, nearLookups/2)
+		if len(k.unmatched) == maxUnmatched {
+			k.unmatched = slices.Delete(k.unmatched, 0, maxUnmatched/2)
 		}
-		k.near = append(k.near, pack(&k.scratch, l, call, false))
+		k.unmatched = append(k.unmatched, pack(&k.scratch, l, call, false))
 	}
 	return nil
 }
@@ -101,7 +101,7 @@ func (k *latest) left() int {
 
 func (k *latest) close() {}
 
-// trim sorts the lookups, the latest first, and lets go of those beyond the
+// trim sorts the lookups, the latest first, and drops those beyond the
 // limit.
 func (k *latest) trim() {
 	slices.SortStableFunc(k.kept, func(a, b kept) int { return b.time.Compare(a.time) })

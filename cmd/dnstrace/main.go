@@ -90,8 +90,8 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	return exitFailed
 }
 
-// say writes one line for people. What it quotes may be another's text, which makes no
-// second line and no escape sequence of it, or a URL with a password.
+// say writes one line for people. It sanitizes what it quotes, which may hold line breaks,
+// escape sequences, or a URL with a password.
 func say(w io.Writer, format string, args ...any) {
 	// Standard error is the last resort: nothing can be done when it fails.
 	_, _ = fmt.Fprintf(w, "dnstrace: %s\n", oneline.Message(fmt.Sprintf(format, args...)))

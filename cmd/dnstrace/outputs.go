@@ -12,8 +12,8 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/otlp"
 )
 
-// output takes records at the end of the pipeline. None of its methods but Close
-// blocks, unless Write after Last, and it keeps nothing that it is given.
+// output takes records at the end of the pipeline. None of its methods blocks but Close, and
+// Write after Last, and it keeps nothing that it is given.
 type output interface {
 	Write(r trace.Record, line []byte)
 	Flush()

@@ -150,8 +150,8 @@ func (o *readOptions) emptyRemedy() string {
 	return "has a client on this node asked anything since it was started?"
 }
 
-// unlessStopped takes the end of a context for no error: being stopped is how
-// watching ends.
+// unlessStopped returns nil for the error of an ended context: being stopped is how watching
+// ends.
 func unlessStopped(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil
@@ -159,18 +159,18 @@ func unlessStopped(ctx context.Context, err error) error {
 	return err
 }
 
-// each reads the lookups for which the filter is true. An expression that fails
-// on a lookup is not true of it; the first failure is told.
+// each reads the lookups for which the filter is true. An expression that fails on a lookup
+// counts as false; the first failure is reported.
 func (o *readOptions) each(ctx context.Context, s source.Source, r source.Request, keep *filter.Filter, stderr io.Writer, use func(source.Lookup) error) (source.Read, error) {
-	told := false
+	reported := false
 	return s.Each(ctx, r, func(l source.Lookup) error {
 		if !o.shows(l.Trace, keep) {
 			return nil
 		}
 		if keep != nil {
 			ok, err := keep.Match(l.Trace)
-			if err != nil && !told {
-				told = true
+			if err != nil && !reported {
+				reported = true
 				say(stderr, "%v, with the lookup of %s; it is left out", err, l.Trace.QName)
 			}
 			if !ok {
@@ -181,8 +181,8 @@ func (o *readOptions) each(ctx context.Context, s source.Source, r source.Reques
 	})
 }
 
-// writeLine writes one record, in which whoever wrote it may have put what a terminal
-// obeys. The line is not the caller's to append to.
+// writeLine writes one record, in which its writer may have put escape sequences. The line
+// must not be appended to.
 func writeLine(w io.Writer, line []byte) error {
 	if _, err := w.Write(trace.Plain(line)); err != nil {
 		return err

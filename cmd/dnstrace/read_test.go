@@ -207,7 +207,7 @@ func TestWatchOnce(t *testing.T) {
 	}
 }
 
-// What there is comes in the order in which it began, and what was told again once.
+// What there is comes in the order in which it began, and what was reported again once.
 func TestWatchOnceIsInOrderOfStart(t *testing.T) {
 	var lines []byte
 	began := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)

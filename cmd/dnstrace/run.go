@@ -59,12 +59,11 @@ const filterSteps = 1_000_000
 // labelPod is the value of --metrics-labels.
 const labelPod = "pod"
 
-// expireEvery is how late a trace may leave the memory after its time, where no new ones
-// push it out.
+// expireEvery bounds how late a trace is evicted after its time, where no new ones come.
 const expireEvery = 10 * time.Second
 
-// sayLimitedEvery is how often the log says what was not written: often enough to stand
-// beside what was, and no flood of its own.
+// sayLimitedEvery is how often the log says what was not written: often enough to be next to
+// what was, without flooding the log.
 const sayLimitedEvery = 10 * time.Second
 
 func newRunCommand() *cobra.Command {
@@ -155,8 +154,8 @@ func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		tell(err.Error())
 	}
-	// Everything is attached and open: what took a second of work is over, and DNS
-	// comes first from here on. To load programs took more memory than to run does.
+	// Everything is attached and open: the expensive start is over, and DNS comes first from
+	// here on. Loading programs took more memory than running does.
 	debug.FreeOSMemory()
 	if err := priority.Lower(); err != nil {
 		return err
@@ -165,7 +164,7 @@ func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
 		return err
 	}
 	config := pipeline.Config{
-		Source: messages.Tap{Source: n.source, Ring: n.messages}, Receiver: n.receiver, Ports: ports, Timeout: o.timeout,
+		Source: messages.RecordingSource{Source: n.source, Ring: n.messages}, Receiver: n.receiver, Ports: ports, Timeout: o.timeout,
 		Names: cgroups, Node: name, Sample: o.sampleRate(), InKernel: o.sampleInKernel, Limitations: o.limitations(capture.Limits()),
 		Exchange: n.sink(trace.KindExchange, keep), Trace: n.traceSink(keep), Flush: n.flush, Last: n.last,
 	}
@@ -173,7 +172,7 @@ func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
 		config.Servers = n.sockets
 	}
 	if n.cluster != nil {
-		config.Who = n.cluster
+		config.Enricher = n.cluster
 	}
 	if n.lookups != nil {
 		config.Observe = n.lookups.Observe
@@ -209,8 +208,8 @@ type node struct {
 	unfiltered atomic.Uint64 // records for which the filter failed
 }
 
-// open opens everything before anything is promised: a wrong path must be an
-// error at the start.
+// open opens everything before the tracer reports ready: a wrong path must be an error at
+// the start.
 func (n *node) open(ports []uint16, stderr io.Writer) error {
 	var err error
 	o := n.options
@@ -223,7 +222,7 @@ func (n *node) open(ports []uint16, stderr io.Writer) error {
 		}
 		n.outputs = append(n.outputs, opened...)
 	}
-	// Before the sockets: who lacks privileges should hear of those first.
+	// Before the sockets: missing privileges should be reported first.
 	if n.source, err = capture.Open(capture.Config{Ports: ports, NetNS: o.netns, Sample: o.sampleInPrograms()}); err != nil {
 		return err
 	}
@@ -295,7 +294,7 @@ func (n *node) sink(kind string, keep *filter.Filter) pipeline.Sink {
 }
 
 // matches tells whether a record is to be written. An expression that fails on a record
-// is not true of it: that is counted, and the first one told.
+// counts as false; failures are counted, and the first one is reported.
 func (n *node) matches(keep *filter.Filter, r trace.Record) bool {
 	ok, err := keep.Match(r)
 	if err != nil && n.unfiltered.Add(1) == 1 {
@@ -365,10 +364,10 @@ func (n *node) serve(ctx context.Context, p *pipeline.Pipeline) error {
 	return g.Wait()
 }
 
-// learnServers lets the packets of servers be seen that take queries at another port than
-// those that are observed, as behind a Service, by the records that they send. Who says so
-// has to hold a socket there, and what is learned is that socket: the address that a record
-// names may be anybody's.
+// learnServers adds the servers that take queries at another port than those that are
+// observed, as behind a Service, from the records that they send. The sender of the record
+// has to hold a socket there, and that socket is learned: the address that a record names
+// may be anybody's.
 func (n *node) learnServers(ctx context.Context) {
 	for {
 		select {

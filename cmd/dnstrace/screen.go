@@ -42,9 +42,8 @@ const (
 	keyHold
 )
 
-// openScreen takes the terminal over. Keys come from standard input, or, where
-// records do, from the terminal that the process belongs to; without either it
-// shows pictures and takes no keys.
+// openScreen takes over the terminal. Keys come from standard input, or, where records do,
+// from the controlling terminal; without either it draws and reads no keys.
 func openScreen(cmd *cobra.Command) (*screen, error) {
 	out, ok := cmd.OutOrStdout().(*os.File)
 	if !ok {
@@ -101,8 +100,7 @@ func (s *screen) show(picture string) error {
 	return err
 }
 
-// readKeys reads keys for as long as the process lives: a read from a terminal
-// cannot be taken back.
+// readKeys reads keys until the process ends: a read from a terminal cannot be canceled.
 func readKeys(in io.Reader) <-chan key {
 	keys := make(chan key)
 	go func() {
@@ -121,8 +119,7 @@ func readKeys(in io.Reader) <-chan key {
 	return keys
 }
 
-// parseKeys understands what a terminal in raw mode sends, where Ctrl-C is a
-// byte too.
+// parseKeys parses what a terminal in raw mode sends, where Ctrl-C is a byte too.
 func parseKeys(b []byte) []key {
 	var keys []key
 	for len(b) > 0 {

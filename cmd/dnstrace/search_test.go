@@ -102,8 +102,8 @@ func TestLatestIsBounded(t *testing.T) {
 		if err := errors.Join(k.add(numbered(n, fmt.Sprint("call", n/2))), k.addOther(numbered(n, fmt.Sprint("other", n/2)))); err != nil {
 			t.Fatal(err)
 		}
-		if len(k.kept) > 2*3+2*spareLookups || len(k.near) > nearLookups || len(k.calls) > len(k.kept) {
-			t.Fatalf("%d lookups, %d near, %d calls", len(k.kept), len(k.near), len(k.calls))
+		if len(k.kept) > 2*3+2*trimSlack || len(k.unmatched) > maxUnmatched || len(k.calls) > len(k.kept) {
+			t.Fatalf("%d lookups, %d unmatched, %d calls", len(k.kept), len(k.unmatched), len(k.calls))
 		}
 	}
 	if got, want := show(t, &k), "9999+9998 9997+9996 9995+9994"; got != want || k.left() != 9994 {
@@ -123,8 +123,8 @@ func TestSortedIsBounded(t *testing.T) {
 		if err := errors.Join(s.add(numbered(n, call)), s.addOther(numbered(n, fmt.Sprint("other", n)))); err != nil {
 			t.Fatal(err)
 		}
-		if len(s.near) > nearLookups || len(s.calls) > recentCalls || len(s.isCall) > recentCalls {
-			t.Fatalf("%d near, %d calls, %d known", len(s.near), len(s.calls), len(s.isCall))
+		if len(s.unmatched) > maxUnmatched || len(s.calls) > recentCalls || len(s.isCall) > recentCalls {
+			t.Fatalf("%d unmatched, %d calls, %d known", len(s.unmatched), len(s.calls), len(s.isCall))
 		}
 	}
 	sizes := []int{}

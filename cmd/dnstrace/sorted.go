@@ -22,18 +22,18 @@ const (
 // in temporary files. It sorts twice, first to bring the lookups of a call together,
 // then by the latest of each call.
 type sorted struct {
-	limit   int // calls, and lookups of no call; 0: all
-	alone   bool
-	byCall  *linesort.Sorter
-	seed    maphash.Seed
-	near    []kept   // the last that do not match
-	calls   []string // of the last that do, in a ring
-	call    int      // where the next one goes in it
-	isCall  map[string]bool
-	matched int
-	used    int // of those that match
-	scratch []byte
-	line    []byte
+	limit     int // calls, and lookups of no call; 0: all
+	alone     bool
+	byCall    *linesort.Sorter
+	seed      maphash.Seed
+	unmatched []kept   // the last that do not match
+	calls     []string // of the last that do, in a ring
+	call      int      // where the next one goes in it
+	isCall    map[string]bool
+	matched   int
+	used      int // of those that match
+	scratch   []byte
+	line      []byte
 }
 
 func newSorted(limit int, alone bool) *sorted {
@@ -48,7 +48,7 @@ func (s *sorted) add(l source.Lookup) error {
 	}
 	s.remember(call)
 	var err error
-	s.near = slices.DeleteFunc(s.near, func(n kept) bool {
+	s.unmatched = slices.DeleteFunc(s.unmatched, func(n kept) bool {
 		if n.call != call || err != nil {
 			return false
 		}
@@ -65,10 +65,10 @@ func (s *sorted) addOther(l source.Lookup) error {
 	case s.isCall[call]:
 		return s.put(pack(&s.scratch, l, call, false))
 	case l.Trace.Resolution != "":
-		if len(s.near) == nearLookups {
-			s.near = slices.Delete(s.near, 0, nearLookups/2)
+		if len(s.unmatched) == maxUnmatched {
+			s.unmatched = slices.Delete(s.unmatched, 0, maxUnmatched/2)
 		}
-		s.near = append(s.near, pack(&s.scratch, l, call, false))
+		s.unmatched = append(s.unmatched, pack(&s.scratch, l, call, false))
 	}
 	return nil
 }

@@ -1,7 +1,7 @@
 // Package recordfile opens the files that records are appended to, or packets written to.
 //
-// Whoever writes to a path that others can change writes where those others want,
-// with more rights than they have. So a file is taken only if no other user can
+// A process that writes to a path that other users can change writes where those users
+// choose, with more rights than they have. So a file is taken only if no other user can
 // change its content or what its path leads to.
 package recordfile
 

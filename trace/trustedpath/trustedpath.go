@@ -1,6 +1,6 @@
-// Package trustedpath tells whether somebody else can change what a path leads to. Who
-// appends to such a path, or serves a socket there, does so where those others want, with
-// more rights than they have.
+// Package trustedpath checks whether other users can change what a path leads to. A process
+// that appends to such a path, or serves a socket there, does so where those users choose,
+// with more rights than they have.
 package trustedpath
 
 import (
@@ -13,7 +13,7 @@ import (
 	"syscall"
 )
 
-// othersWrite are the bits of a mode by which somebody but the owner may write.
+// othersWrite are the bits of a mode by which users other than the owner may write.
 const othersWrite = 0o022
 
 // maxSocket is what sun_path of a socket address holds (unix(7)), without the zero byte at its end.
@@ -32,10 +32,9 @@ type Rules struct {
 	Sticky bool
 }
 
-// Folder wants nobody but this user and root to be able to put something else where a
-// folder is looked for, nor, but for a sticky one, into it. It follows links itself: a
-// folder that is safe cannot be changed by others before the next step. The error says
-// what is wrong, and what to do.
+// Folder requires that only this user and root can replace a folder on the path, and, unless
+// it is sticky, write to it. It follows links itself: a safe folder cannot be changed by
+// others before the next step. The error says what is wrong, and what to do.
 func (r Rules) Folder(dir string) error {
 	rest, err := filepath.Abs(dir)
 	if err != nil {
@@ -100,8 +99,8 @@ func (r Rules) trusts(path string, info fs.FileInfo, last bool) error {
 	return nil
 }
 
-// File wants nobody but this user and root to be able to change what a file holds, nor what
-// its path leads to. The error says what is wrong, and what to do.
+// File requires that only this user and root can change the content of a file, and what its
+// path leads to. The error says what is wrong, and what to do.
 func File(path string) error {
 	for range maxLinks {
 		if err := (Rules{Sticky: true}).Folder(filepath.Dir(path)); err != nil {
@@ -139,8 +138,8 @@ func File(path string) error {
 	return fmt.Errorf("%s: %w", path, syscall.ELOOP)
 }
 
-// Socket wants the path of a socket to name a file. Without one (an abstract socket, unix(7))
-// it has no mode and no folder: anybody may connect to it, or be there first.
+// Socket requires that the path of a socket names a file. An abstract socket (unix(7)) has no
+// mode and no folder: any process may connect to it, or bind it first.
 func Socket(path string) error {
 	switch {
 	case path == "", path[0] == '@':
@@ -156,5 +155,5 @@ func Owner(info fs.FileInfo) int {
 	return int(info.Sys().(*syscall.Stat_t).Uid) // what os gives on this system
 }
 
-// OthersWrite tells whether somebody but its owner may write to a file.
+// OthersWrite tells whether users other than its owner may write to a file.
 func OthersWrite(info fs.FileInfo) bool { return info.Mode()&othersWrite != 0 }

@@ -1,8 +1,7 @@
-// Package agenda orders what is held by when to look at it next. It is a heap, as package
-// container/heap has it, that keeps the times beside each other: to compare two it need
-// not look at what they are of, which thousands of lookups have elsewhere in memory. That of
-// four children each is half as deep as one of two, and as many less have to be told where
-// they stand.
+// Package agenda is a priority queue of items by the time at which they are due: a heap as
+// of package container/heap, with the times in one slice, so that comparisons do not touch
+// the items, which are elsewhere in memory. With four children each it is half as deep as
+// with two, and half as many items need a new index.
 package agenda
 
 // Item is what an agenda holds.

@@ -11,7 +11,7 @@
 // left out, it means everything in memory, or with follow nothing but what
 // comes. Between the lines of a follower that reads too slowly stands
 // {"lost":N}: N traces are missing from there on. One that takes nothing for a minute is
-// cut off, and there are 16 readers of traces at most: more hear that it is busy.
+// disconnected, and there are 16 readers of traces at most: more hear that it is busy.
 //
 // The header Dnstrace-Reach of that answer, and reach in the status, say from when on all
 // lookups are in memory ([history.Reach], times in RFC 3339): ordinary ones, notable ones,
@@ -28,11 +28,11 @@ import (
 const DefaultPath = "/run/dnstrace/api.sock"
 
 // Bounds of what readers cost. What is read stays in memory while they take their time,
-// though the history has let go of it.
+// though the history has evicted it.
 const (
 	maxConns   = 64          // connections; more wait in the kernel
 	maxReaders = 16          // of traces, at once
-	patience   = time.Minute // with a reader that takes nothing: a pager that waits is cut off
+	patience   = time.Minute // with a reader that takes nothing: a pager that waits is disconnected
 	idleWithin = time.Minute // a connection on which nothing is asked ends
 	maxHeader  = 16 << 10
 )

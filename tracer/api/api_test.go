@@ -70,7 +70,7 @@ func name(line []byte) string {
 
 func anyReach(history.Reach) {}
 
-// Every answer says how far back it goes: to the start, then to what was let go, and less
+// Every answer says how far back it goes: to the start, then to what was evicted, and less
 // for a client that had more than its share.
 func TestReach(t *testing.T) {
 	h, c, stop := serve(t)
@@ -79,13 +79,13 @@ func TestReach(t *testing.T) {
 		var got []history.Reach
 		err := c.Traces(t.Context(), q, func(r history.Reach) { got = append(got, r) }, func([]byte) error { return nil }, func(uint64) {})
 		if err != nil && !(q.Follow && errors.Is(err, ErrEnded)) || len(got) != 1 {
-			t.Fatalf("%+v: told %d times, %v", q, len(got), err)
+			t.Fatalf("%+v: reported %d times, %v", q, len(got), err)
 		}
 		return got[0]
 	}
 	started := start.Add(-time.Minute)
 	if r := ask(Query{Since: time.Hour}); !r.Ordinary.Equal(started) || !r.Notable.Equal(started) {
-		t.Errorf("nothing was let go: %+v", r)
+		t.Errorf("nothing was evicted: %+v", r)
 	}
 	noisy := origin.Client{Name: "noisy"}
 	h.Expire(start.Add(2 * time.Hour))
@@ -314,7 +314,7 @@ func TestSocketRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	if what := <-kept; !strings.Contains(what, "made again") {
-		t.Errorf("told %q", what)
+		t.Errorf("reported %q", what)
 	}
 	if err := errors.Join(before.Ready(ctx), NewClient(path).Ready(ctx)); err != nil {
 		t.Error(err)

@@ -45,7 +45,7 @@ func until(t *testing.T, what string, is func() bool) {
 	}
 }
 
-// Readers that follow and take nothing are cut off, and cost no more than their queue
+// Readers that follow and take nothing are disconnected, and cost no more than their queue
 // until then: records of 100 KB would fill the memory.
 func TestReadersThatTakeNothing(t *testing.T) {
 	h, path := impatient(t)
@@ -71,8 +71,8 @@ func TestReadersThatTakeNothing(t *testing.T) {
 	until(t, "none follows", func() bool { h.Add(start, history.Lookup{Line: large}); return h.Stats().Subscribers == 0 })
 }
 
-// Who was cut off hears why.
-func TestSlowReaderIsTold(t *testing.T) {
+// A reader that was disconnected gets the reason.
+func TestSlowReaderGetsTheReason(t *testing.T) {
 	h, path := impatient(t)
 	large := []byte(`{"x":"` + strings.Repeat("x", 100<<10) + `"}`)
 	h.Add(start, history.Lookup{Line: []byte(`{}`)})
@@ -80,11 +80,11 @@ func TestSlowReaderIsTold(t *testing.T) {
 	err := NewClient(path).Traces(t.Context(), Query{Follow: true, Since: 24 * 365 * 100 * time.Hour}, anyReach, func([]byte) error {
 		if first {
 			first = false
-			until(t, "it is cut off", func() bool { h.Add(start, history.Lookup{Line: large}); return h.Stats().Subscribers == 0 })
+			until(t, "it is disconnected", func() bool { h.Add(start, history.Lookup{Line: large}); return h.Stats().Subscribers == 0 })
 		}
 		return nil
 	}, func(uint64) {})
-	if !errors.Is(err, errCut) || !strings.Contains(err.Error(), path+": the tracer cut this reader off") {
+	if !errors.Is(err, errDisconnected) || !strings.Contains(err.Error(), path+": the tracer cut this reader off") {
 		t.Error(err)
 	}
 }
@@ -126,7 +126,7 @@ func TestTooManyReaders(t *testing.T) {
 	})
 }
 
-// A reader that is slow but reads is not cut off.
+// A reader that is slow but reads is not disconnected.
 func TestSlowReader(t *testing.T) {
 	h, path := impatient(t)
 	large := []byte(`{"x":"` + strings.Repeat("x", 100<<10) + `"}`)

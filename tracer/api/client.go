@@ -27,8 +27,8 @@ const maxLine = 8 << 20
 // which stopped.
 var ErrEnded = errors.New("the tracer stopped")
 
-// errCut is of an answer without its end.
-var errCut = errors.New("the tracer cut this reader off, which took nothing for a minute, or was killed")
+// errDisconnected is the error of an answer without its end.
+var errDisconnected = errors.New("the tracer cut this reader off, which took nothing for a minute, or was killed")
 
 // Client reads from the API at a path.
 type Client struct {
@@ -81,7 +81,7 @@ func (c *Client) Traces(ctx context.Context, q Query, reach func(history.Reach),
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return fmt.Errorf("%s: %w; read faster, or into a file", c.path, errCut)
+		return fmt.Errorf("%s: %w; read faster, or into a file", c.path, errDisconnected)
 	case q.Follow:
 		return fmt.Errorf("%w: the connection to %s ended", ErrEnded, c.path)
 	case err != nil:

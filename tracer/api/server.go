@@ -59,7 +59,7 @@ func (s *server) status(w http.ResponseWriter, _ *http.Request) {
 		st.Counters = s.Counters()
 	}
 	w.Header().Set("Content-Type", "application/json")
-	// A client that went away is the only error, and nobody is left to tell.
+	// The only error is that the client went away.
 	_ = json.NewEncoder(w).Encode(st)
 }
 

@@ -8,8 +8,8 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// inOrder gives what is left one to one in the order of time, so that exchanges begin
-// soon after their attempts; and what then is left to whom it fits.
+// inOrder matches what is left one to one in order of time, so that exchanges begin soon
+// after their attempts; and what is left then with any slot that it fits.
 func (r *region) inOrder() {
 	r.align()
 	r.complement()
@@ -30,9 +30,9 @@ func (r *region) inOrder() {
 	}
 }
 
-// better tells whether an exchange is rather of s than of t: of what it goes on with, and
-// of that the nearest; else of the later of two attempts of one record that had both
-// begun; else of what it fits best.
+// better tells whether an exchange is more likely of s than of t: of a slot that already has
+// exchanges, and of two such the closest in time; else of the later of two attempts of one
+// record that had both begun; else of the one that it fits best.
 func better(s, t *slot, x *lookup) bool {
 	if more := len(s.got) > 0; more != (len(t.got) > 0) {
 		return more
@@ -46,9 +46,8 @@ func better(s, t *slot, x *lookup) bool {
 	return s.cost(x) < t.cost(x)
 }
 
-// others gives what is left of the exchanges that came while an attempt lasted, and
-// ended otherwise: to the attempt that has one before or after it, else to one that has
-// none.
+// others matches the remaining exchanges that were sent during an attempt and ended
+// differently: with the attempt that has one before or after it, else with one that has none.
 func (r *region) others() {
 	for j := len(r.exchanges) - 1; j >= 0; j-- {
 		x := r.exchanges[j]
@@ -61,7 +60,7 @@ func (r *region) others() {
 				best = s
 			}
 		}
-		for rest := r.near[j]; rest != 0 && best == nil; rest &= rest - 1 {
+		for rest := r.candidates[j]; rest != 0 && best == nil; rest &= rest - 1 {
 			s := r.slots[bits.TrailingZeros64(rest)]
 			if s.takes(x) && (len(s.got) > 0 || s.agrees(x)) && (found == nil || better(s, found, x)) {
 				found = s
@@ -71,7 +70,7 @@ func (r *region) others() {
 			best = found
 		}
 		if best == nil {
-			best = r.nearest(j)
+			best = r.closest(j)
 		}
 		if best == nil {
 			continue
@@ -80,11 +79,10 @@ func (r *region) others() {
 	}
 }
 
-// leads tells whether an exchange can be of no other attempt than that to whose exchange
-// it led.
+// leads tells whether an exchange can only be of the attempt to whose exchange it led.
 func (r *region) leads(j int, s *slot) bool {
 	x := r.exchanges[j]
-	if bits.OnesCount64(r.near[j]) == 1 && r.a.allRecorded(x) {
+	if bits.OnesCount64(r.candidates[j]) == 1 && r.a.allRecorded(x) {
 		return true
 	}
 	for k, y := range r.exchanges {
@@ -111,10 +109,10 @@ func (r *region) leads(j int, s *slot) bool {
 	return len(s.got) > 0
 }
 
-// nearest returns the attempt, of those that have nothing else, in whose time an exchange
+// closest returns the attempt, of those that have nothing else, in whose time an exchange
 // was sent though it ended otherwise; nil if there is none.
-func (r *region) nearest(j int) (best *slot) {
-	for rest := r.near[j]; rest != 0; rest &= rest - 1 {
+func (r *region) closest(j int) (best *slot) {
+	for rest := r.candidates[j]; rest != 0; rest &= rest - 1 {
 		if s := r.slots[bits.TrailingZeros64(rest)]; len(s.got) == 0 && (best == nil || better(s, best, r.exchanges[j])) {
 			best = s
 		}
@@ -122,8 +120,8 @@ func (r *region) nearest(j int) (best *slot) {
 	return best
 }
 
-// verify takes for inferred what could be of another attempt whose own exchange was not
-// seen, or that made several.
+// verify makes inferred what could be of another attempt whose own exchange was not seen, or
+// that made several.
 func (r *region) verify() {
 	if len(r.slots) == 1 {
 		return
@@ -133,7 +131,7 @@ func (r *region) verify() {
 		if s == nil || !s.exact {
 			continue
 		}
-		for rest := r.near[j]; rest != 0; rest &= rest - 1 {
+		for rest := r.candidates[j]; rest != 0; rest &= rest - 1 {
 			i := bits.TrailingZeros64(rest)
 			other := r.slots[i]
 			if other != s && (len(other.got) > 0 || other.agrees(x)) && other.takes(x) {
@@ -144,9 +142,9 @@ func (r *region) verify() {
 	}
 }
 
-// cost tells how badly an exchange fits an attempt: it grows with the square of the time
-// from when the attempt began to when it was sent, and of that from its response to when
-// the attempt was over, so that many small times are better than one large.
+// cost returns how badly an exchange fits an attempt: the square of the time from the begin
+// of the attempt to the query, and of that from the response to the end of the attempt, so
+// that many small times are better than one large.
 func (s *slot) cost(x *lookup) int64 { return s.costFrom(x, x.position.at) }
 
 // costFrom is that of an exchange to which another led that was sent at start.
@@ -158,8 +156,8 @@ func (s *slot) costFrom(x *lookup, start int64) int64 {
 	return cost
 }
 
-// square returns the square of a time, in µs². One that is negative can only come of
-// clocks that disagree, and counts for more.
+// square returns the square of a time, in µs². A negative one shows clocks that disagree, and
+// counts for more.
 func square(d int64) int64 {
 	us := d / 1000
 	if d < 0 {
@@ -168,15 +166,16 @@ func square(d int64) int64 {
 	return us * us
 }
 
-// unmatchedCost is of an attempt that is left without an exchange: more than all others
-// of a region together, which last 8 s at most. misfitCost is of one that does not fit.
+// unmatchedCost is the cost of an attempt without an exchange: more than all others of a
+// region together, which last 8 s at most. misfitCost is that of an exchange that does not
+// fit.
 const (
 	unmatchedCost = int64(1e16)
 	misfitCost    = int64(1e18)
 )
 
-// align gives exchanges to the slots that have none, in the order of time of both: as
-// many as possible, and of that the best.
+// align matches exchanges with the slots that have none, in order of time of both: as many
+// as possible, at the least cost.
 func (r *region) align() {
 	var slots, exchanges [maxRegion]uint8
 	n, m := 0, 0
@@ -214,9 +213,9 @@ func (r *region) align() {
 	}
 }
 
-// complement gives each slot that has nothing what others can do without. Where threads wait
-// for a processor, what was begun first is neither sent nor over first, and not all that fits
-// one to one does so in order.
+// complement gives each empty slot what others can spare. Where threads wait for a processor,
+// attempts are neither sent nor over in the order of their begin, and a complete match need
+// not be in order.
 func (r *region) complement() {
 	for i, s := range r.slots {
 		if tried := uint64(0); len(s.got) == 0 && r.wants[i] != 0 {

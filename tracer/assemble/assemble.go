@@ -4,12 +4,12 @@
 //
 // Attempts of a server and its upstream exchanges are matched in order, one to one:
 // by the stamp that an exchange carried; else by what the attempt asked, whom, and
-// when. What must be so is exact; what two could have had either way is inferred, from
-// the order; of what is left the trace says that it was not observed.
+// when. A match without alternative is exact; one of several possible ones is inferred
+// from the order; the trace says of the rest that it was not observed.
 //
 // It is a function of the records, without sockets and without a clock of its own, so
 // that the live tracer and a file of records give the same traces. A live tracer
-// also says what is under way ([Open]), so that nothing has to be told twice.
+// also says what is under way ([Open]), so that no trace has to be reported twice.
 package assemble
 
 import (
@@ -45,30 +45,30 @@ type Sockets interface {
 // packets: a client sends its query some five times.
 const maxOfSender = 16
 
-// Open tells what is under way: exchanges that are passed on when they are over. Without
-// it, what came is all that is known.
+// Open tells what is under way: exchanges that will be passed on when they are over. Without
+// it only the records that came are known.
 type Open interface {
-	// UnderWay tells whether the exchange of a record is.
+	// UnderWay tells whether the exchange of a record is under way.
 	UnderWay(q *trace.Query) bool
 	// Server returns the process, and the cgroup, that read the query of a record; zero
 	// values where packets did not show them, or it is not under way.
 	Server(q *trace.Query) (pid int, cgroup string)
-	// Rejecting tells whether an exchange is that was begun between two times, asks a
-	// server a question, and got only responses that could not be taken.
+	// Rejecting tells whether an exchange is under way that began between two times, asks a
+	// server a question, and got only responses that its client could not take.
 	Rejecting(server netip.AddrPort, qname, qtype string, from, until time.Time) bool
-	// Asking tells whether a query for a question is that was sent from a place between two
-	// times, by that process; pid 0: any.
+	// Asking tells whether a query for a question is under way that was sent from a place
+	// between two times, by that process; pid 0: any.
 	Asking(place trace.Place, pid int, qname, qtype string, from, until time.Time) bool
 	// Kin returns what may be of one call with an exchange, begun between two times: what its
 	// client asks for with the same first label and, where its answer was truncated, the
 	// client's attempts to connect to its server.
 	Kin(of *trace.Exchange, from, until time.Time) []*trace.Exchange
-	// Whole tells whether the packets of all lookups were reported since a time.
-	Whole(since time.Time) bool
+	// AllReported tells whether the packets of all lookups were reported since a time.
+	AllReported(since time.Time) bool
 }
 
-// Limitations is what this node's kernel does not tell, each as the gap of a trace that
-// it concerns; empty: it tells.
+// Limitations is what this node's kernel does not report, each as the gap of a trace that it
+// concerns; empty: no limitation.
 type Limitations struct {
 	Process   string // which process sent what left a socket of this node
 	Reason    string // why a packet was dropped
@@ -82,7 +82,7 @@ type Stats struct {
 	Bytes      int    // of memory, about, for them and for what was passed on
 	Evicted    uint64 // passed on early, as they stood, because there was no room for more
 	Duplicates uint64 // records that came twice
-	Foreign    uint64 // records that are not told of: their sender is not the server
+	Foreign    uint64 // records that are refused: their sender is not the server
 	Unverified uint64 // records that are shown alone: whether their sender is the server is unknown
 }
 
@@ -130,10 +130,10 @@ func New(cfg Config) *Assembler {
 	}
 }
 
-// Add takes the next record, an exchange of this node or any record of a file, and owns it
-// from then on. Order does not matter as long as a record is not later than the holds
-// above. The time is that of the records: a live tracer gives those that a server sent to
-// Report.
+// Add adds a record, an exchange of this node or any record of a file, and owns it from then
+// on. Order does not matter as long as a record is not later than the holds allow (hold.go).
+// It advances the time to that of the record: a live tracer passes records that a server
+// sent to Report.
 func (a *Assembler) Add(r trace.Record) {
 	switch r := r.(type) {
 	case *trace.Exchange:
@@ -150,9 +150,9 @@ func (a *Assembler) Add(r trace.Record) {
 	a.bound()
 }
 
-// Report takes a query or refresh record, and owns it from then on, that a process of this
-// node sent just now: it is believed as far as the packets show that process as the
-// server. What it says of the time does not move the assembler's.
+// Report adds a query or refresh record that a process of this node sent just now, and owns
+// it from then on. It is believed if packets show that process as the server. It does not
+// advance the time.
 func (a *Assembler) Report(r trace.Record, from peer.Process) {
 	switch r := r.(type) {
 	case *trace.Query:
@@ -193,14 +193,14 @@ func (a *Assembler) addExchange(ex *trace.Exchange) {
 	a.takeRecords(l)
 }
 
-// addAgain takes an exchange of which an earlier record came: something of it came
-// after it was reported, and this is all of it; or it is the same once more.
+// addAgain adds another record of an exchange: a complete one after more of it was seen, or a
+// duplicate.
 func (a *Assembler) addAgain(l *lookup, old **trace.Exchange, ex *trace.Exchange) {
 	if !moreThan(ex, *old) {
 		a.stats.Duplicates++
 		return
 	}
-	// Who it was is known best from the earlier one: pods and endpoints go.
+	// The earlier one has the better names: pods and endpoints go away.
 	ex.Client, ex.Server = sameEnd((*old).Client, ex.Client), sameEnd((*old).Server, ex.Server)
 	a.change(l, func() { *old = ex })
 	a.remember(l)
@@ -208,11 +208,12 @@ func (a *Assembler) addAgain(l *lookup, old **trace.Exchange, ex *trace.Exchange
 	a.revive(l.root())
 }
 
-// behindProxy gives an exchange that a proxy sent on, with the addresses that it was asked
-// with, the record that its client's was taken for. It returns the exchange that is left.
+// behindProxy handles an exchange that a transparent proxy sent on with the addresses of its
+// client: the record that was matched with the client's exchange belongs to it. It returns
+// the exchange that is left.
 func (a *Assembler) behindProxy(ex *trace.Exchange) *trace.Exchange {
 	for l := range a.flows.of(ex.Flow) {
-		if l.query == nil || l.exchange == nil || l.far != nil || l.heapIndex < 0 || l.matched != "" || !sentOn(l.exchange, ex) ||
+		if l.query == nil || l.exchange == nil || l.serverExchange != nil || l.heapIndex < 0 || l.matched != "" || !sentOn(l.exchange, ex) ||
 			a.fitsBy(l.query, l.from, ex) != own {
 			continue
 		}
@@ -224,8 +225,8 @@ func (a *Assembler) behindProxy(ex *trace.Exchange) *trace.Exchange {
 	return ex
 }
 
-// sentOn tells whether the server of one exchange, elsewhere than its client, sent the
-// other.
+// sentOn tells whether the server of one exchange, in another place than its client, sent
+// the other.
 func sentOn(front, behind *trace.Exchange) bool {
 	client, _ := front.ClientPlace()
 	proxy, known := front.ServerPlace()
@@ -233,13 +234,13 @@ func sentOn(front, behind *trace.Exchange) bool {
 	return known && seen && proxy == sender && proxy != client && behind.Time.After(front.Time)
 }
 
-// halfOf gives an exchange to the lookup of which another node saw the other side, or of
-// which the record is known; nil if there is none.
+// halfOf adds an exchange to the lookup of which another node saw the other side, or whose
+// record is known; nil if there is none.
 func (a *Assembler) halfOf(ex *trace.Exchange) *lookup {
 	var side, record *lookup
 	for l := range a.flows.of(ex.Flow) {
 		switch {
-		case l.exchange != nil && l.far == nil && twoSides(l.exchange, ex):
+		case l.exchange != nil && l.serverExchange == nil && twoSides(l.exchange, ex):
 			if fit := sameServer(l.exchange, ex); fit == fits || fit == mayFit && side == nil {
 				side = l
 			}
@@ -294,8 +295,8 @@ func (a *Assembler) fitsBy(q *trace.Query, from *peer.Process, ex *trace.Exchang
 	return a.servers.owner(from, q, ex)
 }
 
-// remember keeps a client's lookup, to find the others of its call. What servers
-// ask on behalf of others makes no calls of its own.
+// remember keeps a client's lookup, to find the others of its call. Upstream queries of
+// servers are of no call.
 func (a *Assembler) remember(l *lookup) {
 	if !a.servers.sends(&l.sender) {
 		l.caller = a.calls.add(l.exchange, a.now)
@@ -355,7 +356,7 @@ func (a *Assembler) addRefresh(r *trace.Refresh, from *peer.Process) {
 // change alters a lookup.
 func (a *Assembler) change(l *lookup, alter func()) {
 	if s := l.slot; s != nil && l.parent == nil {
-		s.unsettle()
+		s.reopen()
 		l.lose()
 	}
 	a.unindex(l)
@@ -375,9 +376,9 @@ func (a *Assembler) change(l *lookup, alter func()) {
 	a.await(l, a.waits(l))
 }
 
-// belongs tells whether a query record is of an exchange with the same flow: the
-// flow is used again only when the client uses its port and ID again. The query
-// starts after the first packet, or after a retransmission of it.
+// belongs tells whether a query record is of an exchange with the same flow: a flow recurs
+// only when the client reuses its port and ID. The query starts after the first packet, or
+// after a retransmission of it.
 func belongs(ex *trace.Exchange, q *trace.Query) bool {
 	const clocks = 50 * time.Millisecond // of two nodes, synchronized as nodes are
 	queued := 6 * time.Second            // an overloaded server reads its socket late
@@ -406,8 +407,8 @@ func (a *Assembler) hold(l *lookup) {
 	a.flows.add(l)
 }
 
-// Advance returns the traces that are complete, or will not get more complete,
-// at the given time. The caller must not change what they refer to.
+// Advance returns the traces that are complete, or no longer wait for more, at the given
+// time. The caller must not change what they refer to.
 func (a *Assembler) Advance(now time.Time) (done []*trace.Trace) {
 	a.Pass(now, func(t *trace.Trace) {
 		c := *t
@@ -417,7 +418,7 @@ func (a *Assembler) Advance(now time.Time) (done []*trace.Trace) {
 }
 
 // Pass does what Advance does, and gives each trace to a function, which must not keep it: its
-// memory is used again. The function must not call the Assembler.
+// memory is reused. The function must not call the Assembler.
 func (a *Assembler) Pass(now time.Time, to func(*trace.Trace)) {
 	a.advanceTo(now)
 	early := a.early
@@ -465,8 +466,8 @@ func (a *Assembler) Stats() Stats {
 	return s
 }
 
-// finish makes the trace of a lookup and of the upstream exchanges that belong
-// to it, and holds them no longer. It returns false for a record that nobody believes.
+// finish makes the trace of a lookup with its upstream exchanges, and stops holding them. It
+// returns false for a record that is not believed.
 func (a *Assembler) finish(l *lookup) bool {
 	a.reunite(l)
 	a.takeClaim(l)

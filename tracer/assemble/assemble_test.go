@@ -199,12 +199,12 @@ func TestFailover(t *testing.T) {
 	}
 }
 
-// The server keeps no records: the leg is inferred, and only if it is the
+// The server keeps no records: the upstream query is inferred, and only if it is the
 // server's own.
 func TestInferredWithoutRecords(t *testing.T) {
 	ex := fromClient("a.example.", 1000, 0, 2*time.Millisecond)
-	leg := toUpstream("a.example.", 2000, 200*time.Microsecond, time.Millisecond)
-	traces := assemble(leg, ex)
+	upstreamQuery := toUpstream("a.example.", 2000, 200*time.Microsecond, time.Millisecond)
+	traces := assemble(upstreamQuery, ex)
 	if len(traces) != 1 || len(traces[0].Upstreams) != 1 || traces[0].Upstreams[0].Join != trace.JoinInferred {
 		t.Fatalf("%d traces: %+v", len(traces), traces[0])
 	}
@@ -216,9 +216,9 @@ func TestInferredWithoutRecords(t *testing.T) {
 			*e = *exchange("a.example.", 9, nodeNS, serverIP, upstreamIP, 2000, 200*time.Microsecond, time.Millisecond)
 		},
 	} {
-		ex, leg := fromClient("a.example.", 1000, 0, 2*time.Millisecond), toUpstream("a.example.", 2000, 200*time.Microsecond, time.Millisecond)
-		change(leg)
-		if traces := assemble(leg, ex); len(traces) != 2 {
+		ex, upstreamQuery := fromClient("a.example.", 1000, 0, 2*time.Millisecond), toUpstream("a.example.", 2000, 200*time.Microsecond, time.Millisecond)
+		change(upstreamQuery)
+		if traces := assemble(upstreamQuery, ex); len(traces) != 2 {
 			t.Errorf("%s: %d traces", name, len(traces))
 		}
 	}
@@ -232,13 +232,13 @@ func TestChain(t *testing.T) {
 	outerRecord := record(outer, 20*time.Microsecond, 4900*time.Microsecond, hop)
 	inner := exchange("a.example.", cacheNS, serverNS, cache, serverIP, 2000, 300*time.Microsecond, 3*time.Millisecond)
 	innerRecord := record(inner, 20*time.Microsecond, 2900*time.Microsecond, attempt(1, 100*time.Microsecond, 2*time.Millisecond, trace.OutcomeOK))
-	leg := toUpstream("a.example.", 3000, 600*time.Microsecond, time.Millisecond)
-	traces := assemble(leg, innerRecord, inner, outerRecord, outer)
+	upstreamQuery := toUpstream("a.example.", 3000, 600*time.Microsecond, time.Millisecond)
+	traces := assemble(upstreamQuery, innerRecord, inner, outerRecord, outer)
 	if len(traces) != 1 {
 		t.Fatalf("%d traces", len(traces))
 	}
 	u := traces[0].Upstreams
-	if len(u) != 1 || u[0].Join != trace.JoinExact || u[0].Query == nil || len(u[0].Upstreams) != 1 || u[0].Upstreams[0].Exchange.Flow != leg.Flow {
+	if len(u) != 1 || u[0].Join != trace.JoinExact || u[0].Query == nil || len(u[0].Upstreams) != 1 || u[0].Upstreams[0].Exchange.Flow != upstreamQuery.Flow {
 		t.Errorf("%+v", u)
 	}
 }
@@ -326,19 +326,19 @@ func TestRetransmissionHasItsUpstreamExchange(t *testing.T) {
 	see(ex, trace.MessageQuery, trace.DirectionTX, clientNS, 250*time.Millisecond)
 	first := record(ex, 10*time.Microsecond, 399*time.Millisecond, attempt(1, 100*time.Microsecond, 398*time.Millisecond, trace.OutcomeOK))
 	second := record(ex, 250*time.Millisecond, 399*time.Millisecond, attempt(1, 100*time.Microsecond, 398*time.Millisecond, trace.OutcomeOK))
-	legs := []*trace.Exchange{
+	upstreamQueries := []*trace.Exchange{
 		toUpstream("a.example.", 2000, 200*time.Microsecond, 397*time.Millisecond),
 		toUpstream("a.example.", 3000, 250*time.Millisecond+200*time.Microsecond, 397*time.Millisecond),
 	}
 	for _, records := range [][]trace.Record{
-		{ex, first, legs[0], second, legs[1]}, {legs[1], second, first, legs[0], ex}, {second, ex, legs[0], first, legs[1]},
+		{ex, first, upstreamQueries[0], second, upstreamQueries[1]}, {upstreamQueries[1], second, first, upstreamQueries[0], ex}, {second, ex, upstreamQueries[0], first, upstreamQueries[1]},
 	} {
 		traces := assemble(records...)
 		if len(traces) != 1 || len(traces[0].Upstreams) != 2 || traces[0].Query != first {
 			t.Fatalf("%d traces: %+v", len(traces), traces[0].Upstreams)
 		}
 		for i, u := range traces[0].Upstreams {
-			if u.Join != trace.JoinExact || u.Exchange != legs[i] || (u.Attempt != nil) != (i == 0) {
+			if u.Join != trace.JoinExact || u.Exchange != upstreamQueries[i] || (u.Attempt != nil) != (i == 0) {
 				t.Errorf("upstream %d: %+v", i, u)
 			}
 		}

@@ -70,7 +70,7 @@ func (l *lookup) appendGaps(t *trace.Trace) {
 	if l.matched != "" {
 		t.Gaps = append(t.Gaps, l.matched)
 	}
-	if l.exchange != nil && l.far == nil && l.query != nil {
+	if l.exchange != nil && l.serverExchange == nil && l.query != nil {
 		if ahead, said, apart := recordClock(l.exchange, l.query); apart {
 			t.Gaps = append(t.Gaps, said)
 			t.ClockOffset = trace.SecondsPtr(ahead)
@@ -89,9 +89,9 @@ func (l *lookup) appendGaps(t *trace.Trace) {
 
 func (a *Assembler) fromExchange(t *trace.Trace, l *lookup) {
 	ex := l.exchange
-	if l.far != nil {
+	if l.serverExchange != nil {
 		var said string
-		ex, t.ClockOffset, said = merge(l.exchange, l.far)
+		ex, t.ClockOffset, said = merge(l.exchange, l.serverExchange)
 		t.Gaps = append(t.Gaps, said)
 		t.Exchange = ex
 	}
@@ -127,7 +127,7 @@ func (a *Assembler) fromExchange(t *trace.Trace, l *lookup) {
 		t.Gaps = append(t.Gaps, fmt.Sprintf("that it is part of resolution %s is inferred from process, names and times", t.Resolution))
 	}
 	for _, other := range c.again {
-		a.tellAgain(other)
+		a.reportAgain(other)
 	}
 }
 
@@ -139,9 +139,9 @@ func (a *Assembler) kin(ex *trace.Exchange, until time.Time) []*trace.Exchange {
 	return a.cfg.Open.Kin(ex, ex.Time.Add(-time.Duration(retryLast)), until)
 }
 
-// tellAgain passes a lookup on once more, if it is remembered: its record does not name the
-// call that it turned out to be of.
-func (a *Assembler) tellAgain(of told) {
+// reportAgain passes a lookup on once more, if it is remembered: the record that was passed
+// on does not name the call that it turned out to be of.
+func (a *Assembler) reportAgain(of reportedLookup) {
 	for l := range a.flows.of(of.id.Flow()) {
 		if l.exchange != nil && l.parent == nil && l.exchange.Time.UnixNano() == of.start {
 			a.revive(l)
@@ -260,8 +260,8 @@ func joinOf(exchanges int, exact bool) string {
 	return trace.JoinInferred
 }
 
-// with returns the exchanges of an attempt, and whether they are exact, together with
-// those on which nothing was asked.
+// with returns the exchanges of an attempt, those without a question included, and whether
+// they are exact.
 func (s *slot) with(got []*lookup, exact bool) ([]*lookup, bool) {
 	if len(s.got) == 0 {
 		return got, exact
@@ -277,9 +277,9 @@ func (a *Assembler) upstream(got []*lookup, gaps *[]string, depth int) trace.Ups
 	u := trace.Upstream{Upstreams: []trace.Upstream{}}
 	for i, x := range got {
 		ex := x.exchange
-		if x.far != nil {
+		if x.serverExchange != nil {
 			var said string
-			ex, _, said = merge(x.exchange, x.far)
+			ex, _, said = merge(x.exchange, x.serverExchange)
 			*gaps = append(*gaps, said)
 		}
 		if i < len(got)-1 {

@@ -173,8 +173,8 @@ func socketPartner(list []asking, i int) (int, bool) {
 func onlyPartner(list []asking, i int, within int64) (int, bool) {
 	found, n := 0, 0
 	for j := range list {
-		near := list[j].start-list[i].start <= within && list[i].start-list[j].start <= within
-		if j == i || !near || list[j].name != list[i].name || list[j].tcp != list[i].tcp || paired(list, j) || failedOver(list, j) {
+		concurrent := list[j].start-list[i].start <= within && list[i].start-list[j].start <= within
+		if j == i || !concurrent || list[j].name != list[i].name || list[j].tcp != list[i].tcp || paired(list, j) || failedOver(list, j) {
 			continue
 		}
 		if list[j].qtype == list[i].qtype {

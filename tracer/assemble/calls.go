@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
-	"github.com/dnstrace/dnstrace/tracer/spare"
+	"github.com/dnstrace/dnstrace/tracer/freelist"
 )
 
 // Bounds of what is remembered to find the lookups of one getaddrinfo call. A
@@ -25,13 +25,13 @@ const (
 
 // calls remembers the lookups of each client process, to see which of them are
 // one getaddrinfo call: A and AAAA, the names of the search list, a retry from
-// another port, a retry over TCP. See callRules for what makes two lookups one
+// another port, a retry over TCP. See group (callrules.go) for what makes two lookups one
 // call.
 type calls struct {
-	byCaller map[caller]*recent
-	cut      []truncated       // oldest first
-	attempts []*trace.Exchange // to connect, likewise
-	merged   []asking          // memory of withKin
+	byCaller  map[caller]*recent
+	truncated []truncated       // oldest first
+	attempts  []*trace.Exchange // to connect, likewise
+	merged    []asking          // memory of withKin
 	// Callers in the order in which they asked last.
 	oldest, newest *recent
 	held           int // lookups
@@ -78,7 +78,7 @@ type asking struct {
 	failed     bool // answered, but not with what was asked for
 	truncated  bool
 	inferred   bool
-	told       bool // passed on
+	reported   bool // passed on
 	open       bool // under way
 }
 
@@ -100,7 +100,7 @@ func (c *calls) add(ex *trace.Exchange, now time.Time) *recent {
 	a := newAsking(ex)
 	if i := r.find(ex); i >= 0 {
 		old := &r.list[i]
-		a.told, a.call, a.shown = old.told, old.call, old.shown
+		a.reported, a.call, a.shown = old.reported, old.call, old.shown
 		*old = a
 		reachFrom(r.list, i)
 		return r
@@ -257,20 +257,20 @@ func (r *recent) at(start int64, id trace.TraceID) int {
 type named struct {
 	id       trace.TraceID
 	inferred bool
-	again    []told // lookups of it whose records name another, or none
+	again    []reportedLookup // lookups of it whose records name another, or none
 }
 
-// told is a lookup that was passed on.
-type told struct {
+// reportedLookup is a lookup that was passed on.
+type reportedLookup struct {
 	id    trace.TraceID
 	start int64
 }
 
 // of returns the call that a lookup is part of; false for a lookup that stands alone, or
-// whose call cannot be told from another. r is where add remembered it, nil if it did not;
-// kinUntil tells what is under way, begun up to a time, and may be of it. The
-// call is named by the trace id of its first lookup that was passed on: a retry may be over
-// long before the lookup that it repeats is given up.
+// whose call is ambiguous. r is where add remembered it, nil if it did not; kinUntil returns
+// what is under way, began up to a time, and may be of it. The call has the trace id of its
+// first lookup that was passed on: a retry may be over long before the lookup that it
+// repeats is given up.
 func (c *calls) of(r *recent, ex *trace.Exchange, kinUntil func(time.Time) []*trace.Exchange, now time.Time) (call named, ok bool) {
 	c.expire(now)
 	if r == nil {
@@ -281,7 +281,7 @@ func (c *calls) of(r *recent, ex *trace.Exchange, kinUntil func(time.Time) []*tr
 		return call, false
 	}
 	self := &r.list[at]
-	self.told = true
+	self.reported = true
 	kin := kinUntil(time.Unix(0, self.reach()))
 	list, i := cluster(c.withKin(r, at, kin))
 	group(list)
@@ -291,7 +291,7 @@ func (c *calls) of(r *recent, ex *trace.Exchange, kinUntil func(time.Time) []*tr
 		call.id, call.inferred, ok = id, true, true
 		for _, other := range before {
 			other.call = call.id
-			call.again = appendTold(call.again, other, call.id)
+			call.again = appendReported(call.again, other, call.id)
 		}
 	}
 	if id, after := c.connectsAfter(ex, self, kin); after && !ok {
@@ -306,7 +306,7 @@ func (c *calls) of(r *recent, ex *trace.Exchange, kinUntil func(time.Time) []*tr
 		}
 		other := &r.list[r.at(list[j].start, list[j].id)]
 		other.call = call.id
-		call.again = appendTold(call.again, other, call.id)
+		call.again = appendReported(call.again, other, call.id)
 	}
 	self.call, self.shown = call.id, call.id
 	return call, true
@@ -330,12 +330,12 @@ func nameOf(list []asking, i int) (id trace.TraceID, more bool) {
 	return id, more
 }
 
-// appendTold adds a lookup that was passed on as one of another call, or of none.
-func appendTold(list []told, a *asking, call trace.TraceID) []told {
-	if !a.told || a.shown == call {
+// appendReported adds a lookup that was passed on as one of another call, or of none.
+func appendReported(list []reportedLookup, a *asking, call trace.TraceID) []reportedLookup {
+	if !a.reported || a.shown == call {
 		return list
 	}
-	return append(list, told{a.id, a.start})
+	return append(list, reportedLookup{a.id, a.start})
 }
 
 // withKin returns the lookups of a caller in order of their start, with those under way,
@@ -382,9 +382,9 @@ func cluster(list []asking, i int) ([]asking, int) {
 	return list[from:until], i - from
 }
 
-// shrink lets go of the memory that only a burst needed.
+// shrink releases the memory that only a burst needed.
 func (c *calls) shrink() {
-	if spare.TooLarge(c.room, len(c.byCaller)) {
-		c.byCaller, c.room = spare.Map(c.byCaller), len(c.byCaller)
+	if freelist.TooLarge(c.room, len(c.byCaller)) {
+		c.byCaller, c.room = freelist.Compact(c.byCaller), len(c.byCaller)
 	}
 }

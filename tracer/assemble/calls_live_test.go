@@ -25,9 +25,9 @@ func (o *openAsks) Kin(of *trace.Exchange, from, until time.Time) (kin []*trace.
 	return kin
 }
 
-// toldLive assembles exchanges as a tracer does: each is passed on 100 ms after its
+// replayLive assembles exchanges as a tracer does: each is passed on 100 ms after its
 // response, or 8 s after its query.
-func toldLive(exchanges []*trace.Exchange, known bool) []*trace.Trace {
+func replayLive(exchanges []*trace.Exchange, known bool) []*trace.Trace {
 	o := &openAsks{exchanges: exchanges, over: map[*trace.Exchange]time.Time{}}
 	for _, ex := range exchanges {
 		if o.over[ex] = end(ex.Time, ex.Duration).Add(100 * time.Millisecond); ex.Duration == nil {
@@ -55,7 +55,7 @@ func toldLive(exchanges []*trace.Exchange, known bool) []*trace.Trace {
 }
 
 // Whichever of a call is over first, all its records name the same resolution, and each is
-// told once, as what is under way is known.
+// reported once, as what is under way is known.
 func TestCallsAsTheyCome(t *testing.T) {
 	for _, tc := range callCases {
 		t.Run(tc.name, func(t *testing.T) {
@@ -63,7 +63,7 @@ func TestCallsAsTheyCome(t *testing.T) {
 			for _, a := range tc.asks {
 				exchanges = append(exchanges, a.exchange())
 			}
-			traces := toldLive(exchanges, true)
+			traces := replayLive(exchanges, true)
 			if len(traces) != len(exchanges) {
 				t.Errorf("%d traces of %d lookups", len(traces), len(exchanges))
 			}
@@ -74,14 +74,14 @@ func TestCallsAsTheyCome(t *testing.T) {
 	}
 }
 
-// Where it is not known what is under way, a lookup that was told alone is told again when
-// the other half of its call comes.
-func TestCallIsToldAgain(t *testing.T) {
+// Where it is not known what is under way, a lookup that was reported alone is reported
+// again when the other half of its call comes.
+func TestCallIsReportedAgain(t *testing.T) {
 	exchanges := []*trace.Exchange{
 		ask{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms}.exchange(),
 		ask{name: "a.example.", qtype: "AAAA", pid: 7, port: 1001, start: ms / 10, took: 2 * time.Second}.exchange(),
 	}
-	traces := toldLive(exchanges, false)
+	traces := replayLive(exchanges, false)
 	if got := letters(exchanges, traces); got != "aa" || len(traces) != 3 || traces[0].Resolution != "" {
 		t.Fatalf("%d traces, calls %s", len(traces), got)
 	}
@@ -92,9 +92,9 @@ func TestCallIsToldAgain(t *testing.T) {
 	}
 }
 
-// glibc closes its socket when A is truncated: the answer for AAAA is dropped then, and told
-// after the others, by which it is understood.
-func TestDroppedIsToldAfterWhatClosedItsSocket(t *testing.T) {
+// glibc closes its socket when A is truncated: the answer for AAAA is dropped then, and
+// reported after the others, which explain it.
+func TestDroppedIsReportedAfterWhatClosedItsSocket(t *testing.T) {
 	a := ask{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms, tc: true}.exchange()
 	aaaa := ask{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, start: ms / 10}.exchange()
 	aaaa.Outcome = trace.OutcomeDropped

@@ -75,7 +75,7 @@ func TestChainWithASilentUpstream(t *testing.T) {
 }
 
 // Fifty clients ask for one name at once, and there is no cache: each lookup has one
-// upstream exchange, nearly always its own, and none of them is said to be exact.
+// upstream exchange, almost always its own, and none of them is said to be exact.
 func TestFiftyAtOnce(t *testing.T) {
 	var records []trace.Record
 	for i := range 50 {
@@ -219,12 +219,12 @@ func TestRecordOfAQueryBehindAnother(t *testing.T) {
 		q := record(ex, 22*sec, 6*sec)
 		a := New(Config{Timeout: 3 * sec})
 		a.Add(ex)
-		told := len(a.Advance(epoch.Add(20 * sec)))
+		reported := len(a.Advance(epoch.Add(20 * sec)))
 		a.Add(q)
 		traces := a.Flush()
-		again := told == 1 && len(traces) == 1 && traces[0].Replaces && traces[0].Exchange != nil && traces[0].Query != nil
+		again := reported == 1 && len(traces) == 1 && traces[0].Replaces && traces[0].Exchange != nil && traces[0].Query != nil
 		if again != (protocol == "tcp") {
-			t.Errorf("%s: told %d times, then %s", protocol, told, outlines(traces))
+			t.Errorf("%s: reported %d times, then %s", protocol, reported, outlines(traces))
 		}
 	}
 }

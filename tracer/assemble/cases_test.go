@@ -313,9 +313,9 @@ func TestAttemptsAndTheirExchanges(t *testing.T) {
 	}
 }
 
-// A lookup whose upstream refused it is told soon, if that is seen; one whose upstream is
+// A lookup whose upstream refused it is reported soon, if that is seen; one whose upstream is
 // silent when its exchange must have come.
-func TestRefusedIsToldSoon(t *testing.T) {
+func TestRefusedIsReportedSoon(t *testing.T) {
 	const us = time.Microsecond
 	for _, tc := range []struct {
 		name     string

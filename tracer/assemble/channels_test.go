@@ -16,10 +16,10 @@ func TestOneQuestionToEveryAddress(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			a := New(Config{})
 			const addresses = 30_000
-			whole, told := 0, 0
+			whole, reported := 0, 0
 			count := func(traces []*trace.Trace) {
 				for _, tr := range traces {
-					told++
+					reported++
 					if tr.Query != nil && tr.Exchange != nil && len(tr.Upstreams) == 1 && tr.Upstreams[0].Join == trace.JoinExact {
 						whole++
 					}
@@ -58,8 +58,8 @@ func TestOneQuestionToEveryAddress(t *testing.T) {
 				}
 			}
 			count(a.Flush())
-			if whole != lookups || told != addresses+lookups {
-				t.Errorf("%d whole of %d, %d told", whole, lookups, told)
+			if whole != lookups || reported != addresses+lookups {
+				t.Errorf("%d whole of %d, %d reported", whole, lookups, reported)
 			}
 			if s := a.Stats(); len(a.questions) != 0 && a.passedSize() == 0 || s.Pending != 0 {
 				t.Errorf("%+v, %d questions", s, len(a.questions))

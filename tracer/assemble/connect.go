@@ -35,12 +35,12 @@ func askerOf(ex *trace.Exchange) asker {
 }
 
 func (c *calls) noteTruncated(ex *trace.Exchange, key caller) {
-	if len(c.cut) >= maxTruncated {
-		c.cut = slices.Delete(c.cut, 0, maxTruncated/2)
+	if len(c.truncated) >= maxTruncated {
+		c.truncated = slices.Delete(c.truncated, 0, maxTruncated/2)
 	}
-	cut := truncatedOf(ex)
-	cut.caller = key
-	c.cut = append(c.cut, cut)
+	answer := truncatedOf(ex)
+	answer.caller = key
+	c.truncated = append(c.truncated, answer)
 }
 
 // noteAttempt remembers an attempt to connect.
@@ -53,11 +53,11 @@ func (c *calls) noteAttempt(ex *trace.Exchange) {
 
 func truncatedOf(ex *trace.Exchange) truncated {
 	at := ex.Time.UnixNano()
-	cut := truncated{id: ex.TraceID, asker: askerOf(ex), pid: pidOf(ex), start: at, end: at}
+	answer := truncated{id: ex.TraceID, asker: askerOf(ex), pid: pidOf(ex), start: at, end: at}
 	if ex.Duration != nil {
-		cut.end += int64(*ex.Duration)
+		answer.end += int64(*ex.Duration)
 	}
-	return cut
+	return answer
 }
 
 func pidOf(ex *trace.Exchange) int {
@@ -74,16 +74,16 @@ func (c *calls) truncatedBefore(ex *trace.Exchange) (call trace.TraceID, before 
 	if !ex.Connects() {
 		return call, nil
 	}
-	for i := range c.cut {
-		cut := &c.cut[i]
-		if !cut.goesOnWith(ex) {
+	for i := range c.truncated {
+		answer := &c.truncated[i]
+		if !answer.goesOnWith(ex) {
 			continue
 		}
-		a := c.lookupOf(cut)
+		a := c.lookupOf(answer)
 		if a == nil {
 			return call, nil
 		}
-		id := c.callOf(cut)
+		id := c.callOf(answer)
 		if len(before) > 0 && id != call {
 			return call, nil // after which of the two?
 		}
@@ -94,28 +94,28 @@ func (c *calls) truncatedBefore(ex *trace.Exchange) (call trace.TraceID, before 
 
 // goesOnWith tells whether the client of a truncated answer may have begun an attempt to
 // connect because of it.
-func (cut *truncated) goesOnWith(ex *trace.Exchange) bool {
-	pid, since := pidOf(ex), ex.Time.UnixNano()-cut.end
-	other := pid != 0 && cut.pid != 0 && pid != cut.pid
-	return cut.asker == askerOf(ex) && !other && since >= 0 && since <= goesOn
+func (answer *truncated) goesOnWith(ex *trace.Exchange) bool {
+	pid, since := pidOf(ex), ex.Time.UnixNano()-answer.end
+	other := pid != 0 && answer.pid != 0 && pid != answer.pid
+	return answer.asker == askerOf(ex) && !other && since >= 0 && since <= goesOn
 }
 
 // lookupOf returns the lookup of a truncated answer; nil if it is forgotten.
-func (c *calls) lookupOf(cut *truncated) *asking {
-	r := c.byCaller[cut.caller]
+func (c *calls) lookupOf(answer *truncated) *asking {
+	r := c.byCaller[answer.caller]
 	if r == nil {
 		return nil
 	}
-	if i := r.at(cut.start, cut.id); i >= 0 {
+	if i := r.at(answer.start, answer.id); i >= 0 {
 		return &r.list[i]
 	}
 	return nil
 }
 
 // callOf returns what the call of a truncated answer that is remembered is named.
-func (c *calls) callOf(cut *truncated) trace.TraceID {
-	r := c.byCaller[cut.caller]
-	list, i := cluster(r.list, r.at(cut.start, cut.id))
+func (c *calls) callOf(answer *truncated) trace.TraceID {
+	r := c.byCaller[answer.caller]
+	list, i := cluster(r.list, r.at(answer.start, answer.id))
 	group(list)
 	id, _ := nameOf(list, i)
 	return id

@@ -66,10 +66,10 @@ func TestConnect(t *testing.T) {
 			want := ""
 			if tc.joined {
 				want = done[0].TraceID.String()
-				// Told alone, it is told again.
+				// Reported alone, it is reported again.
 				last := done[len(done)-1]
 				if got := last.Resolution; got != want || last.Replaces == (done[0].Resolution != "") {
-					t.Errorf("the call of %s is %q, not %s; told again: %t", last.QName, got, want, last.Replaces)
+					t.Errorf("the call of %s is %q, not %s; reported again: %t", last.QName, got, want, last.Replaces)
 				}
 			}
 			if attempt.Resolution != want {

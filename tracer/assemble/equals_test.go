@@ -22,16 +22,16 @@ func TestNeverAWrongExact(t *testing.T) {
 		spread := []int{1, 20, 400}[seed%3] // how far they are apart, in ms
 		for i := range clients {
 			start := time.Duration(rng.IntN(spread*1000)) * time.Microsecond
-			legTook := time.Duration(200+rng.IntN(3000)) * time.Microsecond
+			upstreamTook := time.Duration(200+rng.IntN(3000)) * time.Microsecond
 			queue := time.Duration(rng.IntN(300)) * time.Microsecond
 			port := uint16(1000 + 2*i)
-			ex := fromClient("same.example.", port, start, legTook+queue+600*time.Microsecond)
-			q := record(ex, queue+20*time.Microsecond, legTook+500*time.Microsecond,
-				attempt(1, 100*time.Microsecond, legTook+300*time.Microsecond, trace.OutcomeOK))
+			ex := fromClient("same.example.", port, start, upstreamTook+queue+600*time.Microsecond)
+			q := record(ex, queue+20*time.Microsecond, upstreamTook+500*time.Microsecond,
+				attempt(1, 100*time.Microsecond, upstreamTook+300*time.Microsecond, trace.OutcomeOK))
 			q.ServerIP, q.ServerPort = ex.ServerIP, ex.ServerPort
-			leg := toUpstream("same.example.", port+1, start+queue+250*time.Microsecond, legTook)
+			upstreamQuery := toUpstream("same.example.", port+1, start+queue+250*time.Microsecond, upstreamTook)
 			unseen := rng.IntN(30)
-			for part, r := range []trace.Record{ex, q, leg} {
+			for part, r := range []trace.Record{ex, q, upstreamQuery} {
 				if part != unseen {
 					records = append(records, r)
 				}
@@ -100,7 +100,7 @@ func script(rng *rand.Rand, i int, start time.Duration) (parts []trace.Record) {
 	port := uint16(1000 + 100*i)
 	jitter := func(most int) time.Duration { return time.Duration(10+rng.IntN(most)) * us }
 	var attempts []trace.Attempt
-	var legs []trace.Record
+	var upstreamQueries []trace.Record
 	at := jitter(300) // since the record's time
 	queue := 20*us + jitter(200)
 	begin := start + queue
@@ -111,30 +111,30 @@ func script(rng *rand.Rand, i int, start time.Duration) (parts []trace.Record) {
 		return len(attempts), sent
 	}
 	for tries := rng.IntN(3); tries >= 0; tries-- {
-		leg := func(n, k int) uint16 { return port + uint16(10*n+k) }
+		upstreamQuery := func(n, k int) uint16 { return port + uint16(10*n+k) }
 		last := tries == 0
 		switch kind := rng.IntN(5); {
 		case kind == 0 && !last: // silent
 			n, sent := add(2*time.Second, trace.OutcomeTimeout)
-			legs = append(legs, toUpstream(name, leg(n, 0), sent, 0))
+			upstreamQueries = append(upstreamQueries, toUpstream(name, upstreamQuery(n, 0), sent, 0))
 		case kind == 1 && !last: // refused
 			n, sent := add(300*us, trace.OutcomeError)
-			legs = append(legs, with(toUpstream(name, leg(n, 0), sent, 0), refused))
+			upstreamQueries = append(upstreamQueries, with(toUpstream(name, upstreamQuery(n, 0), sent, 0), refused))
 		case kind == 2: // prefer_udp
 			n, sent := add(2400*us, trace.OutcomeOK)
-			legs = append(legs, with(toUpstream(name, leg(n, 0), sent, ms), shortened), with(toUpstream(name, leg(n, 1), sent+1200*us, ms), overTCP))
+			upstreamQueries = append(upstreamQueries, with(toUpstream(name, upstreamQuery(n, 0), sent, ms), shortened), with(toUpstream(name, upstreamQuery(n, 1), sent+1200*us, ms), overTCP))
 		case kind == 3: // closed
 			n, sent := add(1600*us, trace.OutcomeOK)
-			legs = append(legs, with(toUpstream(name, leg(n, 0), sent, 0), overTCP, closed), with(toUpstream(name, leg(n, 1), sent+400*us, ms), overTCP))
+			upstreamQueries = append(upstreamQueries, with(toUpstream(name, upstreamQuery(n, 0), sent, 0), overTCP, closed), with(toUpstream(name, upstreamQuery(n, 1), sent+400*us, ms), overTCP))
 		default:
 			took := ms + jitter(2000)
 			n, sent := add(took, trace.OutcomeOK)
-			legs = append(legs, toUpstream(name, leg(n, 0), sent, took-200*us))
+			upstreamQueries = append(upstreamQueries, toUpstream(name, upstreamQuery(n, 0), sent, took-200*us))
 		}
 	}
 	took := at + jitter(100)
 	ex := fromClient(name, port, start, queue+took+50*us)
-	return append([]trace.Record{ex, record(ex, queue, took, attempts...)}, legs...)
+	return append([]trace.Record{ex, record(ex, queue, took, attempts...)}, upstreamQueries...)
 }
 
 // Clients ask for one name, and its upstream fails in all manners; the records come as

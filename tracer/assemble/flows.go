@@ -19,8 +19,8 @@ func newFlows() flows {
 func hashOfFlow(flow *trace.Flow) uint64 { return binary.NativeEndian.Uint64(flow[:]) }
 
 // maxOfFlow bounds the lookups of one flow that are looked at: a client uses its port and ID
-// again after a while, and may ask several servers with them. Who asks ever new ones so
-// does not have each compared with all.
+// again after a while, and may ask several servers with them. A client that asks ever new
+// ones so must not have each compared with all.
 const maxOfFlow = 64
 
 // of yields the lookups with a flow, those first that were added first; of more than

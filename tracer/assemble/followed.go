@@ -8,11 +8,11 @@ import (
 )
 
 const (
-	// goesOnWithin is how long a client has to go on with its call before it is said not
-	// to: a resolver does so within milliseconds, a busy machine delays it.
+	// goesOnWithin is how long a client has to go on with its call before it counts as
+	// stopped: a resolver does so within milliseconds, a busy machine delays it.
 	goesOnWithin = time.Second
-	// lookAgain is how often it is looked whether it did: less than linger, so that what
-	// goes on with a lookup is passed on after it.
+	// lookAgain is how often that is checked: less than linger, so that what goes on with a
+	// lookup is passed on after it.
 	lookAgain = 100 * time.Millisecond
 )
 
@@ -45,10 +45,10 @@ func (a *Assembler) stopped(l *lookup) bool {
 	if !a.flushed.IsZero() {
 		seen = a.flushed
 	}
-	// Another lookup of the client may be in another lot of a sample.
+	// Another lookup of the client may be outside the sample.
 	whole := !l.evicted && l.exchange != nil && !l.exchange.SampledInKernel && l.exchange.LostEvents == 0
 	return whole && a.noUse(l) && seen.Sub(over) >= goesOnWithin &&
-		(a.cfg.Open == nil || a.cfg.Open.Whole(over)) && !a.goneOn(l)
+		(a.cfg.Open == nil || a.cfg.Open.AllReported(over)) && !a.goneOn(l)
 }
 
 func (a *Assembler) over(l *lookup) time.Time {
@@ -58,8 +58,8 @@ func (a *Assembler) over(l *lookup) time.Time {
 	return end(l.exchange.Time, l.exchange.Duration)
 }
 
-// goneOn tells whether the client of l is seen to have gone on with its call, in what is
-// under way or held. What was passed on before is not looked at.
+// goneOn tells whether an exchange that is under way or held shows that the client of l went
+// on with its call. What was passed on before is not considered.
 func (a *Assembler) goneOn(l *lookup) bool {
 	ex, over := l.exchange, a.over(l)
 	if a.cfg.Open != nil {
@@ -91,8 +91,8 @@ func (a *Assembler) goneOn(l *lookup) bool {
 	return false
 }
 
-// goesOnFrom tells whether a client may have begun next because of the answer that it got to
-// ex, or did not need that.
+// goesOnFrom tells whether a client may have begun next because of the answer to ex, or
+// without the need of it.
 func goesOnFrom(ex *trace.Exchange, over time.Time, next *trace.Exchange) bool {
 	if next.Time.Equal(ex.Time) && next.ClientPort == ex.ClientPort && next.ID == ex.ID && next.QType == ex.QType {
 		return false // itself

@@ -9,7 +9,7 @@ import (
 // A client with an answer that is no use to it goes on, or is known not to: as it comes to a
 // tracer, and as it is read from a file.
 func TestClientGoesOn(t *testing.T) {
-	cut := ask{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 5, took: ms, tc: true}
+	truncated := ask{name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 5, took: ms, tc: true}
 	failed := []ask{
 		{name: "a.b.demo.svc.cluster.local.", qtype: "A", pid: 7, port: 1000, took: ms, rcode: "NXDOMAIN"},
 		{name: "a.b.svc.cluster.local.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, took: ms, rcode: "SERVFAIL"},
@@ -21,19 +21,19 @@ func TestClientGoesOn(t *testing.T) {
 		change func(*trace.Exchange)
 		want   bool // that the client of the first, or of the second where a name failed, stopped
 	}{
-		{"nothing", []ask{cut}, nil, true},
-		{"over TCP", []ask{cut, {name: "a.example.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, took: ms, tcp: true}}, nil, false},
-		{"over TCP, the process unknown", []ask{cut, {name: "a.example.", qtype: "A", port: 1001, start: 2 * ms, took: ms, tcp: true}}, nil, false},
-		{"over TCP half a second later", []ask{cut, {name: "a.example.", qtype: "A", pid: 7, port: 1001, start: sec / 2, took: ms, tcp: true}}, nil, false},
-		{"over TCP, silent", []ask{cut, {name: "a.example.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, tcp: true}}, nil, false},
-		{"a connection that does not come about", []ask{cut, {pid: 7, port: 1001, start: 2 * ms, tcp: true}}, nil, false},
-		{"another name over TCP", []ask{cut, {name: "b.example.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, took: ms, tcp: true}}, nil, true},
-		{"AAAA is answered", []ask{cut, {name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, start: ms / 10, took: ms}}, nil, true},
-		{"another server answers in whole", []ask{cut, {name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 5, start: ms / 100, took: 2 * ms}}, nil, false},
-		{"the same again", []ask{cut, {name: "a.example.", qtype: "A", pid: 7, port: 1001, start: 100 * ms, took: ms, tc: true}}, nil, true},
-		{"packets were lost", []ask{cut}, func(ex *trace.Exchange) { ex.LostEvents = 1 }, false},
-		{"sampled in the kernel", []ask{cut}, func(ex *trace.Exchange) { ex.SampledInKernel = true }, false},
-		{"the client is not observed", []ask{cut}, func(ex *trace.Exchange) { ex.Milestones = trace.Milestones{} }, false},
+		{"nothing", []ask{truncated}, nil, true},
+		{"over TCP", []ask{truncated, {name: "a.example.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, took: ms, tcp: true}}, nil, false},
+		{"over TCP, the process unknown", []ask{truncated, {name: "a.example.", qtype: "A", port: 1001, start: 2 * ms, took: ms, tcp: true}}, nil, false},
+		{"over TCP half a second later", []ask{truncated, {name: "a.example.", qtype: "A", pid: 7, port: 1001, start: sec / 2, took: ms, tcp: true}}, nil, false},
+		{"over TCP, silent", []ask{truncated, {name: "a.example.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, tcp: true}}, nil, false},
+		{"a connection that does not come about", []ask{truncated, {pid: 7, port: 1001, start: 2 * ms, tcp: true}}, nil, false},
+		{"another name over TCP", []ask{truncated, {name: "b.example.", qtype: "A", pid: 7, port: 1001, start: 2 * ms, took: ms, tcp: true}}, nil, true},
+		{"AAAA is answered", []ask{truncated, {name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, start: ms / 10, took: ms}}, nil, true},
+		{"another server answers in whole", []ask{truncated, {name: "a.example.", qtype: "A", pid: 7, port: 1000, id: 5, start: ms / 100, took: 2 * ms}}, nil, false},
+		{"the same again", []ask{truncated, {name: "a.example.", qtype: "A", pid: 7, port: 1001, start: 100 * ms, took: ms, tc: true}}, nil, true},
+		{"packets were lost", []ask{truncated}, func(ex *trace.Exchange) { ex.LostEvents = 1 }, false},
+		{"sampled in the kernel", []ask{truncated}, func(ex *trace.Exchange) { ex.SampledInKernel = true }, false},
+		{"the client is not observed", []ask{truncated}, func(ex *trace.Exchange) { ex.Milestones = trace.Milestones{} }, false},
 		{"a search list ends", failed, nil, true},
 		{"a search list goes on", append(failed, ask{name: "a.b.", qtype: "A", pid: 7, port: 1002, start: 4 * ms, took: ms}), nil, false},
 		{"a search list goes on, silent", append(failed, ask{name: "a.b.", qtype: "A", pid: 7, port: 1002, start: 4 * ms}), nil, false},
@@ -55,18 +55,18 @@ func TestClientGoesOn(t *testing.T) {
 		for i, ex := range exchanges {
 			records[i] = ex.Clone()
 		}
-		for how, traces := range map[string][]*trace.Trace{"live": toldLive(exchanges, true), "read": assemble(records...)} {
-			// What was told before is the diagnosis's to remember.
-			told := map[trace.TraceID]bool{}
+		for how, traces := range map[string][]*trace.Trace{"live": replayLive(exchanges, true), "read": assemble(records...)} {
+			// What was reported before is the diagnosis's to remember.
+			reported := map[trace.TraceID]bool{}
 			for _, tr := range traces {
 				next := tr.TraceID != about.TraceID
 				if next {
-					told[tr.TraceID] = true
+					reported[tr.TraceID] = true
 					continue
 				}
 				got := tr.Stopped
 				for _, ex := range exchanges {
-					got = got && !(told[ex.TraceID] && goesOnFrom(about, end(about.Time, about.Duration), ex))
+					got = got && !(reported[ex.TraceID] && goesOnFrom(about, end(about.Time, about.Duration), ex))
 				}
 				if got != tc.want {
 					t.Errorf("%s, %s: stopped %t", tc.name, how, got)
@@ -76,16 +76,16 @@ func TestClientGoesOn(t *testing.T) {
 	}
 }
 
-// A client whose second lookup may be left out to keep up is not said to have stopped, nor
+// A client whose second lookup may be shed is not said to have stopped, nor
 // one whose tracer ends before a second is over.
 func TestClientMayHaveGoneOn(t *testing.T) {
-	cut := ask{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms, tc: true}.exchange()
-	for _, tr := range assembleLive(&openUntil{part: true}, comes{100 * ms, cut.Clone()}) {
+	truncated := ask{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms, tc: true}.exchange()
+	for _, tr := range assembleLive(&openUntil{part: true}, comes{100 * ms, truncated.Clone()}) {
 		if tr.Stopped {
 			t.Error("stopped, of a part of the lookups")
 		}
 	}
-	for _, tr := range assemble(cut.Clone()) {
+	for _, tr := range assemble(truncated.Clone()) {
 		if tr.Stopped {
 			t.Error("stopped, at once")
 		}

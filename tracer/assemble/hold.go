@@ -16,18 +16,18 @@ const (
 	linger = 300 * time.Millisecond
 	// What may be late: a batch of the plugin's on a busy node.
 	holdRecord = time.Second
-	// A node on which no server wrote a record for this long has none that does:
-	// its lookups are not held for one, which would be most of the memory.
+	// Where no server wrote a record for this long, lookups are not held for one: that would
+	// take most of the memory.
 	noRecords = 30 * time.Second
-	// Nor has one where none came for so many lookups that were answered a while
-	// ago: a busy node need not wait for long to know.
+	// Likewise where so many lookups that were answered a while ago have no record: a busy
+	// node knows soon.
 	manyUnrecorded = 1000
 	// CoreDNS works on a query for at most 6 s (plugin/forward), unless it has to connect:
 	// the first attempts to do so last up to 30 s (plugin/pkg/proxy).
 	holdServer = 7 * time.Second
 	holdDial   = 31 * time.Second
-	// An upstream query waits for the lookup that has it; this is only in case that
-	// they wait for each other.
+	// An upstream query waits for its lookup; this bounds the case that they wait for each
+	// other.
 	maxClaimed = time.Minute
 	// An exchange without a response is reported a second after the tracer's timeout.
 	afterTimeout = 2 * time.Second
@@ -38,8 +38,8 @@ func (a *Assembler) unanswered() time.Duration {
 	return max(holdServer, a.cfg.Timeout+afterTimeout)
 }
 
-// readyAt returns when the lookup need not wait any longer, as far as it can tell now:
-// it is asked again at that time.
+// readyAt returns when the lookup need not wait any longer, as of now: it is asked again at
+// that time.
 func (a *Assembler) readyAt(l *lookup) time.Time {
 	ready := a.waits(l)
 	if a.now.Before(ready) {
@@ -99,8 +99,8 @@ func (a *Assembler) waits(l *lookup) time.Time {
 	return a.waitsForRecord(l, end)
 }
 
-// lastRecord returns when the last record was over that is of the same query as l, whose
-// exchange has not come: while a client repeats it, its exchange goes on.
+// lastRecord returns the end of the last record of the same query as l, whose exchange has
+// not come: while a client retransmits it, its exchange goes on.
 func (a *Assembler) lastRecord(l *lookup, last time.Time) time.Time {
 	for again := l.query != nil; again; {
 		again = false
@@ -124,15 +124,15 @@ func (a *Assembler) waitsForRecord(l *lookup, end time.Time) time.Time {
 	case ex.Outcome == trace.OutcomeAnswered:
 		return a.waitsAnswered(l, end)
 	case dropped(ex):
-		// It died on the way to the server: there will be no record. But what left
-		// the same socket with it, and shows why, is to be passed on before.
+		// It was lost on the way to the server: there will be no record. But what left the
+		// same socket with it, and shows why, is to be passed on before.
 		return l.added.Add(holdRecord + linger)
 	}
 	return end.Add(a.unanswered())
 }
 
-// waitsAnswered returns how long an answered lookup waits for its server's record:
-// for those of a batch that comes late, unless there are no records here.
+// waitsAnswered returns until when an answered lookup waits for its server's record: long
+// enough for a late batch, but only linger where no server writes records.
 func (a *Assembler) waitsAnswered(l *lookup, end time.Time) time.Time {
 	soon := end.Add(linger)
 	if a.recorded {
@@ -159,7 +159,7 @@ func (a *Assembler) treeReady(l *lookup, depth int) time.Time {
 		return ready
 	}
 	for _, s := range l.slots {
-		if arrival := a.arrival(s); s.channel != nil && !s.settled && a.now.Before(arrival) && !a.refused(s) {
+		if arrival := a.arrival(s); s.channel != nil && !s.final && a.now.Before(arrival) && !a.refused(s) {
 			ready = later(ready, arrival)
 			continue
 		}
@@ -210,15 +210,15 @@ func (a *Assembler) inferredReady(l *lookup, depth int) (ready time.Time) {
 	return ready
 }
 
-// rejects tells whether an attempt that is over may have an exchange that is not: its
-// server made something of a response that cannot be taken, and nobody else knows that.
+// rejects tells whether an attempt that is over may have an exchange that is not: its server
+// may have acted on a response that the exchange shows as rejected.
 func (a *Assembler) rejects(s *slot) bool {
 	return a.cfg.Open != nil && s.channel != nil &&
 		a.cfg.Open.Rejecting(s.channel.server, s.question.name, s.question.qtype, time.Unix(0, s.begin-slack), time.Unix(0, s.limit+slack))
 }
 
-// refused tells whether an attempt failed soon and has the exchange that shows why: it
-// need not wait for what may come as late as one that is silent.
+// refused tells whether an attempt failed soon and has the exchange that shows why: it need
+// not wait as long as a silent one.
 func (a *Assembler) refused(s *slot) bool {
 	if s.at.Outcome == trace.OutcomeOK || s.limit-s.begin >= int64(time.Second) {
 		return false

@@ -8,12 +8,12 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// question is what an upstream query has in common with the attempt that it is of.
-// That of an attempt to open a TCP connection is empty.
+// question is what an upstream query and its attempt have in common. That of an attempt to
+// open a TCP connection is empty.
 type question struct{ name, qtype string }
 
-// asked indexes by time all that is held of one question, so that a name that
-// everybody asks for costs no more than as many names.
+// asked indexes by time all that is held of one question, so that one popular name costs no
+// more than many names.
 type asked struct {
 	channels []*channel                  // in the order in which they began
 	byServer map[netip.AddrPort]*channel // the same where they are many; nil: they are few
@@ -31,8 +31,8 @@ type work struct {
 	until int64
 }
 
-// Bounds of the channels of one question: somebody may ask ever new addresses for it, or
-// try to connect to them.
+// Bounds of the channels of one question: a client may ask ever new addresses for it, or try
+// to connect to them.
 const (
 	// fewChannels are looked through for that to a server.
 	fewChannels = 8
@@ -48,7 +48,7 @@ type channel struct {
 	used      bool // else it is the memory of none
 	exchanges timeline[*lookup]
 	slots     timeline[*slot] // of attempts that may have other exchanges than they were given
-	settled   timeline[*slot] // of those that have not
+	final     timeline[*slot] // of those that have not
 	longest   int64           // limit of a slot after its begin, at most; ns
 }
 
@@ -111,7 +111,7 @@ func (q *asked) room() *channel {
 
 // drop forgets a channel in which nothing is any more.
 func (q *asked) drop(c *channel) {
-	if len(c.exchanges)+len(c.slots)+len(c.settled) > 0 {
+	if len(c.exchanges)+len(c.slots)+len(c.final) > 0 {
 		return
 	}
 	q.channels = without(q.channels, c)
@@ -135,8 +135,7 @@ type position struct {
 	arrival int64    // in callers
 }
 
-// index enters a lookup; whoever changes it takes it out before and enters it again
-// after.
+// index adds a lookup; to change it, unindex it before and index it again after.
 func (a *Assembler) index(l *lookup) {
 	p := position{asked: a.in(l.question)}
 	if ex := l.exchange; ex != nil {

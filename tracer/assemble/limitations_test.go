@@ -32,7 +32,7 @@ func TestLimitationsAreGaps(t *testing.T) {
 		{"dropped", limits, with(came, nil, trace.Drop{Where: "nf_hook_slow"}), []string{"no reason"}},
 		{"the last drop counts", limits, with(came, nil, trace.Drop{}, trace.Drop{Reason: "NO_SOCKET"}), nil},
 		{"the kernel tells", Limitations{}, with(left, nil, trace.Drop{}), nil},
-		{"it told", limits, with(left, &trace.Endpoint{PID: 7}, trace.Drop{Reason: "NO_SOCKET"}), nil},
+		{"it reported both", limits, with(left, &trace.Endpoint{PID: 7}, trace.Drop{Reason: "NO_SOCKET"}), nil},
 	} {
 		if got := tc.limits.gaps(&tc.ex); !slices.Equal(got, tc.want) {
 			t.Errorf("%s: %q, expected %q", tc.name, got, tc.want)

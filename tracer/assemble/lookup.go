@@ -14,15 +14,15 @@ import (
 // both; or the work in the background that a query set off. It may turn out to
 // be an upstream query of another.
 type lookup struct {
-	exchange *trace.Exchange // as the client's node saw it, or the only node that did
-	far      *trace.Exchange // as the server's node saw it, where that is another
-	query    *trace.Query    // the first of records
-	records  []*trace.Query  // in order of time; more than one where a retransmission reached the server too
-	refresh  *trace.Refresh  // without exchange and query
-	from     *peer.Process   // of records, or refresh; nil: of a file, or there is none
-	claim    *trace.Query    // a record that may be anybody's; nothing follows from it
-	admitted bool            // slots are those of records, or refresh: the sender is believed
-	slots    []*slot         // of the attempts in records or refresh
+	exchange       *trace.Exchange // as the client's node saw it, or the only node that did
+	serverExchange *trace.Exchange // as the server's node saw it, where that is another
+	query          *trace.Query    // the first of records
+	records        []*trace.Query  // in order of time; more than one where a retransmission reached the server too
+	refresh        *trace.Refresh  // without exchange and query
+	from           *peer.Process   // of records, or refresh; nil: of a file, or there is none
+	claim          *trace.Query    // a record that may be anybody's; nothing follows from it
+	admitted       bool            // slots are those of records, or refresh: the sender is believed
+	slots          []*slot         // of the attempts in records or refresh
 
 	matched string // how the record was found, unless by its flow
 	evicted bool
@@ -61,8 +61,8 @@ type lookup struct {
 
 // serverSide returns the exchange as it was seen closest to the server.
 func (l *lookup) serverSide() *trace.Exchange {
-	if l.far != nil {
-		return l.far
+	if l.serverExchange != nil {
+		return l.serverExchange
 	}
 	return l.exchange
 }
@@ -103,8 +103,7 @@ func (a *Assembler) addRecord(l *lookup, q *trace.Query, from *peer.Process) {
 	}
 }
 
-// join makes use of the records of l: they are of the server of its exchange, or of one
-// that is known to be a server.
+// join uses the records of l if they are of the server of its exchange, or of a known server.
 func (a *Assembler) join(l *lookup) {
 	in := l.serverSide()
 	if in == nil && !a.believes(l) {

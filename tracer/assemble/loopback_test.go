@@ -21,8 +21,8 @@ func TestBlockBehindLoopback(t *testing.T) {
 		from   peer.Process
 		want   string
 	}{
-		{"its server's address is not told", func(q *trace.Query) { q.ServerIP = netip.Addr{} }, peer.Process{PID: serverPID}, "1000 recorded [1: exact recorded [1: 2000 exact]]"},
-		{"it is told", func(*trace.Query) {}, peer.Process{PID: serverPID}, "1000 recorded [1: exact recorded [1: 2000 exact]]"},
+		{"its server's address is unknown", func(q *trace.Query) { q.ServerIP = netip.Addr{} }, peer.Process{PID: serverPID}, "1000 recorded [1: exact recorded [1: 2000 exact]]"},
+		{"it is known", func(*trace.Query) {}, peer.Process{PID: serverPID}, "1000 recorded [1: exact recorded [1: 2000 exact]]"},
 		{"at another port", func(q *trace.Query) { q.ServerPort = 5302 }, peer.Process{PID: serverPID}, "1000 recorded [1: none]"},
 		{"of another client", func(q *trace.Query) { q.ClientIP = clientIP }, peer.Process{PID: serverPID}, "1000 recorded [1: none]"},
 		{"of another process", func(q *trace.Query) { q.ServerIP = netip.Addr{} }, peer.Process{PID: attackerPID}, "1000 recorded [1: none]"},
@@ -39,12 +39,12 @@ func TestBlockBehindLoopback(t *testing.T) {
 			inner.ServerPort = 5301
 			inner.ClientIP, inner.ServerIP = local.ClientIP, local.ServerIP
 			tc.change(inner)
-			leg := with(toUpstream("a.example.", 2000, 250*us, ms), func(ex *trace.Exchange) { ex.Client = &trace.Endpoint{PID: serverPID} })
+			upstreamQuery := with(toUpstream("a.example.", 2000, 250*us, ms), func(ex *trace.Exchange) { ex.Client = &trace.Endpoint{PID: serverPID} })
 			a := New(Config{})
 			if innerFirst {
 				a.Report(inner, tc.from)
 			}
-			a.Add(leg)
+			a.Add(upstreamQuery)
 			a.Add(ex)
 			a.Report(outer, peer.Process{PID: serverPID})
 			if !innerFirst {

@@ -10,8 +10,8 @@ import (
 const (
 	// maxRegion bounds the slots, and the exchanges, that are matched at once.
 	maxRegion = 64
-	// crowd is how many slots are not matched again each time that one of them is
-	// looked at.
+	// crowd is the number of slots above which a result is kept, and not matched again
+	// each time that one of them is looked at.
 	crowd = 16
 	// maxPassed bounds the slots that are looked at to find those.
 	maxPassed = 256
@@ -29,7 +29,7 @@ func (a *Assembler) match(l *lookup) {
 
 func (a *Assembler) matchSlot(s *slot) {
 	switch {
-	case !s.span.IsZero() && a.matchStamp(s), s.settled:
+	case !s.span.IsZero() && a.matchStamp(s), s.final:
 	case s.of.evicted && a.now.Before(a.arrival(s)):
 		// What is here is more likely another's.
 	case s.channel != nil && len(s.channel.exchanges) > 0:
@@ -54,24 +54,24 @@ func (a *Assembler) matchStamp(s *slot) (found bool) {
 		s.give(x, true)
 	}
 	if found {
-		s.settle(a)
+		s.finalize(a)
 	}
 	return found
 }
 
 // matchRegion gives the exchanges around a slot to the slots that they are of, one to
-// one. What must be so is exact. Where two could change places it is inferred: in the
-// order in which they were sent.
+// one. A match without alternative is exact. Where two could change places it is inferred,
+// from the order in which they were sent.
 func (a *Assembler) matchRegion(s *slot) {
 	c := s.channel
 	before := false // there are more, which are not matched again
-	for first := s.first(); first < len(c.slots) && !s.settled; {
+	for first := s.first(); first < len(c.slots) && !s.final; {
 		a.solve(c, first, before)
 		if slices.Contains(a.region.slots, s) {
-			a.region.settle()
+			a.region.finalize()
 			return
 		}
-		if !a.region.settle() {
+		if !a.region.finalize() {
 			first += max(1, len(a.region.slots))
 			before = true
 		}
@@ -109,20 +109,20 @@ func (a *Assembler) solve(c *channel, first int, before bool) {
 	r.verify()
 }
 
-// settle keeps the result where many compete, for attempts whose own exchanges have come
+// finalize keeps the result where many compete, for attempts whose own exchanges have come
 // if they were observed; false if there is nothing to keep.
-func (r *region) settle() bool {
+func (r *region) finalize() bool {
 	if len(r.slots) <= crowd {
 		return false
 	}
-	settled := false
+	finalized := false
 	for _, s := range r.slots {
 		if len(s.got) > 0 && !r.a.now.Before(r.a.arrival(s)) {
-			s.settle(r.a)
-			settled = true
+			s.finalize(r.a)
+			finalized = true
 		}
 	}
-	return settled
+	return finalized
 }
 
 // arrival returns when the exchanges of an attempt have come.
@@ -133,30 +133,30 @@ func (a *Assembler) arrival(s *slot) time.Time {
 	return time.Unix(0, s.begin).Add(a.unanswered())
 }
 
-// settle keeps what a slot has. It takes no more than what goes with that.
-func (s *slot) settle(a *Assembler) {
-	if s.settled {
+// finalize keeps what a slot has. From then on it takes only exchanges of the same attempt.
+func (s *slot) finalize(a *Assembler) {
+	if s.final {
 		return
 	}
 	s.contest(a)
-	s.settled = true
+	s.final = true
 	if c := s.channel; c != nil {
 		c.slots.remove(s.begin, s)
-		c.settled.insert(s.begin, s)
+		c.final.insert(s.begin, s)
 	}
 }
 
-// unsettle makes it possible again that a slot is given something else.
-func (s *slot) unsettle() {
-	if c := s.channel; s.settled && c != nil {
-		c.settled.remove(s.begin, s)
+// reopen undoes finalize: the slot may be given something else.
+func (s *slot) reopen() {
+	if c := s.channel; s.final && c != nil {
+		c.final.remove(s.begin, s)
 		c.slots.insert(s.begin, s)
 	}
-	s.settled = false
+	s.final = false
 }
 
-// contest remembers, when a slot is settled, that the others could have had what it got,
-// and it what they get.
+// contest marks, when a slot is final, that others could have had what it got, and that it
+// could have had what they get.
 func (s *slot) contest(a *Assembler) {
 	c := s.channel
 	if c == nil || s.exact && s.single() {

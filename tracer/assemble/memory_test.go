@@ -6,14 +6,14 @@ import (
 	"time"
 
 	"github.com/dnstrace/dnstrace/tracer/agenda"
-	"github.com/dnstrace/dnstrace/tracer/spare"
+	"github.com/dnstrace/dnstrace/tracer/freelist"
 )
 
 // room counts the lookups that an Assembler has memory for.
 func (a *Assembler) room() int { return cap(a.due) + a.calls.room }
 
 // A burst of lookups fills the tables. When it is over and a quiet load goes on, all
-// that it needed is let go of, and what is still held is still there.
+// that it needed is released, and what is still held is still there.
 func TestBurstIsForgotten(t *testing.T) {
 	const burst = 30_000
 	a := New(Config{MaxBytes: 1 << 30})
@@ -41,7 +41,7 @@ func TestBurstIsForgotten(t *testing.T) {
 	}
 	minutes(2)
 	before := a.room()
-	if before > 6*spare.Small {
+	if before > 6*freelist.Small {
 		t.Errorf("two minutes later there is memory for %d lookups", before)
 	}
 	minutes(10)
@@ -62,11 +62,11 @@ func TestShrinkingKeepsWhatIsHeld(t *testing.T) {
 	for n := range lookups {
 		a.Add(fromClient(fmt.Sprintf("n%d.example.", n), uint16(n), 0, time.Millisecond))
 	}
-	a.due = append(make(agenda.Of[*lookup], 0, 100*spare.Small), a.due...)
-	a.calls.room = 100 * spare.Small
+	a.due = append(make(agenda.Of[*lookup], 0, 100*freelist.Small), a.due...)
+	a.calls.room = 100 * freelist.Small
 	a.shrunk = time.Time{}
 	a.shrink()
-	if cap(a.due) > spare.Small || a.calls.room > spare.Small {
+	if cap(a.due) > freelist.Small || a.calls.room > freelist.Small {
 		t.Fatalf("it did not shrink: %d, %d", cap(a.due), a.calls.room)
 	}
 	for n := range lookups {
@@ -84,7 +84,7 @@ func TestShrinkingKeepsWhatIsHeld(t *testing.T) {
 }
 
 // The lookups of a caller stay in order, and those of others apart, while the oldest
-// are dropped and their memory is used again.
+// are dropped and their memory is reused.
 func TestRememberedInOrder(t *testing.T) {
 	c := newCalls()
 	for i := range 20 * maxAlike {

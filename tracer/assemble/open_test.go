@@ -36,7 +36,7 @@ func (o *openUntil) Kin(*trace.Exchange, time.Time, time.Time) []*trace.Exchange
 	return nil
 }
 
-func (o *openUntil) Whole(time.Time) bool { return !o.part }
+func (o *openUntil) AllReported(time.Time) bool { return !o.part }
 
 // comes is a record and when it comes.
 type comes struct {
@@ -60,7 +60,7 @@ func assembleLive(open *openUntil, list ...comes) []*trace.Trace {
 }
 
 // A client repeats a query after 5 s, whose answers do not reach it: its exchange ends
-// long after its records. It is one trace, told once.
+// long after its records. It is one trace, reported once.
 func TestRecordsBeforeTheirExchange(t *testing.T) {
 	for _, tc := range []struct {
 		name    string
@@ -104,7 +104,7 @@ func TestAttemptWithRejectedAnswer(t *testing.T) {
 	}
 }
 
-// What is told while the other half of its call is under way is of that call.
+// What is reported while the other half of its call is under way is of that call.
 func TestPartnerUnderWay(t *testing.T) {
 	first := ask{name: "a.example.", qtype: "A", pid: 7, port: 1000, took: ms}.exchange()
 	second := ask{name: "a.example.", qtype: "AAAA", pid: 7, port: 1000, start: 5 * ms}.exchange()

@@ -8,8 +8,8 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/peer"
 )
 
-// Whoever may write to the record socket can send a record of any query. It is believed if
-// the process that sent it is the one that packets show as the server: docs/model.md says
+// Any process that may write to the record socket can send a record of any query. It is
+// believed if packets show its sender as the server: docs/model.md says
 // how that is decided. Records from a file have no sender, and are their reader's to judge.
 
 // ownership is whether the process that sent a record is the server of an exchange.
@@ -17,7 +17,7 @@ type ownership int
 
 const (
 	foreign ownership = iota // another one is
-	unknown                  // the packets do not tell
+	unknown                  // the packets do not show it
 	own
 )
 
@@ -28,8 +28,8 @@ type process struct {
 	seen  time.Time               // when a packet showed it last
 }
 
-// show notes that a process, or where it is not known its cgroup, serves at a place, and
-// tells whether that is news.
+// show records that a process, or where it is unknown its cgroup, serves at a place, and
+// reports whether that is new.
 func (s *servers) show(ex *trace.Exchange, place trace.Place) (news bool) {
 	if ex.Server == nil {
 		return false
@@ -44,7 +44,7 @@ func (s *servers) show(ex *trace.Exchange, place trace.Place) (news bool) {
 		return false
 	}
 	if p.place != place {
-		p.place, p.addrs = place, map[netip.AddrPort]bool{} // the number of a process is used again
+		p.place, p.addrs = place, map[netip.AddrPort]bool{} // the number of a process is reused
 	}
 	if at := lastOf(ex); at.After(p.seen) {
 		p.seen = at
@@ -95,8 +95,8 @@ func (s *servers) process(from *peer.Process) *process {
 	return nil
 }
 
-// byPID returns the server whose process a sender is. A number that is used again is
-// another's: that started after packets showed the server last.
+// byPID returns the server whose process a sender is. A reused number is another process's,
+// which started after packets showed the server last.
 func (s *servers) byPID(from *peer.Process) *process {
 	if p := s.processes[from.PID]; p != nil && !from.After(p.seen) {
 		return p
@@ -162,8 +162,8 @@ func sentBy(from *peer.Process, pid int, cgroup string) ownership {
 	return own
 }
 
-// believes tells whether a record may be told of though no packet of its query was seen:
-// its sender is a server, at the address that the record names if it names one.
+// believes tells whether a record may be shown though no packet of its query was seen: its
+// sender is a server, at the address that the record names if it names one.
 func (a *Assembler) believes(l *lookup) bool {
 	if l.from == nil {
 		return true
@@ -227,9 +227,9 @@ func (a *Assembler) admitWaiting() {
 	}
 }
 
-// takeClaim gives an exchange that is due, of which no record came and of whose server the
-// process is not known, a record that may be anybody's: it is shown, and nothing follows from
-// it. Until then it may be found to be of another exchange: of what a transparent proxy asked.
+// takeClaim gives a due exchange without a record, whose server's process is unknown, a
+// record of an unverified sender: it is shown, and nothing follows from it. Until then it may
+// turn out to be of another exchange: of what a transparent proxy asked.
 func (a *Assembler) takeClaim(l *lookup) {
 	if l.exchange == nil || l.query != nil || l.claim != nil {
 		return
@@ -246,8 +246,8 @@ func (a *Assembler) takeClaim(l *lookup) {
 	}
 }
 
-// foreign tells whether a record is not told of, as its query was not seen and its sender
-// is no server. It is counted. Others are, and their attempts with them.
+// foreign tells whether a record is refused, and counts it: its query was not seen and its
+// sender is no server. Other records are admitted, with their attempts.
 func (a *Assembler) foreign(l *lookup) bool {
 	if l.exchange != nil {
 		return false
@@ -260,7 +260,7 @@ func (a *Assembler) foreign(l *lookup) bool {
 	return true
 }
 
-// refuse forgets a record that nobody believes.
+// refuse drops a record that is not believed.
 func (a *Assembler) refuse(l *lookup) {
 	a.stats.Foreign += uint64(max(1, len(l.records)))
 	a.disown(l)

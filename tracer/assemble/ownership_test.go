@@ -62,16 +62,16 @@ func TestWhoseRecordItIs(t *testing.T) {
 		{"one of another PID namespace, in another container", server, peer.Process{Cgroup: otherCgroup, Container: strings.Repeat("b", 64)}, foreign},
 		{"nobody knows the server", nil, peer.Process{PID: serverPID}, unknown},
 		{"the cgroup", byCgroup, peer.Process{PID: serverPID, Cgroup: ownCgroup}, own},
-		{"the container, of which the path is not told", byCgroup, peer.Process{PID: serverPID, Container: ownContainer}, own},
+		{"the container, of which the path is unknown", byCgroup, peer.Process{PID: serverPID, Container: ownContainer}, own},
 		{"another cgroup", byCgroup, peer.Process{PID: attackerPID, Cgroup: otherCgroup}, foreign},
-		{"the sender's cgroup is not told", byCgroup, peer.Process{PID: attackerPID}, unknown},
+		{"the sender's cgroup is unknown", byCgroup, peer.Process{PID: attackerPID}, unknown},
 	} {
 		for _, first := range []bool{true, false} {
 			t.Run(fmt.Sprint(tc.name, " ", first), func(t *testing.T) {
 				ex := with(fromClient("a.example.", 1000, 0, 2*ms), servedBy(tc.server))
-				leg := with(toUpstream("a.example.", 1001, 200*us, ms), func(ex *trace.Exchange) { ex.Client = &trace.Endpoint{PID: serverPID} })
+				upstreamQuery := with(toUpstream("a.example.", 1001, 200*us, ms), func(ex *trace.Exchange) { ex.Client = &trace.Endpoint{PID: serverPID} })
 				q := record(ex, 20*us, 1900*us, attempt(1, 100*us, 1500*us, trace.OutcomeOK))
-				a, traces := reported(first, q, tc.from, leg, ex)
+				a, traces := reported(first, q, tc.from, upstreamQuery, ex)
 				if len(traces) != 1 {
 					t.Fatalf("%d traces", len(traces))
 				}
@@ -180,13 +180,13 @@ func TestARecordAlone(t *testing.T) {
 	const us = time.Microsecond
 	before := fromClient("before.example.", 900, -sec, ms)
 	ex := fromClient("a.example.", 1000, 0, 2*ms) // not seen
-	leg := toUpstream("a.example.", 1001, 200*us, ms)
+	upstreamQuery := toUpstream("a.example.", 1001, 200*us, ms)
 	for _, tc := range []struct {
-		name       string
-		from       int
-		leg        bool
-		traces     int
-		unverified bool
+		name          string
+		from          int
+		upstreamQuery bool
+		traces        int
+		unverified    bool
 	}{
 		{"a stranger", attackerPID, false, 0, false},
 		{"a stranger, while the server asks", attackerPID, true, 0, false},
@@ -196,8 +196,8 @@ func TestARecordAlone(t *testing.T) {
 		for _, first := range []bool{true, false} {
 			q := record(ex, 20*us, 1900*us, attempt(1, 100*us, 1500*us, trace.OutcomeOK))
 			exchanges := []*trace.Exchange{before}
-			if tc.leg {
-				exchanges = append(exchanges, leg)
+			if tc.upstreamQuery {
+				exchanges = append(exchanges, upstreamQuery)
 			}
 			a, traces := reported(first, q, peer.Process{PID: tc.from}, exchanges...)
 			of := slices.DeleteFunc(traces, func(tr *trace.Trace) bool { return tr.Query != q })
@@ -318,7 +318,7 @@ func TestRecordOfAQueryUnderWay(t *testing.T) {
 		a := New(Config{Timeout: 7 * time.Second, Open: open})
 		ex := fromClient("a.example.", 1000, 0, 0)
 		ex.Server = &trace.Endpoint{PID: serverPID}
-		leg := toUpstream("a.example.", 1001, 200*time.Microsecond, time.Millisecond)
+		upstreamQuery := toUpstream("a.example.", 1001, 200*time.Microsecond, time.Millisecond)
 		var traces []*trace.Trace
 		for now := epoch; now.Sub(epoch) < time.Minute; now = now.Add(50 * time.Millisecond) {
 			open.now = now
@@ -326,7 +326,7 @@ func TestRecordOfAQueryUnderWay(t *testing.T) {
 			case 50 * time.Millisecond:
 				a.Report(record(ex, 20*time.Microsecond, 1900*time.Microsecond, attempt(1, 100*time.Microsecond, 1500*time.Microsecond, trace.OutcomeOK)), peer.Process{PID: from})
 			case 150 * time.Millisecond:
-				a.Add(leg)
+				a.Add(upstreamQuery)
 			case 8 * time.Second:
 				a.Add(ex)
 			}

@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// peel gives each slot for which one exchange is left that one, and each exchange that
-// fits one slot alone to it, until nothing is left that must be so.
+// peel matches each slot with the only exchange that is left for it, and each exchange with
+// the only slot that it fits, until there is no such match left.
 func (r *region) peel() {
 	takers := r.takers
 	for again := true; again; {
@@ -46,7 +46,7 @@ func (r *region) peel() {
 }
 
 // tight finds exchanges, in order of time, that together fit no more slots than they are:
-// these slots have nothing else, though it may not be told which has which. It returns
+// these slots have nothing else, though which has which may be ambiguous. It returns
 // whether that leaves less for others.
 func (r *region) tight(takers *[maxRegion]uint64) bool {
 	const most = 8 // slots
@@ -96,8 +96,8 @@ func (a *Assembler) allRecorded(x *lookup) bool {
 	return a.now.UnixNano() >= x.position.at+int64(holdServer)
 }
 
-// doubt takes back what may be of a slot that has nothing though something fits it, and
-// what others would then have.
+// doubt revokes matches that may be of an empty slot that they fit, and those that others
+// would have instead.
 func (r *region) doubt() {
 	open := uint64(0) // exchanges that may be of another than has them
 	for i, s := range r.slots {
@@ -125,8 +125,8 @@ func (r *region) give(s *slot, j int) {
 	s.give(x, r.unsure&(1<<j) == 0 && r.sure(s, x))
 }
 
-// sure tells whether an exchange that fits a slot can be of nothing that is not seen
-// here: an attempt that is over, or one of a lookup that has no record.
+// sure tells whether an exchange that fits a slot can be of nothing outside the region: of
+// an attempt that is over, or one of a lookup that has no record.
 func (r *region) sure(s *slot, x *lookup) bool {
 	if r.before || s.contested || x.contested {
 		return false
@@ -157,8 +157,8 @@ func (r *region) left(takers *[maxRegion]uint64, i int) uint64 {
 	return left
 }
 
-// disputed tells whether the one exchange that is left for a slot is also all that is
-// left for another: it cannot be of both.
+// disputed tells whether the only exchange that is left for a slot is also the only one left
+// for another: it cannot be of both.
 func (r *region) disputed(takers *[maxRegion]uint64, i int, left uint64) bool {
 	for rest := takers[bits.TrailingZeros64(left)] &^ (1 << i); rest != 0; rest &= rest - 1 {
 		if other := bits.TrailingZeros64(rest); len(r.slots[other].got) == 0 && r.left(takers, other) == left {
@@ -168,8 +168,8 @@ func (r *region) disputed(takers *[maxRegion]uint64, i int, left uint64) bool {
 	return false
 }
 
-// sequence matches what is left of one record, whose attempts came one after the other,
-// with as many exchanges: clocks that disagree do not change their order.
+// sequence matches the remaining attempts of one record, which were sequential, with as many
+// exchanges: clocks that disagree do not change their order.
 func (r *region) sequence() {
 	var slots []*slot
 	for i, s := range r.slots {

@@ -23,9 +23,9 @@ func TestRefresh(t *testing.T) {
 	ex := fromClient("a.example.", 1000, 0, time.Millisecond)
 	q := record(ex, 20*time.Microsecond, 500*time.Microsecond)
 	r := refreshOf(q, time.Millisecond, attempt(1, 100*time.Microsecond, 1500*time.Microsecond, trace.OutcomeOK))
-	leg := toUpstream("a.example.", 2000, 1300*time.Microsecond, time.Millisecond)
-	leg.Protocol = "tcp"
-	traces := assemble(leg, r, q, ex)
+	upstreamQuery := toUpstream("a.example.", 2000, 1300*time.Microsecond, time.Millisecond)
+	upstreamQuery.Protocol = "tcp"
+	traces := assemble(upstreamQuery, r, q, ex)
 	if len(traces) != 2 {
 		t.Fatalf("%d traces", len(traces))
 	}
@@ -48,17 +48,17 @@ func TestRefresh(t *testing.T) {
 	}
 }
 
-// A miss of another client at the same moment: whose upstream exchange it is cannot be
-// told, and one has none.
+// A miss of another client at the same moment: whose upstream exchange it is stays
+// ambiguous, and one has none.
 func TestRefreshIsNoGuess(t *testing.T) {
 	hit := fromClient("a.example.", 1000, 0, time.Millisecond)
 	q := record(hit, 20*time.Microsecond, 500*time.Microsecond)
 	r := refreshOf(q, time.Millisecond, attempt(1, 100*time.Microsecond, 1500*time.Microsecond, trace.OutcomeOK))
 	other := fromClient("a.example.", 3000, time.Millisecond, 2*time.Millisecond)
 	miss := record(other, 20*time.Microsecond, 1900*time.Microsecond, attempt(1, 100*time.Microsecond, 1500*time.Microsecond, trace.OutcomeOK))
-	leg := toUpstream("a.example.", 2000, 1300*time.Microsecond, time.Millisecond)
+	upstreamQuery := toUpstream("a.example.", 2000, 1300*time.Microsecond, time.Millisecond)
 	joins := map[string]int{}
-	for _, tr := range assemble(leg, r, q, hit, miss, other) {
+	for _, tr := range assemble(upstreamQuery, r, q, hit, miss, other) {
 		for _, u := range tr.Upstreams {
 			joins[u.Join]++
 		}

@@ -9,25 +9,25 @@ import (
 // region is the slots of a channel that compete for exchanges with one another, and
 // those exchanges, both in order of time.
 type region struct {
-	a         *Assembler
-	slots     []*slot
-	exchanges []*lookup
-	near      [maxRegion]uint64 // of each exchange: the slots in whose time it was sent
-	takers    [maxRegion]uint64 // of each exchange: the slots that it fits
-	wants     [maxRegion]uint64 // of each slot: the exchanges that fit it
-	start     [maxRegion]int64  // when each exchange, or what led to it, was sent
-	next      [maxRegion]int    // what each exchange led to; -1: nothing
-	unsure    uint64            // exchanges that fit others, were it not for what led to them
-	least     [maxRegion + 1][maxRegion + 1]int64
-	before    bool  // there are more before
-	complete  int64 // no more slots or exchanges before that time are left out
+	a          *Assembler
+	slots      []*slot
+	exchanges  []*lookup
+	candidates [maxRegion]uint64 // of each exchange: the slots in whose time it was sent, give or take slack
+	takers     [maxRegion]uint64 // of each exchange: the slots that it fits
+	wants      [maxRegion]uint64 // of each slot: the exchanges that fit it
+	start      [maxRegion]int64  // when each exchange, or what led to it, was sent
+	next       [maxRegion]int    // what each exchange led to; -1: nothing
+	unsure     uint64            // exchanges that fit others, were it not for what led to them
+	least      [maxRegion + 1][maxRegion + 1]int64
+	before     bool  // there are more before
+	complete   int64 // no more slots or exchanges before that time are left out
 }
 
 // collect finds the slots from one on that compete with one another, and what exchanges
 // they compete for.
 func (r *region) collect(a *Assembler, c *channel, first int, before bool) {
 	r.a, r.slots, r.exchanges, r.before, r.complete = a, r.slots[:0], r.exchanges[:0], before, 0
-	r.near, r.takers, r.wants, r.unsure = [maxRegion]uint64{}, [maxRegion]uint64{}, [maxRegion]uint64{}, 0
+	r.candidates, r.takers, r.wants, r.unsure = [maxRegion]uint64{}, [maxRegion]uint64{}, [maxRegion]uint64{}, 0
 	if first >= len(c.slots) {
 		return
 	}
@@ -93,7 +93,7 @@ func (r *region) compare() {
 			if !r.a.feasible(s, x) {
 				continue
 			}
-			if r.near[j] |= 1 << i; s.agrees(x) {
+			if r.candidates[j] |= 1 << i; s.agrees(x) {
 				r.takers[j] |= 1 << i
 				r.wants[i] |= 1 << j
 			}
@@ -101,8 +101,8 @@ func (r *region) compare() {
 	}
 }
 
-// lead finds exchanges that very likely only led to another of their attempt: a slot is
-// then matched with the last of them, which began with the first.
+// lead finds chains of exchanges of one attempt, of which each very likely led to the next: a
+// slot is then matched with the last of them, from the time of the first.
 func (r *region) lead() {
 	for k, y := range r.exchanges {
 		r.start[k], r.next[k] = y.position.at, -1
@@ -112,7 +112,7 @@ func (r *region) lead() {
 		head := -1
 		for j := k - 1; j >= 0; j-- {
 			x := r.exchanges[j]
-			if r.next[j] < 0 && leadsTo(x, y) && r.near[j]&r.takersOf(k) != 0 && (head < 0 || gap(x, y) < gap(r.exchanges[head], y)) {
+			if r.next[j] < 0 && leadsTo(x, y) && r.candidates[j]&r.takersOf(k) != 0 && (head < 0 || gap(x, y) < gap(r.exchanges[head], y)) {
 				head = j
 			}
 		}
@@ -121,45 +121,45 @@ func (r *region) lead() {
 		}
 		if own, none := r.ownAttempt(head, k); own {
 			r.drop(k, none)
-			r.near[k] &^= none
+			r.candidates[k] &^= none
 			continue
 		}
 		r.start[k], r.next[head] = r.start[head], k
 		r.drop(head, r.takers[head])
-		if far := r.takers[k] &^ r.during(head); far != 0 {
-			r.drop(k, far)
+		if outside := r.takers[k] &^ r.during(head); outside != 0 {
+			r.drop(k, outside)
 			r.unsure |= 1 << k
 		}
 	}
 }
 
-// during returns the slots during which an exchange was sent; those in whose time, where
-// there are none.
+// during returns the slots during which an exchange was sent, give or take drift; its
+// candidates where there are none.
 func (r *region) during(j int) (slots uint64) {
-	for rest := r.near[j]; rest != 0; rest &= rest - 1 {
+	for rest := r.candidates[j]; rest != 0; rest &= rest - 1 {
 		if i := bits.TrailingZeros64(rest); r.slots[i].lasts(r.exchanges[j]) {
 			slots |= 1 << i
 		}
 	}
-	return cmp.Or(slots, r.near[j])
+	return cmp.Or(slots, r.candidates[j])
 }
 
 // ownAttempt tells whether an exchange that another may have led to has an attempt of its
-// own. none are the slots that it is not of. A client that was told to ask over TCP does
-// so at once, and its server has another attempt: one that nothing else fits, or one whose
-// record is yet to come, as those of the other were over. An attempt is over when its server has written the answer, which its client
-// may have by then.
+// own. none are the slots that it is not of. A client that got a truncated answer asks over
+// TCP at once, and its server has another attempt: one that nothing else fits, or one whose
+// record is yet to come, as those of the other were over. An attempt is over when its server
+// has written the answer, which its client may have by then.
 func (r *region) ownAttempt(head, k int) (own bool, none uint64) {
 	y, before := r.exchanges[k], r.takersOf(head)
 	for rest := r.takers[k] &^ before; rest != 0; rest &= rest - 1 {
 		if r.wants[bits.TrailingZeros64(rest)] == 1<<k {
 			r.unsure |= 1 << k
-			return true, before & r.near[k]
+			return true, before & r.candidates[k]
 		}
 	}
 	for i, s := range r.slots {
 		switch {
-		case r.near[head]&r.near[k]&(1<<i) == 0:
+		case r.candidates[head]&r.candidates[k]&(1<<i) == 0:
 		case !s.lasts(y):
 			none |= 1 << i
 		case s.lasts(r.exchanges[head]):
@@ -172,12 +172,12 @@ func (r *region) ownAttempt(head, k int) (own bool, none uint64) {
 // takersOf returns the slots that an exchange fits, or that what it leads to may fit.
 func (r *region) takersOf(k int) uint64 {
 	if r.exchanges[k].closed() {
-		return r.near[k]
+		return r.candidates[k]
 	}
 	return r.takers[k]
 }
 
-// drop makes an exchange fit slots no more.
+// drop removes slots from those that an exchange fits.
 func (r *region) drop(j int, slots uint64) {
 	r.takers[j] &^= slots
 	for ; slots != 0; slots &= slots - 1 {

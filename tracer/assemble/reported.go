@@ -5,7 +5,7 @@ import (
 
 	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/agenda"
-	"github.com/dnstrace/dnstrace/tracer/spare"
+	"github.com/dnstrace/dnstrace/tracer/freelist"
 )
 
 // What was passed on is remembered, as what is still to come of it replaces it: a late
@@ -162,17 +162,17 @@ func (a *Assembler) evict(l *lookup) {
 	}
 }
 
-// shrink lets go of the memory that only a burst needed: maps and lists keep the size
+// shrink releases the memory that only a burst needed: maps and lists keep the size
 // of the most that they ever held.
 func (a *Assembler) shrink() {
-	if a.now.Sub(a.shrunk) < spare.Every {
+	if a.now.Sub(a.shrunk) < freelist.Every {
 		return
 	}
 	a.shrunk = a.now
-	if spare.TooLarge(cap(a.due), a.most) {
+	if freelist.TooLarge(cap(a.due), a.most) {
 		a.due = append(make(agenda.Of[*lookup], 0, 2*len(a.due)), a.due...)
 		a.flows.Resize()
-		a.questions = spare.Map(a.questions)
+		a.questions = freelist.Compact(a.questions)
 	}
 	a.most = len(a.due)
 	a.calls.shrink()

@@ -35,11 +35,11 @@ func TestGoesOn(t *testing.T) {
 	const us = time.Microsecond
 	ex := fromClient("a.example.", 1000, 0, 0)
 	q := record(ex, 20*us, 11*sec, attempt(1, 100*us, 10*sec, trace.OutcomeOK))
-	leg := toUpstream("a.example.", 2000, 200*us, 0)
+	upstreamQuery := toUpstream("a.example.", 2000, 200*us, 0)
 
 	t.Run("held", func(t *testing.T) {
 		a := New(Config{})
-		for _, r := range []trace.Record{ex.Clone(), goneOn(ex, 12*sec), q, leg.Clone(), goneOn(leg, 9*sec)} {
+		for _, r := range []trace.Record{ex.Clone(), goneOn(ex, 12*sec), q, upstreamQuery.Clone(), goneOn(upstreamQuery, 9*sec)} {
 			a.Add(r)
 		}
 		traces := after(t, a, 30*sec, "1000 recorded [1: 2000 exact]")
@@ -51,14 +51,14 @@ func TestGoesOn(t *testing.T) {
 		a := New(Config{})
 		a.Add(ex.Clone())
 		first := after(t, a, 10*sec, "1000")
-		a.Add(leg.Clone())
+		a.Add(upstreamQuery.Clone())
 		a.Add(goneOn(ex, 12*sec))
 		a.Add(q)
 		again := after(t, a, 14*sec, "1000 recorded again [1: 2000 inferred]")
 		if !again[0].Time.Equal(first[0].Time) || again[0].TraceID != first[0].TraceID || again[0].Outcome != trace.OutcomeAnswered {
 			t.Errorf("%+v", again[0])
 		}
-		a.Add(goneOn(leg, 9*sec))
+		a.Add(goneOn(upstreamQuery, 9*sec))
 		if last := after(t, a, 16*sec, "1000 recorded again [1: 2000 inferred]"); last[0].Upstreams[0].Exchange.Outcome != trace.OutcomeAnswered {
 			t.Error("the late response of the upstream is missing")
 		}
@@ -89,9 +89,9 @@ func TestRepeatedQuery(t *testing.T) {
 	see(ex, trace.MessageQuery, trace.DirectionTX, clientNS, 5*sec)
 	first := record(ex, 20*us, ms, attempt(1, 100*us, ms/2, trace.OutcomeOK))
 	second := record(ex, 5*sec+20*us, 400*ms, attempt(1, 100*us, 300*ms, trace.OutcomeOK))
-	legs := []trace.Record{toUpstream("a.example.", 2000, 200*us, ms/4), toUpstream("a.example.", 2001, 5*sec+200*us, 200*ms)}
+	upstreamQueries := []trace.Record{toUpstream("a.example.", 2000, 200*us, ms/4), toUpstream("a.example.", 2001, 5*sec+200*us, 200*ms)}
 	const whole = "1000 recorded [1: 2000 exact] [2001 exact]"
-	records := append([]trace.Record{ex, first, second}, legs...)
+	records := append([]trace.Record{ex, first, second}, upstreamQueries...)
 	everyWay(t, records, func(t *testing.T, traces []*trace.Trace) {
 		if got := outlines(traces); got != whole || traces[0].Query != first {
 			t.Errorf("got:\n%s\nwant:\n%s", got, whole)
@@ -99,7 +99,7 @@ func TestRepeatedQuery(t *testing.T) {
 	})
 	t.Run("the exchange was not seen", func(t *testing.T) {
 		for seed := range uint64(10) {
-			some := append([]trace.Record{first, second}, legs...)
+			some := append([]trace.Record{first, second}, upstreamQueries...)
 			rand.New(rand.NewPCG(seed, 1)).Shuffle(len(some), func(i, j int) { some[i], some[j] = some[j], some[i] })
 			if got, want := outlines(assemble(some...)), "record 1000 [1: 2000 exact] [2001 exact]"; got != want {
 				t.Errorf("got:\n%s\nwant:\n%s", got, want)
@@ -108,23 +108,23 @@ func TestRepeatedQuery(t *testing.T) {
 	})
 	t.Run("the second comes late", func(t *testing.T) {
 		a := New(Config{})
-		for _, r := range append([]trace.Record{ex.Clone(), first}, legs[0]) {
+		for _, r := range append([]trace.Record{ex.Clone(), first}, upstreamQueries[0]) {
 			a.Add(r)
 		}
 		after(t, a, 6*sec, "1000 recorded [1: 2000 exact]")
-		a.Add(legs[1])
+		a.Add(upstreamQueries[1])
 		a.Add(second)
 		after(t, a, 8*sec, "1000 recorded again [1: 2000 exact] [2001 exact]")
 	})
-	t.Run("its exchange is told in two", func(t *testing.T) {
+	t.Run("its exchange is reported in two", func(t *testing.T) {
 		a := New(Config{Timeout: 4 * time.Second})
 		lost := fromClient("a.example.", 1000, 0, 0)
 		a.Add(lost.Clone())
 		a.Add(first)
-		a.Add(legs[0])
+		a.Add(upstreamQueries[0])
 		after(t, a, 5*sec, "1000 recorded [1: 2000 exact]")
 		a.Add(second)
-		a.Add(legs[1])
+		a.Add(upstreamQueries[1])
 		a.Add(goneOn(ex, 0))
 		after(t, a, 8*sec, "1000 recorded again [1: 2000 exact] [2001 exact]")
 	})
@@ -218,8 +218,8 @@ func TestWorstLoad(t *testing.T) {
 	}
 }
 
-// Who an exchange was of is known from its first record, where pods and endpoints are
-// gone when it goes on.
+// The client and server of an exchange are named by its first record: pods and endpoints may
+// be gone when it goes on.
 func TestNamesOutliveTheirPods(t *testing.T) {
 	ex := fromClient("a.example.", 1000, 0, 0)
 	named := ex.Clone()

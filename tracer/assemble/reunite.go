@@ -55,7 +55,7 @@ func (a *Assembler) unite(l, half *lookup, matched string) {
 	a.orphan(half)
 	alter := func() {
 		if l.exchange == nil {
-			l.exchange, l.far, l.caller = half.exchange, half.far, half.caller
+			l.exchange, l.serverExchange, l.caller = half.exchange, half.serverExchange, half.caller
 			if l.query != nil {
 				a.join(l)
 			}

@@ -15,14 +15,13 @@ import (
 // a DNS ID that come again within seconds are a client's retry.
 const maxClockOffset = 5 * time.Second
 
-// written returns where l holds an exchange as the same node wrote it, nil if it
-// does not.
+// written returns where l holds the same node's record of an exchange; nil if it has none.
 func (l *lookup) written(ex *trace.Exchange) **trace.Exchange {
 	switch {
 	case l.exchange != nil && sameRecord(l.exchange, ex):
 		return &l.exchange
-	case l.far != nil && sameRecord(l.far, ex):
-		return &l.far
+	case l.serverExchange != nil && sameRecord(l.serverExchange, ex):
+		return &l.serverExchange
 	}
 	return nil
 }
@@ -78,13 +77,13 @@ func clientSide(x, y *trace.Exchange) *trace.Exchange {
 	return y
 }
 
-// setSides takes in what another node saw of l.
+// setSides adds what another node saw of l.
 func (l *lookup) setSides(ex *trace.Exchange) {
 	if ex.AtClient() {
-		l.exchange, l.far = ex, l.exchange
+		l.exchange, l.serverExchange = ex, l.exchange
 		return
 	}
-	l.far = ex
+	l.serverExchange = ex
 }
 
 // offset is how far one clock is ahead of another: between two bounds.
@@ -113,12 +112,12 @@ func round(d time.Duration) time.Duration {
 	return d.Round(time.Millisecond)
 }
 
-// between estimates how far the far clock is ahead, from four times as NTP does
-// (RFC 5905, section 8): a query is at the far side after it left, and its
-// response comes back after it left there. It fails where the far side cannot be
-// within the near one.
-func between(sent, back, farIn, farOut time.Time) (offset, bool) {
-	o := offset{from: farOut.Sub(back), to: farIn.Sub(sent)}
+// between estimates how far the server's clock is ahead, from four times as NTP does
+// (RFC 5905, section 8): a query reaches the server after it left the client, and the
+// response comes back after it left the server. It fails where the time at the server cannot
+// be within that at the client.
+func between(sent, back, in, out time.Time) (offset, bool) {
+	o := offset{from: out.Sub(back), to: in.Sub(sent)}
 	return o, o.from <= o.to && o.best().Abs() <= maxClockOffset
 }
 
@@ -148,7 +147,7 @@ func served(ex *trace.Exchange) (in, out time.Time, ok bool) {
 }
 
 // merge makes one exchange of what two nodes saw, on the clock of the client's,
-// and says how the clocks compare; ahead is nil where that cannot be told.
+// and says how the clocks compare; ahead is nil where that is unknown.
 func merge(client, server *trace.Exchange) (merged *trace.Exchange, ahead *trace.Seconds, said string) {
 	sent, back, answered := passed(client)
 	in, out, served := served(server)

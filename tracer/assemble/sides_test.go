@@ -12,49 +12,49 @@ import (
 
 // seenBy is what two nodes see of one lookup: the client's, and the server's,
 // whose clock is ahead. The packets take way from one to the other.
-func seenBy(name string, port uint16, took, way, ahead time.Duration) (near, far *trace.Exchange) {
+func seenBy(name string, port uint16, took, way, ahead time.Duration) (clientSide, serverSide *trace.Exchange) {
 	const serverNode = 20
-	near = fromClient(name, port, 0, took)
-	near.Path, near.Server, near.Node = trace.Path{}, nil, "a"
-	near.Milestones = trace.Milestones{
-		Query:    trace.Progress{Left: see(near, trace.MessageQuery, trace.DirectionTX, clientNS, 0), Arrived: trace.NotObservable, Read: trace.NotObservable},
+	clientSide = fromClient(name, port, 0, took)
+	clientSide.Path, clientSide.Server, clientSide.Node = trace.Path{}, nil, "a"
+	clientSide.Milestones = trace.Milestones{
+		Query:    trace.Progress{Left: see(clientSide, trace.MessageQuery, trace.DirectionTX, clientNS, 0), Arrived: trace.NotObservable, Read: trace.NotObservable},
 		Response: trace.Progress{Left: trace.NotObservable},
 	}
-	see(near, trace.MessageQuery, trace.DirectionTX, nodeNS, 10*time.Microsecond)
-	see(near, trace.MessageResponse, trace.DirectionRX, nodeNS, took-10*time.Microsecond)
-	near.Milestones.Response.Arrived = see(near, trace.MessageResponse, trace.DirectionRX, clientNS, took)
+	see(clientSide, trace.MessageQuery, trace.DirectionTX, nodeNS, 10*time.Microsecond)
+	see(clientSide, trace.MessageResponse, trace.DirectionRX, nodeNS, took-10*time.Microsecond)
+	clientSide.Milestones.Response.Arrived = see(clientSide, trace.MessageResponse, trace.DirectionRX, clientNS, took)
 	there := took - 20*time.Microsecond - 2*way
-	far = fromClient(name, port, 10*time.Microsecond+way+ahead, there)
-	far.Path, far.Node = trace.Path{}, "b"
-	see(far, trace.MessageQuery, trace.DirectionRX, serverNode, 0)
-	far.Milestones = trace.Milestones{
-		Query:    trace.Progress{Left: trace.NotObservable, Arrived: see(far, trace.MessageQuery, trace.DirectionRX, serverNS, 10*time.Microsecond)},
+	serverSide = fromClient(name, port, 10*time.Microsecond+way+ahead, there)
+	serverSide.Path, serverSide.Node = trace.Path{}, "b"
+	see(serverSide, trace.MessageQuery, trace.DirectionRX, serverNode, 0)
+	serverSide.Milestones = trace.Milestones{
+		Query:    trace.Progress{Left: trace.NotObservable, Arrived: see(serverSide, trace.MessageQuery, trace.DirectionRX, serverNS, 10*time.Microsecond)},
 		Response: trace.Progress{Arrived: trace.NotObservable, Read: trace.NotObservable},
 	}
-	far.Milestones.Response.Left = see(far, trace.MessageResponse, trace.DirectionTX, serverNS, there-10*time.Microsecond)
-	see(far, trace.MessageResponse, trace.DirectionTX, serverNode, there)
-	return near, far
+	serverSide.Milestones.Response.Left = see(serverSide, trace.MessageResponse, trace.DirectionTX, serverNS, there-10*time.Microsecond)
+	see(serverSide, trace.MessageResponse, trace.DirectionTX, serverNode, there)
+	return clientSide, serverSide
 }
 
 // Two nodes and CoreDNS saw one lookup; the clock of the server's node is ahead
-// or behind. One trace, in the order in which things happened, and it says how
-// far the clocks are apart.
+// or behind. One trace, in the order in which things happened, and it says by how
+// much the clocks differ.
 func TestTwoNodes(t *testing.T) {
 	const took, way = 5 * time.Millisecond, 300 * time.Microsecond
 	for _, ahead := range []time.Duration{0, 20 * time.Millisecond, -3 * time.Second, 200 * time.Microsecond} {
 		for order := range 6 {
-			near, far := seenBy("a.example.", 1000, took, way, ahead)
-			q := record(far, 50*time.Microsecond, 4*time.Millisecond, attempt(1, 100*time.Microsecond, 3*time.Millisecond, trace.OutcomeOK))
-			leg := toUpstream("a.example.", 2000, 0, 2*time.Millisecond)
-			leg.Time = q.Time.Add(200 * time.Microsecond)
-			records := []trace.Record{near, far, q, leg}
+			clientSide, serverSide := seenBy("a.example.", 1000, took, way, ahead)
+			q := record(serverSide, 50*time.Microsecond, 4*time.Millisecond, attempt(1, 100*time.Microsecond, 3*time.Millisecond, trace.OutcomeOK))
+			upstreamQuery := toUpstream("a.example.", 2000, 0, 2*time.Millisecond)
+			upstreamQuery.Time = q.Time.Add(200 * time.Microsecond)
+			records := []trace.Record{clientSide, serverSide, q, upstreamQuery}
 			rand.New(rand.NewPCG(uint64(order), 1)).Shuffle(len(records), func(i, j int) { records[i], records[j] = records[j], records[i] })
 			traces := assemble(records...)
 			if len(traces) != 1 {
 				t.Fatalf("ahead %s, order %d: %d traces", ahead, order, len(traces))
 			}
 			tr := traces[0]
-			if tr.Query == nil || len(tr.Upstreams) != 1 || tr.Upstreams[0].Join != trace.JoinExact || !tr.Time.Equal(near.Time) || tr.Server == nil {
+			if tr.Query == nil || len(tr.Upstreams) != 1 || tr.Upstreams[0].Join != trace.JoinExact || !tr.Time.Equal(clientSide.Time) || tr.Server == nil {
 				t.Errorf("ahead %s: %+v", ahead, tr)
 			}
 			var saw []uint32
@@ -77,10 +77,10 @@ func TestTwoNodes(t *testing.T) {
 func TestTwoNodesWriteAgain(t *testing.T) {
 	const took, way = 5 * time.Millisecond, 300 * time.Microsecond
 	for order := range uint64(40) {
-		near, far := seenBy("a.example.", 1000, took, way, 20*time.Millisecond)
-		q := record(far, 50*time.Microsecond, 4*time.Millisecond)
-		records := []trace.Record{near, near, far, far, q}
-		for _, ex := range []*trace.Exchange{near, far} {
+		clientSide, serverSide := seenBy("a.example.", 1000, took, way, 20*time.Millisecond)
+		q := record(serverSide, 50*time.Microsecond, 4*time.Millisecond)
+		records := []trace.Record{clientSide, clientSide, serverSide, serverSide, q}
+		for _, ex := range []*trace.Exchange{clientSide, serverSide} {
 			early := *ex
 			early.Path, early.Outcome, early.Duration, early.RCode = trace.Path{}, trace.OutcomeUnanswered, nil, ""
 			for _, i := range []int{0, 1} {
@@ -95,7 +95,7 @@ func TestTwoNodesWriteAgain(t *testing.T) {
 			t.Fatalf("order %d: %d traces", order, len(traces))
 		}
 		tr := traces[0]
-		if tr.Query == nil || tr.Outcome != trace.OutcomeAnswered || tr.Exchange.Path.Len() != 8 || !tr.Time.Equal(near.Time) || tr.ClockOffset == nil {
+		if tr.Query == nil || tr.Outcome != trace.OutcomeAnswered || tr.Exchange.Path.Len() != 8 || !tr.Time.Equal(clientSide.Time) || tr.ClockOffset == nil {
 			t.Errorf("order %d: outcome %s, seen %d times, record %t, gaps %q", order, tr.Outcome, tr.Exchange.Path.Len(), tr.Query != nil, tr.Gaps)
 		}
 	}
@@ -134,11 +134,11 @@ func TestRecordOnAnotherClock(t *testing.T) {
 		{"behind", -2 * time.Second, false, "behind"},
 		{"one clock", 0, true, ""},
 	} {
-		near, _ := seenBy("a.example.", 1000, 5*ms, 300*time.Microsecond, 0)
+		clientSide, _ := seenBy("a.example.", 1000, 5*ms, 300*time.Microsecond, 0)
 		if tc.local {
-			near = fromClient("a.example.", 1000, 0, 5*ms)
+			clientSide = fromClient("a.example.", 1000, 0, 5*ms)
 		}
-		traces := assemble(near, record(near, ms+tc.ahead, 3*ms))
+		traces := assemble(clientSide, record(clientSide, ms+tc.ahead, 3*ms))
 		if len(traces) != 1 || traces[0].Query == nil {
 			t.Fatalf("%s: %d traces", tc.name, len(traces))
 		}
@@ -191,10 +191,10 @@ func TestTranslatedUnseen(t *testing.T) {
 // A record that comes twice counts once, whatever it is and whenever it comes
 // while the lookup is held.
 func TestTwice(t *testing.T) {
-	near, far := seenBy("a.example.", 1000, 5*ms, 300*time.Microsecond, ms)
-	q := record(far, 50*time.Microsecond, 3*ms)
+	clientSide, serverSide := seenBy("a.example.", 1000, 5*ms, 300*time.Microsecond, ms)
+	q := record(serverSide, 50*time.Microsecond, 3*ms)
 	r := refreshOf(q, time.Second, attempt(1, 0, ms, trace.OutcomeOK))
-	records := []trace.Record{near, far, q, r, near.Clone(), far.Clone(), q, r}
+	records := []trace.Record{clientSide, serverSide, q, r, clientSide.Clone(), serverSide.Clone(), q, r}
 	a := New(Config{})
 	for _, rec := range records {
 		a.Add(rec)

@@ -19,7 +19,7 @@ const (
 // bytes returns how much memory a lookup takes, about.
 func (l *lookup) bytes() int {
 	n := ownSize + len(l.slots)*slotSize
-	for _, ex := range [...]*trace.Exchange{l.exchange, l.far} {
+	for _, ex := range [...]*trace.Exchange{l.exchange, l.serverExchange} {
 		if ex != nil {
 			n += exchangeSize + ex.Path.Size() + 2*len(ex.QName) + len(ex.Drops)*int(unsafe.Sizeof(trace.Drop{})) +
 				len(ex.Answers)*int(unsafe.Sizeof(trace.Answer{})) + len(ex.Rejected)*int(unsafe.Sizeof(trace.Rejection{}))

@@ -30,7 +30,7 @@ type slot struct {
 	inner     *lookup   // the record behind it, of which no packets were seen (loopback.go); nil: none
 	exact     bool      // got can be nobody else's
 	contested bool      // another that is over could have had what it gets
-	settled   bool      // got does not change any more
+	final     bool      // got does not change any more
 	from      int64     // between these times is what it could have instead
 	until     int64
 }
@@ -91,7 +91,7 @@ func limitOf(s *slot, later []trace.Attempt) int64 {
 func (a *Assembler) indexSlot(s *slot) {
 	addr, err := netip.ParseAddrPort(s.at.Address)
 	if err != nil {
-		return // the grpc plugin does not always tell it
+		return // the grpc plugin does not always report it
 	}
 	s.asked = a.in(s.question)
 	s.channel = s.asked.to(addr)
@@ -113,8 +113,8 @@ func (a *Assembler) unindexSlot(s *slot) {
 
 // timeline returns where the slot is indexed.
 func (s *slot) timeline() *timeline[*slot] {
-	if s.settled {
-		return &s.channel.settled
+	if s.final {
+		return &s.channel.final
 	}
 	return &s.channel.slots
 }
@@ -199,7 +199,7 @@ func (s *slot) agrees(x *lookup) bool {
 	case trace.OutcomeOK:
 		return x.answered <= s.limit+slack || x.spoiledBefore(s.limit+slack)
 	case "":
-		return true // CoreDNS does not tell
+		return true // CoreDNS does not report it
 	case trace.OutcomeFailed:
 		if code := x.exchange.RCode; code != "" && code != "NOERROR" && x.answered <= s.limit+slack {
 			return true // an answer that it went on from (`failover`)
@@ -266,7 +266,8 @@ func gap(x, y *lookup) int64 {
 	return max(0, y.position.at-x.over())
 }
 
-// gap returns how near an exchange is to those of the slot, which are of one attempt.
+// gap returns the shortest gap between an exchange and those of the slot, which are of one
+// attempt.
 func (s *slot) gap(x *lookup) int64 {
 	least := int64(math.MaxInt64)
 	for _, y := range s.got {

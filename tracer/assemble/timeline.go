@@ -6,7 +6,7 @@ import (
 )
 
 // timeline holds items in order of a time (ns since 1970) that each has while it is in
-// it. A search takes O(log n). Most items come nearly in order, and leave nearly in
+// it. A search takes O(log n). Most items come almost in order, and leave almost in
 // order: both are cheap.
 type timeline[T comparable] []entry[T]
 

@@ -14,7 +14,7 @@ const maxDepth = 8
 const maxTried = 64
 
 // owner returns the lookup that an exchange is an upstream query of, or may turn out to
-// be; nil if it is nobody's so far.
+// be; nil if there is none yet.
 func (a *Assembler) owner(x *lookup) *lookup {
 	if x.slot == nil && x.position.channel != nil {
 		if s := a.matchExchange(x); s != nil && x.slot == nil {
@@ -46,7 +46,7 @@ func (a *Assembler) matchExchange(x *lookup) (early *slot) {
 		return false
 	}
 	around(c.slots, func(s *slot) bool {
-		if s.settled {
+		if s.final {
 			return false
 		}
 		if a.now.Before(a.arrival(s)) {
@@ -61,7 +61,7 @@ func (a *Assembler) matchExchange(x *lookup) (early *slot) {
 	}
 	// It may be what came before, or after, the exchange of an attempt that is over.
 	var found *slot
-	around(c.settled, func(s *slot) bool {
+	around(c.final, func(s *slot) bool {
 		if s.takes(x) {
 			if found != nil {
 				found.exact = false // of this or the other
@@ -90,7 +90,7 @@ func (a *Assembler) caller(x *lookup) (found *lookup, others bool) {
 	for i := first - 1; i >= 0 && i >= first-maxTried; i-- {
 		w := q.callers[i].item
 		if found == nil && w.until < at {
-			continue // nearly all of those that ask for a name again and again
+			continue // as almost all of those that ask for a name again and again
 		}
 		l := w.of
 		if found != nil && l.position.arrival != found.position.arrival && others {
@@ -125,7 +125,7 @@ func (a *Assembler) gather(l *lookup, depth int) {
 		if len(s.got) == 0 {
 			continue
 		}
-		s.settle(a)
+		s.finalize(a)
 		got = append(got, s.got...)
 	}
 	if l.recorded() {

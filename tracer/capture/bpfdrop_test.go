@@ -34,7 +34,7 @@ func loaded(t *testing.T, spec *ebpf.ProgramSpec) *ebpf.Program {
 	return p
 }
 
-// Drops by programs of devices: each is told by where the program is attached.
+// Drops by programs of devices: where the program is attached identifies each.
 func TestDropsByProgramsOfDevices(t *testing.T) {
 	const drop, drops = 2, 1 // TC_ACT_SHOT, XDP_DROP (include/uapi/linux/pkt_cls.h, bpf.h)
 	shot := returning(t, ebpf.SchedCLS, ebpf.AttachNone, drop)
@@ -86,7 +86,7 @@ func wantBPF(t *testing.T, source *Source, want string) {
 		t.Fatalf("%d drops: %+v", len(dropped), dropped)
 	}
 	if d := dropped[0]; d.BPF != want {
-		t.Errorf("by %q, expected %q: %q in %q: %q", d.BPF, want, d.Reason, d.Where, d.Words)
+		t.Errorf("by %q, expected %q: %q in %q: %q", d.BPF, want, d.Reason, d.Where, d.Description)
 	}
 }
 

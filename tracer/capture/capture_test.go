@@ -22,19 +22,19 @@ import (
 
 // openDevices opens a source that sees packets at devices, and not at sockets.
 func openDevices(cfg Config) (*Source, error) {
-	return open(cfg, wayOfKernel(), arrivalNone)
+	return open(cfg, kernelPayloadAccess(), arrivalNone)
 }
 
 // exercise sends n queries over loopback to a socket that reads them, before the
 // eyes of a new source.
 func exercise(t *testing.T, ringBytes, n int) (source *Source, server, client netip.AddrPort) {
 	t.Helper()
-	return exerciseShare(t, ringBytes, n, WholeShare)
+	return exerciseThreshold(t, ringBytes, n, AllLookups)
 }
 
-// exerciseShare does so while a share of the lookups is reported, with another ID
-// in each query.
-func exerciseShare(t *testing.T, ringBytes, n int, share Share) (source *Source, server, client netip.AddrPort) {
+// exerciseThreshold does so while only the lookups up to a threshold are reported, with
+// another ID in each query.
+func exerciseThreshold(t *testing.T, ringBytes, n int, threshold Threshold) (source *Source, server, client netip.AddrPort) {
 	t.Helper()
 	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -60,7 +60,7 @@ func exerciseShare(t *testing.T, ringBytes, n int, share Share) (source *Source,
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := source.coll.Variables[bpf.DnstraceVarShare].Set(uint32(share)); err != nil {
+	if err := source.coll.Variables[bpf.DnstraceVarShare].Set(uint32(threshold)); err != nil {
 		t.Fatal(err)
 	}
 	buf := make([]byte, 512)
@@ -130,7 +130,7 @@ func TestPacketsInOrder(t *testing.T) {
 	if kinds[TX] != 500 || kinds[RX] != 500 {
 		t.Errorf("%v", kinds)
 	}
-	if c := source.Counters(); c.Emitted != 1000 || c.Lost != 0 || c.Shed != 0 || c.Share != 1 {
+	if c := source.Counters(); c.Emitted != 1000 || c.Lost != 0 || c.Shed != 0 || c.ReportedShare != 1 {
 		t.Errorf("%+v", c)
 	}
 }
@@ -219,10 +219,10 @@ func TestDrop(t *testing.T) {
 		}
 		want := "no socket"
 		if p.Reason == "" {
-			want = dropreason.Of("", "__udp4_lib_rcv").Words
+			want = dropreason.Of("", "__udp4_lib_rcv").Description
 		}
-		if p.Words != want && p.Where != "" {
-			t.Errorf("in words: %q", p.Words)
+		if p.Description != want && p.Where != "" {
+			t.Errorf("in words: %q", p.Description)
 		}
 		return
 	}
@@ -253,9 +253,9 @@ func TestDropOfAConnection(t *testing.T) {
 		if p.Kind == Drop && p.Opens() {
 			want := "no socket"
 			if p.Reason == "" {
-				want = dropreason.Of("", "tcp_v4_rcv").Words
+				want = dropreason.Of("", "tcp_v4_rcv").Description
 			}
-			if p.Dst != closed.AddrPort() || p.Words != want && p.Where != "" {
+			if p.Dst != closed.AddrPort() || p.Description != want && p.Where != "" {
 				t.Errorf("%+v", p)
 			}
 			return

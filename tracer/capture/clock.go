@@ -6,17 +6,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Clock converts the kernel's monotonic time to UTC. The two clocks drift apart
-// when the system's time is stepped or slewed, so it must be synchronized again
-// and again; it costs some 200 ns.
+// Clock converts the kernel's monotonic time to UTC. The two clocks drift apart when the
+// system's time is stepped or slewed, so Sync must be called regularly; it costs some 200 ns.
 type Clock struct {
 	offset int64 // ns to add to the monotonic clock
 	within int64 // ns that the offset may be off
 }
 
-// Sync reads both clocks. The monotonic clock is read on either side and the
-// narrowest of a few tries counts: the other was read at some time between, so the
-// error is at most half of that, a few tens of nanoseconds.
+// Sync reads both clocks: the system's time between two readings of the monotonic clock.
+// Of a few tries the one with the shortest interval counts; the error is at most half of
+// it, a few tens of nanoseconds.
 func (c *Clock) Sync() {
 	const tries = 5
 	best := int64(1<<63 - 1)
@@ -32,8 +31,7 @@ func (c *Clock) Sync() {
 	}
 }
 
-// Within returns how far off a time may be that Wall returns: beside the system's own
-// time at the last Sync, however right that is.
+// Within returns the error bound of Wall, relative to the system's time at the last Sync.
 func (c *Clock) Within() time.Duration { return time.Duration(c.within) }
 
 // Wall returns the UTC time of a monotonic time.

@@ -21,7 +21,7 @@ import (
 )
 
 // What the crafted packets have in common: a client's port, and the port that the
-// programs are told to observe, which nobody else uses.
+// programs observe, which nobody else uses.
 const (
 	cport = 61054
 	dport = 61053
@@ -184,11 +184,11 @@ var crafted = []struct {
 		fragmentSeen(seen6(), nil, Fragment{ID: 1 << 31, Offset: 32, Length: len(query) - 16, More: true}),
 	}},
 
-	{"ICMP port unreachable", etherIPv4, [][]byte{router.packet(icmp(3, 3, 0, plain))}, []Packet{complained(3, 3, 0, query)}},
-	{"ICMP fragmentation needed", etherIPv4, [][]byte{router.packet(icmp(3, 4, 1400, plain))}, []Packet{complained(3, 4, 1400, query)}},
-	{"ICMP that quotes no more than ports", etherIPv4, [][]byte{router.packet(icmp(11, 0, 0, plain[:28]))}, []Packet{complained(11, 0, 0, nil)}},
+	{"ICMP port unreachable", etherIPv4, [][]byte{router.packet(icmp(3, 3, 0, plain))}, []Packet{icmpError(3, 3, 0, query)}},
+	{"ICMP fragmentation needed", etherIPv4, [][]byte{router.packet(icmp(3, 4, 1400, plain))}, []Packet{icmpError(3, 4, 1400, query)}},
+	{"ICMP that quotes no more than ports", etherIPv4, [][]byte{router.packet(icmp(11, 0, 0, plain[:28]))}, []Packet{icmpError(11, 0, 0, nil)}},
 	{"ICMP about TCP", etherIPv4, [][]byte{router.packet(icmp(3, 1, 0, tcp4(tcp(cport, dport, 99, FlagSYN, nil, nil))[:28]))},
-		[]Packet{with(complained(3, 1, 0, nil), func(p *Packet) { p.ICMP.Protocol, p.ICMP.TCPSeq = trace.TransportTCP, 99 })}},
+		[]Packet{with(icmpError(3, 1, 0, nil), func(p *Packet) { p.ICMP.Protocol, p.ICMP.TCPSeq = trace.TransportTCP, 99 })}},
 	{"ICMP echo", etherIPv4, [][]byte{router.packet(icmp(8, 0, 0, plain))}, nil},
 	{"ICMP about another port", etherIPv4, [][]byte{router.packet(icmp(3, 3, 0, plain4.packet(udp(cport, 1, query))))}, nil},
 	{"ICMP about ICMP", etherIPv4, [][]byte{router.packet(icmp(3, 3, 0, router.packet(icmp(3, 3, 0, plain))))}, nil},
@@ -216,7 +216,7 @@ func fragmentSeen(p Packet, payload []byte, f Fragment) Packet {
 	return p
 }
 
-func complained(kind, code uint8, mtu uint32, quoted []byte) Packet {
+func icmpError(kind, code uint8, mtu uint32, quoted []byte) Packet {
 	return Packet{Protocol: ProtocolICMP, Src: netip.MustParseAddrPort("203.0.113.1:0"), Dst: netip.MustParseAddrPort("192.0.2.1:0"),
 		ICMP: &ICMP{Type: kind, Code: code, MTU: mtu, Protocol: trace.TransportUDP, Src: client, Dst: server, Payload: quoted}}
 }

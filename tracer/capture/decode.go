@@ -35,8 +35,7 @@ const (
 	serverDst
 )
 
-// decoder turns events into packets. Names that come again with every packet
-// are made into strings once.
+// decoder turns events into packets. It interns the names that most packets repeat.
 type decoder struct {
 	names   map[[16]int8]string
 	recent  [64]named // of names, by device or process
@@ -57,8 +56,8 @@ func eventTime(raw []byte) int64 {
 	return int64(binary.NativeEndian.Uint64(raw))
 }
 
-// maxNames bounds the table of interned names: device names come and go with
-// pods, so the table is begun anew when it is full.
+// maxNames bounds the table of interned names: device names come and go with pods, so the
+// table is cleared when it is full.
 const maxNames = 4096
 
 // decode fills p from one record of a ring. The payload refers to raw.
@@ -172,12 +171,12 @@ func (d *decoder) decodeRareParts(p *Packet, r *parts) {
 		p.Fragment = &Fragment{ID: fragment.Id, Offset: int(fragment.Offset), Length: int(fragment.Length), More: fragment.More != 0}
 	}
 	if next(r, partICMP, &icmp) {
-		complaint(p, &icmp)
+		quotedByICMP(p, &icmp)
 	}
 }
 
-// waited notes when a packet was sent that the kernel dropped long after, in a timer, and
-// by whom.
+// waited sets the time and the sender of a packet that the kernel dropped long after it was
+// sent, in a timer.
 func (d *decoder) waited(p *Packet, w *bpf.DnstraceWaited) {
 	p.SentAt = int64(w.Time)
 	if w.Who.Tgid == 0 || p.PID != 0 {
@@ -190,9 +189,9 @@ func (d *decoder) waited(p *Packet, w *bpf.DnstraceWaited) {
 	}
 }
 
-// complaint turns the packet that an ICMP error quotes, which is what the program
+// quotedByICMP turns the packet that an ICMP error quotes, which is what the program
 // parsed, into the error that was seen.
-func complaint(p *Packet, c *bpf.DnstraceIcmpError) {
+func quotedByICMP(p *Packet, c *bpf.DnstraceIcmpError) {
 	p.ICMP = &ICMP{
 		Type: c.Type, Code: c.Code, MTU: c.Mtu,
 		Protocol: p.Protocol, Src: p.Src, Dst: p.Dst, TCPSeq: p.TCPSeq, Payload: p.Payload,
@@ -215,7 +214,7 @@ type parts struct {
 	err     error
 }
 
-var errCut = errors.New("event is cut: the program and its loader do not match")
+var errTruncated = errors.New("event is cut: the program and its loader do not match")
 
 // layout is the types of which events are made: C's, without pointers.
 type layout interface {
@@ -230,7 +229,7 @@ func next[T layout](r *parts, part uint16, v *T) bool {
 	}
 	n := copy(bytesOf(v), r.tail)
 	if n < int(unsafe.Sizeof(*v)) {
-		r.err = errCut
+		r.err = errTruncated
 		return false
 	}
 	r.tail = r.tail[n:]
@@ -242,8 +241,8 @@ func bytesOf[T layout](v *T) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v))
 }
 
-// intern returns the name of a device or a process; number is that of either, and
-// finds it faster.
+// intern returns the name of a device or a process as an interned string; number, that of
+// the device or process, speeds up the search.
 func (d *decoder) intern(chars [16]int8, number uint32) string {
 	at := &d.recent[number%uint32(len(d.recent))]
 	if at.chars != chars {

@@ -16,8 +16,8 @@ const (
 	BPFSocketFilter = "cgroup ingress or socket filter"
 )
 
-// bpfReasons are those (include/net/dropreason-core.h) that a program is the cause of.
-// XDP is given by few places.
+// bpfReasons are the reasons (include/net/dropreason-core.h) that an eBPF program causes.
+// Few places give XDP.
 var bpfReasons = map[string]string{
 	"TC_INGRESS": BPFTCIngress, "TC_EGRESS": BPFTCEgress, "XDP": BPFXDP,
 	"BPF_CGROUP_EGRESS": BPFCgroupEgress, "SOCKET_FILTER": BPFSocketFilter,
@@ -33,11 +33,11 @@ var bpfPlaces = map[string]string{
 	"bpf_clone_redirect": BPFRedirect, "xdp_do_generic_redirect": BPFXDP,
 }
 
-// forwardPlaces drop what a device does not take, whoever gives it (net/core/dev.c).
+// forwardPlaces drop what a device does not take, whatever its source (net/core/dev.c).
 var forwardPlaces = []string{"____dev_forward_skb", "__dev_forward_skb2", "__dev_forward_skb", "dev_forward_skb"}
 
-// dropBPF tells where the program is attached that dropped a packet, or "" if none
-// did or reason and place do not tell.
+// dropBPF returns where the program that dropped a packet is attached; "" if none did, or
+// reason and place do not show it.
 func dropBPF(s dropSite) string {
 	if s.reason != "" {
 		return bpfReasons[s.reason]

@@ -50,7 +50,7 @@ func ipv6(src, dst string, next uint64, payload []byte) []byte {
 }
 
 // extension is a hop-by-hop, routing or destination options header of 8 bytes and
-// as many more as told.
+// more bytes beyond them.
 func extension(next uint64, more int, payload []byte) []byte {
 	return slices.Concat(be(1, next), be(1, uint64(more/8)), be(1, 1), be(1, uint64(4)), make([]byte, 4+more), payload)
 }

@@ -13,12 +13,11 @@ type Loss struct {
 	Kind   Kind // what the program sees
 	CPU    int  // -1: the kernel counts for all together
 	Events uint64
-	// First and Last bound the time, in ns of the monotonic clock, in which they were
-	// lost.
+	// First and Last bound when they were lost, in ns of the monotonic clock.
 	First, Last int64
 }
 
-// kinds says what each program sees. One that is not here has no events of its own.
+// kinds is what each program sees. Others have no events of their own.
 var kinds = map[string]Kind{
 	bpf.DnstraceProgNetDevQueue: TX, bpf.DnstraceProgNetifReceive: RX,
 	bpf.DnstraceProgKfreeSkb: Drop, bpf.DnstraceProgKfreeSkbOld: Drop,
@@ -26,16 +25,16 @@ var kinds = map[string]Kind{
 	bpf.DnstraceProgSockRecvLength: Read,
 }
 
-// missesEvery is how often the kernel is asked for the runs that it left out: a
-// system call a program.
+// missesEvery is how often the kernel is asked for the runs that it skipped: a system call
+// per program.
 const missesEvery = int64(200 * time.Millisecond)
 
 // lossReader remembers what was read and what was reported.
 type lossReader struct {
-	reported int64                  // when
+	reported int64                  // when losses were
 	seen     []bpf.DnstraceCounters // by CPU, as reported
 	asked    int64                  // when the kernel was asked for runs left out
-	missed   map[string]uint64      // how many it told, by program
+	missed   map[string]uint64      // how many it reported, by program
 	pending  map[Kind]Loss          // those not reported yet
 }
 
@@ -47,12 +46,12 @@ func newLossReader(cpus int) lossReader {
 
 // Counters returns what became of all events since the start.
 //
-// Lost are those that found a ring full, or the memory in use in which they are put
-// together (bpf/guard.h), and the runs that the kernel left out
-// because the program was running on that CPU already. A run left out may have been
-// for a packet that is not DNS, so of those it counts too many rather than too few.
+// Lost are those that found a ring full, or their scratch memory in use (bpf/guard.h), and
+// the runs that the kernel skipped because the program was already running on that CPU. A
+// skipped run may have been for a packet that is not DNS: of those it counts too many
+// rather than too few.
 func (s *Source) Counters() Counters {
-	all := Counters{Share: s.shedder.share.of(s.shedder.whole), Forgotten: s.unread.forgotten}
+	all := Counters{ReportedShare: s.shedder.threshold.fractionOf(s.shedder.ceiling), Forgotten: s.unread.forgotten}
 	for cpu := range s.cpus {
 		c := s.readCounters(cpu)
 		all.Emitted += c.Emitted
@@ -67,14 +66,14 @@ func (s *Source) Counters() Counters {
 	return all
 }
 
-// Counters of events. All only grow, but for Share.
+// Counters of events. All but ReportedShare only grow.
 type Counters struct {
-	Emitted    uint64
-	Lost       uint64
-	Shed       uint64  // packets of lookups that were left out under load
-	SampledOut uint64  // packets of lookups outside Config.Sample
-	Share      float64 // of the lookups in Config.Sample that is reported now
-	Forgotten  uint64  // datagrams that were delivered, and whose reading is not told for lack of memory
+	Emitted       uint64
+	Lost          uint64
+	Shed          uint64  // packets of lookups that were left out under load
+	SampledOut    uint64  // packets of lookups outside Config.Sample
+	ReportedShare float64 // of the lookups in Config.Sample, reported now
+	Forgotten     uint64  // delivered datagrams whose reading is not reported for lack of memory
 }
 
 func sum(lost [8]uint64) (all uint64) {
@@ -110,9 +109,8 @@ func (s *Source) Losses() []Loss {
 	return all
 }
 
-// countMisses asks for the runs that the kernel left out, which it counts since
-// Linux 5.12. Before 5.19 one who has dropped his privileges may not ask: then
-// they stay unknown.
+// countMisses asks for the runs that the kernel skipped, which it counts since Linux 5.12.
+// Before 5.19 a process that dropped its privileges may not ask: then they stay unknown.
 func (s *Source) countMisses() {
 	now := Now()
 	if now-s.loss.asked < missesEvery {
@@ -134,8 +132,8 @@ func (s *Source) countMisses() {
 	s.loss.asked = now
 }
 
-// miss notes how many runs of a program were left out since the start, and reports
-// whether there are more than before.
+// miss records how many runs of a program were skipped since the start, and reports whether
+// there are more than before.
 func (r *lossReader) miss(program string, total uint64, now int64) bool {
 	kind := kinds[program]
 	n := total - r.missed[program]

@@ -21,8 +21,8 @@ import (
 // netnsDir is where ip-netns(8) and container runtimes keep named namespaces.
 const netnsDir = "/run/netns"
 
-// refreshEvery bounds how often an unknown namespace makes us read netnsDir: a
-// node with a pod a second must not list it for every packet.
+// refreshEvery bounds how often netnsDir is read because of an unknown namespace: a node
+// with a new pod each second must not list it for every packet.
 const refreshEvery = 100 * time.Millisecond
 
 // namespaces names network namespaces by inode. A namespace that only processes
@@ -72,26 +72,24 @@ func HostNetNS() (uint32, error) {
 	return inodeOf("/proc/1/ns/net")
 }
 
-// How many rounds of packets, which are at least 20 ms apart, dir is looked at after
-// it changed.
+// In how many rounds of packets, at least 20 ms apart, dir is read after it changed.
 const (
-	// The last packets of a namespace that went come until then. Its inode is not
-	// free before: the kernel lets readers finish first (cleanup_net).
+	// The last packets of a removed namespace come within these. Its inode is not free
+	// before: the kernel waits for readers first (cleanup_net).
 	goneRounds = 2
-	// A namespace is mounted on its file right after that was made. A file that a
+	// A namespace is mounted on its file right after the file was created. A file that a
 	// crash left behind stays without.
 	earlyRounds = 4
 	// How often it is tried to watch dir, which is made with its first namespace.
 	watchRounds = 50
 )
 
-// tick is how far apart the times of two changes may be and still be equal: before
-// Linux 6.13 they are those of the last timer interrupt, of which there are 100 a
-// second at least.
+// tick is the resolution of the times of changes: before Linux 6.13 they are those of the
+// last timer interrupt, of which there are at least 100 a second.
 const tick = 10 * time.Millisecond
 
-// renew is called before each round of packets. It forgets names if namespaces came
-// or went: the kernel gives the inode of one that went to the next that comes.
+// renew is called before each round of packets. It forgets names if namespaces came or
+// went: the kernel reuses the inode of a removed one for the next.
 func (n *namespaces) renew() {
 	info, err := os.Stat(n.dir)
 	if err != nil {
@@ -224,8 +222,8 @@ type symbols struct {
 	cache map[uint64]string
 }
 
-// newSymbols opens the file at once: who opens it decides whether it shows
-// addresses, and the privilege may be given up.
+// newSymbols opens the file at once: the privileges at that time decide whether it shows
+// addresses, and they may be dropped later.
 func newSymbols(path string) *symbols {
 	s := &symbols{cache: map[uint64]string{}}
 	if f, err := os.Open(path); err == nil {
@@ -271,8 +269,8 @@ func (s *symbols) lookup(addrs []uint64) []string {
 	if _, err := s.file.Seek(0, io.SeekStart); err != nil {
 		return names
 	}
-	// Whether a symbol is the last one before an address shows at the next that is
-	// not: only then its name is worth a string.
+	// Only the next symbol shows whether one was the last before an address: only then its
+	// name is worth a string.
 	best, last, name := make([]uint64, len(addrs)), uint64(0), []byte(nil)
 	until := func(next uint64) {
 		for i, addr := range addrs {

@@ -8,15 +8,15 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// A namespace is mounted on its file right after that was made (ip-netns(8)), or when a busy
-// node comes to it: how often its file is looked at until then, and for how long.
+// How often, and for how long, a new file is checked until a namespace is mounted on it:
+// that is right after its creation (ip-netns(8)), or later on a busy node.
 const (
 	mountLook     = 200 * time.Microsecond
 	mountPatience = 100 * time.Millisecond
 )
 
-// arrivals notes the namespaces that come, as they come: one that goes again before
-// the next round of packets was never read otherwise.
+// arrivals records new namespaces at once: one that goes again before the next round of
+// packets would otherwise never be read.
 type arrivals struct {
 	dir     string
 	watcher *fsnotify.Watcher
@@ -25,8 +25,8 @@ type arrivals struct {
 	seen map[uint32]string // since the last call of take
 }
 
-// watchArrivals watches dir, or returns nil if that cannot be: dir is made with
-// its first namespace.
+// watchArrivals watches dir, or returns nil if that fails: dir is created with its first
+// namespace.
 func watchArrivals(dir string) *arrivals {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {

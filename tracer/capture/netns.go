@@ -24,14 +24,14 @@ type chosen struct {
 	device uint64 // of the file system of namespaces: what else stands at path is none
 }
 
-// CheckNetNS returns an error if one of what Config.NetNS may hold is no network
-// namespace, by name.
+// CheckNetNS returns an error that names the first entry for Config.NetNS that is no network
+// namespace.
 func CheckNetNS(names []string) error {
 	_, err := choose(netnsDir, names)
 	return err
 }
 
-// choose resolves what a user calls namespaces: names as ip-netns(8) has them, the
+// choose resolves the namespaces that a user names: names as ip-netns(8) has them, the
 // node's own as "host", paths, or inode numbers.
 func choose(dir string, names []string) ([]chosen, error) {
 	if len(names) > MaxNetNS {
@@ -93,9 +93,9 @@ func openChosen(path string) (chosen, error) {
 	return chosen{path: path, inode: uint32(st.Ino), device: st.Dev}, nil
 }
 
-// renew looks the path up again, and reports whether another namespace, or none, is
-// there now. What may not be looked at any more, as a process's without
-// CAP_SYS_PTRACE, is as it was.
+// renew resolves the path again, and reports whether another namespace, or none, is there
+// now. What must not be read any more, as a process's without CAP_SYS_PTRACE, counts as
+// unchanged.
 func (c *chosen) renew() bool {
 	if c.path == "" {
 		return false

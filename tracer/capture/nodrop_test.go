@@ -21,16 +21,16 @@ func TestFrameOfAnotherHostIsNoDrop(t *testing.T) {
 
 // A packet socket that nobody reads, with as small a buffer as there may be: what it
 // has no room for is its own copy.
-func TestCopyOfATapIsNoDrop(t *testing.T) {
-	tap := -1
+func TestCopyOfASnifferIsNoDrop(t *testing.T) {
+	sniffer := -1
 	netns, send := loopbackOfItsOwn(t, func() (err error) {
 		const everything = unix.ETH_P_ALL>>8 | unix.ETH_P_ALL&0xff<<8 // in network order
-		if tap, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, everything); err != nil {
+		if sniffer, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, everything); err != nil {
 			return err
 		}
-		return unix.SetsockoptInt(tap, unix.SOL_SOCKET, unix.SO_RCVBUF, 1)
+		return unix.SetsockoptInt(sniffer, unix.SOL_SOCKET, unix.SO_RCVBUF, 1)
 	})
-	defer unix.Close(tap)
+	defer unix.Close(sniffer)
 	source := openIn(t, netns)
 	const packets = 50
 	for range packets {
@@ -38,12 +38,12 @@ func TestCopyOfATapIsNoDrop(t *testing.T) {
 	}
 	wantNoDrop(t, source, packets)
 	// It is the test's own proof that there were copies without room.
-	stats, err := unix.GetsockoptTpacketStats(tap, unix.SOL_PACKET, unix.PACKET_STATISTICS)
+	stats, err := unix.GetsockoptTpacketStats(sniffer, unix.SOL_PACKET, unix.PACKET_STATISTICS)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if stats.Drops == 0 {
-		t.Errorf("the tap had room for all: %+v", stats)
+		t.Errorf("the sniffer had room for all: %+v", stats)
 	}
 }
 

@@ -87,8 +87,8 @@ type Fragment struct {
 }
 
 // ICMP is an error that a host or router sent about a packet with a DNS port (RFC
-// 792, RFC 4443). How it was addressed is in the Packet that carries it: Src is
-// who complains, Dst who sent what it complains about.
+// 792, RFC 4443). How it was addressed is in the Packet that carries it: Src reports the
+// error, Dst sent the packet that is quoted.
 type ICMP struct {
 	Type, Code uint8
 	MTU        uint32         // where the packet was too big: what would have passed; else 0
@@ -98,8 +98,8 @@ type ICMP struct {
 	Payload    []byte         // quoted bytes above UDP; none if less than its DNS ID was quoted
 }
 
-// Packet is one packet at one place. It, its payload and its NAT are the receiver's
-// only until the function that got it returns.
+// Packet is one packet at one place. It, its payload and its NAT are valid only until the
+// function that got it returns.
 type Packet struct {
 	Time     int64  // ns of the kernel's monotonic clock
 	SKB      uint64 // kernel address: one packet from sighting to sighting, reused after milliseconds; 0: unknown
@@ -127,7 +127,7 @@ type Packet struct {
 	CgroupID             uint64 // of the socket that sends or gets it, also where the process is not proven: inode in cgroup2; 0: unknown
 	Where                string // Drop: kernel symbol; empty: not readable
 	Reason               string // Drop: by the kernel's name; empty: the kernel gives none
-	Words                string // Drop: Reason and Where in words, as "netfilter hook FORWARD"; empty: they do not tell
+	Description          string // Drop: what Reason and Where mean, as "netfilter hook FORWARD"; empty: unknown
 	BPF                  string // Drop: by an eBPF program: where that is attached, as BPFTCIngress; empty: not by one, or unknown
 	SentAt               int64  // Drop: when it was sent, ns of the kernel's monotonic clock, where it waited before it had a device; 0: unknown
 	otherHost            bool   // Drop: its link layer address is another machine's
@@ -146,8 +146,8 @@ type Packet struct {
 	ICMP *ICMP
 }
 
-// Opens tells whether the packet asks for a TCP connection. It carries no
-// question, so a dropped one names only the client and the server.
+// Opens tells whether the packet requests a TCP connection. It carries no question, so a
+// dropped one shows only the client and the server.
 func (p *Packet) Opens() bool {
 	return p.Protocol == trace.TransportTCP && p.TCPFlags&(FlagSYN|FlagACK) == FlagSYN
 }

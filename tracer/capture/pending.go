@@ -3,7 +3,7 @@ package capture
 import "slices"
 
 // pending are events that were read and may be preceded by others, one behind the
-// other in memory that is used again and again.
+// other in memory that is reused.
 type pending struct {
 	events []event
 	merged []event // memory of sort
@@ -21,7 +21,7 @@ type event struct {
 
 // Bounds of the memory.
 const (
-	// What nearly every event fits: 2 KiB of payload, and all parts.
+	// Room for almost every event: 2 KiB of payload, and all parts.
 	eventRoom = 4 << 10
 	// What is kept in any case: 20 ms of 15,000 packets a second.
 	smallRound = 128 << 10
@@ -48,8 +48,8 @@ func (p *pending) add(raw []byte) {
 // newest returns the time of the event that was added last; there is one.
 func (p *pending) newest() int64 { return p.events[len(p.events)-1].time }
 
-// take passes on the events up to a time, in order of time. They are the receiver's
-// until it returns.
+// take passes on the events up to a time, in order of time. They are valid until deliver
+// returns.
 func (p *pending) take(upTo int64, deliver func(raw []byte) error) error {
 	p.sort()
 	n := 0
@@ -65,7 +65,7 @@ func (p *pending) take(upTo int64, deliver func(raw []byte) error) error {
 }
 
 // sort orders the events by time, those of one time as they came. Those of each CPU come
-// nearly in order: such runs are merged, two by two, until there is one.
+// almost in order: such runs are merged, two by two, until there is one.
 func (p *pending) sort() {
 	for run(p.events) < len(p.events) {
 		merged := p.merged[:0]
@@ -101,8 +101,7 @@ func merge(to, a, b []event) []event {
 	return append(append(to, a...), b...)
 }
 
-// keep forgets all but the events that are left, which are few: what came in the last
-// moment.
+// keep drops all but the events that are left: the few of the last moment.
 func (p *pending) keep(left []event) {
 	p.most = max(p.most, len(p.data))
 	kept := p.left[:0]
@@ -117,7 +116,7 @@ func (p *pending) keep(left []event) {
 	p.trim()
 }
 
-// trim lets go of the memory that only a burst needed.
+// trim releases the memory that only a burst needed.
 func (p *pending) trim() {
 	p.rounds++
 	due := p.rounds >= trimRounds

@@ -68,7 +68,7 @@ func TestPendingSort(t *testing.T) {
 	}
 }
 
-// The memory of usual rounds is used again; that of a burst is let go of, at once or
+// The memory of usual rounds is reused; that of a burst is released, at once or
 // when it was not needed for long. What stays in between is not lost.
 func TestPendingAfterABurst(t *testing.T) {
 	for _, tc := range []struct {

@@ -11,16 +11,15 @@ import (
 	"github.com/dnstrace/dnstrace/bpf"
 )
 
-// settle is how long an event may still be under way into its ring after its
-// time was taken: a program runs in less than a microsecond, an interrupt in
-// the middle of it for some more.
-const settle = int64(time.Millisecond)
+// ringDelay bounds the time from an event's timestamp until it is in its ring: a program
+// runs in less than a microsecond, an interrupt in the middle of it for some more.
+const ringDelay = int64(time.Millisecond)
 
 // Poll reads what is in the rings and passes on, in order of time, every packet
 // that no earlier one can follow any more. It returns the time up to which all
 // packets have been delivered, in ns of the monotonic clock. It does not block.
 func (s *Source) Poll(deliver func(*Packet)) (int64, error) {
-	upTo := Now() - settle
+	upTo := Now() - ringDelay
 	s.decoder.netns.renew()
 	s.servers.renew()
 	if err := s.rechoose(); err != nil {
@@ -31,7 +30,7 @@ func (s *Source) Poll(deliver func(*Packet)) (int64, error) {
 		s.look(cpu, r)
 		s.waiting = append(s.waiting, r.AvailableBytes())
 	}
-	if err := s.drainPaged(); err != nil {
+	if err := s.drainPerfBuffers(); err != nil {
 		return 0, err
 	}
 	if err := s.shed(); err != nil {
@@ -49,17 +48,17 @@ func (s *Source) Poll(deliver func(*Packet)) (int64, error) {
 	return upTo, err
 }
 
-// chunkBytes is what is read of all rings together before it is passed on, so that it is
-// still in the processor's cache, and takes no more memory however full the rings are.
-// leastChunk is what is read of one at least: some hundred events.
+// chunkBytes is read of all rings together before it is passed on, so that it is still in
+// the processor's cache, and memory stays bounded however full the rings are. leastChunk is
+// the minimum of one ring: some hundred events.
 const (
 	chunkBytes = 512 << 10
 	leastChunk = 32 << 10
 )
 
 // pass reads what waited in the rings when the poll began, and passes on the packets up to
-// a time, chunk by chunk. What comes meanwhile stays for the next poll: else the tracer
-// would run after a node that is busier than it can follow.
+// a time, chunk by chunk. What comes meanwhile stays for the next poll: else a poll would
+// not end on a node that is busier than the tracer can follow.
 func (s *Source) pass(upTo int64, deliver func(*Packet)) error {
 	var p Packet
 	for more := true; more; {
@@ -71,7 +70,7 @@ func (s *Source) pass(upTo int64, deliver func(*Packet)) error {
 			}
 			if s.waiting[cpu] > 0 {
 				more = true
-				until = min(until, s.pending.newest()-settle)
+				until = min(until, s.pending.newest()-ringDelay)
 			}
 		}
 		err := s.pending.take(until, func(raw []byte) error {
@@ -90,14 +89,14 @@ func (s *Source) pass(upTo int64, deliver func(*Packet)) error {
 	return nil
 }
 
-// past makes a reader return what is there and not wait.
+// past is a deadline with which a reader never blocks.
 var past = time.Unix(1, 0)
 
-// ringRecord is what a record takes in a ring beside its data, which is padded to
-// as much (kernel/bpf/ringbuf.c).
+// ringRecord is the size of a record's header in a ring, and the alignment of its data
+// (kernel/bpf/ringbuf.c).
 const ringRecord = 8
 
-// look notes how full a ring is.
+// look records the load of a ring.
 func (s *Source) look(cpu int, r *ringbuf.Reader) {
 	used := float64(r.AvailableBytes()) / float64(r.BufferSize())
 	if cpu >= s.cpus {
@@ -112,24 +111,24 @@ func (s *Source) look(cpu int, r *ringbuf.Reader) {
 	s.polled[cpu] = now
 }
 
-// shed makes the programs report more or fewer lookups, if need be.
+// shed adjusts the threshold of the programs to the load.
 func (s *Source) shed() error {
 	now := Now()
 	change, ok := s.shedder.decide(now)
-	if err := s.tellWaiting(now); err != nil || !ok {
+	if err := s.setWaitingKnown(now); err != nil || !ok {
 		return err
 	}
 	if err := s.coll.Variables[bpf.DnstraceVarShare].Set(uint32(change.After)); err != nil {
 		return fmt.Errorf("change the share of lookups that is reported: %w", err)
 	}
 	s.changes = append(s.changes, change)
-	s.lostAtSocket = true // those outside it are not seen to be read
+	s.lostAtSocket = true // reads of other lookups are not reported
 	return nil
 }
 
-// tellWaiting tells the programs whether every datagram that may wait at a socket is
-// known: where not, they have to say of each read what the reader got.
-func (s *Source) tellWaiting(now int64) error {
+// setWaitingKnown sets in the programs whether every datagram that may wait at a socket is
+// known: if not, they report for each read what the reader got.
+func (s *Source) setWaitingKnown(now int64) error {
 	known := s.allWaitingKnown(now)
 	if known == s.waitingKnown {
 		return nil
@@ -148,7 +147,7 @@ func (s *Source) tellWaiting(now int64) error {
 // allWaitingKnown tells whether every datagram that waits at a socket at a time was
 // reported when it came.
 func (s *Source) allWaitingKnown(at int64) bool {
-	return s.exact() && s.shedder.complete(at)
+	return s.exact() && s.shedder.reportedAll(at)
 }
 
 // rechoose makes the programs observe the namespaces that have the chosen names now.
@@ -166,8 +165,8 @@ func (s *Source) rechoose() error {
 	return nil
 }
 
-// ShareChanges returns the changes of the share since the last call, in order of time.
-func (s *Source) ShareChanges() []ShareChange {
+// ThresholdChanges returns the changes since the last call, in order of time.
+func (s *Source) ThresholdChanges() []ThresholdChange {
 	c := s.changes
 	s.changes = nil
 	return c

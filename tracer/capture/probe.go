@@ -22,8 +22,8 @@ type Finding struct {
 	Remedy   string // not OK: what would help
 }
 
-// Probe finds out what this kernel allows, by trying; package privilege tells what
-// these privileges do.
+// Probe finds out by trying what this kernel allows; package privilege does so for the
+// privileges.
 func Probe(ports []uint16) []Finding {
 	findings := slices.Concat([]Finding{probeKernel(), probeBTF()}, probeAttach(ports))
 	if kernel, err := btf.LoadKernelSpec(); err == nil {
@@ -32,14 +32,14 @@ func Probe(ports []uint16) []Finding {
 	return append(findings, probeClock(), probeNetNS(netnsDir))
 }
 
-// Limited is what the running kernel does not tell of a packet.
+// Limited is what the running kernel does not report of a packet.
 type Limited struct {
 	Process bool // which process sent it
 	Reason  bool // why it was dropped
 }
 
-// Limits returns what Probe finds of that. What cannot be read limits nothing: Open
-// fails there.
+// Limits returns which of these limits Probe finds. What cannot be read limits nothing:
+// Open fails there.
 func Limits() Limited {
 	kernel, err := btf.LoadKernelSpec()
 	if err != nil {
@@ -68,7 +68,7 @@ func probeBTF() Finding {
 	return f
 }
 
-// probeAttach does what `dnstrace run` does, tells what came of it, and undoes it.
+// probeAttach loads and attaches the programs as `dnstrace run` does, and detaches them.
 func probeAttach(ports []uint16) []Finding {
 	f := Finding{What: "load and attach", Required: true, Lost: "no packet is seen", Detail: "every program loaded and attached"}
 	s, err := Open(Config{Ports: ports, RingBytes: 1 << 16})
@@ -76,7 +76,7 @@ func probeAttach(ports []uint16) []Finding {
 		f.Detail, f.Remedy = err.Error(), "see the lines above"
 		return []Finding{f}
 	}
-	found := []Finding{probePagedPayload(s), probeArrival(s), probeReading(s)}
+	found := []Finding{probeNonLinearPayload(s), probeArrival(s), probeReading(s)}
 	if err := s.Close(); err != nil {
 		f.Detail = err.Error()
 		return []Finding{f}
@@ -91,26 +91,26 @@ func probeDropReasons(kernel *btf.Spec) Finding {
 		Lost: "a drop says where, not why", Remedy: "Linux 5.17 or later gives reasons"}
 }
 
-// probePagedPayload tells whether the source that was opened sees payload in pages.
-func probePagedPayload(s *Source) Finding {
-	f := Finding{What: "TCP on virtual devices", OK: s.pagedErr == nil, Detail: "payload in pages is read in place",
+// probeNonLinearPayload tells whether an open source sees non-linear payload.
+func probeNonLinearPayload(s *Source) Finding {
+	f := Finding{What: "TCP on virtual devices", OK: s.nonLinearErr == nil, Detail: "payload in pages is read in place",
 		Lost:   "DNS over TCP between pods is not seen",
 		Remedy: "allow perf_event_open (the seccomp profile) and more locked memory (ulimit -l), or Linux 6.12 or later"}
 	switch {
-	case s.pagedErr != nil:
-		f.Detail = s.pagedErr.Error()
+	case s.nonLinearErr != nil:
+		f.Detail = s.nonLinearErr.Error()
 		if perfParanoid() > 2 {
 			f.Remedy = "sysctl kernel.perf_event_paranoid=2, or CAP_SYS_ADMIN, or Linux 6.12 or later"
 		}
-	case s.paged != nil:
+	case s.perfReader != nil:
 		f.Detail = "payload in pages is copied by the kernel (perf buffers)"
 	}
 	return f
 }
 
-// perfParanoid returns how far perf_event_open is restricted: distributions have levels
-// above the kernel's own, which end at 2, and at which CAP_PERFMON may not be enough.
-// Unknown is 0.
+// perfParanoid returns the restriction level of perf_event_open; 0 where unknown. Some
+// distributions have levels above the kernel's highest, 2, for which CAP_PERFMON may not be
+// enough.
 func perfParanoid() (level int) {
 	b, err := os.ReadFile("/proc/sys/kernel/perf_event_paranoid")
 	if err != nil {
@@ -120,9 +120,9 @@ func perfParanoid() (level int) {
 	return level
 }
 
-// probeMisses tells whether it can be counted how often the kernel left a program out
-// because it was running on that CPU already. It counts since Linux 5.12, and tells one
-// who has dropped his privileges, as the tracer does, since 5.19.
+// probeMisses tells whether the runs can be counted that the kernel skipped because the
+// program was already running on that CPU. It counts them since Linux 5.12, and shows them
+// without privileges, which the tracer drops, since 5.19.
 func probeMisses() Finding {
 	f := Finding{What: "runs left out", OK: kernelAtLeast(5, 19), Detail: "counted",
 		Lost: "a packet at which the kernel left a program out is missing and not counted", Remedy: "Linux 5.19 or later"}
@@ -177,13 +177,12 @@ func probeConntrack(kernel *btf.Spec) Finding {
 	return f
 }
 
-// coarseClock is a step of the clock that puts packets on two processors at one
-// time: a packet crosses a node in some ten of it.
+// coarseClock is a clock resolution at which packets on two processors get the same time: a
+// packet crosses a node in some ten steps.
 const coarseClock = time.Microsecond
 
-// probeClock tells how exact the times of packets are, by which those of all
-// processors are put in order. Without a counter that the kernel trusts they are
-// those of its timer interrupt.
+// probeClock tells the resolution of the times of packets, by which those of all processors
+// are ordered. Without a counter that the kernel trusts it is that of its timer interrupt.
 func probeClock() Finding {
 	f := Finding{What: "clock", Lost: "packets of one moment are out of order: lookups with translated addresses may look unanswered",
 		Remedy: "a better clock source than " + clockSource() + ": see /sys/devices/system/clocksource/clocksource0/available_clocksource, or boot with tsc=reliable"}

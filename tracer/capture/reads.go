@@ -13,8 +13,8 @@ const (
 	// The receive queue of a socket holds some 280 small datagrams by default
 	// (net.core.rmem_default); this is 14 such queues.
 	maxUnread = 4096
-	// With so many a read is compared that may be it by their first bytes: who sends ever the
-	// same ones has no reads that are known.
+	// A read is compared with at most so many datagrams with the same first bytes: reads of
+	// more equal ones stay unknown.
 	maxLooked = 512
 	// Header, the longest name, type and class take 271.
 	keptPayload = 512
@@ -22,15 +22,15 @@ const (
 	unreadFor = int64(10 * time.Second)
 )
 
-// unread ties what processes read to the datagrams that were delivered to their
-// sockets. The kernel tells of a read no more than the socket, the length and the front
-// of what the reader got (bpf/socket.h), which names its datagram among the few that
-// wait there. What fits none is dropped, never guessed.
+// unread matches reads of processes with the datagrams that were delivered to their
+// sockets. Of a read the kernel shows the socket, the length and the first bytes of what
+// the reader got (bpf/socket.h), which identify its datagram among the few that wait
+// there. A read that matches none is dropped, never guessed.
 type unread struct {
 	sockets        map[uint64]ends
 	alike          [1 << 10]*datagram // by socket and front, the newest first
 	oldest, newest *datagram          // of all sockets
-	spare          *datagram
+	free           *datagram          // list of unused ones, linked by next
 	count          int
 	forgotten      uint64 // for lack of room
 }
@@ -48,8 +48,8 @@ type datagram struct {
 	older, newer *datagram // of all
 }
 
-// deliver notes a datagram. It returns false for one that was seen before: a
-// tracepoint that sees the end of a queue may see it twice.
+// deliver records a datagram. It returns false for one that was seen before: a tracepoint
+// that sees the end of a queue may see it twice.
 func (u *unread) deliver(p *Packet) bool {
 	queue := u.sockets[p.Sock]
 	if last := queue.last; last != nil && p.SKB != 0 && last.packet.SKB == p.SKB && bytes.HasPrefix(p.Payload, last.payload) {
@@ -60,11 +60,11 @@ func (u *unread) deliver(p *Packet) bool {
 		u.forgotten++
 		queue = u.sockets[p.Sock]
 	}
-	d := u.spare
+	d := u.free
 	if d == nil {
 		d = new(datagram)
 	} else {
-		u.spare = d.next
+		u.free = d.next
 	}
 	d.payload = append(d.payload[:0], p.Payload[:min(len(p.Payload), keptPayload)]...)
 	d.packet = *p
@@ -95,8 +95,8 @@ func (u *unread) bucket(sock uint64, front uint32) **datagram {
 	return &u.alike[(sock^uint64(front)*0x9e3779b97f4a7c15)*0x9e3779b97f4a7c15>>54] // Fibonacci hashing, to ten bits
 }
 
-// find returns the datagram that a reader got, the first of those that it may be; nil: it is
-// not known.
+// find returns the datagram that a reader got, the first of those that it may be; nil if
+// unknown.
 func (u *unread) find(p *Packet) (found *datagram) {
 	looked := 0
 	for d := *u.bucket(p.Sock, frontOf(p.Payload)); d != nil; d = d.alike {
@@ -110,9 +110,9 @@ func (u *unread) find(p *Packet) (found *datagram) {
 	return found
 }
 
-// read makes of a read, which has no packet, the datagram that was read, and reports
-// whether it is known. Its payload stays valid until the next call of deliver. exact
-// says that every delivery was seen, of all lookups.
+// read replaces a read, which has no packet, by the datagram that was read, and reports
+// whether it is known. Its payload stays valid until the next call of deliver. exact says
+// that every delivery of all lookups was seen.
 func (u *unread) read(p *Packet, exact bool) bool {
 	var d *datagram
 	if len(p.Payload) < headerBytes {
@@ -137,11 +137,11 @@ func (u *unread) read(p *Packet, exact bool) bool {
 	return true
 }
 
-// underWay is how long a datagram may take from where its delivery is seen into its queue, on
-// a node that has no time for it.
+// underWay bounds the time from the event of a delivery until the datagram is in its queue,
+// on an overloaded node.
 const underWay = int64(time.Millisecond)
 
-// forget lets go of a socket's datagrams from d on that were delivered before a time: one of
+// forget drops a socket's datagrams from d on that were delivered before a time: one of
 // several was read behind which the queue was empty, so that they were read too, by which read
 // is not known. Kept, they would make every later read ambiguous.
 func (u *unread) forget(d *datagram, before int64) {
@@ -169,7 +169,7 @@ func (d *datagram) is(p *Packet) bool {
 	return d.packet.PayloadLen >= p.PayloadLen && n >= headerBytes && bytes.Equal(d.payload[:n], p.Payload[:n])
 }
 
-// recentDrops is how many of the newest a drop at the socket may concern: it follows
+// recentDrops bounds the newest datagrams that a drop at the socket may concern: it follows
 // the delivery at once.
 const recentDrops = 64
 
@@ -188,7 +188,7 @@ func (u *unread) drop(skb uint64) {
 	}
 }
 
-// expire forgets what nobody read for long, as in sockets that were closed.
+// expire drops what stayed unread for long, as in closed sockets.
 func (u *unread) expire(now int64) {
 	for u.oldest != nil && u.oldest.packet.Time < now-unreadFor {
 		u.remove(u.oldest)
@@ -236,11 +236,10 @@ func (u *unread) remove(d *datagram) {
 		}
 	}
 	u.count--
-	d.next, u.spare = u.spare, d
+	d.next, u.free = u.free, d
 }
 
-// atSocket ties a packet to others of its socket, and reports whether it is to be
-// passed on.
+// atSocket matches a packet with others of its socket, and reports whether to pass it on.
 func (s *Source) atSocket(p *Packet) bool {
 	switch {
 	case p.Kind == Drop:

@@ -207,9 +207,9 @@ func FuzzUnread(f *testing.F) {
 // that may wait beside it would have been seen.
 func TestReadUnderShedding(t *testing.T) {
 	const shed = int64(1e9)
-	whole := shedder{whole: WholeShare, share: WholeShare}
-	sampled := shedder{whole: shareOf(new(0.5)), share: shareOf(new(0.5))}
-	shedding := shedder{whole: WholeShare, share: WholeShare, full: 1}
+	whole := shedder{ceiling: AllLookups, threshold: AllLookups}
+	sampled := shedder{ceiling: thresholdOf(new(0.5)), threshold: thresholdOf(new(0.5))}
+	shedding := shedder{ceiling: AllLookups, threshold: AllLookups, full: 1}
 	shedding.decide(shed)
 	calm := shedding
 	calm.decide(shed + calmFor)
@@ -233,7 +233,7 @@ func TestReadUnderShedding(t *testing.T) {
 		p := readAt(1, 1, 0)
 		p.Time = tc.at
 		if got := s.atSocket(&p); got != tc.want {
-			t.Errorf("%s: %v, share %v", tc.name, got, s.shedder.share)
+			t.Errorf("%s: %v, threshold %v", tc.name, got, s.shedder.threshold)
 		}
 	}
 }

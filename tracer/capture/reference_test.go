@@ -19,11 +19,11 @@ type reference struct {
 	src, dst netip.Addr
 	fragment bool // a first one
 	// What a program reports.
-	seen, later      bool
-	protocol         byte
-	sport, dport     uint16
-	tunnel, complain bool
-	payload          []byte
+	seen, later       bool
+	protocol          byte
+	sport, dport      uint16
+	tunnel, icmpError bool
+	payload           []byte
 }
 
 // Bounds of the programs: what they copy of a payload, and how many headers they read.
@@ -107,7 +107,7 @@ func (r *reference) ipv6() step {
 // fragmented goes on behind a header that tells of fragments.
 func (r *reference) fragmented(offset int, more bool) step {
 	if offset != 0 {
-		r.later = !r.complain
+		r.later = !r.icmpError
 		return nil
 	}
 	r.fragment = r.fragment || more
@@ -151,14 +151,14 @@ func (r *reference) udp() step {
 		return nil
 	}
 	r.take(8)
-	r.seen = dns && (r.left >= headerBytes || r.sport == dport && !r.complain)
+	r.seen = dns && (r.left >= headerBytes || r.sport == dport && !r.icmpError)
 	if dns || !slices.Contains([]uint16{4789, 8472, 6081}, r.dport) || !r.mayBeTunnel() {
 		return nil
 	}
 	return (*reference).tunnelled
 }
 
-func (r *reference) mayBeTunnel() bool { return !r.tunnel && !r.complain && !r.fragment }
+func (r *reference) mayBeTunnel() bool { return !r.tunnel && !r.icmpError && !r.fragment }
 
 func (r *reference) inIPv4() step { return r.in(0x0800) }
 func (r *reference) inIPv6() step { return r.in(0x86dd) }
@@ -215,7 +215,7 @@ func (r *reference) tcp() step {
 	h := r.look(20)
 	switch {
 	case !ok || !dns:
-	case r.complain:
+	case r.icmpError:
 		r.seen, r.left = true, 0
 	case h == nil || h[12]>>4 < 5 || r.left < 4*int(h[12]>>4):
 	default:
@@ -227,13 +227,13 @@ func (r *reference) tcp() step {
 
 func (r *reference) icmp() step {
 	h := r.take(8)
-	if h == nil || r.complain || r.fragment || (r.next == 1) != (r.version == 4) {
+	if h == nil || r.icmpError || r.fragment || (r.next == 1) != (r.version == 4) {
 		return nil
 	}
 	if r.version == 4 && h[0] != 3 && h[0] != 11 && h[0] != 12 || r.version == 6 && (h[0] < 1 || h[0] > 4) {
 		return nil
 	}
-	r.complain = true
+	r.icmpError = true
 	if r.version == 4 {
 		return (*reference).ipv4
 	}
@@ -247,7 +247,7 @@ func (r *reference) agrees(p *Packet) string {
 		src, dst, payload, protocol = p.ICMP.Src, p.ICMP.Dst, p.ICMP.Payload, p.ICMP.Protocol
 	}
 	switch {
-	case (p.ICMP != nil) != r.complain:
+	case (p.ICMP != nil) != r.icmpError:
 		return "whether it is an error of ICMP"
 	case (p.Outer != nil) != r.tunnel:
 		return "whether it is in a tunnel"

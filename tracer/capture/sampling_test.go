@@ -71,8 +71,7 @@ var envelopes = []struct {
 }
 
 // The programs compute the hash of the vectors from queries and from responses, whatever
-// is around them: a packet is reported in the smallest share that its hash is in, and in
-// no smaller one.
+// is around them: a packet is reported at a threshold equal to its hash, and not below.
 func TestSamplingVectors(t *testing.T) {
 	netns, run := testRun(t)
 	source := openIn(t, netns)
@@ -90,8 +89,8 @@ func TestSamplingVectors(t *testing.T) {
 				if e.protocol == trace.TransportTCP {
 					m = slices.Concat(be(2, uint64(len(m))), m)
 				}
-				for share, in := range map[Share]bool{Share(v.hash): true, Share(v.hash - 1): false} {
-					if err := source.coll.Variables[bpf.DnstraceVarShare].Set(uint32(share)); err != nil {
+				for threshold, in := range map[Threshold]bool{Threshold(v.hash): true, Threshold(v.hash - 1): false} {
+					if err := source.coll.Variables[bpf.DnstraceVarShare].Set(uint32(threshold)); err != nil {
 						t.Fatal(err)
 					}
 					before := source.Counters()
@@ -102,7 +101,7 @@ func TestSamplingVectors(t *testing.T) {
 					// Sent, received and, as nobody wants it, dropped.
 					reported, shed := after.Emitted-before.Emitted, after.Shed-before.Shed
 					if in && (reported < 2 || shed > 0) || !in && (reported > 0 || shed < 2) {
-						t.Errorf("%s, %+v, response %v, share %#x: %d reported, %d shed", e.name, v, response, share, reported, shed)
+						t.Errorf("%s, %+v, response %v, threshold %#x: %d reported, %d shed", e.name, v, response, threshold, reported, shed)
 					}
 				}
 			}
@@ -110,7 +109,7 @@ func TestSamplingVectors(t *testing.T) {
 	}
 }
 
-// What shows no ID is reported whatever the share: a later fragment, and an ICMP error
+// What shows no ID is reported whatever the threshold: a later fragment, and an ICMP error
 // that quotes the ports and no more.
 func TestSamplingWithoutAnID(t *testing.T) {
 	netns, run := testRun(t)
@@ -215,7 +214,7 @@ func TestSampleIsThePlugins(t *testing.T) {
 				t.Errorf("%s: %d packets of lookup %d, expected %d", ip, seen[id], id, want)
 			}
 		}
-		if c := source.Counters(); c.SampledOut != out || c.Lost+c.Shed != 0 || c.Emitted != 4*lookups-out || c.Share != 1 {
+		if c := source.Counters(); c.SampledOut != out || c.Lost+c.Shed != 0 || c.Emitted != 4*lookups-out || c.ReportedShare != 1 {
 			t.Errorf("%s: %+v, expected %d sampled out", ip, c, out)
 		}
 	}
@@ -227,15 +226,15 @@ func TestSheddingOfASample(t *testing.T) {
 	const lookups = 300
 	source, client := sampleEcho(t, net.IPv4(127, 0, 0, 1), &half)
 	port := client.LocalAddr().(*net.UDPAddr).AddrPort().Port()
-	share := shareOf(&half).times(0.5)
-	if err := source.coll.Variables[bpf.DnstraceVarShare].Set(uint32(share)); err != nil {
+	threshold := thresholdOf(&half).times(0.5)
+	if err := source.coll.Variables[bpf.DnstraceVarShare].Set(uint32(threshold)); err != nil {
 		t.Fatal(err)
 	}
 	var reported, shed, out uint64
 	for id := range uint16(lookups) {
 		lookup(t, client, slices.Concat(be(2, uint64(id)), query[2:]))
 		switch {
-		case share.Has(trace.TransportUDP, id, port):
+		case threshold.Selects(trace.TransportUDP, id, port):
 			reported += 4
 		case trace.Sampled(trace.SamplingHash(trace.TransportUDP, id, port), half):
 			shed += 4
@@ -255,7 +254,7 @@ func TestSampleOfNothing(t *testing.T) {
 	for id := range uint16(20) {
 		lookup(t, client, slices.Concat(be(2, uint64(id)), query[2:]))
 	}
-	if c := source.Counters(); c.Emitted+c.Shed != 0 || c.SampledOut != 80 || c.Share != 1 {
+	if c := source.Counters(); c.Emitted+c.Shed != 0 || c.SampledOut != 80 || c.ReportedShare != 1 {
 		t.Errorf("%+v", c)
 	}
 }
@@ -265,15 +264,15 @@ func TestSampleOfATranslatedClient(t *testing.T) {
 	const lookups = 40
 	var source *Source
 	var client uint16
-	lacks := false
+	unsupported := false
 	inNewNamespace(t, func() error {
 		server, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 		if err != nil {
 			return err
 		}
 		defer server.Close()
-		if lacks = !addRules("table ip t { chain p { type nat hook postrouting priority 100; udp dport %d snat to 127.0.0.77:2000-2999; }; }",
-			server.LocalAddr().(*net.UDPAddr).Port); lacks {
+		if unsupported = !addRules("table ip t { chain p { type nat hook postrouting priority 100; udp dport %d snat to 127.0.0.77:2000-2999; }; }",
+			server.LocalAddr().(*net.UDPAddr).Port); unsupported {
 			return nil
 		}
 		inode, err := inodeOf("/proc/thread-self/ns/net")
@@ -304,7 +303,7 @@ func TestSampleOfATranslatedClient(t *testing.T) {
 		}
 		return nil
 	})
-	if lacks {
+	if unsupported {
 		return
 	}
 	defer source.Close()

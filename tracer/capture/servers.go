@@ -18,7 +18,7 @@ import (
 type Ports interface {
 	// IsServer reports whether an address and port are a DNS server's: the port is one
 	// that is observed, or it was learned that a translation of such a port leads there.
-	// It may be called from any goroutine.
+	// Safe for concurrent use.
 	IsServer(netip.AddrPort) bool
 }
 
@@ -36,7 +36,7 @@ const (
 )
 
 // keepServer is how long a server is known after the last proof: addresses of pods are
-// used again. The programs keep what they learn for as long.
+// reused. The programs keep what they learn as long.
 const keepServer = int64(10 * time.Minute)
 
 // socket is a port that a server binds in a namespace.
@@ -46,7 +46,7 @@ type socket struct {
 }
 
 // servers are those whose address and port were learned, and tells the programs of them.
-// Its methods may be called from any goroutine.
+// Its methods are safe for concurrent use.
 type servers struct {
 	ports []uint16 // that are observed, whatever the address
 	write func(b []byte, at uintptr)
@@ -135,8 +135,7 @@ func (s *servers) list(all []netip.AddrPort) {
 // takes no room from others.
 const maxOfNetns = 8
 
-// bind notes that a server takes queries at a port in a namespace, whatever its address
-// there.
+// bind records that a server takes queries at a port in a namespace, at any address there.
 func (s *servers) bind(netns uint32, port uint16) {
 	if netns == 0 || slices.Contains(s.ports, port) {
 		return
@@ -186,8 +185,8 @@ func (s *servers) forget() {
 	}
 }
 
-// tell lets the programs know a server. One that finds no place among the few that they
-// look at stays unknown to them, until conntrack tells them.
+// tell adds a server to the map of the programs. One that finds no free place among the few
+// that they look at stays unknown to them until they learn it from conntrack.
 func (s *servers) tell(a netip.AddrPort) {
 	if _, ok := s.slots[a]; ok {
 		return
@@ -257,9 +256,9 @@ func (s *Source) Ports() Ports { return s.servers }
 
 // LearnSocket says that a DNS server has bound a port in a network namespace, by its
 // inode: the programs learn the address from what it sends, and packets from and to that
-// are seen, for ten minutes after the last call. It may be called from any goroutine.
+// are seen, for ten minutes after the last call. Safe for concurrent use.
 func (s *Source) LearnSocket(netns uint32, port uint16) { s.servers.bind(netns, port) }
 
 // ListServers says where all DNS servers of the cluster are, in place of the list before:
-// packets from and to them are seen for as long. It may be called from any goroutine.
+// packets from and to them are seen for as long. Safe for concurrent use.
 func (s *Source) ListServers(all []netip.AddrPort) { s.servers.list(all) }

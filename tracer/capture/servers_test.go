@@ -72,19 +72,19 @@ func TestServers(t *testing.T) {
 	check("one of them", v6)
 	s.list(nil)
 	check("listed no more")
-	// What the programs found themselves they need not be told.
+	// What the programs found themselves is not added to their map.
 	s.saw(v4, m.now)
 	m.now += keepServer - 1
 	s.renew()
 	if !s.IsServer(v4) || m.has(v4) {
-		t.Errorf("seen: a server %v, told %v", s.IsServer(v4), m.has(v4))
+		t.Errorf("seen: a server %v, added %v", s.IsServer(v4), m.has(v4))
 	}
 	m.now += keepServer
 	s.renew()
 	check("old")
 }
 
-// The table has a bound, and places that are free again are used again.
+// The table has a bound, and places that are free again are reused.
 func TestManyServers(t *testing.T) {
 	s, m := newSection(53)
 	addr := func(i int) netip.AddrPort {
@@ -257,13 +257,13 @@ func ask(server *net.UDPConn, to netip.AddrPort, id uint16) error {
 	return err
 }
 
-// Where a translation of an observed port leads to is a server from the first packet on,
-// also to those that no translation is told of.
+// The target of a translation of an observed port is a server from the first packet on,
+// also where connection tracking does not show the translation.
 func TestServerBehindATranslation(t *testing.T) {
 	const service = 61153
 	var source *Source
 	var at netip.AddrPort
-	lacks := false
+	unsupported := false
 	withAddress(t, func(netns string) error {
 		server, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(192, 0, 2, 9)})
 		if err != nil {
@@ -271,8 +271,8 @@ func TestServerBehindATranslation(t *testing.T) {
 		}
 		defer server.Close()
 		at = server.LocalAddr().(*net.UDPAddr).AddrPort()
-		if lacks = !addRules("table ip t { chain o { type nat hook output priority -100; udp dport %d dnat to 192.0.2.9:%d; }; }",
-			service, at.Port()); lacks {
+		if unsupported = !addRules("table ip t { chain o { type nat hook output priority -100; udp dport %d dnat to 192.0.2.9:%d; }; }",
+			service, at.Port()); unsupported {
 			return nil
 		}
 		if source, err = openDevices(Config{Ports: []uint16{service}, NetNS: []string{netns}}); err != nil {
@@ -285,7 +285,7 @@ func TestServerBehindATranslation(t *testing.T) {
 		}
 		return nil
 	})
-	if lacks {
+	if unsupported {
 		return
 	}
 	defer source.Close()
@@ -346,7 +346,7 @@ func TestServerOfASocket(t *testing.T) {
 	for _, p := range poll(t, source) {
 		seen[binary.BigEndian.Uint16(p.Payload)]++
 	}
-	// Of the first lookup after it was told, the response.
+	// Of the first lookup after the programs learned it, the response.
 	if want := map[uint16]int{1: 2, 2: 4}; seen[1] != want[1] || seen[2] != want[2] || len(seen) != 2 {
 		t.Errorf("packets by lookup: %v, expected %v", seen, want)
 	}
@@ -362,8 +362,8 @@ func TestSamplingOfALearnedServer(t *testing.T) {
 	netns, run := testRun(t)
 	source := openIn(t, netns)
 	source.ListServers([]netip.AddrPort{netip.MustParseAddrPort("192.0.2.2:61055")})
-	share := Share(trace.SamplingHash(trace.TransportTCP, 0, cport))
-	for _, s := range []Share{share, share - 1} {
+	threshold := Threshold(trace.SamplingHash(trace.TransportTCP, 0, cport))
+	for _, s := range []Threshold{threshold, threshold - 1} {
 		if err := source.coll.Variables[bpf.DnstraceVarShare].Set(uint32(s)); err != nil {
 			t.Fatal(err)
 		}
@@ -376,8 +376,8 @@ func TestSamplingOfALearnedServer(t *testing.T) {
 				t.Fatal(err)
 			}
 			after := source.Counters()
-			if in := s == share; (after.Emitted > before.Emitted) != in || (after.Shed > before.Shed) == in {
-				t.Errorf("share %#x: before %+v, after %+v", s, before, after)
+			if in := s == threshold; (after.Emitted > before.Emitted) != in || (after.Shed > before.Shed) == in {
+				t.Errorf("threshold %#x: before %+v, after %+v", s, before, after)
 			}
 		}
 	}

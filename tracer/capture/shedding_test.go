@@ -14,18 +14,18 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// A share that is reported is as large as it says, a smaller one is part of a larger, and
+// A threshold selects as many lookups as it should, a subset of those of a higher one and
 // of a sample at the same rate (package trace tests that both are even).
-func TestShareHas(t *testing.T) {
+func TestThresholdSelects(t *testing.T) {
 	const lookups = 4096
 	for _, part := range []float64{1, 0.5, 0.1, 1.0 / 256, 0} {
-		share, in := WholeShare.times(part), 0
+		threshold, in := AllLookups.times(part), 0
 		for id := range uint16(lookups) {
-			if !share.Has(trace.TransportUDP, id, 40000) {
+			if !threshold.Selects(trace.TransportUDP, id, 40000) {
 				continue
 			}
 			in++
-			if !WholeShare.times(min(1, part*1.5)).Has(trace.TransportUDP, id, 40000) {
+			if !AllLookups.times(min(1, part*1.5)).Selects(trace.TransportUDP, id, 40000) {
 				t.Errorf("ID %d is in %v, but not in one and a half times as much", id, part)
 			}
 			if part > 0 && !trace.Sampled(trace.SamplingHash(trace.TransportUDP, id, 40000), part) {
@@ -33,28 +33,28 @@ func TestShareHas(t *testing.T) {
 			}
 		}
 		if want := lookups * part; math.Abs(float64(in)-want) > 5*math.Sqrt(want*(1-part)) {
-			t.Errorf("%d of %d in share %v", in, lookups, part)
+			t.Errorf("%d of %d are selected, expected a part of %v", in, lookups, part)
 		}
 	}
 	// All that is asked on a connection is reported, or nothing.
 	for port := uint16(30000); port < 31000; port++ {
-		if share := WholeShare / 3; share.Has(trace.TransportTCP, 1, port) != share.Has(trace.TransportTCP, 2, port) {
+		if threshold := AllLookups / 3; threshold.Selects(trace.TransportTCP, 1, port) != threshold.Selects(trace.TransportTCP, 2, port) {
 			t.Errorf("TCP port %d: one ID only", port)
 		}
 	}
 }
 
-func TestShareOf(t *testing.T) {
+func TestThresholdOf(t *testing.T) {
 	tiny := 1e-12
 	for name, tc := range map[string]struct {
 		rate *float64
-		want Share
-	}{"all": {nil, WholeShare}, "half": {&half, WholeShare / 2}, "nearly none": {&tiny, 0}} {
-		if got := shareOf(tc.rate); got != tc.want {
+		want Threshold
+	}{"all": {nil, AllLookups}, "half": {&half, AllLookups / 2}, "nearly none": {&tiny, 0}} {
+		if got := thresholdOf(tc.rate); got != tc.want {
 			t.Errorf("%s: got %d, want %d", name, got, tc.want)
 		}
 	}
-	if got := WholeShare.times(0.25).of(WholeShare); got != 0.25 {
+	if got := AllLookups.times(0.25).fractionOf(AllLookups); got != 0.25 {
 		t.Errorf("a quarter is %v", got)
 	}
 }
@@ -76,10 +76,10 @@ func TestShedder(t *testing.T) {
 			{100 * time.Millisecond, 0.25, 1000, 0, 1},
 		},
 		"full, and more was lost than taken": {{20 * time.Millisecond, 1, 1000, 3000, 0.125}},
-		"nothing was taken":                  {{20 * time.Millisecond, 1, 0, 1 << 40, leastPart}},
+		"nothing was taken":                  {{20 * time.Millisecond, 1, 0, 1 << 40, minFraction}},
 		"no further down": {
-			{20 * time.Millisecond, 1, 1, 1 << 20, leastPart},
-			{20 * time.Millisecond, 1, 1, 1 << 20, leastPart},
+			{20 * time.Millisecond, 1, 1, 1 << 20, minFraction},
+			{20 * time.Millisecond, 1, 1, 1 << 20, minFraction},
 		},
 		"not calm for long enough": {
 			{20 * time.Millisecond, 1, 1000, 3000, 0.125},
@@ -91,18 +91,18 @@ func TestShedder(t *testing.T) {
 	} {
 		for _, rate := range []*float64{nil, &half, &percent} {
 			t.Run(name, func(t *testing.T) {
-				now, whole := int64(time.Hour), shareOf(rate)
-				s := shedder{whole: whole, share: whole, calm: now}
+				now, whole := int64(time.Hour), thresholdOf(rate)
+				s := shedder{ceiling: whole, threshold: whole, calm: now}
 				for i, p := range polls {
 					now += int64(p.after)
-					before, want := s.share, whole.times(p.want)
+					before, want := s.threshold, whole.times(p.want)
 					s.saw(0, 5, 0) // another ring, with less in it
 					s.saw(p.used, p.taken, p.lost)
 					change, changed := s.decide(now)
-					if d := int64(s.share) - int64(want); d < -1 || d > 1 || changed != (before != s.share) {
-						t.Errorf("poll %d: got share %d, changed %v, want %d", i, s.share, changed, want)
+					if d := int64(s.threshold) - int64(want); d < -1 || d > 1 || changed != (before != s.threshold) {
+						t.Errorf("poll %d: got threshold %d, changed %v, want %d", i, s.threshold, changed, want)
 					}
-					if changed && change != (ShareChange{At: now, Before: before, After: s.share}) {
+					if changed && change != (ThresholdChange{At: now, Before: before, After: s.threshold}) {
 						t.Errorf("poll %d: %+v", i, change)
 					}
 				}
@@ -111,12 +111,12 @@ func TestShedder(t *testing.T) {
 	}
 }
 
-// The programs report each packet of the lookups in the share, none of the others,
-// and count those.
-func TestSharedPackets(t *testing.T) {
+// The programs report each packet of the selected lookups, none of the others, and count
+// those.
+func TestPacketsBelowTheThreshold(t *testing.T) {
 	const ids = 1000
-	for _, share := range []Share{WholeShare / 3, WholeShare.times(leastPart), 0} {
-		source, _, client := exerciseShare(t, 0, ids, share)
+	for _, threshold := range []Threshold{AllLookups / 3, AllLookups.times(minFraction), 0} {
+		source, _, client := exerciseThreshold(t, 0, ids, threshold)
 		seen := map[uint16]int{}
 		for _, p := range poll(t, source) {
 			seen[binary.BigEndian.Uint16(p.Payload)]++
@@ -124,36 +124,36 @@ func TestSharedPackets(t *testing.T) {
 		shed := uint64(0)
 		for id := range uint16(ids) {
 			want := 0
-			if share.Has(trace.TransportUDP, id, client.Port()) {
+			if threshold.Selects(trace.TransportUDP, id, client.Port()) {
 				want = 2 // TX and RX on loopback
 			}
 			shed += uint64(2 - want)
 			if seen[id] != want {
-				t.Errorf("share %d: %d packets of ID %d, want %d", share, seen[id], id, want)
+				t.Errorf("threshold %d: %d packets of ID %d, want %d", threshold, seen[id], id, want)
 			}
 		}
 		if c := source.Counters(); c.Shed != shed || c.Emitted != 2*ids-shed || c.Lost != 0 {
-			t.Errorf("share %d: %+v, want %d shed", share, c, shed)
+			t.Errorf("threshold %d: %+v, want %d shed", threshold, c, shed)
 		}
 	}
 }
 
-// A ring that overflows makes the programs report fewer lookups, whole ones, and
-// the change is told.
-func TestOverflowMakesTheShareSmaller(t *testing.T) {
+// A ring that overflows makes the programs report fewer lookups, whole ones, and the change
+// is reported.
+func TestOverflowLowersTheThreshold(t *testing.T) {
 	source, _, _ := exercise(t, 4096, 500)
 	poll(t, source)
-	changes := source.ShareChanges()
+	changes := source.ThresholdChanges()
 	c := source.Counters()
-	if len(changes) != 1 || changes[0].Before != WholeShare || changes[0].After.of(WholeShare) != c.Share || c.Share >= 0.5 {
+	if len(changes) != 1 || changes[0].Before != AllLookups || changes[0].After.fractionOf(AllLookups) != c.ReportedShare || c.ReportedShare >= 0.5 {
 		t.Fatalf("changes %+v, %+v", changes, c)
 	}
-	var share uint32
-	if err := source.coll.Variables[bpf.DnstraceVarShare].Get(&share); err != nil || Share(share) != changes[0].After {
-		t.Errorf("the programs have share %d, %v", share, err)
+	var threshold uint32
+	if err := source.coll.Variables[bpf.DnstraceVarShare].Get(&threshold); err != nil || Threshold(threshold) != changes[0].After {
+		t.Errorf("the programs have threshold %d, %v", threshold, err)
 	}
-	if again := source.ShareChanges(); len(again) != 0 {
-		t.Errorf("told twice: %+v", again)
+	if again := source.ThresholdChanges(); len(again) != 0 {
+		t.Errorf("reported twice: %+v", again)
 	}
 }
 
@@ -165,22 +165,22 @@ func addRules(format string, args ...any) bool {
 	return nft.Run() == nil
 }
 
-// A TCP connection whose port is translated is in the share by the ports that its
-// client used, which is how user space judges it: it would be split else.
-func TestTranslatedConnectionInTheShare(t *testing.T) {
+// A TCP connection whose port is translated is selected by the port that its client used,
+// as in user space: else its packets would be selected in part.
+func TestTranslatedConnectionIsSampled(t *testing.T) {
 	const service, connections = 61153, 60
-	share := WholeShare / 2
+	threshold := AllLookups / 2
 	var source *Source
 	clients := map[uint16]bool{}
-	lacks := false
+	unsupported := false
 	inNewNamespace(t, func() error {
 		l, err := net.Listen("tcp4", "127.0.0.1:0")
 		if err != nil {
 			return err
 		}
 		defer l.Close()
-		if lacks = !addRules("table ip t { chain o { type nat hook output priority -100; tcp dport %d redirect to :%d; }; }",
-			service, l.Addr().(*net.TCPAddr).Port); lacks {
+		if unsupported = !addRules("table ip t { chain o { type nat hook output priority -100; tcp dport %d redirect to :%d; }; }",
+			service, l.Addr().(*net.TCPAddr).Port); unsupported {
 			return nil
 		}
 		inode, err := inodeOf("/proc/thread-self/ns/net")
@@ -190,7 +190,7 @@ func TestTranslatedConnectionInTheShare(t *testing.T) {
 		if source, err = openDevices(Config{Ports: []uint16{service}, NetNS: []string{fmt.Sprint(inode)}}); err != nil {
 			return err
 		}
-		if err := source.coll.Variables[bpf.DnstraceVarShare].Set(uint32(share)); err != nil {
+		if err := source.coll.Variables[bpf.DnstraceVarShare].Set(uint32(threshold)); err != nil {
 			return err
 		}
 		for range connections {
@@ -205,7 +205,7 @@ func TestTranslatedConnectionInTheShare(t *testing.T) {
 		}
 		return nil
 	})
-	if lacks {
+	if unsupported {
 		return
 	}
 	defer source.Close()
@@ -222,7 +222,7 @@ func TestTranslatedConnectionInTheShare(t *testing.T) {
 	in := 0
 	for port := range clients {
 		want := 0
-		if share.Has(trace.TransportTCP, 0, port) {
+		if threshold.Selects(trace.TransportTCP, 0, port) {
 			want, in = 4, in+1 // SYN and SYN-ACK, sent and received
 		}
 		if seen[port] != want {
@@ -230,6 +230,6 @@ func TestTranslatedConnectionInTheShare(t *testing.T) {
 		}
 	}
 	if in == 0 || in == connections {
-		t.Errorf("%d of %d are in the share, which proves nothing", in, connections)
+		t.Errorf("%d of %d are selected, which proves nothing", in, connections)
 	}
 }

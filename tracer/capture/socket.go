@@ -15,7 +15,7 @@ import (
 )
 
 // Observes is what a source sees at sockets, on this kernel and with these privileges.
-// Where a field is false, that a packet was not seen there means nothing.
+// Where a field is false, an unseen packet means nothing.
 //
 // Reads by a process that takes data without receiving it, as by splice(2) or through
 // a sockmap, are never seen.
@@ -63,8 +63,8 @@ var socketTracepoints = map[string]string{
 	bpf.DnstraceProgSockRecvLength: "sock_recv_length", // since Linux 6.3
 }
 
-// prepareSockets leaves out the programs at sockets that are not wanted, or for which
-// the kernel has no place.
+// prepareSockets removes the programs at sockets that are not wanted, or that the kernel
+// does not support.
 func prepareSockets(spec *ebpf.CollectionSpec, kernel *btf.Spec, way arrivalWay) error {
 	for program, tracepoint := range socketTracepoints {
 		if way == arrivalNone || tracepointArgs(kernel, tracepoint) == 0 {
@@ -83,7 +83,7 @@ func prepareSockets(spec *ebpf.CollectionSpec, kernel *btf.Spec, way arrivalWay)
 	return spec.Variables[bpf.DnstraceVarReadsObserved].Set(reads)
 }
 
-// withoutSockets removes from a spec what is worth going on without: first the program
+// withoutSockets removes from a spec what the source can work without: first the program
 // of the root cgroup, then those of tracepoints.
 func withoutSockets(spec *ebpf.CollectionSpec) (removed bool) {
 	before := len(spec.Programs)
@@ -100,8 +100,8 @@ func withoutSockets(spec *ebpf.CollectionSpec) (removed bool) {
 // rootInode is that of the root of cgroup2 (fs/kernfs/mount.c).
 const rootInode = 1
 
-// attachArrival attaches the program of the root cgroup, or, where that is not to be
-// had, leaves it to the tracepoints and says why in cgroupErr.
+// attachArrival attaches the program of the root cgroup, or, where that fails, leaves it to
+// the tracepoints and sets cgroupErr.
 func (s *Source) attachArrival(way arrivalWay) error {
 	program := s.coll.Programs[bpf.DnstraceProgCgroupIngress]
 	if program == nil {

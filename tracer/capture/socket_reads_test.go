@@ -249,7 +249,7 @@ func TestReadsUnderLoad(t *testing.T) {
 			at += skipped + 1
 		}
 		c := source.Counters()
-		t.Logf("%s: %d delivered, %d read, %d told, %d dropped, %d lost", name, len(ofKind(packets, Delivered)), len(truth), len(read), len(ofKind(packets, Drop)), c.Lost)
+		t.Logf("%s: %d delivered, %d read, %d reported, %d dropped, %d lost", name, len(ofKind(packets, Delivered)), len(truth), len(read), len(ofKind(packets, Drop)), c.Lost)
 	}
 }
 

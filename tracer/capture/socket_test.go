@@ -23,7 +23,7 @@ import (
 // the root cgroup wants that to be mounted.
 func arrivalWays() map[string]arrivalWay {
 	ways := map[string]arrivalWay{"tracepoints": arrivalTracepoints}
-	if s, err := open(Config{Ports: []uint16{dport}, RingBytes: 1 << 16}, wayOfKernel(), arrivalCgroup); err == nil {
+	if s, err := open(Config{Ports: []uint16{dport}, RingBytes: 1 << 16}, kernelPayloadAccess(), arrivalCgroup); err == nil {
 		ways["cgroup"] = arrivalCgroup
 		_ = s.Close()
 	}
@@ -33,7 +33,7 @@ func arrivalWays() map[string]arrivalWay {
 // openAt opens a source that sees packets at sockets one way.
 func openAt(t *testing.T, way arrivalWay, port uint16) *Source {
 	t.Helper()
-	source, err := open(Config{Ports: []uint16{port}}, wayOfKernel(), way)
+	source, err := open(Config{Ports: []uint16{port}}, kernelPayloadAccess(), way)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -352,9 +352,9 @@ func TestScratchInUse(t *testing.T) {
 	}
 	setBusy(0)
 	// What was lost makes it report fewer lookups for a while, and then all again.
-	for end := time.Now().Add(30 * time.Second); source.shedder.share != WholeShare; {
+	for end := time.Now().Add(30 * time.Second); source.shedder.threshold != AllLookups; {
 		if time.Now().After(end) {
-			t.Fatalf("the share is still %d", source.shedder.share)
+			t.Fatalf("the threshold is still %d", source.shedder.threshold)
 		}
 		poll(t, source)
 	}

@@ -42,8 +42,8 @@ func defaultRingBytes(cpus int) int {
 
 // Config says what to capture.
 type Config struct {
-	// Ports of DNS servers, 1 to MaxPorts. Where one of them is translated to another, as by
-	// a Service, that is learned.
+	// Ports of DNS servers, 1 to MaxPorts. The source learns to which ports a translation, as
+	// by a Service, maps them.
 	Ports     []uint16
 	RingBytes int // per CPU, a power of two; 0: up to 4 MiB, 64 MiB in all
 	// NetNS are the network namespaces to observe, MaxNetNS at most: names as
@@ -55,33 +55,33 @@ type Config struct {
 	Sample *float64
 }
 
-// Source delivers the packets that the programs saw. Its methods are for one goroutine
-// but where they say otherwise.
+// Source delivers the packets that the programs saw. Its methods are not safe for
+// concurrent use unless they say so.
 type Source struct {
 	coll         *ebpf.Collection
 	links        []link.Link
 	rings        []*ringbuf.Reader
 	unread       unread
 	lostAtSocket bool // deliveries or reads may be missing since the last poll
-	waitingKnown bool // what the programs were told (tellWaiting)
+	waitingKnown bool // as set in the programs (setWaitingKnown)
 	// Why packets are not seen at their sockets by the program of the root cgroup, and
 	// why by none.
 	cgroupErr, socketErr error
 
-	paged    *perf.Reader // nil: the programs read payload in pages, or nobody does
-	pagedErr error        // why nobody does
-	counters *ebpf.Memory
-	servers  *servers
-	cpus     int
-	loss     lossReader
-	decoder  decoder
-	pending  pending
-	waiting  []int          // by ring: bytes that are to be read in this poll
-	record   ringbuf.Record // of a ring, read into pending
-	shedder  shedder
-	chosen   []chosen               // namespaces; none: all are observed
-	changes  []ShareChange          // of the share that is reported, not delivered yet
-	polled   []bpf.DnstraceCounters // by CPU, at the last poll
+	perfReader   *perf.Reader // nil: the programs read non-linear payload, or nothing does
+	nonLinearErr error        // why nothing does
+	counters     *ebpf.Memory
+	servers      *servers
+	cpus         int
+	loss         lossReader
+	decoder      decoder
+	pending      pending
+	waiting      []int          // by ring: bytes that are to be read in this poll
+	record       ringbuf.Record // of a ring, read into pending
+	shedder      shedder
+	chosen       []chosen               // namespaces; none: all are observed
+	changes      []ThresholdChange      // not delivered yet
+	polled       []bpf.DnstraceCounters // by CPU, at the last poll
 }
 
 // countersMap is the section that holds cpu_counters, an array of maxCPUs
@@ -95,10 +95,10 @@ const (
 // Open loads and attaches the programs. The error names what is missing and the
 // remedy. The caller owns the source and must close it.
 func Open(cfg Config) (*Source, error) {
-	return open(cfg, wayOfKernel(), arrivalBest)
+	return open(cfg, kernelPayloadAccess(), arrivalBest)
 }
 
-func open(cfg Config, way pagedWay, arrival arrivalWay) (*Source, error) {
+func open(cfg Config, access payloadAccess, arrival arrivalWay) (*Source, error) {
 	observe, err := choose(netnsDir, cfg.NetNS)
 	if err != nil {
 		return nil, err
@@ -125,12 +125,12 @@ func open(cfg Config, way pagedWay, arrival arrivalWay) (*Source, error) {
 		symbols: newSymbols("/proc/kallsyms"),
 		reasons: dropReasons(kernel),
 	}}
-	if err := s.load(spec, way, arrival); err != nil {
+	if err := s.load(spec, access, arrival); err != nil {
 		return nil, errors.Join(remedy(err), s.Close())
 	}
 	s.servers = newServers(cfg.Ports, nil)
-	whole := shareOf(cfg.Sample)
-	s.shedder = shedder{whole: whole, share: whole, calm: Now()}
+	whole := thresholdOf(cfg.Sample)
+	s.shedder = shedder{ceiling: whole, threshold: whole, calm: Now()}
 	if err := s.start(spec.Maps[bpf.DnstraceMapRings].InnerMap, arrival); err != nil {
 		return nil, errors.Join(remedy(err), s.Close())
 	}
@@ -167,19 +167,19 @@ func newSpec(cfg Config, observe []chosen) (*ebpf.CollectionSpec, error) {
 	return spec, nil
 }
 
-// setSample tells the programs which lookups to report.
+// setSample sets which lookups the programs report.
 func setSample(spec *ebpf.CollectionSpec, rate *float64) error {
 	if rate == nil {
 		return nil
 	}
 	return errors.Join(spec.Variables[bpf.DnstraceVarSampleBelow].Set(trace.SampleThreshold(*rate)),
-		spec.Variables[bpf.DnstraceVarShare].Set(uint32(shareOf(rate))))
+		spec.Variables[bpf.DnstraceVarShare].Set(uint32(thresholdOf(rate))))
 }
 
 // load loads the programs.
-func (s *Source) load(spec *ebpf.CollectionSpec, way pagedWay, arrival arrivalWay) error {
+func (s *Source) load(spec *ebpf.CollectionSpec, access payloadAccess, arrival arrivalWay) error {
 	ring := int(spec.Maps[bpf.DnstraceMapRings].InnerMap.MaxEntries)
-	events, err := s.preparePaged(spec, way, min(ring, maxPagedBytes))
+	events, err := s.prepareNonLinear(spec, access, min(ring, maxPerfBufferBytes))
 	if err != nil {
 		return fmt.Errorf("set how payload in pages is read: %w", err)
 	}
@@ -199,10 +199,10 @@ func (s *Source) load(spec *ebpf.CollectionSpec, way pagedWay, arrival arrivalWa
 	return nil
 }
 
-// chooseDropPrograms keeps the program that fits the tracepoint's arguments: the
-// verifier refuses one that reads an argument the kernel does not pass. It leaves out the
-// one of a tracepoint that the kernel does not have: what waited for a link address is then
-// of the time of its drop.
+// chooseDropPrograms keeps the program that fits the tracepoint's arguments: the verifier
+// refuses one that reads an argument the kernel does not pass. It removes the program of a
+// tracepoint that the kernel does not have: what waited for a link address then has the
+// time of its drop.
 func chooseDropPrograms(spec *ebpf.CollectionSpec, kernel *btf.Spec) {
 	drop := bpf.DnstraceProgKfreeSkb
 	if tracepointArgs(kernel, "kfree_skb") >= 3 {
@@ -214,8 +214,8 @@ func chooseDropPrograms(spec *ebpf.CollectionSpec, kernel *btf.Spec) {
 	}
 }
 
-// tracepointArgs returns how many arguments a tracepoint passes: its BTF type
-// has one more, the data of the one who attached.
+// tracepointArgs returns how many arguments a tracepoint passes: its BTF type has one more,
+// the private data of the attachment.
 func tracepointArgs(kernel *btf.Spec, name string) int {
 	var def *btf.Typedef
 	if err := kernel.TypeByName("btf_trace_"+name, &def); err != nil {
@@ -252,7 +252,7 @@ func (s *Source) start(ring *ebpf.MapSpec, arrival arrivalWay) error {
 	if err := s.attachArrival(arrival); err != nil {
 		return err
 	}
-	if err := s.tellWaiting(Now()); err != nil {
+	if err := s.setWaitingKnown(Now()); err != nil {
 		return err
 	}
 	for name, prog := range s.coll.Programs {
@@ -300,8 +300,8 @@ func (s *Source) Close() error {
 	for _, r := range s.rings {
 		errs = append(errs, r.Close())
 	}
-	if s.paged != nil {
-		errs = append(errs, s.paged.Close())
+	if s.perfReader != nil {
+		errs = append(errs, s.perfReader.Close())
 	}
 	errs = append(errs, s.decoder.symbols.close(), s.decoder.netns.close())
 	if s.coll != nil {

@@ -19,7 +19,7 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// BPF_PROG_TEST_RUN cannot be had of the programs themselves: those at a BTF tracepoint
+// BPF_PROG_TEST_RUN does not support the programs themselves: those at a BTF tracepoint
 // take pointers to the kernel's own buffers (net/bpf/test_run.c: no tp_btf). It can of
 // one at tc, to which the kernel gives a buffer made of our bytes. That sends it on, so
 // that the tracepoints see the buffer as the test run built it.

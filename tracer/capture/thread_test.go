@@ -13,7 +13,7 @@ import (
 )
 
 // A server's threads have names of their own, as those of BIND or a JVM: the process
-// has the name that ps shows, that of its first thread, and the one that sends is told
+// has the name that ps shows, that of its first thread, and the one that sends is reported
 // beside it.
 func TestThreadThatSends(t *testing.T) {
 	kernel, err := btf.LoadKernelSpec()

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// Who may make cgroups sends from ever new ones, or from ones that are gone: to look for
-// them takes a share of the time, and no more. A node that starts a few pods at once has all
-// of their names.
+// A client that may make cgroups sends from ever new ones, or from ones that are gone:
+// looking for them takes a bounded part of the time. A node that starts a few pods at once
+// has all of their names.
 func TestCgroupsWithoutEnd(t *testing.T) {
 	root, now := t.TempDir(), time.Unix(1, 0)
 	const look = 10 * time.Millisecond

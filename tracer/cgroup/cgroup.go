@@ -29,8 +29,8 @@ const (
 	maxLook   = 500 * time.Millisecond
 )
 
-// Names names cgroups by id, which is the inode of their directory in cgroup2. It
-// is for one goroutine.
+// Names names cgroups by id, which is the inode of their directory in cgroup2. Not safe
+// for concurrent use.
 type Names struct {
 	root  string // where cgroup2 is mounted
 	known map[uint64]group

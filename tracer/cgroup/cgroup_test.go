@@ -172,8 +172,8 @@ func TestOwnCgroup(t *testing.T) {
 	}
 }
 
-// Whoever may make cgroups chooses their names: what is taken for a container's id is
-// in the path, and has its length.
+// The maker of a cgroup chooses its name: what is taken for a container's id is in the
+// path, and has the length of one.
 func FuzzContainer(f *testing.F) {
 	id := strings.Repeat("0f", idLength/2)
 	for _, path := range []string{"", "/", "///", "/docker/" + id, "/x/crio-conmon-" + id + ".scope", "/kubepods-podx.slice:cri-containerd:" + id, "/a" + id + "/-" + id + ".scope.scope"} {

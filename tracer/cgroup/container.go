@@ -13,7 +13,7 @@ const idLength = 64
 //	/docker/ID, /kubepods/burstable/podUID/ID              cgroupfs driver
 //	…/docker-ID.scope, …/cri-containerd-ID.scope,          systemd driver
 //	…/crio-ID.scope, …/libpod-ID.scope, …/nerdctl-ID.scope
-//	…/kubepods-podUID.slice:cri-containerd:ID              containerd, if it is told the wrong driver
+//	…/kubepods-podUID.slice:cri-containerd:ID              containerd, if configured for the wrong driver
 //
 // The cgroups of monitors (crio-conmon-ID, libpod-conmon-ID) are no containers.
 func Container(path string) string {

@@ -1,7 +1,6 @@
-// Package chain finds things by a hash that some of them have in common. It is a hash table
-// that has no entries but the things, which carry their own links, so that it takes no memory
-// for each. Exchanges and lookups under way come by the thousand each second, and nearly every
-// one has a key of its own.
+// Package chain is an intrusive hash table with several items per hash: the items carry the
+// links, so that it allocates nothing for each. Thousands of exchanges and lookups come each
+// second, and almost every one has a key of its own.
 package chain
 
 import (
@@ -15,8 +14,8 @@ type Links[T any] struct {
 	hash         uint64
 }
 
-// Table has chains of items that have a hash in common, the newest first. An item joins and
-// leaves in constant time. It is not safe for concurrent use.
+// Table has a chain of items for each hash, the newest first. Join and Leave take constant
+// time. It is not safe for concurrent use.
 type Table[T any] struct {
 	heads []*T // the newest of each bucket
 	shift int  // of hashes, to the number of a bucket
@@ -27,7 +26,7 @@ type Table[T any] struct {
 // leastBuckets is how many buckets there are at least, as a power of two.
 const leastBuckets = 10
 
-// scatter parts hashes between buckets as nobody can foretell who chooses what is hashed.
+// scatter distributes hashes over buckets unpredictably for those who choose the input.
 var scatter = rand.Uint64() | 1
 
 // New returns an empty table of items that have their links for it where links says.
@@ -95,8 +94,8 @@ func (t *Table[T]) from(item *T, hash uint64) *T {
 	return item
 }
 
-// Of yields the items with a hash, the newest first, at most so many. No item may leave before
-// it is done.
+// Of yields at most so many items with a hash, the newest first. No item may leave before it
+// ends.
 func (t *Table[T]) Of(hash uint64, most int) iter.Seq[*T] {
 	return func(yield func(*T) bool) {
 		for item := t.First(hash); item != nil && most > 0; item = t.Next(item) {
@@ -107,8 +106,8 @@ func (t *Table[T]) Of(hash uint64, most int) iter.Seq[*T] {
 	}
 }
 
-// Resize makes half as many buckets again as there are items, or more. Join does so when there
-// are too few; who had very many for a while calls it to have fewer.
+// Resize makes at least one and a half times as many buckets as items. Join calls it when
+// there are too few; call it to shrink the table after a burst.
 func (t *Table[T]) Resize() {
 	n := leastBuckets
 	for 1<<n < t.len+t.len/2 {

@@ -32,7 +32,7 @@ func conntrackFull(_ *memory, t *trace.Trace, s subject, d *trace.Drop) (trace.F
 // beforeTracking tells whether a packet died at a hook where connection tracking
 // makes entries (nf_conntrack_proto.c), or where the kernel does not tell at which.
 func beforeTracking(d *trace.Drop) bool {
-	_, hook, told := strings.Cut(d.Words, "netfilter hook ")
+	_, hook, told := strings.Cut(d.Description, "netfilter hook ")
 	return !told || !strings.Contains(hook, "family bridge") && (strings.HasPrefix(hook, "PREROUTING") || strings.HasPrefix(hook, "OUTPUT"))
 }
 

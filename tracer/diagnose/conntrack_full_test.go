@@ -32,7 +32,7 @@ func TestConntrackFullOrARule(t *testing.T) {
 		{"no place", "", "netfilter", 1000, 1000, DroppedByNetfilter, "NETFILTER_DROP"},
 	} {
 		tr := &trace.Trace{Exchange: &trace.Exchange{Outcome: trace.OutcomeDropped, Drops: []trace.Drop{{
-			Message: trace.MessageQuery, Where: tc.where, Reason: tc.reason, Words: tc.words, ConntrackCount: tc.count, ConntrackMax: tc.max,
+			Message: trace.MessageQuery, Where: tc.where, Reason: tc.reason, Description: tc.words, ConntrackCount: tc.count, ConntrackMax: tc.max,
 		}}}}
 		found := New().Trace(tr)
 		if len(found) != 1 || found[0].Code != tc.want {

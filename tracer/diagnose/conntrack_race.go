@@ -48,5 +48,5 @@ func conntrackRace(m *memory, t *trace.Trace, s subject, d *trace.Drop) (trace.F
 // entries. Where the kernel does not tell the hook, or whether there was a new
 // entry, the drop has no words for it.
 func atConfirm(d *trace.Drop) bool {
-	return d.Where == "nf_hook_slow" && byNetfilter(d) && strings.Contains(d.Words, "conntrack insert clash")
+	return d.Where == "nf_hook_slow" && byNetfilter(d) && strings.Contains(d.Description, "conntrack insert clash")
 }

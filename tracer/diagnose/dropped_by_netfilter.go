@@ -25,7 +25,7 @@ func droppedByNetfilter(_ *memory, t *trace.Trace, s subject, d *trace.Drop) (tr
 			Advice:   noEndpointsAdvice,
 		}, true
 	}
-	if strings.Contains(d.Words, "NFQUEUE") {
+	if strings.Contains(d.Description, "NFQUEUE") {
 		return trace.Finding{
 			Code:    DroppedByNetfilter,
 			Summary: fmt.Sprintf("A firewall rule handed %s to NFQUEUE, and no process took it: dropped in %s.", droppedWhat(s, d), droppedWhere(t, d)),
@@ -122,7 +122,7 @@ func rejectedWith(ex *trace.Exchange, d *trace.Drop) string {
 
 // ruleOf tells by the family of the chain whose rule it was, and where to look for it.
 func ruleOf(d *trace.Drop) (whose, advice string) {
-	_, family, _ := strings.Cut(d.Words, ", family ")
+	_, family, _ := strings.Cut(d.Description, ", family ")
 	switch {
 	case strings.HasPrefix(family, "bridge"):
 		return " of the bridge", "Find the rule there: `nft list ruleset bridge`, `ebtables -L --Lc` (counters that rise)."

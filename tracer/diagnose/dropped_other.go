@@ -14,7 +14,7 @@ import (
 // finding of its own. Proof: the drop, whose reason is quoted.
 func droppedOther(_ *memory, t *trace.Trace, s subject, d *trace.Drop) (trace.Finding, bool) {
 	why := dropreason.Of(d.Reason, d.Where)
-	words := why.Words
+	words := why.Description
 	if words == "" {
 		words = d.Reason
 	}

@@ -59,7 +59,7 @@ func TestDroppedByNetfilterNamesWhose(t *testing.T) {
 		{"NETFILTER_DROP", "nft_do_chain", "netfilter hook INPUT, family inet", "A firewall rule dropped", "nft list ruleset inet"},
 		{"", "nf_queue", "netfilter hook INPUT, NFQUEUE without a process that takes it", "NFQUEUE", "nfnetlink_queue"},
 	} {
-		f := found(trace.Drop{Reason: tc.reason, Where: tc.where, Words: tc.words}, nil)
+		f := found(trace.Drop{Reason: tc.reason, Where: tc.where, Description: tc.words}, nil)
 		if f.Code != DroppedByNetfilter || !strings.Contains(f.Summary, tc.summary) || !strings.Contains(f.Advice, tc.advice) {
 			t.Errorf("%s: %s: %s > %s", tc.words, f.Code, f.Summary, f.Advice)
 		}

@@ -107,7 +107,7 @@ type dropKind struct {
 }
 
 func kindOf(d *trace.Drop) dropKind {
-	return dropKind{d.Message, d.Reason, d.Where, d.Words, d.BPF, d.Dst, d.Place(), d.IfName}
+	return dropKind{d.Message, d.Reason, d.Where, d.Description, d.BPF, d.Dst, d.Place(), d.IfName}
 }
 
 // lastDropOf returns the drop that ended a transmission; nil if none did. A copy that was
@@ -185,8 +185,8 @@ func dropQuote(ex *trace.Exchange, d *trace.Drop) string {
 		where = "a function whose name is hidden (kernel.kptr_restrict)"
 	}
 	quote := fmt.Sprintf("kernel drop of the %s %s after the first packet: reason %s, in %s", packet(ex, d.Message), since(d.Offset), reason, where)
-	if d.Words != "" {
-		quote += " (" + d.Words + ")"
+	if d.Description != "" {
+		quote += " (" + d.Description + ")"
 	}
 	return quote
 }

@@ -248,7 +248,7 @@ func dropped(c *claim, said []string) bool {
 			if d.IfName == "" {
 				place = "before it had a device"
 			}
-			if ok && d.Message == message && spent(d.Offset, said[1]) && reason == said[2] && d.Where == said[3] && d.Words == said[4] &&
+			if ok && d.Message == message && spent(d.Offset, said[1]) && reason == said[2] && d.Where == said[3] && d.Description == said[4] &&
 				(said[5] == "" || placeName(d.NetNSName, d.NetNS) == said[5] && place == said[6]) {
 				return true
 			}

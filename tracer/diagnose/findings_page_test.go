@@ -58,7 +58,7 @@ func asLinux510(r trace.Record) bool {
 	for i := range ex.Drops {
 		d := &ex.Drops[i]
 		if d.Reason != "NETFILTER_DROP" {
-			d.Words = dropreason.Of("", d.Where).Words
+			d.Description = dropreason.Of("", d.Where).Description
 		}
 		d.Reason = ""
 	}

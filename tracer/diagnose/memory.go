@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/dnstrace/dnstrace/trace"
-	"github.com/dnstrace/dnstrace/tracer/spare"
+	"github.com/dnstrace/dnstrace/tracer/freelist"
 )
 
 // Bounds of what is remembered: some six megabytes.
@@ -32,7 +32,7 @@ type memory struct {
 	calls     map[trace.TraceID]*call
 	order     []*seen // oldest first, from head on
 	unused    []*seen // forgotten, to be used again
-	ended     spare.Of[call]
+	ended     freelist.List[call]
 	head      int
 	room      int // lookups that the maps have held
 	now       time.Time
@@ -160,7 +160,7 @@ func (m *memory) add(t *trace.Trace) {
 func (m *memory) callOf(id trace.TraceID) *call {
 	c := m.calls[id]
 	if c == nil {
-		c = m.ended.Take()
+		c = m.ended.Get()
 		*c = call{}
 		c.lookups = c.alone[:0]
 		m.calls[id] = c
@@ -263,7 +263,7 @@ func (m *memory) expire() {
 		c := s.of
 		if c.lookups = without(c.lookups, s); len(c.lookups) == 0 {
 			delete(m.calls, s.call)
-			m.ended.Give(c)
+			m.ended.Put(c)
 		}
 		if len(m.unused) < maxUnused {
 			m.unused = append(m.unused, s)
@@ -276,10 +276,10 @@ func (m *memory) expire() {
 	}
 }
 
-// shrink lets go of the memory that only a burst needed: some two megabytes.
+// shrink releases the memory that only a burst needed: some two megabytes.
 func (m *memory) shrink() {
-	if spare.TooLarge(m.room, len(m.order)) {
-		m.lookups, m.calls, m.unused = spare.Map(m.lookups), spare.Map(m.calls), nil
+	if freelist.TooLarge(m.room, len(m.order)) {
+		m.lookups, m.calls, m.unused = freelist.Compact(m.lookups), freelist.Compact(m.calls), nil
 		m.ended.Trim()
 		m.room = len(m.order)
 	}

@@ -74,8 +74,8 @@ func droppedFragment(t *trace.Trace, s subject, d *trace.Drop) trace.Finding {
 		why = "by a firewall rule"
 	case d.BPF != "":
 		why = "by an eBPF program (" + d.BPF + ")"
-	case d.Words != "":
-		why = "(" + d.Words + ")"
+	case d.Description != "":
+		why = "(" + d.Description + ")"
 	case d.Reason == "":
 		why = "without a reason"
 	}

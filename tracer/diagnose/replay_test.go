@@ -305,7 +305,7 @@ func (c *toCome) Kin(of *trace.Exchange, from, until time.Time) (kin []*trace.Ex
 	return kin
 }
 
-func (c *toCome) Whole(time.Time) bool { return true }
+func (c *toCome) AllReported(time.Time) bool { return true }
 
 // inOrder describes traces in the order in which the lookups began.
 func inOrder(traces []*trace.Trace) []byte {

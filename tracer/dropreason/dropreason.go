@@ -27,13 +27,12 @@ func Name(kernel string) string {
 
 // Reason says why a packet was dropped.
 type Reason struct {
-	Words  string // what it means, as a phrase; empty: it is not known
-	Advice string // what to do, in sentences
+	Description string // what it means, as a phrase; empty: unknown
+	Advice      string // what to do, in sentences
 }
 
-// Of returns what is known of a reason that was given at a place: the name of the kernel's
-// function that freed the packet. Either may be empty. Of what is not known it has no
-// words.
+// Of explains a drop by its reason and its place, the name of the kernel's function that
+// freed the packet. Either may be empty. Description is empty where both are unknown.
 func Of(reason, where string) Reason {
 	switch {
 	case reason == "IP_INHDR" && slices.Contains(forwarders, where):

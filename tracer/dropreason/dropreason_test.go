@@ -26,9 +26,9 @@ func TestEveryReasonOfThisKernel(t *testing.T) {
 			name := Name(v.Name)
 			known[name] = true
 			_, explained := reasons[name]
-			spared := slices.Contains(notDNS, name) || slices.Contains(Unspecified, name)
-			if explained == spared {
-				t.Errorf("%s: explained %t, not met by DNS %t", name, explained, spared)
+			exempt := slices.Contains(notDNS, name) || slices.Contains(Unspecified, name)
+			if explained == exempt {
+				t.Errorf("%s: explained %t, not met by DNS %t", name, explained, exempt)
 			}
 		}
 	}
@@ -45,8 +45,8 @@ func TestEveryReasonOfThisKernel(t *testing.T) {
 // What is said is one phrase and whole sentences, with commands that somebody can run.
 func TestWords(t *testing.T) {
 	check := func(name string, r Reason) {
-		if r.Words == "" || strings.HasSuffix(r.Words, ".") || strings.Contains(r.Words, "\n") {
-			t.Errorf("%s means %q", name, r.Words)
+		if r.Description == "" || strings.HasSuffix(r.Description, ".") || strings.Contains(r.Description, "\n") {
+			t.Errorf("%s means %q", name, r.Description)
 		}
 		if utf8.RuneCountInString(r.Advice) > 130 { // as in a finding
 			t.Errorf("%s: the advice has %d characters: %s", name, utf8.RuneCountInString(r.Advice), r.Advice)
@@ -80,7 +80,7 @@ func TestOf(t *testing.T) {
 		{"SOMETHING_NEW", "somewhere", "", "the kernel's source"},
 		{"", "", "", "nstat"},
 	} {
-		if got := Of(tc.reason, tc.where); !strings.Contains(got.Words, tc.words) || (tc.words == "") != (got.Words == "") || !strings.Contains(got.Advice, tc.advice) {
+		if got := Of(tc.reason, tc.where); !strings.Contains(got.Description, tc.words) || (tc.words == "") != (got.Description == "") || !strings.Contains(got.Advice, tc.advice) {
 			t.Errorf("%s at %s: %+v", tc.reason, tc.where, got)
 		}
 	}

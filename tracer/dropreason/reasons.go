@@ -29,7 +29,7 @@ var reasons = map[string]Reason{
 	"IPV6_BAD_EXTHDR":   {"malformed IPv6 extension header", adviceMalformed},
 	"BPF_CGROUP_EGRESS": {"eBPF program of the cgroup, outgoing", "`bpftool cgroup tree` lists the programs of cgroups (systemd's IPAddressDeny= is one)."},
 
-	// Wrong or cut.
+	// Malformed or truncated.
 	"UDP_CSUM":           {"wrong checksum", adviceChecksum},
 	"TCP_CSUM":           {"wrong checksum", adviceChecksum},
 	"IP_CSUM":            {"wrong checksum", adviceChecksum},

@@ -52,8 +52,8 @@ func (a *age) end(ex *open) {
 	*n = neighbours{}
 }
 
-// begunBy tells whether an exchange may be open that had begun by a time: where all are
-// answered, what began long ago is over.
+// begunBy tells whether an exchange that had begun by a time may still be open: where all
+// are answered, old ones are over.
 func (a *age) begunBy(at time.Time) bool {
 	return a.backdated > 0 || a.oldest != nil && !a.oldest.wall.After(at)
 }

@@ -19,7 +19,7 @@ type answer struct {
 	flags     uint16
 	hasTTL    bool
 	part      bool      // size is that of the first fragment
-	rejection rejection // why nobody can take it
+	rejection rejection // why its receiver cannot take it
 }
 
 func readAnswer(m *message) answer {
@@ -28,15 +28,15 @@ func readAnswer(m *message) answer {
 		rcode: m.flags&0xf | uint16(s.edns.rcodeHigh)<<4, flags: m.flags, size: int32(m.size), part: m.part, records: int32(m.counts[0]),
 		answers: s.answers, minTTL: s.minTTL, hasTTL: s.hasTTL, extended: s.edns.extended,
 	}
-	// A cut one that says so is asked for again over TCP; what a fragment lacks is in the others.
+	// A response with TC is asked for again over TCP; what a fragment lacks is in the others.
 	if m.flags&bitTC == 0 && !m.part && len(m.body) >= m.size {
 		a.rejection = s.rejection
 	}
 	return a
 }
 
-// take makes a response the exchange's; of several the first that was seen counts. A
-// zone transfer is all of its messages together.
+// take records the response of the exchange; of several the first that was seen counts. The
+// messages of a zone transfer count together.
 func (ex *open) take(a *answer, m *message) {
 	switch {
 	case ex.answer == nil:
@@ -49,8 +49,8 @@ func (ex *open) take(a *answer, m *message) {
 	}
 }
 
-// judge decides what becomes of a datagram with a response: false if its receiver
-// cannot take it, which is noted where the client is.
+// judge tells whether the receiver of a datagram with a response can take it. A rejection is
+// recorded where the client is.
 func (t *Table) judge(ex *open, p *capture.Packet, m *message) bool {
 	j, known := ex.journey(p, true)
 	var a answer
@@ -83,8 +83,8 @@ func (t *Table) judge(ex *open, p *capture.Packet, m *message) bool {
 	return true
 }
 
-// arrives decides whether the client takes a response that comes to it: it has to come
-// from the address that was asked (RFC 5452, section 9.1).
+// arrives decides whether the client takes a response that reaches it: it has to come from
+// the address that was asked (RFC 5452, section 9.1).
 func (ex *open) arrives(j *journey, p *capture.Packet) {
 	switch {
 	case p.Src == ex.server, p.Src == ex.sentDst, ex.server.Addr().IsMulticast(), j.taken, p.NAT != nil && p.NAT.Original.Dst == ex.server:
@@ -97,8 +97,8 @@ func (ex *open) arrives(j *journey, p *capture.Packet) {
 	}
 }
 
-// expects tells whether a source is one that the exchange's responses come from, at
-// the address of its server at least.
+// expects tells whether responses of the exchange come from a source: at least its server's
+// address does.
 func (ex *open) expects(src netip.AddrPort, p *capture.Packet) bool {
 	return ex.goesTo(src) || p.NAT != nil && ex.goesTo(p.NAT.Original.Dst)
 }

@@ -8,18 +8,17 @@ import (
 )
 
 const (
-	// sameSKB is how long a packet's buffer surely is that packet's: the kernel uses
-	// it again soon after. A packet crosses a node in microseconds.
+	// sameSKB is how long a buffer surely holds the same packet: the kernel reuses it soon
+	// after. A packet crosses a node in microseconds.
 	sameSKB = int64(2 * time.Millisecond)
-	// waitsForCPU is how long a packet may be between two places of a node that has no time
-	// for it: what is in its buffer then is the same if it is the same message.
+	// waitsForCPU is how long a packet may take between two places of an overloaded node: its
+	// buffer then holds the same packet if it holds the same message.
 	waitsForCPU = int64(100 * time.Millisecond)
 )
 
-// buffers remembers which packets belong to which exchange, by their buffers, to
-// know a packet again at its next place, also if its addresses were translated. It has room
-// for what passes a busy node while a packet waits some milliseconds for a processor; what
-// passes in between may take its place.
+// buffers maps the buffers of packets to exchanges, to recognize a packet at its next place,
+// also if its addresses were translated. It has room for what passes a busy node while a
+// packet waits some milliseconds for a processor; a collision evicts the older entry.
 type buffers [1 << bufferBits]buffer
 
 const bufferBits = 12
@@ -51,8 +50,8 @@ func (b *buffers) note(p *capture.Packet, ex *open, response bool) {
 	}
 }
 
-// in returns what was in the buffer of a packet just before; nil if that is not known. What a
-// socket got goes no further: what passes a device in its buffer then is another packet.
+// in returns what was in the buffer of a packet just before; nil if that is unknown. A packet
+// that reached a socket ends there: a device that sees its buffer later sees another packet.
 func (b *buffers) in(p *capture.Packet) *buffer { return b.within(p, sameSKB) }
 
 // justBefore is in, of what within returned.
@@ -83,8 +82,8 @@ func (b *buffers) within(p *capture.Packet, d int64) *buffer {
 
 // sent tells whether a socket sends the packet here: it did not come from elsewhere.
 // Of devices that are stacked, as bonds are, only the first that it passes counts; the
-// lower one may be in another namespace, as that of a macvlan or ipvlan device is. Who sends
-// a packet within another one, as the program of an overlay does, carries it only.
+// lower one may be in another namespace, as that of a macvlan or ipvlan device is. The
+// sender of an outer packet, as an overlay has, only carries the inner one.
 func sent(p *capture.Packet, before *buffer) bool {
 	if p.Outer != nil || p.PID == 0 && p.CgroupID == 0 || p.Kind != capture.TX && (p.Kind != capture.Drop || before != nil) {
 		return false

@@ -37,7 +37,7 @@ func (s *stream) remember(m carried) {
 	s.recent = append(s.recent, m)
 }
 
-// release lets go of exchanges that are over: a connection may stay open long
+// release drops the exchanges that are over: a connection may stay open long
 // after.
 func (s *stream) release() {
 	s.recent = slices.DeleteFunc(s.recent, func(m carried) bool { return m.ex.closed })

@@ -22,8 +22,8 @@ func (ex *open) silent(timeout time.Duration) int64 {
 	return due
 }
 
-// hurry brings the end of an exchange forward: an answered one is over soon, long
-// before its timeout.
+// hurry shortens the deadline of an exchange: an answered one is over long before its
+// timeout.
 func (t *Table) hurry(ex *open) {
 	if due := ex.deadline(t.cfg.Timeout); due < t.due[ex.index].At {
 		t.look(ex, due)
@@ -33,9 +33,9 @@ func (t *Table) hurry(ex *open) {
 // news tells whether something came since it was passed on.
 func (ex *open) news() bool { return ex.reported == 0 || ex.last > ex.reported }
 
-// remembered returns how long it is remembered after it was passed on without a
-// response. An attempt to connect is as long as its connection is: Linux repeats its
-// SYN after up to a minute.
+// remembered returns how long an exchange is remembered after it was passed on without a
+// response. An attempt to connect is for as long as its connection: Linux repeats its SYN
+// after up to a minute.
 func (ex *open) remembered() time.Duration {
 	if ex.connects && ex.reset == nil {
 		return connIdle
@@ -43,10 +43,9 @@ func (ex *open) remembered() time.Duration {
 	return late
 }
 
-// tells tells whether there is something to report. An attempt to connect that
-// succeeded is no exchange, nor is one that was given up at once: its first SYN is not
-// even repeated.
-func (t *Table) tells(ex *open) bool {
+// reports tells whether there is something to report. An attempt to connect that succeeded
+// is no exchange, nor is one that was given up before its first SYN was repeated.
+func (t *Table) reports(ex *open) bool {
 	if !ex.news() {
 		return false
 	}

@@ -5,8 +5,8 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/capture"
 )
 
-// maxDevices is how many devices are kept once for all paths: a node has some hundred. Where
-// there are more, as devices come and go, all begin anew.
+// maxDevices bounds the interned devices: a node has some hundred. Beyond it, as devices
+// come and go, the table is cleared.
 const maxDevices = 4096
 
 // devices keeps each device once, for all paths that have it.

@@ -15,8 +15,9 @@ func duplicate(reason string) bool {
 	return reason == "TCP_OLD_DATA" || reason == "TCP_OFOMERGE" || reason == "TCP_OLD_SEQUENCE"
 }
 
-// bystander notes that a packet is not for the namespace where it came. Nobody misses a copy
-// that a bridge flooded; but if no other went on, the packet had a wrong link layer address.
+// bystander records that a packet is not for the namespace that it came to. Nobody misses a
+// copy that a bridge flooded; but if no other went on, the packet had a wrong link layer
+// address.
 func (t *Table) bystander(p *capture.Packet) {
 	b := t.buffers.in(p)
 	if b == nil {
@@ -29,13 +30,13 @@ func (t *Table) bystander(p *capture.Packet) {
 		}
 	}
 	d := t.dropOf(ex, p, b.response)
-	if d.Words == "" {
-		d.Words = dropreason.Of("OTHERHOST", "").Words
+	if d.Description == "" {
+		d.Description = dropreason.Of("OTHERHOST", "").Description
 	}
 	ex.astray = &d
 }
 
-// wentAstray tells whether all copies of the message that came last ended where they are not
+// wentAstray tells whether all copies of the last message ended in namespaces that it is not
 // for, and none at its receiver.
 func (ex *open) wentAstray() bool {
 	if ex.astray == nil || len(ex.drops) > 0 || len(ex.rejected) > 0 {
@@ -100,8 +101,8 @@ func (ex *open) begins(journey uint16) trace.Seconds {
 	return ex.path.Offset(i)
 }
 
-// locate gives a drop the namespace where its buffer was last seen: what waited in a socket
-// that is gone has none of its own.
+// locate sets the namespace of a drop to that where its buffer was last seen: what waited in
+// a closed socket has none of its own.
 func (ex *open) locate(p *capture.Packet, j *journey) {
 	n := ex.number(j)
 	for i := len(ex.marks) - 1; i >= 0 && p.SKB != 0 && j.skb == p.SKB; i-- {
@@ -125,7 +126,7 @@ func (t *Table) keepDrop(ex *open, d trace.Drop) {
 // dropOf is what the record says of a drop.
 func (t *Table) dropOf(ex *open, p *capture.Packet, response bool) trace.Drop {
 	d := trace.Drop{
-		Where: p.Where, Reason: p.Reason, Words: p.Words, Message: messageName(response), Node: t.cfg.Node, NetNS: p.NetNS,
+		Where: p.Where, Reason: p.Reason, Description: p.Description, Message: messageName(response), Node: t.cfg.Node, NetNS: p.NetNS,
 		NetNSName: p.NetNSName, IfName: p.IfName, Offset: trace.Seconds(p.Time - ex.first), BPF: p.BPF,
 		Fragment: p.Fragment != nil && p.Fragment.Offset > 0,
 	}
@@ -138,9 +139,9 @@ func (t *Table) dropOf(ex *open, p *capture.Packet, response bool) trace.Drop {
 	return d
 }
 
-// droppedJourney returns the way that ends with a drop: that of the packet's buffer,
-// else the last one that led to its place, or out of the place before. Nil if the
-// packet was not seen before.
+// droppedJourney returns the journey that ends with a drop: that of the packet's buffer,
+// else the last one to its place, or out of the place before. Nil if the packet was not
+// seen before.
 func (ex *open) droppedJourney(p *capture.Packet, response bool) *journey {
 	for i := len(ex.journeys) - 1; i >= 0; i-- {
 		if j := &ex.journeys[i]; j.skb == p.SKB && j.response == response && p.SKB != 0 {
@@ -176,8 +177,8 @@ var (
 	socketPlaces  = []string{"udp_", "udpv6_", "__udp", "tcp_", "__tcp"}
 )
 
-// atSocket tells whether a packet was dropped by the socket that it is for, or because
-// nobody listens there: it had come to the namespace of its receiver.
+// atSocket tells whether a packet was dropped by its destination socket, or because nobody
+// listens there: it had reached the namespace of its receiver.
 func atSocket(reason, where string) bool {
 	hasPrefix := func(s string) func(string) bool {
 		return func(prefix string) bool { return strings.HasPrefix(s, prefix) }
@@ -185,8 +186,8 @@ func atSocket(reason, where string) bool {
 	return slices.ContainsFunc(socketReasons, hasPrefix(reason)) || slices.ContainsFunc(socketPlaces, hasPrefix(where))
 }
 
-// noSocket tells whether a datagram came to a host on which nobody has its port, which
-// before Linux 5.17 the place tells (net/ipv4/udp.c, net/ipv6/udp.c).
+// noSocket tells whether a datagram reached a host on which no socket has its port; before
+// Linux 5.17 the place shows it (net/ipv4/udp.c, net/ipv6/udp.c).
 func noSocket(p *capture.Packet) bool {
 	return p.Reason == "NO_SOCKET" || p.Reason == "" && (p.Where == "__udp4_lib_rcv" || p.Where == "__udp6_lib_rcv")
 }
@@ -224,8 +225,8 @@ func (ex *open) dropDecides(queryArrived bool) bool {
 	return true
 }
 
-// goesOnLost tells whether a query that was sent on came to its next place in another
-// buffer, and was dropped there.
+// goesOnLost tells whether a forwarded query reached its next place in another buffer, and
+// was dropped there.
 func (ex *open) goesOnLost(i int) bool {
 	for j := i + 1; j < len(ex.marks); j++ {
 		if m := &ex.marks[j]; !m.is(inResponse) && m.kind == capture.RX && m.journey != ex.marks[i].journey {

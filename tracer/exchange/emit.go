@@ -6,8 +6,8 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// emitted is the record of an exchange, in one piece of memory with what most have:
-// thousands of them wait in the assembler.
+// emitted is the record of an exchange, in one allocation with what most have: thousands of
+// them wait in the assembler.
 type emitted struct {
 	record                 trace.Exchange
 	path                   trace.PathMemory

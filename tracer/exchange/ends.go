@@ -2,15 +2,15 @@ package exchange
 
 import "github.com/dnstrace/dnstrace/trace"
 
-// endpoints keeps who asked or answered last once, for all records that name it. One that
-// another takes the place of is made anew.
+// endpoints interns the endpoints that asked or answered last, for all records that name
+// them. A collision evicts the older one.
 type endpoints [256]struct {
 	who who
 	of  *trace.Endpoint
 }
 
-// of returns who it is, which must not be changed; nil if nothing is known. Who is known by its
-// process or cgroup is on this node.
+// of returns the endpoint, which must not be changed; nil if nothing is known. An endpoint
+// whose process or cgroup is known is on this node.
 func (known *endpoints) of(w *who, node string) *trace.Endpoint {
 	if w.pid == 0 && w.cgroup == "" {
 		return nil

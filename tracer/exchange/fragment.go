@@ -94,7 +94,7 @@ func (t *Table) firstFragment(ex *open, p *capture.Packet, response bool) {
 	d := datagramOf(p)
 	if t.datagrams[d].ex != ex {
 		if len(ex.fragmented) >= maxSightings {
-			t.stats.Fragments++ // whoever sends the same query in ever new datagrams
+			t.stats.Fragments++ // of a client that sends the same query in ever new datagrams
 			return
 		}
 		if len(t.datagrams) >= maxDatagrams {

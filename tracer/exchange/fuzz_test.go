@@ -83,8 +83,8 @@ func FuzzMessage(f *testing.F) {
 	})
 }
 
-// Packets of any kind: queries and responses, whole and in fragments, dropped and
-// complained about.
+// Packets of any kind: queries and responses, whole and in fragments, dropped and the
+// subject of ICMP errors.
 func FuzzPackets(f *testing.F) {
 	for _, b := range hostile(f) {
 		f.Add(b, uint8(0), uint16(0), uint32(1))

@@ -8,7 +8,7 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/capture"
 )
 
-// icmp ties an error about a DNS packet to its exchange.
+// icmp attributes an error about a DNS packet to its exchange.
 func (t *Table) icmp(p *capture.Packet) {
 	ex, response := t.quoted(p)
 	if ex == nil || ex.closed {
@@ -29,10 +29,10 @@ func (t *Table) icmp(p *capture.Packet) {
 	}
 }
 
-// rewritten tells whether an ICMP error that is sent here is the packet that it quotes,
-// as an eBPF program writes it: it is in the buffer in which that came, and no socket
-// sends it. What the kernel sends (net/ipv4/icmp.c, net/ipv6/icmp.c), or a process, has
-// a buffer and a socket of its own, and the buffer of the packet is in use meanwhile.
+// rewritten tells whether an eBPF program made the ICMP error out of the packet that it
+// quotes: it is in the buffer of that packet, and no socket sends it. An error of the kernel
+// (net/ipv4/icmp.c, net/ipv6/icmp.c), or of a process, has a buffer and a socket of its own,
+// and the buffer of the packet is in use meanwhile.
 func (ex *open) rewritten(p *capture.Packet, response bool) bool {
 	if p.Kind != capture.TX || p.SKB == 0 || p.PID != 0 || p.CgroupID != 0 {
 		return false
@@ -48,9 +48,8 @@ func (ex *open) rewritten(p *capture.Packet, response bool) bool {
 	return false
 }
 
-// dropExplains takes back that an ICMP error was made of the packet itself where that was
-// dropped right after: the kernel sends the error before it frees what it is about, and
-// the packet may have been in another buffer by then.
+// dropExplains revokes rewritten where the packet was dropped right after: the kernel sends
+// the error before it frees the packet, which may have been in another buffer by then.
 func (ex *open) dropExplains(p *capture.Packet, response bool) {
 	if i := ex.icmp; i != nil && i.BPF && i.Message == messageName(response) && p.Time-ex.first-int64(i.Offset) <= sameSKB {
 		i.BPF = false
@@ -101,8 +100,8 @@ func oneOf(s *slot, server netip.AddrPort) *open {
 	return nil
 }
 
-// atSocket returns the one open exchange of a socket with a DNS ID. Two cannot be told
-// apart.
+// atSocket returns the open exchange of a socket with a DNS ID; nil if there are several,
+// which cannot be distinguished.
 func (t *Table) atSocket(s socket, id uint16) *open {
 	var found *open
 	n := 0

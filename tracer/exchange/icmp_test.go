@@ -11,8 +11,8 @@ import (
 
 var router = netip.MustParseAddr("192.168.49.1")
 
-// complain feeds an ICMP error about a packet.
-func (f *feed) complain(from netip.Addr, to netip.Addr, about *capture.ICMP) {
+// icmpError feeds an ICMP error about a packet.
+func (f *feed) icmpError(from netip.Addr, to netip.Addr, about *capture.ICMP) {
 	f.packet(capture.RX, podNS, 2, netip.AddrPortFrom(from, 0), netip.AddrPortFrom(to, 0), nil, func(p *capture.Packet) {
 		p.Protocol, p.ICMP = capture.ProtocolICMP, about
 	})
@@ -43,8 +43,8 @@ func TestErrorsAreTiedToTheirQuery(t *testing.T) {
 			q := query(t, "a.example.", 7)
 			f.packet(capture.TX, podNS, 2, pod, service, q)
 			f.packet(capture.TX, podNS, 2, pod, service, query(t, "b.example.", 8))
-			f.complain(router, pod.Addr(), tc.error(q))
-			f.complain(router, pod.Addr(), tc.error(q)) // at its next device
+			f.icmpError(router, pod.Addr(), tc.error(q))
+			f.icmpError(router, pod.Addr(), tc.error(q)) // at its next device
 			f.after(9 * time.Second)
 			if len(f.got) != 2 || f.got[0].ICMP == nil || *f.got[0].ICMP != tc.want || f.got[1].ICMP != nil {
 				t.Fatalf("got %+v and %+v", f.got[0].ICMP, f.got[1].ICMP)
@@ -69,7 +69,7 @@ func TestErrorsThatCannotBeTied(t *testing.T) {
 		f.packet(capture.TX, podNS, 2, pod, service, q)
 		f.packet(capture.TX, podNS, 2, pod, service, query(t, "c.example.", 9))
 		f.packet(capture.TX, podNS, 2, pod, service, query(t, "d.example.", 9))
-		f.complain(router, pod.Addr(), about)
+		f.icmpError(router, pod.Addr(), about)
 		if got := f.table.Stats().Orphans; got != 1 {
 			t.Errorf("%s: %d orphans", name, got)
 		}
@@ -134,7 +134,7 @@ func TestErrorAboutASegment(t *testing.T) {
 	f.packet(capture.TX, podNS, 2, pod, service, first, tcp(101, 0))
 	seq := uint32(101 + len(first))
 	f.packet(capture.TX, podNS, 2, pod, service, second, tcp(seq, 0))
-	f.complain(router, pod.Addr(), &capture.ICMP{Type: 3, Code: 1, Protocol: trace.TransportTCP, Src: pod, Dst: service, TCPSeq: seq})
+	f.icmpError(router, pod.Addr(), &capture.ICMP{Type: 3, Code: 1, Protocol: trace.TransportTCP, Src: pod, Dst: service, TCPSeq: seq})
 	f.after(9 * time.Second)
 	if len(f.got) != 2 || f.got[0].ICMP != nil || f.got[1].QName != "two.example." || f.got[1].ICMP == nil {
 		t.Fatalf("%+v, %+v", f.got[0].ICMP, f.got[1].ICMP)

@@ -14,8 +14,8 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/capture"
 )
 
-// key is what every packet of an exchange says of it. The server is told apart behind
-// it: its address is translated on the way.
+// key identifies an exchange in each of its packets. It has no server, whose address is
+// translated on the way: exchanges with one key are distinguished by server afterwards.
 type key struct {
 	client   netip.AddrPort
 	netns    uint32 // as loopbackOf has it
@@ -31,7 +31,7 @@ type socket struct {
 	protocol uint8
 }
 
-// seeds make hashes that nobody can foretell.
+// seeds make hashes unpredictable.
 var seeds = [...]uint64{rand.Uint64(), rand.Uint64(), rand.Uint64(), rand.Uint64()}
 
 // mix makes one hash of two numbers, as wyhash does.
@@ -97,8 +97,8 @@ func serverOf(p *capture.Packet, response bool) netip.AddrPort {
 	return p.Dst
 }
 
-// keyOf returns the key of a packet. Before is what was in its buffer: nearly always the same
-// message, whose question need not be hashed again.
+// keyOf returns the key of a packet. before is what was in its buffer: almost always the
+// same message, whose question need not be hashed again.
 func keyOf(p *capture.Packet, h *header, client netip.AddrPort, before *buffer) key {
 	k := key{client: client, netns: loopbackOf(client, p), id: h.id, protocol: p.Protocol}
 	if before != nil && bytes.Equal(before.ex.question, h.question) {

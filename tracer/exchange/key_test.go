@@ -325,7 +325,7 @@ func TestReadLate(t *testing.T) {
 	}
 }
 
-// Who reads is who it was for.
+// The process that reads a message is its receiver.
 func TestReaders(t *testing.T) {
 	f := newFeed(t)
 	q, r := query(t, "example.com.", 7), response(t, "example.com.", 7, 0)

@@ -15,7 +15,7 @@ import (
 // over TCP. An attempt to connect has no name.
 
 // Bounds of a search for kin: a client that has more under way with one label asks for it
-// over and over, and which are of one call cannot be told. musl asks three servers for two
+// over and over, and which are of one call is ambiguous. musl asks three servers for two
 // types at once.
 const (
 	maxKin      = 8
@@ -41,8 +41,8 @@ func (ex *open) kinKey() uint64 { return kinOf(ex.key.client.Addr(), ex.key.netn
 // Kin returns the exchanges under way that were begun between two times and may be of one
 // call with an exchange that was passed on: what its client asks for with the same first
 // label and, where its answer was truncated, the client's attempts to connect to its
-// server. The records say as much as tells lookups apart, as it stands; they are the
-// table's, and valid until the next call.
+// server. The records have what distinguishes lookups, as of now; the table owns them, and
+// they are valid until the next call.
 func (t *Table) Kin(of *trace.Exchange, from, until time.Time) []*trace.Exchange {
 	if !t.age.begunBy(until) {
 		return nil
@@ -78,7 +78,7 @@ func (t *Table) kinFrom(found []*open, k uint64, of *trace.Exchange, from, until
 		switch {
 		case len(found) > maxKin:
 			return found
-		case ex.wall.After(until), ex.wall.Before(from), ex.key.client.Addr() != of.ClientIP, !ex.news(), ex.settledBefore(of.Time):
+		case ex.wall.After(until), ex.wall.Before(from), ex.key.client.Addr() != of.ClientIP, !ex.news(), ex.answeredWellBefore(of.Time):
 		case ex.connects && ex.server != netip.AddrPortFrom(of.ServerIP, of.ServerPort):
 		default:
 			found = append(found, ex)
@@ -87,18 +87,19 @@ func (t *Table) kinFrom(found []*open, k uint64, of *trace.Exchange, from, until
 	return found
 }
 
-// settled is how long after an answer of use a client that goes on with its call does so
-// at the latest (goesOn of package assemble).
-const settled = 50 * time.Millisecond
+// followUpWindow bounds the time between a usable answer and the next query of the same
+// call (goesOn of package assemble).
+const followUpWindow = 50 * time.Millisecond
 
-// settledBefore tells whether an exchange had an answer of use well before a time.
-func (ex *open) settledBefore(at time.Time) bool {
+// answeredWellBefore tells whether an exchange had a usable answer more than followUpWindow
+// before a time.
+func (ex *open) answeredWellBefore(at time.Time) bool {
 	return ex.answer != nil && ex.answer.rcode == dns.RcodeSuccess && ex.answer.flags&bitTC == 0 &&
-		ex.wall.Add(time.Duration(ex.last-ex.first)+settled).Before(at)
+		ex.wall.Add(time.Duration(ex.last-ex.first)+followUpWindow).Before(at)
 }
 
-// sketch makes the part of an exchange's record that tells it apart from others, without
-// its identity, which it has from when it is passed on.
+// sketch makes the part of an exchange's record that distinguishes it from others, without
+// its identity, which it gets when it is passed on.
 func (t *Table) sketch(ex *open, e *emitted) *trace.Exchange {
 	path := e.record.Path
 	*e = emitted{}

@@ -65,7 +65,7 @@ func TestKin(t *testing.T) {
 		ask(port(5000+n), "www.example.", dns.TypeA, 100+n)
 	}
 	if got := ids(of, -time.Second, 2*time.Second); got != "[]" {
-		t.Errorf("more than can be told apart: %s", got)
+		t.Errorf("more than can be distinguished: %s", got)
 	}
 	f.after(time.Minute) // they are reported
 	f.after(time.Minute)
@@ -95,16 +95,16 @@ func TestKinThatConnects(t *testing.T) {
 }
 
 // A client that got what it asked for goes on at once: what is asked later is no kin of it.
-func TestKinThatIsSettled(t *testing.T) {
+func TestKinAnsweredBefore(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		rcode int
 		later time.Duration
 		kin   int
 	}{
-		{"answered just before", dns.RcodeSuccess, settled / 2, 1},
-		{"answered before", dns.RcodeSuccess, 2 * settled, 0},
-		{"failed before", dns.RcodeNameError, 2 * settled, 1},
+		{"answered just before", dns.RcodeSuccess, followUpWindow / 2, 1},
+		{"answered before", dns.RcodeSuccess, 2 * followUpWindow, 0},
+		{"failed before", dns.RcodeNameError, 2 * followUpWindow, 1},
 	} {
 		f := newFeed(t)
 		f.throughService(query(t, "www.example.", 7), response(t, "www.example.", 7, tc.rcode))

@@ -6,9 +6,9 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/capture"
 )
 
-// loopbackOf returns the namespace of a packet with a loopback address (127.0.0.0/8,
-// ::1), which is an address of that namespace alone: such a packet leaves it nowhere.
-// It is 0 for any other address, by which an exchange is known wherever it is seen.
+// loopbackOf returns the namespace of a packet with a loopback address (127.0.0.0/8, ::1),
+// which is unique only within it: such a packet never leaves it. For other addresses, which
+// identify an exchange in every namespace, it returns 0.
 func loopbackOf(addr netip.AddrPort, p *capture.Packet) uint32 {
 	if !addr.Addr().IsLoopback() {
 		return 0
@@ -19,9 +19,9 @@ func loopbackOf(addr netip.AddrPort, p *capture.Packet) uint32 {
 // maxSearches bounds how often a second the whole table is searched.
 const maxSearches = 100
 
-// inSomeNamespace returns the one open exchange that differs from k in nothing but
-// its namespace, for a packet with loopback addresses of which that is unknown: one
-// that is freed has no device any more, and often no socket.
+// inSomeNamespace returns the only open exchange that differs from k in its namespace alone,
+// for a packet with loopback addresses whose namespace is unknown: a freed packet has no
+// device any more, and often no socket.
 func (t *Table) inSomeNamespace(k key) *open {
 	if k.netns != 0 || !k.client.Addr().IsLoopback() || t.searches >= maxSearches {
 		return nil

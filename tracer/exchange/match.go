@@ -66,7 +66,7 @@ func (t *Table) known(p *capture.Packet, k key, server netip.AddrPort, fresh boo
 		switch {
 		case fresh && (ex.server != server || !ex.sender(p)):
 		case !fresh && !ex.goesTo(server):
-		case found == nil, ex.nearer(found, p):
+		case found == nil, ex.likelier(found, p):
 			found = ex
 		}
 	}
@@ -87,8 +87,9 @@ func (t *Table) known(p *capture.Packet, k key, server netip.AddrPort, fresh boo
 	return found, trace.NATMatched
 }
 
-// nearer tells whether a query is rather of ex than of another exchange with its addresses.
-func (ex *open) nearer(other *open, p *capture.Packet) bool {
+// likelier tells whether a query is more likely of ex than of another exchange with its
+// addresses.
+func (ex *open) likelier(other *open, p *capture.Packet) bool {
 	if p.Kind == capture.Read {
 		if waits := ex.unreadAt(p, 0); waits != other.unreadAt(p, 0) {
 			return waits
@@ -97,9 +98,9 @@ func (ex *open) nearer(other *open, p *capture.Packet) bool {
 	return ex.last > other.last
 }
 
-// unreadAt tells whether a message of the exchange is in a socket of a packet's namespace, and
-// nobody has read it: what is read there is that. A transparent proxy and its client have the
-// same addresses.
+// unreadAt tells whether a message of the exchange is unread in a socket of a packet's
+// namespace: then a read there is of that message. The addresses do not show it, as those of
+// a transparent proxy and its client are the same.
 func (ex *open) unreadAt(p *capture.Packet, message uint8) bool {
 	for i := len(ex.marks) - 1; i >= 0; i-- {
 		if m := &ex.marks[i]; m.netns == p.NetNS && m.bits&inResponse == message && m.kind != capture.RX {
@@ -121,8 +122,8 @@ func (ex *open) goesTo(server netip.AddrPort) bool {
 	return ex.server == server || slices.Contains(ex.servers, server)
 }
 
-// passed tells whether the query was seen at the place of a packet since it was last
-// sent: what comes there with other addresses is another query.
+// passed tells whether the query was seen at the place of a packet since it was last sent: a
+// packet there with other addresses is another query.
 func (ex *open) passed(p *capture.Packet) bool {
 	since := trace.Seconds(ex.lastQuery - ex.first)
 	for i := len(ex.marks) - 1; i >= 0; i-- {
@@ -142,13 +143,13 @@ func (ex *open) sender(p *capture.Packet) bool {
 	if netns, ok := ex.clientNetNS(); ok {
 		return netns == p.NetNS && (p.PID == 0 || ex.client.pid == 0 || int32(p.PID) == ex.client.pid)
 	}
-	// The first packet was lost, or only dropped: it is the client's if it is in a
-	// namespace to which nothing came.
+	// The first packet was lost, or dropped at once: a packet is the client's if its
+	// namespace received none.
 	return !slices.ContainsFunc(ex.marks, func(m mark) bool { return m.netns == p.NetNS })
 }
 
-// response returns the exchange of a response; nil if there is none that it may be
-// seen of, or its receiver cannot take it.
+// response returns the exchange of a response; nil if there is none, or its receiver cannot
+// take it.
 func (t *Table) response(p *capture.Packet, m *message) *open {
 	before := m.held.justBefore(p)
 	fresh := sent(p, before)
@@ -204,8 +205,8 @@ func (t *Table) answers(p *capture.Packet, k key, fresh bool, before *buffer) *o
 	return found
 }
 
-// instead returns the exchange of a response that was taken for one of ex: another one
-// if only now its source address shows that.
+// instead returns the exchange of a response that was taken for one of ex: another one if
+// its source address shows so only now.
 func (t *Table) instead(ex *open, p *capture.Packet, k key) *open {
 	if ex.mayAnswer(p) {
 		return ex
@@ -224,8 +225,8 @@ func (t *Table) instead(ex *open, p *capture.Packet, k key) *open {
 	return ex
 }
 
-// mayAnswer tells whether a response comes from where the query went. A multicast
-// query is everybody's to answer (RFC 6762, section 6.7).
+// mayAnswer tells whether a response comes from where the query went. Any host may answer a
+// multicast query (RFC 6762, section 6.7).
 func (ex *open) mayAnswer(p *capture.Packet) bool {
 	return ex.goesTo(p.Src) || ex.server.Addr().IsMulticast() || p.NAT != nil && ex.goesTo(p.NAT.Original.Dst)
 }

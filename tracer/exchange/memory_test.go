@@ -11,7 +11,7 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/agenda"
 	"github.com/dnstrace/dnstrace/tracer/capture"
-	"github.com/dnstrace/dnstrace/tracer/spare"
+	"github.com/dnstrace/dnstrace/tracer/freelist"
 )
 
 // numberedPacket is a packet of the lookup with a number, whose client and server
@@ -39,16 +39,16 @@ func heapInUse() int {
 }
 
 // Ten thousand questions a second that nobody answers: the table takes no more memory
-// than it may, what it lets go of is counted, and what it counts as bytes is what it
+// than it may, what it evicts is counted, and what it counts as bytes is what it
 // takes.
 func TestUnansweredLoadIsBounded(t *testing.T) {
 	const perSecond, seconds = 10_000, 15
 	tbl := New(Config{Ports: []uint16{53}, Wall: wall, MaxBytes: 8 << 20})
 	before := heapInUse()
-	now, told := int64(time.Second), 0
+	now, reported := int64(time.Second), 0
 	count := func(ex *trace.Exchange) {
 		if !ex.Replaces {
-			told++
+			reported++
 		}
 	}
 	for n := range perSecond * seconds {
@@ -75,8 +75,8 @@ func TestUnansweredLoadIsBounded(t *testing.T) {
 			open++
 		}
 	}
-	if told+open != perSecond*seconds {
-		t.Errorf("%d told, %d open, of %d", told, open, perSecond*seconds)
+	if reported+open != perSecond*seconds {
+		t.Errorf("%d reported, %d open, of %d", reported, open, perSecond*seconds)
 	}
 	runtime.KeepAlive(tbl)
 }
@@ -95,7 +95,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 }
 
 // A burst of queries that nobody answers fills the tables. When it is over and a
-// quiet load goes on, all that it needed is let go of.
+// quiet load goes on, all that it needed is released.
 func TestBurstIsForgotten(t *testing.T) {
 	const burst, second = 15_000, int64(time.Second)
 	tbl := New(Config{Ports: []uint16{53}, Wall: wall})
@@ -116,7 +116,7 @@ func TestBurstIsForgotten(t *testing.T) {
 		ask(1)
 		tbl.Advance(now, func(*trace.Exchange) {})
 	}
-	if cap(tbl.due) > spare.Small || cap(tbl.evicted) > spare.Small {
+	if cap(tbl.due) > freelist.Small || cap(tbl.evicted) > freelist.Small {
 		t.Errorf("two minutes later there is memory for %d exchanges", cap(tbl.due))
 	}
 	if s := tbl.Stats(); s.Bytes > 1<<14 {
@@ -132,10 +132,10 @@ func TestShrinkingKeepsWhatIsOpen(t *testing.T) {
 		q := numberedPacket(t, now, tx, n, false)
 		tbl.Packet(&q)
 	}
-	tbl.due = append(make(agenda.Of[*open], 0, 100*spare.Small), tbl.due...)
-	tbl.peak.next, tbl.peak.conns = 0, 100*spare.Small
+	tbl.due = append(make(agenda.Of[*open], 0, 100*freelist.Small), tbl.due...)
+	tbl.peak.next, tbl.peak.conns = 0, 100*freelist.Small
 	tbl.shrink(now)
-	if cap(tbl.due) > spare.Small {
+	if cap(tbl.due) > freelist.Small {
 		t.Fatalf("it did not shrink: %d", cap(tbl.due))
 	}
 	answered := 0

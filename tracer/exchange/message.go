@@ -44,9 +44,9 @@ func (h *header) response() bool { return h.flags&bitQR != 0 }
 
 func (h *header) opcode() int { return int(h.flags>>11) & 0xf }
 
-// parseHeader reads the header and finds the question. b may be cut after the
-// question. The result refers to b. likely is the question of another message, which it may
-// have as well.
+// parseHeader reads the header and finds the question. b may be truncated after the
+// question. The result refers to b. likely is the question of another message, which this
+// one may repeat.
 func parseHeader(b, likely []byte) (header, error) {
 	if len(b) < headerLen {
 		return header{}, errNotDNS

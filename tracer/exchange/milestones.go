@@ -50,9 +50,9 @@ func (t *Table) answeredAt(ex *open) (int, bool) {
 	return t.arrival(ex, &m)
 }
 
-// left returns where the query was sent: its first sighting, if it goes out there, or
-// where a socket sends it again if the first were lost. A query that came in from
-// beyond was sent where nobody watches.
+// left returns where the query was sent: its first sighting, if it goes out there, or where
+// a socket retransmits it if the first sightings were lost. A query that came from outside
+// was sent where nothing is observed.
 func (ex *open) left() trace.Milestone {
 	first := true
 	for i := range ex.marks {
@@ -72,8 +72,8 @@ func (ex *open) left() trace.Milestone {
 }
 
 // responseLeft returns where the response was sent: its first sighting, if it goes out
-// there. One that came in from beyond was sent where nobody watches, as was one that
-// is first seen to leave a namespace which only forwarded the query.
+// there. One that came from outside was sent where nothing is observed, as was one that is
+// first seen to leave a namespace which only forwarded the query.
 func (ex *open) responseLeft() trace.Milestone {
 	i := ex.firstOf(inResponse)
 	if i < 0 {
@@ -132,8 +132,8 @@ func (ex *open) queryAt(like func(*mark) bool) trace.Milestone {
 	return trace.NotSeen
 }
 
-// queryEnded returns where the query arrived if nothing but its way shows it: the last
-// reception of a namespace from which it did not go on.
+// queryEnded returns where the query arrived if only its path shows it: the last reception
+// in a namespace that did not forward it.
 func (t *Table) queryEnded(ex *open) trace.Milestone {
 	last := -1
 	for i := range ex.marks {
@@ -220,8 +220,8 @@ func (t *Table) read(ex *open, message uint8, arrived trace.Milestone) trace.Mil
 	return trace.NotSeen
 }
 
-// deliveries tells whether the kernel shows what reaches a socket. It does not for
-// what only opens a connection.
+// deliveries tells whether the kernel shows what reaches a socket. It does not for segments
+// that only open a connection.
 func (t *Table) deliveries(ex *open) bool {
 	if ex.key.protocol == trace.TransportTCP {
 		return t.cfg.Observes.DeliveredTCP && !ex.connects
@@ -237,8 +237,8 @@ func (t *Table) reads(ex *open) bool {
 	return t.cfg.Observes.ReadUDP
 }
 
-// unread tells whether the response is in the socket of its client, which may read it
-// yet, and there is room to wait for that.
+// unread tells whether the response is in the socket of its client, which may still read it,
+// and there is room to wait for that.
 func (t *Table) unread(ex *open) bool {
 	if ex.conn != nil && ex.conn.left {
 		return false

@@ -9,7 +9,7 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/capture"
 )
 
-// Multicast DNS: a simple resolver has an exchange with whoever answers it; those
+// Multicast DNS: a simple resolver has an exchange with the host that answers it; those
 // that speak it among each other have none, and none of them goes unanswered.
 func TestMulticastDNS(t *testing.T) {
 	group := netip.MustParseAddrPort("224.0.0.251:5353")

@@ -44,7 +44,7 @@ func className(qclass uint16) string {
 }
 
 // plainName does so for a name of letters, digits, hyphens and underscores,
-// which nearly every name is, without memory but for the result.
+// which almost every name is, allocating only the result.
 func plainName(wire []byte) (string, bool) {
 	var buf [maxName]byte
 	n := 0

@@ -15,9 +15,9 @@ type translation struct {
 	source         string // empty: none is known
 }
 
-// translated notes the addresses after translation: from connection tracking, or
-// because a query has other ones than before. A packet may be translated more
-// than once, by namespaces one behind the other; what the server sees counts.
+// translated records the addresses after translation: from connection tracking, or because a
+// query has other ones than before. A packet may be translated by several namespaces in
+// turn; what the server sees counts.
 func (t *Table) translated(ex *open, p *capture.Packet, source string) {
 	if p.NAT != nil {
 		t.tracked(ex, p)
@@ -40,8 +40,8 @@ func (t *Table) translated(ex *open, p *capture.Packet, source string) {
 	}
 }
 
-// translatedResponse does so for a response, of which only connection tracking tells
-// the addresses of the other way.
+// translatedResponse does so for a response, for which only connection tracking has the
+// addresses of the query.
 func (t *Table) translatedResponse(ex *open, p *capture.Packet) {
 	if p.NAT != nil && ex.nat.source != trace.NATConntrack {
 		t.tracked(ex, p)
@@ -53,7 +53,7 @@ func (t *Table) tracked(ex *open, p *capture.Packet) {
 	n := p.NAT
 	x := &ex.nat
 	if x.source != trace.NATConntrack {
-		*x = translation{source: trace.NATConntrack} // what was matched gives way to what is known
+		*x = translation{source: trace.NATConntrack} // connection tracking replaces a match
 	}
 	// What was dropped need not have gone where another sending of the query did.
 	if a := n.Reply.Src; a != n.Original.Dst && (p.Kind != capture.Drop || !x.server.IsValid()) {
@@ -90,8 +90,8 @@ func (t *Table) aliasClient(ex *open, p *capture.Packet) {
 	t.alias(k, ex)
 }
 
-// fromElsewhere completes the translation from responses that came from an address to
-// which the query was not seen to go, and that the client got from its server's.
+// fromElsewhere completes the translation from responses that came from an address to which
+// the query was not seen to go, and reached the client from the address that it asked.
 func (ex *open) fromElsewhere() {
 	if ex.nat.source != "" || ex.guess == nil && (ex.conn == nil || ex.conn.source == "") {
 		return

@@ -13,8 +13,8 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/chain"
 )
 
-// open is an exchange that is not over: what was seen of it, in little memory. Its
-// record is made when it is passed on.
+// open is an exchange that is not over: what was seen of it, in compact form. Its record is
+// made when it is passed on.
 type open struct {
 	key     key
 	server  netip.AddrPort   // as the client addressed it
@@ -163,8 +163,8 @@ func (t *Table) newOpen(k key, p *capture.Packet, server netip.AddrPort) *open {
 	return ex
 }
 
-// readRequest reads what a query says of the answers it can take: 512 bytes over UDP
-// unless it says more (RFC 6891, section 6.2.5).
+// readRequest reads the size of the answers that a query allows: 512 bytes over UDP unless
+// EDNS says more (RFC 6891, section 6.2.5).
 func (ex *open) readRequest(m *message) {
 	opt := parseSections(m.body, m.header).edns
 	ex.dnssec, ex.stamp = opt.do, opt.traceparent
@@ -198,8 +198,8 @@ func (ex *open) clientNetNS() (uint32, bool) {
 	return 0, false
 }
 
-// atClient tells whether a packet of the response is where the client is, or, if that
-// is beyond what is observed, where it leaves that.
+// atClient tells whether a packet of the response is in the client's namespace, or, if that
+// is not observed, where it leaves what is.
 func (ex *open) atClient(p *capture.Packet) bool {
 	if netns, ok := ex.clientNetNS(); ok {
 		return netns == p.NetNS && (p.Kind == capture.RX || p.Kind == capture.Delivered)
@@ -218,13 +218,13 @@ func (ex *open) noSocketOfClient(p *capture.Packet) bool {
 func (ex *open) journey(p *capture.Packet, response bool) (*journey, bool) {
 	for i := len(ex.journeys) - 1; i >= 0; i-- {
 		j := &ex.journeys[i]
-		// What was freed is soon used for something else: TCP sends again at once what an
-		// ICMP error says was too big.
+		// A freed buffer is soon reused: TCP retransmits at once what an ICMP error says was
+		// too big.
 		if j.response != response || j.dropped && p.Kind != capture.Drop || ex.endedBefore(j, p) {
 			continue
 		}
-		// A buffer that waits in a queue or a socket is not used for anything else. A socket
-		// may send the same again.
+		// A buffer that waits in a queue or a socket is not reused. A socket may send the same
+		// message again.
 		most := waitsForCPU
 		if ex.sent {
 			most = sameSKB
@@ -241,8 +241,8 @@ func (ex *open) journey(p *capture.Packet, response bool) (*journey, bool) {
 	return &ex.journeys[len(ex.journeys)-1], false
 }
 
-// endedBefore tells whether a way was over before a packet in its buffer was seen: what a socket
-// got goes no further, and what a socket sends came from nowhere.
+// endedBefore tells whether a journey was over before a packet in its buffer was seen: a
+// socket ends one, and a socket that sends begins another.
 func (ex *open) endedBefore(j *journey, p *capture.Packet) bool {
 	switch p.Kind {
 	case capture.RX:
@@ -308,7 +308,7 @@ func (t *Table) sighted(ex *open, p *capture.Packet, response, whole bool) bool 
 		}
 	}
 	if ex.client.pid != known {
-		t.tellSocket(ex)
+		t.shareProcess(ex)
 	}
 	if ex.sent {
 		m.bits |= bySocket
@@ -317,13 +317,13 @@ func (t *Table) sighted(ex *open, p *capture.Packet, response, whole bool) bool 
 	return true
 }
 
-// socketKept is how long after a query another with the same source port is of the same
-// socket: the kernel gives ports of closed ones out again in no order.
+// socketKept is how long after a query another with the same source port is taken for the
+// same socket's: the kernel reuses the ports of closed sockets in no order.
 const socketKept = int64(time.Second)
 
-// tellSocket names the process of an exchange as that of the others of its socket of which
-// it is not known: what waited for a link address is sent in anybody's context.
-func (t *Table) tellSocket(ex *open) {
+// shareProcess sets the process of an exchange in the others of its socket of which it is
+// unknown: what waited for a link address is sent in an arbitrary context.
+func (t *Table) shareProcess(ex *open) {
 	if ex.key.protocol != trace.TransportUDP {
 		return
 	}

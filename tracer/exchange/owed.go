@@ -6,8 +6,8 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// owed are exchanges that are over and to which responses may still come: of a query that was
-// sent several times, or never answered. Their port may be another socket's by then.
+// owed are finished exchanges whose responses may still come: of a query that was sent
+// several times, or never answered. Another socket may have their port by then.
 type owed struct {
 	keys [256]key // the last of them, in a ring
 	next int

@@ -29,8 +29,8 @@ type serving struct {
 	addr  netip.AddrPort
 }
 
-// maxPlaces bounds what is learned: a node has so many namespaces at most, and what is
-// forgotten is learned again.
+// maxPlaces bounds what is learned: a node has at most so many namespaces, and what is
+// dropped is learned again.
 const maxPlaces = 8192
 
 func newPlaces() places { return places{map[uint32]passes{}, map[serving]struct{}{}} }

@@ -30,10 +30,9 @@ var rejections = [...]string{
 // response was meant for.
 const maxAtSocket = 64
 
-// misfit takes a response with an ID and a question that no exchange has. It is a
-// rejected one of the one exchange of its socket and server that has its ID, else of the
-// one that has its question, else of the only one; of none if it is a late one to an
-// exchange that is over.
+// misfit handles a response whose ID and question no exchange has. It counts as rejected by
+// the exchange of its socket and server that has its ID, else by the one that has its
+// question, else by the only one; by none if it comes late, to an exchange that is over.
 func (t *Table) misfit(p *capture.Packet, m *message, k key) {
 	var sameID, asked, other *open
 	sameIDs, sameQuestions, others := 0, 0, 0
@@ -71,9 +70,8 @@ func (t *Table) misfit(p *capture.Packet, m *message, k key) {
 // hasResponse tells whether the exchange has its response: what else comes is not for it.
 func (t *Table) hasResponse(ex *open) bool { return ex.answer != nil && t.answered(ex) }
 
-// unreadable takes a datagram that has no question: a response that does not repeat
-// it, as some servers answer what they cannot read, or one that is malformed. It
-// returns the exchange that it is seen of.
+// unreadable handles a datagram without a question: a response that does not repeat it, as
+// some servers answer what they cannot read, or a malformed one. It returns its exchange.
 func (t *Table) unreadable(p *capture.Packet, m *message) *open {
 	h, bare := parseBare(p.Payload)
 	if bare {
@@ -146,8 +144,8 @@ func (t *Table) unreadableOf(p *capture.Packet, id uint16, bare bool) *open {
 	return nil
 }
 
-// echoed takes a query that comes back from a server to the port that it was sent
-// from: a response without the bit that says so.
+// echoed handles a query that comes back from a server to the port that it was sent from: a
+// response without the QR bit.
 func (t *Table) echoed(p *capture.Packet, m *message) bool {
 	if p.Protocol != trace.TransportUDP || t.isServer(p.Dst.Port(), p.DstServer) || !t.isServer(p.Src.Port(), p.SrcServer) {
 		return false
@@ -162,8 +160,8 @@ func (t *Table) echoed(p *capture.Packet, m *message) bool {
 	return false
 }
 
-// refuse notes a datagram that the client of an exchange cannot take, where it comes
-// to it. Its other sightings are none of the exchange.
+// refuse records a datagram that the client of an exchange cannot take, where it reaches the
+// client. Its other sightings do not belong to the exchange.
 func (t *Table) refuse(ex *open, p *capture.Packet, why rejection, m *message) {
 	j, known := ex.journey(p, true)
 	if !known {

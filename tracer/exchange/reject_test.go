@@ -59,8 +59,8 @@ func TestRejected(t *testing.T) {
 		{"too short", service, []byte{1, 2, 3}, trace.Rejection{Why: trace.RejectedMalformed, Size: 3}},
 		{"a query", service, query(t, "a.example.", 7), trace.Rejection{Why: trace.RejectedMalformed, Size: 27}},
 		{"a name that is none", service, badName, trace.Rejection{Why: trace.RejectedMalformed, RCode: "NOERROR", Size: len(whole)}},
-		{"cut in its record", service, whole[:len(whole)-3], trace.Rejection{Why: trace.RejectedIncomplete, RCode: "NOERROR", Size: len(whole) - 3}},
-		{"cut before its record", service, whole[:27], trace.Rejection{Why: trace.RejectedIncomplete, RCode: "NOERROR", Size: 27}},
+		{"truncated in its record", service, whole[:len(whole)-3], trace.Rejection{Why: trace.RejectedIncomplete, RCode: "NOERROR", Size: len(whole) - 3}},
+		{"truncated before its record", service, whole[:27], trace.Rejection{Why: trace.RejectedIncomplete, RCode: "NOERROR", Size: 27}},
 	} {
 		for _, answered := range []bool{false, true} {
 			f := newFeed(t)
@@ -96,10 +96,10 @@ func TestRejected(t *testing.T) {
 	}
 }
 
-// What says that it was cut, or was captured in part, is taken.
+// A response with TC, or one that was captured in part, is taken.
 func TestNotIncomplete(t *testing.T) {
-	cut := answering(t, "a.example.", 7)[:27]
-	saysSo := slices.Clone(cut)
+	truncated := answering(t, "a.example.", 7)[:27]
+	saysSo := slices.Clone(truncated)
 	saysSo[2] |= bitTC >> 8
 	for name, change := range map[string]func(*capture.Packet){
 		"truncated":        func(p *capture.Packet) { p.Payload = saysSo },
@@ -108,7 +108,7 @@ func TestNotIncomplete(t *testing.T) {
 		f := newFeed(t)
 		f.packet(tx, podNS, 2, pod, service, query(t, "a.example.", 7))
 		f.skb++
-		f.packet(rx, podNS, 2, service, pod, cut, change)
+		f.packet(rx, podNS, 2, service, pod, truncated, change)
 		f.after(time.Minute)
 		if ex := f.one(); ex.Outcome != trace.OutcomeAnswered || len(ex.Rejected) != 0 {
 			t.Errorf("%s: %s, %+v", name, ex.Outcome, ex.Rejected)
@@ -243,7 +243,7 @@ func TestRejectedOverTCP(t *testing.T) {
 		{"another ID", trace.RejectedID, response(t, "a.example.", 8, 0)},
 		{"another question", trace.RejectedQuestion, response(t, "b.example.", 7, 0)},
 		{"no message", trace.RejectedMalformed, bytes.Repeat([]byte("garbage"), 4)},
-		{"cut", trace.RejectedIncomplete, whole[:30]},
+		{"truncated", trace.RejectedIncomplete, whole[:30]},
 	} {
 		f := newFeed(t)
 		f.segments(true, [][]byte{framed(query(t, "a.example.", 7))}, [][]byte{framed(tc.r), framed(whole)})

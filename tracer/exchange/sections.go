@@ -22,8 +22,8 @@ type sections struct {
 	hasTTL  bool
 	edns    edns
 	hasEDNS bool
-	// rejection says that there are fewer records than the message claims: it ends
-	// before, or has a name that is none.
+	// rejection says that the message has fewer records than it claims: it ends before, or
+	// has a malformed name.
 	rejection rejection
 }
 
@@ -36,8 +36,8 @@ type edns struct {
 	extended    *trace.ExtendedError
 }
 
-// parseSections reads the records of a message. It takes what there is: a
-// message may be cut anywhere, or be malformed behind the question.
+// parseSections reads the records of a message as far as it can: a message may be truncated
+// anywhere, or be malformed behind the question.
 func parseSections(b []byte, h header) sections {
 	var s sections
 	off := headerLen + len(h.question)

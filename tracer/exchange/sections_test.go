@@ -117,7 +117,7 @@ func TestExtendedErrors(t *testing.T) {
 		{"a zero at the end, and no UTF-8", []dns.EDNS0{&dns.EDNS0_EDE{ExtraText: "a\xffb\x00"}}, &trace.ExtendedError{Name: "Other", Text: "a\ufffdb"}},
 		{"the first of two, behind another option", []dns.EDNS0{&dns.EDNS0_NSID{Nsid: "aa"}, &dns.EDNS0_EDE{InfoCode: 1}, &dns.EDNS0_EDE{InfoCode: 2}},
 			&trace.ExtendedError{Code: 1, Name: "Unsupported DNSKEY Algorithm"}},
-		{"cut", []dns.EDNS0{&dns.EDNS0_LOCAL{Code: dns.EDNS0EDE, Data: []byte{0}}}, nil},
+		{"truncated", []dns.EDNS0{&dns.EDNS0_LOCAL{Code: dns.EDNS0EDE, Data: []byte{0}}}, nil},
 		{"none", nil, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -18,9 +18,9 @@ func TestSameQueryToEveryAddress(t *testing.T) {
 	other := numberedPacket(t, now, tx, 1, false)
 	tbl.Packet(&other)
 	const addresses = 20_000
-	told, victim := 0, 0
+	reported, victim := 0, 0
 	count := func(ex *trace.Exchange) {
-		told++
+		reported++
 		if ex.ClientPort == other.Src.Port() && ex.Outcome == trace.OutcomeAnswered && ex.LostEvents == 0 {
 			victim++
 		}
@@ -51,7 +51,7 @@ func TestSameQueryToEveryAddress(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	tbl.Advance(now+int64(time.Minute), count)
-	if told != addresses+1 || victim != 1 {
-		t.Errorf("%d told of %d; %d of the other client", told, addresses+1, victim)
+	if reported != addresses+1 || victim != 1 {
+		t.Errorf("%d reported, expected %d; %d of the other client", reported, addresses+1, victim)
 	}
 }

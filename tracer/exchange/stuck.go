@@ -5,9 +5,9 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/capture"
 )
 
-// stuck returns until when a datagram that its client sent once more may still be dropped where
-// it waits, as for the link address of an endpoint that is gone: what became of it is why the
-// client asked again. 0: all came to a socket, or were dropped.
+// stuck returns until when a retransmitted datagram may still be dropped where it waits, as
+// for the link address of a removed endpoint: that explains the retransmission. 0: all
+// reached a socket, or were dropped.
 func (ex *open) stuck() int64 {
 	if ex.sendings < 2 || ex.key.protocol != trace.TransportUDP {
 		return 0

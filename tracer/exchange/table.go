@@ -13,7 +13,7 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 	"github.com/dnstrace/dnstrace/tracer/agenda"
 	"github.com/dnstrace/dnstrace/tracer/capture"
-	"github.com/dnstrace/dnstrace/tracer/spare"
+	"github.com/dnstrace/dnstrace/tracer/freelist"
 )
 
 // Times of an exchange.
@@ -55,8 +55,8 @@ const (
 	maxAliases   = 8 // addresses that one client, or one server, is known by
 )
 
-// maxWithKey bounds the exchanges with one key, which each packet of one of them is compared
-// with: a resolver asks some servers with one ID from one socket. The oldest makes room.
+// maxWithKey bounds the exchanges with one key, with all of which each packet of one is
+// compared: a resolver asks some servers with one ID from one socket. The oldest is evicted.
 const maxWithKey = 64
 
 // Names names what packets carry numbers of.
@@ -82,7 +82,7 @@ type Config struct {
 type Stats struct {
 	Open       int    // exchanges
 	Bytes      int    // of exchanges, connections and fragments
-	Evicted    uint64 // exchanges and connections let go of early, because the table was full
+	Evicted    uint64 // exchanges and connections removed early, because the table was full
 	NotDNS     uint64 // packets on a DNS port that are no DNS message, or multicast DNS between equals
 	Orphans    uint64 // responses, fragments and ICMP errors that belong to no open exchange, or to more than one
 	Sightings  uint64 // sightings and drops that were not kept, because the exchange had too many
@@ -94,41 +94,41 @@ type Stats struct {
 	NoConnect  uint64 // dropped packets that asked for a TCP connection
 }
 
-// Table holds the open exchanges. It is not safe for concurrent use and has no clock:
-// time is what packets and Advance say.
+// Table holds the open exchanges. It is not safe for concurrent use and has no clock: its
+// time is that of packets and Advance.
 type Table struct {
-	cfg       Config
-	keys      chains
-	aliases   map[key][]*open // by the other addresses of their clients
-	sockets   chains
-	alike     chains
-	waiting   map[uint64]int // by pair: how many wait for a response
-	due       agenda.Of[*open]
-	age       age
-	conns     map[connKey]*conn
-	clients   map[socket]*conn // the last connection of a client's address
-	datagrams map[datagram]fragmented
-	refused   map[*open]struct{} // open, and a response of theirs was rejected
-	kin       chains
-	kinFound  []*open           // memory of Kin
-	sketches  []*trace.Exchange // likewise
-	sketched  [maxKin]emitted   // likewise
-	buffers   buffers
-	owed      owed
-	devices   devices
-	endpoints endpoints
-	places    places
-	sweep     int64
-	searches  int
-	evicted   []*trace.Exchange // because the table was full, until Advance
-	bytes     int
-	connBytes int
-	spare     spare.Of[open]
-	serial    uint32 // of the newest exchange
-	peak      peak
-	stats     Stats
-	part      bool  // of the lookups are reported
-	whole     int64 // monotonic time since when all are, if so
+	cfg              Config
+	keys             chains
+	aliases          map[key][]*open // by the other addresses of their clients
+	sockets          chains
+	alike            chains
+	waiting          map[uint64]int // by pair: how many wait for a response
+	due              agenda.Of[*open]
+	age              age
+	conns            map[connKey]*conn
+	clients          map[socket]*conn // the last connection of a client's address
+	datagrams        map[datagram]fragmented
+	refused          map[*open]struct{} // open, and a response of theirs was rejected
+	kin              chains
+	kinFound         []*open           // memory of Kin
+	sketches         []*trace.Exchange // likewise
+	sketched         [maxKin]emitted   // likewise
+	buffers          buffers
+	owed             owed
+	devices          devices
+	endpoints        endpoints
+	places           places
+	sweep            int64
+	searches         int
+	evicted          []*trace.Exchange // because the table was full, until Advance
+	bytes            int
+	connBytes        int
+	free             freelist.List[open]
+	serial           uint32 // of the newest exchange
+	peak             peak
+	stats            Stats
+	shedding         bool  // only a part of the lookups is reported
+	thresholdChanged int64 // monotonic time of the last change; 0: never
 }
 
 // New returns an empty table.
@@ -193,10 +193,10 @@ func (t *Table) datagram(p *capture.Packet) {
 	}
 }
 
-// amongEquals tells multicast DNS between two of those that speak it (RFC 6762,
-// section 5.2): queries to everybody, to which everybody is answered, or nobody: no
-// exchange, and silence means nothing. A simple resolver that asks from a port of
-// its own (section 5.1) is answered by itself.
+// amongEquals tells whether a packet is multicast DNS between two full implementations (RFC
+// 6762, section 5.2): queries to the group, with responses to the group or none: no exchange,
+// and silence means nothing. A simple resolver that asks from a port of its own (section
+// 5.1) gets a unicast response.
 func amongEquals(p *capture.Packet) bool {
 	return p.Src.Port() == p.Dst.Port() && p.Dst.Addr().IsMulticast()
 }
@@ -210,10 +210,10 @@ func (t *Table) add(ex *open) {
 	t.account(ex)
 }
 
-// evict passes on an exchange as it stands. What it waited for may still come: its
-// record says that something may be missing.
+// evict passes on an exchange as it stands. What it waited for may still come, so its record
+// says that something may be missing.
 func (t *Table) evict(ex *open) {
-	if t.tells(ex) {
+	if t.reports(ex) {
 		ex.lostEvents++
 		t.evicted = append(t.evicted, t.emit(ex))
 	}
@@ -279,7 +279,7 @@ func (t *Table) ends(ex *open) int64 {
 }
 
 func (t *Table) over(ex *open, now int64, emit func(*trace.Exchange)) {
-	if t.tells(ex) {
+	if t.reports(ex) {
 		r := t.emit(ex)
 		emit(r)
 		if r.Outcome != trace.OutcomeAnswered {
@@ -297,7 +297,7 @@ func (t *Table) over(ex *open, now int64, emit func(*trace.Exchange)) {
 func (t *Table) Flush(emit func(*trace.Exchange)) {
 	for len(t.due) > 0 {
 		ex := t.due[0].Item
-		if t.tells(ex) {
+		if t.reports(ex) {
 			if len(ex.drops) > 0 || ex.ended || t.answered(ex) {
 				emit(t.emit(ex))
 			} else {

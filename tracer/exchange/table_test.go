@@ -381,7 +381,7 @@ func TestNotDNS(t *testing.T) {
 	for _, payload := range [][]byte{
 		nil, {1, 2, 3}, make([]byte, 12),
 		append(query(t, "example.com.", 1)[:12], 0xc0, 12, 0, 1, 0, 1), // a pointer
-		query(t, "example.com.", 1)[:20],                               // cut in the name
+		query(t, "example.com.", 1)[:20],                               // truncated in the name
 	} {
 		f.packet(capture.TX, podNS, 2, pod, service, payload)
 	}
@@ -454,7 +454,7 @@ func TestDroppedAfterTheAnswer(t *testing.T) {
 	f.throughService(q, r)
 	f.after(time.Second)
 	if len(f.got) != 0 {
-		t.Fatalf("told %s after the answer, and one query waits", time.Second)
+		t.Fatalf("reported %s after the answer, and one query waits", time.Second)
 	}
 	f.after(550 * time.Millisecond)
 	f.skb = waiting

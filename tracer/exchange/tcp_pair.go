@@ -5,7 +5,7 @@ import (
 )
 
 // A transparent proxy connects with the addresses and ports of its client: then two
-// connections have one key, and are told apart by their sequence numbers.
+// connections have one key, and are distinguished by their sequence numbers.
 
 // opensAnother tells whether a SYN opens a second connection with the addresses of c: a
 // socket of another namespace sends it, and it is none of c's.

@@ -327,7 +327,7 @@ func TestPipelined(t *testing.T) {
 	}
 }
 
-// However a stream is cut, resent and reordered, every message comes out of it once, as
+// However a stream is segmented, resent and reordered, every message comes out of it once, as
 // it was sent.
 func TestAnyOrder(t *testing.T) {
 	for seed := range uint64(2000) {
@@ -340,21 +340,21 @@ func TestAnyOrder(t *testing.T) {
 			want[first+uint32(len(all))] = string(b[2:])
 			all = append(all, b...)
 		}
-		var cuts []stretch
+		var segments []stretch
 		for at := 0; at < len(all); {
 			n := min(len(all)-at, 1+random.IntN(80))
 			overlap := random.IntN(1 + min(at, 10))
-			cuts = append(cuts, stretch{uint32(at - overlap), uint32(at + n)})
+			segments = append(segments, stretch{uint32(at - overlap), uint32(at + n)})
 			at += n
 		}
-		if len(cuts) > maxPending {
-			cuts = append(cuts[:maxPending], stretch{cuts[maxPending-1].to, uint32(len(all))})
+		if len(segments) > maxPending {
+			segments = append(segments[:maxPending], stretch{segments[maxPending-1].to, uint32(len(all))})
 		}
-		cuts = append(cuts, cuts[random.IntN(len(cuts))])
-		random.Shuffle(len(cuts), func(i, j int) { cuts[i], cuts[j] = cuts[j], cuts[i] })
+		segments = append(segments, segments[random.IntN(len(segments))])
+		random.Shuffle(len(segments), func(i, j int) { segments[i], segments[j] = segments[j], segments[i] })
 		var s stream
 		s.begin(first)
-		for _, c := range cuts {
+		for _, c := range segments {
 			done, _ := s.add(segment{first + c.from, all[c.from:c.to], int(c.to - c.from), 0})
 			for _, m := range done {
 				if want[m.start] != string(m.body) {
@@ -364,7 +364,7 @@ func TestAnyOrder(t *testing.T) {
 			}
 		}
 		if len(want) > 0 || !s.at(first+uint32(len(all))) {
-			t.Fatalf("seed %d: %d messages did not come of %v: %+v", seed, len(want), cuts, s.cursors)
+			t.Fatalf("seed %d: %d messages did not come of %v: %+v", seed, len(want), segments, s.cursors)
 		}
 	}
 }

@@ -96,8 +96,8 @@ func TestTCPLongMessage(t *testing.T) {
 	next := framed(response(t, "next.example.", 2, 0))
 	f := newFeed(t)
 	f.segments(true, [][]byte{framed(query(t, "long.example.", 1)), framed(query(t, "next.example.", 2))}, nil)
-	cut := func(p *capture.Packet) { p.Payload = p.Payload[:min(len(p.Payload), 2048)] }
-	f.packet(capture.RX, podNS, 2, service, pod, long, tcp(78, 0), cut)
+	truncate := func(p *capture.Packet) { p.Payload = p.Payload[:min(len(p.Payload), 2048)] }
+	f.packet(capture.RX, podNS, 2, service, pod, long, tcp(78, 0), truncate)
 	f.packet(capture.RX, podNS, 2, service, pod, next, tcp(78+uint32(len(long)), 0))
 	f.after(time.Second)
 	if len(f.got) != 2 || f.got[0].Outcome != trace.OutcomeAnswered || f.got[1].Outcome != trace.OutcomeAnswered || *f.got[0].ResponseSize != len(long)-2 {
@@ -384,7 +384,7 @@ func TestTransparentProxyOverTCP(t *testing.T) {
 		if s := f.table.Stats(); len(f.table.conns) != 0 || s.Bytes != 0 {
 			t.Errorf("%s: %d connections are left, %d bytes", name, len(f.table.conns), s.Bytes)
 		}
-		// The client's port is used again, with another sequence.
+		// The client's port is reused, with another sequence.
 		down(true, isn[0]+77_000_000, syn, nil)
 		down(true, isn[0]+77_000_001, capture.FlagACK, q)
 		if len(f.table.conns) != 1 {

@@ -48,7 +48,7 @@ func (t *Table) Server(q *trace.Query) (pid int, cgroup string) {
 
 // Rejecting tells whether an exchange is still open that was begun between two times,
 // asks a server that question, and got no more than responses that its client could
-// not take. Who asked may know already that it is over.
+// not take. Its client may know already that it is over.
 func (t *Table) Rejecting(server netip.AddrPort, qname, qtype string, from, until time.Time) bool {
 	if len(t.refused) == 0 {
 		return false

@@ -28,9 +28,8 @@ const (
 // a pipe whose reader hangs.
 const closePatience = 5 * time.Second
 
-// Writer writes records as JSON lines from a goroutine of its own, so that a
-// slow output holds nobody up. What does not fit its bound is dropped and
-// counted.
+// Writer writes records as JSON lines from a goroutine of its own, so that a slow output
+// blocks no caller. What does not fit its bound is dropped and counted.
 type Writer struct {
 	name    string
 	out     appender
@@ -132,9 +131,8 @@ func (w *Writer) empty() []byte {
 	return b
 }
 
-// Last says that only the records that are left at the end are still to come. They
-// are many at once: Write waits for room from now on, but for no longer than
-// patience altogether.
+// Last says that only the remaining records at the end are still to come. They are many at
+// once: Write waits for room from now on, but no longer than patience in total.
 func (w *Writer) Last(patience time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -157,9 +155,8 @@ func (w *Writer) Flush() {
 	}
 }
 
-// Close writes what is queued and closes the output. It returns the first error
-// of writing. It does not wait for ever: an output that takes nothing is left
-// as it is.
+// Close writes what is queued and closes the output. It returns the first error of writing.
+// It gives up on an output that blocks (closePatience).
 func (w *Writer) Close() error {
 	w.mu.Lock()
 	w.closed = true
@@ -233,8 +230,8 @@ func (w *Writer) release(lines []byte) {
 	}
 }
 
-// writeOut writes a block. Of one that an output took in part, as a disk that fills
-// up does, the lines that are whole count as written.
+// writeOut writes a block. After a partial write, as on a full disk, the complete lines count
+// as written.
 func (w *Writer) writeOut(b block) {
 	whole, err := w.out.Append(b.lines)
 	if err == nil {

@@ -68,7 +68,7 @@ func TestOpenErrors(t *testing.T) {
 	}
 }
 
-// blocked is an output that takes nothing until it is let go.
+// blocked is an output that takes nothing until it is released.
 type blocked struct {
 	sync.Mutex
 	bytes int

@@ -12,10 +12,10 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/origin"
 )
 
-// What is written of the lookups of a client that have the same finding, or fail in the
-// same way: the first thousand, enough to know all there is to know of them, and ten a
-// second of those that go on. At some 9 kB each that is 90 kB a second, where a pod
-// that sends 1,300 bad queries a second would make 12 MB.
+// Limits of the records of a client's lookups that have the same finding, or fail in the same
+// way: the first thousand, enough to learn all about them, and then ten a second. At some 9
+// kB each that is 90 kB a second, where a pod that sends 1,300 bad queries a second would
+// make 12 MB.
 const (
 	limitBurst = 1000
 	limitRate  = 10 // a second
@@ -38,9 +38,8 @@ const (
 // maxReported bounds the lines of one [Limiter.Report].
 const maxReported = 10
 
-// Limiter leaves out records of lookups that fail again and again in the same way, by
-// client and code, so that one client does not fill the log. It is safe for use from
-// many goroutines. It has no clock.
+// Limiter drops records of lookups that fail repeatedly in the same way, by client and code,
+// so that one client does not fill the log. Safe for concurrent use. It has no clock.
 type Limiter struct {
 	mu      sync.Mutex
 	holders map[origin.Client]*holder
@@ -82,8 +81,7 @@ func NewLimiter() *Limiter {
 	return l
 }
 
-// Allow tells whether a record is to be written at now. One in which nothing is the
-// matter always is.
+// Allow tells whether a record is to be written at now. An ordinary one always is.
 func (l *Limiter) Allow(now time.Time, r trace.Record) bool {
 	code := codeOf(r)
 	if code == "" {
@@ -142,10 +140,10 @@ func (l *Limiter) bucket(now time.Time, h *holder, k bucketKey, label string) *b
 	return b
 }
 
-// displace makes room in a full table for a holder that has some buckets: it takes one of a
-// holder that has most, if that still has as many afterwards as the other then has. So nobody's
-// room is taken by those who have more, and nobody who lost a bucket to one that has less gets
-// it back, full again.
+// displace makes room in a full table for a holder that has some buckets: it removes one of
+// the holder that has most, if that still has as many afterwards as the other then has. So
+// no holder loses buckets to one that has more, and none gets a removed bucket back, full
+// again, from one that has less.
 func (l *Limiter) displace(has int) bool {
 	for n := maxOfHolder; n >= has+2; n-- {
 		for h := range l.bySize[n] {
@@ -250,8 +248,8 @@ func (l *Limiter) Stats() map[string]uint64 {
 	return maps.Clone(l.total)
 }
 
-// codeOf returns by what a record is limited: the first finding, else how it failed;
-// empty where nothing is the matter.
+// codeOf returns the code by which a record is limited: the first finding, else how it
+// failed; empty for an ordinary one.
 func codeOf(r trace.Record) string {
 	switch r := r.(type) {
 	case *trace.Trace:

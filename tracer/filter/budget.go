@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// Bounds of what a filter costs. Whoever writes one may be another than whose memory and
-// time it takes, and whose records it looks at may be a third.
+// Bounds of what a filter costs. The author of a filter, the owner of the process that runs
+// it, and the source of the records may be three parties.
 const (
 	maxExpression = 4 << 10 // bytes
 	maxNodes      = 1000    // of the syntax tree
@@ -14,9 +14,9 @@ const (
 	maxRange      = 1000    // numbers that a..b stands for
 	maxCutset     = 16      // bytes of the characters that trim cuts off
 
-	// maxSteps is the most that one record may take: 8 ms for conditions, 70 ms and some
-	// twenty megabytes for the fields of a record (BenchmarkMatch). The largest record of a
-	// tracer, of which everything is looked at, takes a tenth.
+	// maxSteps bounds the cost of one record: 8 ms for conditions, 70 ms and some twenty
+	// megabytes for the fields of a record (BenchmarkMatch). The largest record of a tracer,
+	// completely evaluated, takes a tenth.
 	maxSteps = 250_000
 	// maxElements bounds lists that an expression makes of a record.
 	maxElements = 100_000
@@ -29,11 +29,11 @@ const (
 	maxText = 64 << 10
 )
 
-// ErrTooDear is wrapped by the error for a record that takes more than maxSteps.
-var ErrTooDear = fmt.Errorf("one record takes more than %d steps, as conditions on long lists within conditions on long lists do: ask for less", maxSteps)
+// ErrTooExpensive is wrapped by the error for a record that takes more than maxSteps.
+var ErrTooExpensive = fmt.Errorf("one record takes more than %d steps, as conditions on long lists within conditions on long lists do: ask for less", maxSteps)
 
-// ErrBusy is wrapped by the error for a record that a filter does not look at, since
-// those before it took all that [Filter.Within] allows.
+// ErrBusy is wrapped by the error for a record that a filter does not evaluate because the
+// records before it took all that [Filter.Within] allows.
 var ErrBusy = errors.New("the records before it took all the time that a filter may take")
 
 // budget is what is left for one record.
@@ -41,7 +41,7 @@ type budget struct{ left int }
 
 func (b *budget) spend(steps int) error {
 	if b.left -= steps; b.left < 0 {
-		return ErrTooDear
+		return ErrTooExpensive
 	}
 	return nil
 }

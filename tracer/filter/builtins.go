@@ -25,9 +25,9 @@ var (
 	sorted = builtin{list: true, weigh: callWeighWhole, steps: 1} // a list that is put in order
 )
 
-// builtins are the functions that a filter may use: what each costs is known from what
-// it is given. Those that make more of it than that (repeat, replace, join, reduce, …) or
-// compare each with each (uniq) are not among them.
+// builtins are the functions that a filter may use: the cost of each is known from its
+// arguments. Functions whose result may be larger (repeat, replace, join, reduce, …), or
+// that compare each with each (uniq), are not among them.
 var builtins = map[string]builtin{
 	"all": aList, "any": aList, "none": aList, "one": aList, "filter": aList, "map": aList, "find": aList, "findIndex": aList,
 	"findLast": aList, "findLastIndex": aList, "first": aList, "last": aList,

@@ -9,9 +9,8 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// environment returns what an expression that names these fields sees of a
-// record. Building only those is what makes a filter cheap. What comes when the budget
-// is spent is left out.
+// environment returns the fields of a record that an expression names. Building only those
+// makes a filter cheap. Once the budget is spent, further values are left out.
 func environment(r trace.Record, uses map[string]bool, b *budget) map[string]any {
 	env := make(map[string]any, len(uses))
 	addFields(env, reflect.ValueOf(r).Elem(), func(name string) bool { return uses[name] }, b)
@@ -95,7 +94,7 @@ func value(v reflect.Value, b *budget) any {
 		addFields(env, v, func(string) bool { return true }, b)
 		return env
 	case reflect.String:
-		_ = b.spend(v.Len() / textPerStep) // whoever asks for the next value sees it
+		_ = b.spend(v.Len() / textPerStep) // the request for the next value fails
 		return orNil(v.String(), v.Len() > 0)
 	case reflect.Bool:
 		return v.Bool()

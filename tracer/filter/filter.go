@@ -59,9 +59,9 @@ func Compile(expression string) (*Filter, error) {
 		return nil, compileError(expression, err)
 	}
 	f := &Filter{program: program, uses: p.uses}
-	// Fields have no type at compile time, since each may be null. Trying the
-	// expression on records that have everything finds what does not fit, such
-	// as rcode > 5, now and not at the first record.
+	// Fields have no type at compile time, since each may be null. Evaluating the expression
+	// on complete records finds type errors, such as rcode > 5, now and not at the first
+	// record.
 	for _, r := range samples() {
 		if _, err := f.Match(r); err != nil {
 			return nil, err
@@ -73,15 +73,15 @@ func Compile(expression string) (*Filter, error) {
 // Names tells whether the expression names a field of records.
 func (f *Filter) Names(field string) bool { return f.uses[field] }
 
-// Within bounds the steps that the filter takes a second, over all records: a node with
-// thousands of lookups has other work. It is called before the first Match.
+// Within bounds the steps that the filter takes a second, over all records: a node has other
+// work. Call it before the first Match.
 func (f *Filter) Within(steps int) {
 	f.allowance = rate.NewLimiter(rate.Limit(steps), max(steps, maxSteps))
 }
 
-// Match tells whether a record fits the expression. The error is of a kind that
-// only shows with a value: a number compared with a string, say. It wraps [ErrTooDear]
-// where the record takes too much, and [ErrBusy] where it was not looked at.
+// Match tells whether a record matches the expression. The error is of a kind that only
+// shows with a value: a number compared with a string, say. It wraps [ErrTooExpensive] where
+// the record takes too much, and [ErrBusy] where it was not evaluated.
 func (f *Filter) Match(r trace.Record) (bool, error) {
 	now := time.Now()
 	if f.allowance != nil && f.allowance.TokensAt(now) < 1 {
@@ -96,12 +96,12 @@ func (f *Filter) Match(r trace.Record) (bool, error) {
 	var at *file.Error
 	switch {
 	case err == nil:
-	case errors.Is(err, ErrTooDear) || b.left < 0:
-		return false, fmt.Errorf("filter: %w", ErrTooDear)
+	case errors.Is(err, ErrTooExpensive) || b.left < 0:
+		return false, fmt.Errorf("filter: %w", ErrTooExpensive)
 	case !errors.As(err, &at):
 		return false, fmt.Errorf("filter: %w", err)
 	case at.Message == "memory budget exceeded":
-		return false, fmt.Errorf("filter: %w", ErrTooDear)
+		return false, fmt.Errorf("filter: %w", ErrTooExpensive)
 	case strings.HasPrefix(at.Message, "cannot fetch "), strings.HasPrefix(at.Message, "index out of range"):
 		// upstreams[0].attempt is an object in a trace and a number in a query,
 		// and a list may be shorter: the record lacks what was asked for.

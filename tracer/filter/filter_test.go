@@ -161,8 +161,8 @@ func TestEnvironmentIsTheJSON(t *testing.T) {
 	}
 }
 
-// normalise leaves only what is told: the encoder leaves out most of what is not, and
-// what a sighting has in common with the one before.
+// normalise removes what is absent: the encoder leaves out most of it, and what a sighting
+// has in common with the one before.
 func normalise(v any) {
 	switch v := v.(type) {
 	case map[string]any:
@@ -175,7 +175,7 @@ func normalise(v any) {
 		}
 		for name, x := range v {
 			normalise(x)
-			if untold(x) {
+			if isAbsent(x) {
 				delete(v, name)
 			}
 		}
@@ -186,7 +186,7 @@ func normalise(v any) {
 	}
 }
 
-func untold(v any) bool {
+func isAbsent(v any) bool {
 	switch v := v.(type) {
 	case map[string]any:
 		return len(v) == 0

@@ -112,8 +112,8 @@ func matches(b *budget, args []any) (any, error) {
 	return p.MatchString(text), nil
 }
 
-// nullSafe is what an operator does with two operands that are not nil. With a
-// nil one a comparison is false, and a sum unknown, which is nil again.
+// nullSafe is what an operator does with two operands that are not nil. With a nil one a
+// comparison is false, and a sum is nil: unknown.
 var nullSafe = map[string]nullSafeOperator{
 	"<":  {func(a, b any) any { return runtime.Less(a, b) }, false},
 	"<=": {func(a, b any) any { return runtime.LessOrEqual(a, b) }, false},

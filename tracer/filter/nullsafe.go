@@ -153,8 +153,8 @@ func (p *patcher) builtin(node *ast.Node, n *ast.BuiltinNode) {
 	}
 }
 
-// checkCutset wants the characters that trim cuts off to be a few: each of the text may be
-// compared with all of them.
+// checkCutset requires a short cutset of trim: each character of the text may be compared
+// with all of it.
 func (p *patcher) checkCutset(n ast.Node) {
 	if s, ok := n.(*ast.StringNode); !ok || len(s.Value) > maxCutset {
 		p.refuse(n, "trim: expected the characters to cut off in quotes, at most %d bytes", maxCutset)

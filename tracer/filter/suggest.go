@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// suggest says what exists in place of a name that does not. inside: the name
-// was looked for in an object within the record.
+// suggest proposes an existing name for one that does not exist. inside: the name was looked
+// up in an object within the record.
 func suggest(expression, name string, inside bool) string {
 	names := schema.names(inside)
 	best := nearest(name, names)

@@ -147,8 +147,8 @@ func (t *Target) matchAttempt(a *trace.Attempt) bool {
 	return err == nil && t.matchAddress(at.Addr(), at.Port())
 }
 
-// matchUpstreams looks at where the queries to upstreams went, not at who sent them: that
-// is the server.
+// matchUpstreams matches the servers of the queries to upstreams, not their client, which is
+// the server.
 func (t *Target) matchUpstreams(all []trace.Upstream) bool {
 	return slices.ContainsFunc(all, func(u trace.Upstream) bool {
 		return t.matchAttempt(u.Attempt) || t.matchUpstreams(u.Upstreams) ||
@@ -156,10 +156,9 @@ func (t *Target) matchUpstreams(all []trace.Upstream) bool {
 	})
 }
 
-// Names returns a test for the names that the lookups have, and the others of their calls:
-// the name with a search suffix; nil if they may have any. A word with a dot is taken for
-// a name, though in a finished trace it may also be a pod. It lets a reader pass over what
-// cannot be meant.
+// Names returns a test for the names of the lookups and of others of their calls: the name
+// with a search suffix; nil if they may have any. A word with a dot is taken for a name,
+// though in a finished trace it may also be a pod. With it a reader can skip other lookups.
 func (t *Target) Names() func(qname string) bool {
 	if t.name == nil || !strings.Contains(t.text, ".") {
 		return nil

@@ -8,10 +8,10 @@ import (
 	"github.com/klauspost/compress/s2"
 )
 
-// blockBytes is how much is compressed at once. JSON lines of one node are much
-// alike: 64 KiB of them shrink to a twelfth and a larger block gains little, while
-// what is not compressed yet counts in full. S2 takes 0.7 µs a trace; zstd would
-// halve the size again for three times that (measured with 2 KB traces).
+// blockBytes is how much is compressed at once. The JSON lines of one node are similar:
+// 64 KiB of them shrink to a twelfth and a larger block gains little, while what is not yet
+// compressed counts in full. S2 takes 0.7 µs a trace; zstd would halve the size again for
+// three times that (measured with 2 KB traces).
 const blockBytes = 64 << 10
 
 // blockOverhead is what a block costs in memory beside its data, and shareBytes what
@@ -43,7 +43,7 @@ type share struct {
 	client, bytes uint32
 }
 
-// block is traces that are kept and let go together. One that is compressed does not
+// block is traces that are kept and evicted together. One that is compressed does not
 // change any more.
 type block struct {
 	last       time.Time // when the newest of them finished
@@ -89,8 +89,8 @@ func (b *block) add(e *entry) {
 // reset empties the block and keeps its memory.
 func (b *block) reset() { *b = block{data: b.data[:0], shares: b.shares[:0]} }
 
-// compress returns the block in as little memory as it takes. scratch is room to
-// work in.
+// compress returns the block compressed, in memory of its exact size. scratch is working
+// memory.
 func (b *block) compress(scratch *[]byte) *block {
 	*scratch = s2.Encode((*scratch)[:cap(*scratch)], b.data)
 	return &block{last: b.last, traces: b.traces, compressed: true, raw: b.raw, data: slices.Clone(*scratch), shares: slices.Clone(b.shares)}

@@ -1,11 +1,10 @@
-// Package history keeps the traces that finished last, for the local API: as
-// the JSON lines that go out again, compressed, bounded by age and by bytes. It
-// has no clock of its own; callers pass the time.
+// Package history keeps the latest finished traces for the local API: as JSON lines,
+// compressed, bounded by age and by bytes. It has no clock of its own; callers pass the
+// time.
 //
-// Half of the memory is a room that only lookups get in which something is the matter.
-// In each room a client that has more than its share makes room for all others, so that
-// nobody can drive out what is known of somebody else (package origin says who a client
-// is).
+// Half of the memory is a room reserved for lookups with a problem. In each room a client
+// that has more than its share loses lines first, so that no client can evict those of
+// others (package origin defines a client).
 package history
 
 import (
@@ -32,13 +31,13 @@ type Lookup struct {
 	Replaces bool   // a trace with the same time and trace id
 }
 
-// Stats is what a [History] holds and what it let go.
+// Stats is what a [History] holds and what it evicted.
 type Stats struct {
 	Traces       int    // held now
 	Notable      int    // of them, those in which something is the matter
 	Bytes        int    // of memory that they take now
-	EvictedAge   uint64 // let go because they were old
-	EvictedBytes uint64 // let go early, because memory was full
+	EvictedAge   uint64 // because they were old
+	EvictedBytes uint64 // early, because memory was full
 	EvictedShare uint64 // likewise, and because their client had more than its share
 	Subscribers  int
 	LostQueued   uint64 // not delivered to a subscriber that was too slow
@@ -74,7 +73,7 @@ func New(c Config) *History {
 
 // Add keeps a trace that finished at now, hands it to the subscribers, and lets
 // go of what is too old or does not fit any more. One that replaces another takes its
-// place, though the memory of both is taken until they are let go.
+// place, though the memory of both is taken until they are evicted.
 func (h *History) Add(now time.Time, l Lookup) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -98,7 +97,7 @@ func (h *History) Add(now time.Time, l Lookup) {
 	h.stats.EvictedShare += uint64(thinned)
 }
 
-// Expire lets go of what is too old at now. Add does so too; a node without
+// Expire evicts what is too old at now. Add does so too; a node without
 // lookups needs it to free its memory.
 func (h *History) Expire(now time.Time) {
 	h.mu.Lock()
@@ -123,7 +122,7 @@ func (h *History) Query(since time.Time, limit int) iter.Seq[[]byte] {
 	held := h.snapshot(since)
 	h.mu.Unlock()
 	return func(yield func([]byte) bool) {
-		for e := range held.lastWords(limit) {
+		for e := range held.backwards(limit) {
 			if !yield(e.line) {
 				return
 			}

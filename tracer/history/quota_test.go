@@ -113,7 +113,7 @@ func TestOneClientDrivesOutNobody(t *testing.T) {
 	}
 }
 
-// Healthy lookups take nothing of the room of others, whoever asks.
+// Healthy lookups take nothing of the room of others, whichever client asks.
 func TestHealthyLookupsDriveOutNoFailures(t *testing.T) {
 	a := newAttack(2 << 20)
 	a.lookup(pod(1), "noisy", true)
@@ -150,7 +150,7 @@ func TestForgedAddresses(t *testing.T) {
 		t.Errorf("%d of %d true ones are held, and %d forged", held["true bad"], before*60, held["forged bad"])
 	}
 	if n := len(a.rooms[notable].holders); n > maxNames+1 {
-		t.Errorf("%d clients are told apart", n)
+		t.Errorf("%d clients are distinguished", n)
 	}
 }
 

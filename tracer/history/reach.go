@@ -6,17 +6,17 @@ import (
 	"time"
 )
 
-// maxReachClients bounds the clients that [Reach] names: more than can have a share
-// of a room that is worth a word.
+// maxReachClients bounds the clients that [Reach] names: more than can have a noticeable
+// share of a room.
 const maxReachClients = 8
 
-// Reach is how far back a [History] goes. A zero time means that nothing was let go
+// Reach is how far back a [History] goes. A zero time means that nothing was evicted
 // yet.
 type Reach struct {
 	Ordinary time.Time `json:"ordinary_since"` // every lookup is held that finished after
 	Notable  time.Time `json:"notable_since"`  // likewise those that failed, were slow or have a finding
-	// Clients had more than their share, and less is held of them: those of whom most
-	// is held, at most 8. That of further ones counts as that of all.
+	// Clients had more than their share, and less is held of them: the 8 with the most held
+	// lines. Further ones count as all others.
 	Clients []ClientReach `json:"clients,omitempty"`
 }
 

@@ -15,8 +15,7 @@ func identity(line []byte) string {
 // replacing is what lines replace others among those that are read.
 type replacing map[string]bool
 
-// passes tells, of lines from the newest back, whether one is the last word on its
-// trace.
+// passes tells, of lines from the newest back, whether one is the latest of its trace.
 func (r *replacing) passes(e *entry) bool {
 	if len(*r) > 0 && (*r)[identity(e.line)] {
 		return false

@@ -9,23 +9,22 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/origin"
 )
 
-// fairShare is the part of a full room that any client may have whatever the others
-// do: a 32nd. More would leave a client little where several misbehave at once; less
-// would make thinning dear, since a block that is written anew frees at least so much.
+// fairShare is the part of a full room that any client may have whatever the others do: a
+// 32nd. More would leave a client little where several misbehave at once; less would make
+// thinning expensive, since a rewritten block frees at least so much.
 const fairShare = 32
 
-// smallBlock is how large a block becomes at most, before compression, by joining what
-// is left of thinned ones: so much shrinks to a tenth, and to write it anew takes a
-// third of the time that a whole one does.
+// smallBlock bounds, before compression, a block that joins the rests of thinned ones: so
+// much shrinks to a tenth, and rewriting it takes a third of the time of a full block.
 const smallBlock = blockBytes / 4
 
-// maxNames bounds how many clients of one place are told apart. In a pod there are a
+// maxNames bounds how many clients of one place are distinguished. In a pod there are a
 // few; the addresses of other nodes' clients, which can be forged, are more. Those
 // beyond it are one client.
 const maxNames = 256
 
-// maxPlaces bounds in how many places a cgroup, which is a pod or a service, is told apart:
-// who may make user namespaces can make network namespaces without end, each a place.
+// maxPlaces bounds in how many places a cgroup, which is a pod or a service, is distinguished:
+// with user namespaces a client can make network namespaces without end, each a place.
 // Beyond that the cgroup is one client wherever it is.
 const maxPlaces = 16
 
@@ -33,9 +32,9 @@ const maxPlaces = 16
 // tables, and the allocations.
 const holderBytes = 320
 
-// room is a part of the memory, in which the lines of all clients are in blocks in
-// order of time. When it is full it lets go of the oldest block, unless a client has
-// much more than others: then of that client's lines alone, oldest first.
+// room is a part of the memory, in which the lines of all clients are in blocks in order of
+// time. When it is full it evicts the oldest block, or, if a client has much more than
+// others, the oldest lines of that client alone.
 type room struct {
 	maxBytes int
 	blocks   []*block // compressed, oldest first
@@ -50,7 +49,7 @@ type room struct {
 	names         map[origin.Place]int // holders of a place
 	places        map[string]int       // holders of a cgroup
 	lastNumber    uint32
-	lostUntil     time.Time // when the newest line finished that was let go with those of all others
+	lostUntil     time.Time // when the newest line finished that was evicted with those of all others
 }
 
 // holder is a client that has lines in a room.
@@ -59,7 +58,7 @@ type holder struct {
 	label     string
 	number    uint32
 	raw       int       // bytes of its lines before compression
-	lostUntil time.Time // when the newest of its lines finished that it alone was let go
+	lostUntil time.Time // when the newest line finished that was evicted of this client alone
 }
 
 func (h *holder) size() int { return holderBytes + len(h.client.Name) + len(h.label) }
@@ -102,8 +101,8 @@ func (r *room) holder(c origin.Client, label string) *holder {
 	return h
 }
 
-// count adds the bytes of a client's lines. One that has none left is forgotten; that it
-// had more is then a loss like any other.
+// count adds the bytes of a client's lines. A client without lines is forgotten; what it lost
+// counts then as a loss of all.
 func (r *room) count(h *holder, raw int) {
 	h.raw += raw
 	r.raw += raw
@@ -139,7 +138,7 @@ func (r *room) lost(until time.Time) {
 	}
 }
 
-// add keeps a line. It does not let go of anything: see fit.
+// add keeps a line. It evicts nothing: see fit.
 func (r *room) add(e *entry, c origin.Client, label string) {
 	h := r.holder(c, label)
 	e.client = h.number
@@ -164,8 +163,8 @@ func (r *room) seal() {
 	r.open.reset()
 }
 
-// expire lets go of whole blocks that finished before the horizon; what is too old in a
-// younger block is passed over when it is read. It returns how many traces went.
+// expire evicts whole blocks that finished before the horizon; too old lines in a younger
+// block are skipped when it is read. It returns how many traces it evicted.
 func (r *room) expire(horizon time.Time) int {
 	n := 0
 	for r.traces > 0 && r.oldest().last.Before(horizon) {
@@ -174,8 +173,8 @@ func (r *room) expire(horizon time.Time) int {
 	return n
 }
 
-// fit lets go of what there is no memory for, and returns how many traces went with the
-// oldest block, and how many because their client had more than its share.
+// fit evicts what there is no memory for, and returns how many traces it evicted with the
+// oldest blocks, and how many because their client had more than its share.
 func (r *room) fit() (oldest, thinned int) {
 	for r.bytes > r.maxBytes && r.traces > 0 {
 		if n := r.thin(); n > 0 {
@@ -195,7 +194,7 @@ func (r *room) oldest() *block {
 	return &r.open
 }
 
-// dropOldest returns how many traces were let go.
+// dropOldest evicts the oldest block and returns its number of traces.
 func (r *room) dropOldest() int {
 	oldest := r.oldest()
 	n := oldest.traces
@@ -212,7 +211,7 @@ func (r *room) dropOldest() int {
 	return n
 }
 
-// thin lets go of the oldest lines of those clients that have the most, if they have
+// thin evicts the oldest lines of those clients that have the most, if they have
 // more than their share, and returns how many that were.
 func (r *room) thin() int {
 	limit := r.limit()
@@ -228,9 +227,9 @@ func (r *room) thin() int {
 	return r.rewrite(at, over)
 }
 
-// limit returns how many bytes, before compression, a client may have at most now: half
-// of what the largest has, so that those of a kind shrink together, or less where they are
-// few beside the room. It is 0 where all are of a kind.
+// limit returns how many bytes, before compression, a client may have now: half of what the
+// largest has, so that clients of similar size shrink together, or less where they are few
+// compared with the room. It is 0 where all are of similar size.
 func (r *room) limit() int {
 	most := 0
 	for _, h := range r.holders {
@@ -258,8 +257,8 @@ func (r *room) limit() int {
 	}
 }
 
-// rewrite makes a block anew without the lines of some clients, together with the block
-// before it where both fit in one, and returns how many lines went.
+// rewrite rebuilds a block without the lines of some clients, together with the block before
+// it where both fit in one, and returns how many lines it dropped.
 func (r *room) rewrite(at int, over func(share) bool) int {
 	old := r.blocks[at]
 	going := map[uint32]*holder{}

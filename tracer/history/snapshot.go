@@ -83,9 +83,9 @@ func (s snapshot) entries(back bool) iter.Seq[*entry] {
 	}
 }
 
-// lastWords yields the lines back from the newest, at most limit of them (0: all),
+// backwards yields the lines back from the newest, at most limit of them (0: all),
 // without those that a later one replaces.
-func (s snapshot) lastWords(limit int) iter.Seq[*entry] {
+func (s snapshot) backwards(limit int) iter.Seq[*entry] {
 	return func(yield func(*entry) bool) {
 		var later replacing
 		left := limit
@@ -103,12 +103,12 @@ func (s snapshot) lastWords(limit int) iter.Seq[*entry] {
 	}
 }
 
-// oldestFirst yields what lastWords does, the other way round. What a later line
+// oldestFirst yields what backwards does, the other way round. What a later line
 // replaces is found first, from the newest back.
 func (s snapshot) oldestFirst(limit int) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		var shown []uint64
-		for e := range s.lastWords(limit) {
+		for e := range s.backwards(limit) {
 			shown = append(shown, e.seq)
 		}
 		slices.Reverse(shown)

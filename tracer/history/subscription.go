@@ -51,7 +51,7 @@ func (s *Subscription) Close() {
 	delete(s.history.subscribers, s)
 }
 
-// offer hands over a line without waiting. Only one goroutine does at a time.
+// offer hands over a line without blocking. Calls must not overlap.
 func (s *Subscription) offer(line []byte) bool {
 	size := int64(len(line))
 	if before := s.queued.Add(size) - size; before == 0 || before+size <= maxQueued {

@@ -134,7 +134,7 @@ func TestAPIServerGoneForAnHour(t *testing.T) {
 func TestSlowAPIServer(t *testing.T) {
 	inBubble(t, 10*time.Second, func(t *testing.T, api *apiServer, c *Cluster, _ *[]string) {
 		if got := clientAt(t, c, podIP); got != "" {
-			t.Errorf("known before it was told: %q", got)
+			t.Errorf("known before the API server answered: %q", got)
 		}
 		time.Sleep(25 * time.Second)
 		if st := c.State(); clientAt(t, c, podIP) != "web-1" || !st.Synced || st.Failures != 0 {

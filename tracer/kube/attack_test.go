@@ -59,11 +59,11 @@ func TestReasonOfTheAPIServerIsPlain(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "\n\x1b") {
 		t.Fatalf("the attack did not come through: %.200v", err)
 	}
-	var told string
-	c := newCluster(Config{Node: node, Changed: func(state string) { told = state }}, nil)
+	var reported string
+	c := newCluster(Config{Node: node, Changed: func(state string) { reported = state }}, nil)
 	c.watch(lists{})
 	c.sources[0].note(err)
-	for _, said := range []string{told, c.State().Err} {
+	for _, said := range []string{reported, c.State().Err} {
 		if !strings.Contains(said, "dnstrace: ready") || strings.ContainsAny(said, "\n\x1b") || len(said) > 2*maxReason {
 			t.Errorf("%.600q", said)
 		}
@@ -83,8 +83,8 @@ func TestAPIServersPasswordIsNotShown(t *testing.T) {
 	}
 }
 
-// Who makes a pod chooses its labels and says whose it is: of its own namespace at most,
-// and in a record it stays one text.
+// The maker of a pod chooses its labels and owner: at most of its own namespace, and in a
+// record each stays one text.
 func TestHostilePodLabels(t *testing.T) {
 	const forged = "x\n\x1b[2J\"},{\xff"
 	controls := true

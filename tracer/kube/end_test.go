@@ -25,8 +25,8 @@ func (refusing) WatchWithContext(context.Context, metav1.ListOptions) (watch.Int
 	return nil, syscall.ECONNREFUSED
 }
 
-// A tracer that is told to end does not wait for the next time to ask an API server
-// that refuses, which may be half a minute away.
+// At the end the tracer does not wait for the next request to an API server that refuses,
+// which may be half a minute away.
 func TestEndWhileAPIServerRefuses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())

@@ -13,8 +13,8 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// What is remembered of endpoints that were removed: an entry of connection
-// tracking lives for as long as somebody sends.
+// Bounds of what is remembered of removed endpoints: an entry of connection tracking lives as
+// long as a client sends.
 const (
 	rememberRemovedFor = 24 * time.Hour
 	maxRemoved         = 4096
@@ -24,7 +24,7 @@ const (
 type endpoint struct {
 	namespace, pod, node string // empty if it is no pod's
 	ready                bool
-	since                time.Time // when the tracer was told that it is not ready; zero: it always was so
+	since                time.Time // when the tracer learned that it is not ready; zero: it always was so
 }
 
 // slice is an EndpointSlice.
@@ -199,8 +199,7 @@ func (e *endpoints) unindex(s *slice) {
 	}
 }
 
-// gone remembers the endpoints of a former slice that no slice of its Service lists
-// any more.
+// gone remembers the endpoints of a former slice that no slice of its Service lists any more.
 func (e *endpoints) gone(s *slice, now time.Time) {
 	if t := e.services[s.service]; s.ready() > 0 && (t == nil || t.ready == 0) {
 		if len(e.emptied) >= maxRemoved {
@@ -239,8 +238,8 @@ func (e *endpoints) forget(now time.Time) {
 	}
 }
 
-// state says what the slices of a Service say of an address that a query went to, nil if the Service
-// has no slices that are known.
+// state returns what the slices of a Service say of an address that a query went to; nil if
+// no slices of the Service are known.
 func (e *endpoints) state(service string, addr netip.Addr, query time.Time) *trace.ServiceEndpoint {
 	addr = addr.Unmap()
 	var found *endpoint

@@ -67,7 +67,7 @@ func TestNoReadyEndpoint(t *testing.T) {
 	for _, tc := range []struct {
 		name     string
 		protocol corev1.Protocol
-		told     func(c *Cluster)
+		change   func(c *Cluster)
 		asked    time.Duration // after start
 		want     string
 	}{
@@ -86,7 +86,7 @@ func TestNoReadyEndpoint(t *testing.T) {
 		}, 3 * time.Second, trace.ServiceNoEndpoints},
 	} {
 		c := known(aService("kube-dns", vip.String(), tc.protocol, 53))
-		tc.told(c)
+		tc.change(c)
 		ex := lookup(tc.asked)
 		ex.NAT, ex.Protocol = nil, strings.ToLower(string(tc.protocol))
 		c.Exchange(ex)
@@ -102,7 +102,7 @@ func lose(c *Cluster) {
 	c.endpoints.set(aSlice("a", true), start.Add(2*time.Second))
 }
 
-// Slices of what speaks no DNS are not kept; a slice that stops to is let go of.
+// Slices of what speaks no DNS are not kept; a slice that stops to is dropped.
 func TestOnlySlicesThatSpeakDNS(t *testing.T) {
 	e := newEndpoints([]uint16{53})
 	tcp, port := corev1.ProtocolTCP, int32(8080)

@@ -19,18 +19,17 @@ const (
 	Off  = "off"
 )
 
-// Find returns where the API server is, as --kubernetes says: auto is what the
-// cluster tells its pods. It is nil where there is no Kubernetes, and why says so;
-// only a kubeconfig that cannot be used is an error. Nothing is asked of the API
-// server.
+// Find returns where the API server is, as set by --kubernetes: auto is the configuration
+// inside a pod. It is nil where there is no Kubernetes, and why says so; only an unusable
+// kubeconfig is an error. It does not contact the API server.
 //
 // A kubeconfig may name a command from which credentials come. It runs as this process's
 // user, with its environment, when the API server is asked; one that others could change is
 // refused.
 //
-// It reads the kubeconfig: call it before privileges are given up. The token and the
-// certificates that it, or a pod's service account, names as files are read again
-// when they change, as this process's user.
+// It reads the kubeconfig: call it before privileges are dropped. The token and the
+// certificates that it, or a pod's service account, names as files are reread when they
+// change, as this process's user.
 func Find(setting string) (cfg *rest.Config, why string, err error) {
 	switch setting {
 	case Off:
@@ -60,8 +59,7 @@ func Find(setting string) (cfg *rest.Config, why string, err error) {
 }
 
 // NodeName returns the name of this node: NODE_NAME, which a DaemonSet sets from
-// spec.nodeName, or else the host's name, as the kubelet has it unless told
-// otherwise.
+// spec.nodeName, or else the host's name, which is the kubelet's default.
 func NodeName() (string, error) {
 	if name := os.Getenv("NODE_NAME"); name != "" {
 		return name, nil

@@ -1,16 +1,14 @@
-// Package kube says who it was: it names the pods, workloads and Services behind
-// the addresses and cgroups of records, from what the Kubernetes API tells.
+// Package kube enriches records: it names the pods, workloads and Services behind their
+// addresses and cgroups, from the Kubernetes API.
 //
-// It watches the pods of its own node, and of all Services and EndpointSlices those
-// that may speak DNS. Nothing waits for the API server: what is not known when a
-// record is named stays unknown. What was known stays known while the API server
-// is gone, and a pod that is gone keeps its name for as long as records of it may
-// still come.
+// It watches the pods of its own node, and of all Services and EndpointSlices those that
+// may speak DNS. Nothing waits for the API server: what is unknown when a record is named
+// stays unknown. What was known stays known while the API server is down, and a deleted
+// pod keeps its name for as long as records of it may still come.
 //
-// A pod is known from the moment that it is bound to the node, before its first
-// process runs: the cgroup of a packet's sender has the pod's UID in its path.
-// Addresses tell less, because they are used again: of the pods that had one, the
-// pod that had it at the time of the record counts.
+// A pod is known from the moment that it is bound to the node, before its first process
+// runs: the cgroup of a packet's sender has the pod's UID in its path. Addresses are weaker,
+// because they are reused: the pod that had one at the time of the record counts.
 package kube
 
 import (
@@ -28,14 +26,14 @@ import (
 type Config struct {
 	API  *rest.Config // where the API server is, as Find returned it
 	Node string       // whose pods are watched; NodeName gives this one's
-	// Ports are those of DNS servers: Services with none of them, and no UDP port,
-	// are of no interest.
+	// Ports are those of DNS servers: Services with none of them, and no UDP port, are
+	// ignored.
 	Ports []uint16
-	// Servers is told where DNS servers are that a Service leads to from one of Ports, whenever
-	// that changes: all of them, each once; it must not block; nil: nobody is.
+	// Servers is called with the addresses of the DNS servers to which a Service leads from one
+	// of Ports, whenever they change: all of them, each once. It must not block. May be nil.
 	Servers func([]netip.AddrPort)
-	// Changed is told in words whenever the API server is lost or found again; it
-	// must not block; nil: nobody is.
+	// Changed is called with a message whenever the API server is lost or found again. It must
+	// not block. May be nil.
 	Changed func(state string)
 }
 
@@ -54,8 +52,8 @@ type Cluster struct {
 	stale     chan struct{} // servers are not those of services and endpoints
 }
 
-// New returns a Cluster that knows nothing yet. The error says what is wrong with
-// cfg.API; that nobody answers there is no error.
+// New returns an empty Cluster. The error says what is wrong with cfg.API; an API server
+// that does not answer is no error.
 func New(cfg Config) (*Cluster, error) {
 	c := newCluster(cfg, time.Now)
 	lists, err := dial(cfg.API, cfg.Node)

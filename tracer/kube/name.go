@@ -53,8 +53,8 @@ func (c *Cluster) nameServer(ex *trace.Exchange, reliable bool) {
 	}
 }
 
-// identify names one end of an exchange: by its cgroup, which is proof, or by the
-// address that it had at that time. e may be nil, and stays nil if nothing is known.
+// identify names one end of an exchange: by its cgroup, which is proof, or by the address
+// that it had at that time. e may be nil, and stays nil if nothing is known.
 func (c *Cluster) identify(e *trace.Endpoint, addr netip.Addr, at time.Time) *trace.Endpoint {
 	if e == nil || e.Cgroup == "" {
 		if e = c.byAddress(e, addr, at); e != nil && e.PID != 0 {
@@ -71,8 +71,8 @@ func (c *Cluster) identify(e *trace.Endpoint, addr netip.Addr, at time.Time) *tr
 	return e
 }
 
-// byAddress names who had an address: a pod of this node, or else an endpoint of
-// a Service, wherever it runs.
+// byAddress names the owner of an address: a pod of this node, or else an endpoint of a
+// Service, on any node.
 func (c *Cluster) byAddress(e *trace.Endpoint, addr netip.Addr, at time.Time) *trace.Endpoint {
 	addr = addr.Unmap()
 	if p := c.pods.at(addr, at); p != nil {
@@ -103,10 +103,9 @@ func (p *pod) fill(e *trace.Endpoint) {
 	}
 }
 
-// container returns the name of a container of the pod by its id. The kubelet tells
-// the API server of a container a second or so after it started, and the cgroup of
-// one that ran for a moment may not be known: of a pod that has only one it must be
-// that.
+// container returns the name of a container of the pod by its id. The kubelet reports a
+// container to the API server a second or so after its start, and the cgroup of a
+// short-lived one may be unknown: if the pod has only one container, it is that.
 func (p *pod) container(id string) string {
 	for _, c := range p.containers {
 		if c.id != "" && c.id == id {

@@ -70,7 +70,7 @@ func TestExchange(t *testing.T) {
 	static.Annotations = map[string]string{staticHash: strings.Repeat("0f", 16)}
 	early := aPod("early", uid, "")
 	early.Status = corev1.PodStatus{}
-	far := &trace.Endpoint{Namespace: "kube-system", Pod: "coredns-10.244.0.2", Node: "node2", Service: "kube-system/kube-dns"}
+	otherNode := &trace.Endpoint{Namespace: "kube-system", Pod: "coredns-10.244.0.2", Node: "node2", Service: "kube-system/kube-dns"}
 	for _, tc := range []struct {
 		name           string
 		objects        []any
@@ -80,7 +80,7 @@ func TestExchange(t *testing.T) {
 	}{
 		{"nothing known", nil, podIP, nil, nil, nil},
 		{"by address, server by its slice", []any{aPod("web-1", uid, podIP.String()), service, slice}, podIP, nil,
-			&trace.Endpoint{Pod: "web-1", Namespace: "demo", Node: node, Container: "app", Workload: "Deployment/web"}, far},
+			&trace.Endpoint{Pod: "web-1", Namespace: "demo", Node: node, Container: "app", Workload: "Deployment/web"}, otherNode},
 		{"by cgroup, whatever the address", []any{aPod("web-1", uid, "10.244.0.99"), aPod("web-2", otherUID, podIP.String())}, podIP,
 			&trace.Endpoint{Cgroup: cgroupOf(uid), Container: containerID, PID: 5},
 			&trace.Endpoint{Cgroup: cgroupOf(uid), Container: "app", PID: 5, Pod: "web-1", Namespace: "demo", Node: node, Workload: "Deployment/web"}, nil},
@@ -89,9 +89,9 @@ func TestExchange(t *testing.T) {
 		{"the node's address is no pod's", []any{host}, netip.MustParseAddr("192.168.49.2"), nil, nil, nil},
 		{"a process of the node", []any{aPod("web-1", uid, podIP.String())}, podIP, &trace.Endpoint{Cgroup: "/system.slice/kubelet.service", PID: 9},
 			&trace.Endpoint{Cgroup: "/system.slice/kubelet.service", PID: 9, Node: node}, nil},
-		{"a pod that the API server has not told of", []any{aPod("web-1", uid, podIP.String())}, podIP, &trace.Endpoint{Cgroup: cgroupOf(otherUID), Container: containerID},
+		{"a pod that the API server has not reported", []any{aPod("web-1", uid, podIP.String())}, podIP, &trace.Endpoint{Cgroup: cgroupOf(otherUID), Container: containerID},
 			&trace.Endpoint{Cgroup: cgroupOf(otherUID), Container: containerID, Node: node}, nil},
-		{"before the kubelet told of the container", []any{early}, podIP, &trace.Endpoint{Cgroup: cgroupOf(uid), Container: containerID},
+		{"before the kubelet reported the container", []any{early}, podIP, &trace.Endpoint{Cgroup: cgroupOf(uid), Container: containerID},
 			&trace.Endpoint{Cgroup: cgroupOf(uid), Container: "app", Pod: "early", Namespace: "demo", Node: node, Workload: "Deployment/web"}, nil},
 		{"static pod", []any{static}, podIP, &trace.Endpoint{Cgroup: cgroupOf(strings.Repeat("0f", 16))},
 			&trace.Endpoint{Cgroup: cgroupOf(strings.Repeat("0f", 16)), Container: "app", Pod: "static", Namespace: "demo", Node: node, Workload: "Deployment/web"}, nil},
@@ -140,8 +140,8 @@ func TestContainer(t *testing.T) {
 	}
 }
 
-// Whoever may make cgroups chooses their names: what is taken for a UID is of one
-// part of the path, and looks like one.
+// The maker of a cgroup chooses its name: what is taken for a UID is of one part of the
+// path, and looks like one.
 func FuzzPodUID(f *testing.F) {
 	for _, path := range []string{"", "/", "//pod", "/kubepods/pod" + uid, "/kubepods.slice/kubepods-pod" + strings.ReplaceAll(uid, "-", "_") + ".slice:cri-containerd:x",
 		"/pod" + strings.Repeat("-", 36), "/kubepods/pod" + uid + "/../pod" + otherUID} {

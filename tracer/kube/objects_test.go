@@ -56,21 +56,21 @@ func aService(name, addr string, protocol corev1.Protocol, port int32) *corev1.S
 
 // aSlice has endpoints that are pods named after their addresses, on another node.
 func aSlice(name string, ready bool, addrs ...string) *discoveryv1.EndpointSlice {
-	udp, port, far := corev1.ProtocolUDP, int32(53), "node2"
+	udp, port, otherNode := corev1.ProtocolUDP, int32(53), "node2"
 	s := &discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: "kube-dns"}},
 		Ports:      []discoveryv1.EndpointPort{{Protocol: &udp, Port: &port}},
 	}
 	for _, a := range addrs {
 		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{
-			Addresses: []string{a}, Conditions: discoveryv1.EndpointConditions{Ready: &ready}, NodeName: &far,
+			Addresses: []string{a}, Conditions: discoveryv1.EndpointConditions{Ready: &ready}, NodeName: &otherNode,
 			TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: "kube-system", Name: "coredns-" + a},
 		})
 	}
 	return s
 }
 
-// known is a Cluster that was told of these objects at start.
+// known is a Cluster that got these objects at start.
 func known(objects ...any) *Cluster {
 	c := newCluster(Config{Node: node, Ports: []uint16{53}}, func() time.Time { return start })
 	for _, o := range objects {

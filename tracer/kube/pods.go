@@ -10,8 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// What is remembered of pods that are gone: a lookup is reported up to twice its
-// timeout after it began, and traces wait for their parts.
+// Bounds of what is remembered of deleted pods: a lookup is reported up to twice its timeout
+// after it began, and traces wait for their parts.
 const (
 	rememberFor = 10 * time.Minute
 	maxGone     = 4096 // a node with seven pods a second, for ten minutes
@@ -114,8 +114,8 @@ func ended(o *corev1.Pod, now time.Time) time.Time {
 	return last.Add(time.Second)
 }
 
-// workload returns what a pod is of: what its owner is of, if that is a ReplicaSet
-// of a Deployment, which is called after it and the pods' hash.
+// workload returns the workload of a pod: its owner, or the Deployment if the owner is a
+// ReplicaSet of one, which is named after the Deployment and the pods' hash.
 func workload(o *corev1.Pod) string {
 	for _, owner := range o.OwnerReferences {
 		if owner.Controller == nil || !*owner.Controller {
@@ -140,7 +140,7 @@ func (p *pods) set(o *corev1.Pod, now time.Time) {
 	n := newPod(o, now)
 	if old := p.live[n.key]; old != nil {
 		if old.uid != n.uid {
-			p.remove(n.key, now) // deleted and made anew, as with a StatefulSet
+			p.remove(n.key, now) // deleted and recreated, as with a StatefulSet
 		} else {
 			if !old.until.IsZero() {
 				n.until = old.until

@@ -83,7 +83,7 @@ func TestGonePodsAreBounded(t *testing.T) {
 	}
 }
 
-// A pod that was deleted and made anew under its name is another.
+// A pod that was deleted and recreated under its name is another.
 func TestSameNameAnotherPod(t *testing.T) {
 	p := newPods()
 	p.set(aPod("db-0", uid, podIP.String()), start)

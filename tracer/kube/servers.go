@@ -11,8 +11,8 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 )
 
-// servers are where Services lead to from the ports of DNS servers. With socket load
-// balancing packets have these addresses and ports only, and the Service's nowhere.
+// servers are the addresses to which Services lead from the ports of DNS servers. With
+// socket load balancing packets have only these addresses and ports, and not the Service's.
 type servers map[server][]string
 
 // server is a protocol of an endpoint: udp, tcp.
@@ -21,8 +21,8 @@ type server struct {
 	addr     netip.AddrPort
 }
 
-// ambiguous stands for a Service that has no address of its own, whose clients ask its
-// endpoints: who asked one of these may have meant it.
+// ambiguous stands for a headless Service, whose clients ask its endpoints: a client of an
+// endpoint may have used it.
 const ambiguous = ""
 
 // service returns the Service, namespace/name, that alone leads to a server; "" if none
@@ -44,7 +44,7 @@ func (c *Cluster) outdate() {
 
 // findServers finds the servers anew when something has changed, until ctx ends.
 func (c *Cluster) findServers(ctx context.Context) {
-	var told []netip.AddrPort
+	var reported []netip.AddrPort
 	for {
 		select {
 		case <-ctx.Done():
@@ -55,9 +55,9 @@ func (c *Cluster) findServers(ctx context.Context) {
 		c.servers = findServers(c.services, c.endpoints)
 		addrs := c.servers.addrs()
 		c.mu.Unlock()
-		if c.cfg.Servers != nil && !slices.Equal(addrs, told) {
+		if c.cfg.Servers != nil && !slices.Equal(addrs, reported) {
 			c.cfg.Servers(addrs)
-			told = addrs
+			reported = addrs
 		}
 	}
 }

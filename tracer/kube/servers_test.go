@@ -122,11 +122,11 @@ func TestInferredService(t *testing.T) {
 	}
 }
 
-// Whoever wants to know is told of the servers when they change, and not else.
-func TestServersAreTold(t *testing.T) {
+// Servers are reported when they change, and only then.
+func TestServersAreReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		told := make(chan []netip.AddrPort, 10)
-		c := newCluster(Config{Node: node, Ports: []uint16{53}, Servers: func(s []netip.AddrPort) { told <- s }}, time.Now)
+		reported := make(chan []netip.AddrPort, 10)
+		c := newCluster(Config{Node: node, Ports: []uint16{53}, Servers: func(s []netip.AddrPort) { reported <- s }}, time.Now)
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		go func() {
@@ -141,17 +141,17 @@ func TestServersAreTold(t *testing.T) {
 			synctest.Wait()
 		}
 		change(func() { c.services.set(aService("kube-dns", vip.String(), corev1.ProtocolUDP, 53)) })
-		if len(told) != 0 {
-			t.Error("told of nothing")
+		if len(reported) != 0 {
+			t.Error("reported nothing")
 		}
 		change(func() { c.endpoints.set(aSlice("a", true, serverIP.String()), start) })
 		change(func() { c.endpoints.set(aSlice("a", false, serverIP.String()), start) })
-		if got := <-told; len(got) != 1 || got[0] != netip.AddrPortFrom(serverIP, 53) || len(told) != 0 {
-			t.Errorf("told %v, and %d more", got, len(told))
+		if got := <-reported; len(got) != 1 || got[0] != netip.AddrPortFrom(serverIP, 53) || len(reported) != 0 {
+			t.Errorf("reported %v, and %d more", got, len(reported))
 		}
 		change(func() { c.endpoints.remove(keyOf(aSlice("a", true)), start) })
-		if got := <-told; len(got) != 0 {
-			t.Errorf("told %v", got)
+		if got := <-reported; len(got) != 0 {
+			t.Errorf("reported %v", got)
 		}
 		cancel()
 		<-ended

@@ -26,7 +26,7 @@ const (
 var errNoAnswer = fmt.Errorf("no answer within %s", watchWithin)
 
 // source watches one kind of object and keeps a store up to date with it. It is
-// the ListerWatcher of its reflector, so that it knows how that fares.
+// the ListerWatcher of its reflector, so that it sees the result of each request.
 type source struct {
 	what    string // for messages: pods of this node
 	from    cache.ListerWatcherWithContext
@@ -79,10 +79,10 @@ func (s *source) note(err error) {
 		s.failures++
 		s.err = fmt.Errorf("%s: %w", s.what, err)
 	}
-	told := s.err
+	current := s.err
 	s.mu.Unlock()
 	if changed && s.changed != nil {
-		s.changed(told)
+		s.changed(current)
 	}
 }
 
@@ -112,8 +112,8 @@ func (s *source) ListWithContext(ctx context.Context, options metav1.ListOptions
 	return o, err
 }
 
-// WatchWithContext implements cache.WatcherWithContext. A watch that is there says
-// that the API server is, too.
+// WatchWithContext implements cache.WatcherWithContext. An established watch shows that the
+// API server answers.
 func (s *source) WatchWithContext(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	silent := time.AfterFunc(watchWithin, cancel)
@@ -125,8 +125,8 @@ func (s *source) WatchWithContext(ctx context.Context, options metav1.ListOption
 		err = errNoAnswer
 	}
 	if options.SendInitialEvents != nil && apierrors.IsInvalid(err) {
-		// It answers: before Kubernetes 1.32 it cannot send a list so, and is asked for
-		// one the old way.
+		// It answers: before Kubernetes 1.32 it cannot stream a list, and gets an ordinary
+		// list request.
 		s.note(nil)
 	} else {
 		s.note(err)
@@ -161,8 +161,8 @@ type store struct {
 	listed  func()
 }
 
-// Transformer implements cache.TransformingStore: what a list does not need of an
-// object goes as soon as that has come, not when all have.
+// Transformer implements cache.TransformingStore: it strips each object of a list when it
+// arrives, not when all have.
 func (s *store) Transformer() cache.TransformFunc { return s.strip }
 
 // Add implements cache.ReflectorStore.

@@ -26,8 +26,8 @@ type lists struct {
 	pods, services, slices cache.ListerWatcherWithContext
 }
 
-// dial prepares requests to the API server; none is sent yet. It knows the two API
-// groups that are needed and no other: all of them would take 15 MB.
+// dial prepares requests to the API server; it sends none. It registers only the two API
+// groups that are needed: all of them would take 15 MB.
 func dial(cfg *rest.Config, node string) (lists, error) {
 	if _, _, err := rest.DefaultServerUrlFor(cfg); err != nil {
 		// Its text would repeat the address, and with it a password.
@@ -116,8 +116,8 @@ func (c *Cluster) tell(down *atomic.Int32, err error) {
 	}
 }
 
-// maxReason bounds what is told of a failed request: a refusal of the API server, which
-// names user, verb and resource, takes some 200 bytes.
+// maxReason bounds the reported reason of a failed request: a refusal of the API server,
+// which names user, verb and resource, takes some 200 bytes.
 const maxReason = 400
 
 // reason returns an error's text, which is the API server's as a rule, for one line.

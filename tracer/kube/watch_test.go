@@ -195,7 +195,7 @@ func TestAPIServerAbsentOrSilent(t *testing.T) {
 			t.Errorf("%s: %+v, %+v", name, ex.Client, ex.Server)
 		}
 		if name == "absent" {
-			eventually(t, "the failure is told", func() bool { return c.State().Err != "" })
+			eventually(t, "the failure is reported", func() bool { return c.State().Err != "" })
 		}
 		if c.State().Synced {
 			t.Errorf("%s: synced", name)

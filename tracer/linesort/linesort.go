@@ -1,6 +1,5 @@
-// Package linesort sorts lines that are too many for memory. It takes a fixed
-// amount of it however many come: what does not fit goes to temporary files
-// without a name, in sorted runs that are merged.
+// Package linesort sorts any number of lines in a fixed amount of memory: what does not fit
+// goes to unnamed temporary files, in sorted runs that are merged.
 package linesort
 
 import (
@@ -31,7 +30,7 @@ func (i *item) compare(o *item) int {
 	return cmp.Or(i.key.compare(o.key), cmp.Compare(i.seq, o.seq))
 }
 
-// Sorter gives lines back in order of their keys. It is for one goroutine.
+// Sorter sorts lines by their keys. Not safe for concurrent use.
 type Sorter struct {
 	memory int
 	lines  []byte
@@ -40,8 +39,7 @@ type Sorter struct {
 	count  uint64
 }
 
-// New returns a Sorter that holds about memory bytes at once, and as much again
-// while it gives lines back.
+// New returns a Sorter that holds about memory bytes, and twice that in Each.
 func New(memory int) *Sorter { return &Sorter{memory: memory} }
 
 // Add takes a copy of a line. It fails where the temporary files cannot be
@@ -105,7 +103,7 @@ func (s *Sorter) Each(use func(k Key, line []byte) error) error {
 func (s *Sorter) Close() {
 	for _, l := range s.levels {
 		if l.file != nil {
-			// It has no name any more, and nobody reads it.
+			// It has no name any more, and no reader.
 			_ = l.file.Close()
 		}
 	}

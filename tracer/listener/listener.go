@@ -1,7 +1,6 @@
-// Package listener names the servers of queries that were delivered and never
-// answered. Packets prove who sends; of who receives and keeps silent they tell
-// nothing, but its socket does: it is open in the namespace in which the query
-// arrived, with the address that it was for.
+// Package listener names the servers of queries that were delivered and never answered.
+// Packets prove their sender, but not a silent receiver; its socket does: it is open in the
+// namespace in which the query arrived, with the address that it was for.
 package listener
 
 import (
@@ -39,7 +38,7 @@ type Names interface {
 	Cgroup(id uint64) (path, container string)
 }
 
-// Sockets knows the UDP sockets of the node. Its methods may be called from any goroutine.
+// Sockets knows the UDP sockets of the node. Its methods are safe for concurrent use.
 type Sockets struct {
 	mu     sync.Mutex
 	coll   *ebpf.Collection
@@ -68,10 +67,9 @@ type socket struct {
 	started time.Time // the process
 }
 
-// Open loads the iterator, which takes CAP_BPF and CAP_PERFMON; it can be read
-// without. Before Linux 5.19, where that is not so, and where the iterator cannot be
-// loaded, the error says what is lost. The caller owns the result and must close it;
-// a nil one names nothing.
+// Open loads the iterator, which takes CAP_BPF and CAP_PERFMON; reading it takes none since
+// Linux 5.19. Before that, and where the iterator cannot be loaded, the error says what is
+// lost. The caller owns the result and must close it; a nil one names nothing.
 func Open(names Names) (*Sockets, error) {
 	if !Supported() {
 		return nil, errors.New("servers that never answer are shown without their process: Linux 5.19 or later lets a tracer without privileges look for them")
@@ -112,10 +110,9 @@ func (s *Sockets) Close() error {
 	return err
 }
 
-// Exchange fills in the server of an exchange whose process is not known: the one whose
-// socket the query came to. It says nothing where the query was not seen to arrive,
-// where several processes have such a socket, or where the process is younger than
-// the query.
+// Exchange sets the server of an exchange whose process is unknown: the one whose socket the
+// query reached. It sets none where the query was not seen to arrive, where several
+// processes have such a socket, or where the process is younger than the query.
 func (s *Sockets) Exchange(ex *trace.Exchange) {
 	if s == nil || ex.Server != nil && ex.Server.PID != 0 || ex.Outcome == trace.OutcomeAnswered || ex.Protocol != "udp" {
 		return
@@ -136,7 +133,7 @@ func (s *Sockets) Exchange(ex *trace.Exchange) {
 	case ex.Server == nil:
 		e.Node = ex.Node
 		ex.Server = &e
-	case ex.Server.Cgroup == e.Cgroup: // the socket told its cgroup
+	case ex.Server.Cgroup == e.Cgroup: // the cgroup of the socket
 		named := *ex.Server // which other records have, too
 		named.Process, named.PID = e.Process, e.PID
 		ex.Server = &named
@@ -180,7 +177,7 @@ func arrival(ex *trace.Exchange) (trace.Sighting, bool) {
 	switch {
 	case d == nil:
 		return ex.Sighting(ex.Milestones.Query.Arrived)
-	case d.Words != "receive buffer full":
+	case d.Description != "receive buffer full":
 		return trace.Sighting{}, false
 	}
 	last, seen := ex.Last(trace.MessageQuery, d.Offset)
@@ -203,8 +200,8 @@ func (s *Sockets) renew() bool {
 	return true
 }
 
-// serverAt returns who takes datagrams for an address; false if that is nobody, or
-// not one alone. Processes that share sockets of one cgroup are known by that.
+// serverAt returns the process that takes datagrams for an address; false if there is none,
+// or more than one. Processes of one cgroup that share sockets are known by the cgroup.
 func (s *Sockets) serverAt(netns uint32, dst netip.AddrPort, at time.Time) (e trace.Endpoint, ok bool) {
 	var takers []socket
 	for _, exact := range []bool{true, false} { // the kernel prefers a socket of that address

@@ -77,11 +77,11 @@ func TestServer(t *testing.T) {
 		}, &trace.Endpoint{Cgroup: "/web"}},
 		{"full buffer", "10.0.0.1:53", []socket{at("0.0.0.0", 5)}, func(ex *trace.Exchange) {
 			ex.Outcome, ex.Milestones.Query.Arrived = trace.OutcomeDropped, trace.NotSeen
-			ex.Drops = []trace.Drop{{Words: "receive buffer full", NetNS: netns, Offset: trace.Seconds(time.Millisecond)}}
+			ex.Drops = []trace.Drop{{Description: "receive buffer full", NetNS: netns, Offset: trace.Seconds(time.Millisecond)}}
 			ex.Path = trace.PathOf(ex.Path.At(0), ex.Path.At(1))
 		}, &named},
 		{"dropped before", "10.0.0.1:53", []socket{at("0.0.0.0", 5)}, func(ex *trace.Exchange) {
-			ex.Outcome, ex.Drops = trace.OutcomeDropped, []trace.Drop{{Words: "netfilter hook INPUT", NetNS: netns}}
+			ex.Outcome, ex.Drops = trace.OutcomeDropped, []trace.Drop{{Description: "netfilter hook INPUT", NetNS: netns}}
 		}, nil},
 		{"not seen to arrive", "10.0.0.1:53", []socket{at("0.0.0.0", 5)}, func(ex *trace.Exchange) { ex.Milestones.Query.Arrived = trace.NotSeen }, nil},
 		{"arrival is not observable", "10.0.0.1:53", []socket{at("0.0.0.0", 5)}, func(ex *trace.Exchange) { ex.Milestones.Query.Arrived = trace.NotObservable }, nil},
@@ -189,7 +189,7 @@ func TestLook(t *testing.T) {
 		}
 		if client != nil {
 			if own := found[place{uint32(st.Ino), client.LocalAddr().(*net.UDPAddr).AddrPort().Port()}]; len(own) != 0 {
-				t.Errorf("a client is told of as a server: %+v", own)
+				t.Errorf("a client is reported as a server: %+v", own)
 			}
 		}
 	}
@@ -230,7 +230,7 @@ func TestBound(t *testing.T) {
 		}
 	}
 	if !s.Holds(9, 5353) || s.Holds(9, 53) || s.Holds(0, 5353) {
-		t.Error("who holds port 5353 is not told")
+		t.Error("the holder of port 5353 is not found")
 	}
 	if got := (*Sockets)(nil).Bound(5, 5353); got != nil {
 		t.Errorf("nobody knows %v", got)

@@ -130,16 +130,16 @@ func (r *Ring) Find(client netip.AddrPort, id uint16) []Message {
 	return found
 }
 
-// Tap is a source of packets whose messages are kept.
-type Tap struct {
+// RecordingSource is a source of packets that keeps their messages in a Ring.
+type RecordingSource struct {
 	*capture.Source
 	Ring *Ring
 }
 
 // Poll implements pipeline.Source.
-func (t Tap) Poll(deliver func(*capture.Packet)) (upTo int64, err error) {
-	return t.Source.Poll(func(p *capture.Packet) {
-		t.Ring.Add(p)
+func (r RecordingSource) Poll(deliver func(*capture.Packet)) (upTo int64, err error) {
+	return r.Source.Poll(func(p *capture.Packet) {
+		r.Ring.Add(p)
 		deliver(p)
 	})
 }

@@ -13,9 +13,9 @@ import (
 	"github.com/prometheus/common/expfmt"
 )
 
-// How long what was put together is given to others who ask: as long as the counters are old
-// anyway, and so long that to put it together takes a twentieth of a processor at most.
-// With all clients told apart that takes 10 ms.
+// How long a rendered answer is reused: as long as the counters are old anyway, and so long
+// that rendering takes a twentieth of a processor at most. With all clients distinguished it
+// takes 10 ms.
 const (
 	keepAnswer = 200 * time.Millisecond
 	keepTimes  = 20 // as long as it took
@@ -24,8 +24,8 @@ const (
 // protobuf is what Prometheus accepts where it wants native histograms.
 const protobuf = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
 
-// answers serves what is registered. Whoever can reach the endpoint can ask as often as he
-// likes; that takes little more than to send what is there.
+// answers serves what is registered. A client may ask as often as it likes: a request costs
+// little more than sending the answer.
 type answers struct {
 	of  http.Handler
 	now func() time.Time
@@ -37,8 +37,8 @@ type answers struct {
 // form is how an answer is written: the only ways there are, whatever is asked for.
 type form struct{ protobuf, gzip bool }
 
-// answer is one that was put together. It implements http.ResponseWriter for that, and does
-// not change afterwards.
+// answer is a rendered answer. It implements http.ResponseWriter for rendering, and does not
+// change afterwards.
 type answer struct {
 	header http.Header
 	status int

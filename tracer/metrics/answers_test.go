@@ -11,8 +11,8 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/pipeline"
 )
 
-// Whoever asks again and again, and each time for it in another way, gets what was put together
-// for those before: it takes no time of the tracer but to be sent.
+// A client that asks again and again, each time in another way, gets an answer that was
+// rendered before: it costs the tracer only the sending.
 func TestScrapesWithoutEnd(t *testing.T) {
 	made := 0
 	c := sample()

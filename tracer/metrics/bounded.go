@@ -4,8 +4,8 @@ import "time"
 
 // Bounds of what [bounded] keeps.
 const (
-	// unusedFor is how long nobody needs a series any more: rules and dashboards
-	// look back an hour at most.
+	// unusedFor is after how long without events a series is no longer needed: rules and
+	// dashboards look back an hour at most.
 	unusedFor = time.Hour
 	// sweepEvery bounds how often a full set is searched for unused entries.
 	sweepEvery = time.Minute
@@ -50,7 +50,7 @@ func (b *bounded[K, V]) get(k K, at time.Time) V {
 	return e.value
 }
 
-// sweep lets go of what was not used for long.
+// sweep removes what was not used for long.
 func (b *bounded[K, V]) sweep(at time.Time) {
 	// A clock that was stepped back must not stop it.
 	if at.Sub(b.swept).Abs() < sweepEvery {

@@ -7,8 +7,8 @@ import (
 )
 
 // crowded is a listener with at most so many connections: for one more, the oldest goes.
-// One that waited (netutil.LimitListener) would let whoever holds all connections keep
-// Prometheus out, whose own are short or can be made again.
+// Waiting (netutil.LimitListener) would let a client that holds all connections keep out
+// Prometheus, whose own are short or can be made again.
 type crowded struct {
 	net.Listener
 	most int
@@ -36,7 +36,7 @@ func (c *crowded) Accept() (net.Conn, error) {
 	}
 	c.mu.Unlock()
 	if oldest != nil {
-		_ = oldest.Close() // whoever serves it closes it again, and hears of it then
+		_ = oldest.Close() // its handler closes it again, and gets the error
 	}
 	return m, nil
 }

@@ -42,8 +42,8 @@ type Options struct {
 }
 
 // Lookups counts what clients, servers and upstreams experienced, trace by trace.
-// Observe is for one goroutine; it finds every series that it needs without
-// looking for labels.
+// Observe is not safe for concurrent use; it finds every series that it needs without a
+// search by label.
 type Lookups struct {
 	vectors []prometheus.Collector
 
@@ -53,7 +53,7 @@ type Lookups struct {
 	server    map[string]prometheus.Observer // by what the cache said
 	drops     *bounded[dropKey, prometheus.Counter]
 	upstreams *bounded[upstreamKey, *upstreamSeries]
-	clients   *bounded[clientKey, *clientSeries] // nil: not told apart
+	clients   *bounded[clientKey, *clientSeries] // nil: not distinguished
 }
 
 // Where a client is. A lookup from one node to another is seen on both; a sum
@@ -127,8 +127,8 @@ func (l *Lookups) histogram(name, help string, labels ...string) *prometheus.His
 	return v
 }
 
-// bySide makes every series at once: the increase of one that appears with its
-// first event would not be seen.
+// bySide creates every series at once: the first increase of a series that appears with it
+// would not be seen.
 func (l *Lookups) bySide(name, help, label string, values []string) map[string][sides]prometheus.Counter {
 	v := l.counter(name, help, label, "client")
 	all := map[string][sides]prometheus.Counter{}
@@ -150,9 +150,8 @@ func known[V any](entries map[string]V, value, other string) V {
 	return entries[other]
 }
 
-// Observe counts a trace. One that replaces another was counted with that, as it was
-// then: a counter does not go back. An upstream query whose lookup is not known is
-// counted as nobody's.
+// Observe counts a trace. One that replaces another is not counted again: a counter does not
+// go back. Nor is an upstream query whose lookup is unknown.
 func (l *Lookups) Observe(t *trace.Trace) {
 	if t.Replaces || t.Role == trace.RoleUpstream {
 		return
@@ -189,13 +188,12 @@ func (l *Lookups) lookup(t *trace.Trace) {
 // namespaces have 253 bytes at most.
 const maxLabel = 256
 
-// label makes a text of a record fit to be the value of a label, for which Prometheus
-// wants UTF-8.
+// label makes a text of a record a valid label value, for which Prometheus requires UTF-8.
 func label(s string) string {
 	if len(s) <= maxLabel && utf8.ValidString(s) {
 		return s
 	}
-	return oneline.Words(s, maxLabel)
+	return oneline.Shorten(s, maxLabel)
 }
 
 type dropKey struct {
@@ -279,7 +277,7 @@ func (l *Lookups) upstream(t *trace.Trace, u *trace.Upstream) {
 	}
 }
 
-// keyOf returns what an upstream is known by; not ok where nobody knows.
+// keyOf returns the key of an upstream; not ok where it is unknown.
 func keyOf(u *trace.Upstream) (upstreamKey, bool) {
 	switch {
 	case u.Attempt != nil && u.Attempt.Address != "":

@@ -65,7 +65,7 @@ func TestLookups(t *testing.T) {
 	l := NewLookups(Options{Clients: true})
 	l.Observe(failover())
 	l.Observe(lost())
-	// Told before, and nobody's lookup.
+	// Reported before, and nobody's lookup.
 	again, alone := failover(), lost()
 	again.Replaces, alone.Role = true, trace.RoleUpstream
 	l.Observe(again)
@@ -148,7 +148,7 @@ func hostile(i int, at time.Time) *trace.Trace {
 }
 
 // Whatever comes, the number of series stays within a bound; and once the clients
-// of the past are gone, new ones are told apart again.
+// of the past are gone, new ones are distinguished again.
 func TestSeriesAreBounded(t *testing.T) {
 	l := NewLookups(Options{Clients: true})
 	for i := range 5000 {

@@ -1,6 +1,6 @@
-// Package metrics shows to Prometheus what clients experienced ([Lookups]) and how
-// the tracer itself fares ([Collector]). Label values come from fixed lists, or are
-// bounded in number, so the number of series does not depend on traffic.
+// Package metrics exports to Prometheus what clients experienced ([Lookups]) and the state
+// of the tracer itself ([Collector]). Label values come from fixed lists, or are bounded in
+// number, so the number of series does not depend on traffic.
 // docs/metrics.md lists all of them.
 package metrics
 
@@ -29,14 +29,13 @@ const namespace = "dnstrace"
 
 // Bounds of the endpoint, which everybody may reach where --metrics is not on loopback.
 const (
-	// maxConns is how many connections there are at once: some Prometheuses with a few
-	// each. For one more, the oldest goes.
+	// maxConns bounds the concurrent connections: some Prometheuses with a few each. For one
+	// more, the oldest is closed.
 	maxConns = 32
 	// maxHeader is more than any Prometheus sends.
 	maxHeader = 16 << 10
-	// A request that does not come, an answer that is not taken, and a connection on which
-	// nothing is asked end after these. Prometheus asks every 15 s unless told otherwise,
-	// and connects again where it finds the connection gone.
+	// Timeouts of reading a request, of writing an answer, and of an idle connection.
+	// Prometheus asks every 15 s by default, and reconnects if the connection was closed.
 	requestWithin = 5 * time.Second
 	answerWithin  = 30 * time.Second
 	idleWithin    = 20 * time.Second
@@ -140,13 +139,13 @@ func (c Collector) Collect(ch chan<- prometheus.Metric) {
 	send(lostEvents, n.LostEvents)
 	send(shedEvents, n.ShedEvents)
 	send(unsampledEvents, n.UnsampledEvents)
-	ch <- prometheus.MustNewConstMetric(share.desc, share.kind, n.Share)
+	ch <- prometheus.MustNewConstMetric(share.desc, share.kind, n.ReportedShare)
 	send(discarded, n.Discarded)
 	for hook, v := range n.LostByHook {
 		send(lostByHook, v, hook)
 	}
-	// Those that have not come yet too: the increase of a series that appears with
-	// its first event is not seen.
+	// Including those without events: the first increase of a series that appears with it
+	// would not be seen.
 	for _, outcome := range []string{trace.OutcomeAnswered, trace.OutcomeUnanswered, trace.OutcomeDropped} {
 		send(exchanges, n.Exchanges[outcome], outcome)
 	}
@@ -229,8 +228,8 @@ func (c Collector) cluster(send func(m metric, v uint64, labels ...string)) {
 	send(clusterObjects, uint64(st.Endpoints), "endpoints")
 }
 
-// newRegistry holds what is served: also what the Go runtime and the kernel know of
-// the process, above all its memory and its time.
+// newRegistry returns what is served, with the collectors of the Go runtime and of the
+// process.
 func newRegistry(c Collector, l *Lookups) *prometheus.Registry {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(c, l, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

@@ -24,7 +24,7 @@ func sample() Collector {
 	return Collector{
 		Counters: func() *pipeline.Counters {
 			return &pipeline.Counters{
-				Events: 18, LostEvents: 2, ShedEvents: 7, UnsampledEvents: 11, Share: 0.25, Discarded: 3, ExchangeBytes: 4096, Omitted: map[string]uint64{"fragments": 6},
+				Events: 18, LostEvents: 2, ShedEvents: 7, UnsampledEvents: 11, ReportedShare: 0.25, Discarded: 3, ExchangeBytes: 4096, Omitted: map[string]uint64{"fragments": 6},
 				SampledOut: map[string]uint64{"trace": 9}, LostByHook: map[string]uint64{"tx": 2}, Traces: 1, ClockSteps: 1, NoConnect: 4,
 				Exchanges: map[string]uint64{trace.OutcomeAnswered: 1},
 				Findings:  map[string]uint64{"upstream-timeout": 1},

@@ -1,6 +1,6 @@
-// Package oneline makes text of others fit to stand in a line of a terminal or a log: a
-// name, a server's reason or an error may hold anything, escape sequences and the
-// beginning of another line included.
+// Package oneline sanitizes untrusted text for a line of a terminal or a log: a name, a
+// server's reason or an error may hold anything, escape sequences and the beginning of
+// another line included.
 package oneline
 
 import (
@@ -60,7 +60,7 @@ func withoutPasswords(s string) string {
 	}
 }
 
-// maxMessage is how many bytes of a message are told: it may quote what others wrote.
+// maxMessage bounds a message in bytes: it may quote what others wrote.
 const maxMessage = 16 << 10
 
 // Message returns a message for people as [Text] does, of at most 16 KiB, and without what
@@ -84,12 +84,12 @@ func Message(s string) string {
 	}))
 }
 
-// Reason returns the text of an error as [Message] and then [Words] do.
-func Reason(err error, limit int) string { return Words(Message(err.Error()), limit) }
+// Reason returns the text of an error as [Message] and then [Shorten] do.
+func Reason(err error, limit int) string { return Shorten(Message(err.Error()), limit) }
 
-// Words returns the words of s as [Text] does, of at most limit bytes; what is cut ends
-// with an ellipsis beyond them.
-func Words(s string, limit int) string {
+// Shorten returns s as [Text] does, with white space collapsed, and of at most limit bytes;
+// an ellipsis beyond them stands for what it leaves out.
+func Shorten(s string, limit int) string {
 	long := len(s) > 4*limit // more than that, of spaces for example, is not looked at
 	if long {
 		s = s[:4*limit]

@@ -24,7 +24,7 @@ func TestText(t *testing.T) {
 	}
 }
 
-func TestWords(t *testing.T) {
+func TestShorten(t *testing.T) {
 	for _, tc := range []struct {
 		in    string
 		limit int
@@ -38,17 +38,17 @@ func TestWords(t *testing.T) {
 		{"", 3, ""},
 		{"日本", 0, "…"},
 	} {
-		if got := Words(tc.in, tc.limit); got != tc.want {
+		if got := Shorten(tc.in, tc.limit); got != tc.want {
 			t.Errorf("%q: got %q, want %q", tc.in, got, tc.want)
 		}
 	}
 }
 
-func FuzzWords(f *testing.F) {
+func FuzzShorten(f *testing.F) {
 	f.Add("a\x1b[2J\nb", 4)
 	f.Fuzz(func(t *testing.T, s string, limit int) {
 		limit = max(0, limit%1000)
-		got := Words(s, limit)
+		got := Shorten(s, limit)
 		if !utf8.ValidString(got) || strings.ContainsAny(got, "\x1b\n\r\x00") || len(got) > limit+len("…") {
 			t.Errorf("%q", got)
 		}
@@ -91,7 +91,7 @@ func TestLongMessage(t *testing.T) {
 	}
 }
 
-// Where a reason is cut, no part of a password is left of which the end is not seen.
+// Where a reason is truncated, no part of a password is left of which the end is not seen.
 func TestReason(t *testing.T) {
 	err := fmt.Errorf("proxy: invalid address %q: refused", "http://user:secret"+strings.Repeat("secret", 100)+"@host")
 	if got := Reason(err, 60); strings.Contains(got, "secret") || !strings.HasPrefix(got, "proxy: invalid") {

@@ -1,6 +1,6 @@
-// Package origin says who a lookup is put down to where clients share something
-// that is limited. What a client can choose freely must not make it many clients: the
-// place that its query came from stands before what its packets say of themselves.
+// Package origin identifies the client to which a lookup is charged where clients share a
+// limited resource. What a client can choose freely must not make it many clients: the place
+// that its query came from counts before the content of its packets.
 package origin
 
 import (
@@ -23,14 +23,13 @@ type Place struct {
 // Client is one of the clients at a place. It is comparable.
 type Client struct {
 	Place Place
-	// Name tells the clients of a place apart: by its cgroup where the client is in
-	// the namespace, which may be the node's own; else by its address, which a
-	// sender can forge.
+	// Name distinguishes the clients of a place: its cgroup where the client is in the
+	// namespace, which may be the node's own; else its address, which a sender can forge.
 	Name string
 }
 
-// Holder returns what of a client it cannot make more of: its cgroup, in whatever network
-// namespace, where a cgroup is known that is not everybody's; else its place.
+// Holder returns the part of a client that it cannot multiply: its cgroup, in any network
+// namespace, where one is known that is not the root; else its place.
 func (c Client) Holder() Client {
 	if c.Place.Device != "" || strings.Trim(c.Name, "/") == "" || c.Place == (Place{}) {
 		return Client{Place: c.Place}
@@ -38,9 +37,9 @@ func (c Client) Holder() Client {
 	return Client{Place: Place{Place: trace.Place{Node: c.Place.Node}}, Name: c.Name}
 }
 
-// cgroupParts is how much of a cgroup's path names a client: as far as a pod (below
-// kubelet's slice, that of all pods and that of their class), or a service. What is below
-// that a client may be free to make. A user may from his own slice on.
+// cgroupParts is how many parts of a cgroup's path name a client: down to a pod (below
+// kubelet's slice, that of all pods and that of their class), or a service. Below that a
+// client may be free to create cgroups, as a user below the user's own slice.
 const (
 	cgroupParts = 4
 	ofUsers     = "/user.slice/"
@@ -99,8 +98,8 @@ func upper(path string) string {
 }
 
 // Label names the client of an exchange or a trace for people: by its pod, else by its
-// cgroup, else by its address. Who names a cgroup may put into it what a terminal or a
-// log takes for more than text: that is replaced.
+// cgroup, else by its address. A cgroup's name may hold what a terminal or a log takes for
+// more than text: that is replaced.
 func Label(r trace.Record) string {
 	var who *trace.Endpoint
 	var ip netip.Addr

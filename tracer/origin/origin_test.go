@@ -19,7 +19,7 @@ func query(address string, at trace.Sighting, left bool) *trace.Exchange {
 }
 
 // A client that forges addresses, or makes cgroups of its own, stays one client; those
-// of other nodes are told apart by address, within the way that they came by.
+// of other nodes are distinguished by address, within the way that they came by.
 func TestOf(t *testing.T) {
 	pod := trace.Sighting{Device: trace.Device{Node: "a", NetNS: 7, IfName: "eth0"}}
 	uplink := trace.Sighting{Device: trace.Device{Node: "a", NetNS: 1, IfName: "ens3"}}

@@ -20,7 +20,7 @@ import (
 )
 
 // forged is what a receiver says to write a line of its own into the tracer's log, and to
-// move the cursor of whoever reads it.
+// move the cursor of its reader.
 var forged = "busy\r\ndnstrace: ready\n\x1b[2J\x1b]0;t\a\u202e" + strings.Repeat("long ", 2000)
 
 // packed returns a message on the wire.
@@ -89,7 +89,7 @@ func TestReasonIsPlain(t *testing.T) {
 			said.mu.Lock()
 			defer said.mu.Unlock()
 			if len(said.lines) == 0 {
-				t.Error("nothing was told")
+				t.Error("nothing was reported")
 			}
 			for _, line := range said.lines {
 				if strings.ContainsAny(line, "\n\r\x1b\a\u202e") || len(line) > 1500 {
@@ -106,7 +106,7 @@ func TestLargeAnswer(t *testing.T) {
 	overGRPC.say(answer{grpc: status.New(codes.InvalidArgument, strings.Repeat("x", 1<<20))})
 	logs, _, said := open(t, overGRPC.url+logsSignal.path)
 	write(t, 1, logs)
-	eventually(t, "it is told", func() bool { return said.String() != "" })
+	eventually(t, "it is reported", func() bool { return said.String() != "" })
 	closed(t, logs)
 	if got := said.String(); len(got) > 3000 {
 		t.Errorf("%d bytes: %.300s", len(got), got)

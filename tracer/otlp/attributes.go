@@ -30,8 +30,7 @@ func textValue(value string) *commonpb.AnyValue {
 	return &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: sound(value)}}
 }
 
-// sound makes text fit for protobuf, which refuses a message with text that is no
-// UTF-8.
+// sound makes text valid UTF-8, without which protobuf refuses a message.
 func sound(s string) string {
 	if utf8.ValidString(s) {
 		return s

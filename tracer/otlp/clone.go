@@ -6,9 +6,9 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// cloneTrace returns a copy of what spans are made of: the pipeline may use a
-// record again. It takes a thirtieth of the time that making the spans takes, which
-// is not to happen on the way of the packets.
+// cloneTrace returns a copy of what spans are made of: the pipeline may reuse a record. It
+// takes a thirtieth of the time of making the spans, which must not happen on the packet
+// path.
 func cloneTrace(t *trace.Trace) *trace.Trace {
 	c := *t
 	c.Duration, c.ClockOffset, c.Sample = clone(t.Duration), clone(t.ClockOffset), clone(t.Sample)

@@ -8,8 +8,8 @@
 // --loki` reads it back. Its attributes have the names of the record's fields:
 // record, qname, qtype, rcode, outcome, findings, and pod and pod_namespace of the
 // client; the resource has those by which a shipper of files would label it. Trace
-// id and span id are those of the span that is told of below. Severity: ERROR where
-// the client got no answer that helps it, WARN where something was found, else INFO.
+// id and span id are those of the span described below. Severity: ERROR where the
+// client got no usable answer, WARN where there is a finding, else INFO.
 //
 // # Spans
 //
@@ -36,8 +36,8 @@
 // Packets, drops, ICMP errors and findings are events of the span whose exchange
 // they belong to; so are the plugins that the query passed in CoreDNS.
 //
-// A lookup of which something comes after it was passed on, such as a response that
-// nobody waited for any more, is sent again under the same ids: the later says more.
+// A lookup of which something comes after it was passed on, such as a late response, is sent
+// again under the same ids: the later version is more complete.
 //
 // # Delivery
 //

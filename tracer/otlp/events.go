@@ -31,21 +31,21 @@ const (
 
 // Attributes of events.
 const (
-	keyNetNS     attribute.Key = "dnstrace.netns" // its name, else the number of its inode
-	keyWhere     attribute.Key = "dnstrace.drop.where"
-	keyReason    attribute.Key = "dnstrace.drop.reason"
-	keyWords     attribute.Key = "dnstrace.drop.words"
-	keyBPF       attribute.Key = "dnstrace.drop.bpf" // kind of eBPF program
-	keyRejected  attribute.Key = "dnstrace.rejected.why"
-	keyMessage   attribute.Key = "dnstrace.message" // query, response
-	keyICMP      attribute.Key = "dnstrace.icmp"    // type/code
-	keyICMPByBPF attribute.Key = "dnstrace.icmp.bpf"
-	keyCode      attribute.Key = "dnstrace.finding.code"
-	keySummary   attribute.Key = "dnstrace.finding.summary"
-	keyEvidence  attribute.Key = "dnstrace.finding.evidence"
-	keyAdvice    attribute.Key = "dnstrace.finding.advice"
-	keyHopPlugin attribute.Key = "dnstrace.plugin"
-	keyHopTook   attribute.Key = "dnstrace.duration_seconds"
+	keyNetNS       attribute.Key = "dnstrace.netns" // its name, else the number of its inode
+	keyWhere       attribute.Key = "dnstrace.drop.where"
+	keyReason      attribute.Key = "dnstrace.drop.reason"
+	keyDescription attribute.Key = "dnstrace.drop.words"
+	keyBPF         attribute.Key = "dnstrace.drop.bpf" // kind of eBPF program
+	keyRejected    attribute.Key = "dnstrace.rejected.why"
+	keyMessage     attribute.Key = "dnstrace.message" // query, response
+	keyICMP        attribute.Key = "dnstrace.icmp"    // type/code
+	keyICMPByBPF   attribute.Key = "dnstrace.icmp.bpf"
+	keyCode        attribute.Key = "dnstrace.finding.code"
+	keySummary     attribute.Key = "dnstrace.finding.summary"
+	keyEvidence    attribute.Key = "dnstrace.finding.evidence"
+	keyAdvice      attribute.Key = "dnstrace.finding.advice"
+	keyHopPlugin   attribute.Key = "dnstrace.plugin"
+	keyHopTook     attribute.Key = "dnstrace.duration_seconds"
 )
 
 // exchange adds the packets of an exchange, nil if there is none, and how it ended.
@@ -59,7 +59,7 @@ func (s span) exchange(e *trace.Exchange) {
 		var a attributes
 		a.text(keyReason, d.Reason)
 		a.text(keyWhere, d.Where)
-		a.text(keyWords, d.Words)
+		a.text(keyDescription, d.Description)
 		a.text(keyBPF, d.BPF)
 		a.text(keyMessage, d.Message)
 		a.place(e, &trace.Device{Node: d.Node, NetNS: d.NetNS, NetNSName: d.NetNSName, IfName: d.IfName})
@@ -98,8 +98,8 @@ func (s span) packets(e *trace.Exchange) {
 		p := e.Path.At(i)
 		var a attributes
 		a.place(e, &p.Device)
-		// Addresses only where they are others than before: the first of a message,
-		// and where somebody translated them. They would be a quarter of what is sent.
+		// Addresses only where they change: at the first of a message, and after a
+		// translation. They would be a quarter of what is sent.
 		if i == 0 || p.Src != before.Src || p.Dst != before.Dst {
 			a.address(semconv.SourceAddressKey, semconv.SourcePortKey, p.Src.Addr(), p.Src.Port())
 			a.address(semconv.DestinationAddressKey, semconv.DestinationPortKey, p.Dst.Addr(), p.Dst.Port())

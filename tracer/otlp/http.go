@@ -107,7 +107,7 @@ func (t *httpTransport) encode(request proto.Message) error {
 // refusal is what a response says that is no success. Only these four may be tried
 // again (OTLP Specification, Failures).
 func refusal(resp *http.Response, body []byte) *failure {
-	f := &failure{err: fmt.Errorf("%s %s says %s%s", resp.Request.Method, resp.Request.URL, oneline.Words(resp.Status, maxReason), reason(resp, body))}
+	f := &failure{err: fmt.Errorf("%s %s says %s%s", resp.Request.Method, resp.Request.URL, oneline.Shorten(resp.Status, maxReason), reason(resp, body))}
 	switch resp.StatusCode {
 	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		f.retry = true
@@ -129,13 +129,13 @@ func reason(resp *http.Response, body []byte) string {
 		if proto.Unmarshal(body, &s) != nil || s.GetMessage() == "" {
 			return ""
 		}
-		return ": " + oneline.Words(s.GetMessage(), maxReason)
+		return ": " + oneline.Shorten(s.GetMessage(), maxReason)
 	}
 	line, _, _ := strings.Cut(strings.TrimSpace(string(body)), "\n")
 	if line == "" || strings.HasPrefix(line, "<") {
 		return "" // a page for a browser
 	}
-	return ": " + oneline.Words(line, maxReason)
+	return ": " + oneline.Shorten(line, maxReason)
 }
 
 // retryAfter reads the header of that name: seconds, or a date (RFC 9110, section

@@ -31,8 +31,8 @@ func observedSpan(t *trace.Trace, node string) trace.SpanID {
 	return trace.NewSpanID(t.TraceID, clientSpan(t), roleObserved, int(crc32.ChecksumIEEE([]byte(node))))
 }
 
-// refreshSpan names work in the background, and the server span above it: zero
-// where the trace id was adopted, because the record does not tell from which span.
+// refreshSpan returns the span of work in the background, and its parent, the server span:
+// zero where the trace id was adopted, because the record does not have its span.
 func refreshSpan(t *trace.Trace) (id, parent trace.SpanID) {
 	if t.TraceID.Flow() == t.Flow {
 		parent = trace.NewSpanID(t.TraceID, clientSpan(t), trace.RoleServer, 0)

@@ -23,8 +23,8 @@ const (
 	logNamespace  = "pod_namespace"
 )
 
-// entry is what a log record is made of. Making one copies the line and little else:
-// it happens on the way of the packets.
+// entry is what a log record is made of. Making one, on the packet path, copies the line and
+// little else.
 type entry struct {
 	time, observed         time.Time
 	id                     trace.TraceID

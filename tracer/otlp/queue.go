@@ -15,7 +15,7 @@ const (
 )
 
 // queue holds what waits to be sent. Sizes are those of the records in JSON, which
-// is near enough to what they take.
+// approximate their memory.
 type queue[T any] struct {
 	mu     sync.Mutex
 	room   *sync.Cond    // something was taken, or put must not wait any more
@@ -72,8 +72,8 @@ func (q *queue[T]) signal() {
 	}
 }
 
-// waitForRoom says that what is left comes at once: put waits for room from now on,
-// until neverWait.
+// waitForRoom makes put wait for room from now on, until neverWait: what is left at the end
+// comes at once.
 func (q *queue[T]) waitForRoom() {
 	q.mu.Lock()
 	defer q.mu.Unlock()

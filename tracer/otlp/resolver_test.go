@@ -11,8 +11,8 @@ import (
 	collogspb "go.opentelemetry.io/proto/otlp/collector/logs/v1"
 )
 
-// Whoever answers for a collector's name in DNS says where it is, and nothing of how it is
-// asked (the service config of gRPC, in a TXT record): he is not asked for that.
+// DNS gives the address of a collector, and not how to call it (the service config of gRPC,
+// in a TXT record): no such query is sent.
 func TestNoServiceConfigFromDNS(t *testing.T) {
 	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {

@@ -123,8 +123,7 @@ func (s *sender[T]) pause(d time.Duration) bool {
 }
 
 func (s *sender[T]) delivered(records uint64, response proto.Message) {
-	// Of spans, nobody says of which record the rejected ones are: of that many
-	// records at most.
+	// It is unknown of which records rejected spans are: of that many records at most.
 	refused, why := s.signal.rejected(response)
 	lost := min(records, uint64(max(refused, 0)))
 	s.written.Add(records - lost)
@@ -140,8 +139,8 @@ func (s *sender[T]) delivered(records uint64, response proto.Message) {
 	}
 }
 
-// failed notes why it does not work, and says so once, until it works again. That
-// there is no time left is no reason.
+// failed records why delivery fails, and reports it once, until it works again. An expired
+// deadline is no reason.
 func (s *sender[T]) failed(err error) {
 	if s.ctx.Err() != nil {
 		if s.why == "" {
@@ -158,7 +157,7 @@ func (s *sender[T]) failed(err error) {
 }
 
 // maxReason bounds a quoted reason: Loki's, which names the limit that was exceeded,
-// takes 230 bytes. maxFailure bounds all that is told of a failure: of some the reason
+// takes 230 bytes. maxFailure bounds the whole message of a failure: of some the reason
 // comes from a library with the receiver's text in it.
 const (
 	maxReason  = 300
@@ -175,9 +174,9 @@ func (s *sender[T]) drop(records uint64) {
 // Flush does nothing: batches go by size and age.
 func (s *sender[T]) Flush() {}
 
-// Last says that only the records that are left at the end are still to come. Write
-// waits for room from now on. For no longer than patience altogether is anything
-// waited for, Close included.
+// Last says that only the remaining records at the end are still to come. Write waits for
+// room from now on. All waiting, that of Close included, takes no longer than patience in
+// total.
 func (s *sender[T]) Last(patience time.Duration) {
 	s.bounded = true
 	s.queue.waitForRoom()
@@ -187,11 +186,11 @@ func (s *sender[T]) Last(patience time.Duration) {
 	})
 }
 
-// closePatience is how long Close takes where nobody said Last.
+// closePatience bounds Close without a call of Last.
 const closePatience = 5 * time.Second
 
 // Close sends what is queued, drops what cannot be sent in time, reports that, and
-// ends. It is no error: a receiver that is gone is no fault of whoever stops.
+// ends. That is no error: the caller is not to blame for a receiver that is gone.
 func (s *sender[T]) Close() error {
 	s.queue.close()
 	if !s.bounded {

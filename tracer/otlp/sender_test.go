@@ -237,7 +237,7 @@ func TestAbsentReceiver(t *testing.T) {
 			if _, dropped := logs.Stats(); dropped == 0 || logs.Queued() == 0 || logs.queue.bytes > queueBytes {
 				t.Fatalf("%d dropped, %d queued, %d bytes", dropped, logs.Queued(), logs.queue.bytes)
 			}
-			eventually(t, "the failure is told", func() bool { return strings.Contains(said.String(), "refused") })
+			eventually(t, "the failure is reported", func() bool { return strings.Contains(said.String(), "refused") })
 			logs.Last(time.Millisecond)
 			closed(t, logs)
 			if last := said.lines[len(said.lines)-1]; !strings.Contains(last, "not delivered at the end") || !strings.Contains(last, "refused") {

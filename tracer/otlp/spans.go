@@ -197,11 +197,11 @@ func (b *builder) upstream(u *trace.Upstream, id, parent trace.SpanID, q *trace.
 	next, above := id, id
 	if u.Query != nil {
 		next = u.Query.SpanID
-		if told := adopted(u.Query); u.Query.TraceID != *b.id && !told.IsZero() {
-			// It was told of another trace, by a server that began one: that has its spans,
-			// and those of the servers that it told.
+		if parent := adopted(u.Query); u.Query.TraceID != *b.id && !parent.IsZero() {
+			// It adopted another trace, of a server that began one: its spans are in that
+			// trace, and those of the servers further up.
 			defer b.in(&u.Query.TraceID)()
-			above = told
+			above = parent
 		} else if u.Query.TraceID != *b.id {
 			// It did not know whose attempt it served: its span gets the id that it
 			// would have had.

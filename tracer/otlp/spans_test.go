@@ -202,23 +202,23 @@ func beyond(tr *trace.Trace) *trace.Trace {
 
 // Two nodes that see one lookup send different spans, and parents fit.
 func TestEachSpanHasOneSender(t *testing.T) {
-	near := one(t, "tracer-alone")
-	near.Upstreams = nil
-	far := beyond(one(t, "silent-upstream"))
-	far.TraceID = near.TraceID
+	clientSide := one(t, "tracer-alone")
+	clientSide.Upstreams = nil
+	serverSide := beyond(one(t, "silent-upstream"))
+	serverSide.TraceID = clientSide.TraceID
 	// As the plugin derives it where it adopts nothing.
-	parent := trace.NewSpanID(near.TraceID, trace.SpanID{}, trace.RoleClient, 0)
-	far.Query.TraceID, far.Query.ParentSpanID = near.TraceID, &parent
-	far.Query.SpanID = trace.NewSpanID(near.TraceID, parent, trace.RoleServer, 0)
-	client, server := spansOf(t, near), spansOf(t, &trace.Trace{
-		Header: far.Header, QType: far.QType, Outcome: far.Outcome, Exchange: far.Exchange, Query: far.Query})
+	parent := trace.NewSpanID(clientSide.TraceID, trace.SpanID{}, trace.RoleClient, 0)
+	serverSide.Query.TraceID, serverSide.Query.ParentSpanID = clientSide.TraceID, &parent
+	serverSide.Query.SpanID = trace.NewSpanID(clientSide.TraceID, parent, trace.RoleServer, 0)
+	client, server := spansOf(t, clientSide), spansOf(t, &trace.Trace{
+		Header: serverSide.Header, QType: serverSide.QType, Outcome: serverSide.Outcome, Exchange: serverSide.Exchange, Query: serverSide.Query})
 	if len(client) != 1 || len(server) != 1 {
 		t.Fatalf("%d and %d spans, expected one each", len(client), len(server))
 	}
 	if got, want := server["coredns A"].GetParentSpanId(), client["lookup A"].GetSpanId(); !bytes.Equal(got, want) {
 		t.Errorf("the parent of CoreDNS's span is %x, the client's span %x", got, want)
 	}
-	if len(server["coredns A"].GetEvents()) <= len(far.Query.Hops) {
+	if len(server["coredns A"].GetEvents()) <= len(serverSide.Query.Hops) {
 		t.Error("what the server's node saw of the packets is lost")
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// errNothing is returned for lookups whose packets nobody saw.
+// errNothing is returned for lookups without observed packets.
 var errNothing = errors.New("no packet of these lookups was seen: their records come from CoreDNS alone, or hold too little to make a packet of")
 
 // ttl stands for what is not known.

@@ -10,9 +10,9 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// rebuild makes the message of an exchange again, from what its record tells: id,
-// question, flags, code, and of the answers the addresses and aliases. It is nil
-// where the record does not tell enough.
+// rebuild reconstructs the message of an exchange from its record: id, question, flags,
+// code, and of the answers the addresses and aliases. It is nil where the record has too
+// little.
 func rebuild(ex *trace.Exchange, response bool) []byte {
 	qtype, ok := number(dns.StringToType, ex.QType, "TYPE")
 	if !ok {

@@ -1,12 +1,12 @@
 // Package pcap writes the packets of lookups as pcapng, for Wireshark and tshark:
 // each place that a packet passed is a packet of the file, on the interface of that
-// place, with a comment that says which lookup, which query of it and which place it is, and
-// where it was dropped why.
+// place, with a comment that names the lookup, the query and the place, and the reason of a
+// drop.
 //
-// Records hold no packets. Addresses, ports, times and places are exact; the headers
-// are made again from them (time to live, IP identification and TCP numbers are not
-// known). The DNS message is what was captured, where the tracer still has it, else
-// it is made again from the record; each comment says which.
+// Records hold no packets. Addresses, ports, times and places are exact; the headers are
+// rebuilt from them (time to live, IP identification and TCP numbers are unknown). The DNS
+// message is the captured one, where the tracer still has it, else it is rebuilt from the
+// record; each comment says which.
 package pcap
 
 import (
@@ -34,11 +34,11 @@ type Message struct {
 }
 
 // Captured returns the messages of an exchange that the tracer still has, queries or
-// responses, in order of time; none where nobody has any.
+// responses, in order of time; none where the tracer has none.
 type Captured func(ex *trace.Exchange, response bool) []Message
 
-// Packets are the packets of lookups on their way into a file, in constant memory:
-// those that are many are sorted outside of it. It is for one goroutine.
+// Packets writes the packets of lookups to a file, in constant memory: many are sorted in
+// temporary files. Not safe for concurrent use.
 type Packets struct {
 	captured Captured
 	sorter   *linesort.Sorter // of packets in JSON, by time
@@ -82,11 +82,11 @@ func (p place) name(nodes int) string {
 	if nodes > 1 && p.Node != "" {
 		name = p.Node + "/" + name
 	}
-	return oneline.Words(name, maxName)
+	return oneline.Shorten(name, maxName)
 }
 
-// Bounds of what a record's texts make in the file: an option of pcapng has 65,535 bytes,
-// and who shows it shows it whole.
+// Bounds of a record's texts in the file: an option of pcapng may have 65,535 bytes, and is
+// displayed completely.
 const (
 	maxName    = 300
 	maxComment = 4 << 10
@@ -94,17 +94,17 @@ const (
 
 // packet is one sighting.
 type packet struct {
-	At      time.Time
-	Place   place
-	Data    []byte
-	Size    int    // on the wire
-	What    string // which packet of which lookup
-	Words   string // what happened to it there
-	Inbound bool
+	At          time.Time
+	Place       place
+	Data        []byte
+	Size        int    // on the wire
+	What        string // which packet of which lookup
+	Description string // what happened to it there
+	Inbound     bool
 }
 
 func (p *packet) comment(nodes int) string {
-	return oneline.Words(p.What+": "+p.Place.name(nodes)+p.Words, maxComment)
+	return oneline.Shorten(p.What+": "+p.Place.name(nodes)+p.Description, maxComment)
 }
 
 func (b *Packets) upstreams(t *trace.Trace, list []trace.Upstream, name string) {
@@ -147,8 +147,8 @@ func (b *Packets) exchange(t *trace.Trace, ex *trace.Exchange, stage string) {
 		if d.BPF != "" {
 			words = append(words, "by an eBPF program: "+d.BPF)
 		}
-		if d.Words != "" {
-			words = append(words, d.Words)
+		if d.Description != "" {
+			words = append(words, d.Description)
 		}
 		b.add(t, ex, packet{At: ex.Time.Add(d.Offset.Duration()), Place: place{d.Node, d.NetNS, d.IfName, d.NetNSName}, Inbound: true}, &s, messages, stage, words)
 	}
@@ -198,9 +198,9 @@ func (b *Packets) messages(ex *trace.Exchange) [2]source {
 	return all
 }
 
-// near returns the captured message that is closest in time: of retransmissions
+// closest returns the captured message that is closest in time: of retransmissions
 // each has its own.
-func (s *source) near(at time.Time) *Message {
+func (s *source) closest(at time.Time) *Message {
 	var best *Message
 	for i := range s.captured {
 		if m := &s.captured[i]; best == nil || at.Sub(m.Time).Abs() < at.Sub(best.Time).Abs() {
@@ -218,14 +218,14 @@ func (b *Packets) add(t *trace.Trace, ex *trace.Exchange, p packet, s *trace.Sig
 		size = *ex.ResponseSize
 	}
 	origin := "message rebuilt from the record"
-	if m := from.near(p.At); m != nil {
+	if m := from.closest(p.At); m != nil {
 		wire, size, origin = m.Wire, m.Size, "message as captured"
 	}
 	if wire == nil {
 		return
 	}
-	// What the record lacks of the message is missing at its end, as from a capture
-	// that was cut. A compression that is worse than the sender's makes it longer.
+	// What the record lacks of the message is missing at its end, as in a truncated
+	// capture. A compression that is worse than the sender's makes it longer.
 	size = max(size, len(wire))
 	var err error
 	if p.Data, p.Size, err = wrap(s, ex.Protocol, index(s.Message) == 1, wire, size); err != nil {
@@ -233,9 +233,9 @@ func (b *Packets) add(t *trace.Trace, ex *trace.Exchange, p packet, s *trace.Sig
 	}
 	p.What = fmt.Sprintf("trace %s, %s %s", t.TraceID, stage, s.Message)
 	for _, w := range words {
-		p.Words += ", " + w
+		p.Description += ", " + w
 	}
-	p.Words += "; headers rebuilt, " + origin
+	p.Description += "; headers rebuilt, " + origin
 	if p.Place.Node != "" {
 		b.nodes[p.Place.Node] = true
 	}

@@ -69,7 +69,7 @@ func dropped() *trace.Trace {
 	s.Tunnel = &trace.Tunnel{Kind: "vxlan", Src: netip.MustParseAddrPort("192.0.2.1:4789"), Dst: netip.MustParseAddrPort("192.0.2.2:4789"), VNI: 5}
 	s.VLAN = 9
 	up := &trace.Exchange{Path: trace.PathOf(s), Outcome: trace.OutcomeDropped,
-		Drops: []trace.Drop{{Where: "nft_do_chain", Reason: "NETFILTER_DROP", Words: "netfilter hook FORWARD", Message: trace.MessageQuery, NetNS: 4026532001, Offset: 7000}}}
+		Drops: []trace.Drop{{Where: "nft_do_chain", Reason: "NETFILTER_DROP", Description: "netfilter hook FORWARD", Message: trace.MessageQuery, NetNS: 4026532001, Offset: 7000}}}
 	up.DNS = trace.DNS{QName: "a\\.b.test.", QType: "TYPE65280", QClass: "IN", Protocol: "tcp", ID: 7, BufSize: 65535}
 	up.Time = began.Add(time.Second)
 	t := answered()
@@ -236,7 +236,7 @@ func FuzzWrite(f *testing.F) {
 	})
 }
 
-// Nodes give namespaces the same numbers: interfaces are told apart by their node
+// Nodes give namespaces the same numbers: interfaces are distinguished by their node
 // where there are several. An attempt's earlier queries are in the file too.
 func TestNodesAndEarlierQueries(t *testing.T) {
 	on := func(node string) *trace.Exchange {

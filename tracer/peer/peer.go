@@ -1,5 +1,6 @@
-// Package peer says which process is at the other end of a unix socket, as the kernel tells
-// (SCM_CREDENTIALS, unix(7)): it cannot choose that itself, unless it has CAP_SYS_ADMIN.
+// Package peer identifies the process at the other end of a unix socket by its credentials
+// from the kernel (SCM_CREDENTIALS, unix(7)): it cannot choose them, unless it has
+// CAP_SYS_ADMIN.
 package peer
 
 import (
@@ -26,12 +27,12 @@ type Process struct {
 	Ended     bool      // before it was looked at: Started is then, since it may have been any with that number
 }
 
-// clocks is how far apart the clocks may be by which processes start, in hundredths of a
-// second, and packets are seen.
+// clocks bounds the difference of the clocks of process starts, which has hundredths of a
+// second, and of packets.
 const clocks = 100 * time.Millisecond
 
-// After tells whether the process started after a time: what was seen of its number then
-// was of another process.
+// After tells whether the process started after a time: its number was another process's
+// then.
 func (p Process) After(t time.Time) bool {
 	return !p.Started.IsZero() && p.Started.After(t.Add(clocks))
 }
@@ -51,8 +52,7 @@ var OnNode = sync.OnceValue(func() bool {
 	return err == nil && namespace == nodePIDNS
 })
 
-// Of returns the process with these ids of our namespaces, with its cgroup where /proc
-// tells.
+// Of returns the process with these ids of our namespaces, with its cgroup if /proc shows it.
 func Of(pid int, uid uint32) Process {
 	return of(pid, uid, OnNode())
 }

@@ -34,7 +34,7 @@ func TestOf(t *testing.T) {
 	if got := of(0, 7, true); got != (Process{UID: 7}) {
 		t.Errorf("%+v", got)
 	}
-	// Who has ended may have had the number for a moment only.
+	// A process that ended may have had the number for a moment only.
 	if got := of(1<<30, 7, true); got.PID != 1<<30 || got.UID != 7 || !got.Ended || !got.After(time.Now().Add(-time.Second)) {
 		t.Errorf("one that there is not: %+v", got)
 	}

@@ -204,8 +204,8 @@ func (r *replay) Losses() []capture.Loss { return nil }
 // Counters implements Source.
 func (r *replay) Counters() capture.Counters { return capture.Counters{Emitted: uint64(r.asked)} }
 
-// ShareChanges implements Source.
-func (r *replay) ShareChanges() []capture.ShareChange { return nil }
+// ThresholdChanges implements Source.
+func (r *replay) ThresholdChanges() []capture.ThresholdChange { return nil }
 
 // BenchmarkLookup is what `dnstrace run` does with one lookup behind the rings:
 // pairing, assembly, diagnosis, the trace written and kept, as by default; sockets is one

@@ -5,17 +5,17 @@
 // priority). Where a step cannot keep up, nothing waits for it, and what is left out
 // is counted:
 //
-//   - Where a ring is found three quarters full, a share of the lookups is reported
-//     from then on, chosen by [trace.SamplingHash], with all of their packets;
-//     the packets of the others are shed by the programs. The share grows again when
-//     there has been room for half a second ([capture.Share]). A lookup that
-//     was under way while the share changed is left out whole. An upstream query has
-//     an ID of its own: it may be missing in the trace of the lookup that caused it.
+//   - Where a ring is found three quarters full, the programs shed load: they report the
+//     lookups whose [trace.SamplingHash] is up to a threshold ([capture.Threshold]), with
+//     all of their packets, and none of the others. The threshold rises again when there
+//     has been room for half a second. A lookup that was under way while the threshold
+//     changed is discarded. An upstream query has an ID of its own: it may be missing in
+//     the trace of the lookup that caused it.
 //   - A ring that is full before that loses the events that come, of its CPU alone.
 //     Exchanges that were open then say how many (`lost_events`).
 //   - A table that is full passes on its oldest exchange or lookup as it stands.
 //   - An output that is slow loses whole records, the newest.
-//   - The memory of finished traces lets go of the oldest.
+//   - The history of finished traces evicts the oldest.
 package pipeline
 
 import (
@@ -41,21 +41,21 @@ import (
 const (
 	pollBusy = 20 * time.Millisecond
 	pollIdle = 50 * time.Millisecond
-	// manyPackets is what a round has at least after which the next comes soon: some
-	// 150 KiB of a ring: of 60 lookups through a Service.
+	// manyPackets is the size of a round from which on the next comes soon: some 150 KiB of a
+	// ring, of 60 lookups through a Service.
 	manyPackets = 750
 )
 
-// lastPackets is how long after a packet was seen it surely is delivered: longer
-// than the source holds packets back to bring them into order.
+// lastPackets bounds the delay until a packet is delivered: it is longer than the source
+// holds packets back to order them.
 const lastPackets = 5 * time.Millisecond
 
-// publishEvery is how old the counters may be that others see.
+// publishEvery bounds the age of the published counters.
 const publishEvery = 200 * time.Millisecond
 
-// Sink takes records at the end of the pipeline, and each record's JSON, encoded
-// once for all who want it, without a newline. It must not block, must not change the
-// record, and must not keep a trace, or the line, whose memory is used again.
+// Sink takes a record at the end of the pipeline, with its JSON without a newline, which is
+// encoded once for all sinks. It must not block, must not change the record, and must not
+// keep a trace, or the line: their memory is reused.
 type Sink func(r trace.Record, line []byte)
 
 // Source delivers packets in order of time ([capture.Source]).
@@ -65,9 +65,8 @@ type Source interface {
 	Poll(deliver func(*capture.Packet)) (upTo int64, err error)
 	// Losses returns what was lost since the last call.
 	Losses() []capture.Loss
-	// ShareChanges returns the changes of the share of lookups that is reported since
-	// the last call.
-	ShareChanges() []capture.ShareChange
+	// ThresholdChanges returns the steps of load shedding since the last call.
+	ThresholdChanges() []capture.ThresholdChange
 	// Observes returns what is seen at sockets. It does not change.
 	Observes() capture.Observes
 	// Counters returns what became of the packets since the start.
@@ -77,24 +76,24 @@ type Source interface {
 // Receiver delivers the plugin's records ([receive.Receiver]).
 type Receiver interface {
 	Records() <-chan receive.Record
-	// Shows says that packets show a process, or where they do not tell it (0) its cgroup,
-	// as a server.
+	// Shows says that packets show a process, or, where that is unknown (0), its cgroup, as a
+	// server.
 	Shows(pid int, cgroup string)
 	Stats() receive.Stats
-	// Close lets no more records come. Those that came are delivered, and then the
-	// channel is closed.
+	// Close stops reception. What was received is still delivered, and then the channel is
+	// closed.
 	Close() error
 }
 
-// Who names the clients and servers of records ([kube.Cluster]). It must not block.
+// Enricher names the clients and servers of records ([kube.Cluster]). It must not block.
 //
 // [kube.Cluster]: https://pkg.go.dev/github.com/dnstrace/dnstrace/tracer/kube#Cluster
-type Who interface {
+type Enricher interface {
 	Exchange(*trace.Exchange)
 	Trace(*trace.Trace)
 }
 
-// Servers names the servers of exchanges that nobody answered, and knows who holds which
+// Servers names the servers of unanswered exchanges, and knows which process holds which
 // socket ([listener.Sockets]).
 //
 // [listener.Sockets]: https://pkg.go.dev/github.com/dnstrace/dnstrace/tracer/listener#Sockets
@@ -103,16 +102,15 @@ type Servers interface {
 	assemble.Sockets
 }
 
-// Clock converts the monotonic time of packets to UTC ([capture.Clock]). Sync is
-// called before every round of packets, so that a step of the system's time is
-// noticed before the next packet gets a time.
+// Clock converts the monotonic time of packets to UTC ([capture.Clock]). Sync is called
+// before every round of packets, so that they get times after a step of the system's time.
 type Clock interface {
 	Sync()
 	Wall(mono int64) time.Time
 }
 
-// Config of a pipeline. All but Exchange, Observe, Names, Servers, Who, Clock,
-// Limitations and Sample is needed.
+// Config of a pipeline. Exchange, Observe, Names, Servers, Enricher, Clock, Limitations and
+// Sample are optional.
 type Config struct {
 	Source      Source
 	Receiver    Receiver
@@ -122,11 +120,11 @@ type Config struct {
 	Sample      *float64 // share of the ordinary lookups that is passed on, 0 to 1; nil: all
 	InKernel    bool     // the source reports no other lookups than those
 	Names       exchange.Names
-	Node        string  // this one\'s name; empty: unknown
-	Servers     Servers // nil: nobody knows those that are silent
-	Who         Who     // nil: nobody knows pods
-	Clock       Clock   // nil: the system's
-	Exchange    Sink    // nil: nobody wants exchange records
+	Node        string   // this one\'s name; empty: unknown
+	Servers     Servers  // nil: silent servers stay unknown
+	Enricher    Enricher // nil: no enrichment
+	Clock       Clock    // nil: the system's
+	Exchange    Sink     // nil: no exchange records
 	Trace       Sink
 	Observe     func(*trace.Trace) // called for every trace, also those that Sample leaves out; must not keep it
 	Flush       func()             // called when a round of records is complete
@@ -140,14 +138,14 @@ type Pipeline struct {
 	table     *exchange.Table
 	assembler *assemble.Assembler
 	diagnoser *diagnose.Diagnoser
-	losses    []capture.Loss        // to attribute in the next round
-	changes   []capture.ShareChange // to apply when all packets of their time have come
-	lost      [8]uint64             // by capture.Kind
+	losses    []capture.Loss            // to attribute in the next round
+	changes   []capture.ThresholdChange // to apply when all packets of their time have come
+	lost      [8]uint64                 // by capture.Kind
 	packets   uint64
 	steps     uint64    // of the clock
 	before    assembled // by assemblers before the clock was stepped
 	published int64     // monotonic ns
-	told      int64     // monotonic ns: up to when exchanges were passed on
+	passedTo  int64     // monotonic ns: up to when exchanges were passed on
 	counters  atomic.Pointer[Counters]
 	traces    uint64
 	exchanges map[string]uint64
@@ -157,14 +155,14 @@ type Pipeline struct {
 	line      []byte            // of the record that is passed on
 }
 
-// Counters is what the pipeline did so far. All only grow, but for Share,
-// OpenExchanges and PendingTraces.
+// Counters is what the pipeline did so far. All but ReportedShare, OpenExchanges and
+// PendingTraces only grow.
 type Counters struct {
 	At                 time.Time // when they were so
 	Events, LostEvents uint64
 	ShedEvents         uint64
 	UnsampledEvents    uint64            // of lookups that the kernel left out of the sample
-	Share              float64           // of the lookups that is reported now
+	ReportedShare      float64           // of the lookups, reported now
 	LostByHook         map[string]uint64 // tx, rx, drop, delivered, read
 	Exchanges          map[string]uint64 // by outcome
 	Findings           map[string]uint64 // by code
@@ -232,8 +230,7 @@ func (p *Pipeline) newAssembler() *assemble.Assembler {
 	return assemble.New(assemble.Config{Timeout: p.cfg.Timeout, Limitations: p.cfg.Limitations, Open: p.table, Sockets: p.cfg.Servers})
 }
 
-// Run works until ctx ends, then passes on what it holds. The error says what
-// made it impossible to go on.
+// Run works until ctx ends or an error stops it, then passes on what it holds.
 func (p *Pipeline) Run(ctx context.Context) error {
 	tick := time.NewTimer(pollIdle)
 	defer tick.Stop()
@@ -272,10 +269,10 @@ func (p *Pipeline) round() error {
 	// Those of the round before: the exchanges of their time have all begun.
 	p.attribute(p.losses)
 	p.losses = losses
-	p.shed(upTo)
-	p.told = max(p.told, beforeLosses(upTo, losses))
-	p.table.Advance(p.told, p.exchange)
-	p.assembler.Pass(p.clock.Wall(p.told), p.finish)
+	p.applyThresholds(upTo)
+	p.passedTo = max(p.passedTo, beforeLosses(upTo, losses))
+	p.table.Advance(p.passedTo, p.exchange)
+	p.assembler.Pass(p.clock.Wall(p.passedTo), p.finish)
 	p.cfg.Flush()
 	if upTo-p.published >= int64(publishEvery) {
 		p.published = upTo
@@ -298,9 +295,9 @@ func beforeLosses(upTo int64, losses []capture.Loss) int64 {
 // of the system's time: adjtimex(2) slews by half a millisecond a second.
 const maxSlew = 10 * time.Millisecond
 
-// sync reads the clocks anew. Where the system's time was stepped, what is held
-// is passed on as it stands: it cannot be joined with what comes, and would else
-// wait for a time that is far away.
+// sync reads the clocks. Where the system's time was stepped, what is held is passed on
+// as it stands: it cannot be joined with what comes, and might wait for a time in the
+// distant future.
 func (p *Pipeline) sync() {
 	before := p.clock.Wall(0)
 	p.clock.Sync()
@@ -314,7 +311,7 @@ func (p *Pipeline) sync() {
 	p.diagnoser = diagnose.New()
 }
 
-// attribute puts losses down to the exchanges that were open.
+// attribute adds losses to the exchanges that were open.
 func (p *Pipeline) attribute(losses []capture.Loss) {
 	for _, l := range losses {
 		p.table.Lost(l.Events, l.First, l.Last)
@@ -324,11 +321,11 @@ func (p *Pipeline) attribute(losses []capture.Loss) {
 	}
 }
 
-// shed leaves out what was seen in part because the share of lookups changed.
-func (p *Pipeline) shed(upTo int64) {
-	p.changes = append(p.changes, p.cfg.Source.ShareChanges()...)
+// applyThresholds discards what was seen in part because of a step of load shedding.
+func (p *Pipeline) applyThresholds(upTo int64) {
+	p.changes = append(p.changes, p.cfg.Source.ThresholdChanges()...)
 	for len(p.changes) > 0 && p.changes[0].At+int64(exchange.Crossing) <= upTo {
-		p.table.Reshare(p.changes[0])
+		p.table.ThresholdChanged(p.changes[0])
 		p.changes = p.changes[1:]
 	}
 }
@@ -354,8 +351,8 @@ func (p *Pipeline) exchange(ex *trace.Exchange) {
 	if ex.Server != nil && ex.Milestones.Response.Left.Seen() {
 		p.cfg.Receiver.Shows(ex.Server.PID, ex.Server.Cgroup)
 	}
-	if p.cfg.Who != nil {
-		p.cfg.Who.Exchange(ex)
+	if p.cfg.Enricher != nil {
+		p.cfg.Enricher.Exchange(ex)
 	}
 	switch {
 	case p.cfg.Exchange == nil:
@@ -368,8 +365,8 @@ func (p *Pipeline) exchange(ex *trace.Exchange) {
 }
 
 func (p *Pipeline) finish(t *trace.Trace) {
-	if p.cfg.Who != nil {
-		p.cfg.Who.Trace(t)
+	if p.cfg.Enricher != nil {
+		p.cfg.Enricher.Trace(t)
 	}
 	t.Diagnosis = p.diagnoser.Trace(t)
 	p.count(t)
@@ -437,7 +434,7 @@ func (p *Pipeline) publish() {
 	p.counters.Store(&Counters{
 		At:     time.Now(),
 		Events: seen.Emitted, LostEvents: seen.Lost,
-		ShedEvents: seen.Shed, UnsampledEvents: seen.SampledOut, Share: seen.Share,
+		ShedEvents: seen.Shed, UnsampledEvents: seen.SampledOut, ReportedShare: seen.ReportedShare,
 		LostByHook: map[string]uint64{"tx": p.lost[capture.TX], "rx": p.lost[capture.RX], "drop": p.lost[capture.Drop],
 			"delivered": p.lost[capture.Delivered], "read": p.lost[capture.Read]},
 		Exchanges: maps.Clone(p.exchanges), Findings: maps.Clone(p.findings), Traces: p.traces, SampledOut: maps.Clone(p.leftOut),

@@ -20,8 +20,8 @@ type scripted struct {
 	packets []capture.Packet
 	losses  []capture.Loss
 	lost    uint64
-	// reshares are changes of the share, to be told at the next round.
-	changes []capture.ShareChange
+	// changes are delivered at the next round.
+	changes []capture.ThresholdChange
 }
 
 // Poll implements Source.
@@ -45,8 +45,8 @@ func (s *scripted) Losses() []capture.Loss {
 // Counters implements Source.
 func (s *scripted) Counters() capture.Counters { return capture.Counters{Lost: s.lost} }
 
-// ShareChanges implements Source.
-func (s *scripted) ShareChanges() []capture.ShareChange {
+// ThresholdChanges implements Source.
+func (s *scripted) ThresholdChanges() []capture.ThresholdChange {
 	r := s.changes
 	s.changes = nil
 	return r
@@ -220,26 +220,26 @@ func TestLossesReachTheExchangesOfTheirTime(t *testing.T) {
 	}
 }
 
-// What the share of lookups was changed under is left out once its packets have
-// come, not before; what came whole is a record.
-func TestShareChangeWaitsForItsPackets(t *testing.T) {
-	const tenth = capture.WholeShare / 10
+// A lookup that a step of load shedding splits is discarded once its packets have come, not
+// before; a complete one is a record.
+func TestThresholdChangeWaitsForItsPackets(t *testing.T) {
+	const tenth = capture.AllLookups / 10
 	in, out := uint16(0), uint16(0)
 	for id := uint16(1); in == 0 || out == 0; id++ {
-		if tenth.Has(trace.TransportUDP, id, 40000) {
+		if tenth.Selects(trace.TransportUDP, id, 40000) {
 			in = id
 		} else {
 			out = id
 		}
 	}
 	b := newBench(t)
-	b.source.changes = []capture.ShareChange{{At: b.source.now, Before: capture.WholeShare, After: tenth}}
+	b.source.changes = []capture.ThresholdChange{{At: b.source.now, Before: capture.AllLookups, After: tenth}}
 	b.round(time.Millisecond) // the packets up to the change are not delivered yet
 	b.source.now -= int64(2 * time.Millisecond)
 	b.lookup("kept.example.", in)
-	b.lookup("cut.example.", out)
-	cut := b.source.packets[4]
-	b.source.packets = append(b.source.packets[:4], cut) // its query, once
+	b.lookup("discarded.example.", out)
+	half := b.source.packets[4]
+	b.source.packets = append(b.source.packets[:4], half) // its query, once
 	b.source.now += int64(2 * time.Millisecond)
 	b.round(20 * time.Millisecond)
 	b.round(6 * time.Second)
@@ -263,7 +263,7 @@ func TestStop(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(b.exchanges) != 1 || len(b.traces) != 1 || b.last != 1 {
-		t.Errorf("%d exchanges, %d traces, told %d times", len(b.exchanges), len(b.traces), b.last)
+		t.Errorf("%d exchanges, %d traces, reported %d times", len(b.exchanges), len(b.traces), b.last)
 	}
 }
 

@@ -7,8 +7,8 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// slow is what a lookup takes at least that is recorded whatever the rate: what the
-// plugin takes for slow unless told otherwise.
+// slow is the duration from which a lookup is recorded whatever the rate: the default of
+// the plugin's option of that name.
 const slow = trace.Seconds(500 * time.Millisecond)
 
 // sampler chooses the records that are passed on: those of a share of the ordinary
@@ -49,8 +49,8 @@ func Ordinary(t *trace.Trace) bool {
 }
 
 // hashOf returns the sampling hash of a lookup: by what CoreDNS got, which decides by it
-// too, where that is known. A refresh has no query of its own: its trace id is as good as
-// random.
+// too, where that is known. A refresh has no query of its own: its trace id serves as a
+// random number.
 func hashOf(t *trace.Trace) uint32 {
 	switch {
 	case t.Exchange == nil && t.Query != nil, t.Recorded() != nil:

@@ -9,12 +9,11 @@ import (
 	"kernel.org/pub/linux/libs/security/libcap/psx"
 )
 
-// nice is how far the tracer steps back (sched(7)): beside one busy thread of the
-// usual priority a thread gets 110 parts in 1,134 of a processor, and all of it where
-// nobody else wants it. With 19 it would be 15 in 1,039, and DNS no faster for it:
-// under a saturated server the throughput was the same, and on a busy machine the
-// tracer needed minutes for what it had read, and longer to end than whoever sends
-// SIGTERM waits.
+// nice is the nice value of the tracer (sched(7)): beside one busy thread of the usual
+// priority a thread gets 110 parts in 1,134 of a processor, and all of it where it is idle.
+// With 19 it would be 15 in 1,039, and DNS no faster for it: under a saturated server the
+// throughput was the same, and on a busy machine the tracer needed minutes for what it had
+// read, and longer to end than the sender of SIGTERM waits.
 const nice = 10
 
 // slice is how long a thread of the tracer may go on before one that becomes ready
@@ -25,8 +24,8 @@ const nice = 10
 // and is 20 with this, and a saturated server answers a tenth more.
 const slice = 100_000
 
-// low is what the kernel is told of each thread. It stays where it is in memory while
-// the kernel reads it, which a variable of a function need not.
+// low is the attribute of each thread. A package variable does not move while the kernel
+// reads it, as a variable on the stack may.
 var low = unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL, Nice: nice, Runtime: slice}
 
 // Lower gives every thread of this process, and those that come, a low

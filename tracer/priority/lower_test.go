@@ -91,7 +91,7 @@ func TestLower(t *testing.T) {
 	}
 }
 
-// Whoever is started for the processor's idle time may not ask for more, and goes on so.
+// A process that is started with SCHED_IDLE may not ask for more, and keeps it.
 func TestLowerIdle(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {

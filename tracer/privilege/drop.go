@@ -1,5 +1,5 @@
-// Package privilege says what privileges the tracer has and lacks, and gives them
-// up when they are not needed any more.
+// Package privilege reports which privileges the tracer has and lacks, and drops them when
+// they are not needed any more.
 package privilege
 
 import (
@@ -9,12 +9,12 @@ import (
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 )
 
-// Drop gives up every capability, on every thread and for good: neither this
-// process nor one that it starts gets any back.
+// Drop drops every capability, on every thread and for good: neither this process nor one
+// that it starts gets any back.
 //
-// A tracer that runs needs none: its rings and counters are mapped, links are open
-// files, and so are the outputs and the sockets. What a privilege decides on when a
-// file is opened (/proc/kallsyms) must have been opened before.
+// A running tracer needs none: its rings and counters are mapped, links are open files, and
+// so are the outputs and the sockets. Files that need a privilege when they are opened
+// (/proc/kallsyms) must be open before.
 //
 // Without CAP_SETPCAP the bounding set stays as it is, which no_new_privs
 // (prctl(2)) makes harmless.

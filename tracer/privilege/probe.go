@@ -103,8 +103,8 @@ func judge(f facts) []capture.Finding {
 	return append(findings, f.lockedDown(), f.namesFunctions(), f.namesHost(), f.namesCgroups())
 }
 
-// loads judges a capability that loading takes, for which CAP_SYS_ADMIN stood
-// before Linux 5.8, and still does.
+// loads judges a capability that loading takes. Before Linux 5.8 it was CAP_SYS_ADMIN, which
+// still suffices.
 func (f facts) loads(v cap.Value, lost string) capture.Finding {
 	name := strings.ToUpper(v.String())
 	finding := capture.Finding{What: name, Required: true, OK: true, Detail: "effective", Lost: lost,
@@ -130,8 +130,8 @@ func (f facts) locksMemory() capture.Finding {
 	return finding
 }
 
-// lockedDown judges kernel_lockdown(7). What is unknown does not stop: whether the
-// programs load is tried.
+// lockedDown judges kernel_lockdown(7). An unknown state is no failure: loading the programs
+// shows it.
 func (f facts) lockedDown() capture.Finding {
 	finding := capture.Finding{What: "kernel lockdown", Required: true, OK: true, Detail: "none",
 		Lost: "no program may read the kernel's memory, so no packet is seen", Remedy: "boot with lockdown=integrity or none"}
@@ -166,7 +166,7 @@ func (f facts) namesFunctions() capture.Finding {
 	return finding
 }
 
-// namesHost judges whether the node's own network namespace can be told.
+// namesHost tells whether the node's own network namespace can be identified.
 func (f facts) namesHost() capture.Finding {
 	finding := capture.Finding{What: "the node's namespace", OK: f.hostNetNS == nil, Detail: "/proc/1/ns/net can be looked at",
 		Lost: "the node's own network namespace is shown by number", Remedy: "CAP_SYS_PTRACE (it is given up after the start), in the node's own PID and user namespace"}

@@ -12,8 +12,7 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/capture"
 )
 
-// having returns what a process may do that has these capabilities and nothing else
-// to complain of.
+// having returns the facts of a process with these capabilities and no other problem.
 func having(values ...cap.Value) facts {
 	return facts{kernel: version(6, 12), capabilities: func(v cap.Value) bool { return slices.Contains(values, v) }}
 }
@@ -79,7 +78,7 @@ func TestJudge(t *testing.T) {
 }
 
 // Lockdown that cannot be looked at is unknown, not absent.
-func TestLockdownIsTold(t *testing.T) {
+func TestLockdownIsReported(t *testing.T) {
 	for _, tc := range []struct {
 		facts facts
 		want  string

@@ -23,13 +23,13 @@ func (o origin) String() string { return fmt.Sprintf("process %d of user %d", o.
 // controlSize has room for what setOptions asks for, and for no open file.
 var controlSize = unix.CmsgSpace(unix.SizeofUcred) + unix.CmsgSpace(int(unsafe.Sizeof(unix.Timespec{})))
 
-// soPassRights lets a socket take open files, which it does unless told otherwise (Linux
+// soPassRights is the option by which a socket accepts open files, on by default (Linux
 // 6.16, include/uapi/asm-generic/socket.h).
 const soPassRights = 83
 
-// setOptions lets the kernel say of each datagram who sent it, and when: it may have
-// waited before it is read. Nobody can send open files where the kernel can refuse
-// them: what it takes to close them is the sender's choice (see [reading]).
+// setOptions makes the kernel report the sender and the time of each datagram, which may
+// wait before it is read, and refuse open files where it can: the sender chooses how long it
+// takes to close them (see [reading]).
 func setOptions(fd int) error {
 	for _, option := range []int{unix.SO_PASSCRED, unix.SO_TIMESTAMPNS} {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, 1); err != nil {

@@ -46,8 +46,8 @@ func lingering(t *testing.T) int {
 	return fd
 }
 
-// Whoever sends open files with a datagram does not make the tracer close them, which can
-// take as long as the sender likes: where the kernel can refuse them (Linux 6.16), it does.
+// Open files that come with a datagram are refused by the kernel where it can (Linux 6.16):
+// closing them in the tracer can take as long as the sender likes.
 func TestOpenFilesAreRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "records.sock")
 	r, err := Listen(path, unixsocket.Mine)

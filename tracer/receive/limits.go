@@ -9,11 +9,10 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// What a record may have. CoreDNS's plugin keeps well below each; whoever reaches the
-// socket may send what he likes.
+// Limits of a record. CoreDNS's plugin keeps well below each; another process that reaches
+// the socket may send anything.
 const (
-	// maxSpans is how many hops, and how many attempts: the plugin notes 128 of both
-	// together.
+	// maxSpans bounds the hops, and the attempts: the plugin records 128 of both together.
 	maxSpans = 256
 	// maxText bounds an error, of which the plugin keeps 512 bytes, and an upstream's
 	// address, which may be a URL.
@@ -124,8 +123,9 @@ func checkSpans(hops []trace.Hop, attempts []trace.Attempt) error {
 	return nil
 }
 
-// checkTimes wants the record to begin and end about when it came, and what is in it to
-// lie within. took is nil where nothing was answered, or where it is another's.
+// checkTimes requires that a record begins and ends about when it came, and that its parts
+// lie within. took is nil where there was no answer, or the duration is that of another
+// record.
 func checkTimes(begin time.Time, took *trace.Seconds, hops []trace.Hop, attempts []trace.Attempt, came time.Time) error {
 	since := came.Sub(begin)
 	if since < -maxOff || since > maxLasts+maxOff {

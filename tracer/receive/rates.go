@@ -15,7 +15,7 @@ const (
 	// Of a process that packets show as a server: 32,000 lookups a second.
 	rateServer, burstServer = 32 << 20, 32 << 20
 	// Of others: a CoreDNS that has just started, until its first packets are through, 0.3 s
-	// later; and whoever else can reach the socket.
+	// later; and any other process that can reach the socket.
 	rateOther, burstOther = 1 << 20, 4 << 20
 	// Of all others together, so that many senders are not more than a few.
 	rateOthers, burstOthers = 4 << 20, 8 << 20
@@ -26,7 +26,7 @@ const (
 	maxSenders = 1024
 	// keepSender is how long a process id is taken for the same process without a look, and
 	// keepEnded if that process has ended meanwhile: some 30,000 others start before it is
-	// used again.
+	// reused.
 	keepSender = 500 * time.Millisecond
 	keepEnded  = 5 * time.Second
 	// sweepEvery is how often the tables are swept: each is looked through.
@@ -35,16 +35,15 @@ const (
 	keepServer = 10 * time.Minute
 )
 
-// group is whose records are counted together, unless they are a server's: a process that
-// sends little and then starts another one is no better off.
+// group is the unit of rate limits for senders that are no server: a process gains nothing by
+// starting others.
 type group struct {
 	uid    uint32
 	cgroup string // or the container
 	pid    int    // where the cgroup is unknown
 }
 
-// senders knows who sends, and how much each may. Its methods may be called from any
-// goroutine.
+// senders limits the rate of each sender. Its methods are safe for concurrent use.
 type senders struct {
 	now func() time.Time
 	of  func(pid int, uid uint32) peer.Process
@@ -73,7 +72,7 @@ func newSenders() *senders {
 		groups: map[group]*rate.Limiter{}, others: rate.NewLimiter(rateOthers, burstOthers)}
 }
 
-// shows notes that packets show a process as a server; pid is 0 where only its cgroup is
+// shows records that packets show a process as a server; pid is 0 where only its cgroup is
 // known.
 func (s *senders) shows(pid int, cgroup string) {
 	now := s.now()
@@ -96,8 +95,8 @@ func show[K comparable](servers map[K]*server, key K, now time.Time) {
 	}
 }
 
-// sweep forgets now and then what says nothing any more: servers that were not seen for
-// long, and groups that have all of their burst again.
+// sweep drops from time to time the servers that were not seen for long, and the groups
+// whose burst is full again.
 func (s *senders) sweep(now time.Time) {
 	if now.Sub(s.swept) < sweepEvery {
 		return

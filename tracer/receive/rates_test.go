@@ -77,8 +77,8 @@ func TestRates(t *testing.T) {
 	}
 }
 
-// Who gets the number of a server that ended is not taken for it, nor if he has ended before
-// anybody looked. What the server sent last is its own.
+// A process that gets the number of a server that ended is not taken for it, not even if it
+// ended before it was looked up. What the server sent last is its own.
 func TestNumberOfAServer(t *testing.T) {
 	s, now := limited()
 	server := peer.Process{PID: 7, UID: 1, Started: now.Add(-time.Hour)}
@@ -152,7 +152,7 @@ func TestQueueHasABudget(t *testing.T) {
 	if w := r.waiting.Load(); w != 0 {
 		t.Errorf("%d bytes wait of nothing", w)
 	}
-	// One that the kernel cut is refused whole.
+	// One that the kernel truncated is refused whole.
 	r.datagram(line, unix.MSG_TRUNC, origin{pid: 1, came: came})
 	if got := r.Stats().Refused[ReasonSize]; got != 1 {
 		t.Errorf("%d are refused for their size", got)

@@ -13,17 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stuckAfter is how long a read that waits for nothing may take, and how often it is
-// looked at.
+// stuckAfter is how long a read that does not wait for data may take, and how often that is
+// checked.
 const stuckAfter = 100 * time.Millisecond
 
-// reading reads datagrams from a socket, none of which holds it up.
+// reading reads datagrams from a socket such that none can block it.
 //
-// A datagram may come with open files (SCM_RIGHTS, unix(7)). There is no room for them, so
-// that the kernel closes them before a read returns, and with them, if nobody else
-// has them, what they are: of a connection that lingers (SO_LINGER, socket(7)) that takes
-// as long as the sender likes. Before Linux 6.16 no socket can refuse them. A signal
-// ends the waiting.
+// A datagram may come with open files (SCM_RIGHTS, unix(7)). The read has no room for them,
+// so that the kernel closes them before it returns. Closing the last reference to a
+// connection that lingers (SO_LINGER, socket(7)) takes as long as the sender likes. Before
+// Linux 6.16 a socket cannot refuse them. A signal ends the wait.
 type reading struct {
 	raw          syscall.RawConn
 	buf, control []byte

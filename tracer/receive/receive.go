@@ -1,9 +1,9 @@
 // Package receive takes the records that the CoreDNS plugin sends over a unix
 // datagram socket (`output unix PATH`).
 //
-// Whoever may write to the socket may send what he likes. What a record cannot be, what
+// A process that may write to the socket may send anything. What a record cannot be, what
 // is too large and what is too much is refused and counted by reason; of the rest the
-// kernel says who sent it. Whether that is the server of which the record tells is for
+// kernel says who sent it. Whether that is the server that the record names is for
 // assembly to decide, which knows the packets.
 package receive
 
@@ -24,19 +24,19 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/unixsocket"
 )
 
-// DefaultPath is where plugin and tracer meet unless told otherwise.
+// DefaultPath is the default path of the record socket.
 const DefaultPath = "/run/dnstrace/records.sock"
 
-// maxDatagram is the most that one may have: the plugin puts 60 KiB into one, and no
-// record that it makes has more.
+// maxDatagram bounds a datagram: the plugin puts at most 60 KiB into one, and none of its
+// records is larger.
 const maxDatagram = 64 << 10
 
 // receiveBuffer is asked of the kernel: some 4,000 records between two readings.
 // The kernel grants at most net.core.rmem_max.
 const receiveBuffer = 8 << 20
 
-// What may wait for the pipeline: a second of a busy node, and no more memory than this,
-// whatever the records have in them.
+// Bounds of what waits for the pipeline: a second of a busy node, and no more memory than
+// this whatever the records contain.
 const (
 	queued      = 16384
 	queuedBytes = 16 << 20
@@ -60,16 +60,16 @@ var Reasons = []string{ReasonMalformed, ReasonSize, ReasonField, ReasonTime, Rea
 // Receiver reads records from a socket.
 type Receiver struct {
 	*unixsocket.Keeper
-	path    string
-	owner   unixsocket.Owner
-	mu      sync.Mutex // guards conn, told and refused
-	conn    *net.UnixConn
-	readers sync.WaitGroup
-	senders *senders
-	records chan Record
-	waiting atomic.Int64 // bytes of records
-	servers chan Server
-	told    map[Server]time.Time // when
+	path     string
+	owner    unixsocket.Owner
+	mu       sync.Mutex // guards conn, reported and refused
+	conn     *net.UnixConn
+	readers  sync.WaitGroup
+	senders  *senders
+	records  chan Record
+	waiting  atomic.Int64 // bytes of records
+	servers  chan Server
+	reported map[Server]time.Time // when
 
 	received  atomic.Uint64
 	refused   map[string]uint64 // by reason
@@ -98,9 +98,9 @@ type Stats struct {
 	Refused  map[string]uint64 // by reason
 }
 
-// Listen binds the socket at path, in a directory that it makes if need be, and
-// starts to read. It takes the place of a socket that nobody reads any more.
-// The caller must close the receiver, and should let its Keeper run.
+// Listen binds the socket at path, in a directory that it creates if necessary, and starts
+// to read. It replaces a stale socket. The caller must close the receiver, and should run
+// its Keeper.
 func Listen(path string, owner unixsocket.Owner) (*Receiver, error) {
 	r := newReceiver(queued)
 	r.path, r.owner = path, owner
@@ -112,7 +112,7 @@ func Listen(path string, owner unixsocket.Owner) (*Receiver, error) {
 }
 
 func newReceiver(records int) *Receiver {
-	r := &Receiver{records: make(chan Record, records), servers: make(chan Server, maxServers), told: map[Server]time.Time{},
+	r := &Receiver{records: make(chan Record, records), servers: make(chan Server, maxServers), reported: map[Server]time.Time{},
 		refused: map[string]uint64{}, senders: newSenders()}
 	r.close = sync.OnceValue(r.end)
 	return r
@@ -136,8 +136,8 @@ func (r *Receiver) start(conn *net.UnixConn) error {
 	return r.retire(conn)
 }
 
-// retire lets the next socket take the place of the one that there is. Who sends to
-// that learns it at once (EPIPE), and what was sent before is read.
+// retire replaces the current socket by the next. A sender to the old one gets EPIPE at
+// once, and what was sent before is read.
 func (r *Receiver) retire(next *net.UnixConn) error {
 	r.mu.Lock()
 	before := r.conn
@@ -149,15 +149,15 @@ func (r *Receiver) retire(next *net.UnixConn) error {
 	return errors.Join(before.CloseRead(), before.SetReadDeadline(time.Now()))
 }
 
-// Records delivers the records, of each of which Taken has to be called; it is closed
-// after Close.
+// Records delivers the records; the receiver must call Taken on each. It is closed after
+// Close.
 func (r *Receiver) Records() <-chan Record { return r.records }
 
 // Queued returns how many records wait to be taken.
 func (r *Receiver) Queued() int { return len(r.records) }
 
-// Shows says that packets show a process, or where they do not tell it (0) its cgroup, as
-// a server: it may send more than others.
+// Shows says that packets show a process, or, where that is unknown (0), its cgroup, as a
+// server: it may send more than others.
 func (r *Receiver) Shows(pid int, cgroup string) { r.senders.shows(pid, cgroup) }
 
 // Stats returns the counters.
@@ -188,12 +188,12 @@ func (r *Receiver) end() error {
 	return err
 }
 
-// leastLine is how many bytes a line counts as at least: to refuse a short one takes as
-// long as some hundred bytes of a record do.
+// leastLine is the minimum that a line counts for: refusing a short one takes as long as some
+// hundred bytes of a record.
 const leastLine = 256
 
-// datagram takes the records of a datagram. What is refused whole costs no more than a
-// look at it.
+// datagram parses the records of a datagram. A datagram that is refused as a whole is not
+// parsed.
 func (r *Receiver) datagram(b []byte, flags int, from origin) {
 	lines := bytes.Count(b, []byte{'\n'})
 	who, may := r.senders.take(from, max(len(b), leastLine*(lines+1)))
@@ -236,7 +236,7 @@ func (r *Receiver) line(line []byte, who peer.Process, from origin) {
 	case r.records <- taken:
 		r.received.Add(1)
 		if q, ok := rec.(*trace.Query); ok {
-			r.serves(q, who.PID)
+			r.reportServer(q, who.PID)
 		}
 	default:
 		taken.Taken()

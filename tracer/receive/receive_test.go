@@ -203,8 +203,8 @@ func TestCloseDelivers(t *testing.T) {
 	}
 }
 
-// Whoever reaches the socket may send what he likes: each line is a record or is
-// refused and counted.
+// A process that reaches the socket may send anything: each line is a record or is refused
+// and counted.
 func FuzzDatagram(f *testing.F) {
 	f.Add(slices.Concat(line(trace.KindQuery), []byte("\n\r\n nonsense\n"), line(trace.KindTrace)))
 	f.Add(line(trace.KindQuery)[:20])

@@ -12,10 +12,10 @@ type Server struct {
 	Port uint16
 }
 
-// How often a server is told of, and how many may be remembered, and wait to be taken.
+// How often a server is reported, and how many may be remembered, and queued.
 const (
-	tellEvery  = 5 * time.Second
-	maxServers = 1024
+	reportEvery = 5 * time.Second
+	maxServers  = 1024
 )
 
 // Ports of DNS over HTTPS, TLS and QUIC (RFC 8484, RFC 7858, RFC 9250), whose packets
@@ -26,28 +26,28 @@ const (
 )
 
 // Servers delivers each server whose records arrive, every few seconds again while they
-// do. One that nobody takes in time is told of later.
+// do. One that finds the queue full is reported later.
 func (r *Receiver) Servers() <-chan Server { return r.servers }
 
-// serves tells of the server that a record names, and of who says so: that may be anybody.
-// Of what came encrypted packets show nothing:
-// that is over a connection, or on its own port, or has no ID (RFC 9250, section 4.2.1).
-func (r *Receiver) serves(q *trace.Query, pid int) {
+// reportServer reports the server that a record names, with the process that sent it, which
+// may be any. It leaves out encrypted transports, whose packets show nothing: they use
+// connections, or ports of their own, or have no ID (RFC 9250, section 4.2.1).
+func (r *Receiver) reportServer(q *trace.Query, pid int) {
 	if pid == 0 || q.Protocol != "udp" || q.ID == 0 || q.ServerPort == 0 || q.ServerPort == portHTTPS || q.ServerPort == portTLS {
 		return
 	}
 	s, now := Server{pid, q.ServerPort}, time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if at, ok := r.told[s]; ok && now.Sub(at) < tellEvery {
+	if at, ok := r.reported[s]; ok && now.Sub(at) < reportEvery {
 		return
 	}
-	if len(r.told) >= maxServers {
-		clear(r.told)
+	if len(r.reported) >= maxServers {
+		clear(r.reported)
 	}
 	select {
 	case r.servers <- s:
-		r.told[s] = now
+		r.reported[s] = now
 	default:
 	}
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/unixsocket"
 )
 
-// What a record tells of its server, and that no more is told of one whose packets show no
-// DNS, or that was told of a moment ago.
+// A record reports its server, but not one whose packets show no DNS, nor one that was
+// reported a moment ago.
 func TestServers(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "records.sock")
 	r, err := Listen(path, unixsocket.Mine)
@@ -58,10 +58,10 @@ func TestServers(t *testing.T) {
 	if n := len(r.Servers()); n != 0 {
 		t.Errorf("%d servers more", n)
 	}
-	// Some time later, it is told of again.
+	// Some time later, it is reported again.
 	r.mu.Lock()
-	for s := range r.told {
-		r.told[s] = time.Now().Add(-tellEvery)
+	for s := range r.reported {
+		r.reported[s] = time.Now().Add(-reportEvery)
 	}
 	r.mu.Unlock()
 	if _, err := conn.Write(query("udp", 3, addr, 5353)); err != nil {
@@ -70,6 +70,6 @@ func TestServers(t *testing.T) {
 	select {
 	case <-r.Servers():
 	case <-time.After(10 * time.Second):
-		t.Fatal("not told of again")
+		t.Fatal("not reported again")
 	}
 }

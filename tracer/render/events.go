@@ -78,8 +78,8 @@ func (s *story) drop(depth int, at time.Duration, d *trace.Drop) {
 	if d.BPF != "" {
 		s.note(depth+1, bad, "by an eBPF program: %s", d.BPF)
 	}
-	if d.Words != "" {
-		s.note(depth+1, bad, "%s", d.Words)
+	if d.Description != "" {
+		s.note(depth+1, bad, "%s", d.Description)
 	}
 	s.note(depth+1, bad, "%s in %s, %s", reason, d.Where, s.places.describe(d.Place(), d.NetNSName))
 }

@@ -154,7 +154,7 @@ func refusedPacketTrace() *trace.Trace {
 	t.Upstreams = m.Upstreams[:1]
 	t.Upstreams[0].Exchange.Fragments = &trace.Fragments{Message: trace.MessageResponse, Seen: 1, SeenBytes: 1480}
 	t.Upstreams[0].Exchange.ICMP = &trace.ICMP{Type: 2, From: netip.MustParseAddr("fd00::1"), Message: trace.MessageResponse, MTU: 1280, Offset: trace.Seconds(us(900))}
-	t.Exchange.Drops = []trace.Drop{{Where: "__udp4_lib_rcv", Reason: "NO_SOCKET", Words: "no socket was bound to the port", Message: trace.MessageQuery, NetNS: nsCoreDNS,
+	t.Exchange.Drops = []trace.Drop{{Where: "__udp4_lib_rcv", Reason: "NO_SOCKET", Description: "no socket was bound to the port", Message: trace.MessageQuery, NetNS: nsCoreDNS,
 		NetNSName: "coredns", IfName: "eth0", Offset: trace.Seconds(us(110))}}
 	return t
 }

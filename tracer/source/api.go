@@ -27,7 +27,7 @@ func (a API) String() string { return "the tracer at " + a.Path }
 
 // Each implements Source.
 func (a API) Each(ctx context.Context, r Request, each func(Lookup) error) (Read, error) {
-	bad := complaints{w: a.Stderr, source: a.Path}
+	bad := badLines{w: a.Stderr, source: a.Path}
 	n := 0
 	var read Read
 	line := func(line []byte) error {
@@ -49,8 +49,8 @@ func (a API) Each(ctx context.Context, r Request, each func(Lookup) error) (Read
 	}
 	reach := func(back history.Reach) {
 		now := time.Now()
-		read.Reach = reachWords(back, now)
-		// Who follows asks for what comes.
+		read.Reach = describeReach(back, now)
+		// With Follow the request is for what comes.
 		if r.Since > 0 && !r.Follow && (later(back.Ordinary, back.Notable).After(now.Add(-r.Since)) || len(back.Clients) > 0) {
 			bad.printf("%s", read.Reach)
 		}
@@ -66,8 +66,8 @@ func (a API) Each(ctx context.Context, r Request, each func(Lookup) error) (Read
 	return read, err
 }
 
-// reachWords says for people how far back the memory of a tracer goes.
-func reachWords(back history.Reach, now time.Time) string {
+// describeReach says for people how far back the memory of a tracer goes.
+func describeReach(back history.Reach, now time.Time) string {
 	words := "it holds the lookups of the last " + ago(back.Ordinary, now)
 	if !back.Notable.Equal(back.Ordinary) {
 		words += ", of those that failed, were slow or have a finding the last " + ago(back.Notable, now)

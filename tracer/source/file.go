@@ -12,7 +12,7 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// idleTick is how often a source that is followed is told that time passes.
+// idleTick is how often a followed source advances its time without input.
 const idleTick = 500 * time.Millisecond
 
 // File reads records from a file, or from standard input. The order of the lines
@@ -51,8 +51,8 @@ func (f File) Each(ctx context.Context, r Request, each func(Lookup) error) (Rea
 		}
 		return c.lookups(ctx, each)
 	case <-ctx.Done():
-		// Neither opening a pipe nor reading can be taken back: it is left behind, with what
-		// it writes to.
+		// Neither opening a pipe nor reading can be canceled: the goroutine stays, with what it
+		// writes to.
 		return Read{}, ctx.Err()
 	}
 }
@@ -69,14 +69,14 @@ func (f File) open() (io.ReadCloser, error) {
 	return file, nil
 }
 
-// read calls use with every record; what is none is told of and passed over.
+// read calls use with every record; it reports and skips other lines.
 func (f File) read(ctx context.Context, use func(trace.Record, []byte) error) error {
 	in, err := f.open()
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	bad := complaints{w: f.Stderr, source: f.String()}
+	bad := badLines{w: f.Stderr, source: f.String()}
 	defer bad.end()
 	reader := trace.NewReader(in)
 	for ctx.Err() == nil {

@@ -30,16 +30,16 @@ func keyOf(r trace.Record) key {
 	return key{kind: r.Kind(), flow: h.Flow, time: h.Time.UnixNano()}
 }
 
-// joiner makes lookups of records that come roughly in order of time. A trace
-// passes unchanged if nothing else is known of its lookup. Where something is,
-// another node's trace or a record that it lacks, it is taken apart, and made
-// anew of everything.
+// joiner makes lookups of records that come roughly in order of time. A trace passes
+// unchanged if nothing else is known of its lookup. Otherwise, with another node's trace or
+// a record that it lacks, it is split into its records, and assembled again with all of
+// them.
 type joiner struct {
 	joining   Joining
 	assembler Assembler
 	emit      func(t *trace.Trace, line []byte) error
-	// immediate passes traces on as they come, for who waits for them; they are
-	// then not joined with what other nodes saw.
+	// immediate passes traces on as they come, for an interactive reader; they are then not
+	// joined with what other nodes saw.
 	immediate bool
 
 	now      int64 // when the latest record began, or later if nothing came since
@@ -74,7 +74,7 @@ type part struct {
 	key    key
 	used   bool
 	passed bool // in a trace
-	told   int  // how much the record said that was used
+	detail int  // detailOf the record that was used
 }
 
 // entry is a record that waits.
@@ -153,7 +153,7 @@ func (j *joiner) flush() error {
 	return j.emitAll(j.assembler.Flush())
 }
 
-// release lets go of what waited long enough, in order of its begin; what is to
+// release passes on what waited long enough, in order of its begin; what is to
 // be assembled then goes on in order of its end, as a tracer would have got it.
 func (j *joiner) release() error {
 	due := max(j.now-int64(j.hold), j.due)
@@ -207,14 +207,13 @@ func (j *joiner) pass(e *entry) error {
 	fresh := len(e.parts) == 0
 	for _, r := range e.parts {
 		p := j.note(keyOf(r))
-		fresh = fresh || !p.used || tells(r) > p.told
-		p.used, p.passed, p.told = true, true, max(p.told, tells(r))
+		fresh = fresh || !p.used || detailOf(r) > p.detail
+		p.used, p.passed, p.detail = true, true, max(p.detail, detailOf(r))
 	}
 	if !fresh {
 		return nil
 	}
-	// It was diagnosed where it was made; what several lookups prove together
-	// needs to know of it, though.
+	// It was diagnosed where it was made, but findings of several lookups need it.
 	j.joining.Diagnose(e.trace)
 	return j.emit(e.trace, e.line)
 }
@@ -233,7 +232,7 @@ func (j *joiner) alone(e *entry) bool {
 		for _, p := range f.parts {
 			// A refresh has the flow of the query that set it off, and is a
 			// trace of its own.
-			if !own[p.key] && p.key.kind != trace.KindRefresh && near(p.key.time, e.at) {
+			if !own[p.key] && p.key.kind != trace.KindRefresh && maybeSameLookup(p.key.time, e.at) {
 				return false
 			}
 		}
@@ -242,12 +241,12 @@ func (j *joiner) alone(e *entry) bool {
 }
 
 // isRefresh tells traces of work in the background, which no client waited for.
-// They do not hold the record that they were made of, so they are not made anew.
+// They do not hold the record that they were made of, so they are not assembled again.
 func isRefresh(t *trace.Trace) bool { return t.Exchange == nil && t.Query == nil }
 
-// near tells whether two records of one flow may be of one lookup: the flow
-// comes again only when a client uses its port and ID again.
-func near(a, b int64) bool { return max(a-b, b-a) <= int64(holdRecords) }
+// maybeSameLookup tells by their times whether two records of one flow may be of one lookup:
+// a flow recurs only when a client reuses its port and ID.
+func maybeSameLookup(a, b int64) bool { return max(a-b, b-a) <= int64(holdRecords) }
 
 // note makes a part known.
 func (j *joiner) note(k key) *part {
@@ -270,14 +269,14 @@ func (j *joiner) note(k key) *part {
 // says more than before, as an exchange that a tracer wrote again.
 func (j *joiner) feeds(r trace.Record) bool {
 	p := j.note(keyOf(r))
-	more := !p.used || !p.passed && tells(r) > p.told
-	p.used, p.told = true, max(p.told, tells(r))
+	more := !p.used || !p.passed && detailOf(r) > p.detail
+	p.used, p.detail = true, max(p.detail, detailOf(r))
 	return more
 }
 
-// tells says how much an exchange tells: how often it was seen, and whether its
-// end was. Other records are written once.
-func tells(r trace.Record) int {
+// detailOf returns a measure of how much the record of an exchange has: its sightings, and
+// whether its end was seen. Other records are written once.
+func detailOf(r trace.Record) int {
 	ex, ok := r.(*trace.Exchange)
 	if !ok {
 		return 0

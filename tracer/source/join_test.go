@@ -12,20 +12,20 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/assemble"
 )
 
-// legs is one lookup that two nodes saw: the client's node its exchange, the
+// lookupRecords is one lookup that two nodes saw: the client's node its exchange, the
 // server's node the same a moment later, what the server did, and its upstream
-// leg.
-type legs struct {
+// query.
+type lookupRecords struct {
 	client, server, upstream *trace.Exchange
 	query                    *trace.Query
 }
 
-func lookup(n int) legs {
+func lookup(n int) lookupRecords {
 	name := fmt.Sprintf("n%d.", n)
 	pod, service := netip.MustParseAddrPort("10.244.0.4:50202"), netip.MustParseAddrPort("10.96.0.10:53")
 	server, up := netip.MustParseAddrPort("10.244.1.2:53"), netip.MustParseAddrPort("192.168.49.1:53")
 	at := start.Add(time.Duration(n) * time.Second)
-	leg := func(from, to netip.AddrPort, id int, netns uint32, arriving bool, begin, end time.Duration) *trace.Exchange {
+	exchange := func(from, to netip.AddrPort, id int, netns uint32, arriving bool, begin, end time.Duration) *trace.Exchange {
 		flow := trace.NewFlow(trace.TransportUDP, from, uint16(id), 1, 1, []byte(name))
 		e := &trace.Exchange{
 			Header: trace.Header{V: trace.Version, Record: trace.KindExchange, Time: at.Add(begin), TraceID: trace.NewTraceID(at, flow), Flow: flow},
@@ -33,7 +33,7 @@ func lookup(n int) legs {
 				RCode: "NOERROR", Duration: trace.SecondsPtr(end - begin)},
 			ServerIP: to.Addr(), ServerPort: to.Port(), Outcome: trace.OutcomeAnswered, Transmissions: 1,
 		}
-		// The client of a leg sends first; its server takes first.
+		// A client sends first; a server receives first.
 		directions := [2]string{trace.DirectionTX, trace.DirectionRX}
 		if arriving {
 			directions = [2]string{trace.DirectionRX, trace.DirectionTX}
@@ -48,8 +48,8 @@ func lookup(n int) legs {
 		}
 		return e
 	}
-	l := legs{client: leg(pod, service, n, 1, false, 0, 9*time.Millisecond), server: leg(pod, server, n, 5, true, 2*time.Millisecond, 7*time.Millisecond)}
-	l.upstream = leg(netip.AddrPortFrom(server.Addr(), uint16(20000+n)), up, n+1000, 5, false, 4*time.Millisecond, 6*time.Millisecond)
+	l := lookupRecords{client: exchange(pod, service, n, 1, false, 0, 9*time.Millisecond), server: exchange(pod, server, n, 5, true, 2*time.Millisecond, 7*time.Millisecond)}
+	l.upstream = exchange(netip.AddrPortFrom(server.Addr(), uint16(20000+n)), up, n+1000, 5, false, 4*time.Millisecond, 6*time.Millisecond)
 	l.server.NAT = &trace.NAT{ServerIP: server.Addr(), Source: trace.NATConntrack}
 	l.query = &trace.Query{Header: l.server.Header, DNS: l.server.DNS, ServerIP: server.Addr(), ServerPort: 53, Outcome: trace.OutcomeAnswered, AnsweredBy: "forward",
 		Cache: trace.CacheMiss, Upstreams: []trace.Attempt{{Attempt: 1, Address: up.String(), Start: 1000, Duration: trace.SecondsPtr(3 * time.Millisecond), Outcome: trace.OutcomeOK, Plugin: "forward"}}}
@@ -95,11 +95,13 @@ func joined(t *testing.T, s Source, r Request) string {
 // However the records come, one lookup is one trace with all there is.
 func TestRecordsOfTwoNodesAreJoined(t *testing.T) {
 	a, b := lookup(1), lookup(2)
-	plain := func(l legs, upstreams ...trace.Upstream) *trace.Trace { return traceOf(l.client, nil, upstreams...) }
-	whole := func(l legs) *trace.Trace {
+	plain := func(l lookupRecords, upstreams ...trace.Upstream) *trace.Trace {
+		return traceOf(l.client, nil, upstreams...)
+	}
+	whole := func(l lookupRecords) *trace.Trace {
 		return traceOf(l.client, l.query, trace.Upstream{Attempt: &l.query.Upstreams[0], Exchange: l.upstream, Join: trace.JoinExact})
 	}
-	far := func(l legs) *trace.Trace {
+	serverSide := func(l lookupRecords) *trace.Trace {
 		return traceOf(l.server, l.query, trace.Upstream{Attempt: &l.query.Upstreams[0], Exchange: l.upstream, Join: trace.JoinExact})
 	}
 	for _, tc := range []struct {
@@ -111,9 +113,9 @@ func TestRecordsOfTwoNodesAreJoined(t *testing.T) {
 		{"the same trace twice", []trace.Record{whole(a), whole(b), whole(a)}, "n1.equ n2.equ"},
 		{"a trace and its records", []trace.Record{a.query, whole(a), a.upstream, a.client}, "n1.equ"},
 		{"a trace that lacks the server's record", []trace.Record{plain(a), a.query}, "n1.eq"},
-		{"and the upstream leg", []trace.Record{a.upstream, plain(a), a.server, b.client, a.query}, "n1.equ n2.e"},
+		{"and the upstream query", []trace.Record{a.upstream, plain(a), a.server, b.client, a.query}, "n1.equ n2.e"},
 		{"records alone", []trace.Record{b.upstream, a.upstream, b.server, b.query, a.query, b.client, a.client, a.server}, "n1.equ n2.equ"},
-		{"the traces of one node after those of the other", []trace.Record{plain(a), plain(b), far(a), far(b)}, "n1.equ n2.equ"},
+		{"the traces of one node after those of the other", []trace.Record{plain(a), plain(b), serverSide(a), serverSide(b)}, "n1.equ n2.equ"},
 	} {
 		f := File{Path: "-", Stdin: strings.NewReader(lines(tc.records...)), Stderr: t.Output(), Joining: realJoining()}
 		if got := joined(t, f, Request{}); got != tc.want {
@@ -225,7 +227,7 @@ func TestRefreshIsShownOnce(t *testing.T) {
 }
 
 // Standard input that is followed passes a trace on when it comes, and joins
-// single records with those near them.
+// single records with those close in time.
 func TestFollowedInput(t *testing.T) {
 	a, b := lookup(1), lookup(2)
 	tr := traceOf(a.client, a.query)

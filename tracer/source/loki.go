@@ -91,7 +91,7 @@ func (l Loki) Each(ctx context.Context, r Request, each func(Lookup) error) (Rea
 		from, to = first.Add(-around), last.Add(around)
 	}
 	all := newCollection(l.Joining, r)
-	bad := complaints{w: l.Stderr, source: l.String()}
+	bad := badLines{w: l.Stderr, source: l.String()}
 	err = c.entries(ctx, l.named(r.Text), from, to, func(e lokiEntry) error {
 		return e.decode(&bad, all.record)
 	})
@@ -104,7 +104,7 @@ func (l Loki) Each(ctx context.Context, r Request, each func(Lookup) error) (Rea
 }
 
 // find looks for the names that were looked up under a trace id, and when: the
-// upstream legs of a lookup have other ids, but its name.
+// upstream queries of a lookup have other ids, but its name.
 func (l Loki) find(ctx context.Context, c *lokiClient, id trace.TraceID, from, to time.Time) (names map[string]bool, first, last time.Time, err error) {
 	names = map[string]bool{}
 	// The ids of both sides of a time step end in the same flow.
@@ -150,8 +150,8 @@ func (l Loki) named(text string) string {
 	return l.query() + ` |~ ` + strconv.Quote(regexp.QuoteMeta(text)+`|"qname":null`)
 }
 
-// decode hands a record on, and complains of what is none.
-func (e *lokiEntry) decode(bad *complaints, use func(trace.Record, []byte) error) error {
+// decode hands a record on, and reports a line that is none.
+func (e *lokiEntry) decode(bad *badLines, use func(trace.Record, []byte) error) error {
 	line := bytes.TrimSpace(e.line)
 	rec, err := trace.Decode(line)
 	if err != nil {
@@ -161,15 +161,15 @@ func (e *lokiEntry) decode(bad *complaints, use func(trace.Record, []byte) error
 	return use(rec, line)
 }
 
-// follow asks again and again for what is new. A line may come later than
-// younger ones, so each time it goes back a little, and passes over what it has.
+// follow polls for new lines. A line may come later than younger ones, so each poll goes
+// back a little, and skips known lines.
 func (l Loki) follow(ctx context.Context, c *lokiClient, r Request, each func(Lookup) error) (Read, error) {
 	all := newCollection(l.Joining, r)
 	if all.since.IsZero() {
 		all.since = l.Now()
 	}
 	j := newJoiner(l.Joining, all.pass(each))
-	bad := complaints{w: l.Stderr, source: l.String()}
+	bad := badLines{w: l.Stderr, source: l.String()}
 	defer bad.end()
 	seen := recent{seed: maphash.MakeSeed(), at: map[uint64]time.Time{}}
 	from, reached := all.since, false

@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// Access is what a Loki wants to be shown. Its secrets are never part of the URL, which
-// every user of the machine sees among the arguments of a process.
+// Access is the credentials for a Loki. Secrets are never part of the URL, which every user
+// of the machine sees among the arguments of a process.
 type Access struct {
 	User, Password string
 	Token          string // bearer token; excludes the former
@@ -84,8 +84,7 @@ func (a *Access) show(r *http.Request) {
 	}
 }
 
-// lokiURL reads the address of a Loki. The error does not repeat it: whatever is wrong
-// with it, there may be a password in it.
+// lokiURL parses the address of a Loki. The error does not repeat it: it may hold a password.
 func lokiURL(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	switch {

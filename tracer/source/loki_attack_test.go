@@ -129,8 +129,8 @@ func TestLokiReasonIsPlain(t *testing.T) {
 	}
 }
 
-// Lines that are no records are told of without what they would do to a terminal.
-func TestLokiComplaintIsPlain(t *testing.T) {
+// Lines that are no records are reported without what they would do to a terminal.
+func TestLokiErrorIsPlain(t *testing.T) {
 	f := &fakeLoki{entries: []lokiEntry{{at: start, line: []byte(`{"v":1,"record":"` + "\\u001b[2J\\ndnstrace: ready" + `"}`)}}}
 	l := lokiOf(t, f)
 	var stderr strings.Builder

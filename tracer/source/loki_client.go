@@ -22,8 +22,8 @@ const (
 	lokiTries = 4
 	// lokiPause is the first wait before a request is made again; it doubles.
 	lokiPause = 500 * time.Millisecond
-	// maxASecond is how many lines a second may have: a Loki that has more of them than any log
-	// answers whatever it likes, and would never end.
+	// maxASecond bounds the lines of a second: a faulty Loki that returns more would never
+	// end.
 	maxASecond = 500_000
 	// maxReason bounds a quoted reason: Loki's, which names the limit that was exceeded,
 	// takes 230 bytes.
@@ -56,7 +56,7 @@ func (l Loki) client() (*lokiClient, error) {
 	if c.wait == nil {
 		c.wait = waitFor
 	}
-	bad := complaints{w: l.Stderr, source: l.String()}
+	bad := badLines{w: l.Stderr, source: l.String()}
 	c.tell = bad.printf
 	return c, nil
 }
@@ -190,9 +190,9 @@ func (c *lokiClient) ask(ctx context.Context, values url.Values) ([]lokiEntry, e
 func (c *lokiClient) refusal(resp *http.Response, query string) error {
 	// What can be read of the reason is enough.
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 2*maxReason))
-	err := fmt.Errorf("Loki at %s: %s: %s", c.base, oneline.Words(resp.Status, maxReason), oneline.Words(string(text), maxReason))
+	err := fmt.Errorf("Loki at %s: %s: %s", c.base, oneline.Shorten(resp.Status, maxReason), oneline.Shorten(string(text), maxReason))
 	if where := webclient.Redirect(resp); where != "" {
-		return fmt.Errorf("Loki at %s: %s: %s", c.base, oneline.Words(resp.Status, maxReason), where)
+		return fmt.Errorf("Loki at %s: %s: %s", c.base, oneline.Shorten(resp.Status, maxReason), where)
 	}
 	switch code := resp.StatusCode; {
 	case code == http.StatusTooManyRequests || code >= 500:

@@ -83,7 +83,7 @@ func (p *pageReader) checkKind() error {
 	if p.kind == streams {
 		return nil
 	}
-	return fmt.Errorf("--loki-query: it gives a %s, expected log lines: a query such as %s", oneline.Words(p.kind, 40), DefaultQuery)
+	return fmt.Errorf("--loki-query: it gives a %s, expected log lines: a query such as %s", oneline.Shorten(p.kind, 40), DefaultQuery)
 }
 
 func (p *pageReader) stream(name string) error {
@@ -117,7 +117,7 @@ func (p *pageReader) entry() error {
 	}
 	ns, err := strconv.ParseInt(parts[0], 10, 64)
 	if err != nil {
-		return fmt.Errorf("--loki: reading the time of a line: expected nanoseconds, got %s", oneline.Words(parts[0], 40))
+		return fmt.Errorf("--loki: reading the time of a line: expected nanoseconds, got %s", oneline.Shorten(parts[0], 40))
 	}
 	p.page = append(p.page, lokiEntry{at: time.Unix(0, ns), line: []byte(parts[1])})
 	return nil

@@ -141,7 +141,7 @@ func TestLokiPages(t *testing.T) {
 	}
 }
 
-// A moment with more lines than Loki gives is told of, and passed.
+// A moment with more lines than Loki returns is reported, and skipped.
 func TestLokiMomentTooFull(t *testing.T) {
 	f := &fakeLoki{}
 	for i := range maxEntries + 10 {
@@ -160,7 +160,7 @@ func TestLokiMomentTooFull(t *testing.T) {
 		t.Errorf("the last line is %q, %v", last, err)
 	}
 	if want := "more than 5000 lines have the time 2026-11-21T03:00:00Z: some of them are not read"; !strings.Contains(stderr.String(), want) {
-		t.Errorf("told: %s", &stderr)
+		t.Errorf("warned: %s", &stderr)
 	}
 }
 
@@ -173,7 +173,7 @@ func TestLokiBrokenLine(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	if want := "the line of 2026-11-21T03:00:00Z: not a dnstrace record: expected a JSON object; skipped"; !strings.Contains(stderr.String(), want) {
-		t.Errorf("told: %s", &stderr)
+		t.Errorf("warned: %s", &stderr)
 	}
 }
 

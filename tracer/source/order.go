@@ -6,8 +6,7 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// entryHeap has what began first in front, and of that a trace, which says that
-// loose records are part of it.
+// entryHeap orders by begin, and puts a trace before loose records, which may be part of it.
 type entryHeap []*entry
 
 func (h entryHeap) Len() int { return len(h) }

@@ -78,36 +78,36 @@ func (j *Joining) bound() int {
 	return j.memory
 }
 
-// complaints tells of lines that are no records: the first few each, the others
+// badLines reports lines that are no records: the first few each, the others
 // by number.
-type complaints struct {
+type badLines struct {
 	w      io.Writer
 	source string
 	count  int
 }
 
-// maxComplaints keeps a file full of other lines, such as CoreDNS's own log,
+// maxBadLines keeps a file full of other lines, such as CoreDNS's own log,
 // from burying what was found in it.
-const maxComplaints = 10
+const maxBadLines = 10
 
-func (c *complaints) add(err error) {
+func (c *badLines) add(err error) {
 	c.count++
-	if c.count <= maxComplaints {
+	if c.count <= maxBadLines {
 		c.printf("%v; skipped", err)
 	}
 }
 
 // end says how many lines were skipped.
-func (c *complaints) end() {
+func (c *badLines) end() {
 	switch {
-	case c.count > maxComplaints:
-		c.printf("%d lines were no records and were skipped; the first %d are named above", c.count, maxComplaints)
+	case c.count > maxBadLines:
+		c.printf("%d lines were no records and were skipped; the first %d are named above", c.count, maxBadLines)
 	case c.count > 1:
 		c.printf("%d lines were no records and were skipped", c.count)
 	}
 }
 
-func (c *complaints) printf(format string, args ...any) {
+func (c *badLines) printf(format string, args ...any) {
 	// Standard error is the last resort: nothing can be done when it fails.
 	_, _ = fmt.Fprintf(c.w, "dnstrace: %s\n", oneline.Message(c.source+": "+fmt.Sprintf(format, args...)))
 }

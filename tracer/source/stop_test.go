@@ -20,8 +20,8 @@ func (endless) Read(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// Somebody gives us a file to read that nobody writes to, or one line of which never ends:
-// reading it ends when it is told to.
+// A file that nobody writes to, or one line of which never ends: reading it ends when its
+// context does.
 func TestStopAtWhatNeverEnds(t *testing.T) {
 	pipe := filepath.Join(t.TempDir(), "pipe")
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {

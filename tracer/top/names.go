@@ -1,7 +1,7 @@
 package top
 
-// maxNames is how many names are told apart at one upstream, in one part of the window:
-// of those beyond nothing is known.
+// maxNames bounds the names that are distinguished at one upstream, in one part of the
+// window: of others nothing is known.
 const maxNames = 64
 
 // names is how the queries for each name that an upstream was asked for ended.

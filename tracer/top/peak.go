@@ -2,8 +2,8 @@ package top
 
 import "time"
 
-// lateness is how many seconds late a lookup may be told of and still be counted
-// in its second: longer than the records of several nodes wait for each other.
+// lateness is how many seconds late a lookup may be reported and still be counted in its
+// second: longer than the records of several nodes wait for each other.
 const lateness = 32
 
 // peak finds the second with the most lookups. Those that come later than

@@ -1,6 +1,6 @@
-// Package top sums lookups up: by client what it waited and what it never got,
-// by upstream how it fares. It is a function of the lookups and of the times
-// that it is given, and its memory does not grow with their number.
+// Package top aggregates lookups: for each client its waiting time and timeouts, for each
+// upstream its attempts. It is a function of the lookups and of the times that it is given,
+// and its memory does not grow with their number.
 package top
 
 import (
@@ -10,7 +10,7 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// DefaultMaxNames bounds the clients, and the upstreams, that are told apart in
+// DefaultMaxNames bounds the clients, and the upstreams, that are distinguished in
 // one part of the window. Each costs some kilobytes.
 const DefaultMaxNames = 1000
 
@@ -27,7 +27,7 @@ type Config struct {
 	MaxNames int           // 0: DefaultMaxNames
 }
 
-// Sums holds what lookups add up to. It is for one goroutine.
+// Sums counts lookups by client and by upstream. Not safe for concurrent use.
 type Sums struct {
 	config Config
 	slots  map[int64]*slot // by part of the window
@@ -55,8 +55,8 @@ func New(c Config) *Sums {
 // Add counts a lookup, by the time at which it began. One that began before the
 // window is only counted as late. Of work in the background only the attempts
 // are counted: no client asked for it. An upstream query whose lookup is not known is
-// not counted. A lookup that replaces what was told of it without an answer is counted
-// in the place of that, as long as it is remembered; else by itself.
+// not counted. A lookup that replaces an earlier report without an answer is counted in its
+// place, as long as that is remembered; else by itself.
 func (s *Sums) Add(t *trace.Trace) {
 	if t.Role == trace.RoleUpstream {
 		return
@@ -73,16 +73,16 @@ func (s *Sums) Add(t *trace.Trace) {
 		p.from = t.Time
 	}
 	if t.Exchange == nil && t.Query == nil { // a refresh, which no client waited for
-		s.attempts(p, t, &told{}, nil)
+		s.attempts(p, t, &countedLookup{}, nil)
 		return
 	}
-	var before *told
+	var before *countedLookup
 	if t.Replaces {
 		if before = s.recent.take(keyOf(t)); before != nil {
 			before.uncount()
 		}
 	}
-	now := &told{slot: p, lookup: newLookup(t)}
+	now := &countedLookup{slot: p, lookup: newLookup(t)}
 	p.total.add(&now.lookup)
 	s.count(now, before, row(p.clients, clientName(t), s.config.MaxNames), t.Time, now.lookup.counts(), now.lookup.duration)
 	s.attempts(p, t, now, before)
@@ -91,9 +91,9 @@ func (s *Sums) Add(t *trace.Trace) {
 	}
 }
 
-// count adds to a row, and to what is known to be counted of a lookup, of which
-// something was counted before.
-func (s *Sums) count(now, before *told, r *sum, at time.Time, c counts, duration *trace.Seconds) {
+// count adds to a row and to now; to the peak and the latencies only if before, the earlier
+// report of the lookup, did not.
+func (s *Sums) count(now, before *countedLookup, r *sum, at time.Time, c counts, duration *trace.Seconds) {
 	i := len(now.rows)
 	now.rows = append(now.rows, counted{row: r, counts: c, measured: duration != nil})
 	r.counts.add(&c)
@@ -106,7 +106,7 @@ func (s *Sums) count(now, before *told, r *sum, at time.Time, c counts, duration
 }
 
 // attempts counts the attempts of a lookup.
-func (s *Sums) attempts(p *slot, t *trace.Trace, now, before *told) {
+func (s *Sums) attempts(p *slot, t *trace.Trace, now, before *countedLookup) {
 	s.upstreams(p, t.Time, t.QName, t.Upstreams, now, before)
 	if q := t.Recorded(); len(t.Upstreams) == 0 && q != nil {
 		for i := range q.Upstreams {
@@ -116,14 +116,14 @@ func (s *Sums) attempts(p *slot, t *trace.Trace, now, before *told) {
 }
 
 // upstreams counts attempts, those further up a chain too.
-func (s *Sums) upstreams(p *slot, at time.Time, qname string, list []trace.Upstream, now, before *told) {
+func (s *Sums) upstreams(p *slot, at time.Time, qname string, list []trace.Upstream, now, before *countedLookup) {
 	for i := range list {
 		s.attempt(p, at, qname, &list[i], now, before)
 		s.upstreams(p, at, qname, list[i].Upstreams, now, before)
 	}
 }
 
-func (s *Sums) attempt(p *slot, at time.Time, qname string, u *trace.Upstream, now, before *told) {
+func (s *Sums) attempt(p *slot, at time.Time, qname string, u *trace.Upstream, now, before *countedLookup) {
 	if name := upstreamName(u); name != "" {
 		c, duration := attemptCounts(u)
 		r := row(p.upstreams, name, s.config.MaxNames)
@@ -163,7 +163,7 @@ func (s *Sums) slot(at time.Time) *slot {
 
 func (s *Sums) length() int64 { return max(int64(s.config.Window)/parts, 1) }
 
-// advance lets go of the parts that are over when part n has begun.
+// advance drops the parts that are over when part n has begun.
 func (s *Sums) advance(n int64) {
 	s.newest = max(s.newest, n)
 	for old, p := range s.slots {

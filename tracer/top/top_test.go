@@ -199,8 +199,8 @@ func TestPercentiles(t *testing.T) {
 	}
 }
 
-// The busiest second, whatever the order in which lookups are told of, and across
-// the parts of a window.
+// The busiest second, whatever the order in which lookups are reported, and across the parts
+// of a window.
 func TestPeak(t *testing.T) {
 	s := New(Config{Window: 10 * time.Second})
 	for _, at := range []time.Duration{
@@ -260,7 +260,7 @@ func TestWindow(t *testing.T) {
 	}
 }
 
-// What is not told apart is still counted.
+// What is not distinguished is still counted.
 func TestNamesAreBounded(t *testing.T) {
 	s := New(Config{MaxNames: 10})
 	for i := range 1000 {

@@ -11,13 +11,12 @@ import (
 	"time"
 )
 
-// lookEvery is how long the file of a socket may be gone unnoticed. It is looked for,
-// since a watch of its folder (inotify(7)) would not tell of a folder that is removed
-// or mounted over; a look is one system call.
+// lookEvery is how often the file of a socket is checked, by one system call: a watch of its
+// folder (inotify(7)) would not report a folder that is removed or mounted over.
 const lookEvery = time.Second
 
-// Keeper binds a socket anew when somebody removed its file: whoever is connected
-// goes on, but nobody else would find it. What that takes is the same as at the
+// Keeper binds a socket anew when somebody removed its file: connections go on, but no
+// new client would find it. What that takes is the same as at the
 // start: no capability, where the folder belongs to the tracer's user.
 type Keeper struct {
 	path  string
@@ -31,7 +30,7 @@ type Keeper struct {
 // State of a socket's file.
 type State struct {
 	Rebound uint64 // how often it was bound anew
-	Err     error  // why nobody new can reach the socket; nil: it is where it should be
+	Err     error  // why new clients cannot reach the socket; nil: they can
 }
 
 // Keep binds a socket at path, by bind, which also takes it into use in the place of

@@ -40,8 +40,7 @@ func reachable(path string) bool {
 	return c.Close() == nil
 }
 
-// Whatever happens to the file, the socket is where it should be again, which is told
-// once.
+// Whatever happens to the file, the socket is restored at its path, which is reported once.
 func TestKeeperBindsAnew(t *testing.T) {
 	for name, remove := range map[string]func(path string) error{
 		"the file":             os.Remove,
@@ -59,7 +58,7 @@ func TestKeeperBindsAnew(t *testing.T) {
 				t.Fatal(err)
 			}
 			if news := k.look(); !strings.Contains(news, path+" was removed by somebody") {
-				t.Errorf("told: %q", news)
+				t.Errorf("reported: %q", news)
 			}
 			if news := k.look(); news != "" || !reachable(path) || k.State() != (State{Rebound: 1}) {
 				t.Errorf("then: %q, reachable %t, %+v", news, reachable(path), k.State())
@@ -68,8 +67,8 @@ func TestKeeperBindsAnew(t *testing.T) {
 	}
 }
 
-// What cannot be mended is told once, and tried until it can.
-func TestKeeperTellsWhatItCannotMend(t *testing.T) {
+// What cannot be repaired is reported once, and tried until it can.
+func TestKeeperReportsWhatItCannotMend(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a.sock")
 	var refuse error
 	k := keep(t, path, &refuse)
@@ -78,10 +77,10 @@ func TestKeeperTellsWhatItCannotMend(t *testing.T) {
 		t.Fatal(err)
 	}
 	if news := k.look(); !strings.Contains(news, "cannot be made again") || !strings.Contains(news, "read-only") {
-		t.Errorf("told: %q", news)
+		t.Errorf("reported: %q", news)
 	}
 	if news := k.look(); news != "" || !errors.Is(k.State().Err, refuse) || k.State().Rebound != 0 {
-		t.Errorf("told again: %q; %+v", news, k.State())
+		t.Errorf("reported again: %q; %+v", news, k.State())
 	}
 	refuse = nil
 	if news := k.look(); !strings.Contains(news, "made again") || k.State() != (State{Rebound: 1}) || !reachable(path) {
@@ -100,13 +99,13 @@ func TestKeeperFindsItAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	if k.look() == "" {
-		t.Error("nothing told")
+		t.Error("nothing reported")
 	}
 	if err := os.Rename(dir+".away", dir); err != nil {
 		t.Fatal(err)
 	}
 	if news := k.look(); !strings.Contains(news, "can be reached again") || k.State() != (State{}) {
-		t.Errorf("told %q, %+v", news, k.State())
+		t.Errorf("reported %q, %+v", news, k.State())
 	}
 }
 
@@ -123,7 +122,7 @@ func TestKeeperLeavesAnothersSocket(t *testing.T) {
 	}
 	defer other.Close()
 	if news := k.look(); !strings.Contains(news, "in use") {
-		t.Errorf("told: %q", news)
+		t.Errorf("reported: %q", news)
 	}
 	if err := k.Remove(); err != nil || !reachable(path) {
 		t.Errorf("at the end: %v, reachable %t", err, reachable(path))

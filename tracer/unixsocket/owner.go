@@ -23,7 +23,7 @@ const leave = -1
 // Owner is whose a socket is. The zero Owner is root.
 type Owner struct{ UID, GID int }
 
-// Mine is whoever runs.
+// Mine is the user and group of this process.
 var Mine = Owner{leave, leave}
 
 // ParseOwner reads USER or USER:GROUP, by name or number. Without a group it is the
@@ -57,9 +57,9 @@ func ParseOwner(spec string) (Owner, error) {
 	return Owner{int(uid), int(gid)}, nil
 }
 
-// DefaultOwner returns whose the record socket is unless told otherwise: of root, in the
-// group as which the CoreDNS of deploy/ runs; of anybody else his own. Where root may not
-// do that, the error says what is lost, and the socket is root's alone.
+// DefaultOwner returns the default owner of the record socket: for root, root with the group
+// as which the CoreDNS of deploy/ runs; for other users, themselves. Where root may not do
+// that, the error says what is lost, and the socket is root's alone.
 func DefaultOwner() (Owner, error) {
 	if os.Geteuid() != 0 {
 		return Mine, nil

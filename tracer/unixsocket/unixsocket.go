@@ -52,7 +52,7 @@ func Listen(path, option string) (*net.UnixListener, error) {
 	return opened, nil
 }
 
-// ListenPacket opens a datagram socket at path that its owner and his group can write to,
+// ListenPacket opens a datagram socket at path that its owner and its group can write to,
 // otherwise as [Listen]. set sets options before anybody can send to it; it may be nil.
 func ListenPacket(path, option string, owner Owner, set func(fd int) error) (*net.UnixConn, error) {
 	if err := prepare("unixgram", path, option); err != nil {

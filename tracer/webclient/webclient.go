@@ -38,5 +38,5 @@ func Redirect(resp *http.Response) string {
 	}
 	// No more of it: path and query may hold secrets.
 	return fmt.Sprintf("it leads to %s://%s, which is not followed: name that address if it is meant",
-		oneline.Words(to.Scheme, 16), oneline.Words(to.Host, maxHost))
+		oneline.Shorten(to.Scheme, 16), oneline.Shorten(to.Host, maxHost))
 }

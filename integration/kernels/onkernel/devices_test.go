@@ -153,10 +153,10 @@ func TestNoRoute(t *testing.T) {
 			continue
 		}
 		ex := tr.exchange(tc.name)
-		if d := ex.LastDrop(); ex.Outcome != trace.OutcomeDropped || d == nil || !strings.Contains(d.Words, "one that refuses") && d.Words != "route that refuses" {
+		if d := ex.LastDrop(); ex.Outcome != trace.OutcomeDropped || d == nil || !strings.Contains(d.Description, "one that refuses") && d.Description != "route that refuses" {
 			t.Errorf("%s: %s, %+v", tc.name, ex.Outcome, d)
 		} else {
-			t.Logf("%s: %q, reason %q, in %s", tc.name, d.Words, d.Reason, d.Where)
+			t.Logf("%s: %q, reason %q, in %s", tc.name, d.Description, d.Reason, d.Where)
 		}
 	}
 }

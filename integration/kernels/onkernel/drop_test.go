@@ -51,7 +51,7 @@ func (tr *tracer) dropped(name, reason, words string) *trace.Exchange {
 	if lacks(tr.t, feature.Reason) {
 		reason, words = "", cmp.Or(withoutReason[words], words)
 	}
-	if d := ex.LastDrop(); ex.Outcome != trace.OutcomeDropped || d == nil || d.Reason != reason || d.Words != words || d.Where == "" {
+	if d := ex.LastDrop(); ex.Outcome != trace.OutcomeDropped || d == nil || d.Reason != reason || d.Description != words || d.Where == "" {
 		tr.t.Errorf("%s: outcome %s, drop %+v, expected %s %q", name, ex.Outcome, d, reason, words)
 	} else {
 		tr.t.Logf("%s: %q in %s", name, words, d.Where)

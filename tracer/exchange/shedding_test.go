@@ -10,11 +10,11 @@ import (
 	"github.com/dnstrace/dnstrace/tracer/capture"
 )
 
-// IDs of lookups that are in a tenth of all, and that are not.
-func idsByShare(t *testing.T, share capture.Share) (in, out uint16) {
+// idsByThreshold returns the ID of a lookup that is selected, and of one that is not.
+func idsByThreshold(t *testing.T, threshold capture.Threshold) (in, out uint16) {
 	t.Helper()
 	for id := uint16(1); in == 0 || out == 0; id++ {
-		if share.Has(trace.TransportUDP, id, pod.Port()) {
+		if threshold.Selects(trace.TransportUDP, id, pod.Port()) {
 			in = id
 		} else {
 			out = id
@@ -23,23 +23,23 @@ func idsByShare(t *testing.T, share capture.Share) (in, out uint16) {
 	return in, out
 }
 
-// A lookup that was under way when the share changed, and is in one of the shares
-// only, is left out; others are what they are.
-func TestReshare(t *testing.T) {
-	const tenth = capture.WholeShare / 10
-	in, out := idsByShare(t, tenth)
-	smaller := func(at int64) capture.ShareChange {
-		return capture.ShareChange{At: at, Before: capture.WholeShare, After: tenth}
+// A lookup that was under way when the threshold changed, and that only one of the two
+// selects, is discarded; others stay as they are.
+func TestThresholdChange(t *testing.T) {
+	const tenth = capture.AllLookups / 10
+	in, out := idsByThreshold(t, tenth)
+	smaller := func(at int64) capture.ThresholdChange {
+		return capture.ThresholdChange{At: at, Before: capture.AllLookups, After: tenth}
 	}
-	larger := func(at int64) capture.ShareChange {
-		return capture.ShareChange{At: at, Before: tenth, After: capture.WholeShare}
+	larger := func(at int64) capture.ThresholdChange {
+		return capture.ThresholdChange{At: at, Before: tenth, After: capture.AllLookups}
 	}
 	for name, tc := range map[string]struct {
 		id      uint16
-		age     time.Duration // of the query when the share changed
+		age     time.Duration // of the query when the threshold changed
 		answer  bool          // before that
-		change  func(at int64) capture.ShareChange
-		outcome string // empty: left out
+		change  func(at int64) capture.ThresholdChange
+		outcome string // empty: discarded
 		lost    uint64
 	}{
 		"under way, and reported on":         {in, time.Millisecond, false, smaller, trace.OutcomeUnanswered, 0},
@@ -58,11 +58,11 @@ func TestReshare(t *testing.T) {
 			if tc.answer {
 				f.packet(capture.RX, podNS, 2, server, pod, response(t, "a.example.", tc.id, dns.RcodeSuccess))
 			}
-			f.table.Reshare(tc.change(at))
+			f.table.ThresholdChanged(tc.change(at))
 			f.after(9 * time.Second)
-			if cut := f.table.Stats().Discarded; tc.outcome == "" {
-				if len(f.got) != 0 || cut != 1 || f.table.Stats().Open != 0 || f.table.keys.Len() != 0 {
-					t.Fatalf("%d exchanges, %d cut", len(f.got), cut)
+			if discarded := f.table.Stats().Discarded; tc.outcome == "" {
+				if len(f.got) != 0 || discarded != 1 || f.table.Stats().Open != 0 || f.table.keys.Len() != 0 {
+					t.Fatalf("%d exchanges, %d discarded", len(f.got), discarded)
 				}
 				return
 			}
@@ -73,21 +73,21 @@ func TestReshare(t *testing.T) {
 	}
 }
 
-// Since when the packets of all lookups are reported: from the start, not while a part is,
-// and again from when all are.
-func TestWhole(t *testing.T) {
+// The packets of all lookups are reported from the start, not while load is shed, and again
+// after it.
+func TestAllReported(t *testing.T) {
 	f := newFeed(t)
 	wall := func(at time.Duration) time.Time { return f.table.cfg.Wall(int64(at)) }
-	if !f.table.Whole(wall(0)) {
+	if !f.table.AllReported(wall(0)) {
 		t.Error("not from the start")
 	}
-	const tenth = capture.WholeShare / 10
-	f.table.Reshare(capture.ShareChange{At: int64(10 * time.Second), Before: capture.WholeShare, After: tenth})
-	if f.table.Whole(wall(11 * time.Second)) {
+	const tenth = capture.AllLookups / 10
+	f.table.ThresholdChanged(capture.ThresholdChange{At: int64(10 * time.Second), Before: capture.AllLookups, After: tenth})
+	if f.table.AllReported(wall(11 * time.Second)) {
 		t.Error("while a tenth is")
 	}
-	f.table.Reshare(capture.ShareChange{At: int64(20 * time.Second), Before: tenth, After: capture.WholeShare})
-	if f.table.Whole(wall(19*time.Second)) || !f.table.Whole(wall(21*time.Second)) {
+	f.table.ThresholdChanged(capture.ThresholdChange{At: int64(20 * time.Second), Before: tenth, After: capture.AllLookups})
+	if f.table.AllReported(wall(19*time.Second)) || !f.table.AllReported(wall(21*time.Second)) {
 		t.Error("not from when all are again")
 	}
 }

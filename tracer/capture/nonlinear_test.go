@@ -17,12 +17,12 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// pagedWays are the ways to payload in pages that this kernel has: the old one works
-// on every kernel.
-func pagedWays() map[string]pagedWay {
-	ways := map[string]pagedWay{"copied": pagedCopied}
+// payloadAccesses are the ways to non-linear payload that this kernel has: the old one
+// works on every kernel.
+func payloadAccesses() map[string]payloadAccess {
+	ways := map[string]payloadAccess{"copied": copiedByKernel}
 	if kernelAtLeast(6, 12) {
-		ways["in place"] = pagedInPlace
+		ways["in place"] = readInPlace
 	}
 	return ways
 }
@@ -79,13 +79,13 @@ func scattered(t *testing.T, b []byte, piece int) func(fd int) error {
 	}
 }
 
-// DNS over TCP, the payload of which is in pages: segments with data, and the SYNs.
+// DNS over TCP with non-linear payload: segments with data, and the SYNs.
 func TestTCPPayload(t *testing.T) {
-	for name, way := range pagedWays() {
+	for name, access := range payloadAccesses() {
 		t.Run(name, func(t *testing.T) {
 			t.Run("one page", func(t *testing.T) {
 				message := pattern(320)
-				testTCPPayload(t, way, [][]byte{message}, func(conn *net.TCPConn) error {
+				testTCPPayload(t, access, [][]byte{message}, func(conn *net.TCPConn) error {
 					_, err := conn.Write(message)
 					return err
 				})
@@ -93,7 +93,7 @@ func TestTCPPayload(t *testing.T) {
 			t.Run("several pages", func(t *testing.T) {
 				message := pattern(1500)
 				send := scattered(t, message, 200)
-				testTCPPayload(t, way, [][]byte{message}, func(conn *net.TCPConn) error {
+				testTCPPayload(t, access, [][]byte{message}, func(conn *net.TCPConn) error {
 					onSocket(t, conn, func(fd int) error {
 						// Corked, so that they are in one segment.
 						if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_CORK, 1); err != nil {
@@ -110,7 +110,7 @@ func TestTCPPayload(t *testing.T) {
 			t.Run("several segments, one longer than what is captured", func(t *testing.T) {
 				message := pattern(5000)
 				segments := [][]byte{message[:2], message[2:700], message[700:]}
-				testTCPPayload(t, way, segments, func(conn *net.TCPConn) error {
+				testTCPPayload(t, access, segments, func(conn *net.TCPConn) error {
 					for _, s := range segments {
 						if _, err := conn.Write(s); err != nil {
 							return err
@@ -126,7 +126,7 @@ func TestTCPPayload(t *testing.T) {
 // maxPayload is how many bytes of a packet's payload are captured (bpf/state.h).
 const maxPayload = 2048
 
-func testTCPPayload(t *testing.T, way pagedWay, segments [][]byte, send func(*net.TCPConn) error) {
+func testTCPPayload(t *testing.T, access payloadAccess, segments [][]byte, send func(*net.TCPConn) error) {
 	t.Helper()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -134,7 +134,7 @@ func testTCPPayload(t *testing.T, way pagedWay, segments [][]byte, send func(*ne
 	}
 	defer l.Close()
 	server := l.Addr().(*net.TCPAddr).AddrPort()
-	source, err := open(Config{Ports: []uint16{server.Port()}}, way, arrivalNone)
+	source, err := open(Config{Ports: []uint16{server.Port()}}, access, arrivalNone)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,10 +186,10 @@ func compareSegments(t *testing.T, kind Kind, got []Packet, want [][]byte) {
 	}
 }
 
-// A datagram in pages, as cards give them, that meets no socket: payload and parts of
-// its events, whichever comes first.
-func TestPagedDrop(t *testing.T) {
-	for name, way := range pagedWays() {
+// A non-linear datagram, as network cards deliver them, that meets no socket: payload and
+// parts of its events, whichever comes first.
+func TestNonLinearDrop(t *testing.T) {
+	for name, access := range payloadAccesses() {
 		t.Run(name, func(t *testing.T) {
 			closed, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 			if err != nil {
@@ -199,7 +199,7 @@ func TestPagedDrop(t *testing.T) {
 			if err := closed.Close(); err != nil {
 				t.Fatal(err)
 			}
-			source, err := open(Config{Ports: []uint16{server.AddrPort().Port()}}, way, arrivalNone)
+			source, err := open(Config{Ports: []uint16{server.AddrPort().Port()}}, access, arrivalNone)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -217,7 +217,7 @@ func TestPagedDrop(t *testing.T) {
 					continue
 				}
 				seen[p.Kind] = true
-				checkPaged(t, &p, server.AddrPort(), message)
+				checkNonLinear(t, &p, server.AddrPort(), message)
 			}
 			if !seen[TX] || !seen[RX] || !seen[Drop] {
 				t.Errorf("seen %v", seen)
@@ -226,7 +226,7 @@ func TestPagedDrop(t *testing.T) {
 	}
 }
 
-func checkPaged(t *testing.T, p *Packet, server netip.AddrPort, message []byte) {
+func checkNonLinear(t *testing.T, p *Packet, server netip.AddrPort, message []byte) {
 	t.Helper()
 	if p.Dst != server || p.PayloadLen != len(message) || !bytes.Equal(p.Payload, message) {
 		t.Errorf("kind %d: %d of %d bytes: %+v", p.Kind, len(p.Payload), p.PayloadLen, p)
@@ -235,8 +235,8 @@ func checkPaged(t *testing.T, p *Packet, server netip.AddrPort, message []byte) 
 		t.Errorf("sent from cgroup %d, expected %d", p.CgroupID, own)
 	}
 	// Before the kernel gave reasons (5.17) the place has two.
-	if p.Kind == Drop && !strings.HasPrefix(p.Words, "no socket") && p.Where != "" {
-		t.Errorf("dropped in %q: %q", p.Where, p.Words)
+	if p.Kind == Drop && !strings.HasPrefix(p.Description, "no socket") && p.Where != "" {
+		t.Errorf("dropped in %q: %q", p.Where, p.Description)
 	}
 }
 
@@ -247,18 +247,18 @@ func TestWithoutPerfBuffers(t *testing.T) {
 		t.Fatal(err)
 	}
 	var s Source
-	events, err := s.preparePaged(spec, pagedCopied, 0)
-	if err != nil || events != nil || s.paged != nil {
-		t.Fatalf("%v, map %v, reader %v", err, events, s.paged)
+	events, err := s.prepareNonLinear(spec, copiedByKernel, 0)
+	if err != nil || events != nil || s.perfReader != nil {
+		t.Fatalf("%v, map %v, reader %v", err, events, s.perfReader)
 	}
 	var given bool
 	if err := spec.Variables[bpf.DnstraceVarOutputPaged].Get(&given); err != nil || given {
 		t.Errorf("the programs are to fill them: %t, %v", given, err)
 	}
-	if f := probePagedPayload(&s); f.OK || f.Required || f.Detail == "" {
+	if f := probeNonLinearPayload(&s); f.OK || f.Required || f.Detail == "" {
 		t.Errorf("%+v", f)
 	}
-	if err := s.drainPaged(); err != nil {
+	if err := s.drainPerfBuffers(); err != nil {
 		t.Error(err)
 	}
 }
@@ -271,7 +271,7 @@ func TestPerfBuffersFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	source, err := open(Config{Ports: []uint16{l.Addr().(*net.TCPAddr).AddrPort().Port()}, RingBytes: os.Getpagesize()}, pagedCopied, arrivalNone)
+	source, err := open(Config{Ports: []uint16{l.Addr().(*net.TCPAddr).AddrPort().Port()}, RingBytes: os.Getpagesize()}, copiedByKernel, arrivalNone)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,7 +290,7 @@ func TestPerfBuffersFull(t *testing.T) {
 	packets := poll(t, source)
 	c := source.Counters()
 	// More may have come after the last poll, or may be a buffer that was freed and is no drop.
-	if c.Lost == 0 || c.Emitted < uint64(len(packets)) || len(packets) == 0 || c.Share == 1 {
+	if c.Lost == 0 || c.Emitted < uint64(len(packets)) || len(packets) == 0 || c.ReportedShare == 1 {
 		t.Errorf("%d packets, %+v", len(packets), c)
 	}
 }

@@ -79,43 +79,42 @@ const nfQueue = "nf_queue"
 // netfilterPlaces free what a rule, or connection tracking, refuses.
 var netfilterPlaces = []string{"nf_hook_slow", nfQueue, "nft_do_chain", "nf_hook_slow_list", "ipt_do_table", "ip6t_do_table"}
 
-// dropWords says in words why a packet was dropped, or "" where reason and place
-// do not tell.
-func dropWords(s dropSite) string {
+// dropDescription says why a packet was dropped, or "" where reason and place do not tell.
+func dropDescription(s dropSite) string {
 	if s.reason == "NETFILTER_DROP" || slices.Contains(netfilterPlaces, s.where) {
-		return netfilterWords(s)
+		return netfilterDescription(s)
 	}
-	return dropreason.Of(s.reason, s.where).Words
+	return dropreason.Of(s.reason, s.where).Description
 }
 
-// netfilterWords names the hook, and the family of the rule where that is not the
-// packet's own. An entry that is not in the table yet, dropped by the last hook it has to
-// pass and not by a rule, is what a clash of two packets of one new connection leaves;
-// iptables-legacy drops at the same place, so it is not proven.
-func netfilterWords(s dropSite) string {
-	words := "netfilter"
+// netfilterDescription names the hook, and the family of the rule where that is not the
+// packet's own. A clash of two first packets of one connection shows as an unconfirmed entry
+// that the last hook drops, and no rule; iptables-legacy drops at the same place, so it is
+// not proven.
+func netfilterDescription(s dropSite) string {
+	description := "netfilter"
 	hook, family := netfilterHook(s.callers)
 	if hook == "" && !s.device {
 		hook = "OUTPUT"
 	}
 	if hook != "" {
-		words += " hook " + hook
+		description += " hook " + hook
 	}
 	if family != "" {
-		words += ", family " + family
+		description += ", family " + family
 	}
 	if s.where == nfQueue {
-		return words + ", NFQUEUE without a process that takes it"
+		return description + ", NFQUEUE without a process that takes it"
 	}
 	last := (hook == "POSTROUTING" || hook == "INPUT") && family == ""
 	if last && s.where == "nf_hook_slow" && s.tracked && s.status&ctConfirmed == 0 {
-		words += ", by a rule or a conntrack insert clash"
+		description += ", by a rule or a conntrack insert clash"
 	}
-	return words
+	return description
 }
 
-// netfilterHook tells the hook, and the family of the chain, from the functions that led to
-// a drop, innermost first. Either is empty where they do not tell.
+// netfilterHook returns the hook, and the family of the chain, by the functions that led to
+// a drop, innermost first. Either is empty where they do not show it.
 func netfilterHook(callers []string) (hook, family string) {
 	direct := true // nothing but machinery so far
 	for i, c := range callers {
@@ -146,34 +145,34 @@ func netfilterHook(callers []string) (hook, family string) {
 	return "", family
 }
 
-// notDropped are reasons that are none: the packet did its duty (SKB_CONSUMED), or
-// nobody misses it: what a bridge floods to ports whose host it is not for, what
-// TCP has already, and the copy of one who watches (copyPlaces).
+// notDropped are reasons that are no drop: the packet was consumed (SKB_CONSUMED), or
+// nobody misses it: what a bridge floods to ports of other hosts, what TCP already has, and
+// copies for packet sockets (copyPlaces).
 var notDropped = []string{"CONSUMED", "NOT_DROPPED_YET", "OTHERHOST", "TCP_OFOMERGE", "TCP_OLD_DATA", "PACKET_SOCK_ERROR"}
 
-// copyPlaces free copies that packet sockets (net/packet/af_packet.c) and raw ones
-// (net/ipv4/raw.c, net/ipv6/raw.c) got and have no room for: tcpdump is too slow, and
-// nobody else misses them.
+// copyPlaces free copies for which packet sockets (net/packet/af_packet.c) and raw ones
+// (net/ipv4/raw.c, net/ipv6/raw.c) have no room: tcpdump is too slow, and nobody else
+// misses them.
 var copyPlaces = []string{
 	"packet_rcv", "packet_rcv_spkt", "packet_rcv_fanout", "tpacket_rcv",
 	"raw_rcv", "raw_rcv_skb", "raw_local_deliver", "rawv6_rcv", "rawv6_rcv_skb", "raw6_local_deliver",
 }
 
 // freedWithAnother frees the parts of a buffer that are packets of their own (net/core/skbuff.c):
-// the fragments of a datagram that was put together. What became of that is told of it.
+// the fragments of a reassembled datagram, whose own fate is reported.
 const freedWithAnother = "skb_release_data"
 
-// otherHostPlaces free what is another machine's, for which Linux has a reason since
-// 5.18 (net/ipv4/ip_input.c, net/ipv6/ip6_input.c). What a bridge forwards is marked
-// as another machine's too, so the place has to tell.
+// otherHostPlaces free packets for another machine, for which Linux has a reason since
+// 5.18 (net/ipv4/ip_input.c, net/ipv6/ip6_input.c). What a bridge forwards is marked as
+// another machine's too, so the place decides.
 var otherHostPlaces = []string{"ip_rcv", "ip_rcv_core", "ip_list_rcv", "ipv6_rcv", "ip6_rcv_core", "ipv6_list_rcv"}
 
-// isDrop tells whether somebody misses the packet that was freed.
+// isDrop tells whether a freed packet is a loss to its receiver.
 func isDrop(p *Packet) bool {
 	return !slices.Contains(notDropped, p.Reason) && !slices.Contains(copyPlaces, p.Where) && p.Where != freedWithAnother && !notForHost(p)
 }
 
-// notForHost tells whether a packet was dropped since it is another machine's.
+// notForHost tells whether a packet was dropped because it is for another machine.
 func notForHost(p *Packet) bool {
 	return p.Reason == "OTHERHOST" || p.otherHost && p.Reason == "" && slices.Contains(otherHostPlaces, p.Where)
 }
@@ -203,5 +202,5 @@ func (d *decoder) dropped(p *Packet, drop *bpf.DnstraceDrop) {
 		reason: p.Reason, where: p.Where, callers: names[1:],
 		device: p.IfIndex != 0, tracked: drop.CtKnown != 0, status: drop.CtStatus,
 	}
-	p.Words, p.BPF = dropWords(site), dropBPF(site)
+	p.Description, p.BPF = dropDescription(site), dropBPF(site)
 }

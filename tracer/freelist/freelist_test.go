@@ -1,19 +1,19 @@
-package spare
+package freelist
 
 import "testing"
 
 func TestValuesAreUsedAgain(t *testing.T) {
-	var s Of[int]
-	x := s.Take()
-	s.Give(x)
-	if s.Take() != x {
-		t.Error("what was given is not used again")
+	var s List[int]
+	x := s.Get()
+	s.Put(x)
+	if s.Get() != x {
+		t.Error("what was put is not used again")
 	}
-	if s.Take() == x {
+	if s.Get() == x {
 		t.Error("one value is used twice")
 	}
 	for range 2 * most {
-		s.Give(new(int))
+		s.Put(new(int))
 	}
 	if s.Len() != most {
 		t.Errorf("%d are kept, expected %d", s.Len(), most)
@@ -22,18 +22,18 @@ func TestValuesAreUsedAgain(t *testing.T) {
 
 // What was needed since the last time is kept, the rest is not.
 func TestTrim(t *testing.T) {
-	var s Of[int]
+	var s List[int]
 	for range 100 {
-		s.Give(new(int))
+		s.Put(new(int))
 	}
 	s.Trim() // none of them was there before
 	use := func(n int) {
 		var taken []*int
 		for range n {
-			taken = append(taken, s.Take())
+			taken = append(taken, s.Get())
 		}
 		for _, x := range taken {
-			s.Give(x)
+			s.Put(x)
 		}
 	}
 	for _, tc := range []struct{ used, kept int }{{60, 60}, {10, 10}, {10, 10}, {0, 0}} {
@@ -56,9 +56,9 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
-func TestMap(t *testing.T) {
+func TestCompact(t *testing.T) {
 	m := map[int]string{1: "a", 2: "b"}
-	smaller := Map(m)
+	smaller := Compact(m)
 	m[3] = "c"
 	if len(smaller) != 2 || smaller[1] != "a" || smaller[2] != "b" {
 		t.Errorf("got %v", smaller)

@@ -4,7 +4,7 @@ import (
 	"testing"
 )
 
-func TestDropWords(t *testing.T) {
+func TestDropDescription(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		site dropSite
@@ -66,7 +66,7 @@ func TestDropWords(t *testing.T) {
 		{"a place that we do not know", dropSite{where: "some_driver_xmit", device: true}, ""},
 		{"nothing known", dropSite{device: true}, ""},
 	} {
-		if got := dropWords(tc.site); got != tc.want {
+		if got := dropDescription(tc.site); got != tc.want {
 			t.Errorf("%s: %q, want %q", tc.name, got, tc.want)
 		}
 	}

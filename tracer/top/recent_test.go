@@ -9,8 +9,8 @@ import (
 
 func again(t *trace.Trace) { t.Replaces = true }
 
-// A lookup that goes on after it was told of is one lookup, and so are its attempts:
-// as they are in the end.
+// A lookup that goes on after it was reported is one lookup, and so are its attempts: as
+// they are in the end.
 func TestReplacedLookupIsCountedOnce(t *testing.T) {
 	const upstream = "192.0.2.1:53"
 	s := New(Config{Window: time.Minute})
@@ -36,10 +36,10 @@ func TestReplacedLookupIsCountedOnce(t *testing.T) {
 func TestReplacedLookupsAreBounded(t *testing.T) {
 	s := New(Config{Window: time.Minute})
 	s.Add(lookupOf(0, again))
-	for i := range 2 * maxTold {
+	for i := range 2 * maxRecent {
 		s.Add(lookupOf(time.Duration(i)*time.Microsecond, unanswered))
 	}
-	if v := s.View(start.Add(time.Second)); v.Total.Lookups != 2*maxTold+1 || len(s.recent.of) > maxTold || len(s.recent.order) > maxTold {
+	if v := s.View(start.Add(time.Second)); v.Total.Lookups != 2*maxRecent+1 || len(s.recent.of) > maxRecent || len(s.recent.order) > maxRecent {
 		t.Errorf("%+v, %d remembered", v.Total, len(s.recent.of))
 	}
 	s.Add(lookupOf(time.Hour))
