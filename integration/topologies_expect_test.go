@@ -62,7 +62,7 @@ func (r *topologyRig) pastProxy(tr *trace.Trace) (*trace.Trace, wrongs) {
 		w.unless(u.Exchange.Outcome == trace.OutcomeAnswered, "what the proxy asked is %s", u.Exchange.Outcome)
 		// Over TCP it has the kernel pass on what comes (splice), and reads nothing.
 		read := tr.Exchange.Milestones.Query.Read != trace.NotSeen && u.Exchange.Milestones.Response.Read != trace.NotSeen
-		w.unless(read || tr.Exchange.Protocol == "tcp", "the proxy did not read: %+v, %+v", tr.Exchange.Milestones, u.Exchange.Milestones)
+		w.unless(read || tr.Exchange.Protocol == "tcp", "the proxy did not read: %s", tr.AppendJSON(nil))
 	}
 	past := *tr
 	past.Query, past.Upstreams = u.Query, u.Upstreams

@@ -135,6 +135,7 @@ type Packet struct {
 	Table                *Table // Drop: of the namespace, where the packet had no entry in it; nil: unknown
 	VLAN                 uint16 // id of the outermost 802.1Q or 802.1ad tag; 0: none
 	InnerVLAN            uint16 // id of the tag behind it; 0: none
+	Unsure               bool   // Read: it was read, but when and by whom is not known
 	ListenFull           bool   // Delivered: asks a listener for a connection that it has no room for; it says nothing
 	Outer                *Outer // nil: no tunnel around it at this place
 	// Fragment is nil for a whole datagram. The first fragment has the front of the

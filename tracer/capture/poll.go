@@ -77,9 +77,11 @@ func (s *Source) pass(upTo int64, deliver func(*Packet)) error {
 			if err := s.decoder.decode(&p, raw); err != nil {
 				return err
 			}
+			s.unread.passDoubts(deliver)
 			if (p.Kind != Drop || isDrop(&p) || p.NotForHost) && s.atSocket(&p) {
 				deliver(&p)
 			}
+			s.unread.passDoubts(deliver)
 			return nil
 		})
 		if err != nil {

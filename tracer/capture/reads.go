@@ -32,7 +32,8 @@ type unread struct {
 	oldest, newest *datagram          // of all sockets
 	free           *datagram          // list of unused ones, linked by next
 	count          int
-	forgotten      uint64 // for lack of room
+	forgotten      uint64      // for lack of room
+	doubts         []*datagram // that were or may have been read, by a read that is not known; until the next delivery
 }
 
 // ends of a socket's queue.
@@ -43,6 +44,7 @@ type datagram struct {
 	packet       Packet
 	payload      []byte
 	front        uint32    // DNS ID and flags
+	doubted      bool      // it was among the doubts
 	alike        *datagram // the next in alike
 	before, next *datagram // of the same socket
 	older, newer *datagram // of all
@@ -69,7 +71,7 @@ func (u *unread) deliver(p *Packet) bool {
 	d.payload = append(d.payload[:0], p.Payload[:min(len(p.Payload), keptPayload)]...)
 	d.packet = *p
 	d.packet.Payload = d.payload
-	d.front = frontOf(d.payload)
+	d.front, d.doubted = frontOf(d.payload), false
 	d.before, d.next, d.older, d.newer = queue.last, nil, u.newest, nil
 	if queue.last != nil {
 		queue.last.next = d
@@ -120,6 +122,7 @@ func (u *unread) read(p *Packet, exact bool) bool {
 		// io_uring and recvmmsg: it has to be the only one.
 		queue := u.sockets[p.Sock]
 		if d = queue.first; d != queue.last {
+			u.doubt(d)
 			u.forget(d, p.Time-underWay)
 			return false
 		}
@@ -140,6 +143,28 @@ func (u *unread) read(p *Packet, exact bool) bool {
 // underWay bounds the time from the event of a delivery until the datagram is in its queue,
 // on an overloaded node.
 const underWay = int64(time.Millisecond)
+
+// doubt notes that a socket's datagrams from d on may have been read.
+func (u *unread) doubt(d *datagram) {
+	for ; d != nil; d = d.next {
+		if !d.doubted {
+			d.doubted = true
+			u.doubts = append(u.doubts, d)
+		}
+	}
+}
+
+// passDoubts delivers the doubts, each as a read that is unsure. No datagram may be delivered
+// between a doubt and this.
+func (u *unread) passDoubts(deliver func(*Packet)) {
+	for i, d := range u.doubts {
+		p := d.packet
+		p.Kind, p.Unsure = Read, true
+		deliver(&p)
+		u.doubts[i] = nil
+	}
+	u.doubts = u.doubts[:0]
+}
 
 // forget drops a socket's datagrams from d on that were delivered before a time: one of
 // several was read behind which the queue was empty, so that they were read too, by which read
@@ -198,6 +223,7 @@ func (u *unread) expire(now int64) {
 // clear forgets everything: after a loss it is unknown what is still unread.
 func (u *unread) clear() {
 	for u.oldest != nil {
+		u.doubt(u.sockets[u.oldest.packet.Sock].first)
 		u.remove(u.oldest)
 	}
 }

@@ -2,6 +2,8 @@ package capture
 
 import (
 	"bytes"
+	"encoding/binary"
+	"slices"
 	"testing"
 	"time"
 
@@ -94,6 +96,32 @@ func TestAmbiguousReadIsTheOnlyOne(t *testing.T) {
 		if p := at(readAt(1, 3, 0), 8*time.Millisecond); !u.read(&p, true) {
 			t.Error("the read after it is ambiguous too")
 		}
+	}
+}
+
+// What a read that is not known may have got is said to be unsure, once.
+func TestAmbiguousReadIsUnsure(t *testing.T) {
+	u := newUnread(deliveredAt(1, 1), deliveredAt(1, 2), deliveredAt(2, 3))
+	doubts := func() (all []uint16) {
+		u.passDoubts(func(p *Packet) {
+			if p.Kind != Read || !p.Unsure {
+				t.Errorf("%+v", p)
+			}
+			all = append(all, binary.BigEndian.Uint16(p.Payload))
+		})
+		return all
+	}
+	for range 2 {
+		if p := readAt(1, 1, 0); u.read(&p, true) {
+			t.Error("an ambiguous read is tied")
+		}
+	}
+	if got := doubts(); !slices.Equal(got, []uint16{1, 2}) {
+		t.Errorf("unsure: %v", got)
+	}
+	u.clear()
+	if got := doubts(); !slices.Equal(got, []uint16{3}) {
+		t.Errorf("unsure after a loss: %v", got)
 	}
 }
 

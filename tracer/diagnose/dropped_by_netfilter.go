@@ -82,7 +82,7 @@ func ruledWhere(t *trace.Trace, d *trace.Drop) string {
 
 // hookName is the hook of a rule, as iptables and nftables name it; empty if it is not told.
 func hookName(d *trace.Drop) string {
-	_, hook, ok := strings.Cut(d.Words, "netfilter hook ")
+	_, hook, ok := strings.Cut(d.Description, "netfilter hook ")
 	if !ok {
 		return ""
 	}

@@ -126,7 +126,7 @@ func TestServiceThatLeadsBack(t *testing.T) {
 		{"10.0.0.2", "led the client's query back to its sender: the bridge (no hairpin) dropped it in", "hairpin on"},
 		{"10.244.0.9", "does not forward the client's query.", "bridge -d link show"},
 	} {
-		f := found(trace.Drop{Message: trace.MessageQuery, Where: "br_handle_frame_finish", Words: "bridge", IfName: "veth1"}, func(ex *trace.Exchange) {
+		f := found(trace.Drop{Message: trace.MessageQuery, Where: "br_handle_frame_finish", Description: "bridge", IfName: "veth1"}, func(ex *trace.Exchange) {
 			ex.ClientIP, ex.NAT = netip.MustParseAddr("10.0.0.2"), &trace.NAT{ServerIP: netip.MustParseAddr(tc.to), Source: trace.NATConntrack}
 		})
 		if f.Code != DroppedOther || !strings.Contains(f.Summary, tc.summary) || !strings.Contains(f.Advice, tc.advice) || len(f.Advice) > 130 {

@@ -97,7 +97,7 @@ var packetSentences = []sentence{
 	form(`what a rule rejects or drops as it is sent fails with EPERM \(operation not permitted\)`, func(c *claim, _ []string) bool {
 		return c.exchange(func(ex *trace.Exchange) bool {
 			d := ex.LastDrop()
-			return ex.Protocol == "udp" && d != nil && d.IfName == "" && strings.Contains(d.Words, "hook OUTPUT")
+			return ex.Protocol == "udp" && d != nil && d.IfName == "" && strings.Contains(d.Description, "hook OUTPUT")
 		})
 	}),
 	form(`no ICMP error that tells (?:its sender|the server) was seen`, func(c *claim, _ []string) bool {

@@ -144,22 +144,22 @@ func TestRejectedByARule(t *testing.T) {
 		// Where it is sent, the process is told, whatever the rule does.
 		{func(ex *trace.Exchange) {
 			ex.Path, ex.Drops = trace.Path{}, []trace.Drop{dropAt(trace.MessageQuery, "NETFILTER_DROP", "nft_do_chain", "client", 0)}
-			ex.Drops[0].IfName, ex.Drops[0].Words = "", "netfilter hook OUTPUT"
+			ex.Drops[0].IfName, ex.Drops[0].Description = "", "netfilter hook OUTPUT"
 		}, "A firewall rule rejected or dropped the client's query in namespace client (hook OUTPUT): sending it failed there (EPERM)."},
 		{func(ex *trace.Exchange) {
 			ex.Path, ex.Drops = trace.Path{}, []trace.Drop{dropAt(trace.MessageQuery, "NETFILTER_DROP", "nft_do_chain", "client", 0)}
-			ex.Drops[0].IfName, ex.Drops[0].Words = "", "netfilter hook OUTPUT"
+			ex.Drops[0].IfName, ex.Drops[0].Description = "", "netfilter hook OUTPUT"
 			ex.ICMP = &trace.ICMP{Type: 3, Code: 3, From: ex.ClientIP, Message: trace.MessageQuery, NetNS: inodes["client"], IfName: "lo", Offset: trace.Seconds(9 * time.Millisecond)}
 		}, "A firewall rule rejected the client's query by ICMP (port unreachable) in namespace client (hook OUTPUT)."},
 		// Over IPv6, the device tells.
 		{func(ex *trace.Exchange) {
 			ex.ClientIP, ex.ServerIP = netip.MustParseAddr("fd00::2"), netip.MustParseAddr("fd00::1")
 			ex.Path, ex.Drops = trace.Path{}, []trace.Drop{dropAt(trace.MessageQuery, "NETFILTER_DROP", "nft_do_chain", "client", 0)}
-			ex.Drops[0].IfName, ex.Drops[0].Words = "lo", "netfilter hook OUTPUT"
+			ex.Drops[0].IfName, ex.Drops[0].Description = "lo", "netfilter hook OUTPUT"
 		}, "A firewall rule rejected the client's query in namespace client (hook OUTPUT): sending it failed there (EPERM)."},
 		{func(ex *trace.Exchange) {
 			ex.Protocol, ex.QName, ex.QType = "tcp", "", ""
-			ex.Drops[0].IfName, ex.Drops[0].Words = "", "netfilter hook OUTPUT"
+			ex.Drops[0].IfName, ex.Drops[0].Description = "", "netfilter hook OUTPUT"
 		}, "A firewall rule dropped the client's attempt to connect"},
 	} {
 		ex := asked()

@@ -325,6 +325,20 @@ func TestReadLate(t *testing.T) {
 	}
 }
 
+// Of a message that may have been read by a read that is not known, nothing follows from not
+// having seen it.
+func TestUnsureRead(t *testing.T) {
+	f := newFeed(t)
+	q := query(t, "example.com.", 7)
+	f.packet(tx, podNS, 2, pod, server, q)
+	f.packet(delivered, serverNS, 0, pod, server, q)
+	f.packet(read, serverNS, 0, pod, server, q, func(p *capture.Packet) { p.Unsure = true })
+	f.after(time.Minute)
+	if ex := f.one(); ex.Milestones.Query.Read != trace.NotObservable || ex.Path.Len() != 2 {
+		t.Errorf("%+v, %d sightings", ex.Milestones, ex.Path.Len())
+	}
+}
+
 // The process that reads a message is its receiver.
 func TestReaders(t *testing.T) {
 	f := newFeed(t)

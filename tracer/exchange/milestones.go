@@ -214,7 +214,11 @@ func (t *Table) read(ex *open, message uint8, arrived trace.Milestone) trace.Mil
 			return trace.MilestoneAt(i)
 		}
 	}
-	if !t.reads(ex) || arrived == trace.NotObservable {
+	unsure := ex.queryUnsure
+	if message == inResponse {
+		unsure = ex.responseUnsure
+	}
+	if !t.reads(ex) || arrived == trace.NotObservable || unsure {
 		return trace.NotObservable
 	}
 	return trace.NotSeen

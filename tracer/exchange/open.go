@@ -70,6 +70,8 @@ type open struct {
 	final         bool    // and that was so when it was reported: a query that TCP repeats is no news
 	waits         bool    // for a response: counted in outstanding of the table
 	closed        bool    // out of the table: a connection may still remember it
+	// The query, or the response, may have been read by a read that is not known.
+	queryUnsure, responseUnsure bool
 
 	waiting    uint64 // its pair, while it waits
 	links      [chainings]chain.Links[open]
@@ -265,6 +267,9 @@ func (t *Table) see(ex *open, p *capture.Packet, response, whole bool) {
 		return
 	}
 	switch {
+	case p.Unsure:
+		ex.queryUnsure, ex.responseUnsure = ex.queryUnsure || !response, ex.responseUnsure || response
+		return
 	case p.Kind == capture.Drop:
 		t.drop(ex, p, response)
 	case ex.path.Len() >= maxSightings || !t.sighted(ex, p, response, whole):
