@@ -15,9 +15,6 @@ import (
 // changeRates are lookups a second.
 var changeRates = []int{1_000, 5_000, 10_000}
 
-// recorded is CoreDNS with the plugin, whose records the tracer gets.
-var recorded = server{"CoreDNS with records", recordedPod, names}
-
 // The builds that are compared.
 const (
 	thisBuild    = "this build"
@@ -185,7 +182,7 @@ func (c *change) runsOf(ctx context.Context, build string) (dns, other map[strin
 		return nil, nil, err
 	}
 	other, err = during(loaded, func() error {
-		_, err := c.closedLoopTo(ctx, c.otherAddress(), echo.names, programQueries)
+		_, err := c.closedLoopTo(ctx, c.otherAddress(), echo, programQueries)
 		return err
 	})
 	return dns, other, err

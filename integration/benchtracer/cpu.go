@@ -11,18 +11,21 @@ import (
 
 const cpuTurn = 3 * time.Second
 
-// cpuTurns are what is measured in a round.
-var cpuTurns = []struct {
-	variant string
-	rate    int // lookups a second
-	cpu     figures.Goal
-	lost    figures.Goal
-	memory  figures.Goal
-}{
-	{dnstraceRun, 1_000, figures.AtMost(15), figures.Goal{}, figures.Goal{}},
-	{dnstraceRun, 5_000, figures.AtMost(15), figures.Never(), figures.Goal{}},
-	{dnstraceRun, 10_000, figures.AtMost(15), figures.Never(), figures.AtMost(64)},
-	{dnstraceRun, 20_000, figures.Goal{}, figures.Never(), figures.Goal{}},
+// steady is an observer that is measured while a server is asked at a rate, in lookups a
+// second. Goals are for CPU time a lookup in µs, lost packets, memory in MiB, and what is
+// written a lookup in KiB.
+type steady struct {
+	variant                    string
+	rate                       int
+	cpu, lost, memory, written figures.Goal
+}
+
+// aloneTurns ask the echo server: there are no records of a plugin.
+var aloneTurns = []steady{
+	{variant: dnstraceRun, rate: 1_000, cpu: figures.AtMost(15)},
+	{variant: dnstraceRun, rate: 5_000, cpu: figures.AtMost(15), lost: figures.Never()},
+	{variant: dnstraceRun, rate: 10_000, cpu: figures.AtMost(15), lost: figures.Never(), memory: figures.AtMost(64)},
+	{variant: dnstraceRun, rate: 20_000, lost: figures.Never()},
 	{variant: dnstraceLean, rate: 5_000},
 	{variant: dnstraceLean, rate: 10_000},
 	{variant: dnstraceLean, rate: 20_000},
@@ -39,47 +42,96 @@ var cpuTurns = []struct {
 	{variant: packetSockets, rate: 20_000},
 }
 
-// oursOnly is how often a lookup's two packets are seen on their way, and some more for
-// what is tried again. The tracer sees the packets of everybody: above this, others on
-// the machine asked, too, and all that the tracer took is of their lookups as well.
-const oursOnly = 10
+// recordedTurns ask CoreDNS with the plugin, which answers from its cache.
+var recordedTurns = []steady{
+	{variant: dnstraceRun, rate: 5_000, cpu: figures.AtMost(15), lost: figures.Never(), written: figures.AtMost(hitKiB)},
+	{variant: dnstraceRun, rate: 10_000, cpu: figures.AtMost(15), lost: figures.Never(), memory: figures.AtMost(64), written: figures.AtMost(hitKiB)},
+	{variant: dnstraceLean, rate: 5_000, cpu: figures.AtMost(8)},
+	{variant: dnstraceLean, rate: 10_000, cpu: figures.AtMost(8)},
+	{variant: dnstraceKernel, rate: 5_000, cpu: figures.AtMost(1.2)},
+	{variant: dnstraceKernel, rate: 10_000, cpu: figures.AtMost(1.2)},
+	{variant: tcpdump, rate: 5_000},
+	{variant: tcpdump, rate: 10_000},
+	{variant: packetSockets, rate: 5_000},
+	{variant: packetSockets, rate: 10_000},
+}
 
-// measureCPU asks at steady rates and looks at the observers' processes.
-func measureCPU(ctx context.Context, r *rig, s schedule) ([]figures.Figure, error) {
-	var all figures.Figures
-	var order []string
-	for n := range s.all() {
-		for i := range cpuTurns {
-			turn := cpuTurns[(i+n)%len(cpuTurns)]
-			u, err := r.cpuTurn(ctx, turn.variant, turn.rate)
-			if err != nil {
-				return nil, fmt.Errorf("%s at %d lookups/s: %w", turn.variant, turn.rate, err)
-			}
-			variant := fmt.Sprintf("%s, %d/s", turn.variant, turn.rate)
-			all.Add("lookups a second", variant, "lookups/s", u.rate, figures.Goal{})
-			all.Add("answered lookups", variant, "÷ sent", u.answered, everyAnswer(turn.variant))
-			all.Add("CPU a lookup", variant, "µs", u.cpu, turn.cpu)
-			all.Add("lost packets", variant, "packets", u.tally.lost, turn.lost)
-			if isTracer(turn.variant) {
-				all.Add("packets of lookups left out whole", variant, "packets", u.tally.shed, turn.lost)
-			}
-			ours := figures.Goal{}
-			if isTracer(turn.variant) {
-				ours = figures.AtMost(oursOnly)
-			}
-			all.Add("seen packets", variant, "a lookup", u.tally.seen/u.lookups, ours)
-			all.Add("memory, at most", variant, "MiB", u.peak, turn.memory)
-			if isTracer(turn.variant) {
-				all.Add("memory of its own, at the end", variant, "MiB", u.own, figures.Goal{})
-				all.Add("traces", variant, "a lookup", u.tally.traces/u.lookups, figures.Goal{})
-				all.Add("written", variant, "KiB a lookup", u.written, figures.Goal{})
+// hitKiB is what a healthy lookup that the cache answers may take: 1.2 kB.
+const hitKiB = 1.2 * 1000 / 1024
+
+// oursOnly is how often a lookup's two packets are seen on their way and at sockets, and some
+// more for what is tried again. The tracer sees the packets of everybody: above this, others on
+// the machine asked, too, and all that the tracer took is of their lookups as well.
+const oursOnly = 14
+
+// measureSteady asks a server at steady rates and looks at the observers' processes.
+func measureSteady(of server, turns []steady) func(context.Context, *rig, schedule) ([]figures.Figure, error) {
+	return func(ctx context.Context, r *rig, s schedule) ([]figures.Figure, error) {
+		var all figures.Figures
+		var order []string
+		for n := range s.all() {
+			for i := range turns {
+				turn := &turns[(i+n)%len(turns)]
+				u, err := r.steadyTurn(ctx, of, turn.variant, turn.rate)
+				if err != nil {
+					return nil, fmt.Errorf("%s at %d lookups/s: %w", turn.variant, turn.rate, err)
+				}
+				turn.add(&all, &u)
 			}
 		}
+		for i := range turns {
+			order = append(order, turns[i].name())
+		}
+		return all.Sorted(order), nil
 	}
-	for _, turn := range cpuTurns {
-		order = append(order, fmt.Sprintf("%s, %d/s", turn.variant, turn.rate))
+}
+
+func (t *steady) name() string { return fmt.Sprintf("%s, %d/s", t.variant, t.rate) }
+
+func (t *steady) add(all *figures.Figures, u *usage) {
+	all.Add("lookups a second", t.name(), "lookups/s", u.rate, figures.Goal{})
+	all.Add("answered lookups", t.name(), "÷ sent", u.answered, everyAnswer(t.variant))
+	all.Add("CPU a lookup", t.name(), "µs", u.cpu, t.cpu)
+	all.Add("lost packets", t.name(), "packets", u.tally.lost, t.lost)
+	all.Add("memory, at most", t.name(), "MiB", u.peak, t.memory)
+	if !isTracer(t.variant) {
+		all.Add("seen packets", t.name(), "a lookup", u.tally.seen/u.lookups, figures.Goal{})
+		return
 	}
-	return all.Sorted(order), nil
+	all.Add("packets of lookups left out whole", t.name(), "packets", u.tally.shed, t.lost)
+	all.Add("seen packets", t.name(), "a lookup", u.tally.seen/u.lookups, figures.AtMost(oursOnly))
+	all.Add("memory of its own, at the end", t.name(), "MiB", u.own, figures.Goal{})
+	all.Add("traces", t.name(), "a lookup", u.tally.traces/u.lookups, figures.Goal{})
+	all.Add("written", t.name(), "KiB a lookup", u.written, t.written)
+}
+
+// kindRate is in lookups a second: CoreDNS forwards each that fails.
+const kindRate = 2_000
+
+// measureKinds compares what lookups of several kinds take the tracer, of a CoreDNS that sends
+// records.
+func measureKinds(ctx context.Context, r *rig, s schedule) ([]figures.Figure, error) {
+	kinds := []server{recorded, hot, failing}
+	var all figures.Figures
+	for n := range s.all() {
+		used := map[string]usage{}
+		for i := range kinds {
+			kind := kinds[(i+n)%len(kinds)]
+			u, err := r.steadyTurn(ctx, kind, dnstraceRun, kindRate)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", kind.name, err)
+			}
+			used[kind.name] = u
+			all.Add("CPU a lookup", kind.name, "µs", u.cpu, figures.Goal{})
+			all.Add("events", kind.name, "a lookup", u.tally.seen/u.lookups, figures.Goal{})
+			all.Add("written", kind.name, "KiB a lookup", u.written, figures.Goal{})
+			all.Add("lost or left out", kind.name, "packets", u.tally.lost+u.tally.shed, figures.Never())
+		}
+		for _, kind := range kinds[1:] {
+			all.Add("CPU a lookup ÷ that of many names", kind.name, "", used[kind.name].cpu/used[recorded.name].cpu, figures.Goal{})
+		}
+	}
+	return all.Sorted([]string{recorded.name, hot.name, failing.name}), nil
 }
 
 // usage is what an observer took in a turn.
@@ -92,12 +144,12 @@ type usage struct {
 	tally         tally
 }
 
-func (r *rig) cpuTurn(ctx context.Context, variant string, rate int) (u usage, err error) {
+func (r *rig) steadyTurn(ctx context.Context, of server, variant string, rate int) (u usage, err error) {
 	o, err := r.observe(variant)
 	if err != nil {
 		return u, err
 	}
-	if err := o.use(ctx, echo, rate, &u); err != nil {
+	if err := o.use(ctx, of, rate, &u); err != nil {
 		return u, o.abandon(err)
 	}
 	u.tally, err = o.end(ctx)

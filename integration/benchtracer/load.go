@@ -30,11 +30,11 @@ func (r *rig) closedLoop(ctx context.Context, s server, n int) (time.Duration, e
 	if err := r.serve(s); err != nil {
 		return 0, err
 	}
-	return r.closedLoopTo(ctx, service, s.names, n)
+	return r.closedLoopTo(ctx, service, s, n)
 }
 
-func (r *rig) closedLoopTo(ctx context.Context, to netip.AddrPort, names, n int) (time.Duration, error) {
-	sockets, err := r.dialAll(to, names, clients)
+func (r *rig) closedLoopTo(ctx context.Context, to netip.AddrPort, of server, n int) (time.Duration, error) {
+	sockets, err := r.dialAll(to, of, clients)
 	if err != nil {
 		return 0, err
 	}
@@ -100,7 +100,7 @@ func (r *rig) openLoop(ctx context.Context, s server, rate int, d time.Duration)
 	if err := r.serve(s); err != nil {
 		return openResult{}, err
 	}
-	sockets, err := r.dialAll(service, s.names, clients)
+	sockets, err := r.dialAll(service, s, clients)
 	if err != nil {
 		return openResult{}, err
 	}

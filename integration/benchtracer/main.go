@@ -88,7 +88,9 @@ var parts = []part{
 	{"throughput", "Throughput of DNS in a closed loop, with an observer ÷ without", 24, measureThroughput},
 	{"bulk", "Throughput of TCP that is no DNS, with an observer ÷ without", 16, measureBulk},
 	{"programs", "Time in the eBPF programs a packet, above an empty program on the same tracepoint", 6, measurePrograms},
-	{"cpu", "What the observers take at a steady rate, asking the echo server", 60, measureCPU},
+	{"cpu", "The tracer alone: what the observers take at a steady rate, asking the echo server", 60, measureSteady(echo, aloneTurns)},
+	{"records", "Plugin and tracer: what the observers take at a steady rate, asking CoreDNS with the plugin, which answers from its cache", 40, measureSteady(recorded, recordedTurns)},
+	{"kinds", fmt.Sprintf("Plugin and tracer: what lookups take the tracer, by kind, at %d a second", kindRate), 12, measureKinds},
 	{"start", "Start-up, and what an observer takes where nobody asks", 8, measureStart},
 	{"latency", fmt.Sprintf("Latency of an open loop at %d lookups a second, asking the echo server", latencyRate), 24, measureLatency},
 }

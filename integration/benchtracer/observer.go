@@ -93,7 +93,7 @@ func (o *observer) startTracerAt(path string, args ...string) (err error) {
 }
 
 // hosts are the namespaces of the node.
-var hosts = []string{lab.Node, lab.CoreDNS, lab.Upstream, clientPod, echoPod}
+var hosts = []string{lab.Node, lab.CoreDNS, lab.Upstream, clientPod, echoPod, recordedPod}
 
 // startTcpdump starts one in every namespace, on all of its devices.
 func (o *observer) startTcpdump() error {

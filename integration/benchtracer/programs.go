@@ -79,7 +79,7 @@ func (r *rig) programRound(ctx context.Context, all *figures.Figures) (err error
 		return err
 	}
 	if err := compare(tracer, empty.programs, func() error {
-		_, err := r.closedLoopTo(ctx, r.otherAddress(), echo.names, programQueries)
+		_, err := r.closedLoopTo(ctx, r.otherAddress(), echo, programQueries)
 		return err
 	}, "another packet", figures.AtMost(30), all); err != nil {
 		return err
@@ -101,7 +101,7 @@ func (r *rig) otherAddress() netip.AddrPort { return netip.AddrPortFrom(r.Host(e
 // refused sends as many queries to a port that nobody listens on: the kernel drops
 // each, for lack of a socket.
 func (r *rig) refused(ctx context.Context, to netip.AddrPort) error {
-	s, err := r.dial(to, names, 0)
+	s, err := r.dial(to, echo, 0)
 	if err != nil {
 		return err
 	}

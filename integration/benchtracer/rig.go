@@ -8,6 +8,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/miekg/dns"
+
 	"github.com/dnstrace/dnstrace/integration/lab"
 )
 
@@ -51,18 +53,15 @@ func newRig(ctx context.Context, cfg config) (r *rig, err error) {
 		}
 	}()
 	l.Upstream(0).Set(".", lab.Behaviour{TTL: cacheTTL})
+	l.Upstream(0).Set(failing.zone, lab.Behaviour{Rcode: failing.rcode})
 	// With the plugins of the Corefile that comes with Kubernetes, as far as they see queries.
 	corefile := ". {\n errors\n prometheus 127.0.0.1:0\n loadbalance\n%s cache %d\n forward . %s\n}\n"
 	if _, err := l.StartCoreDNS(fmt.Sprintf(corefile, "", cacheTTL, l.Upstream(0).V4())); err != nil {
 		return nil, err
 	}
-	servers := []server{cached, echo}
-	if cfg.against != "" {
-		servers = append(servers, recorded)
-		records := fmt.Sprintf(" dnstrace {\n  output unix %s\n }\n", l.RecordSocket())
-		if _, err := l.StartCoreDNSOn(recordedPod, fmt.Sprintf(corefile, records, cacheTTL, l.Upstream(0).V4())); err != nil {
-			return nil, err
-		}
+	records := fmt.Sprintf(" dnstrace {\n  output unix %s\n }\n", l.RecordSocket())
+	if _, err := l.StartCoreDNSOn(recordedPod, fmt.Sprintf(corefile, records, cacheTTL, l.Upstream(0).V4())); err != nil {
+		return nil, err
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -74,7 +73,7 @@ func newRig(ctx context.Context, cfg config) (r *rig, err error) {
 	}
 	// The first time to fill the cache, the second to warm up.
 	for range 2 {
-		for _, s := range servers {
+		for _, s := range []server{cached, echo, recorded} {
 			if _, err := r.closedLoop(ctx, s, 2*names); err != nil {
 				return nil, fmt.Errorf("warm up: %w", err)
 			}
@@ -91,12 +90,19 @@ type server struct {
 	host string
 	// names is how many names are asked for, in turn.
 	names int
+	zone  string // that they are below; empty: the usual one
+	rcode int    // of every answer
 }
 
 var (
-	cached = server{"CoreDNS answering from cache", lab.CoreDNS, names}
+	cached = server{name: "CoreDNS answering from cache", host: lab.CoreDNS, names: names}
 	// The echo server is asked for another name every time, as far as eight digits go.
-	echo = server{"echo server", echoPod, 1e8}
+	echo = server{name: "echo server", host: echoPod, names: 1e8}
+	// recorded is CoreDNS with the plugin, whose records the tracer gets, answering from cache.
+	recorded = server{name: "CoreDNS with records", host: recordedPod, names: names}
+	hot      = server{name: "one name", host: recordedPod, names: 1}
+	// failing is the same CoreDNS, whose upstream fails for these names.
+	failing = server{name: "names that fail", host: recordedPod, names: 1e8, zone: "fails.test.", rcode: dns.RcodeServerFailure}
 )
 
 // serve makes s the endpoint of the Service.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -28,22 +29,23 @@ type socket struct {
 	packet []byte // the query, to be filled in
 	digits []byte // of its name
 	names  int
+	rcode  int
 	next   int
 	buf    [512]byte
 }
 
 // dial opens a socket to an address, asking for a server's names from the i-th.
-func (r *rig) dial(to netip.AddrPort, names, i int) (*socket, error) {
+func (r *rig) dial(to netip.AddrPort, of server, i int) (*socket, error) {
 	if r.port == math.MaxUint16 {
 		return nil, errors.New("no source port is left: use fewer rounds")
 	}
 	r.port++
-	m := new(dns.Msg).SetQuestion("00000000.bench.test.", dns.TypeA)
+	m := new(dns.Msg).SetQuestion("00000000."+cmp.Or(of.zone, "bench.test."), dns.TypeA)
 	packet, err := m.Pack()
 	if err != nil {
 		return nil, err
 	}
-	s := &socket{fd: -1, packet: packet, digits: packet[headerSize+1 : headerSize+9], names: names, next: i}
+	s := &socket{fd: -1, packet: packet, digits: packet[headerSize+1 : headerSize+9], names: of.names, rcode: of.rcode, next: i}
 	err = r.Host(clientPod).Do(func() (err error) {
 		s.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
@@ -64,10 +66,10 @@ func (r *rig) dial(to netip.AddrPort, names, i int) (*socket, error) {
 }
 
 // dialAll opens a socket a client, and gives each names of its own to begin with.
-func (r *rig) dialAll(to netip.AddrPort, names, clients int) ([]*socket, error) {
+func (r *rig) dialAll(to netip.AddrPort, of server, clients int) ([]*socket, error) {
 	var all []*socket
 	for i := range clients {
-		s, err := r.dial(to, names, names/clients*i)
+		s, err := r.dial(to, of, of.names/clients*i)
 		if err != nil {
 			closeAll(all)
 			return nil, err
@@ -116,8 +118,8 @@ func (s *socket) receive() (uint16, error) {
 	case n < headerSize:
 		return 0, fmt.Errorf("an answer of %d bytes", n)
 	}
-	if rcode := s.buf[3] & 0xf; rcode != dns.RcodeSuccess {
-		return 0, fmt.Errorf("the answer is %s", dns.RcodeToString[int(rcode)])
+	if rcode := int(s.buf[3] & 0xf); rcode != s.rcode {
+		return 0, fmt.Errorf("the answer is %s, not %s", dns.RcodeToString[rcode], dns.RcodeToString[s.rcode])
 	}
 	return binary.BigEndian.Uint16(s.buf[:]), nil
 }
