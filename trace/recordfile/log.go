@@ -2,6 +2,7 @@ package recordfile
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -64,7 +65,7 @@ func (l *Log) open() error {
 	}
 	info, err := f.Stat()
 	if err != nil {
-		return fmt.Errorf("%w (closing it: %v)", err, f.Close())
+		return errors.Join(err, f.Close())
 	}
 	l.file, l.info, l.lines.torn = f, info, endsTorn(f, info.Size())
 	return nil
