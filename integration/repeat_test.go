@@ -44,6 +44,7 @@ type more struct {
 	// them has the finding, and then are told the others have none but first.
 	ask     func(r *faultRig, q lab.Query)
 	lookups int
+	misses  bool   // some calls miss the fault, as a race, and are answered without a finding: a tenth at most
 	first   string // a finding of the call's first lookup, which comes before the one that is wanted
 }
 
@@ -137,7 +138,7 @@ var repeatedFaults = []repeated{
 	{"cut", acts(lab.Behaviour{Truncated: true}), lab.Query{}, "truncated-not-retried", nil, more{}},
 	{"conntrack-full", func(r *faultRig, _ string) func() { return r.may(r.FillConntrack()) }, second, "conntrack-full", nil, more{}},
 	{"conntrack-race", func(r *faultRig, zone string) func() { return r.may(r.RaceLostBy(zone, dns.TypeA)) }, second, "conntrack-race", nil,
-		more{ask: bothTypes, lookups: 2}},
+		more{ask: bothTypes, lookups: 2, misses: true}},
 	{"full-socket", fullSocket, second, "dropped-receive-buffer", nil, more{}},
 	{"starved", starved, lab.Query{}, "server-overloaded", nil, more{most: 100}}, // who wait at once
 	{"rolled-out", func(r *faultRig, _ string) func() {
@@ -148,7 +149,7 @@ var repeatedFaults = []repeated{
 	{"asked-again", acts(lab.Behaviour{Delay: 300 * time.Millisecond}), lab.Query{RetransmitAfter: 100 * time.Millisecond}, "retransmission", nil, more{}}, // at times when it is answered
 	{"cached", acts(lab.Behaviour{Rcode: dns.RcodeServerFailure}), lab.Query{}, "cached-failure", other,
 		more{ask: twice, lookups: 2, first: "upstream-error"}},
-	{"busy", busy, lab.Query{}, "concurrency-limit", nil, more{corefile: oneUpstream("max_concurrent 4\nmax_fails 0\n")}},
+	{"busy", busy, lab.Query{}, "concurrency-limit", nil, more{corefile: oneUpstream("max_concurrent 4\nmax_fails 0\n"), misses: true}},
 	{"blocked", noFault, lab.Query{}, "refused-by-server", nil, more{corefile: func(l *lab.Lab) string { return forwarding(l, "acl blocked.test {\nblock\n}") }}},
 	{"slow-plugin", noFault, lab.Query{}, "server-slow", nil, more{corefile: func(l *lab.Lab) string {
 		return erratic(l, "slow-plugin.test", 700*time.Millisecond) + plainForwarding(l)
@@ -301,8 +302,16 @@ func (f *repeated) repeat(t *testing.T, glibc resolver, n int) {
 		name, _, _ := strings.Cut(tr.QName, ".")
 		calls[name] = append(calls[name], tr)
 	}
+	missed := 0
 	for _, call := range calls {
+		if f.more.misses && spared(call) {
+			missed++
+			continue
+		}
 		f.check(t, call)
+	}
+	if missed > n/10 {
+		t.Errorf("%d of %d calls missed the fault", missed, n)
 	}
 	if t.Failed() {
 		r.keep(f.name, zone)
@@ -314,6 +323,7 @@ func (f *repeated) askAll(r *faultRig, n int, query func(int) lab.Query) {
 	if f.query.Timeout == 0 || f.want == "forwarding-loop" {
 		for i := range n {
 			f.more.ask(r, query(i))
+			time.Sleep(10 * time.Millisecond) // of a loop each is twenty queries
 		}
 		return
 	}
@@ -325,14 +335,21 @@ func (f *repeated) askAll(r *faultRig, n int, query func(int) lab.Query) {
 	}
 }
 
+// spared tells whether a call did not meet its fault.
+func spared(call []*trace.Trace) bool {
+	return !slices.ContainsFunc(call, func(t *trace.Trace) bool {
+		return t.Outcome != trace.OutcomeAnswered || t.RCode != "NOERROR" || len(t.Diagnosis) > 0
+	})
+}
+
 // check wants the lookups of one call to have the finding, once, and no other.
 func (f *repeated) check(t *testing.T, call []*trace.Trace) {
-	spared := append([]string{"server-overloaded", "slow-upstream"}, f.also...) // a busy machine's own
+	others := append([]string{"server-overloaded", "slow-upstream"}, f.also...) // a busy machine's own
 	want := slices.DeleteFunc([]string{f.more.first, f.want}, func(code string) bool { return code == "" })
 	slices.SortFunc(call, func(a, b *trace.Trace) int { return a.Time.Compare(b.Time) })
 	var got []string
 	for _, tr := range call {
-		got = append(got, slices.DeleteFunc(findings(tr), func(code string) bool { return code != f.want && slices.Contains(spared, code) })...)
+		got = append(got, slices.DeleteFunc(findings(tr), func(code string) bool { return code != f.want && slices.Contains(others, code) })...)
 	}
 	if slices.Equal(got, want) {
 		return

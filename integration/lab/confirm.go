@@ -23,7 +23,8 @@ func (l *Lab) RaceLostBy(name string, qtype uint16) (undo func(), err error) {
 	question = fmt.Sprintf("%s%04x|", question[:len(question)-1], qtype)
 	unmark, err := l.RuleAt(NodeManglePrerouting, Match{
 		Messages: Queries, Leg: ClientLeg,
-		Extra: []string{"-m", "string", "--algo", "bm", "--hex-string", question},
+		// A query whose entry its twin has made already does not race.
+		Extra: []string{"-m", "conntrack", "!", "--ctstatus", "CONFIRMED", "-m", "string", "--algo", "bm", "--hex-string", question},
 	}, "-j", "MARK", "--set-mark", fmt.Sprint(raceMark))
 	if err != nil {
 		return nil, err

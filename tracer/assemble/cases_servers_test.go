@@ -1,8 +1,10 @@
 package assemble
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -225,6 +227,73 @@ func TestRecordOfAQueryBehindAnother(t *testing.T) {
 		again := reported == 1 && len(traces) == 1 && traces[0].Replaces && traces[0].Exchange != nil && traces[0].Query != nil
 		if again != (protocol == "tcp") {
 			t.Errorf("%s: reported %d times, then %s", protocol, reported, outlines(traces))
+		}
+	}
+}
+
+// A server that forwards to itself, until it treats no more queries at once: all its attempts
+// are under way together, microseconds apart, and each has a query.
+func TestServerThatAsksItselfFast(t *testing.T) {
+	const name, us, depth = "a.example.", time.Microsecond, 20
+	refuses := func(ex *trace.Exchange) { ex.RCode = "REFUSED" }
+	var records []trace.Record
+	for i := range depth + 1 {
+		start, took := time.Duration(i)*14*us, time.Duration(depth-i)*25*us+20*us
+		ex := exchange(name, serverNS, serverNS, serverIP, serverIP, uint16(2000+i), start, took)
+		if i == 0 {
+			ex = fromClient(name, 1000, 0, took)
+		}
+		with(ex, refuses)
+		at := attempt(1, us, took-8*us, trace.OutcomeOK)
+		at.Address = netip.AddrPortFrom(serverIP, 53).String()
+		q := record(ex, 4*us, took-5*us, at)
+		if i == depth {
+			q.Upstreams, q.Outcome = nil, trace.OutcomeError
+		}
+		q.ServerIP = netip.Addr{}
+		records = append(records, ex, q)
+	}
+	check := func(t *testing.T, traces []*trace.Trace) {
+		t.Helper()
+		for _, tr := range traces {
+			if tr.Exchange == nil || tr.Exchange.ClientPort != 1000 {
+				continue
+			}
+			levels := 0
+			for ups := tr.Upstreams; len(ups) > 0; ups = ups[0].Upstreams {
+				if levels++; ups[0].Exchange == nil || ups[0].Exchange.ClientPort != uint16(2000+levels) {
+					t.Fatalf("level %d: %s", levels, outline(tr))
+				}
+			}
+			if levels < 2 {
+				t.Errorf("%d levels: %s", levels, outline(tr))
+			}
+			return
+		}
+		t.Error("the client's lookup is missing")
+	}
+	everyWay(t, records, check)
+	// A round of the tracer may end between any two of them.
+	for split := range depth + 1 {
+		for _, recordsAt := range []time.Duration{20 * ms, 110 * ms, 170 * ms} {
+			var list []comes
+			for i, r := range records {
+				switch _, isQuery := r.(*trace.Query); {
+				case isQuery:
+					list = append(list, comes{recordsAt, r})
+				case i/2 > split:
+					list = append(list, comes{100 * ms, r})
+				default:
+					list = append(list, comes{150 * ms, r})
+				}
+			}
+			slices.SortStableFunc(list, func(x, y comes) int { return cmp.Compare(x.at, y.at) })
+			before := slices.Collect(func(yield func(comes) bool) {
+				for _, r := range miss("before.example.", 500, -sec) {
+					yield(comes{0, r})
+				}
+			})
+			t.Run(fmt.Sprint(split, recordsAt), func(t *testing.T) { check(t, assembleLive(&openUntil{}, append(before, list...)...)) })
 		}
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
+const loopAdvice = "Take it out of the server's upstreams, which are often those of /etc/resolv.conf; the plugin `loop` of CoreDNS finds it at start."
+
 // forwardingLoop finds a server whose upstream is, through others or a Service, itself.
 // Proof: while it has a question it is asked the same again, at the same address and port in
 // the same namespace, by a query that it sent itself or that a server sent which it asked;
@@ -24,12 +26,12 @@ func forwardingLoop(t *trace.Trace) (trace.Finding, bool) {
 	}
 	l, ok := loopIn(chain, t.Upstreams)
 	if !ok {
-		return trace.Finding{}, false
+		return ownUpstream(t)
 	}
 	asked := l.back[0]
 	f := trace.Finding{
 		Code:   ForwardingLoop,
-		Advice: "Take it out of the server's upstreams, which are often those of /etc/resolv.conf; the plugin `loop` of CoreDNS finds it at start.",
+		Advice: loopAdvice,
 	}
 	switch at := loopPlace(t, asked); {
 	case l.through == "" && asked.ServerIP == servedAt(asked).Addr():
@@ -54,6 +56,34 @@ func forwardingLoop(t *trace.Trace) (trace.Finding, bool) {
 	}
 	f.Evidence = appendIncomplete(f.Evidence, asked)
 	return f, true
+}
+
+// ownUpstream finds an upstream that has the address and port of the server itself, where
+// the record of the server says so alone: in a storm of such queries not all packets are seen.
+// It is in doubt, since another block of the server may serve what it asks there (`view`).
+func ownUpstream(t *trace.Trace) (trace.Finding, bool) {
+	if t.Query == nil || t.Exchange == nil {
+		return trace.Finding{}, false
+	}
+	own := servedAt(t.Exchange)
+	for i := range t.Upstreams {
+		u := &t.Upstreams[i]
+		at := u.Attempt
+		if at == nil || u.Exchange != nil || u.Query != nil || at.QName != "" || at.QType != "" || at.Address != own.String() {
+			continue
+		}
+		return trace.Finding{
+			Code:    ForwardingLoop,
+			Summary: fmt.Sprintf("The server's upstream %s is the server itself.", own),
+			Evidence: []string{
+				fmt.Sprintf("CoreDNS's attempt %d asked %s, the address at which it got the client's query, for the same name", at.Attempt, own),
+				"the packets of that were not observed",
+			},
+			Advice:  loopAdvice,
+			InDoubt: true,
+		}, true
+	}
+	return trace.Finding{}, false
 }
 
 // comebacks are the queries of a chain with which a question came back to a server that had

@@ -81,3 +81,36 @@ func TestForwardingLoopIsNoProxyAndNoView(t *testing.T) {
 		}
 	}
 }
+
+// Where no packets of what a server asks itself were seen, its record tells; not where it asks
+// for something else, or the packets show that it does not go round.
+func TestOwnUpstreamByTheRecord(t *testing.T) {
+	lookup := func(rcode, upstream string, change func(*trace.Upstream)) *trace.Trace {
+		tr := chainOf(rcode, hop(1, 3, "10.0.0.1", "10.0.0.3"))
+		tr.Query = &trace.Query{Outcome: trace.OutcomeAnswered}
+		tr.Query.RCode = rcode
+		u := trace.Upstream{Join: trace.JoinNone, Attempt: &trace.Attempt{Attempt: 1, Address: upstream, Outcome: trace.OutcomeOK}}
+		if change != nil {
+			change(&u)
+		}
+		tr.Upstreams = []trace.Upstream{u}
+		return tr
+	}
+	for _, tc := range []struct {
+		name string
+		t    *trace.Trace
+		want bool
+	}{
+		{"itself", lookup("REFUSED", "10.0.0.3:53", nil), true},
+		{"answered", lookup("NOERROR", "10.0.0.3:53", nil), false},
+		{"another port", lookup("REFUSED", "10.0.0.3:5353", nil), false},
+		{"another address", lookup("REFUSED", "10.0.0.4:53", nil), false},
+		{"another name", lookup("REFUSED", "10.0.0.3:53", func(u *trace.Upstream) { u.Attempt.QName = "target.example." }), false},
+		{"seen, once", lookup("REFUSED", "10.0.0.3:53", func(u *trace.Upstream) { u.Exchange = hop(3, 3, "10.0.0.3", "10.0.0.3") }), false},
+	} {
+		f, ok := forwardingLoop(tc.t)
+		if ok != tc.want || ok && (!f.InDoubt || f.Summary != "The server's upstream 10.0.0.3:53 is the server itself.") {
+			t.Errorf("%s: %v, %+v", tc.name, ok, f)
+		}
+	}
+}
