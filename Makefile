@@ -264,8 +264,13 @@ test-dashboards: check-test build bin/loki bin/promtail bin/otelcol ## dashboard
 	CGO_ENABLED=1 $(GO) test -race -tags dashboards -run 'Shippers|Alloy|EveryQuery|RaiseAlerts' -count 1 -timeout 15m ./integration
 
 .PHONY: bench
-bench: build ## print the measurements of CoreDNS side by side (2 minutes)
-	CGO_ENABLED=0 $(GO) run ./integration/bench $(BENCHFLAGS)
+bench: build bin/coredns-noop ## print the measurements of CoreDNS side by side (2 minutes)
+	CGO_ENABLED=0 $(GO) run ./integration/bench -noop bin/coredns-noop $(BENCHFLAGS)
+
+# CoreDNS with a plugin that only makes room on the stack, to compare with.
+.PHONY: bin/coredns-noop
+bin/coredns-noop:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $@ ./integration/bench/coredns-noop
 
 # The version that go.mod names, with the one patch that is made for speed.
 .PHONY: bench-coredns
@@ -282,9 +287,9 @@ bench-tracer: check-bench-tracer build ## print what dnstrace run costs, beside 
 
 # Only a machine that does nothing else gives figures to keep.
 .PHONY: benchmarks
-benchmarks: check-bench-tracer build ## measure everything and write docs/benchmarks.md (root; 11 minutes on a quiet machine)
+benchmarks: check-bench-tracer build bin/coredns-noop ## measure everything and write docs/benchmarks.md (root; 11 minutes on a quiet machine)
 	rm -f bin/benchmarks.jsonl
-	CGO_ENABLED=0 $(GO) run ./integration/bench -results bin/benchmarks.jsonl $(BENCHFLAGS)
+	CGO_ENABLED=0 $(GO) run ./integration/bench -noop bin/coredns-noop -results bin/benchmarks.jsonl $(BENCHFLAGS)
 	CGO_ENABLED=0 $(GO) run ./integration/benchtracer -results bin/benchmarks.jsonl $(BENCHFLAGS)
 	$(GO) run ./integration/benchpage bin/benchmarks.jsonl
 

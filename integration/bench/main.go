@@ -26,6 +26,7 @@ func main() {
 	var cfg config
 	flag.StringVar(&cfg.binary, "coredns", "bin/coredns", "CoreDNS with dnstrace compiled in")
 	flag.StringVar(&cfg.before, "before", "", "another CoreDNS with dnstrace, to compare with")
+	flag.StringVar(&cfg.noop, "noop", "", "CoreDNS with a plugin that only makes room on the stack: compare with that, too")
 	flag.StringVar(&cfg.patched, "patched", "", "another CoreDNS: compare both as they are, without dnstrace")
 	flag.IntVar(&cfg.rounds, "rounds", 30, "rounds; in each every variant has a turn")
 	flag.IntVar(&cfg.starts, "starts", 5, "how often the servers are started anew, after a share of the rounds")
@@ -46,7 +47,7 @@ func main() {
 // config is what the flags say.
 type config struct {
 	binary, before    string
-	patched           string
+	noop, patched     string
 	rounds, starts    int
 	cached, forwarded int
 	limit             time.Duration
@@ -59,7 +60,7 @@ func (c config) check() error {
 	if _, err := os.Stat(c.binary); err != nil {
 		return fmt.Errorf("%w: build it with `make build`", err)
 	}
-	for _, other := range []string{c.before, c.patched} {
+	for _, other := range []string{c.before, c.noop, c.patched} {
 		if other == "" {
 			continue
 		}

@@ -22,6 +22,7 @@ type variant struct {
 // vanilla is what the others are compared with.
 const (
 	vanilla     = "vanilla"
+	noopName    = "no-op plugin" // that makes room on the stack as dnstrace does
 	logName     = "log"
 	tracedName  = "dnstrace"
 	blockedName = "dnstrace, blocked"
@@ -46,6 +47,9 @@ func (b *bench) variants() []variant {
 	}
 	for i := range all {
 		all[i].binary = b.cfg.binary
+	}
+	if b.cfg.noop != "" {
+		all = append(all, variant{name: noopName, directive: "noop", binary: b.cfg.noop})
 	}
 	if b.cfg.before != "" {
 		for _, v := range []variant{b.traced("before", "", true), b.traced("before 1 %", sampled, false)} {
