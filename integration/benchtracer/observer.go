@@ -50,7 +50,7 @@ type observer struct {
 func (r *rig) observe(name string) (*observer, error) {
 	o := &observer{rig: r, name: name}
 	start := map[string]func() error{
-		off: func() error { return nil }, dnstraceRun: func() error { return o.startTracer() },
+		off: func() error { return nil }, dnstraceRun: func() error { return o.startTracer("--record", "trace") },
 		dnstraceLean:   func() error { return o.startTracer(lean...) },
 		dnstraceKernel: func() error { return o.startTracer(slices.Concat(lean, []string{"--sample-in-kernel"})...) },
 		tcpdump:        o.startTcpdump, packetSockets: o.startPacketSockets,
