@@ -71,7 +71,7 @@ func TestOwnData(t *testing.T) {
 	}
 }
 
-// Two blocks for one zone, told apart by a view.
+// Two blocks for one zone, distinguished by a view.
 func TestViews(t *testing.T) {
 	s := start(t, `example.org:0 {
 		bind 127.0.0.1

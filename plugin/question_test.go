@@ -177,7 +177,7 @@ func TestQuestionOfRefresh(t *testing.T) {
 	}
 }
 
-// Lookups that a plugin makes at the same time are told apart, and so are queries
+// Lookups that a plugin makes at the same time are distinguished, and so are queries
 // whose lookups have the same target.
 func TestQuestionsAtOnce(t *testing.T) {
 	up := hearing(t)

@@ -14,7 +14,7 @@ import (
 const maxConcurrentError = "concurrent queries exceeded maximum"
 
 // manyOutstanding is how many queries have to wait for a server that refuses one more: of
-// fewer, nothing can be told.
+// fewer, nothing is known.
 const manyOutstanding = 2
 
 // concurrencyLimit finds a query that was refused because a server treats no more at

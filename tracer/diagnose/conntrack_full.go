@@ -32,8 +32,8 @@ func conntrackFull(_ *memory, t *trace.Trace, s subject, d *trace.Drop) (trace.F
 // beforeTracking tells whether a packet died at a hook where connection tracking
 // makes entries (nf_conntrack_proto.c), or where the kernel does not tell at which.
 func beforeTracking(d *trace.Drop) bool {
-	_, hook, told := strings.Cut(d.Description, "netfilter hook ")
-	return !told || !strings.Contains(hook, "family bridge") && (strings.HasPrefix(hook, "PREROUTING") || strings.HasPrefix(hook, "OUTPUT"))
+	_, hook, known := strings.Cut(d.Description, "netfilter hook ")
+	return !known || !strings.Contains(hook, "family bridge") && (strings.HasPrefix(hook, "PREROUTING") || strings.HasPrefix(hook, "OUTPUT"))
 }
 
 // tableFull allows for entries that ended between the kernel's verdict and the

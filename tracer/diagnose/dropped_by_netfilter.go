@@ -80,7 +80,7 @@ func ruledWhere(t *trace.Trace, d *trace.Drop) string {
 	return where + " (hook " + hook + ")"
 }
 
-// hookName is the hook of a rule, as iptables and nftables name it; empty if it is not told.
+// hookName is the hook of a rule, as iptables and nftables name it; empty if it is unknown.
 func hookName(d *trace.Drop) string {
 	_, hook, ok := strings.Cut(d.Description, "netfilter hook ")
 	if !ok {

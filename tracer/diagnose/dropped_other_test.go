@@ -90,7 +90,7 @@ func TestDroppedConnectionOfAServer(t *testing.T) {
 	}
 }
 
-// Which route refuses a query is told by the error that the kernel sends for it, and for which address.
+// Which route refuses a query is reported by the error that the kernel sends for it, and for which address.
 func TestRouteThatRefuses(t *testing.T) {
 	for _, tc := range []struct {
 		icmp *trace.ICMP

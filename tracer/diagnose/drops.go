@@ -20,14 +20,14 @@ var causes = []cause{
 
 // drops names why the kernel freed packets of an exchange, which then got no response, or
 // only because the client sent its query again.
-func drops(m *memory, t *trace.Trace, s subject) []told {
-	var all []told
+func drops(m *memory, t *trace.Trace, s subject) []transmissionFinding {
+	var all []transmissionFinding
 	for _, l := range losses(s.exchange) {
 		s.transmission = l.transmission
 		for _, c := range causes {
 			if f, ok := c(m, t, s, l.drop); ok {
 				f.Evidence = append(dropEvidence(m, t, s, l.drop), f.Evidence...)
-				all = append(all, told{f, l.first, l.drop})
+				all = append(all, transmissionFinding{f, l.first, l.drop})
 				break
 			}
 		}
@@ -146,7 +146,7 @@ func atItsSocket(ex *trace.Exchange, d *trace.Drop) bool {
 }
 
 // connectionClosed tells whether a query over TCP met a connection that its server
-// had closed meanwhile, as servers do with idle ones. Its sender is told at once
+// had closed meanwhile, as servers do with idle ones. Its sender learns of it at once
 // and opens another; if that fails too, it has a finding of its own.
 func connectionClosed(ex *trace.Exchange) bool {
 	d := ex.LastDrop()

@@ -11,13 +11,13 @@ import (
 // callSentences are those about the lookups of one call, and what is general.
 var callSentences = []sentence{
 	form(`and (\d+) more like these`, func(c *claim, said []string) bool {
-		told := len(c.finding.Evidence) - 1
+		names := len(c.finding.Evidence) - 1
 		for _, e := range c.finding.Evidence {
 			if !strings.HasPrefix(e, "it was asked for ") && !strings.Contains(e, "more like these") {
-				told--
+				names--
 			}
 		}
-		return strings.Contains(c.finding.Summary, fmt.Sprintf("at least %d times", told+number(said[0])))
+		return strings.Contains(c.finding.Summary, fmt.Sprintf("at least %d times", names+number(said[0])))
 	}),
 	form(`answered (\w+): (\S+)(?:, `+long+` after the first query| ([0-9a-f.: ]+))?`, func(c *claim, said []string) bool {
 		return c.inAll(func(t *trace.Trace) bool {

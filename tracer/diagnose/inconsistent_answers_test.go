@@ -42,7 +42,7 @@ func TestInconsistentAnswers(t *testing.T) {
 		{"truncated", lookup(1, "A", "NOERROR", 0, func(tr *trace.Trace) { tr.Exchange.Truncated = true }), lookup(2, "AAAA", "NXDOMAIN", 0, nil), false},
 	} {
 		d := New()
-		told := func(tr *trace.Trace) (n int) {
+		findings := func(tr *trace.Trace) (n int) {
 			for _, f := range d.Trace(tr) {
 				if f.Code == InconsistentAnswers {
 					n++
@@ -50,18 +50,18 @@ func TestInconsistentAnswers(t *testing.T) {
 			}
 			return n
 		}
-		if n := told(tc.a); n != 0 {
+		if n := findings(tc.a); n != 0 {
 			t.Errorf("%s: told with the first", tc.name)
 		}
-		if n := told(tc.aaaa); (n == 1) != tc.expected {
+		if n := findings(tc.aaaa); (n == 1) != tc.expected {
 			t.Errorf("%s: told %d times with the second", tc.name, n)
 		}
 		// What replaces the record says so again; another lookup of the call does not.
 		tc.aaaa.Replaces = true
-		if n := told(tc.aaaa); (n == 1) != tc.expected {
+		if n := findings(tc.aaaa); (n == 1) != tc.expected {
 			t.Errorf("%s: told %d times when the second is told again", tc.name, n)
 		}
-		if n := told(lookup(3, "AAAA", "NXDOMAIN", 0, nil)); tc.expected && n != 0 {
+		if n := findings(lookup(3, "AAAA", "NXDOMAIN", 0, nil)); tc.expected && n != 0 {
 			t.Errorf("%s: told again", tc.name)
 		}
 	}

@@ -45,7 +45,7 @@ func TestSampledInKernelWithAKnownClient(t *testing.T) {
 	}
 }
 
-// Every recorded case as it is told if the tracer lost packets meanwhile.
+// Every recorded case as it is reported if the tracer lost packets meanwhile.
 func TestRecordedCasesWithLostPackets(t *testing.T) {
 	for _, path := range recordedCases(t) {
 		t.Run(caseName(path), func(t *testing.T) {
@@ -80,7 +80,7 @@ func TestLostPackets(t *testing.T) {
 		diagnose.NoResponseSeen:          {"no-response-seen", inDoubt}, // there may have been one
 		diagnose.NXDomainStorm:           {"nxdomain-storm", stands},
 		diagnose.OversizedResponse:       {"oversized-response", stands},
-		diagnose.PathMTU:                 {"path-mtu", quotes}, // the kernel told of its drop
+		diagnose.PathMTU:                 {"path-mtu", quotes}, // the kernel reported its drop
 		diagnose.QueryNeverArrived:       {"lost-without-a-drop", silent},
 		diagnose.RefusedByServer:         {"refused-by-server", inDoubt}, // where no server block wrote a record
 		diagnose.ResponseLost:            {"lost-without-a-drop", silent},

@@ -7,8 +7,8 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// told is a finding about a transmission of a query, counted from 1.
-type told struct {
+// transmissionFinding is a finding about a transmission of a query, counted from 1.
+type transmissionFinding struct {
 	finding      trace.Finding
 	transmission int
 	drop         *trace.Drop // that it is about; nil: none
@@ -32,7 +32,7 @@ func lost(m *memory, t *trace.Trace) []trace.Finding {
 			continue
 		}
 		all = append(all, lostTransmissions(t)...)
-		slices.SortStableFunc(all, func(a, b told) int { return a.transmission - b.transmission })
+		slices.SortStableFunc(all, func(a, b transmissionFinding) int { return a.transmission - b.transmission })
 		for _, x := range all {
 			findings = append(findings, x.finding)
 		}
@@ -41,23 +41,23 @@ func lost(m *memory, t *trace.Trace) []trace.Finding {
 }
 
 // lostTransmissions names what became of the transmissions of an answered query that got
-// no response, and of which the kernel reported no drop. Each kind is told once.
-func lostTransmissions(t *trace.Trace) []told {
+// no response, and of which the kernel reported no drop. Each kind is reported once.
+func lostTransmissions(t *trace.Trace) []transmissionFinding {
 	ex := t.Exchange
 	if ex.Outcome != trace.OutcomeAnswered || ex.Duration == nil || ex.Connects() || ex.Transmissions < 2 && len(ex.Drops) == 0 {
 		return nil
 	}
-	var all []told
+	var all []transmissionFinding
 	for _, w := range repeated(ex, *ex.Duration) {
 		if w.number == 0 || lastDropOf(ex, w) != nil {
 			continue
 		}
 		f, ok := lostTransmission(t, w)
-		if !ok || slices.ContainsFunc(all, func(x told) bool { return x.finding.Code == f.Code }) {
+		if !ok || slices.ContainsFunc(all, func(x transmissionFinding) bool { return x.finding.Code == f.Code }) {
 			continue
 		}
 		f.Evidence = append(f.Evidence, fmt.Sprintf("it was sent again %s later, and answered %s after the first packet", since(w.until-w.sent), since(*ex.Duration)))
-		all = append(all, told{finding: f, transmission: w.number})
+		all = append(all, transmissionFinding{finding: f, transmission: w.number})
 	}
 	return all
 }

@@ -168,7 +168,7 @@ func (m *memory) callOf(id trace.TraceID) *call {
 	return c
 }
 
-// replace puts all of a lookup where what was told of it before is remembered; false
+// replace puts all of a lookup where what was reported of it before is remembered; false
 // if that is forgotten.
 func (m *memory) replace(t *trace.Trace, ex *trace.Exchange) bool {
 	s := m.own(ex)
@@ -181,7 +181,7 @@ func (m *memory) replace(t *trace.Trace, ex *trace.Exchange) bool {
 	return true
 }
 
-// own returns what was told of a lookup before; nil if that is forgotten.
+// own returns what was reported of a lookup before; nil if that is forgotten.
 func (m *memory) own(ex *trace.Exchange) *seen {
 	for _, s := range m.of(lookupKey{clientOf(ex), ex.QName}) {
 		if s.id == ex.TraceID && s.start.Equal(ex.Time) {

@@ -67,21 +67,21 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 }
 
-// A storm is told once a window, not with each of its lookups.
+// A storm is reported once a window, not with each of its lookups.
 func TestStormIsToldOnce(t *testing.T) {
 	d := New()
-	told := 0
+	reported := 0
 	for i := range 60 * 20 { // twenty a second for a minute
 		tr := lookup(i*50, "NXDOMAIN")
 		tr.Exchange.ClientIP = netip.MustParseAddr("10.244.0.4")
 		for _, f := range d.Trace(tr) {
 			if f.Code == NXDomainStorm {
-				told++
+				reported++
 			}
 		}
 	}
-	if told < 4 || told > 5 {
-		t.Errorf("told %d times in a minute", told)
+	if reported < 4 || reported > 5 {
+		t.Errorf("told %d times in a minute", reported)
 	}
 }
 

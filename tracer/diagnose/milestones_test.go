@@ -319,7 +319,7 @@ func TestRefusedConnection(t *testing.T) {
 	}
 }
 
-// A lookup that is told again is remembered once, as it is in the end.
+// A lookup that is reported again is remembered once, as it is in the end.
 func TestReplacedLookupIsRememberedOnce(t *testing.T) {
 	d := New()
 	ex := asked()

@@ -17,9 +17,9 @@ const (
 
 // client is what is remembered of one that asks.
 type client struct {
-	answers *window
-	told    time.Time // when a storm was last reported
-	names   [3]string // last names that do not exist, newest first
+	answers  *window
+	reported time.Time // when a storm was last reported
+	names    [3]string // last names that do not exist, newest first
 }
 
 // nxdomainStorm finds a client that floods its server with names that do not
@@ -37,10 +37,10 @@ func nxdomainStorm(m *memory, t *trace.Trace) []trace.Finding {
 	}
 	c.note(ex.QName)
 	all, nx := c.answers.sum(ex.Time)
-	if nx < stormSize || 2*nx < all || ex.Time.Sub(c.told) < stormWindow {
+	if nx < stormSize || 2*nx < all || ex.Time.Sub(c.reported) < stormWindow {
 		return nil
 	}
-	c.told = ex.Time
+	c.reported = ex.Time
 	f := trace.Finding{
 		Code:    NXDomainStorm,
 		Summary: fmt.Sprintf("%d of the %d lookups of %s within %s are of names that do not exist.", nx, all, who(ex), stormWindow),

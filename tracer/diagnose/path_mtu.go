@@ -51,17 +51,17 @@ func droppedTooBig(_ *memory, t *trace.Trace, s subject, d *trace.Drop) (trace.F
 		return trace.Finding{}, false
 	}
 	f := trace.Finding{Code: PathMTU, Evidence: append(sizeEvidence(ex, d.Message), icmpEvidence(t, ex)...), Advice: smallerAdvice}
-	told := ""
+	also := ""
 	switch i := ex.ICMP; {
 	case !tooBig(i) && !incomplete(ex):
 		f.Evidence = append(f.Evidence, "no ICMP error that tells its sender was seen")
 	case tooBig(i) && i.Direction == trace.DirectionTX:
-		told = "; its sender was told"
+		also = "; its sender was told"
 		f.Advice = "A sender that takes such errors sends the next one smaller; the same MTU all the way, or `bufsize 1232` in CoreDNS, loses none."
 	case tooBig(i) && i.Direction == "":
-		told = "; the ICMP error, too"
+		also = "; the ICMP error, too"
 	}
-	f.Summary = fmt.Sprintf("%s was too big%s: dropped in %s%s.", capital(droppedWhat(s, d)), sizes(ex, d.Message), droppedWhere(t, d), told)
+	f.Summary = fmt.Sprintf("%s was too big%s: dropped in %s%s.", capital(droppedWhat(s, d)), sizes(ex, d.Message), droppedWhere(t, d), also)
 	return f, true
 }
 

@@ -14,7 +14,7 @@ import (
 // has cached by then it may answer as it is asked.
 func respelled(_ *memory, t *trace.Trace) []trace.Finding {
 	var findings []trace.Finding
-	var told []string
+	var reported []string
 	eachUpstream(t.Upstreams, func(first *trace.Upstream) {
 		asked, again, wrong := 0, false, []*trace.Exchange{}
 		eachUpstream(t.Upstreams, func(u *trace.Upstream) {
@@ -25,10 +25,10 @@ func respelled(_ *memory, t *trace.Trace) []trace.Finding {
 				}
 			}
 		})
-		if !again || slices.Contains(told, server(wrong[0])) {
+		if !again || slices.Contains(reported, server(wrong[0])) {
 			return
 		}
-		told = append(told, server(wrong[0]))
+		reported = append(reported, server(wrong[0]))
 		f := trace.Finding{
 			Code:    ResponseRejected,
 			Summary: fmt.Sprintf("The upstream %s answers in other upper and lower case than it is asked, so it was asked %d times for one answer.", address(first), asked),

@@ -8,11 +8,11 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// What a call cost is told with one lookup, and again with what replaces its record: with
+// What a call cost is reported with one lookup, and again with what replaces its record: with
 // the same number of queries.
 func TestSearchPathIsToldWithOneLookup(t *testing.T) {
 	d := New()
-	told := func(i int, name, rcode string, replaces bool) (summaries []string) {
+	reported := func(i int, name, rcode string, replaces bool) (summaries []string) {
 		ex := asked()
 		ex.Time = ex.Time.Add(time.Duration(i) * time.Millisecond)
 		ex.QName, ex.QType, ex.RCode, ex.Outcome, ex.Duration = name, "A", rcode, trace.OutcomeAnswered, trace.SecondsPtr(time.Millisecond/2)
@@ -24,16 +24,16 @@ func TestSearchPathIsToldWithOneLookup(t *testing.T) {
 		return summaries
 	}
 	for i, name := range []string{"www.a.test.svc.cluster.local.", "www.a.test.cluster.local."} {
-		if got := told(i, name, "NXDOMAIN", false); len(got) > 0 {
+		if got := reported(i, name, "NXDOMAIN", false); len(got) > 0 {
 			t.Error(got)
 		}
 	}
 	for _, replaces := range []bool{false, true, true} {
-		if got := told(2, "www.a.test.", "NOERROR", replaces); len(got) != 1 || !strings.Contains(got[0], "took 3 queries") {
+		if got := reported(2, "www.a.test.", "NOERROR", replaces); len(got) != 1 || !strings.Contains(got[0], "took 3 queries") {
 			t.Errorf("replaces %t: %q", replaces, got)
 		}
 	}
-	if got := told(3, "www.a.test.", "NOERROR", false); len(got) > 0 {
+	if got := reported(3, "www.a.test.", "NOERROR", false); len(got) > 0 {
 		t.Errorf("told with another: %q", got)
 	}
 }

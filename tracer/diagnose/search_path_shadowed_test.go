@@ -8,7 +8,7 @@ import (
 )
 
 // That a suffix of a search list answers is what it is for; what shows that the name itself
-// was meant is told, once a call.
+// was meant is reported, once a call.
 func TestSearchPathShadowed(t *testing.T) {
 	type ask struct {
 		call         byte
@@ -28,9 +28,9 @@ func TestSearchPathShadowed(t *testing.T) {
 		return all
 	}
 	for _, tc := range []struct {
-		name string
-		asks []ask
-		told int
+		name     string
+		asks     []ask
+		reported int
 	}{
 		{"two names that are absolute, the same answer", both(cluster(1, "www.a.com", "corp.test.", "192.0.2.1"), cluster(2, "www.b.org", "corp.test.", "192.0.2.1")), 1},
 		{"the suffix first, which another call went through", both(cluster(1, "www.a.com", "corp.test.", "192.0.2.1"), []ask{{2, "www.b.org.corp.test.", "192.0.2.1", false}}), 1},
@@ -50,7 +50,7 @@ func TestSearchPathShadowed(t *testing.T) {
 		{"the name itself fails", []ask{{1, "a.b.demo.svc.cluster.local.", "", false}, {1, "a.b.", "", true}}, 0},
 		{"a name without a list fails", []ask{{1, "a.b.corp.test.", "", true}}, 0},
 	} {
-		d, told := New(), 0
+		d, reported := New(), 0
 		for i, a := range tc.asks {
 			ex := asked()
 			ex.Time = ex.Time.Add(time.Duration(i) * time.Millisecond)
@@ -67,12 +67,12 @@ func TestSearchPathShadowed(t *testing.T) {
 			tr := &trace.Trace{Header: ex.Header, Exchange: ex, RCode: ex.RCode, Outcome: ex.Outcome, Resolution: trace.TraceID{2, a.call}.String(), Stopped: a.stopped}
 			for _, f := range d.Trace(tr) {
 				if f.Code == SearchPathShadowed {
-					told++
+					reported++
 				}
 			}
 		}
-		if told != tc.told {
-			t.Errorf("%s: told %d times, expected %d", tc.name, told, tc.told)
+		if reported != tc.reported {
+			t.Errorf("%s: told %d times, expected %d", tc.name, reported, tc.reported)
 		}
 		if len(d.memory.suffixes) > maxSuffixes {
 			t.Errorf("%d suffixes are remembered", len(d.memory.suffixes))

@@ -8,7 +8,7 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// How long a query waited is told by the clock of the server's node alone,
+// How long a query waited is known by the clock of the server's node alone,
 // however far that is from the client's.
 func TestWaitOnAnotherClock(t *testing.T) {
 	for _, ahead := range []time.Duration{0, 2 * time.Second, -2 * time.Second} {

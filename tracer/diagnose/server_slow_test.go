@@ -7,7 +7,7 @@ import (
 	"github.com/dnstrace/dnstrace/trace"
 )
 
-// A plugin that took its time and failed is told with its error.
+// A plugin that took its time and failed is reported with its error.
 func TestServerSlowThatFailed(t *testing.T) {
 	for rcode, want := range map[string]string{
 		"NOERROR":  "CoreDNS's plugin etcd took 5.00 s of the 5.00 s that the server needed.",

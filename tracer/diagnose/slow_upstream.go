@@ -11,7 +11,7 @@ import (
 // to do so; in a chain of servers the last one that did. Proof: the time from its query to
 // its response on the wire or, where the packets were not seen, CoreDNS's own time of the
 // attempt. One whose response came when the server had given up is slow, too. Whether it was
-// the upstream or the way to it is told only where the query was seen to arrive there and
+// the upstream or the way to it is reported only where the query was seen to arrive there and
 // the response to leave.
 func slowUpstream(_ *memory, t *trace.Trace) []trace.Finding {
 	found := lateUpstreams(t)

@@ -36,7 +36,7 @@ func truncatedNotRetried(m *memory, t *trace.Trace) []trace.Finding {
 	return []trace.Finding{f}
 }
 
-// askedMore tells whether the client of a truncated answer was told of to have asked over
+// askedMore tells whether the client of a truncated answer was reported to have asked over
 // TCP, or for a larger answer, or to have had a whole one.
 func (m *memory) askedMore(cut *seen) bool {
 	again := slices.ContainsFunc(m.of(cut.key), func(s *seen) bool {

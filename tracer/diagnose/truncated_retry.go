@@ -12,7 +12,7 @@ import (
 const retrySoon = time.Second
 
 // truncatedRetry finds a lookup over TCP that repeats one whose response over
-// UDP did not fit, with the one of them that is told last. Proof: the first response had TC
+// UDP did not fit, with the one of them that is reported last. Proof: the first response had TC
 // set, and the same client asked the same question over TCP directly after.
 func truncatedRetry(m *memory, t *trace.Trace) []trace.Finding {
 	ex := t.Exchange
@@ -21,7 +21,7 @@ func truncatedRetry(m *memory, t *trace.Trace) []trace.Finding {
 	}
 	self := newSeen(t, ex)
 	cut, again := self, self
-	var other *seen // the one that was told before
+	var other *seen // the one that was reported before
 	if ex.Protocol == "tcp" {
 		other = m.truncatedBefore(t, ex)
 		cut = other
@@ -29,7 +29,7 @@ func truncatedRetry(m *memory, t *trace.Trace) []trace.Finding {
 		other = m.repeatedAfter(cut)
 		again = other
 	}
-	if other == nil || m.toldOf(ex, other) {
+	if other == nil || m.reportedOf(ex, other) {
 		return nil
 	}
 	other.retry = ex.TraceID
@@ -49,9 +49,9 @@ func truncatedRetry(m *memory, t *trace.Trace) []trace.Finding {
 	return []trace.Finding{f}
 }
 
-// toldOf tells whether another lookup than ex told already that one of the two repeats the
+// reportedOf tells whether another lookup than ex reported already that one of the two repeats the
 // other.
-func (m *memory) toldOf(ex *trace.Exchange, other *seen) bool {
+func (m *memory) reportedOf(ex *trace.Exchange, other *seen) bool {
 	if !other.retry.IsZero() {
 		return other.retry != ex.TraceID
 	}
@@ -76,7 +76,7 @@ func (m *memory) truncatedBefore(t *trace.Trace, ex *trace.Exchange) *seen {
 	return best
 }
 
-// repeatedAfter returns the first lookup over TCP that was told already and repeats a truncated
+// repeatedAfter returns the first lookup over TCP that was reported already and repeats a truncated
 // one, and no other; nil if there is none.
 func (m *memory) repeatedAfter(cut *seen) *seen {
 	var first *seen

@@ -21,17 +21,17 @@ func truncatedLookup(id, call byte, start time.Duration, protocol string) *trace
 	return tr
 }
 
-// In whatever order the two are told, and told again, it is said once, with the one that is
-// told last at first; another that was truncated at the time is not repeated by the same.
+// In whatever order the two are reported, and reported again, it is said once, with the one that is
+// reported last at first; another that was truncated at the time is not repeated by the same.
 func TestTruncatedRetryInAnyOrder(t *testing.T) {
 	const ms = time.Millisecond
 	again := func(tr *trace.Trace) *trace.Trace { tr.Replaces = true; return tr }
 	udp := func() *trace.Trace { return truncatedLookup(1, 0, 0, "udp") }
 	tcp := func() *trace.Trace { return truncatedLookup(9, 0, 10*ms, "tcp") }
 	for _, tc := range []struct {
-		name string
-		told []*trace.Trace
-		want string // for each, whether it has the finding
+		name     string
+		reported []*trace.Trace
+		want     string // for each, whether it has the finding
 	}{
 		{"in order", []*trace.Trace{udp(), tcp()}, "-+"},
 		{"the second first", []*trace.Trace{tcp(), udp()}, "-+"},
@@ -41,7 +41,7 @@ func TestTruncatedRetryInAnyOrder(t *testing.T) {
 		{"not one before it", []*trace.Trace{tcp(), truncatedLookup(2, 0, 15*ms, "udp")}, "--"},
 	} {
 		d, got := New(), ""
-		for _, tr := range tc.told {
+		for _, tr := range tc.reported {
 			switch found := d.Trace(tr); {
 			case len(found) == 0:
 				got += "-"

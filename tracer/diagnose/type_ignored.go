@@ -15,7 +15,7 @@ const ignoredTwice = 2
 
 // typeIgnored finds upstreams that do not answer one type of a name. Proof: two queries of that
 // type got no response, none got one within a minute, and one of another type of the same name
-// did; one of the two may be to another upstream that answers other names. What else was silent for that question, and is not known to be silent for others, is told
+// did; one of the two may be to another upstream that answers other names. What else was silent for that question, and is not known to be silent for others, is reported
 // with them: it serves the same zone.
 func typeIgnored(m *memory, t *trace.Trace) []trace.Finding {
 	var findings []trace.Finding
@@ -59,7 +59,7 @@ type ignored struct {
 	beside [][]*trace.Upstream // silent for it, too
 }
 
-// has tells whether it is of the queries that are told so.
+// has tells whether it is of the queries that are reported so.
 func (i *ignored) has(u *trace.Upstream) bool {
 	return slices.ContainsFunc(slices.Concat(i.proven, i.beside), func(same []*trace.Upstream) bool { return slices.Contains(same, u) })
 }

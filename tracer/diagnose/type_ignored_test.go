@@ -11,7 +11,7 @@ import (
 
 // A server asks an upstream for many names at once, that answers A of each and ignores AAAA: by
 // the time that the first of them is given up, more names were asked for than are remembered of
-// an upstream, and it is told of each all the same.
+// an upstream, and it is reported of each all the same.
 func TestTypeIgnoredOfABusyServer(t *testing.T) {
 	const names, upstream = 200, "192.0.2.1:53"
 	lookup := func(i int, qtype string, attempts ...string) *trace.Trace {

@@ -10,7 +10,7 @@ import (
 )
 
 // An upstream, or a server, that answers one type of a name and mishandles another has one finding,
-// with the lookup that got the error, in whatever order the two are told.
+// with the lookup that got the error, in whatever order the two are reported.
 func TestMishandledType(t *testing.T) {
 	lookup := func(id byte, qtype, rcode string, upstream bool) *trace.Trace {
 		records := 1
@@ -50,7 +50,7 @@ func TestMishandledType(t *testing.T) {
 				if quoted := strings.Contains(strings.Join(found[0].Evidence, " "), "musl fails"); quoted != (qtype == "AAAA") {
 					t.Errorf("%s %s, upstream %t: %q", qtype, rcode, upstream, found[0].Evidence)
 				}
-				// Where the other is not told yet, it is asked for.
+				// Where the other is not reported yet, it is asked for.
 				d = New()
 				if found := d.Trace(bad); codesOf(found) != code || upstream && !strings.Contains(found[0].Advice, qtype) {
 					t.Errorf("%s %s first, upstream %t: %+v", qtype, rcode, upstream, found)

@@ -197,9 +197,9 @@ func silentBefore(m *memory, t *trace.Trace, how failing, u *trace.Upstream) []*
 	return nil
 }
 
-// toldAsError tells whether the queries to a silent upstream are told with others to it that failed
+// reportedAsError tells whether the queries to a silent upstream are reported with others to it that failed
 // otherwise.
-func toldAsError(m *memory, t *trace.Trace, silent *trace.Upstream) (is bool) {
+func reportedAsError(m *memory, t *trace.Trace, silent *trace.Upstream) (is bool) {
 	eachUpstream(t.Upstreams, func(u *trace.Upstream) {
 		if is || !toSameUpstream(silent, u) {
 			return

@@ -17,7 +17,7 @@ func upstreamTimeout(m *memory, t *trace.Trace) []trace.Finding {
 	var findings []trace.Finding
 	of := ignoredTypes(m, t)
 	for _, same := range silentUpstreams(t) {
-		if slices.ContainsFunc(of, func(i ignored) bool { return i.has(same[0]) }) || toldAsError(m, t, same[0]) {
+		if slices.ContainsFunc(of, func(i ignored) bool { return i.has(same[0]) }) || reportedAsError(m, t, same[0]) {
 			continue
 		}
 		f := trace.Finding{
@@ -85,7 +85,7 @@ func toSameUpstream(u, v *trace.Upstream) bool {
 	return a.IsValid() && a == b
 }
 
-// upstreamOf returns where a query went; the zero value if that is not told.
+// upstreamOf returns where a query went; the zero value if that is not reported.
 func upstreamOf(u *trace.Upstream) netip.AddrPort {
 	if u.Attempt == nil {
 		return netip.AddrPortFrom(u.Exchange.ServerIP, u.Exchange.ServerPort)

@@ -22,11 +22,11 @@ const (
 // one that the upstream fails.
 func upstreamUnhealthy(m *memory, t *trace.Trace) []trace.Finding {
 	var findings []trace.Finding
-	told := map[string]bool{}
+	reported := map[string]bool{}
 	eachUpstream(t.Upstreams, func(up *trace.Upstream) {
 		o, known := outcomeOf(t, up)
 		addr := address(up)
-		if !known || !o.failed || told[addr] {
+		if !known || !o.failed || reported[addr] {
 			return
 		}
 		if limit, _ := limited(m, t, up); limit > 0 {
@@ -38,7 +38,7 @@ func upstreamUnhealthy(m *memory, t *trace.Trace) []trace.Finding {
 		if bad < fewFailures || 2*bad < all || badNames < fewBadNames || badNames < names {
 			return
 		}
-		told[addr] = true
+		reported[addr] = true
 		findings = append(findings, trace.Finding{
 			Code:    UpstreamUnhealthy,
 			Summary: fmt.Sprintf("The upstream %s keeps failing: %d of %d queries within a minute.", addr, bad, all),

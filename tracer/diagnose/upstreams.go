@@ -23,7 +23,7 @@ const (
 type upstreamSeen struct {
 	queries *window // all, and those that failed
 	names   []*nameSeen
-	load    []served // the latest responses, in the order in which they were told
+	load    []served // the latest responses, in the order in which they were reported
 }
 
 // nameSeen is how an upstream treated one name.
@@ -200,7 +200,7 @@ func questionTo(t *trace.Trace, u *trace.Upstream) (name, qtype string) {
 	return name, qtype
 }
 
-// outcomeOf returns how a query to an upstream ended; not known where it cannot be told:
+// outcomeOf returns how a query to an upstream ended; not known where it cannot be reported:
 // packets may be missing, or the address is unknown.
 func outcomeOf(t *trace.Trace, u *trace.Upstream) (o outcome, known bool) {
 	switch ex := u.Exchange; {

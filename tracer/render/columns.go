@@ -204,7 +204,7 @@ func findingsCell(t *trace.Trace) (string, tone) {
 	return strings.Join(codes, " "), bad
 }
 
-// remarksCell says too that a row is all of a lookup which was told of before.
+// remarksCell says too that a row is all of a lookup which was reported of before.
 func remarksCell(t *trace.Trace) (string, tone) {
 	codes, tn := findingsCell(t)
 	switch {

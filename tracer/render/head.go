@@ -10,7 +10,7 @@ import (
 // head says what was asked, with what result and why, by whom and of whom.
 func (d *drawing) head(t *trace.Trace, p *places) {
 	more := d.title(t)
-	if !d.told {
+	if !d.reported {
 		d.cause(t, p)
 	}
 	d.out.WriteByte('\n')

@@ -57,7 +57,7 @@ func newJourney(e *trace.Exchange, base time.Duration) *journey {
 	j.there, j.back = steps[:first], steps[first:]
 	for i := range steps {
 		// A step lasts until the next begins, so that the steps add up to what the
-		// client waited; a long wait, in a socket or before a drop, is told by itself.
+		// client waited; a long wait, in a socket or before a drop, is reported by itself.
 		k := nextOfPacket(steps, i)
 		if k == len(steps) || i < first && k >= first || steps[k].again != 0 || steps[i].icmpError() {
 			continue

@@ -124,7 +124,7 @@ func mattering(lookups []*trace.Trace, worst *trace.Trace) map[*trace.Trace]bool
 // callCause says why: the findings of all lookups, each code once. Of those that are as near
 // to the cause, the worst lookup's come first.
 func (d *drawing) callCause(lookups []*trace.Trace, worst *trace.Trace) {
-	found := map[string]int{} // by code: the lookup that it is told of
+	found := map[string]int{} // by code: the lookup that it is reported of
 	var all []trace.Finding
 	collect := func(t *trace.Trace) {
 		for _, f := range t.Diagnosis {

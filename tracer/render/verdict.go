@@ -80,7 +80,7 @@ func (d *drawing) cause(t *trace.Trace, p *places) {
 	}
 }
 
-// findings are told in one sentence each, of says of which lookup where there are several.
+// findings are reported in one sentence each, of says of which lookup where there are several.
 func (d *drawing) findings(all []trace.Finding, of func(*trace.Finding) string) {
 	for i := range all {
 		f := &all[i]

@@ -29,7 +29,7 @@ func TestTheCauseStandsOnTop(t *testing.T) {
 	}
 }
 
-// Who was told at once that a query is not taken does not wait for a response: it was rejected.
+// Who was reported at once that a query is not taken does not wait for a response: it was rejected.
 func TestRejectedIsNotDropped(t *testing.T) {
 	tr := droppedTrace()
 	for want, icmp := range map[string]*trace.ICMP{

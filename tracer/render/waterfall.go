@@ -35,11 +35,11 @@ func (o Options) width() int {
 // time with what it cost, what was not observed, and the evidence. It returns the error of w.
 func Waterfall(w io.Writer, t *trace.Trace, o Options) error { return waterfall(w, t, o, false) }
 
-func waterfall(w io.Writer, t *trace.Trace, o Options, told bool) error {
+func waterfall(w io.Writer, t *trace.Trace, o Options, reported bool) error {
 	width := o.width()
 	d := &drawing{
 		painter: painter(o.Color), width: width,
-		labels: min(max(width*46/100, 28), 56), offsets: 8, costs: 7, told: told,
+		labels: min(max(width*46/100, 28), 56), offsets: 8, costs: 7, reported: reported,
 	}
 	d.axis = d.width - d.labels - d.offsets - d.costs - 3
 	drawn := t
@@ -76,7 +76,7 @@ type drawing struct {
 	width, labels, axis, offsets, costs int
 	scale                               scale
 	ticks                               map[int]bool
-	told                                bool // the cause stands above already
+	reported                            bool // the cause stands above already
 }
 
 // line ends a line, without the spaces at its end.

@@ -24,7 +24,7 @@ func respondedAfter(after time.Duration, rcode string) *trace.Exchange {
 	return ex
 }
 
-// What several queries to one upstream show is told once, by the name that attempts give it,
+// What several queries to one upstream show is reported once, by the name that attempts give it,
 // also where one of them is of no attempt that is known.
 func TestUpstreamToldOnce(t *testing.T) {
 	rejected := func() *trace.Exchange {
@@ -135,13 +135,13 @@ func TestRejectedByARule(t *testing.T) {
 		{func(ex *trace.Exchange) {
 			ex.ICMP = &trace.ICMP{Type: 3, Code: 13, From: ex.ServerIP, Message: trace.MessageQuery, NetNS: inodes["server"], Offset: trace.Seconds(1100 * time.Microsecond)}
 		}, "A firewall rule rejected the client's query by ICMP (prohibited by a firewall)"},
-		// Of several transmissions, the first was told.
+		// Of several transmissions, the first was reported.
 		{func(ex *trace.Exchange) {
 			ex.Protocol, ex.QName, ex.QType, ex.Transmissions = "tcp", "", "", 2
 			ex.Drops = append(ex.Drops, dropAt(trace.MessageQuery, "NETFILTER_DROP", "nft_do_chain", "server", time.Second+3*time.Millisecond))
 			ex.Reset = &trace.Reset{Src: netip.AddrPortFrom(ex.ServerIP, 53), Offset: trace.Seconds(900 * time.Microsecond)}
 		}, "A firewall rule rejected the client's attempt to connect"},
-		// Where it is sent, the process is told, whatever the rule does.
+		// Where it is sent, the process is reported, whatever the rule does.
 		{func(ex *trace.Exchange) {
 			ex.Path, ex.Drops = trace.Path{}, []trace.Drop{dropAt(trace.MessageQuery, "NETFILTER_DROP", "nft_do_chain", "client", 0)}
 			ex.Drops[0].IfName, ex.Drops[0].Description = "", "netfilter hook OUTPUT"
