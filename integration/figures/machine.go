@@ -28,7 +28,7 @@ type Machine struct {
 }
 
 // Here is this machine now. binary is what is measured, and flag how it is asked for
-// its version, which is the last word of a line that it prints.
+// its version, which is the last word of a line that it prints, in parentheses or not.
 func Here(binary, flag string) (Machine, error) {
 	out, err := exec.Command(binary, flag).Output()
 	if err != nil {
@@ -47,7 +47,7 @@ func Here(binary, flag string) (Machine, error) {
 		return Machine{}, fmt.Errorf("load of this machine: %w", err)
 	}
 	const one = 1 << 16 // include/uapi/linux/sysinfo.h, SI_LOAD_SHIFT
-	return Machine{Time: time.Now().UTC().Truncate(time.Second), Version: words[len(words)-1], Kernel: unix.ByteSliceToString(u.Release[:]),
+	return Machine{Time: time.Now().UTC().Truncate(time.Second), Version: strings.Trim(words[len(words)-1], "()"), Kernel: unix.ByteSliceToString(u.Release[:]),
 		Arch: runtime.GOARCH, CPUs: runtime.NumCPU(), Model: cpuModel(), Load: math.Round(float64(info.Loads[0])/one*100) / 100}, nil
 }
 
