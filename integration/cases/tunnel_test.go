@@ -1,9 +1,11 @@
 package cases
 
 import (
+	"errors"
 	"net/netip"
 	"os"
 	"slices"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -109,10 +111,14 @@ func packets(from *os.File, each func(p []byte)) {
 	buf := make([]byte, 65536)
 	for {
 		n, err := from.Read(buf)
-		if err != nil {
+		switch {
+		case err == nil:
+			each(buf[:n])
+		case errors.Is(err, syscall.ENOPROTOOPT), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.EHOSTUNREACH):
+			// An ICMP error about a packet that came before the other end was open.
+		default:
 			return
 		}
-		each(buf[:n])
 	}
 }
 
