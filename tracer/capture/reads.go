@@ -147,10 +147,14 @@ const underWay = int64(time.Millisecond)
 // doubt notes that a socket's datagrams from d on may have been read.
 func (u *unread) doubt(d *datagram) {
 	for ; d != nil; d = d.next {
-		if !d.doubted {
-			d.doubted = true
-			u.doubts = append(u.doubts, d)
-		}
+		u.doubtOne(d)
+	}
+}
+
+func (u *unread) doubtOne(d *datagram) {
+	if !d.doubted {
+		d.doubted = true
+		u.doubts = append(u.doubts, d)
 	}
 }
 
@@ -223,7 +227,7 @@ func (u *unread) expire(now int64) {
 // clear forgets everything: after a loss it is unknown what is still unread.
 func (u *unread) clear() {
 	for u.oldest != nil {
-		u.doubt(u.sockets[u.oldest.packet.Sock].first)
+		u.doubtOne(u.oldest)
 		u.remove(u.oldest)
 	}
 }
